@@ -1,0 +1,43 @@
+// The grid of ranks, dp x tp: the only place where ranks become coordinates. rank = dp_rank * tp_size + tp_rank (tp varies fastest).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "comm/mpi_session.h"
+
+namespace tptrain::comm {
+
+enum class DeviceType { cpu, cuda };
+
+struct MeshShape {
+  int dp_size = 1;
+  int tp_size = 1;
+};
+
+class DeviceMesh {
+ public:
+  /// Collective over the session. Needs dp_size * tp_size == session.size() (resolve has checked it; else InternalError). On cuda, binds this process
+  /// to the GPU of its local rank and refuses two ranks on one GPU (by UUID); throws CommError where there are too few GPUs.
+  DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device);
+  ~DeviceMesh();
+
+  int dp_rank() const;
+  int tp_rank() const;
+  MeshShape shape() const;
+  DeviceType device_type() const;
+  Communicator& tp();
+  Communicator& dp();
+  Communicator& world();
+  at::Device device() const;
+
+  /// The grid as a picture, a row a dp rank, as the README shows it; several lines.
+  std::string picture() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tptrain::comm

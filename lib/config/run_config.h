@@ -1,0 +1,106 @@
+// The run file as plain structs: one section each. What each key means, its type, default and bounds stand once, in keys.cpp (the one list of keys).
+// Other folders receive their own section only; train and apps see the whole.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tptrain::config {
+
+/// Model shape by Hugging Face keys; optional ones default as transformers does.
+struct ArchitectureConfig {
+  std::string model_type = "llama";  // llama | qwen2
+  int64_t vocab_size = 0;            // 0: the tokenizer's size
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;  // 0: num_attention_heads
+  int64_t head_dim = 0;             // 0: hidden_size / num_attention_heads
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000.0;
+  bool tie_word_embeddings = false;
+  std::optional<bool> attention_bias;  // bias of q, k, v; default: true for qwen2, false for llama
+  double initializer_range = 0.02;
+};
+
+struct ModelConfig {
+  std::string path;  // directory with config.json; or:
+  std::optional<ArchitectureConfig> architecture;
+};
+
+struct ParallelConfig {
+  int64_t tp_size = 1;
+  int64_t dp_size = 0;  // 0: world size / tp_size
+  int64_t zero_stage = 1;
+};
+
+struct DataSource {
+  std::string path;  // glob: *, ?, [..], **
+  double weight = 1.0;
+};
+
+struct DataConfig {
+  std::vector<DataSource> train;
+  std::vector<DataSource> eval;
+  std::string tokenizer = "bytes";
+  bool shuffle = true;
+};
+
+struct TrainConfig {
+  int64_t seq_length = 512;
+  int64_t micro_batch_size = 1;    // sequences per dp rank
+  int64_t global_batch_size = 0;   // sequences; or:
+  int64_t grad_accum_steps = 0;    // 0 and 0: one micro-batch per dp rank
+  int64_t max_steps = 0;           // required
+  uint64_t seed = 42;
+  std::string device = "auto";     // auto | cuda | cpu
+  int64_t cpu_threads = 0;         // per rank; 0: cores of the host / ranks on it, at least 1
+};
+
+struct OptimizerConfig {
+  std::string type = "adamw";
+  double learning_rate = 1e-5;
+  std::vector<double> betas = {0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  double max_grad_norm = 1.0;  // 0: no clipping
+};
+
+struct SchedulerConfig {
+  std::string type = "constant";  // constant | linear | cosine
+  int64_t warmup_steps = 0;
+  double min_lr = 0.0;
+};
+
+struct CheckpointConfig {
+  int64_t save_steps = 0;        // 0: only at the end
+  int64_t keep = 2;              // newest committed ones; 0: all
+  std::string resume = "auto";   // auto | never | PATH of a checkpoint
+};
+
+struct EvalConfig {
+  int64_t every_steps = 0;   // 0: only at the end (where data.eval is given)
+  int64_t max_batches = 20;  // global batches; 0: all of data.eval
+};
+
+struct LoggingConfig {
+  int64_t every_steps = 1;
+};
+
+struct RunConfig {
+  std::string run_dir;
+  ModelConfig model;
+  ParallelConfig parallel;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  SchedulerConfig scheduler;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  LoggingConfig logging;
+};
+
+}  // namespace tptrain::config

@@ -1,0 +1,23 @@
+# tptrain_add_library(<folder> [TORCH] SOURCES ... [LINK ...]): the static library tptrain::<folder>.
+# TORCH gives it LibTorch and the shared precompiled header.
+function(tptrain_add_library folder)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
+  add_library(tptrain_${folder} STATIC ${arg_SOURCES})
+  add_library(tptrain::${folder} ALIAS tptrain_${folder})
+  target_include_directories(tptrain_${folder} PUBLIC ${CMAKE_SOURCE_DIR}/lib)
+  target_compile_options(tptrain_${folder} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter>)
+  target_link_libraries(tptrain_${folder} PUBLIC ${arg_LINK})
+  if(arg_TORCH)
+    target_link_libraries(tptrain_${folder} PUBLIC tptrain::torch)
+    tptrain_use_torch_pch(tptrain_${folder})
+  endif()
+endfunction()
+
+# One precompiled header of ATen and autograd for everything that includes torch (32 s once, then about 4 s a file instead of 14).
+add_library(tptrain_torch_pch STATIC ${CMAKE_SOURCE_DIR}/third_party/torch_pch.cpp)
+target_link_libraries(tptrain_torch_pch PUBLIC tptrain::torch)
+target_compile_options(tptrain_torch_pch PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter>)
+target_precompile_headers(tptrain_torch_pch PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${CMAKE_SOURCE_DIR}/third_party/torch_pch.h>)
+function(tptrain_use_torch_pch target)
+  target_precompile_headers(${target} REUSE_FROM tptrain_torch_pch)
+endfunction()
