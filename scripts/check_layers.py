@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Fails where a folder of lib/ includes one that is not of a lower level, or a library that is another folder's alone.
+
+The levels are those of the design: an include may only go down. Run as a test; prints every offending line.
+"""
+import pathlib
+import re
+import sys
+
+LEVELS = {
+    "base": 0,
+    "config": 1, "sharding": 1, "kernels": 1, "formats": 1, "tokenizer": 1,
+    "comm": 2, "data": 2,
+    "tensor_parallel": 3, "optim": 3,
+    "model": 4, "zero": 4, "checkpoint": 4, "metrics": 4,
+    "planner": 5, "inference": 5,
+    "train": 6,
+}
+# Headers that only the named folders may include; apps counts as a folder here.
+ONLY = {
+    r"(mpi|nccl)\.h": {"comm"},
+    r"spdlog/.*": {"base"},
+    r"yaml-cpp/.*": {"config"},
+    r"CLI/.*": {"apps"},
+    r"openssl/.*": {"base"},
+}
+NO_TORCH = {"base", "config", "formats", "tokenizer", "data"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
+TORCH = re.compile(r"(ATen|torch|c10)/")
+
+
+def offences(root: pathlib.Path):
+    sources = [p for top in ("lib", "apps") for p in sorted((root / top).rglob("*")) if p.suffix in {".h", ".cpp", ".cu", ".cuh"}]
+    if not sources:
+        yield f"{root}: no source files found under lib/ and apps/"
+    for path in sources:
+        parts = path.relative_to(root).parts
+        folder = parts[1] if parts[0] == "lib" else "apps"
+        if folder != "apps" and folder not in LEVELS:
+            yield f"{path.relative_to(root)}: lib/{folder} has no level in scripts/check_layers.py"
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            match = INCLUDE.match(line)
+            if not match:
+                continue
+            target = match.group(1) or match.group(2)
+            where = f"{path.relative_to(root)}:{number}: includes {target}"
+            other = target.split("/")[0]
+            if folder != "apps" and other in LEVELS and other != folder and LEVELS[other] >= LEVELS[folder]:
+                yield f"{where}: level {LEVELS[folder]} ({folder}) may include lower levels only, {other} is level {LEVELS[other]}"
+            if folder in NO_TORCH and TORCH.match(target):
+                yield f"{where}: lib/{folder} never includes torch"
+            for pattern, owners in ONLY.items():
+                if re.fullmatch(pattern, target) and folder not in owners:
+                    yield f"{where}: only {', '.join(sorted(owners))} may include it"
+
+
+def main() -> int:
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
+    found = list(offences(root))
+    print("\n".join(found) if found else "layers: every include goes down")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Installs what a bare Debian 12 or Ubuntu 24.04 lacks to build tptrain: packages of the distribution, and LibTorch 2.11 from the PyPI wheel in .venv.
+# May be run again and again: it does only what is missing.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: scripts/setup.sh [--cpu | --cuda] [--print-preset]
+  --cpu            the small set: LibTorch without the CUDA libraries (the choice where no nvcc 13 is found)
+  --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 is found)
+  --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
+environment:
+  TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing is downloaded then
+EOF
+}
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+TORCH_VERSION=2.11.0
+# What libtorch_cpu.so of that wheel itself needs to load (CUPTI and the runtime, for its profiler): 0.02 GB beside the wheel's 0.5 GB.
+CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
+PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python3-venv openmpi-bin libopenmpi-dev
+  libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev catch2 libssl-dev)
+
+choice=
+print_preset=no
+for argument in "$@"; do
+  case "$argument" in
+    --cpu) choice=cpu ;;
+    --cuda) choice=cuda ;;
+    --print-preset) print_preset=yes ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "setup.sh: unknown argument '$argument'" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+find_nvcc() {
+  command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; } || true
+}
+nvcc=$(find_nvcc)
+if [ -z "$choice" ]; then
+  choice=cpu
+  if [ -n "$nvcc" ] && "$nvcc" --version | grep -q 'release 13\.'; then choice=cuda; fi
+  if [ -n "${TPTRAIN_TORCH_DIR:-}" ] && [ ! -e "$TPTRAIN_TORCH_DIR/lib/libtorch_cuda.so" ]; then choice=cpu; fi
+fi
+if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
+
+missing=()
+for package in "${PACKAGES[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "setup: installing ${missing[*]}"
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+      as_root=(sudo)
+    else
+      echo "setup: these packages are missing and this user may not install them. Run, then start again:" >&2
+      echo "  sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
+      exit 1
+    fi
+  fi
+  "${as_root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ -n "${TPTRAIN_TORCH_DIR:-}" ]; then
+  header=$(ls "$TPTRAIN_TORCH_DIR"/include/torch/headeronly/version.h "$TPTRAIN_TORCH_DIR"/include/torch/csrc/api/include/torch/version.h 2>/dev/null | head -n 1)
+  if [ -z "$header" ] || ! grep -q 'TORCH_VERSION_MINOR 11' "$header"; then
+    echo "setup: TPTRAIN_TORCH_DIR=$TPTRAIN_TORCH_DIR is no LibTorch 2.11 (include/ and lib/ of one are expected there). Correct it, or unset it to use .venv." >&2
+    exit 1
+  fi
+  echo "setup: LibTorch of TPTRAIN_TORCH_DIR=$TPTRAIN_TORCH_DIR, preset $choice"
+  exit 0
+fi
+
+python=
+for candidate in python3 /usr/bin/python3; do
+  if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then python=$candidate; break; fi
+done
+if [ -z "$python" ]; then
+  echo "setup: no python3 of version 3.10 or newer with the venv module: it unpacks the LibTorch wheel. Install python3-venv, or set TPTRAIN_TORCH_DIR." >&2
+  exit 1
+fi
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+
+have() { compgen -G "$site/$1" >/dev/null; }
+pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+have "torch-$TORCH_VERSION*.dist-info" || { echo "setup: downloading LibTorch $TORCH_VERSION (the PyPI wheel, 0.5 GB)"; pip_install --no-deps "torch==$TORCH_VERSION"; }
+if [ "$choice" = cuda ]; then
+  if ! have "nvidia/cudnn/lib" || ! have "nvidia/nccl/lib"; then
+    echo "setup: downloading the wheel's CUDA libraries (cuDNN, NCCL, cuBLAS ...: 2.2 GB)"
+    pip_install "torch==$TORCH_VERSION"
+  fi
+else
+  have "nvidia/cu13/lib/libcupti.so.13" && have "nvidia/cu13/lib/libcudart.so.13" || pip_install --no-deps "${CPU_WHEELS[@]}"
+fi
+echo "setup: ready, preset $choice"

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test that needs no GPU. Further arguments go to ctest (scripts/test.sh -R parity).
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+scripts/setup.sh
+
+# The tests run on the cpu build. Where a CUDA toolkit is at hand the cuda build must compile as well, and its program start without a driver.
+cmake --preset cpu >/dev/null
+cmake --build --preset cpu
+arguments=()
+if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
+  cmake --preset cuda >/dev/null
+  cmake --build --preset cuda
+  export TPTRAIN_CUDA_BINARY="$root/build/cuda/bin/tptrain"
+else
+  echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
+fi
+
+TPTRAIN_TEST_DATA=${TPTRAIN_TEST_DATA:-$root/../shared/data}
+if [ -d "$TPTRAIN_TEST_DATA" ]; then
+  export TPTRAIN_TEST_DATA
+else
+  echo "test.sh: left out: the tests with label 'data' (no folder $TPTRAIN_TEST_DATA; set TPTRAIN_TEST_DATA)"
+  unset TPTRAIN_TEST_DATA
+  arguments+=(--label-exclude 'gpu|data')
+fi
+[ "${#arguments[@]}" -gt 0 ] || arguments+=(--label-exclude gpu)
+echo "test.sh: left out: the tests with label 'gpu' (on a GPU machine: ctest --preset cuda -L gpu)"
+ctest --preset cpu -j 2 "${arguments[@]}" "$@"
