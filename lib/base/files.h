@@ -1,5 +1,6 @@
-// Files that survive a crash, by direct system calls: every write is checked, every durable step is fsynced. Also hashes, maps and locks.
-// All functions throw Error subclasses as their comment says; a message names the path, the call and errno's text.
+// Files that survive a crash, by direct system calls: every write is checked, every durable step is
+// fsynced. Also hashes, maps and locks. A message names the path, the call and errno's text. The
+// kind of error (and so the exit code) is the caller's: `fail_as`.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,10 @@
 #include <string_view>
 
 namespace tptrain {
+
+/// Which error a failed call becomes: whose file it is decides the kind, and the exit code, that
+/// the user sees.
+enum class FailAs { checkpoint_error, data_error, config_error };
 
 /// Incremental SHA-256 (OpenSSL).
 class Sha256 {
@@ -29,24 +34,29 @@ class Sha256 {
   std::unique_ptr<Impl> impl_;
 };
 std::string sha256_hex(std::string_view bytes);
-/// Hash of a whole file, read in pieces. Throws std::system_error-like Error (CheckpointError) where it cannot be read.
-std::string sha256_file(const std::filesystem::path& path);
+/// Hash of a whole file, read in pieces.
+std::string sha256_file(const std::filesystem::path& path,
+                        FailAs fail_as = FailAs::checkpoint_error);
 
-/// A new file written front to back, hashed on the way. Nothing is durable before commit(). A destructor without commit leaves the partial file.
+/// A new file written front to back, hashed on the way. Nothing is durable before commit(). A
+/// destructor without commit leaves the partial file.
 class DurableFile {
  public:
-  /// Creates `path` (O_EXCL: an existing file is an error). Throws CheckpointError.
-  explicit DurableFile(const std::filesystem::path& path);
+  /// Creates `path` (O_EXCL: an existing file is an error).
+  explicit DurableFile(const std::filesystem::path& path,
+                       FailAs fail_as = FailAs::checkpoint_error);
   ~DurableFile();
   DurableFile(const DurableFile&) = delete;
   DurableFile& operator=(const DurableFile&) = delete;
   void write(const void* bytes, size_t count);
   void write(std::string_view text) { write(text.data(), text.size()); }
-  /// fsync and close. Returns size and hash.
   struct Written {
     int64_t size_bytes = 0;
     std::string sha256;
   };
+  /// fsync and close. The object is spent afterwards, even where this throws: then the file is not
+  /// to be trusted. The name becomes durable with an fsync of the directory (rename_durably,
+  /// fsync_directory).
   Written commit();
 
  private:
@@ -54,23 +64,31 @@ class DurableFile {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Writes `text` to `path` so that a crash leaves the old content or the new, whole: temporary, fsync, rename, fsync of the directory.
-void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+/// Writes `text` to `path` so that a crash leaves the old content or the new, whole: temporary,
+/// fsync, rename, fsync of the directory.
+void write_file_atomically(const std::filesystem::path& path, std::string_view text,
+                           FailAs fail_as = FailAs::checkpoint_error);
 /// fsync of a directory: names made, renamed or removed in it are durable afterwards.
-void fsync_directory(const std::filesystem::path& directory);
+void fsync_directory(const std::filesystem::path& directory,
+                     FailAs fail_as = FailAs::checkpoint_error);
 /// mkdir -p, with fsync of every parent that got a new entry.
-void create_directories_durably(const std::filesystem::path& directory);
+void create_directories_durably(const std::filesystem::path& directory,
+                                FailAs fail_as = FailAs::checkpoint_error);
 /// rename(2) within one file system, then fsync of the parent directory.
-void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
-/// Whole file as bytes. Throws DataError (missing, unreadable, larger than limit_bytes).
-std::string read_file(const std::filesystem::path& path, int64_t limit_bytes = int64_t{1} << 31);
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to,
+                    FailAs fail_as = FailAs::checkpoint_error);
+/// Whole file as bytes. An error where it is missing, unreadable, no regular file or larger than
+/// limit_bytes.
+std::string read_file(const std::filesystem::path& path, int64_t limit_bytes = int64_t{1} << 31,
+                      FailAs fail_as = FailAs::data_error);
 /// Free bytes for an ordinary user on the file system of `path`.
-int64_t free_space_bytes(const std::filesystem::path& path);
+int64_t free_space_bytes(const std::filesystem::path& path,
+                         FailAs fail_as = FailAs::checkpoint_error);
 
-/// A read-only map of a whole file. Empty files map to an empty span. Throws DataError.
+/// A read-only map of a whole file. Empty files map to an empty span.
 class MappedFile {
  public:
-  explicit MappedFile(const std::filesystem::path& path);
+  explicit MappedFile(const std::filesystem::path& path, FailAs fail_as = FailAs::data_error);
   ~MappedFile();
   MappedFile(MappedFile&&) noexcept;
   MappedFile& operator=(MappedFile&&) noexcept;
@@ -82,10 +100,12 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// An exclusive lock on a file (flock), held as long as the object lives; released by the kernel when the process dies.
+/// An exclusive lock on a file in run_dir (flock), held as long as the object lives; released by
+/// the kernel when the process dies.
 class FileLock {
  public:
-  /// Throws ConfigError naming the holder (its host and process id stand in the file) where another process holds it.
+  /// Throws ConfigError naming the holder (its host and process id stand in the file) where another
+  /// process holds it.
   explicit FileLock(const std::filesystem::path& path);
   ~FileLock();
   FileLock(const FileLock&) = delete;

@@ -1,4 +1,5 @@
-// The log of a run: rank 0 to the console and run_dir/log.txt, the other ranks only warnings and errors. Hides spdlog, whose fmt must not meet torch's.
+// The log of a run: rank 0 to the console and run_dir/log.txt, the other ranks only warnings and
+// errors. Hides spdlog, whose fmt must not meet torch's.
 #pragma once
 
 #include <memory>

@@ -9,7 +9,7 @@ namespace tptrain {
 std::string with_thousands(int64_t value) {
   std::string digits = std::to_string(value);
   const int first = value < 0 ? 1 : 0;
-  for (int at = static_cast<int>(digits.size()) - 3; at > first; at -= 3) digits.insert(at, ",");
+  for (int at = static_cast<int>(digits.size()) - 3; at > first; at -= 3) digits.insert(at, 1, ',');
   return digits;
 }
 

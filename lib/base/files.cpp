@@ -1,0 +1,361 @@
+#include "base/files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+[[noreturn]] void throw_as(FailAs kind, Problem p) {
+  if (kind == FailAs::config_error) throw ConfigError(std::move(p));
+  if (kind == FailAs::data_error) throw DataError(std::move(p));
+  throw CheckpointError(std::move(p));
+}
+
+std::string remedy_for(int error) {
+  switch (error) {
+    case ENOSPC:
+      return "Free space on this file system, or choose a folder on another one.";
+    case EDQUOT:
+      return "The disk quota is used up: free space, or choose a folder on another file system.";
+    case EACCES:
+    case EPERM:
+      return "Check the owner and the permissions of the file and of the folders above it.";
+    case EROFS:
+      return "The file system is mounted read-only: choose another folder.";
+    case ENOENT:
+      return "Check the path; a relative one starts at the current directory.";
+    case EEXIST:
+      return "Files are never overwritten: remove or rename what stands there.";
+    case EXDEV:
+      return "Both paths must be on one file system.";
+    default:
+      return "";
+  }
+}
+
+[[noreturn]] void fail(FailAs kind, const fs::path& path, std::string_view call, int error) {
+  throw_as(kind, problem(cat(call, " failed: ", std::generic_category().message(error)))
+                     .at(path.string())
+                     .remedy(remedy_for(error)));
+}
+
+/// A descriptor that is closed on every way out. close_checked() is for written files, where close
+/// may report a failed write.
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags, FailAs kind) : path_(path), kind_(kind) {
+    do {
+      number_ = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+    } while (number_ < 0 && errno == EINTR);
+    if (number_ < 0) fail(kind, path, "open", errno);
+  }
+  ~Descriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int number() const { return number_; }
+  int release() { return std::exchange(number_, -1); }
+
+  void write_all(const void* bytes, size_t count) const {
+    const char* at = static_cast<const char*>(bytes);
+    while (count > 0) {
+      const ssize_t done = ::write(number_, at, count);
+      if (done < 0 && errno == EINTR) continue;
+      if (done < 0) fail(kind_, path_, "write", errno);
+      at += done;
+      count -= static_cast<size_t>(done);
+    }
+  }
+  /// Bytes read; 0 at the end of the file.
+  size_t read_some(void* bytes, size_t count) const {
+    while (true) {
+      const ssize_t done = ::read(number_, bytes, count);
+      if (done >= 0) return static_cast<size_t>(done);
+      if (errno != EINTR) fail(kind_, path_, "read", errno);
+    }
+  }
+  // A failed fsync is not tried again: the kernel may have dropped the dirty pages and would then
+  // report success.
+  void sync() const {
+    int result;
+    do {
+      result = ::fsync(number_);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) fail(kind_, path_, "fsync", errno);
+  }
+  void close_checked() {
+    // Linux has released the descriptor even where close says EINTR; it must not be closed twice.
+    if (::close(release()) != 0 && errno != EINTR) fail(kind_, path_, "close", errno);
+  }
+  struct stat status() const {
+    struct stat info;
+    if (::fstat(number_, &info) != 0) fail(kind_, path_, "fstat", errno);
+    return info;
+  }
+
+ private:
+  fs::path path_;
+  FailAs kind_;
+  int number_ = -1;
+};
+
+fs::path parent_of(const fs::path& path) {
+  const fs::path parent = path.parent_path();
+  return parent.empty() ? fs::path(".") : parent;
+}
+
+std::string random_suffix() {
+  uint64_t value = 0;
+  while (::getrandom(&value, sizeof value, 0) != sizeof value) {
+    if (errno != EINTR) throw InternalError(problem("getrandom failed"));
+  }
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (int i = 0; i < 16; ++i) text += kDigits[(value >> (4 * i)) & 15];
+  return text;
+}
+
+bool is_directory(const fs::path& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+void require_regular(const struct stat& info, const fs::path& path, FailAs kind) {
+  if (S_ISREG(info.st_mode)) return;
+  throw_as(kind, problem(S_ISDIR(info.st_mode) ? "this is a directory" : "this is a special file")
+                     .at(path.string())
+                     .must("be a regular file"));
+}
+
+}  // namespace
+
+std::string sha256_file(const fs::path& path, FailAs fail_as) {
+  const Descriptor file(path, O_RDONLY, fail_as);
+  Sha256 hash;
+  std::vector<char> piece(1 << 20);
+  while (const size_t count = file.read_some(piece.data(), piece.size())) {
+    hash.update(piece.data(), count);
+  }
+  return hash.hex();
+}
+
+struct DurableFile::Impl {
+  Impl(const fs::path& path, FailAs fail_as)
+      : path(path), file(path, O_WRONLY | O_CREAT | O_EXCL, fail_as) {
+    buffer.reserve(kBufferBytes);
+  }
+  void flush() {
+    file.write_all(buffer.data(), buffer.size());
+    buffer.clear();
+  }
+
+  static constexpr size_t kBufferBytes = size_t{1} << 18;
+  fs::path path;
+  Descriptor file;
+  Sha256 hash;
+  std::vector<char> buffer;
+  int64_t size_bytes = 0;
+};
+
+DurableFile::DurableFile(const fs::path& path, FailAs fail_as)
+    : impl_(std::make_unique<Impl>(path, fail_as)) {}
+DurableFile::~DurableFile() = default;
+
+void DurableFile::write(const void* bytes, size_t count) {
+  if (!impl_) throw InternalError(problem("DurableFile::write after commit"));
+  if (count == 0) return;
+  impl_->hash.update(bytes, count);
+  impl_->size_bytes += static_cast<int64_t>(count);
+  if (impl_->buffer.size() + count > Impl::kBufferBytes) impl_->flush();
+  if (count >= Impl::kBufferBytes) {
+    impl_->file.write_all(bytes, count);
+    return;
+  }
+  const char* first = static_cast<const char*>(bytes);
+  impl_->buffer.insert(impl_->buffer.end(), first, first + count);
+}
+
+DurableFile::Written DurableFile::commit() {
+  if (!impl_) throw InternalError(problem("DurableFile::commit called twice"));
+  // Spent even where a call below throws: what a failed fsync left cannot be committed later.
+  const std::unique_ptr<Impl> impl = std::move(impl_);
+  impl->flush();
+  impl->file.sync();
+  impl->file.close_checked();
+  return {.size_bytes = impl->size_bytes, .sha256 = impl->hash.hex()};
+}
+
+void write_file_atomically(const fs::path& path, std::string_view text, FailAs fail_as) {
+  const fs::path temporary =
+      parent_of(path) / cat(".", path.filename().string(), ".tmp-", random_suffix());
+  try {
+    DurableFile file(temporary, fail_as);
+    file.write(text);
+    file.commit();
+    rename_durably(temporary, path, fail_as);
+  } catch (...) {
+    ::unlink(temporary.c_str());  // ours by its random name; the first error is the one to report
+    throw;
+  }
+}
+
+void fsync_directory(const fs::path& directory, FailAs fail_as) {
+  const Descriptor file(directory, O_RDONLY | O_DIRECTORY, fail_as);
+  int result;
+  do {
+    result = ::fsync(file.number());
+  } while (result != 0 && errno == EINTR);
+  // EINVAL: a file system whose directories know no fsync; names are as durable there as they get.
+  if (result != 0 && errno != EINVAL) fail(fail_as, directory, "fsync", errno);
+}
+
+void create_directories_durably(const fs::path& directory, FailAs fail_as) {
+  fs::path path = directory.lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "a/b/" -> "a/b"
+  std::vector<fs::path> missing;
+  for (; !path.empty(); path = path.parent_path()) {
+    struct stat info;
+    if (::stat(path.c_str(), &info) == 0) {
+      if (S_ISDIR(info.st_mode)) break;
+      fail(fail_as, path, "mkdir", ENOTDIR);
+    }
+    if (errno != ENOENT) fail(fail_as, path, "stat", errno);
+    missing.push_back(path);
+  }
+  for (auto next = missing.rbegin(); next != missing.rend(); ++next) {
+    if (::mkdir(next->c_str(), 0777) != 0) {
+      const int error = errno;
+      // Another rank may have been first; a file of that name or a dangling link is still an error.
+      if (error != EEXIST || !is_directory(*next)) fail(fail_as, *next, "mkdir", error);
+    }
+    fsync_directory(parent_of(*next), fail_as);
+  }
+}
+
+void rename_durably(const fs::path& from, const fs::path& to, FailAs fail_as) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    const int error = errno;
+    fail(fail_as, from, cat("rename to ", to.string()), error);
+  }
+  fsync_directory(parent_of(to), fail_as);
+  if (parent_of(from) != parent_of(to)) fsync_directory(parent_of(from), fail_as);
+}
+
+std::string read_file(const fs::path& path, int64_t limit_bytes, FailAs fail_as) {
+  // O_NONBLOCK: opening a FIFO must give the error below, not wait for a writer.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, fail_as);
+  const struct stat info = file.status();
+  require_regular(info, path, fail_as);
+  std::string text;
+  // Read to the end, not to st_size: the file may grow, and some file systems say 0.
+  const auto limit = static_cast<size_t>(limit_bytes);
+  size_t filled = 0;
+  while (true) {
+    if (filled == text.size()) {
+      const auto expected = static_cast<size_t>(std::max<int64_t>(info.st_size, 0)) + 1;
+      text.resize(std::min(std::max({expected, 2 * text.size(), size_t{4096}}), limit + 1));
+    }
+    const size_t count = file.read_some(text.data() + filled, text.size() - filled);
+    if (count == 0) break;
+    filled += count;
+    if (filled > limit) {
+      throw_as(fail_as, problem(cat("the file is larger than ", human_bytes(limit_bytes)))
+                            .at(path.string())
+                            .must("be no larger than that, as it is read whole"));
+    }
+  }
+  text.resize(filled);
+  return text;
+}
+
+int64_t free_space_bytes(const fs::path& path, FailAs fail_as) {
+  struct statvfs info;
+  int result;
+  do {
+    result = ::statvfs(path.c_str(), &info);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0) fail(fail_as, path, "statvfs", errno);
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+}
+
+MappedFile::MappedFile(const fs::path& path, FailAs fail_as) {
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, fail_as);
+  const struct stat info = file.status();
+  require_regular(info, path, fail_as);
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ == 0) return;  // mmap refuses a length of 0
+  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.number(), 0);
+  if (address == MAP_FAILED) fail(fail_as, path, "mmap", errno);
+  data_ = static_cast<const std::byte*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+FileLock::FileLock(const fs::path& path) {
+  constexpr FailAs kKind = FailAs::config_error;
+  Descriptor file(path, O_RDWR | O_CREAT, kKind);
+  int result;
+  do {
+    result = ::flock(file.number(), LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno == EWOULDBLOCK) {
+    // The holder writes "process P on host H" just after locking; empty means it has only begun.
+    std::string holder(512, '\0');
+    holder.resize(file.read_some(holder.data(), holder.size()));
+    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+    if (holder.empty()) holder = "another process";
+    throw ConfigError(problem(cat("run_dir ", parent_of(path).string(), " is in use by ", holder))
+                          .at(path.string())
+                          .remedy("Two runs in one folder would damage each other: choose another "
+                                  "run_dir or end that run."));
+  }
+  if (result != 0) fail(kKind, path, "flock", errno);
+
+  std::string host(256, '\0');
+  if (::gethostname(host.data(), host.size() - 1) != 0) fail(kKind, path, "gethostname", errno);
+  host.resize(std::strlen(host.c_str()));
+  if (::ftruncate(file.number(), 0) != 0) fail(kKind, path, "ftruncate", errno);
+  const std::string text = cat("process ", ::getpid(), " on host ", host, "\n");
+  file.write_all(text.data(), text.size());
+  descriptor_ = file.release();
+}
+
+// The file stays: removing it would let a third process lock a new file while a second still waits
+// on this one.
+FileLock::~FileLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+}  // namespace tptrain

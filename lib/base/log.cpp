@@ -1,0 +1,72 @@
+// The only file that sees spdlog; it must see nothing of torch, whose fmt is another version.
+#include "base/log.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+
+namespace tptrain {
+
+struct Logger::Impl {
+  std::unique_ptr<spdlog::logger> log;
+  std::string prefix;  // "[rank r] " where r > 0
+
+  // spdlog takes a string view as it is: braces in a message are no format.
+  void write(spdlog::level::level_enum level, std::string_view mark, std::string_view message) {
+    std::string line = prefix;
+    line.append(mark).append(message);
+    log->log(level, spdlog::string_view_t(line.data(), line.size()));
+  }
+};
+
+Logger::Logger(const LogOptions& options) : impl_(std::make_unique<Impl>()) {
+  std::vector<spdlog::sink_ptr> sinks;
+  const bool first = options.rank == 0;
+  if (options.console) {
+    // The other ranks speak only of trouble, so they use standard error.
+    spdlog::sink_ptr console;
+    if (first) {
+      console = std::make_shared<spdlog::sinks::stdout_sink_mt>();
+    } else {
+      console = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    }
+    console->set_pattern("%H:%M:%S %v");
+    sinks.push_back(std::move(console));
+  }
+  if (first && !options.file.empty()) {
+    try {
+      auto file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file);
+      file->set_pattern("%Y-%m-%d %H:%M:%S %v");
+      sinks.push_back(std::move(file));
+    } catch (const spdlog::spdlog_ex& failure) {
+      throw ConfigError(problem(std::string("the log cannot be opened (") + failure.what() + ")")
+                            .at(options.file)
+                            .remedy("Check that run_dir is a folder this user may write to."));
+    }
+  }
+  impl_->log = std::make_unique<spdlog::logger>("tptrain", sinks.begin(), sinks.end());
+  impl_->log->set_level(first ? spdlog::level::info : spdlog::level::warn);
+  // A run that is killed must not take its last lines with it; lines are few.
+  impl_->log->flush_on(spdlog::level::info);
+  if (!first) impl_->prefix = "[rank " + std::to_string(options.rank) + "] ";
+}
+
+Logger::~Logger() = default;
+Logger::Logger(Logger&&) noexcept = default;
+Logger& Logger::operator=(Logger&&) noexcept = default;
+
+void Logger::info(std::string_view message) { impl_->write(spdlog::level::info, "", message); }
+void Logger::warn(std::string_view message) {
+  impl_->write(spdlog::level::warn, "WARNING: ", message);
+}
+void Logger::error(std::string_view message) {
+  impl_->write(spdlog::level::err, "ERROR: ", message);
+}
+void Logger::flush() { impl_->log->flush(); }
+
+}  // namespace tptrain
