@@ -136,7 +136,7 @@ std::string random_suffix() {
   return text;
 }
 
-bool is_directory(const fs::path& path) {
+bool names_directory(const fs::path& path) {
   struct stat info;
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
@@ -247,7 +247,7 @@ void create_directories_durably(const fs::path& directory, FailAs fail_as) {
     if (::mkdir(next->c_str(), 0777) != 0) {
       const int error = errno;
       // Another rank may have been first; a file of that name or a dangling link is still an error.
-      if (error != EEXIST || !is_directory(*next)) fail(fail_as, *next, "mkdir", error);
+      if (error != EEXIST || !names_directory(*next)) fail(fail_as, *next, "mkdir", error);
     }
     fsync_directory(parent_of(*next), fail_as);
   }
