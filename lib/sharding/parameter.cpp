@@ -1,0 +1,101 @@
+// Parameters: sizes, names of roles, and initial values that depend on no layout.
+#include "sharding/parameter.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
+#include <array>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "sharding/philox.h"
+#include "sharding/philox_round.h"
+
+namespace tptrain::sharding {
+namespace {
+
+// Work below this many elements is not worth a second thread (about 1 ms).
+constexpr int64_t kGrain = 32768;
+
+// out[i] = std * (normal number of global element first + i); neighbours 2i, 2i + 1 share a draw.
+void fill_normal_run(float* out, int64_t first, int64_t count, double std,
+                     std::array<uint32_t, 2> key) {
+  int64_t i = 0;
+  if (first % 2 != 0 && count > 0) {
+    out[i++] = static_cast<float>(std * philox_normal_pair(key, first / 2).odd);
+  }
+  for (; i + 1 < count; i += 2) {
+    const NormalPair pair = philox_normal_pair(key, (first + i) / 2);
+    out[i] = static_cast<float>(std * pair.even);
+    out[i + 1] = static_cast<float>(std * pair.odd);
+  }
+  if (i < count) out[i] = static_cast<float>(std * philox_normal_pair(key, (first + i) / 2).even);
+}
+
+void fill_normal(float* out, const ShardSpec& spec, int64_t begin, int64_t end, double std,
+                 uint64_t seed) {
+  const std::array<uint32_t, 2> key = philox_key(seed, cat("init/", spec.name));
+  at::parallel_for(begin, end, kGrain, [&](int64_t chunk_begin, int64_t chunk_end) {
+    for (const Run& run : runs_of(spec, chunk_begin, chunk_end)) {
+      fill_normal_run(out + (run.local_begin - begin), run.global_begin, run.count, std, key);
+    }
+  });
+}
+
+}  // namespace
+
+std::string_view role_name(Role role) {
+  switch (role) {
+    case Role::vocab_parallel:
+      return "vocab-parallel";
+    case Role::column_parallel:
+      return "column-parallel";
+    case Role::row_parallel:
+      return "row-parallel";
+    case Role::replicated:
+      return "replicated";
+  }
+  throw InternalError(problem("a Role outside its enumeration"));
+}
+
+int64_t Parameter::numel() const {
+  int64_t result = 1;
+  for (const int64_t size : shape) result *= size;
+  return result;
+}
+
+void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
+                  const Init& init, uint64_t seed) {
+  const int64_t numel = spec.local_numel();
+  if (begin < 0 || begin > end || end > numel) {
+    throw InternalError(
+        problem(cat("elements [", begin, ", ", end, ") of a slice of '", spec.name, "'"))
+            .must(cat("lie within [0, ", numel, ")")));
+  }
+  if (out.dim() != 1 || out.numel() != end - begin) {
+    throw InternalError(problem(cat("initial values of '", spec.name, "' go to a tensor of ",
+                                    out.dim(), " dims and ", out.numel(), " elements"))
+                            .must(cat("be 1-D of ", end - begin, " elements")));
+  }
+  switch (init.kind) {
+    case Init::Kind::zeros:
+      out.zero_();
+      return;
+    case Init::Kind::ones:
+      out.fill_(1.0);
+      return;
+    case Init::Kind::normal:
+      break;
+  }
+  if (out.is_cpu() && out.scalar_type() == at::kFloat && out.is_contiguous()) {
+    fill_normal(out.data_ptr<float>(), spec, begin, end, init.std, seed);
+    return;
+  }
+  // Other devices and dtypes get the very numbers the CPU makes: their libraries' log and sin round
+  // differently.
+  at::Tensor on_cpu = at::empty({end - begin}, at::TensorOptions().dtype(at::kFloat));
+  fill_normal(on_cpu.data_ptr<float>(), spec, begin, end, init.std, seed);
+  out.copy_(on_cpu);
+}
+
+}  // namespace tptrain::sharding
