@@ -1,0 +1,124 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "metrics/step_metrics.h"
+
+namespace tptrain::metrics {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+/// "step" of one line, or nothing where the line is no object with an integer step.
+std::optional<int64_t> step_of(std::string_view line) {
+  const auto object = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return std::nullopt;
+  const auto step = object.find("step");
+  if (step == object.end() || !step->is_number_integer()) return std::nullopt;
+  return step->get<int64_t>();
+}
+
+/// `text` without the lines beyond `last_step` and without a torn last line; every kept line ends
+/// with '\n'.
+std::string truncated(std::string_view text, int64_t last_step, const std::filesystem::path& path) {
+  std::string kept;
+  int64_t number = 0;
+  while (!text.empty()) {
+    ++number;
+    const size_t newline = text.find('\n');
+    const bool last = newline == std::string_view::npos || newline + 1 == text.size();
+    const std::string_view line = text.substr(0, newline);
+    text.remove_prefix(newline == std::string_view::npos ? text.size() : newline + 1);
+    const std::optional<int64_t> step = step_of(line);
+    if (!step && last) break;  // torn: the process ended while it wrote
+    if (!step) {
+      throw DataError(
+          problem(cat("\"", line.substr(0, 80), line.size() > 80 ? "..." : "", "\""))
+              .at(cat(path.string(), ":", number))
+              .must("be a JSON object with an integer \"step\", as every line before the last")
+              .remedy("Something other than tptrain changed the file: repair or remove the line, "
+                      "or move the file away to begin a new one."));
+    }
+    if (*step <= last_step) kept.append(line).push_back('\n');
+  }
+  return kept;
+}
+
+[[noreturn]] void throw_errno(const std::filesystem::path& path, std::string_view call) {
+  const int error = errno;
+  throw DataError(problem(cat(call, " failed: ", std::strerror(error)))
+                      .at(path.string())
+                      .remedy(error == ENOSPC || error == EDQUOT
+                                  ? "Free space on this file system and resume."
+                                  : "Check that run_dir exists and may be written to."));
+}
+
+}  // namespace
+
+struct JsonlWriter::Impl {
+  std::filesystem::path path;
+  int descriptor = -1;
+
+  ~Impl() {
+    if (descriptor >= 0) ::close(descriptor);
+  }
+
+  // One write(2) a line on a file opened for appending: a reader that follows the file sees whole
+  // lines.
+  void line(const ordered_json& object) {
+    const std::string text = object.dump() + "\n";
+    size_t done = 0;
+    while (done < text.size()) {
+      const ssize_t count = ::write(descriptor, text.data() + done, text.size() - done);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) throw_errno(path, "write");
+      done += static_cast<size_t>(count);
+    }
+  }
+};
+
+JsonlWriter::JsonlWriter(const std::filesystem::path& path, int64_t last_step)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  if (std::filesystem::is_regular_file(path)) {
+    const std::string before = read_file(path);
+    const std::string after = truncated(before, last_step, path);
+    if (after != before) write_file_atomically(path, after);
+  }
+  impl_->descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (impl_->descriptor < 0) throw_errno(path, "open");
+}
+
+JsonlWriter::~JsonlWriter() = default;
+
+// The library writes a double with as many digits as bring back the same bits; nan and inf, which
+// JSON lacks, become null.
+void JsonlWriter::step(const StepMetrics& metrics) {
+  ordered_json object = {
+      {"step", metrics.step},
+      {"loss", metrics.loss},
+      {"grad_norm", metrics.grad_norm},
+      {"lr", metrics.lr},
+      {"tokens_seen", metrics.tokens_seen},
+      {"step_time_s", metrics.step_time_s},
+      {"tokens_per_second", metrics.tokens_per_second},
+      {"tokens_per_second_per_rank", metrics.tokens_per_second_per_rank},
+  };
+  if (metrics.mfu) object["mfu"] = *metrics.mfu;
+  object["peak_memory_bytes"] = metrics.peak_memory_bytes;
+  impl_->line(object);
+}
+
+void JsonlWriter::eval(int64_t step, double eval_loss, int64_t eval_tokens) {
+  impl_->line({{"step", step}, {"eval_loss", eval_loss}, {"eval_tokens", eval_tokens}});
+}
+
+}  // namespace tptrain::metrics

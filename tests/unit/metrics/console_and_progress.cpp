@@ -1,0 +1,169 @@
+// The console line to the letter, and what the progress display sends to a terminal (a
+// pseudo-terminal here) and to a file.
+#include <fcntl.h>
+#include <pty.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "metrics/step_metrics.h"
+#include "support/catch.h"
+
+namespace tptrain::metrics {
+namespace {
+
+StepMetrics example() {
+  return {.step = 20,
+          .loss = 8.12341,
+          .grad_norm = 1.23449,
+          .lr = 1e-3,
+          .tokens_seen = 81920,
+          .step_time_s = 0.5,
+          .tokens_per_second = 49380.4,
+          .tokens_per_second_per_rank = 12345.1,
+          .mfu = 0.12341,
+          .tflops = 123.449,
+          .peak_memory_bytes = 13249974108,  // 12.34 GiB
+          .memory_fraction = 0.25};
+}
+
+/// Everything that `work` prints while standard output is a terminal of `columns`.
+std::string printed_on_terminal(int columns, const std::function<void()>& work) {
+  int master = -1;
+  int slave = -1;
+  winsize size{};
+  size.ws_row = 24;
+  size.ws_col = static_cast<unsigned short>(columns);
+  REQUIRE(::openpty(&master, &slave, nullptr, nullptr, &size) == 0);
+  std::fflush(stdout);
+  const int saved = ::dup(STDOUT_FILENO);
+  ::dup2(slave, STDOUT_FILENO);
+  work();
+  ::dup2(saved, STDOUT_FILENO);
+  ::close(saved);
+  std::string text;
+  char buffer[4096];
+  ::fcntl(master, F_SETFL, O_NONBLOCK);
+  for (ssize_t count; (count = ::read(master, buffer, sizeof buffer)) > 0;) {
+    text.append(buffer, static_cast<size_t>(count));
+  }
+  ::close(slave);
+  ::close(master);
+  return text;
+}
+
+TEST_CASE("the console line has the field's form, to the letter", "[metrics]") {
+  CHECK(console_line(example()) ==
+        "step: 20  loss: 8.1234  grad_norm: 1.2345  memory: 12.34GiB(25.00%)  tps: 12,345  "
+        "tflops: 123.45  mfu: 12.34%");
+}
+
+TEST_CASE("mfu is left out where the device's peak is not known", "[metrics]") {
+  StepMetrics metrics = example();
+  metrics.mfu.reset();
+  CHECK(console_line(metrics) ==
+        "step: 20  loss: 8.1234  grad_norm: 1.2345  memory: 12.34GiB(25.00%)  tps: 12,345  "
+        "tflops: 123.45");
+}
+
+TEST_CASE("durations are written in two units", "[metrics]") {
+  CHECK(duration_text(45.4) == "45s");
+  CHECK(duration_text(185) == "3m 5s");
+  CHECK(duration_text(2 * 3600 + 601) == "2h 10m");
+  CHECK(duration_text(76 * 3600) == "3d 4h");
+  CHECK(duration_text(-1) == "0s");
+}
+
+TEST_CASE("the progress line leaves parts out until it fits, and never fills the last column",
+          "[metrics]") {
+  const StepMetrics metrics = example();
+  CHECK(progress_line(metrics, 100, 185, 120) ==
+        "[====>                   ] step 20/100  loss 8.1234  49,380 tokens/s  ETA 3m 5s");
+  CHECK(progress_line(metrics, 100, 185, 70) ==
+        "step 20/100  loss 8.1234  49,380 tokens/s  ETA 3m 5s");
+  CHECK(progress_line(metrics, 100, 185, 40) == "step 20/100  loss 8.1234  ETA 3m 5s");
+  CHECK(progress_line(metrics, 100, 185, 30) == "step 20/100  loss 8.1234");
+  CHECK(progress_line(metrics, 100, 185, 8) == "step 20");
+  for (int width = 1; width < 130; ++width) {
+    CHECK(progress_line(metrics, 100, 185, width).size() < static_cast<size_t>(width));
+  }
+}
+
+TEST_CASE("on a terminal one line is redrawn, ended at the end", "[metrics]") {
+  StepMetrics metrics = example();
+  const std::string text = printed_on_terminal(100, [&] {
+    ProgressDisplay display(0, 100, /*enabled=*/true);
+    display.update(metrics);
+    metrics.step = 100;
+    display.update(metrics);
+  });
+  CHECK(text ==
+        "\r\x1b[K[====>                   ] step 20/100  loss 8.1234  49,380 tokens/s  ETA 40s"
+        "\r\x1b[K[========================] step 100/100  loss 8.1234  49,380 tokens/s  ETA 0s"
+        "\r\n");
+}
+
+TEST_CASE("the line is redrawn at most ten times a second", "[metrics]") {
+  StepMetrics metrics = example();
+  const std::string text = printed_on_terminal(100, [&] {
+    ProgressDisplay display(0, 1000000, /*enabled=*/true);
+    for (int i = 0; i < 200; ++i) {
+      metrics.step = i + 1;
+      display.update(metrics);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  size_t draws = 0;
+  for (const char c : text) draws += c == '[' ? 1 : 0;
+  // Each draw has two brackets, that of the erase sequence and that of the bar. 200 sleeps take 0.2
+  // s, more on a loaded machine.
+  CHECK(draws / 2 >= 2);
+  CHECK(draws / 2 < 100);
+}
+
+TEST_CASE("a cleared line is drawn again by the next update and not ended twice", "[metrics]") {
+  const StepMetrics metrics = example();
+  const std::string text = printed_on_terminal(30, [&] {
+    ProgressDisplay display(0, 100, /*enabled=*/true);
+    display.update(metrics);
+    display.clear();
+    display.clear();
+    display.update(metrics);
+    display.clear();
+  });
+  const std::string line = "\r\x1b[Kstep 20/100  loss 8.1234";
+  CHECK(text == line + "\r\x1b[K" + line + "\r\x1b[K");
+}
+
+TEST_CASE("nothing is drawn where it is not enabled", "[metrics]") {
+  const StepMetrics metrics = example();
+  const std::string text = printed_on_terminal(100, [&] {
+    ProgressDisplay display(0, 100, /*enabled=*/false);
+    display.update(metrics);
+  });
+  CHECK(text.empty());
+}
+
+TEST_CASE("nothing is drawn where standard output is no terminal", "[metrics]") {
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_NONBLOCK) == 0);
+  std::fflush(stdout);
+  const int saved = ::dup(STDOUT_FILENO);
+  ::dup2(ends[1], STDOUT_FILENO);
+  {
+    ProgressDisplay display(0, 100, /*enabled=*/true);
+    display.update(example());
+  }
+  ::dup2(saved, STDOUT_FILENO);
+  char byte = 0;
+  CHECK(::read(ends[0], &byte, 1) < 0);
+  for (const int descriptor : {saved, ends[0], ends[1]}) ::close(descriptor);
+}
+
+}  // namespace
+}  // namespace tptrain::metrics
