@@ -1,0 +1,107 @@
+// Initial values: any cut of a tensor, and any range of the cut, holds the bits of the whole
+// tensor.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <string>
+
+#include "base/error.h"
+#include "sharding/parameter.h"
+#include "sharding/philox.h"
+#include "support/catch.h"
+
+namespace tptrain::sharding {
+namespace {
+
+constexpr Init kNormal = {.kind = Init::Kind::normal, .std = 0.02};
+
+at::Tensor initial(const ShardSpec& spec, int64_t begin, int64_t end, uint64_t seed = 42,
+                   at::ScalarType dtype = at::kFloat) {
+  at::Tensor out = at::full({end - begin}, 7.0, at::TensorOptions().dtype(dtype));
+  fill_initial(out, spec, begin, end, kNormal, seed);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("every cut and every range holds the bits of the whole tensor", "[sharding]") {
+  at::set_num_threads(1);
+  const std::vector<int64_t> shape = {9, 5, 7};
+  const at::Tensor whole = initial(whole_tensor("w", shape), 0, 315).view(shape);
+  for (int64_t dim = 0; dim < 3; ++dim) {
+    const int64_t middle = shape[dim] / 2;
+    for (const auto& [first, last] :
+         {std::pair{int64_t{0}, middle}, std::pair{middle, shape[dim]}}) {
+      const ShardSpec spec = slice_of("w", shape, dim, first, last);
+      const at::Tensor expected = whole.narrow(dim, first, last - first).contiguous().view({-1});
+      const int64_t numel = spec.local_numel();
+      for (int64_t begin = 0; begin < numel; begin += 5) {
+        const int64_t end = std::min(numel, begin + 12);
+        REQUIRE(at::equal(initial(spec, begin, end), expected.slice(0, begin, end)));
+      }
+    }
+  }
+}
+
+TEST_CASE("element i is std times the normal number of global index i", "[sharding]") {
+  const at::Tensor values = initial(whole_tensor("w", {11}), 0, 11);
+  for (int64_t i = 0; i < 11; ++i) {
+    const double normal = philox_normal(philox_key(42, "init/w"), i);
+    CHECK(values[i].item<float>() == static_cast<float>(0.02 * normal));
+  }
+}
+
+TEST_CASE("values depend on the seed and on the name", "[sharding]") {
+  const at::Tensor values = initial(whole_tensor("w", {64}), 0, 64);
+  CHECK_FALSE(at::equal(values, initial(whole_tensor("w", {64}), 0, 64, 43)));
+  CHECK_FALSE(at::equal(values, initial(whole_tensor("v", {64}), 0, 64)));
+}
+
+TEST_CASE("threads change no bit; other dtypes get the rounded fp32 values", "[sharding]") {
+  const ShardSpec spec = slice_of("w", {600, 700}, 1, 101, 502);
+  at::set_num_threads(1);
+  const at::Tensor one = initial(spec, 3, spec.local_numel());
+  at::set_num_threads(2);
+  const at::Tensor two = initial(spec, 3, spec.local_numel());
+  at::set_num_threads(1);
+  CHECK(at::equal(one, two));
+  CHECK(
+      at::equal(initial(spec, 3, 1000, 42, at::kBFloat16), one.slice(0, 0, 997).to(at::kBFloat16)));
+}
+
+TEST_CASE("zeros and ones", "[sharding]") {
+  at::Tensor out = at::full({5}, 7.0f);
+  fill_initial(out, whole_tensor("n", {9}), 2, 7, {.kind = Init::Kind::ones}, 1);
+  CHECK(at::equal(out, at::ones({5})));
+  fill_initial(out, whole_tensor("n", {9}), 2, 7, {}, 1);
+  CHECK(at::equal(out, at::zeros({5})));
+}
+
+TEST_CASE("a range or an output that does not fit is refused", "[sharding]") {
+  at::Tensor out = at::zeros({5});
+  CHECK_THROWS_WITH(
+      fill_initial(out, whole_tensor("n", {9}), 5, 10, kNormal, 1),
+      "internal error: elements [5, 10) of a slice of 'n': it must lie within [0, 9).");
+  CHECK_THROWS_WITH(
+      fill_initial(out, whole_tensor("n", {9}), 2, 6, kNormal, 1),
+      "internal error: initial values of 'n' go to a tensor of 1 dims and 5 elements: "
+      "it must be 1-D of 4 elements.");
+}
+
+// A model of 0.5 G elements must not take minutes: 4 M elements here, with room for a loaded
+// machine (measured: see the printed rate).
+TEST_CASE("initial values come fast", "[sharding]") {
+  at::set_num_threads(1);
+  const ShardSpec spec = whole_tensor("w", {4 << 20});
+  at::Tensor out = at::zeros({4 << 20});
+  const auto start = std::chrono::steady_clock::now();
+  fill_initial(out, spec, 0, 4 << 20, kNormal, 1);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double million_per_second = (4 << 20) / seconds / 1e6;
+  CHECK(million_per_second > 4.0);
+  WARN("fill_initial: " << million_per_second << " M elements/s on one thread");
+}
+
+}  // namespace tptrain::sharding
