@@ -1,5 +1,6 @@
-// A parameter as one rank holds it: local value, fp32 gradient, and which slices of which global tensors its rows are.
-// Never an autograd leaf: an autograd Function keeps the Parameter*, resolves `data` anew in backward and adds the weight gradient to `main_grad` itself.
+// A parameter as one rank holds it: local value, fp32 gradient, and which slices of which global
+// tensors its rows are. Never an autograd leaf: an autograd Function keeps the Parameter*, resolves
+// `data` anew in backward and adds the weight gradient to `main_grad` itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,31 +18,36 @@ namespace tptrain::sharding {
 enum class Role { vocab_parallel, column_parallel, row_parallel, replicated };
 std::string_view role_name(Role role);  // "column-parallel"
 
-/// Layout-independent initial values: a function of (seed, tensor name, global element index) alone.
+/// Layout-independent initial values: a function of (seed, tensor name, global element index)
+/// alone.
 struct Init {
   enum class Kind { zeros, ones, normal } kind = Kind::zeros;
   double std = 0.0;  // of normal
 };
 
-/// A part of a packed parameter: one slice of one global tensor, contiguous in the parameter's row-major storage.
+/// A part of a packed parameter: one slice of one global tensor, contiguous in the parameter's
+/// row-major storage.
 struct NamedSlice {
   ShardSpec spec;
   int64_t offset = 0;  // first element within the parameter's storage
-  bool owned = true;   // exactly one tp rank owns each global element: it counts it in the gradient norm and saves it
+  bool owned = true;   // exactly one tp rank owns each global element: it counts it in the gradient
+                       // norm and saves it
   Init init = {};
 };
 
-/// Which of its block's two buckets a parameter lives in. Replicated: the same values on every tp rank.
+/// Which of its block's two buckets a parameter lives in. Replicated: the same values on every tp
+/// rank.
 enum class Placement { tp_sharded, tp_replicated };
 
 struct Parameter {
-  std::string name;            // "model.layers.0.self_attn.qkv_proj.weight": for messages; global names are in the slices
+  std::string name;  // "model.layers.0.self_attn.qkv_proj.weight": for messages; global names are
+                     // in the slices
   std::vector<int64_t> shape;  // local, e.g. [(heads + 2 * kv_heads) / tp * D, H]
   Role role = Role::replicated;
   Placement placement = Placement::tp_replicated;
   std::vector<NamedSlice> slices;  // cover [0, numel) without gaps, in rising offset
 
-  at::Tensor data;       // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
+  at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
   at::Tensor main_grad;  // `shape`, fp32; likewise
 
   int64_t numel() const;
@@ -57,7 +63,9 @@ struct ParameterBlock {
   std::vector<Parameter*> parameters;
 };
 
-/// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with the initial values of `init`.
-void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end, const Init& init, uint64_t seed);
+/// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with
+/// the initial values of `init`.
+void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
+                  const Init& init, uint64_t seed);
 
 }  // namespace tptrain::sharding

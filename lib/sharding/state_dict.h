@@ -1,4 +1,5 @@
-// StateDict: what a rank contributes to a checkpoint, as named 1-D pieces; and TensorSource: anything that can give slices of named global tensors.
+// StateDict: what a rank contributes to a checkpoint, as named 1-D pieces; and TensorSource:
+// anything that can give slices of named global tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,13 +16,15 @@ namespace tptrain::sharding {
 enum class StateKind { master, exp_avg, exp_avg_sq };
 std::string_view state_kind_name(StateKind kind);  // "master", "exp_avg", "exp_avg_sq"
 
-/// The elements [begin, end), in row-major order of the tp slice `spec`, of one global tensor's state.
+/// The elements [begin, end), in row-major order of the tp slice `spec`, of one global tensor's
+/// state.
 struct StatePiece {
   StateKind kind = StateKind::master;
   ShardSpec spec;
   int64_t begin = 0;
   int64_t end = 0;
-  bool save = true;  // this rank writes it; every global element is written by exactly one rank, but every holder loads it
+  bool save = true;  // this rank writes it; every global element is written by exactly one rank,
+                     // but every holder loads it
   at::Tensor data;   // 1-D fp32 [end - begin], a view of the live state: loading writes into it
 };
 
@@ -40,9 +43,11 @@ class TensorSource {
   virtual ~TensorSource() = default;
   /// In the source's own order.
   virtual std::vector<TensorInfo> tensors() const = 0;
-  /// Fills `out` (1-D fp32 on CPU, [end - begin]) with those elements of the slice (row-major order of the slice). Throws CheckpointError where the
-  /// source lacks the tensor, a part of it, or has it in another shape.
-  virtual void read_slice(const ShardSpec& spec, int64_t begin, int64_t end, at::Tensor& out) const = 0;
+  /// Fills `out` (1-D fp32 on CPU, [end - begin]) with those elements of the slice (row-major order
+  /// of the slice). Throws CheckpointError where the source lacks the tensor, a part of it, or has
+  /// it in another shape.
+  virtual void read_slice(const ShardSpec& spec, int64_t begin, int64_t end,
+                          at::Tensor& out) const = 0;
 };
 
 }  // namespace tptrain::sharding

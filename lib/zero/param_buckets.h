@@ -1,5 +1,7 @@
-// Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated parameters, each padded to a multiple of dp. A rank's shard
-// of a bucket is the dp_rank-th of dp equal ranges. Binds Parameter::data and main_grad as views. ZeRO 0-3 differ only in what they do with buckets.
+// Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated
+// parameters, each padded to a multiple of dp. A rank's shard of a bucket is the dp_rank-th of dp
+// equal ranges. Binds Parameter::data and main_grad as views. ZeRO 0-3 differ only in what they do
+// with buckets.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,7 +19,8 @@ struct Bucket {
   int block = 0;
   sharding::Placement placement = sharding::Placement::tp_sharded;
   std::vector<sharding::Parameter*> parameters;
-  std::vector<int64_t> offsets;  // of each parameter in the flat buffers; the head of each on a multiple of 64 elements is not needed, they are dense
+  std::vector<int64_t> offsets;  // of each parameter in the flat buffers; the head of each on a
+                                 // multiple of 64 elements is not needed, they are dense
   int64_t numel = 0;             // padded to a multiple of dp
   at::Tensor data;               // [numel] fp32 (compute dtype later)
   at::Tensor main_grad;          // [numel] fp32
@@ -28,7 +31,8 @@ struct DpPosition {
   int size = 1;
 };
 
-/// A named slice's part of the range [begin, end) of a bucket: what checkpoints, initialisation and the norm are told.
+/// A named slice's part of the range [begin, end) of a bucket: what checkpoints, initialisation and
+/// the norm are told.
 struct BucketPiece {
   const sharding::NamedSlice* slice = nullptr;
   sharding::Parameter* parameter = nullptr;
@@ -40,8 +44,10 @@ std::vector<BucketPiece> pieces_of(const Bucket& bucket, int64_t begin, int64_t 
 
 class ParamBuckets {
  public:
-  /// Lays the parameters of `blocks` out and allocates data and main_grad (zeroed) on `device`. The parameters must outlive it.
-  ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp, at::Device device);
+  /// Lays the parameters of `blocks` out and allocates data and main_grad (zeroed) on `device`. The
+  /// parameters must outlive it.
+  ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
+               at::Device device);
   ParamBuckets(const ParamBuckets&) = delete;
 
   std::vector<Bucket>& buckets() { return buckets_; }

@@ -1,0 +1,78 @@
+// The two halves of the global norm: local sums, and their sum over an axis.
+#include "zero/gradient_norm.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+namespace tptrain::zero {
+namespace {
+
+// Each chunk is summed by one thread, and the chunks' sums are added in order: the thread count
+// changes nothing.
+constexpr int64_t kChunk = 32768;
+
+double chunk_sum(const float* values, int64_t count) {
+  // Eight independent sums: one alone would wait for the addition's latency at every element.
+  double sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) {
+      const double value = values[i + lane];
+      sums[lane] += value * value;
+    }
+  }
+  for (int lane = 0; i < count; ++i, ++lane) {
+    const double value = values[i];
+    sums[lane] += value * value;
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+double sum_on_cpu(const at::Tensor& view) {
+  const float* values = view.const_data_ptr<float>();
+  const int64_t numel = view.numel();
+  std::vector<double> sums((numel + kChunk - 1) / kChunk);
+  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      const int64_t begin = chunk * kChunk;
+      sums[chunk] = chunk_sum(values + begin, std::min(kChunk, numel - begin));
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+}  // namespace
+
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device device) {
+  at::Tensor total = at::zeros({1}, at::TensorOptions().dtype(at::kDouble).device(device));
+  if (device.is_cpu()) {
+    for (const at::Tensor& view : views) total.mutable_data_ptr<double>()[0] += sum_on_cpu(view);
+    return total;
+  }
+  for (const at::Tensor& view : views) {
+    // Reads fp32 and accumulates fp64 in one kernel; x.to(kDouble) would first write 8 bytes an
+    // element.
+    total +=
+        at::linalg_vector_norm(view, 2, at::OptionalIntArrayRef(), /*keepdim=*/false, at::kDouble)
+            .square_();
+  }
+  return total;
+}
+
+at::Tensor sum_in_rank_order(const at::Tensor& values, comm::Communicator& axis) {
+  if (axis.size() == 1) return values;
+  const int64_t count = values.numel();
+  const at::Tensor bits = values.contiguous().view(at::kLong);
+  at::Tensor gathered = at::empty({axis.size() * count}, bits.options());
+  axis.all_gather(gathered, bits);
+  const at::Tensor rows = gathered.view(at::kDouble).view({axis.size(), count});
+  at::Tensor total = rows[0].clone();
+  for (int rank = 1; rank < axis.size(); ++rank) total += rows[rank];
+  return total;
+}
+
+}  // namespace tptrain::zero

@@ -1,0 +1,24 @@
+// Sums of squares that come out bitwise the same on every rank and in every ZeRO stage: fp64, in an
+// order fixed by the pieces alone. Knows no bucket and no parameter; which elements count is the
+// caller's affair.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace tptrain::zero {
+
+/// Sum of squares of all elements of `views` (1-D, fp32, contiguous, on `device`) as an fp64 tensor
+/// of 1 element there. Does not block the host. The result depends on the views' sizes and order,
+/// never on the number of threads.
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device device);
+
+/// Element-wise sum of `values` (1-D fp64) over the ranks of `axis`, bitwise the same on each of
+/// them. The bits travel as int64 in an all_gather and every rank adds them in rank order: an fp32
+/// all-reduce would lose what fp64 kept. Collective over `axis`.
+at::Tensor sum_in_rank_order(const at::Tensor& values, comm::Communicator& axis);
+
+}  // namespace tptrain::zero
