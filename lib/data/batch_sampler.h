@@ -1,6 +1,8 @@
-// The micro-batch of (step, dp_rank) as a pure function of (seed, step): no position is hidden anywhere, so any layout and any resume read the same data.
-// Sequences are windows of seq_length + 1 tokens at stride seq_length of the token stream; epoch e visits them in a permutation keyed by (seed, e)
-// (a Feistel network: no memory, any index at once). The global batch of step s is windows [s*G, (s+1)*G) of the endless concatenation of epochs.
+// The micro-batch of (step, dp_rank) as a pure function of (seed, step): no position is hidden
+// anywhere, so any layout and any resume read the same data. Sequences are windows of seq_length +
+// 1 tokens at stride seq_length of the token stream; epoch e visits them in a permutation keyed by
+// (seed, e) (a Feistel network: no memory, any index at once). The global batch of step s is
+// windows [s*G, (s+1)*G) of the endless concatenation of epochs.
 #pragma once
 
 #include <cstdint>
@@ -38,16 +40,19 @@ struct SamplerOptions {
 
 class BatchSampler {
  public:
-  /// Maps the token file. Throws DataError: damaged file, or fewer windows than one global batch (says how much text there is and what is needed).
-  BatchSampler(const PreparedTokens& tokens, const BatchShape& shape, const SamplerOptions& options);
+  /// Maps the token file. Throws DataError: damaged file, or fewer windows than one global batch
+  /// (says how much text there is and what is needed).
+  BatchSampler(const PreparedTokens& tokens, const BatchShape& shape,
+               const SamplerOptions& options);
   ~BatchSampler();
   BatchSampler(BatchSampler&&) noexcept;
 
-  /// Micro-batch `micro` (of accumulation) of `step` for `dp_rank`. The global batch's sequences go to (micro, dp_rank) in the order micro-major, then dp,
-  /// so that the set of sequences of a step does not depend on dp and accumulation as long as the global batch is the same.
+  /// Micro-batch `micro` (of accumulation) of `step` for `dp_rank`. The global batch's sequences go
+  /// to (micro, dp_rank) in the order micro-major, then dp, so that the set of sequences of a step
+  /// does not depend on dp and accumulation as long as the global batch is the same.
   HostBatch micro_batch(int64_t step, int dp_rank, int64_t micro) const;
-  int64_t windows() const;                  // sequences per epoch
-  int64_t steps_per_epoch() const;          // rounded down
+  int64_t windows() const;          // sequences per epoch
+  int64_t steps_per_epoch() const;  // rounded down
   const BatchShape& shape() const;
 
  private:

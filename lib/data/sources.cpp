@@ -1,0 +1,62 @@
+// data.train and data.eval -> files: globs, directories, and what is wrong with them. Reads no
+// file.
+#include <algorithm>
+#include <map>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "data/glob.h"
+#include "data/token_store.h"
+
+namespace tptrain::data {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> expand_sources(const std::vector<config::DataSource>& sources,
+                                     const std::string& key) {
+  if (sources.empty()) {
+    throw DataError(problem("no text is named")
+                        .at(key)
+                        .must("list at least one file, directory or glob")
+                        .remedy(cat("Set ", key, ": [{path: corpus/*.txt}].")));
+  }
+  // By absolute name, so that one file named twice in two ways is read once.
+  std::map<std::string, fs::path> files;
+  std::vector<Problem> problems;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const std::string& path = sources[i].path;
+    const GlobResult found = expand_glob(path);
+    for (const fs::path& file : found.files) {
+      files.emplace(fs::absolute(file).lexically_normal().native(), file);
+    }
+    if (!found.files.empty()) continue;
+    Problem p =
+        problem(cat("\"", path, "\" matches no file"))
+            .at(cat(key, "[", i, "]"))
+            .remedy(cat("Check the spelling; a relative path starts at the current directory, ",
+                        fs::current_path().string(), "."));
+    if (found.empty_directory) {
+      p.received = cat("the directory \"", path, "\" holds no file");
+      p.remedy("Put text files there; hidden files and directories are skipped.");
+    } else if (found.special_file) {
+      p.received = cat("\"", path, "\" is neither a file nor a directory");
+      p.remedy("Name a regular file, a directory or a glob.");
+    } else if (found.matched_directories > 0) {
+      p.received = cat("\"", path, "\" matches no file, only ", found.matched_directories,
+                       found.matched_directories == 1 ? " directory" : " directories");
+      p.remedy(cat("A glob names files: write ", path, "/** for all files below."));
+    }
+    problems.push_back(std::move(p));
+  }
+  if (!problems.empty()) throw DataError(problems);
+  std::vector<fs::path> sorted;
+  for (const auto& [absolute, file] : files) sorted.push_back(file);
+  // By bytes, not by components as operator< of paths: the order must be the one that `ls` in the C
+  // locale shows.
+  std::sort(sorted.begin(), sorted.end(),
+            [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+  return sorted;
+}
+
+}  // namespace tptrain::data

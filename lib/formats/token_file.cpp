@@ -1,0 +1,267 @@
+#include "formats/token_file.h"
+
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::formats {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little,
+              "token files are little-endian and mapped as they are");
+
+namespace {
+
+constexpr std::string_view kMagic = "TPTOKIDX";
+constexpr uint32_t kVersion = 1;
+constexpr size_t kHexBytes = 64;
+constexpr size_t kFixedBytes = 8 + 2 * 4 + 3 * 8 + 2 * kHexBytes;
+// Sizes beyond this are damage, and would overflow the sums below.
+constexpr uint64_t kMaxCount = uint64_t{1} << 56;
+
+template <typename T>
+void put(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+template <typename T>
+T take(std::string_view& in) {
+  T value;
+  std::memcpy(&value, in.data(), sizeof value);
+  in.remove_prefix(sizeof value);
+  return value;
+}
+
+std::string take_text(std::string_view& in, size_t count) {
+  const std::string text(in.substr(0, count));
+  in.remove_prefix(count);
+  return text;
+}
+
+bool is_sha256(std::string_view text) {
+  return text.size() == kHexBytes &&
+         text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+int bytes_per_token(int64_t vocab_size) { return vocab_size <= 65536 ? 2 : 4; }
+
+[[noreturn]] void damaged(const std::string& name, std::string received, std::string constraint) {
+  throw DataError(
+      problem(std::move(received))
+          .at(name)
+          .must(std::move(constraint))
+          .remedy("The file is damaged or no token file: remove it (and the file beside "
+                  "it) and start again; it is made anew from the text."));
+}
+
+void remove_if_there(const fs::path& path) {
+  if (::unlink(path.c_str()) == 0 || errno == ENOENT) return;
+  throw DataError(
+      problem(cat("unlink failed: ", std::generic_category().message(errno))).at(path.string()));
+}
+
+fs::path directory_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+}  // namespace
+
+fs::path token_bin_path(const fs::path& stem) { return stem.string() + ".bin"; }
+fs::path token_idx_path(const fs::path& stem) { return stem.string() + ".idx"; }
+
+std::string encode_token_index(const TokenFileHeader& header) {
+  const auto& ends = header.document_ends;
+  if (!is_sha256(header.bin_sha256) || !is_sha256(header.identity) ||
+      header.tokens != (ends.empty() ? 0 : ends.back())) {
+    throw InternalError(problem("the header of a token file is not consistent"));
+  }
+  std::string out(kMagic);
+  out.reserve(kFixedBytes + 8 * ends.size() + kHexBytes);
+  put(out, kVersion);
+  put(out, static_cast<uint32_t>(header.bytes_per_token));
+  put(out, static_cast<uint64_t>(header.tokens));
+  put(out, static_cast<uint64_t>(ends.size()));
+  put(out, static_cast<uint64_t>(header.vocab_size));
+  out += header.bin_sha256;
+  out += header.identity;
+  for (const int64_t end : ends) put(out, static_cast<uint64_t>(end));
+  return out += sha256_hex(out);
+}
+
+TokenFileHeader decode_token_index(std::string_view bytes, const std::string& name) {
+  std::string_view rest = bytes;
+  if (bytes.size() < kMagic.size() || take_text(rest, kMagic.size()) != kMagic) {
+    damaged(name, "the file does not begin with " + std::string(kMagic), "be a token index");
+  }
+  if (bytes.size() < kFixedBytes + kHexBytes) {
+    damaged(name, cat("the file has ", bytes.size(), " bytes"),
+            cat("have at least ", kFixedBytes + kHexBytes));
+  }
+  const auto version = take<uint32_t>(rest);
+  if (version != kVersion) {
+    damaged(name, cat("the format version is ", version), cat("be ", kVersion));
+  }
+  TokenFileHeader header;
+  const auto stored_bytes_per_token = take<uint32_t>(rest);
+  const auto tokens = take<uint64_t>(rest);
+  const auto documents = take<uint64_t>(rest);
+  const auto vocab_size = take<uint64_t>(rest);
+  header.bin_sha256 = take_text(rest, kHexBytes);
+  header.identity = take_text(rest, kHexBytes);
+  // Sizes before the hash: a truncated file should be called truncated.
+  if (documents > kMaxCount || rest.size() != 8 * documents + kHexBytes) {
+    damaged(
+        name,
+        cat("the file has ", bytes.size(), " bytes and says it lists ", documents, " documents"),
+        "have 8 bytes for each of them");
+  }
+  const std::string_view self_hash = bytes.substr(bytes.size() - kHexBytes);
+  if (sha256_hex(bytes.substr(0, bytes.size() - kHexBytes)) != self_hash) {
+    damaged(name, "the SHA-256 of the contents is not the one at the end",
+            "be as it was when written");
+  }
+  // What follows can fail only in a file made by another program, or made to deceive.
+  if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount ||
+      !is_sha256(header.bin_sha256) || !is_sha256(header.identity)) {
+    damaged(name, cat("vocab_size is ", vocab_size, ", tokens is ", tokens),
+            "hold a vocabulary of 1 to 2^31 tokens and two SHA-256 hashes");
+  }
+  header.vocab_size = static_cast<int64_t>(vocab_size);
+  header.tokens = static_cast<int64_t>(tokens);
+  header.bytes_per_token = bytes_per_token(header.vocab_size);
+  if (static_cast<int>(stored_bytes_per_token) != header.bytes_per_token) {
+    damaged(name, cat("bytes per token is ", stored_bytes_per_token),
+            cat("be ", header.bytes_per_token, " for a vocabulary of ", vocab_size));
+  }
+  uint64_t last = 0;
+  for (uint64_t document = 0; document < documents; ++document) {
+    const auto end = take<uint64_t>(rest);
+    if (end <= last || end > tokens) {
+      damaged(name,
+              cat("document ", document, " ends at token ", end, ", the one before at ", last,
+                  ", and there are ", tokens, " tokens"),
+              "list rising document ends");
+    }
+    header.document_ends.push_back(static_cast<int64_t>(end));
+    last = end;
+  }
+  if (last != tokens) {
+    damaged(name, cat("the last document ends at token ", last, " of ", tokens),
+            "end with the last token");
+  }
+  return header;
+}
+
+TokenFile::TokenFile(const fs::path& stem)
+    : bin_path_(token_bin_path(stem)),
+      header_(decode_token_index(read_file(token_idx_path(stem)), token_idx_path(stem).string())),
+      bin_(bin_path_) {
+  const auto expected = static_cast<size_t>(header_.tokens) * header_.bytes_per_token;
+  if (bin_.bytes().size() != expected) {
+    damaged(bin_path_.string(), cat("the file has ", bin_.bytes().size(), " bytes"),
+            cat("have ", expected, " (", header_.tokens, " tokens of ", header_.bytes_per_token,
+                " bytes), as the .idx beside it says"));
+  }
+}
+
+template <typename Stored>
+void TokenFile::copy_as(int64_t begin, std::span<int64_t> out) const {
+  // A map begins at a page, so tokens are aligned.
+  const Stored* tokens = reinterpret_cast<const Stored*>(bin_.bytes().data()) + begin;
+  const auto vocab_size = static_cast<uint64_t>(header_.vocab_size);
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (tokens[i] >= vocab_size) {
+      damaged(bin_path_.string(), cat("token ", begin + static_cast<int64_t>(i), " is ", tokens[i]),
+              cat("be below the vocabulary size, ", vocab_size));
+    }
+    out[i] = tokens[i];
+  }
+}
+
+void TokenFile::copy(int64_t begin, std::span<int64_t> out) const {
+  const auto count = static_cast<int64_t>(out.size());
+  if (begin < 0 || begin > header_.tokens || count > header_.tokens - begin) {
+    throw InternalError(
+        problem(cat("tokens ", begin, " to ", begin + count, " of ", header_.tokens, " asked for"))
+            .at(bin_path_.string()));
+  }
+  if (header_.bytes_per_token == 2) return copy_as<uint16_t>(begin, out);
+  copy_as<uint32_t>(begin, out);
+}
+
+void TokenFile::verify() const {
+  const std::string found = sha256_file(bin_path_, FailAs::data_error);
+  if (found == header_.bin_sha256) return;
+  damaged(bin_path_.string(), cat("SHA-256 is ", found),
+          cat("be ", header_.bin_sha256, ", as the .idx beside it says"));
+}
+
+TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::string identity)
+    : stem_(stem) {
+  if (vocab_size < 1 || vocab_size > (int64_t{1} << 31) || !is_sha256(identity)) {
+    throw InternalError(
+        problem(cat("token file with vocab_size ", vocab_size, " and identity \"", identity, "\""))
+            .at(stem.string()));
+  }
+  header_.vocab_size = vocab_size;
+  header_.bytes_per_token = bytes_per_token(vocab_size);
+  header_.identity = std::move(identity);
+  // Random, so that what a killed writer left is never in the way.
+  temporary_ = cat(stem.string(), ".bin.tmp-", std::hex, std::random_device()());
+  bin_ = std::make_unique<DurableFile>(temporary_, FailAs::data_error);
+}
+
+TokenFileWriter::~TokenFileWriter() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void TokenFileWriter::append(std::span<const int32_t> tokens) {
+  std::string bytes;
+  bytes.reserve(tokens.size() * static_cast<size_t>(header_.bytes_per_token));
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= header_.vocab_size) {
+      throw InternalError(problem(cat("the tokenizer gave token ", token))
+                              .at(stem_.string())
+                              .must(cat("be below its vocabulary size, ", header_.vocab_size)));
+    }
+    if (header_.bytes_per_token == 2) {
+      put(bytes, static_cast<uint16_t>(token));
+    } else {
+      put(bytes, static_cast<uint32_t>(token));
+    }
+  }
+  bin_->write(bytes);
+  header_.tokens += static_cast<int64_t>(tokens.size());
+}
+
+void TokenFileWriter::end_document() {
+  const int64_t last = header_.document_ends.empty() ? 0 : header_.document_ends.back();
+  if (header_.tokens == last) {
+    throw InternalError(problem("a document without tokens").at(stem_.string()));
+  }
+  header_.document_ends.push_back(header_.tokens);
+}
+
+TokenFileHeader TokenFileWriter::commit() {
+  header_.bin_sha256 = bin_->commit().sha256;
+  const std::string index = encode_token_index(header_);
+  // An old .idx goes first, durably: at no moment may it stand beside a .bin that it does not
+  // describe.
+  remove_if_there(token_idx_path(stem_));
+  fsync_directory(directory_of(stem_), FailAs::data_error);
+  rename_durably(temporary_, token_bin_path(stem_), FailAs::data_error);
+  temporary_.clear();
+  write_file_atomically(token_idx_path(stem_), index, FailAs::data_error);
+  return header_;
+}
+
+}  // namespace tptrain::formats

@@ -1,0 +1,100 @@
+// Token files: the tokens of a corpus as one array (.bin) and what is known of it (.idx). Knows
+// nothing of text, tokenizers or batches.
+//
+//   NAME.bin   tokens, little-endian unsigned: 2 bytes each where vocab_size <= 65,536, else 4
+//   NAME.idx   little-endian, in this order:
+//     offset 0    8 bytes   magic "TPTOKIDX"
+//     offset 8    uint32    version, 1
+//     offset 12   uint32    bytes per token, 2 or 4
+//     offset 16   uint64    tokens
+//     offset 24   uint64    documents
+//     offset 32   uint64    vocab_size: every token is below it
+//     offset 40   64 bytes  SHA-256 of NAME.bin, hex
+//     offset 104  64 bytes  identity: SHA-256 of what the tokens were made from, hex
+//     offset 168  uint64 a document: its end, counted in tokens; rising, the last one is `tokens`
+//     the last 64 bytes     SHA-256 of everything before, hex
+// The .idx is written last and atomically: a .bin without a valid .idx is no token file.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+
+namespace tptrain::formats {
+
+struct TokenFileHeader {
+  int64_t tokens = 0;
+  int64_t vocab_size = 0;
+  int bytes_per_token = 0;
+  std::string bin_sha256;              // hex
+  std::string identity;                // hex
+  std::vector<int64_t> document_ends;  // in tokens, exclusive
+
+  int64_t documents() const { return static_cast<int64_t>(document_ends.size()); }
+};
+
+/// Text of an .idx. The header must be consistent; InternalError where it is not.
+std::string encode_token_index(const TokenFileHeader& header);
+/// Reads an .idx and trusts nothing in it: magic, version, sizes, self-hash and document ends are
+/// checked. `name` is for messages. Throws DataError.
+TokenFileHeader decode_token_index(std::string_view bytes, const std::string& name);
+
+/// NAME.bin and NAME.idx of `stem`, which carries no extension (a dot within its name is kept).
+std::filesystem::path token_bin_path(const std::filesystem::path& stem);
+std::filesystem::path token_idx_path(const std::filesystem::path& stem);
+
+/// A token file, mapped for reading. Cheap to open: it does not read the tokens; verify() does.
+class TokenFile {
+ public:
+  /// Throws DataError: missing, damaged index, or a .bin of another size than the index says.
+  explicit TokenFile(const std::filesystem::path& stem);
+
+  const TokenFileHeader& header() const { return header_; }
+  int64_t tokens() const { return header_.tokens; }
+  /// Copies tokens [begin, begin + out.size()). Throws DataError where a token is not below
+  /// vocab_size (the .bin is damaged).
+  void copy(int64_t begin, std::span<int64_t> out) const;
+  /// Reads the whole .bin. Throws DataError where its SHA-256 is not the one in the index.
+  void verify() const;
+
+ private:
+  template <typename Stored>
+  void copy_as(int64_t begin, std::span<int64_t> out) const;
+
+  std::filesystem::path bin_path_;
+  TokenFileHeader header_;
+  MappedFile bin_;
+};
+
+/// Writes a token file front to back. Nothing stands under the final names before commit(); without
+/// commit() the temporary is removed.
+class TokenFileWriter {
+ public:
+  /// The directory of `stem` must exist. `identity`: 64 hex digits. Throws DataError where the file
+  /// cannot be created.
+  TokenFileWriter(const std::filesystem::path& stem, int64_t vocab_size, std::string identity);
+  ~TokenFileWriter();
+  TokenFileWriter(const TokenFileWriter&) = delete;
+  TokenFileWriter& operator=(const TokenFileWriter&) = delete;
+
+  /// Throws InternalError where a token is not in [0, vocab_size); DataError where the write fails.
+  void append(std::span<const int32_t> tokens);
+  /// The tokens since the last call are one document. Documents are not empty: InternalError.
+  void end_document();
+  /// Puts both files in place, durably; replaces what stood there. The last document must be ended.
+  /// Returns the header.
+  TokenFileHeader commit();
+
+ private:
+  std::filesystem::path stem_;
+  std::filesystem::path temporary_;
+  TokenFileHeader header_;
+  std::unique_ptr<DurableFile> bin_;
+};
+
+}  // namespace tptrain::formats

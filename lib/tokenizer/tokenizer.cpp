@@ -1,0 +1,49 @@
+#include "tokenizer/tokenizer.h"
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+
+namespace tptrain::tokenizer {
+
+namespace {
+
+/// Ids are bytes. Every byte sequence encodes, and decodes to itself.
+class ByteTokenizer final : public Tokenizer {
+ public:
+  int64_t vocab_size() const override { return kEndOfText + 1; }
+  int32_t end_of_text() const override { return kEndOfText; }
+  std::vector<int32_t> encode(std::string_view text) const override {
+    std::vector<int32_t> ids;
+    ids.reserve(text.size());
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  }
+  // A model's vocabulary may be larger than the tokenizer's, so ids beyond it can be generated;
+  // they have no text.
+  std::string decode(const std::vector<int32_t>& ids) const override {
+    std::string text;
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < kEndOfText) text += static_cast<char>(id);
+    }
+    return text;
+  }
+  std::string hash() const override {
+    return sha256_hex("tptrain byte tokenizer 1: ids 0-255 are bytes, 256 is end of text");
+  }
+  bool encodes_piecewise() const override { return true; }
+
+ private:
+  static constexpr int32_t kEndOfText = 256;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
+  if (name == "bytes") return std::make_unique<ByteTokenizer>();
+  throw ConfigError(problem(cat("data.tokenizer is \"", name, "\""))
+                        .must("be bytes, the tokenizer that this version knows")
+                        .remedy("Set data.tokenizer: bytes."));
+}
+
+}  // namespace tptrain::tokenizer
