@@ -1,7 +1,9 @@
-// Collectives on tensors over one axis of the mesh. Backends: MPI for CPU tensors, NCCL for CUDA tensors, one rank (everything is the identity).
-// Contract of every function: each rank of the axis calls it in the same order with the same sizes and dtype; tensors are contiguous and on this
-// communicator's device; fp32, bf16 and int64. Results are bitwise the same on every rank and in every identical run. On CUDA the result is ordered
-// behind the work of the current stream and the current stream is ordered behind the result; the host does not block. Throws CommError.
+// Collectives on tensors over one axis of the mesh. Backends: MPI for CPU tensors, NCCL for CUDA
+// tensors, one rank (everything is the identity). Contract of every function: each rank of the axis
+// calls it in the same order with the same sizes and dtype; tensors are contiguous and on this
+// communicator's device; fp32, bf16 and int64. Results are bitwise the same on every rank and in
+// every identical run. On CUDA the result is ordered behind the work of the current stream and the
+// current stream is ordered behind the result; the host does not block. Throws CommError.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,9 +11,9 @@
 #include <memory>
 #include <string>
 
-namespace tptrain::comm {
+#include "comm/reduce_op.h"
 
-enum class ReduceOp { sum, max };
+namespace tptrain::comm {
 
 /// What a communicator has done so far: tests count collectives with it, metrics report it.
 struct CommCounters {
@@ -32,9 +34,11 @@ class Communicator {
 
   /// In place.
   virtual void all_reduce(at::Tensor& tensor, ReduceOp op) = 0;
-  /// output: 1/size of input's elements; rank r gets the r-th contiguous piece of the sum. output may be that piece of input itself (in place).
+  /// output: 1/size of input's elements; rank r gets the r-th contiguous piece of the sum. output
+  /// may be that piece of input itself (in place).
   virtual void reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) = 0;
-  /// output: size times input's elements; piece r comes from rank r. input may be that piece of output itself (in place).
+  /// output: size times input's elements; piece r comes from rank r. input may be that piece of
+  /// output itself (in place).
   virtual void all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual void broadcast(at::Tensor& tensor, int root) = 0;
   virtual void barrier() = 0;
@@ -48,7 +52,8 @@ class Communicator {
 /// The axis of one rank: collectives are copies or nothing at all.
 std::unique_ptr<Communicator> single_rank_communicator(std::string name);
 
-/// Has a rank and a size but throws InternalError on any collective: to lay out a model for a rank that is not there (tptrain plan, unit tests).
+/// Has a rank and a size but throws InternalError on any collective: to lay out a model for a rank
+/// that is not there (tptrain plan, unit tests).
 std::unique_ptr<Communicator> planning_communicator(std::string name, int rank, int size);
 
 }  // namespace tptrain::comm

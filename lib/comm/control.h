@@ -1,5 +1,6 @@
-// Small blocking messages between ranks on the host, free of torch: statuses, texts, counts. The tensors' way is communicator.h.
-// Collective: every rank of the group calls the same functions in the same order.
+// Small blocking messages between ranks on the host, free of torch: statuses, texts, counts. The
+// tensors' way is communicator.h. Collective: every rank of the group calls the same functions in
+// the same order.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +36,10 @@ class SingleRank final : public ControlGroup {
   int64_t max(int64_t value) override { return value; }
 };
 
-/// Runs `work` on every rank and exchanges the outcomes: returns where all succeeded, else throws on every rank the same agreed() Error: the one of
-/// the lowest failing rank, with "[rank r]" where not all ranks failed alike. So no rank is left waiting in a collective that another never reaches.
-/// `work` itself must not communicate, or must fail on every rank alike.
+/// Runs `work` on every rank and exchanges the outcomes: returns where all succeeded, else throws
+/// on every rank the same agreed() Error: the one of the lowest failing rank, with "[rank r]" where
+/// not all ranks failed alike. So no rank is left waiting in a collective that another never
+/// reaches. `work` itself must not communicate, or must fail on every rank alike.
 void agree(ControlGroup& group, const std::function<void()>& work);
 
 }  // namespace tptrain::comm

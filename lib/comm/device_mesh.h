@@ -1,6 +1,8 @@
-// The grid of ranks, dp x tp: the only place where ranks become coordinates. rank = dp_rank * tp_size + tp_rank (tp varies fastest).
+// The grid of ranks, dp x tp: the only place where ranks become coordinates. rank = dp_rank *
+// tp_size + tp_rank (tp varies fastest).
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -11,6 +13,17 @@ namespace tptrain::comm {
 
 enum class DeviceType { cpu, cuda };
 
+/// How CPU tensors travel. automatic: through shared memory where all ranks of an axis are on one
+/// host, else through MPI.
+enum class CpuTransport { automatic, mpi };
+
+struct CpuOptions {
+  CpuTransport transport = CpuTransport::automatic;
+  int64_t max_elements_per_call = int64_t{1}
+                                  << 28;  // MPI counts in int: longer tensors go in rounds
+  int64_t slot_bytes = int64_t{1} << 19;  // shared memory of a rank, one of two buffers
+};
+
 struct MeshShape {
   int dp_size = 1;
   int tp_size = 1;
@@ -18,9 +31,11 @@ struct MeshShape {
 
 class DeviceMesh {
  public:
-  /// Collective over the session. Needs dp_size * tp_size == session.size() (resolve has checked it; else InternalError). On cuda, binds this process
-  /// to the GPU of its local rank and refuses two ranks on one GPU (by UUID); throws CommError where there are too few GPUs.
-  DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device);
+  /// Collective over the session. Needs dp_size * tp_size == session.size() (resolve has checked
+  /// it; else InternalError). On cuda, binds this process to the GPU of its local rank and refuses
+  /// two ranks on one GPU (by UUID); throws CommError where there are too few GPUs. The session
+  /// must outlive the mesh.
+  DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device, const CpuOptions& cpu = {});
   ~DeviceMesh();
 
   int dp_rank() const;
@@ -31,6 +46,10 @@ class DeviceMesh {
   Communicator& dp();
   Communicator& world();
   at::Device device() const;
+
+  /// What carries the tensors: "none (one rank)", "shared memory", "MPI (why not shared memory)" or
+  /// "NCCL".
+  const std::string& transport() const;
 
   /// The grid as a picture, a row a dp rank, as the README shows it; several lines.
   std::string picture() const;

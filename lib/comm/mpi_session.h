@@ -1,4 +1,5 @@
-// The MPI library as an object: initialised (MPI_THREAD_FUNNELED) on construction, finalised on destruction. Owned by main, destroyed last.
+// The MPI library as an object: initialised (MPI_THREAD_FUNNELED) on construction, finalised on
+// destruction. Owned by main, destroyed last.
 #pragma once
 
 #include <memory>
@@ -10,9 +11,11 @@ namespace tptrain::comm {
 
 class MpiSession final : public ControlGroup {
  public:
-  /// Throws CommError where a session exists already. Started without mpirun it is a world of one rank.
+  /// Throws CommError where a session exists already. Started without mpirun it is a world of one
+  /// rank.
   MpiSession(int* argc, char*** argv);
-  /// Finalises. If an exception is in flight on this rank alone, main must call abort() instead: finalising waits for all ranks.
+  /// Finalises. If an exception is in flight on this rank alone, main must call abort() instead:
+  /// finalising waits for all ranks.
   ~MpiSession() override;
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;

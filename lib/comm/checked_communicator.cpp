@@ -1,0 +1,115 @@
+#include "comm/checked_communicator.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::comm {
+
+namespace {
+
+int64_t bytes_of(const at::Tensor& tensor) {
+  return tensor.numel() * static_cast<int64_t>(tensor.element_size());
+}
+
+}  // namespace
+
+CheckedCommunicator::CheckedCommunicator(std::string name, int rank, int size,
+                                         std::optional<at::Device> device)
+    : name_(std::move(name)), rank_(rank), size_(size), device_(device) {}
+
+void CheckedCommunicator::check_tensor(const char* call, const char* argument,
+                                       const at::Tensor& tensor) const {
+  const std::string where = cat(name_, ": ", call);
+  if (!tensor.defined()) {
+    throw CommError(problem(cat(argument, " is undefined")).at(where).must("be a tensor"));
+  }
+  const at::ScalarType type = tensor.scalar_type();
+  if (type != at::kFloat && type != at::kBFloat16 && type != at::kLong) {
+    throw CommError(problem(cat(argument, " has dtype ", at::toString(type)))
+                        .at(where)
+                        .must("be Float, BFloat16 or Long (int64)"));
+  }
+  if (device_ && tensor.device() != *device_) {
+    throw CommError(problem(cat(argument, " is on ", tensor.device().str()))
+                        .at(where)
+                        .must(cat("be on ", device_->str(), ", this axis's device")));
+  }
+  if (!tensor.is_contiguous()) {
+    throw CommError(
+        problem(cat(argument, " has shape [", join(tensor.sizes()), "] and strides [",
+                    join(tensor.strides()), "]"))
+            .at(where)
+            .must("be contiguous")
+            .remedy("A copy made here would lose the result: let the caller hold contiguous "
+                    "memory."));
+  }
+}
+
+void CheckedCommunicator::check_pieces(const char* call, const char* piece_name,
+                                       const at::Tensor& piece, const char* whole_name,
+                                       const at::Tensor& whole) const {
+  const std::string where = cat(name_, ": ", call);
+  check_tensor(call, piece_name, piece);
+  check_tensor(call, whole_name, whole);
+  if (piece.scalar_type() != whole.scalar_type()) {
+    throw CommError(
+        problem(cat(piece_name, " has dtype ", at::toString(piece.scalar_type())))
+            .at(where)
+            .must(cat("have the dtype of ", whole_name, ", ", at::toString(whole.scalar_type()))));
+  }
+  if (piece.numel() * size_ != whole.numel()) {
+    throw CommError(problem(cat(whole_name, " has ", whole.numel(), " elements"))
+                        .at(where)
+                        .must(cat("have ", piece.numel() * size_, ": ", size_, " ranks times the ",
+                                  piece.numel(), " of ", piece_name)));
+  }
+  const auto* piece_begin = static_cast<const char*>(piece.const_data_ptr());
+  const auto* whole_begin = static_cast<const char*>(whole.const_data_ptr());
+  const bool disjoint =
+      piece_begin + bytes_of(piece) <= whole_begin || whole_begin + bytes_of(whole) <= piece_begin;
+  if (!disjoint && piece_begin != whole_begin + rank_ * bytes_of(piece)) {
+    throw CommError(
+        problem(cat(piece_name, " overlaps ", whole_name, " ", piece_begin - whole_begin,
+                    " bytes from its start"))
+            .at(where)
+            .must(cat("be memory of its own or exactly piece ", rank_, " of ", whole_name, ", ",
+                      rank_ * bytes_of(piece), " bytes from its start")));
+  }
+}
+
+void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
+  check_tensor("all_reduce", "tensor", tensor);
+  ++counters_.all_reduces;
+  counters_.bytes += bytes_of(tensor);
+  if (tensor.numel() > 0) run_all_reduce(tensor, op);
+}
+
+void CheckedCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
+  check_pieces("reduce_scatter", "output", output, "input", input);
+  ++counters_.reduce_scatters;
+  counters_.bytes += bytes_of(input);
+  if (input.numel() > 0) run_reduce_scatter(output, input, op);
+}
+
+void CheckedCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
+  check_pieces("all_gather", "input", input, "output", output);
+  ++counters_.all_gathers;
+  counters_.bytes += bytes_of(output);
+  if (output.numel() > 0) run_all_gather(output, input);
+}
+
+void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
+  check_tensor("broadcast", "tensor", tensor);
+  if (root < 0 || root >= size_) {
+    throw CommError(problem(cat("root is ", root))
+                        .at(cat(name_, ": broadcast"))
+                        .must(cat("be a rank of this axis, 0 to ", size_ - 1)));
+  }
+  ++counters_.broadcasts;
+  counters_.bytes += bytes_of(tensor);
+  if (tensor.numel() > 0) run_broadcast(tensor, root);
+}
+
+}  // namespace tptrain::comm

@@ -1,0 +1,47 @@
+// What every backend has in common: arguments are checked before anything is sent, and calls are
+// counted. A backend implements the run_ functions and may rely on the checks. Internal to comm.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+
+#include "comm/communicator.h"
+
+namespace tptrain::comm {
+
+class CheckedCommunicator : public Communicator {
+ public:
+  /// `device`: where tensors must be; none: anywhere.
+  CheckedCommunicator(std::string name, int rank, int size, std::optional<at::Device> device);
+
+  int rank() const final { return rank_; }
+  int size() const final { return size_; }
+  const std::string& name() const final { return name_; }
+
+  void all_reduce(at::Tensor& tensor, ReduceOp op) final;
+  void reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) final;
+  void all_gather(at::Tensor& output, const at::Tensor& input) final;
+  void broadcast(at::Tensor& tensor, int root) final;
+
+ protected:
+  // Called with at least one element; contiguous, one of fp32, bf16, int64, on the device; pieces
+  // disjoint or exactly in place.
+  virtual void run_all_reduce(at::Tensor& tensor, ReduceOp op) = 0;
+  virtual void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) = 0;
+  virtual void run_all_gather(at::Tensor& output, const at::Tensor& input) = 0;
+  virtual void run_broadcast(at::Tensor& tensor, int root) = 0;
+
+ private:
+  void check_tensor(const char* call, const char* argument, const at::Tensor& tensor) const;
+  void check_pieces(const char* call, const char* piece_name, const at::Tensor& piece,
+                    const char* whole_name, const at::Tensor& whole) const;
+
+  std::string name_;
+  int rank_;
+  int size_;
+  std::optional<at::Device> device_;
+};
+
+}  // namespace tptrain::comm

@@ -1,0 +1,25 @@
+// What comm needs of a GPU build. One of two files implements it: nccl_communicator.cpp, or
+// cuda_backend_absent.cpp in a build without CUDA. Internal to comm.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "comm/mpi_session.h"
+
+namespace tptrain::comm {
+
+/// Binds this process to the GPU of its local rank. Collective over the session. Throws, agreed on
+/// every rank, where a host has fewer GPUs than ranks, where two ranks would share one GPU, and
+/// where this build has no CUDA.
+at::Device bind_gpu(MpiSession& session);
+
+/// NCCL over the ranks of `group` (used here only), on a high-priority stream of its own.
+/// Collective. `device` is this process's bound GPU.
+std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,
+                                                at::Device device);
+
+}  // namespace tptrain::comm

@@ -1,0 +1,23 @@
+#include "base/error.h"
+#include "comm/cuda_backend.h"
+
+namespace tptrain::comm {
+
+namespace {
+
+[[noreturn]] void refuse() {
+  throw CommError(problem("device cuda, but this build of tptrain has no CUDA")
+                      .must("be cpu in this build")
+                      .remedy("Set train.device to cpu, or build with the cuda preset "
+                              "(cmake --preset cuda)."));
+}
+
+}  // namespace
+
+at::Device bind_gpu(MpiSession&) { refuse(); }
+
+std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device) {
+  refuse();
+}
+
+}  // namespace tptrain::comm

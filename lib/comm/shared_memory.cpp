@@ -1,0 +1,346 @@
+#include "comm/shared_memory.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::comm {
+
+namespace {
+
+constexpr int64_t kPage = 4096;
+constexpr int64_t kCacheLine = 64;
+// Below this a second barrier costs more than reducing everything on every rank
+// (benchmarks/comm_cpu.cpp).
+constexpr int64_t kSmallBytes = 16 << 10;
+// About as long as a barrier takes when every rank has a core; beyond it the wait is a sleep.
+constexpr int kSpinsWithOwnCore = 2000;
+constexpr int kSpinsOversubscribed = 20;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+std::string errno_text(std::string_view call) { return cat(call, ": ", std::strerror(errno)); }
+
+// A mapping of the POSIX shared memory object `name`; error says why there is none.
+struct Mapping {
+  void* address = nullptr;
+  std::string error;
+};
+
+Mapping map_segment(const std::string& name, int64_t bytes, int open_flags) {
+  const int descriptor = shm_open(name.c_str(), O_RDWR | O_CLOEXEC | open_flags, 0600);
+  if (descriptor < 0) return {nullptr, errno_text(cat("shm_open of ", name))};
+  Mapping mapping;
+  // Reserved now: a full /dev/shm is an error code here, and a bus error at the first write
+  // otherwise.
+  const int failed = (open_flags & O_CREAT) ? posix_fallocate(descriptor, 0, bytes) : 0;
+  if (failed != 0) {
+    errno = failed;
+    mapping.error = errno_text(cat("reserving ", human_bytes(bytes), " in /dev/shm"));
+  } else {
+    void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (address == MAP_FAILED) {
+      mapping.error = errno_text(cat("mmap of ", human_bytes(bytes)));
+    } else {
+      mapping.address = address;
+    }
+  }
+  close(descriptor);
+  return mapping;
+}
+
+// A name that no other job, and no host but this one, knows.
+std::string random_name() {
+  uint64_t bits[2] = {};
+  if (getrandom(bits, sizeof bits, 0) != sizeof bits) {
+    throw CommError(problem(errno_text("getrandom")));
+  }
+  std::ostringstream name;
+  name << "/tptrain-" << std::hex << bits[0] << "-" << bits[1];
+  return name.str();
+}
+
+void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
+  syscall(SYS_futex, &word, FUTEX_WAIT, value, nullptr, nullptr, 0);
+}
+void futex_wake_all(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+}  // namespace
+
+struct SharedMemory::Header {
+  alignas(kCacheLine) std::atomic<uint32_t> arrived{0};
+  alignas(kCacheLine) std::atomic<uint32_t> generation{0};
+  alignas(kCacheLine) std::atomic<uint32_t> sleepers{0};
+};
+static_assert(std::atomic<uint32_t>::is_always_lock_free, "a futex word is a plain 32-bit integer");
+
+// What a rank is about to do; ranks compare these, since sums of unlike calls would be wrong
+// numbers and not errors.
+struct alignas(kCacheLine) SharedMemory::Call {
+  enum class Kind : int32_t { all_reduce, reduce_scatter, all_gather, broadcast, barrier };
+  Kind kind = Kind::barrier;
+  Element element = Element::fp32;
+  ReduceOp op = ReduceOp::sum;
+  int32_t root = 0;
+  int64_t bytes = 0;
+
+  bool operator==(const Call&) const = default;
+  std::string text() const {
+    static constexpr const char* kKinds[] = {"all_reduce", "reduce_scatter", "all_gather",
+                                             "broadcast", "barrier"};
+    static constexpr const char* kElements[] = {"fp32", "bf16", "int64"};
+    const bool reduces = kind == Kind::all_reduce || kind == Kind::reduce_scatter;
+    std::string out = kKinds[static_cast<int>(kind)];
+    if (kind != Kind::barrier) out += cat(" of ", bytes, " bytes");
+    if (reduces) {
+      out += cat(" of ", kElements[static_cast<int>(element)],
+                 op == ReduceOp::sum ? " (sum)" : " (max)");
+    }
+    if (kind == Kind::broadcast) out += cat(" from rank ", root);
+    return out;
+  }
+};
+
+std::unique_ptr<SharedMemory> SharedMemory::create(ControlGroup& group, std::string name,
+                                                   const SharedMemoryOptions& options,
+                                                   std::string* why_not) {
+  const int size = group.size();
+  // A slot holds a part for every rank, each on its own cache lines.
+  const int64_t slot_bytes =
+      round_up(std::max<int64_t>(options.slot_bytes, size * kCacheLine), kPage);
+  const int64_t header_bytes = round_up(
+      static_cast<int64_t>(sizeof(Header)) + 2 * size * static_cast<int64_t>(sizeof(Call)), kPage);
+  const int64_t segment_bytes = header_bytes + 2 * size * slot_bytes;
+
+  Mapping mapping;
+  std::string segment_name = group.rank() == 0 ? random_name() : std::string();
+  if (group.rank() == 0) {
+    mapping = map_segment(segment_name, segment_bytes, O_CREAT | O_EXCL);
+    if (mapping.address != nullptr) new (mapping.address) Header;
+  }
+  segment_name = group.broadcast(segment_name, 0);
+  if (group.rank() != 0) mapping = map_segment(segment_name, segment_bytes, 0);
+  const std::vector<std::string> errors = group.all_gather(mapping.error);
+  // Mapped everywhere it is going to be: without a name it cannot outlive the processes.
+  if (group.rank() == 0) shm_unlink(segment_name.c_str());
+
+  for (int r = 0; r < size; ++r) {
+    if (errors[r].empty()) continue;
+    if (mapping.address != nullptr) munmap(mapping.address, segment_bytes);
+    *why_not = cat("rank ", r, ": ", errors[r]);
+    return nullptr;
+  }
+  const bool own_core =
+      options.ranks_on_host <= static_cast<int>(std::thread::hardware_concurrency());
+  return std::unique_ptr<SharedMemory>(
+      new SharedMemory(mapping.address, segment_bytes, slot_bytes, group, std::move(name),
+                       own_core ? kSpinsWithOwnCore : kSpinsOversubscribed));
+}
+
+SharedMemory::SharedMemory(void* segment, int64_t segment_bytes, int64_t slot_bytes,
+                           ControlGroup& group, std::string name, int spins)
+    : segment_(static_cast<char*>(segment)),
+      segment_bytes_(segment_bytes),
+      slot_bytes_(slot_bytes),
+      rank_(group.rank()),
+      size_(group.size()),
+      name_(std::move(name)),
+      spins_(spins) {}
+
+SharedMemory::~SharedMemory() { munmap(segment_, segment_bytes_); }
+
+SharedMemory::Call& SharedMemory::call(int rank) const {
+  return reinterpret_cast<Call*>(segment_ + sizeof(Header))[turn_ * size_ + rank];
+}
+
+char* SharedMemory::slot(int rank) const {
+  const int64_t slots = 2 * size_ * slot_bytes_;
+  return segment_ + (segment_bytes_ - slots) + (turn_ * size_ + rank) * slot_bytes_;
+}
+
+void SharedMemory::wait_for_all() {
+  auto& header = *reinterpret_cast<Header*>(segment_);
+  const uint32_t generation = header.generation.load(std::memory_order_acquire);
+  if (header.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
+    header.arrived.store(0, std::memory_order_relaxed);
+    header.generation.store(generation + 1);
+    if (header.sleepers.load() > 0) futex_wake_all(header.generation);
+    return;
+  }
+  for (int spin = 0; spin < spins_; ++spin) {
+    if (header.generation.load(std::memory_order_acquire) != generation) return;
+    pause_core();
+  }
+  // Sequentially consistent on both sides: either the last rank sees this sleeper, or this rank
+  // sees the new generation.
+  header.sleepers.fetch_add(1);
+  while (header.generation.load() == generation) futex_wait(header.generation, generation);
+  header.sleepers.fetch_sub(1);
+}
+
+void SharedMemory::begin(const Call& own) {
+  call(rank_) = own;
+  unchecked_ = true;
+}
+
+void SharedMemory::first_barrier() {
+  wait_for_all();
+  if (!unchecked_) return;
+  unchecked_ = false;
+  check_same_call();
+}
+
+void SharedMemory::check_same_call() {
+  for (int r = 1; r < size_; ++r) {
+    if (call(r) == call(0)) continue;
+    const std::string received = cat("rank ", r, " calls ", call(r).text());
+    const std::string wanted = call(0).text();
+    next_round();  // every rank throws here: they stay in step
+    throw CommError(problem(received)
+                        .at(name_)
+                        .must(cat("call what rank 0 of the axis calls, ", wanted))
+                        .remedy("The ranks of an axis must make the same calls in the same order: "
+                                "look for a branch that depends on the rank or its data."));
+  }
+}
+
+void SharedMemory::all_reduce(void* data, int64_t count, Element element, ReduceOp op) {
+  const int64_t width = bytes_of(element);
+  begin({Call::Kind::all_reduce, element, op, 0, count * width});
+  char* bytes = static_cast<char*>(data);
+  if (count * width <= std::min(kSmallBytes, slot_bytes_)) {
+    return all_reduce_small(bytes, count, element, op);
+  }
+  const int64_t round = slot_bytes_ / width;
+  for (int64_t done = 0; done < count; done += round) {
+    all_reduce_round(bytes + done * width, std::min(round, count - done), element, op);
+  }
+}
+
+void SharedMemory::all_reduce_small(char* data, int64_t count, Element element, ReduceOp op) {
+  std::memcpy(slot(rank_), data, count * bytes_of(element));
+  first_barrier();
+  std::vector<const void*> sources(size_);
+  for (int r = 0; r < size_; ++r) sources[r] = slot(r);
+  reduce_elements(data, sources.data(), size_, count, element, op);
+  next_round();
+}
+
+void SharedMemory::all_reduce_round(char* data, int64_t count, Element element, ReduceOp op) {
+  const int64_t width = bytes_of(element);
+  // Part r of the round belongs to rank r; parts begin on cache lines, so that no two ranks write
+  // to one line.
+  const int64_t part_bytes = round_up((count * width + size_ - 1) / size_, kCacheLine);
+  const auto part_begin = [&](int r) { return std::min(r * part_bytes, count * width); };
+
+  // A rank's own part is reduced straight from its tensor: its place in the slot stays free for the
+  // result.
+  const int64_t own_begin = part_begin(rank_);
+  const int64_t own_end = part_begin(rank_ + 1);
+  std::memcpy(slot(rank_), data, own_begin);
+  std::memcpy(slot(rank_) + own_end, data + own_end, count * width - own_end);
+  first_barrier();
+
+  std::vector<const void*> sources(size_);
+  for (int r = 0; r < size_; ++r) sources[r] = (r == rank_ ? data : slot(r)) + own_begin;
+  reduce_elements(data + own_begin, sources.data(), size_, (own_end - own_begin) / width, element,
+                  op);
+  std::memcpy(slot(rank_) + own_begin, data + own_begin, own_end - own_begin);
+  wait_for_all();
+
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    std::memcpy(data + part_begin(r), slot(r) + part_begin(r), part_begin(r + 1) - part_begin(r));
+  }
+  next_round();
+}
+
+void SharedMemory::reduce_scatter(void* output, const void* input, int64_t output_count,
+                                  Element element, ReduceOp op) {
+  const int64_t width = bytes_of(element);
+  const int64_t piece_bytes = output_count * width;
+  begin({Call::Kind::reduce_scatter, element, op, 0, piece_bytes * size_});
+  // A slot is cut into one place a rank, for its share of the round.
+  const int64_t place_bytes = slot_bytes_ / size_ / kCacheLine * kCacheLine;
+  const char* from = static_cast<const char*>(input);
+  std::vector<const void*> sources(size_);
+  for (int64_t done = 0; done < piece_bytes; done += place_bytes) {
+    const int64_t share = std::min(place_bytes, piece_bytes - done);
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_) continue;
+      std::memcpy(slot(rank_) + r * place_bytes, from + r * piece_bytes + done, share);
+    }
+    first_barrier();
+    for (int r = 0; r < size_; ++r) {
+      sources[r] = r == rank_ ? from + rank_ * piece_bytes + done : slot(r) + rank_ * place_bytes;
+    }
+    reduce_elements(static_cast<char*>(output) + done, sources.data(), size_, share / width,
+                    element, op);
+    next_round();
+  }
+}
+
+void SharedMemory::all_gather(void* output, const void* input, int64_t input_bytes) {
+  begin({Call::Kind::all_gather, Element::fp32, ReduceOp::sum, 0, input_bytes * size_});
+  const char* from = static_cast<const char*>(input);
+  char* to = static_cast<char*>(output);
+  for (int64_t done = 0; done < input_bytes; done += slot_bytes_) {
+    const int64_t share = std::min(slot_bytes_, input_bytes - done);
+    std::memcpy(slot(rank_), from + done, share);
+    first_barrier();
+    for (int r = 0; r < size_; ++r) {
+      if (r != rank_) std::memcpy(to + r * input_bytes + done, slot(r), share);
+    }
+    next_round();
+  }
+  char* own = to + rank_ * input_bytes;
+  if (own != from) std::memcpy(own, from, input_bytes);
+}
+
+void SharedMemory::broadcast(void* data, int64_t bytes, int root) {
+  begin({Call::Kind::broadcast, Element::fp32, ReduceOp::sum, root, bytes});
+  char* at = static_cast<char*>(data);
+  for (int64_t done = 0; done < bytes; done += slot_bytes_) {
+    const int64_t share = std::min(slot_bytes_, bytes - done);
+    if (rank_ == root) std::memcpy(slot(root), at + done, share);
+    first_barrier();
+    if (rank_ != root) std::memcpy(at + done, slot(root), share);
+    next_round();
+  }
+}
+
+void SharedMemory::barrier() {
+  begin({});
+  first_barrier();
+  next_round();
+}
+
+}  // namespace tptrain::comm
