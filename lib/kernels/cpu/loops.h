@@ -1,0 +1,70 @@
+// The fp32 CPU loops behind kernels.h, on raw row-major arrays: one pass over memory each, rows [begin, end) of the arrays given.
+// No torch and no threads here; parallel.h cuts the rows. Formulas and shapes are those of kernels.h.
+#pragma once
+
+#include <cstdint>
+
+namespace tptrain::kernels::cpu {
+
+struct RmsNormForward {
+  const float* x = nullptr;         // [T, H]
+  const float* delta = nullptr;     // [T, H] or null: added to x, the sum goes to `sum`
+  const float* weight = nullptr;    // [H]
+  float* sum = nullptr;             // [T, H], only with delta
+  float* output = nullptr;          // [T, H]
+  float* inverse_rms = nullptr;     // [T]
+  int64_t hidden = 0;
+  double eps = 0.0;
+};
+void rms_norm_rows(const RmsNormForward& args, int64_t begin, int64_t end);
+
+struct RmsNormBackward {
+  const float* grad_output = nullptr;  // [T, H]
+  const float* x = nullptr;            // [T, H]
+  const float* weight = nullptr;       // [H]
+  const float* inverse_rms = nullptr;  // [T]
+  const float* grad_sum = nullptr;     // [T, H] or null: added to the gradient of x
+  float* grad_x = nullptr;             // [T, H]
+  int64_t hidden = 0;
+};
+/// Adds to weight_grad [H]; scratch [H] is overwritten.
+void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch, int64_t begin, int64_t end);
+
+void swiglu_rows(const float* gate_up, float* output, int64_t ffn, int64_t begin, int64_t end);
+void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up, int64_t ffn, int64_t begin, int64_t end);
+
+struct Rotary {
+  float* packed = nullptr;     // [S, B, width]
+  const float* cos = nullptr;  // [S, D/2]
+  const float* sin = nullptr;  // [S, D/2]
+  int64_t batch = 0;
+  int64_t width = 0;
+  int64_t heads = 0;  // rotated ones
+  int64_t head_dim = 0;
+  float sign = 1.0f;  // -1: inverse
+};
+/// Positions [begin, end).
+void rotary_positions(const Rotary& args, int64_t begin, int64_t end);
+
+void row_max_rows(const float* logits, float* row_max, int64_t vocab, int64_t begin, int64_t end);
+struct VocabExp {
+  float* logits = nullptr;           // [T, V], overwritten
+  const float* row_max = nullptr;    // [T]
+  const int64_t* targets = nullptr;  // [T]
+  float* sum_exp = nullptr;          // [T]
+  float* target_logit = nullptr;     // [T]
+  int64_t vocab_begin = 0;
+  int64_t vocab = 0;  // V
+};
+void vocab_exp_rows(const VocabExp& args, int64_t begin, int64_t end);
+struct VocabBackward {
+  float* exp = nullptr;              // [T, V], overwritten
+  const float* sum_exp = nullptr;    // [T]
+  const int64_t* targets = nullptr;  // [T]
+  float scale = 0.0f;
+  int64_t vocab_begin = 0;
+  int64_t vocab = 0;
+};
+void vocab_backward_rows(const VocabBackward& args, int64_t begin, int64_t end);
+
+}  // namespace tptrain::kernels::cpu

@@ -1,0 +1,64 @@
+// SwiGLU: dispatch to the CPU loops or the ATen composition.
+#include "kernels/composition.h"
+#include "kernels/cpu/loops.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/kernels.h"
+
+namespace tptrain::kernels {
+
+namespace {
+
+std::vector<int64_t> with_last(const at::Tensor& tensor, int64_t last) {
+  std::vector<int64_t> sizes = tensor.sizes().vec();
+  sizes.back() = last;
+  return sizes;
+}
+
+}  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
+  expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size", gate_up.sizes());
+  expect_contiguous(gate_up, "swiglu");
+  const int64_t ffn = gate_up.size(-1) / 2;
+  if (!takes_cpu_loops(gate_up)) {
+    const at::ScalarType type = compute_type(gate_up);
+    const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);
+    return (at::silu(gate) * gate_up.narrow(-1, ffn, ffn).to(type)).to(gate_up.scalar_type());
+  }
+  at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
+  if (output.numel() == 0) return output;
+  const float* in = gate_up.const_data_ptr<float>();
+  float* out = output.data_ptr<float>();
+  cpu::parallel_rows(output.numel() / ffn, cpu::grain_of(2 * ffn),
+                     [&](int64_t begin, int64_t end) { cpu::swiglu_rows(in, out, ffn, begin, end); });
+  return output;
+}
+
+at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up) {  // [.., F], [.., 2F]
+  const int64_t ffn = gate_up.size(-1) / 2;
+  expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) == ffn, "swiglu_backward", "have a grad_output of half its columns",
+         gate_up.sizes());
+  expect_contiguous(gate_up, "swiglu_backward");
+  expect_contiguous(grad_output, "swiglu_backward");
+  at::Tensor grad_gate_up = at::empty_like(gate_up);
+  if (!takes_cpu_loops(gate_up)) {
+    const at::ScalarType type = compute_type(gate_up);
+    const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);
+    const at::Tensor grad = grad_output.to(type);
+    const at::Tensor sigmoid = at::sigmoid(gate);
+    const at::Tensor silu = gate * sigmoid;
+    const at::Tensor up = gate_up.narrow(-1, ffn, ffn).to(type);
+    grad_gate_up.narrow(-1, 0, ffn).copy_(grad * up * (sigmoid + silu * (1.0 - sigmoid)));
+    grad_gate_up.narrow(-1, ffn, ffn).copy_(grad * silu);
+    return grad_gate_up;
+  }
+  if (grad_output.numel() == 0) return grad_gate_up;
+  const float* grad = grad_output.const_data_ptr<float>();
+  const float* in = gate_up.const_data_ptr<float>();
+  float* out = grad_gate_up.data_ptr<float>();
+  cpu::parallel_rows(grad_output.numel() / ffn, cpu::grain_of(2 * ffn),
+                     [&](int64_t begin, int64_t end) { cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end); });
+  return grad_gate_up;
+}
+
+}  // namespace tptrain::kernels
