@@ -24,22 +24,29 @@ struct ArchitectureConfig {
   bool tie_word_embeddings = false;
   std::optional<bool> attention_bias;  // bias of q, k, v; default: true for qwen2, false for llama
   double initializer_range = 0.02;
+
+  bool operator==(const ArchitectureConfig&) const = default;
 };
 
 struct ModelConfig {
   std::string path;  // directory with config.json; or:
   std::optional<ArchitectureConfig> architecture;
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 struct ParallelConfig {
   int64_t tp_size = 1;
   int64_t dp_size = 0;  // 0: world size / tp_size
   int64_t zero_stage = 1;
+
+  bool operator==(const ParallelConfig&) const = default;
 };
 
 struct DataSource {
   std::string path;  // glob: *, ?, [..], **
-  double weight = 1.0;
+
+  bool operator==(const DataSource&) const = default;
 };
 
 struct DataConfig {
@@ -47,6 +54,8 @@ struct DataConfig {
   std::vector<DataSource> eval;
   std::string tokenizer = "bytes";
   bool shuffle = true;
+
+  bool operator==(const DataConfig&) const = default;
 };
 
 struct TrainConfig {
@@ -58,6 +67,8 @@ struct TrainConfig {
   uint64_t seed = 42;
   std::string device = "auto";     // auto | cuda | cpu
   int64_t cpu_threads = 0;         // per rank; 0: cores of the host / ranks on it, at least 1
+
+  bool operator==(const TrainConfig&) const = default;
 };
 
 struct OptimizerConfig {
@@ -67,27 +78,37 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.01;
   double max_grad_norm = 1.0;  // 0: no clipping
+
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct SchedulerConfig {
   std::string type = "constant";  // constant | linear | cosine
   int64_t warmup_steps = 0;
   double min_lr = 0.0;
+
+  bool operator==(const SchedulerConfig&) const = default;
 };
 
 struct CheckpointConfig {
   int64_t save_steps = 0;        // 0: only at the end
   int64_t keep = 2;              // newest committed ones; 0: all
   std::string resume = "auto";   // auto | never | PATH of a checkpoint
+
+  bool operator==(const CheckpointConfig&) const = default;
 };
 
 struct EvalConfig {
   int64_t every_steps = 0;   // 0: only at the end (where data.eval is given)
   int64_t max_batches = 20;  // global batches; 0: all of data.eval
+
+  bool operator==(const EvalConfig&) const = default;
 };
 
 struct LoggingConfig {
   int64_t every_steps = 1;
+
+  bool operator==(const LoggingConfig&) const = default;
 };
 
 struct RunConfig {
@@ -101,6 +122,8 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   LoggingConfig logging;
+
+  bool operator==(const RunConfig&) const = default;
 };
 
 }  // namespace tptrain::config
