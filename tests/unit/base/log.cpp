@@ -1,0 +1,108 @@
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <regex>
+
+#include "base/error.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain {
+namespace {
+
+using testing::contents_of;
+using testing::has;
+using testing::message_of;
+using testing::TempDir;
+
+/// Sends one of this process's streams to a file while it lives.
+class Redirect {
+ public:
+  Redirect(int stream, const std::filesystem::path& path) : stream_(stream), saved_(::dup(stream)) {
+    std::fflush(nullptr);
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ::dup2(file, stream);
+    ::close(file);
+  }
+  ~Redirect() {
+    std::fflush(nullptr);
+    ::dup2(saved_, stream_);
+    ::close(saved_);
+  }
+
+ private:
+  int stream_;
+  int saved_;
+};
+
+struct Output {
+  std::string out;
+  std::string err;
+};
+
+Output output_of(const LogOptions& options) {
+  const TempDir dir;
+  {
+    const Redirect out(STDOUT_FILENO, dir / "out");
+    const Redirect err(STDERR_FILENO, dir / "err");
+    Logger log(options);
+    log.info("loss {} 100%d");  // a message is never a format
+    log.warn("careful");
+    log.error("config error: x");
+    log.flush();
+  }
+  return {contents_of(dir / "out"), contents_of(dir / "err")};
+}
+
+std::string without_times(const std::string& text) {
+  return std::regex_replace(text, std::regex("(\\d{4}-\\d\\d-\\d\\d )?\\d\\d:\\d\\d:\\d\\d"), "T");
+}
+
+const std::string kAll = "T loss {} 100%d\nT WARNING: careful\nT ERROR: config error: x\n";
+
+TEST_CASE("rank 0 prints everything, with the time, to standard output") {
+  const Output output = output_of({});
+  CHECK(without_times(output.out) == kAll);
+  CHECK(output.err.empty());
+}
+
+TEST_CASE("the other ranks print warnings and errors only, with their rank") {
+  const Output output = output_of({.rank = 3, .world_size = 4});
+  CHECK(output.out.empty());
+  CHECK(without_times(output.err) ==
+        "T [rank 3] WARNING: careful\nT [rank 3] ERROR: config error: x\n");
+}
+
+TEST_CASE("rank 0 appends to the file with date and time; other ranks leave it alone") {
+  const TempDir dir;
+  const std::string path = dir.put("log.txt", "before\n").string();
+  const Output output = output_of({.console = false, .file = path});
+  CHECK(output.out.empty());
+  const std::string text = contents_of(path);
+  CHECK(std::regex_search(text,
+                          std::regex("^before\n\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d loss")));
+  CHECK(without_times(text) == "before\n" + kAll);
+  output_of({.rank = 1, .world_size = 2, .console = false, .file = path});
+  CHECK(contents_of(path) == text);
+}
+
+TEST_CASE("a line is in the file as soon as it is logged") {
+  const TempDir dir;
+  Logger log({.console = false, .file = (dir / "log.txt").string()});
+  log.info("here");
+  CHECK(has(contents_of(dir / "log.txt"), "here\n"));
+}
+
+TEST_CASE("a log file that cannot be opened is an error that names it") {
+  const TempDir dir;
+  const std::string message =
+      message_of<ConfigError>([&] { Logger({.console = false, .file = dir.path().string()}); });
+  CHECK(has(message, "config error: " + dir.path().string() + ": the log cannot be opened ("));
+  CHECK(has(message, "Check that run_dir is a folder this user may write to."));
+}
+
+}  // namespace
+}  // namespace tptrain
