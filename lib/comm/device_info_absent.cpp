@@ -1,0 +1,16 @@
+#include "base/error.h"
+#include "comm/device_info.h"
+
+namespace tptrain::comm {
+namespace {
+
+[[noreturn]] void refuse() {
+  throw CommError(problem("a GPU was asked about, but this build has no CUDA").remedy("Build with cmake --preset cuda, or set train.device: cpu."));
+}
+
+}  // namespace
+
+DeviceMemory device_memory(at::Device) { refuse(); }
+std::string device_name(at::Device) { refuse(); }
+
+}  // namespace tptrain::comm
