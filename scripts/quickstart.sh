@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, trains a small model on this repository's own text with 4 CPU ranks (tp 2 x dp 2), and writes text with it.
+# May be run again: a second run builds only what changed and goes on from the last checkpoint.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+
+scripts/setup.sh --cpu
+cmake --preset cpu -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -B build/quickstart >/dev/null
+cmake --build build/quickstart --target tptrain
+
+# The model learns a snapshot of the text, so that editing the repository does not change the data under a run that goes on.
+run=runs/quickstart
+if [ ! -d "$run/text" ]; then
+  mkdir -p "$run"
+  rm -rf "$run/text.tmp"
+  mkdir "$run/text.tmp"
+  cp -r lib tests scripts docs third_party apps benchmarks README.md "$run/text.tmp/"
+  mv "$run/text.tmp" "$run/text"
+fi
+
+export OMP_NUM_THREADS=1
+mpirun=(mpirun --oversubscribe --bind-to none)
+[ "$(id -u)" -ne 0 ] || mpirun+=(--allow-run-as-root)
+program=build/quickstart/bin/tptrain
+
+echo "== train: mpirun -n 4 $program --config configs/quickstart.yaml"
+start=$(date +%s)
+(
+  cd "$run/text"
+  "${mpirun[@]}" -n 4 "$root/$program" --config "$root/configs/quickstart.yaml" --set "run_dir=$root/$run"
+)
+echo "== trained in $(($(date +%s) - start)) s; losses on held-out text:"
+grep -o '"eval_loss":[0-9.]*\|"step":[0-9]*,.*"eval_loss"' "$run/metrics.jsonl" | grep -o 'eval_loss":[0-9.]*' | sed 's/eval_loss":/   /' || true
+
+echo "== verify: $program verify $run"
+"$program" verify "$run"
+echo "== generate: $program generate --checkpoint $run --prompt '// The '"
+"$program" generate --checkpoint "$run" --prompt '// The ' --max-new-tokens 300 --temperature 0.7 --top-p 0.95
