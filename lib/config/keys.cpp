@@ -396,7 +396,7 @@ std::string Key::name() const {
 
 const std::vector<Section>& sections() {
   static const std::vector<Section> kSections = {
-      {"", "The top level of the file."},
+      {"", "Beside the sections below, the run file holds:"},
       {"model", "What to train: a model on disk, or a new one of a given shape."},
       {"model.architecture",
        "Shape of a new model with random weights, by the keys of Hugging Face's `config.json`."},

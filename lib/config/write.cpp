@@ -1,6 +1,7 @@
 // What is written from the list of keys: resolved_config.yaml, the JSON Schema and the markdown
 // reference.
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -184,8 +185,7 @@ std::string values_cell(const Key& key) {
 
 std::string default_cell(const Key& key) {
   if (key.presence == Presence::required) return "**required**";
-  if (is_alternative(key.path)) return "";
-  if (key.presence == Presence::absent) return key.hint;
+  if (key.presence == Presence::absent) return key.hint.empty() ? "none" : key.hint;
   const std::string value = cat("`", yaml_text(*default_value(key)), "`");
   return key.hint.empty() ? value : cat(value, ": ", key.hint);
 }
@@ -264,6 +264,7 @@ std::string json_schema() {
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
                  {"title", "tptrain run file"}};
   schema.update(section_schema(*find_section("")));
+  schema.erase("description");  // the title says it
   return schema.dump(2) + "\n";
 }
 

@@ -110,13 +110,19 @@ class Reader {
                         const std::string& place) {
     Problem p = problem(cat(path, " is no known key")).at(place);
     const std::vector<std::string> siblings = names_in(parent);
-    std::string meant = nearest_word(name, siblings);
+    // The name can itself have parts where --set names a section that does not exist:
+    // "paralel.tp_size".
+    const size_t dot = name.find('.');
+    std::string meant = nearest_word(name.substr(0, dot), siblings);
     if (!meant.empty()) {
-      meant = parent.empty() ? meant : cat(parent, ".", meant);
-    } else {  // the right name in the wrong section
+      if (!parent.empty()) meant = cat(parent, ".", meant);
+      if (dot != std::string::npos && find_key(meant + name.substr(dot))) meant += name.substr(dot);
+    } else {  // perhaps the right name in the wrong section
+      std::vector<std::string> namesakes;
       for (const Key& key : keys()) {
-        if (key.name() == name) meant = key.path;
+        if (key.name() == name.substr(name.rfind('.') + 1)) namesakes.push_back(key.path);
       }
+      meant = join(namesakes, " or ");
     }
     if (!meant.empty()) {
       p.remedy(cat("Did you mean ", meant, "?"));

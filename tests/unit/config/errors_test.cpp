@@ -1,0 +1,345 @@
+// Every message that a run file can be refused with: the whole text, since place and remedy are
+// what the user reads.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/text.h"
+#include "config_test.h"
+
+namespace tptrain::testing {
+namespace {
+
+// The minimal file has four lines: `more` begins at line 5.
+std::string refusal_of(const std::string& more) { return refusal(kMinimal + more); }
+
+TEST_CASE("an unknown key is refused with its place and the nearest known one") {
+  CHECK(refusal_of("parallel:\n  tp_sze: 2\n") ==
+        "config error: run.yaml:6:3: parallel.tp_sze is no known key.\n"
+        "  Did you mean parallel.tp_size?");
+  CHECK(refusal_of("paralel: {tp_size: 2}\n") ==
+        "config error: run.yaml:5:1: paralel is no known key.\n  Did you mean parallel?");
+}
+
+TEST_CASE("a key in the wrong section is told its section") {
+  CHECK(refusal_of("tp_size: 2\n") ==
+        "config error: run.yaml:5:1: tp_size is no known key.\n  Did you mean parallel.tp_size?");
+  CHECK(refusal_of("every_steps: 2\n") ==
+        "config error: run.yaml:5:1: every_steps is no known key.\n"
+        "  Did you mean eval.every_steps or logging.every_steps?");
+}
+
+TEST_CASE("an unknown key that resembles none lists the keys of its section") {
+  CHECK(refusal_of("parallel: {frobnicate: 2}\n") ==
+        "config error: run.yaml:5:12: parallel.frobnicate is no known key.\n"
+        "  parallel has the keys tp_size, dp_size, zero_stage.");
+  CHECK(refusal_of("frobnicate: 2\n") ==
+        "config error: run.yaml:5:1: frobnicate is no known key.\n"
+        "  The top level has the keys run_dir, model, parallel, data, train, optimizer, scheduler, "
+        "checkpoint, eval, logging.");
+}
+
+TEST_CASE("keys that this version does not have are unknown, not ignored") {
+  for (const std::string key : {"dtype: bf16", "deterministic: true", "epochs: 1"}) {
+    check_contains(refusal("run_dir: r\nmodel: {path: m}\ndata: {train: [a]}\n"
+                           "train:\n  max_steps: 1\n  " +
+                           key + "\n"),
+                   "run.yaml:6:3: train." + key.substr(0, key.find(':')) + " is no known key");
+  }
+}
+
+TEST_CASE("a key given twice is refused, naming both places") {
+  CHECK(refusal_of("parallel:\n  tp_size: 2\n  tp_size: 4\n") ==
+        "config error: run.yaml:7:3: parallel.tp_size is given twice, first at run.yaml:6:3.\n"
+        "  Remove one of the two.");
+  CHECK(refusal_of("train: {max_steps: 11}\n") ==
+        "config error: run.yaml:5:1: train is given twice, first at run.yaml:4:1.\n"
+        "  Remove one of the two.");
+}
+
+TEST_CASE("a key that is no text is refused") {
+  CHECK(refusal_of("[a, b]: 2\n") ==
+        "config error: run.yaml:5:1: the file has a list as a key: it must be the name of a key.");
+}
+
+TEST_CASE("values of another type are refused") {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"parallel: {tp_size: 3.0}",
+       "run.yaml:5:21: parallel.tp_size is 3.0: it must be an integer, in digits only.\n  Write "
+       "3."},
+      {"parallel: {tp_size: 1e3}",
+       "run.yaml:5:21: parallel.tp_size is 1e3: it must be an integer, in digits only.\n  Write "
+       "1000."},
+      {"parallel: {tp_size: 2.5}",
+       "run.yaml:5:21: parallel.tp_size is 2.5: it must be an integer, in digits only."},
+      {"parallel: {tp_size: \"2\"}",
+       "run.yaml:5:21: parallel.tp_size is the text \"2\": it must be an integer, in digits "
+       "only.\n  Write 2."},
+      {"parallel: {tp_size: two}",
+       "run.yaml:5:21: parallel.tp_size is two: it must be an integer, in digits only."},
+      {"parallel: {tp_size: 0x10}",
+       "run.yaml:5:21: parallel.tp_size is 0x10: it must be an integer, in digits only."},
+      {"parallel: {tp_size: 010}",
+       "run.yaml:5:21: parallel.tp_size is 010: it must be an integer, in digits only.\n  Write "
+       "10."},
+      {"parallel: {tp_size: [2]}",
+       "run.yaml:5:21: parallel.tp_size is a list: it must be a single value."},
+      {"parallel: {tp_size: {a: 1}}",
+       "run.yaml:5:21: parallel.tp_size is a mapping: it must be a single value."},
+      {"parallel: {tp_size: 99999999999999999999}",
+       "run.yaml:5:21: parallel.tp_size is 99999999999999999999: it must be an integer from "
+       "-9223372036854775808 to 9223372036854775807."},
+      {"optimizer: {learning_rate: fast}",
+       "run.yaml:5:28: optimizer.learning_rate is fast: it must be a finite number, such as 0.001 "
+       "or 1e-3."},
+      {"optimizer: {learning_rate: .inf}",
+       "run.yaml:5:28: optimizer.learning_rate is .inf: it must be a finite number, such as 0.001 "
+       "or 1e-3."},
+      {"optimizer: {learning_rate: 1e999}",
+       "run.yaml:5:28: optimizer.learning_rate is 1e999: it must be a finite number, such as 0.001 "
+       "or 1e-3."},
+      {"optimizer: {learning_rate: \"1e-3\"}",
+       "run.yaml:5:28: optimizer.learning_rate is the text \"1e-3\": it must be a finite number, "
+       "such as 0.001 or 1e-3.\n  Leave out the quotes."},
+      {"optimizer: {betas: 0.9}",
+       "run.yaml:5:20: optimizer.betas is 0.9: it must be a list of two numbers, such as [0.9, "
+       "0.95]."},
+      {"optimizer: {betas: [0.9]}",
+       "run.yaml:5:20: optimizer.betas has 1 elements: it must be a list of two numbers, such as "
+       "[0.9, 0.95]."},
+      {"optimizer: {betas: [0.9, x]}",
+       "run.yaml:5:26: optimizer.betas[1] is x: it must be a finite number, such as 0.001 or "
+       "1e-3."},
+      {"parallel: 2",
+       "run.yaml:5:11: parallel is 2: it must be a mapping of the keys tp_size, dp_size, "
+       "zero_stage.\n  Write each key on its own line, as `key: value`."},
+      {"parallel: [tp_size]",
+       "run.yaml:5:11: parallel is a list: it must be a mapping of the keys tp_size, dp_size, "
+       "zero_stage.\n  Write each key on its own line, as `key: value`."},
+  };
+  for (const auto& [text, message] : cases) {
+    CHECK(refusal_of(text + "\n") == "config error: " + message);
+  }
+  CHECK(refusal("run_dir: [a]\nmodel: {path: m}\ndata: {train: [a]}\ntrain: {max_steps: 1}\n") ==
+        "config error: run.yaml:1:10: run_dir is a list: it must be a single value.");
+}
+
+TEST_CASE("only true and false are booleans") {
+  for (const std::string word : {"yes", "True", "1", "\"true\""}) {
+    const std::string received = word[0] == '"' ? "the text " + word : word;
+    CHECK(refusal(kMinimal, {"data.shuffle=" + word}) ==
+          "config error: --set data.shuffle=" + word + ": data.shuffle is " + received +
+              ": it must be true or false.");
+  }
+}
+
+TEST_CASE("null is refused") {
+  CHECK(refusal_of("parallel:\n  tp_size:\n  dp_size: ~\n") ==
+        "config error: run.yaml:7:3: parallel.tp_size is null: it must have a value.\n"
+        "  Give one, or leave the key out.\n"
+        "config error: run.yaml:7:12: parallel.dp_size is null: it must have a value.\n"
+        "  Give one, or leave the key out.");
+  CHECK(refusal_of("eval:\n") ==
+        "config error: run.yaml:6:1: eval is null: it must be a mapping of the keys every_steps, "
+        "max_batches.\n  Give keys below it, or leave the section out.");
+  CHECK(refusal("run_dir: null\nmodel: {path: m}\ndata: {train: [a]}\ntrain: {max_steps: 1}\n") ==
+        "config error: run.yaml:1:10: run_dir is null: it must have a value.\n"
+        "  Give one, as in `run_dir: runs/my-run`.");
+}
+
+TEST_CASE("values out of bounds are refused") {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"parallel: {tp_size: 0}", "run.yaml:5:21: parallel.tp_size is 0: it must be at least 1."},
+      {"parallel: {tp_size: 2147483648}",
+       "run.yaml:5:21: parallel.tp_size is 2147483648: it must be at most 2147483647."},
+      {"parallel: {dp_size: -1}", "run.yaml:5:21: parallel.dp_size is -1: it must be at least 0."},
+      {"parallel: {zero_stage: 2}", "run.yaml:5:24: parallel.zero_stage is 2: it must be 0 or 1."},
+      {"parallel: {zero_stage: 3}", "run.yaml:5:24: parallel.zero_stage is 3: it must be 0 or 1."},
+      {"parallel: {zero_stage: -1}",
+       "run.yaml:5:24: parallel.zero_stage is -1: it must be 0 or 1."},
+      {"optimizer: {learning_rate: -1e-3}",
+       "run.yaml:5:28: optimizer.learning_rate is -0.001: it must be at least 0."},
+      {"optimizer: {eps: 0}", "run.yaml:5:18: optimizer.eps is 0.0: it must be greater than 0."},
+      {"optimizer: {betas: [0.9, 1.0]}",
+       "run.yaml:5:20: optimizer.betas is [0.9, 1.0]: it must be two numbers, each at least 0 and "
+       "less than 1."},
+      {"optimizer: {betas: [-0.1, 0.9]}",
+       "run.yaml:5:20: optimizer.betas is [-0.1, 0.9]: it must be two numbers, each at least 0 and "
+       "less than 1."},
+      {"optimizer: {type: sgd}", "run.yaml:5:19: optimizer.type is sgd: it must be adamw."},
+      {"scheduler: {type: cosin}",
+       "run.yaml:5:19: scheduler.type is cosin: it must be one of constant, linear, cosine.\n"
+       "  Did you mean cosine?"},
+      {"scheduler: {type: wsd}",
+       "run.yaml:5:19: scheduler.type is wsd: it must be one of constant, linear, cosine."},
+      {"logging: {every_steps: 0}",
+       "run.yaml:5:24: logging.every_steps is 0: it must be at least 1."},
+      {"checkpoint: {resume: \"\"}",
+       "run.yaml:5:22: checkpoint.resume is \"\": it must not be empty."},
+  };
+  for (const auto& [text, message] : cases) {
+    CHECK(refusal_of(text + "\n") == "config error: " + message);
+  }
+  CHECK(refusal(kMinimal, {"train.seed=-1"}) ==
+        "config error: --set train.seed=-1: train.seed is -1: it must be an integer from 0 to "
+        "18446744073709551615.");
+  CHECK(refusal(kMinimal, {"train.device=gpu"}) ==
+        "config error: --set train.device=gpu: train.device is gpu: it must be one of auto, cuda, "
+        "cpu.\n  Did you mean cpu?");
+  CHECK(refusal(kMinimal, {"train.max_steps=0"}) ==
+        "config error: --set train.max_steps=0: train.max_steps is 0: it must be at least 1.");
+}
+
+TEST_CASE("sources: lists of globs only") {
+  const auto with_train = [](const std::string& value) {
+    return refusal("run_dir: r\nmodel: {path: m}\ntrain: {max_steps: 1}\ndata: {train: " + value +
+                   "}\n");
+  };
+  const std::string at = "config error: run.yaml:4:";
+  CHECK(with_train("a.txt") ==
+        at + "15: data.train is a.txt: it must be a list of globs.\n  Write [\"a.txt\"].");
+  CHECK(with_train("{path: a.txt}") ==
+        at + "15: data.train is a mapping: it must be a list of globs.");
+  CHECK(with_train("[]") == at + "15: data.train is []: it must name at least one file or glob.");
+  CHECK(with_train("[a.txt, \"\"]") ==
+        at + "15: data.train is [a.txt, \"\"]: it must name no empty path.");
+  CHECK(with_train("[[a.txt]]") == at +
+                                       "16: data.train[0] is a list: it must be a glob, as a plain "
+                                       "text or as {path: GLOB}.");
+  CHECK(with_train("[~]") == at +
+                                 "16: data.train[0] is null: it must be a glob, as a plain text or "
+                                 "as {path: GLOB}.");
+  CHECK(with_train("[{path: a.txt, weight: 2.0}]") ==
+        at + "30: data.train[0].weight is no known key.\n  data.train[0] has the key path.");
+  CHECK(with_train("[{}]") == at + "16: data.train[0] has no path: it must be {path: GLOB}.");
+  CHECK(with_train("[{path: [a]}]") == at + "23: data.train[0].path is a list: it must be a glob.");
+  CHECK(with_train("[{path: a, path: b}]") ==
+        at + "26: data.train[0].path is given twice, first at run.yaml:4:17.\n"
+             "  Remove one of the two.");
+}
+
+TEST_CASE("what is required and missing is named, at its section where there is one") {
+  CHECK(refusal("train: {seed: 1}\n") ==
+        "config error: run.yaml: run_dir is missing: it must be given.\n"
+        "  Directory of everything that the run writes: checkpoints, metrics, log. For example "
+        "`run_dir: runs/my-run`.\n"
+        "config error: run.yaml: data.train is missing: it must be given.\n"
+        "  Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain text or as "
+        "`{path: GLOB}`. For example `train: [\"corpus/*.txt\"]`.\n"
+        "config error: run.yaml:1:8: train.max_steps is missing: it must be given.\n"
+        "  Optimizer steps of the whole training, those before a resume included. For example "
+        "`max_steps: 100`.\n"
+        "config error: run.yaml: model names neither path nor architecture: it must give exactly "
+        "one of path | architecture.\n  For example `model: {path: models/Qwen2.5-0.5B}`.");
+}
+
+TEST_CASE("an empty file lists what is required") {
+  for (const std::string text : {"", "\n", "# nothing\n", "---\n"}) {
+    CHECK(refusal(text) ==
+          "config error: run.yaml: the file gives no key: it must give at least run_dir, "
+          "data.train, train.max_steps, model (path | architecture).\n"
+          "  docs/configuration.md has every key, and configs/ files to start from.");
+  }
+}
+
+TEST_CASE("a file that is no mapping is refused") {
+  CHECK(refusal("- a\n- b\n") ==
+        "config error: run.yaml:1:1: the file is a list: it must be a mapping of the keys run_dir, "
+        "model, parallel, data, train, optimizer, scheduler, checkpoint, eval, logging.\n"
+        "  Write each key on its own line, as `key: value`.");
+}
+
+TEST_CASE("the shape of a new model must be whole") {
+  const std::string text =
+      "run_dir: r\ndata: {train: [a]}\ntrain: {max_steps: 1}\nmodel:\n  architecture: ";
+  const std::string message = refusal(text + "{hidden_size: 64, intermediate_size: 128}\n");
+  CHECK(message ==
+        "config error: run.yaml:5:17: model.architecture.num_hidden_layers is missing: it must be "
+        "given.\n  Number of decoder layers. For example `num_hidden_layers: 4`.\n"
+        "config error: run.yaml:5:17: model.architecture.num_attention_heads is missing: it must "
+        "be given.\n  Number of query heads. For example `num_attention_heads: 8`.");
+  check_contains(refusal(text + "{}\n"), "model.architecture.hidden_size is missing");
+  check_contains(refusal(text + "llama\n"),
+                 "run.yaml:5:17: model.architecture is llama: it must be a mapping");
+}
+
+TEST_CASE("of alternatives one is given") {
+  CHECK(refusal("run_dir: r\ndata: {train: [a]}\ntrain: {max_steps: 1}\n"
+                "model:\n  path: m\n  architecture: {hidden_size: 64, intermediate_size: 128, "
+                "num_hidden_layers: 2, num_attention_heads: 4}\n") ==
+        "config error: run.yaml:6:17: model.path and model.architecture are both given: it must be "
+        "exactly one of path | architecture.\n  Remove one of them; the other stands at "
+        "run.yaml:5:9.");
+  CHECK(refusal("run_dir: r\ndata: {train: [a]}\nmodel: {path: m}\n"
+                "train: {max_steps: 1, global_batch_size: 8, grad_accum_steps: 2}\n") ==
+        "config error: run.yaml:4:63: train.global_batch_size and train.grad_accum_steps are both "
+        "given: it must be at most one of global_batch_size | grad_accum_steps.\n"
+        "  Remove one of them; the other stands at run.yaml:4:42.");
+  CHECK(refusal("run_dir: r\ndata: {train: [a]}\nmodel: {}\ntrain: {max_steps: 1}\n") ==
+        "config error: run.yaml:3:8: model names neither path nor architecture: it must give "
+        "exactly one of path | architecture.\n  For example `model: {path: models/Qwen2.5-0.5B}`.");
+}
+
+TEST_CASE("an alternative written as 0 or empty is refused, not taken as left out") {
+  CHECK(refusal(kMinimal, {"train.global_batch_size=0"}) ==
+        "config error: --set train.global_batch_size=0: train.global_batch_size is 0: it must be "
+        "at least 1.\n  Leave the key out to give no value.");
+  CHECK(refusal(kMinimal, {"model.path=\"\""}) ==
+        "config error: --set model.path=\"\": model.path is \"\": it must not be empty.\n"
+        "  Leave the key out to give no value.");
+}
+
+TEST_CASE("the global batch is a whole number of micro-batches") {
+  CHECK(refusal(kMinimal, {"train.global_batch_size=6", "train.micro_batch_size=4"}) ==
+        "config error: --set train.global_batch_size=6: train.global_batch_size is 6 and "
+        "train.micro_batch_size 4: it must be a multiple of the micro-batch size.");
+}
+
+TEST_CASE("invalid YAML is refused with its place") {
+  CHECK(refusal("run_dir: [a\n") ==
+        "config error: run.yaml:2:1: this is not valid YAML: end of sequence flow not found.\n"
+        "  Indent with spaces, and quote texts that hold : # [ ] { } * or &.");
+  check_contains(refusal("run_dir: a\n\tmodel: b\n"), "config error: run.yaml:2:");
+  check_contains(refusal("run_dir: *nowhere\n"), "run.yaml:1:10: this is not valid YAML");
+  CHECK(refusal(kMinimal + "---\nrun_dir: b\n") ==
+        "config error: run.yaml:6:1: there are 2 YAML documents: it must be one.\n"
+        "  Remove the lines of --- between them.");
+}
+
+TEST_CASE("all problems of a file come at once") {
+  const std::string message = refusal(
+      "run_dirr: a\nmodel: {path: m}\ndata: {train: [a], shuffle: yes}\n"
+      "train: {max_steps: 1.5}\nparallel: {zero_stage: 2}\n",
+      {"logging.every_steps=0"});
+  for (const std::string part :
+       {"run.yaml:1:1: run_dirr is no known key", "run_dir is missing",
+        "run.yaml:3:29: data.shuffle is yes", "run.yaml:4:20: train.max_steps is 1.5",
+        "run.yaml:5:24: parallel.zero_stage is 2", "--set logging.every_steps=0"}) {
+    check_contains(message, part);
+  }
+  // What was refused is not called missing as well.
+  CHECK(message.find("train.max_steps is missing") == std::string::npos);
+}
+
+TEST_CASE("a config made in code is checked alike, without places") {
+  config::RunConfig config = parse(kMinimal);
+  CHECK(config::check_sections(config, {}).empty());
+  config.parallel.zero_stage = 2;
+  config.optimizer.betas = {0.9};
+  config.train.max_steps = 0;
+  config.train.device = "tpu";
+  config.train.grad_accum_steps = 2;
+  config.train.global_batch_size = 4;
+  std::vector<std::string> texts;
+  for (const Problem& p : config::check_sections(config, {})) texts.push_back(p.text());
+  CHECK(texts.size() == 5);
+  const std::string all = join(texts, "\n");
+  check_contains(all, "train.max_steps is missing");
+  check_contains(all, "parallel.zero_stage is 2: it must be 0 or 1");
+  check_contains(all, "optimizer.betas is [0.9]: it must be two numbers");
+  check_contains(all, "train.device is tpu");
+  check_contains(all, "are both given");
+}
+
+}  // namespace
+}  // namespace tptrain::testing

@@ -1,0 +1,188 @@
+// What the list of keys writes: resolved_config.yaml, the JSON Schema, docs/configuration.md; and
+// the list itself.
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sstream>
+
+#include "config/keys.h"
+#include "config_test.h"
+
+namespace tptrain::testing {
+namespace {
+
+TEST_CASE("to_yaml writes every value, defaults included, one key a line") {
+  CHECK(config::to_yaml(parse(kMinimal)) == R"(run_dir: runs/a
+model:
+  path: models/tiny
+parallel:
+  tp_size: 1
+  dp_size: 0
+  zero_stage: 1
+data:
+  train: [corpus.txt]
+  eval: []
+  tokenizer: bytes
+  shuffle: true
+train:
+  seq_length: 512
+  micro_batch_size: 1
+  max_steps: 10
+  seed: 42
+  device: auto
+  cpu_threads: 0
+optimizer:
+  type: adamw
+  learning_rate: 1e-5
+  betas: [0.9, 0.95]
+  eps: 1e-8
+  weight_decay: 0.01
+  max_grad_norm: 1.0
+scheduler:
+  type: constant
+  warmup_steps: 0
+  min_lr: 0.0
+checkpoint:
+  save_steps: 0
+  keep: 2
+  resume: auto
+eval:
+  every_steps: 0
+  max_batches: 20
+logging:
+  every_steps: 1
+)");
+}
+
+TEST_CASE("to_yaml parses back to an equal config") {
+  CHECK(parse(config::to_yaml(parse(kMinimal))) == parse(kMinimal));
+
+  const std::vector<std::string> texts = {
+      "a",          "null",  "~",           "true",      "12",    "1e-3", "a: b",
+      "#x",         "*.txt", "it's \"q\"",  "tab\there", " lead", "[x]",  "\xc3\xa9/\xe6\x97\xa5",
+      "line\nfeed", "- a",   "back\\slash", "a,b",       "\x01",  "\x7f"};
+  std::mt19937_64 random(20240611);
+  const auto integer = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  const auto real = [&] {  // over many magnitudes
+    return std::ldexp(std::uniform_real_distribution<double>(0.5, 1.0)(random),
+                      static_cast<int>(integer(-300, 100)));
+  };
+  for (int round = 0; round < 300; ++round) {
+    config::RunConfig config;
+    const bool with_path = integer(0, 1) == 0;
+    if (!with_path) config.model.architecture.emplace();
+    for (const config::Key& key : config::keys()) {
+      if (key.section() == "model.architecture" && with_path) continue;
+      if (key.path == "model.path" && !with_path) continue;
+      if (key.path == "train.grad_accum_steps" ||
+          (key.presence == config::Presence::absent && key.path != "model.path" && integer(0, 1))) {
+        continue;
+      }
+      const int64_t low = key.limits.at_least.value_or(0);
+      const int64_t high = key.limits.at_most.value_or(1000);
+      switch (key.type) {
+        case config::Type::text: {
+          const auto& from = key.allowed.empty() ? texts : key.allowed;
+          key.set(config, from[static_cast<size_t>(integer(0, from.size() - 1))]);
+          break;
+        }
+        case config::Type::integer:
+          key.set(config, integer(low, high));
+          break;
+        case config::Type::seed:
+          key.set(config, static_cast<uint64_t>(random()));
+          break;
+        case config::Type::real:
+          key.set(config, real());
+          break;
+        case config::Type::boolean:
+          key.set(config, integer(0, 1) == 0);
+          break;
+        case config::Type::betas:
+          key.set(config, std::vector<double>{0.0, std::nextafter(1.0, 0.0) / integer(1, 9)});
+          break;
+        case config::Type::sources: {
+          std::vector<config::DataSource> list;
+          for (int64_t n = integer(1, 3); n > 0; --n) {
+            list.push_back({texts[static_cast<size_t>(integer(0, texts.size() - 1))]});
+          }
+          key.set(config, list);
+          break;
+        }
+      }
+    }
+    config.train.micro_batch_size = 1;
+    const std::string yaml = config::to_yaml(config);
+    INFO(yaml);
+    REQUIRE(parse(yaml) == config);
+  }
+}
+
+TEST_CASE("the list of keys has a sentence, a section and one entry for every key") {
+  std::set<std::string> paths;
+  for (const config::Key& key : config::keys()) {
+    INFO(key.path);
+    CHECK(paths.insert(key.path).second);
+    CHECK(config::find_section(key.section()) != nullptr);
+    REQUIRE(!key.doc.empty());
+    CHECK(key.doc.back() == '.');
+    CHECK((key.presence != config::Presence::required || !key.hint.empty()));
+    // The default itself is within the bounds, so that resolved_config.yaml can be read.
+    if (const auto value = config::default_value(key)) {
+      config::RunConfig config = parse(kMinimal);
+      if (key.section() == "model.architecture") continue;
+      key.set(config, *value);
+      CHECK(config::check_sections(config, {}).empty());
+    }
+  }
+}
+
+TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
+  const auto schema = nlohmann::json::parse(config::json_schema());
+  CHECK(schema["$schema"] == "https://json-schema.org/draft/2020-12/schema");
+  CHECK(schema["additionalProperties"] == false);
+  for (const config::Key& key : config::keys()) {
+    INFO(key.path);
+    std::istringstream parts(key.path);
+    nlohmann::json at = schema;
+    for (std::string part; std::getline(parts, part, '.');) {
+      REQUIRE(at["properties"].contains(part));
+      at = at["properties"][part];
+      CHECK((at["type"] != "object" || at["additionalProperties"] == false));
+    }
+    CHECK(at.contains("type"));
+    CHECK(at["description"].get<std::string>().rfind(key.doc, 0) == 0);
+    CHECK(at.contains("default") == (key.presence == config::Presence::defaulted));
+  }
+  const auto& properties = schema["properties"];
+  CHECK(schema["required"] == nlohmann::json::parse(R"(["run_dir", "model", "data", "train"])"));
+  CHECK(properties["parallel"]["properties"]["zero_stage"]["maximum"] == 1);
+  CHECK(properties["parallel"]["properties"]["tp_size"]["minimum"] == 1);
+  CHECK(properties["optimizer"]["properties"]["eps"]["exclusiveMinimum"] == 0);
+  CHECK(properties["optimizer"]["properties"]["betas"]["default"] ==
+        nlohmann::json::parse("[0.9, 0.95]"));
+  CHECK(properties["scheduler"]["properties"]["type"]["enum"] ==
+        nlohmann::json::parse(R"(["constant", "linear", "cosine"])"));
+  CHECK(properties["train"]["required"] == nlohmann::json::parse(R"(["max_steps"])"));
+  CHECK(properties["train"]["not"]["required"] ==
+        nlohmann::json::parse(R"(["global_batch_size", "grad_accum_steps"])"));
+  CHECK(properties["model"]["oneOf"] ==
+        nlohmann::json::parse(R"([{"required": ["path"]}, {"required": ["architecture"]}])"));
+}
+
+TEST_CASE("docs/configuration.md is what the list of keys says") {
+  std::ifstream file(TPTRAIN_SOURCE_DIR "/docs/configuration.md", std::ios::binary);
+  std::stringstream committed;
+  committed << file.rdbuf();
+  INFO(
+      "docs/configuration.md is out of date. Regenerate it: tptrain schema --markdown > "
+      "docs/configuration.md");
+  CHECK((committed.str() == config::markdown_reference()));
+}
+
+}  // namespace
+}  // namespace tptrain::testing
