@@ -1,5 +1,6 @@
-// The one decoder: embedding, layers of attention and SwiGLU with RMSNorm, head; written with tensor_parallel layers. Families map onto it by config alone.
-// Holds the parameters' declarations; their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B, H].
+// The one decoder: embedding, layers of attention and SwiGLU with RMSNorm, head; written with
+// tensor_parallel layers. Families map onto it by config alone. Holds the parameters' declarations;
+// their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B, H].
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,17 +11,16 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
+#include "model/kv_cache.h"
 #include "sharding/parameter.h"
 #include "tensor_parallel/block_observer.h"
 
 namespace tptrain::model {
 
-/// Keys and values of every layer for the tokens seen so far; for generation only.
-class KvCache;
-
 class Decoder {
  public:
-  /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. The sizes must divide (check_tp_size). `tp` must outlive it.
+  /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. The sizes
+  /// must divide (check_tp_size). `tp` must outlive it.
   Decoder(const DecoderConfig& config, comm::Communicator& tp);
   ~Decoder();
   Decoder(const Decoder&) = delete;
@@ -31,12 +31,17 @@ class Decoder {
   /// All parameters in block order.
   std::vector<sharding::Parameter*> parameters() const;
 
-  /// ids, targets: [S, B] int64, target -100 is ignored; inverse_target_tokens: fp32 scalar tensor, 1 / targets of the global batch.
-  /// Returns the fp32 scalar sum of this micro-batch's token losses times inverse_target_tokens, the same on every tp rank, attached to the graph
-  /// (.backward() accumulates into main_grad). The observer's calls happen on both ways. Collective over tp.
-  at::Tensor loss(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& inverse_target_tokens, tensor_parallel::BlockObserver& observer);
+  /// ids, targets: [S, B] int64, target -100 is ignored; inverse_target_tokens: fp32 scalar tensor,
+  /// 1 / targets of the global batch. Returns the fp32 scalar sum of this micro-batch's token
+  /// losses times inverse_target_tokens, the same on every tp rank, attached to the graph
+  /// (.backward() accumulates into main_grad). The observer's calls happen on both ways. Collective
+  /// over tp.
+  at::Tensor loss(const at::Tensor& ids, const at::Tensor& targets,
+                  const at::Tensor& inverse_target_tokens,
+                  tensor_parallel::BlockObserver& observer);
 
-  /// Without gradients: logits of the last position, [B, V] fp32 gathered over tp, for ids [S, B] that continue what `cache` holds. Collective over tp.
+  /// Without gradients: logits of the last position, [B, V] fp32 gathered over tp, for ids [S, B]
+  /// that continue what `cache` holds. Collective over tp.
   at::Tensor next_token_logits(const at::Tensor& ids, KvCache& cache);
 
   std::unique_ptr<KvCache> make_cache(int64_t batch, int64_t max_length) const;

@@ -1,4 +1,5 @@
-// The shape of the one decoder, in the field's names, and where it comes from: the `architecture` section or a Hugging Face config.json.
+// The shape of the one decoder, in the field's names, and where it comes from: the `architecture`
+// section or a Hugging Face config.json.
 #pragma once
 
 #include <cstdint>
@@ -23,27 +24,34 @@ struct DecoderConfig {
   double rope_theta = 10000.0;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
+  bool o_bias = false;
   double initializer_range = 0.02;
 
   bool operator==(const DecoderConfig&) const = default;
 };
 
-/// From the run file. `tokenizer_vocab_size` fills a vocab_size left out. Throws ConfigError with all problems.
+/// From the run file. `tokenizer_vocab_size` fills a vocab_size left out. Throws ConfigError with
+/// all problems.
 DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer_vocab_size);
-/// From the text of a config.json (`name` for messages): model_type llama or qwen2; anything the decoder does not support is refused by name.
+/// From the text of a config.json (`name` for messages): model_type llama or qwen2; anything the
+/// decoder does not support is refused by name.
 DecoderConfig decoder_config_from_json(const std::string& json_text, const std::string& name);
-/// The same keys as a config.json, for the manifest; decoder_config_from_json reads it back to an equal value.
+/// The same keys as a config.json, for the manifest; decoder_config_from_json reads it back to an
+/// equal value.
 std::string to_json(const DecoderConfig& config);
 
-/// What does not divide at this tp size, each problem naming the sizes that work; empty where all is well.
+/// What does not divide at this tp size, each problem naming the sizes that work; empty where all
+/// is well.
 std::vector<Problem> check_tp_size(const DecoderConfig& config, int64_t tp_size);
 /// The tp sizes up to `limit` that check_tp_size accepts.
 std::vector<int64_t> working_tp_sizes(const DecoderConfig& config, int64_t limit = 64);
 
 /// Number of elements of all global tensors, a tied head once.
 int64_t parameter_count(const DecoderConfig& config);
-/// Forward + backward floating point operations per token: 6 * (parameters of linears, head included, embedding look-up not) + 6 * layers * heads * head_dim * seq_length
-/// (causal attention: half of the 12 of full attention). Source: Chowdhery et al., PaLM, 2022, appendix B, with the causal half.
+/// Forward + backward floating point operations per token: 6 * (parameters of linears, head
+/// included, embedding look-up not) + 6 * layers * heads * head_dim * seq_length (causal attention:
+/// half of the 12 of full attention). Source: Chowdhery et al., PaLM, 2022, appendix B, with the
+/// causal half.
 double flops_per_token(const DecoderConfig& config, int64_t seq_length);
 
 }  // namespace tptrain::model
