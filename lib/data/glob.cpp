@@ -62,17 +62,38 @@ std::vector<fs::directory_entry> entries_of(const fs::path& directory) {
   return entries;
 }
 
-// A link that leads nowhere is neither; what it hides is noticed where nothing else matches.
-bool is_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
+enum class Kind { missing, file, directory, special };
+
+/// What a path leads to, through links. A link that leads nowhere is an error where a listing
+/// showed it: skipping it would drop text without a word.
+Kind kind_of(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  switch (status.type()) {
+    case fs::file_type::regular:
+      return Kind::file;
+    case fs::file_type::directory:
+      return Kind::directory;
+    case fs::file_type::not_found:
+      return Kind::missing;
+    case fs::file_type::none:
+      throw DataError(problem(cat("stat failed: ", error.message()))
+                          .at(path.string())
+                          .remedy("Check the links and the permissions on the way to it."));
+    default:
+      return Kind::special;
+  }
 }
-bool names_directory(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_directory(path, ignored);
+Kind kind_of_listed(const fs::path& path) {
+  const Kind kind = kind_of(path);
+  if (kind != Kind::missing) return kind;
+  throw DataError(problem("the link leads to a file that is not there")
+                      .at(path.string())
+                      .remedy("Repair or remove the link."));
 }
+
 bool is_link(const fs::path& path) {
-  std::error_code ignored;
+  std::error_code ignored;  // it was just seen
   return fs::is_symlink(path, ignored);
 }
 
@@ -80,38 +101,39 @@ void collect_below(const fs::path& directory, std::vector<fs::path>& files) {
   for (const fs::directory_entry& entry : entries_of(directory)) {
     const fs::path path = directory / entry.path().filename();
     if (is_hidden(path.filename())) continue;
-    if (is_file(path)) files.push_back(path);
-    if (names_directory(path) && !is_link(path)) collect_below(path, files);
+    const Kind kind = kind_of_listed(path);
+    if (kind == Kind::file) files.push_back(path);
+    if (kind == Kind::directory && !is_link(path)) collect_below(path, files);
   }
 }
 
 void expand_below(const fs::path& base, std::span<const std::string> components,
                   GlobResult& result) {
   if (components.empty()) {
-    if (is_file(base)) result.files.push_back(base);
-    if (names_directory(base)) ++result.matched_directories;
+    const Kind kind = kind_of_listed(base);
+    if (kind == Kind::file) result.files.push_back(base);
+    if (kind == Kind::directory) ++result.matched_directories;
     return;
   }
   const std::string& pattern = components.front();
   const auto rest = components.subspan(1);
   const fs::path listed = base.empty() ? fs::path(".") : base;
   if (pattern == "**") {
-    if (!names_directory(listed)) return;
+    if (kind_of(listed) != Kind::directory) return;
     if (rest.empty()) return collect_below(base, result.files);
     expand_below(base, rest, result);  // ** as no component at all
     for (const fs::directory_entry& entry : entries_of(base)) {
       const fs::path path = base / entry.path().filename();
-      if (is_hidden(path.filename()) || !names_directory(path) || is_link(path)) continue;
+      if (is_hidden(path.filename()) || is_link(path) || kind_of(path) != Kind::directory) continue;
       expand_below(path, components, result);
     }
     return;
   }
   if (!has_wildcard(pattern)) {
-    std::error_code ignored;
-    if (fs::exists(base / pattern, ignored)) expand_below(base / pattern, rest, result);
+    if (kind_of(base / pattern) != Kind::missing) expand_below(base / pattern, rest, result);
     return;
   }
-  if (!names_directory(listed)) return;
+  if (kind_of(listed) != Kind::directory) return;
   for (const fs::directory_entry& entry : entries_of(base)) {
     const std::string name = entry.path().filename().native();
     if (matches_component(pattern, name)) expand_below(base / name, rest, result);
@@ -159,20 +181,14 @@ GlobResult expand_glob(const std::string& pattern) {
   GlobResult result;
   if (pattern.empty()) return result;
   const fs::path path = fs::path(pattern).lexically_normal();
-  if (is_file(path)) {
-    result.files.push_back(path);
-    return result;
-  }
-  if (names_directory(path)) {
+  const Kind kind = kind_of(path);
+  if (kind == Kind::file) result.files.push_back(path);
+  if (kind == Kind::directory) {
     collect_below(path == "." ? fs::path() : path, result.files);
     result.empty_directory = result.files.empty();
-    return result;
   }
-  std::error_code ignored;
-  if (fs::exists(path, ignored)) {
-    result.special_file = true;
-    return result;
-  }
+  result.special_file = kind == Kind::special;
+  if (kind != Kind::missing) return result;
   if (!has_wildcard(pattern)) return result;
   std::vector<std::string> components;
   for (const fs::path& part : path.relative_path()) {

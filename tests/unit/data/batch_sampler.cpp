@@ -1,0 +1,256 @@
+#include "data/batch_sampler.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "data/permutation.h"
+#include "formats/token_file.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::data {
+namespace {
+
+using testing::has;
+using testing::message_of;
+using testing::TempDir;
+
+/// Token i is i, so a sequence tells which window it is.
+PreparedTokens counting_tokens(const TempDir& dir, int64_t count,
+                               const std::string& split = "train") {
+  PreparedTokens prepared;
+  prepared.path = dir / split;
+  prepared.identity = sha256_hex("counting");
+  prepared.tokens = count;
+  prepared.documents = 1;
+  prepared.split = split;
+  formats::TokenFileWriter writer(prepared.path, std::max<int64_t>(count, 1), prepared.identity);
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  writer.append(tokens);
+  if (count > 0) writer.end_document();
+  writer.commit();
+  return prepared;
+}
+
+/// The windows of a step in the order (micro, dp_rank, row).
+std::vector<int64_t> windows_of(const BatchSampler& sampler, int64_t step) {
+  std::vector<int64_t> windows;
+  const BatchShape& shape = sampler.shape();
+  for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
+    for (int dp_rank = 0; dp_rank < shape.dp_size; ++dp_rank) {
+      const HostBatch batch = sampler.micro_batch(step, dp_rank, micro);
+      for (int64_t b = 0; b < batch.batch; ++b) {
+        windows.push_back(batch.ids[static_cast<size_t>(b * shape.seq_length)] / shape.seq_length);
+      }
+    }
+  }
+  return windows;
+}
+
+TEST_CASE("a window is seq_length ids and the token after each; its last token is only a target") {
+  const TempDir dir;
+  const BatchSampler sampler(counting_tokens(dir, 13), {.seq_length = 4, .micro_batch_size = 3},
+                             {.shuffle = false});
+  CHECK(sampler.windows() == 3);
+  const HostBatch batch = sampler.micro_batch(0, 0, 0);
+  CHECK(batch.batch == 3);
+  CHECK(batch.seq_length == 4);
+  CHECK(batch.ids == std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  CHECK(batch.targets == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+  CHECK(batch.target_tokens() == 12);
+}
+
+TEST_CASE("without shuffling, windows come in order and go on into the next epoch") {
+  const TempDir dir;
+  const BatchSampler sampler(counting_tokens(dir, 4 * 5 + 1),
+                             {.seq_length = 4, .micro_batch_size = 2}, {.shuffle = false});
+  CHECK(sampler.steps_per_epoch() == 2);
+  CHECK(windows_of(sampler, 0) == std::vector<int64_t>{0, 1});
+  CHECK(windows_of(sampler, 2) == std::vector<int64_t>{4, 0});
+  CHECK(windows_of(sampler, 1000000) == std::vector<int64_t>{0, 1});
+}
+
+TEST_CASE("every window is visited exactly once an epoch, in another order each epoch and seed") {
+  const TempDir dir;
+  for (const int64_t count : {1, 2, 3, 7, 64, 65, 1000}) {
+    const PreparedTokens tokens = counting_tokens(dir, count * 3 + 1);
+    const auto epoch_of = [&](uint64_t seed, int64_t epoch) {
+      const BatchSampler sampler(tokens, {.seq_length = 3, .micro_batch_size = 1}, {.seed = seed});
+      std::vector<int64_t> order;
+      for (int64_t step = 0; step < count; ++step) {
+        order.push_back(windows_of(sampler, epoch * count + step).at(0));
+      }
+      return order;
+    };
+    const std::vector<int64_t> first = epoch_of(7, 0);
+    std::vector<int64_t> all(static_cast<size_t>(count));
+    std::iota(all.begin(), all.end(), 0);
+    for (std::vector<int64_t> order : {first, epoch_of(7, 1), epoch_of(8, 0)}) {
+      if (count >= 64) CHECK(order != all);
+      std::sort(order.begin(), order.end());
+      CHECK(order == all);
+    }
+    if (count < 64) continue;  // few windows have few orders
+    CHECK(epoch_of(7, 1) != first);
+    CHECK(epoch_of(8, 0) != first);
+    CHECK(epoch_of(7, 0) == first);
+  }
+}
+
+TEST_CASE(
+    "a batch depends on nothing but seed, step and place: neither on the calls before nor the "
+    "object") {
+  const TempDir dir;
+  const PreparedTokens tokens = counting_tokens(dir, 1000);
+  const BatchShape shape{.seq_length = 8, .micro_batch_size = 2, .accumulation = 3, .dp_size = 2};
+  const BatchSampler forward(tokens, shape, {.seed = 1});
+  const BatchSampler backward(tokens, shape, {.seed = 1});
+  std::map<int64_t, std::vector<int64_t>> seen;
+  for (int64_t step = 0; step < 30; ++step) seen[step] = windows_of(forward, step);
+  for (int64_t step = 29; step >= 0; --step) CHECK(windows_of(backward, step) == seen[step]);
+  BatchSampler moved(tokens, shape, {.seed = 1});
+  const BatchSampler target(std::move(moved));
+  CHECK(windows_of(target, 5) == seen[5]);
+}
+
+TEST_CASE("the global batch is the same whatever dp and accumulation") {
+  const TempDir dir;
+  const PreparedTokens tokens =
+      counting_tokens(dir, 50 * 4 + 1);  // 50 windows: 12 do not divide them
+  const auto steps_of = [&](BatchShape shape) {
+    shape.seq_length = 4;
+    const BatchSampler sampler(tokens, shape, {.seed = 3});
+    REQUIRE(shape.global_batch_size() == 12);
+    std::vector<std::vector<int64_t>> steps;
+    for (int64_t step = 0; step < 10; ++step) steps.push_back(windows_of(sampler, step));
+    return steps;
+  };
+  const auto reference = steps_of({.micro_batch_size = 12, .accumulation = 1, .dp_size = 1});
+  for (const BatchShape& shape :
+       {BatchShape{.micro_batch_size = 1, .accumulation = 12, .dp_size = 1},
+        BatchShape{.micro_batch_size = 1, .accumulation = 1, .dp_size = 12},
+        BatchShape{.micro_batch_size = 3, .accumulation = 2, .dp_size = 2},
+        BatchShape{.micro_batch_size = 1, .accumulation = 3, .dp_size = 4},
+        BatchShape{.micro_batch_size = 2, .accumulation = 1, .dp_size = 6}}) {
+    CHECK(steps_of(shape) == reference);
+  }
+}
+
+TEST_CASE("the order stays as it is from version to version: a resumed run depends on it") {
+  const TempDir dir;
+  const BatchSampler sampler(counting_tokens(dir, 100 * 2 + 1),
+                             {.seq_length = 2, .micro_batch_size = 8}, {.seed = 42});
+  // From a separate implementation in Python of what permutation.h says.
+  CHECK(windows_of(sampler, 0) == std::vector<int64_t>{20, 73, 74, 58, 11, 72, 99, 23});
+  CHECK(windows_of(sampler, 13) == std::vector<int64_t>{17, 37, 9, 61, 84, 97, 99, 25});
+}
+
+TEST_CASE("a shuffled window lands anywhere with equal chance") {
+  // 10 windows, 20,000 seeds: each (window, place) is expected 2,000 times, with a standard
+  // deviation of 42.4; six of them are allowed.
+  constexpr int kWindows = 10;
+  constexpr int kSeeds = 20000;
+  std::map<std::pair<int64_t, int64_t>, int> counts;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Permutation permutation(kWindows, seed, 0);
+    for (int64_t i = 0; i < kWindows; ++i) ++counts[{i, permutation(i)}];
+  }
+  CHECK(counts.size() == kWindows * kWindows);
+  for (const auto& [place, count] : counts) {
+    INFO("window " << place.first << " at " << place.second);
+    CHECK(std::abs(count - kSeeds / kWindows) < 6 * 42.4);
+  }
+}
+
+TEST_CASE("a permutation of many elements needs no table and stays inside") {
+  const int64_t size = (int64_t{1} << 40) + 12345;
+  const Permutation permutation(size, 1, 2);
+  std::set<int64_t> images;
+  for (int64_t i = 0; i < 10000; ++i) {
+    const int64_t image = permutation(size - 1 - i);
+    CHECK((image >= 0 && image < size));
+    images.insert(image);
+  }
+  CHECK(images.size() == 10000);
+}
+
+TEST_CASE("the hash of a batch changes with any token, target or shape") {
+  HostBatch batch{.batch = 2, .seq_length = 2, .ids = {1, 2, 3, 4}, .targets = {2, 3, 4, 5}};
+  const uint64_t hash = batch.hash();
+  CHECK(HostBatch(batch).hash() == hash);
+  for (size_t i = 0; i < 4; ++i) {
+    HostBatch other = batch;
+    other.ids[i] += 1;
+    CHECK(other.hash() != hash);
+    other = batch;
+    other.targets[i] = -100;
+    CHECK(other.hash() != hash);
+    CHECK(other.target_tokens() == 3);
+  }
+  HostBatch swapped = batch;
+  std::swap(swapped.ids[0], swapped.ids[1]);
+  CHECK(swapped.hash() != hash);
+  HostBatch reshaped = batch;
+  reshaped.batch = 1;
+  reshaped.seq_length = 4;
+  CHECK(reshaped.hash() != hash);
+}
+
+TEST_CASE("too little text names the key, what there is and what is needed") {
+  const TempDir dir;
+  const BatchShape shape{.seq_length = 4, .micro_batch_size = 3, .accumulation = 2, .dp_size = 2};
+  const PreparedTokens enough = counting_tokens(dir, 49);
+  CHECK_NOTHROW(BatchSampler(enough, shape, {}));
+  const PreparedTokens eval = counting_tokens(dir, 48, "eval");
+  CHECK(
+      message_of<DataError>([&] { BatchSampler(eval, shape, {}); }) ==
+      "data error: data.eval: the text has 48 tokens in 1 document(s), enough for 11 sequence(s) "
+      "of 4 "
+      "tokens; one global batch is 12 (3 a micro-batch x 2 micro-batches x dp 2): it must have at "
+      "least 49 tokens.\n"
+      "  Add text, or lower train.seq_length or train.global_batch_size.");
+  CHECK(has(message_of<DataError>([&] { BatchSampler(counting_tokens(dir, 0), shape, {}); }),
+            "data.train: the text has 0 tokens"));
+}
+
+TEST_CASE("a token file that is missing, damaged or another run's is refused") {
+  const TempDir dir;
+  const BatchShape shape{.seq_length = 4, .micro_batch_size = 1};
+  PreparedTokens tokens = counting_tokens(dir, 100);
+  PreparedTokens other = tokens;
+  other.identity = sha256_hex("other");
+  const std::string message = message_of<DataError>([&] { BatchSampler(other, shape, {}); });
+  CHECK(has(message, tokens.path.string() + ": the token file holds 100 tokens of identity " +
+                         tokens.identity + ": it must hold the 100 tokens of identity " +
+                         other.identity + " that were prepared for this run"));
+  CHECK(has(message, "Check that every host sees the same folder"));
+  dir.put("train.bin", "short");
+  CHECK(
+      has(message_of<DataError>([&] { BatchSampler(tokens, shape, {}); }), "the file has 5 bytes"));
+  tokens.path = dir / "missing";
+  CHECK(has(message_of<DataError>([&] { BatchSampler(tokens, shape, {}); }),
+            "missing.idx: open failed"));
+}
+
+TEST_CASE("places and shapes that cannot be are refused") {
+  const TempDir dir;
+  const PreparedTokens tokens = counting_tokens(dir, 100);
+  const BatchSampler sampler(
+      tokens, {.seq_length = 4, .micro_batch_size = 1, .accumulation = 2, .dp_size = 2}, {});
+  CHECK(message_of<InternalError>([&] { sampler.micro_batch(0, 2, 0); }) ==
+        "internal error: micro-batch 0 of step 0 for dp rank 2 asked for: it must be of 2 "
+        "micro-batches "
+        "and 2 dp ranks.");
+  CHECK_THROWS_AS(sampler.micro_batch(0, 0, 2), InternalError);
+  CHECK_THROWS_AS(sampler.micro_batch(-1, 0, 0), InternalError);
+  CHECK(has(message_of<InternalError>([&] { BatchSampler(tokens, {.seq_length = 0}, {}); }),
+            "batch shape: seq_length 0"));
+}
+
+}  // namespace
+}  // namespace tptrain::data

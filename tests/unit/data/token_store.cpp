@@ -1,0 +1,261 @@
+#include "data/token_store.h"
+
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "formats/token_file.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::data {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::contents_of;
+using testing::has;
+using testing::message_of;
+using testing::TempDir;
+
+std::vector<config::DataSource> source(const fs::path& path) {
+  config::DataSource one;
+  one.path = path.string();
+  return {one};
+}
+
+PreparedTokens prepare(const fs::path& text, const fs::path& directory,
+                       const std::string& split = "train") {
+  return prepare_tokens(source(text), *tokenizer::make_tokenizer("bytes"), directory, split);
+}
+
+std::vector<int32_t> tokens_of(const PreparedTokens& prepared) {
+  const formats::TokenFile file(prepared.path);
+  std::vector<int64_t> wide(static_cast<size_t>(file.tokens()));
+  file.copy(0, wide);
+  return {wide.begin(), wide.end()};
+}
+
+std::string bin(const PreparedTokens& prepared) { return prepared.path.string() + ".bin"; }
+std::string idx(const PreparedTokens& prepared) { return prepared.path.string() + ".idx"; }
+ino_t inode(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 ? info.st_ino : 0;
+}
+
+/// Two bytes a token: encodes files whole, and depends on what stands beside a letter, so pieces
+/// would encode otherwise.
+class PairTokenizer final : public tokenizer::Tokenizer {
+ public:
+  int64_t vocab_size() const override { return 70000; }
+  int32_t end_of_text() const override { return 69999; }
+  std::vector<int32_t> encode(std::string_view text) const override {
+    std::vector<int32_t> ids;
+    for (size_t i = 0; i < text.size(); i += 2) {
+      const int high = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+      ids.push_back(static_cast<unsigned char>(text[i]) + 256 * high);
+    }
+    return ids;
+  }
+  std::string decode(const std::vector<int32_t>&) const override { return ""; }
+  std::string hash() const override { return "pairs"; }
+};
+
+TEST_CASE("each file is a document closed by end of text; any bytes are text") {
+  const TempDir dir;
+  dir.put("text/a", "hi\n");
+  dir.put("text/b", "");  // no document
+  dir.put("text/c", std::string("\0\xff\xe6\x97\xa5", 5));
+  const PreparedTokens prepared = prepare(dir / "text", dir / "tokens");
+  CHECK(tokens_of(prepared) ==
+        std::vector<int32_t>{'h', 'i', '\n', 256, 0, 0xff, 0xe6, 0x97, 0xa5, 256});
+  CHECK(prepared.tokens == 10);
+  CHECK(prepared.documents == 2);
+  CHECK(formats::TokenFile(prepared.path).header().document_ends == std::vector<int64_t>{4, 10});
+  CHECK(prepared.path == dir / ("tokens/train-" + prepared.identity));
+  CHECK(prepared.identity.size() == 64);
+  CHECK_FALSE(prepared.reused);
+  CHECK(prepared.rebuilt_because.empty());
+}
+
+TEST_CASE("a file larger than a piece is whole, whether the tokenizer takes pieces or not") {
+  const TempDir dir;
+  std::string text;
+  for (int i = 0; text.size() < 2'500'001; ++i) text += std::to_string(i) + " ";
+  dir.put("text", text);
+  const auto bytes = tokenizer::make_tokenizer("bytes");
+  std::vector<int32_t> expected = bytes->encode(text);
+  expected.push_back(256);
+  CHECK(tokens_of(prepare(dir / "text", dir / "tokens")) == expected);
+
+  const PairTokenizer pairs;
+  expected = pairs.encode(text);
+  expected.push_back(69999);
+  CHECK(tokens_of(prepare_tokens(source(dir / "text"), pairs, dir / "tokens", "train")) ==
+        expected);
+}
+
+TEST_CASE("a second call reuses the files and writes nothing") {
+  const TempDir dir;
+  dir.put("text/a", "hello");
+  const PreparedTokens first = prepare(dir / "text", dir / "tokens");
+  const ino_t bin_inode = inode(bin(first));
+  const ino_t idx_inode = inode(idx(first));
+  const PreparedTokens second = prepare(dir / "text", dir / "tokens");
+  CHECK(second.reused);
+  CHECK(second.path == first.path);
+  CHECK(second.identity == first.identity);
+  CHECK(second.tokens == first.tokens);
+  CHECK(second.documents == first.documents);
+  CHECK(inode(bin(first)) == bin_inode);
+  CHECK(inode(idx(first)) == idx_inode);
+}
+
+TEST_CASE("identity: contents, their order and the tokenizer; not the folder, names or times") {
+  const TempDir dir;
+  dir.put("one/a", "first");
+  dir.put("one/b", "second");
+  dir.put("two/x", "first");
+  dir.put("two/y", "second");
+  dir.put("swapped/a", "second");
+  dir.put("swapped/b", "first");
+  dir.put("joined/a", "firstsecond");
+  const std::string identity = prepare(dir / "one", dir / "tokens").identity;
+  CHECK(prepare(dir / "two", dir / "tokens").identity == identity);
+  CHECK(prepare(dir / "two", dir / "tokens").reused);
+  CHECK(prepare(dir / "swapped", dir / "tokens").identity != identity);
+  CHECK(prepare(dir / "joined", dir / "tokens").identity != identity);
+  CHECK(prepare_tokens(source(dir / "one"), PairTokenizer(), dir / "tokens", "train").identity !=
+        identity);
+  dir.put("one/b", "seconD");
+  const PreparedTokens changed = prepare(dir / "one", dir / "tokens");
+  CHECK(changed.identity != identity);
+  CHECK_FALSE(changed.reused);
+}
+
+TEST_CASE("two splits stand side by side") {
+  const TempDir dir;
+  dir.put("a", "train text");
+  dir.put("b", "eval text");
+  const PreparedTokens train = prepare(dir / "a", dir / "tokens");
+  const PreparedTokens eval = prepare(dir / "b", dir / "tokens", "eval");
+  CHECK(train.path != eval.path);
+  CHECK(eval.split == "eval");
+  CHECK(tokens_of(train).size() == 11);
+  CHECK(tokens_of(eval).size() == 10);
+  CHECK(prepare(dir / "a", dir / "tokens", "eval").path != train.path);  // same text, other split
+}
+
+TEST_CASE("a damaged token file is made anew, and the reason is told") {
+  const TempDir dir;
+  dir.put("text", "hello world");
+  const PreparedTokens first = prepare(dir / "text", dir / "tokens");
+  const std::string good_bin = contents_of(bin(first));
+  const std::string good_idx = contents_of(idx(first));
+  struct Damage {
+    std::string file;
+    std::string contents;
+    std::string reason;
+  };
+  std::string flipped = good_bin;
+  flipped[2] = 'j';
+  for (const Damage& damage : {Damage{bin(first), flipped, "SHA-256 is"},
+                               Damage{bin(first), good_bin.substr(0, 4), "the file has 4 bytes"},
+                               Damage{idx(first), good_idx.substr(0, 50), "the file has 50 bytes"},
+                               Damage{idx(first), "", "does not begin with TPTOKIDX"}}) {
+    std::ofstream(damage.file, std::ios::binary | std::ios::trunc) << damage.contents;
+    const PreparedTokens again = prepare(dir / "text", dir / "tokens");
+    INFO(again.rebuilt_because);
+    CHECK_FALSE(again.reused);
+    CHECK(has(again.rebuilt_because, damage.reason));
+    CHECK(contents_of(bin(first)) == good_bin);
+    CHECK(contents_of(idx(first)) == good_idx);
+  }
+  // A .bin without an .idx was never committed.
+  fs::remove(idx(first));
+  CHECK_FALSE(prepare(dir / "text", dir / "tokens").reused);
+  fs::remove(bin(first));
+  CHECK(has(prepare(dir / "text", dir / "tokens").rebuilt_because, "open failed"));
+  CHECK(prepare(dir / "text", dir / "tokens").reused);
+}
+
+TEST_CASE("a valid token file of other text under this name is not taken") {
+  const TempDir dir;
+  dir.put("one", "one");
+  dir.put("two", "other");
+  const PreparedTokens one = prepare(dir / "one", dir / "tokens");
+  const PreparedTokens two = prepare(dir / "two", dir / "tokens");
+  fs::copy_file(bin(two), bin(one), fs::copy_options::overwrite_existing);
+  fs::copy_file(idx(two), idx(one), fs::copy_options::overwrite_existing);
+  const PreparedTokens again = prepare(dir / "one", dir / "tokens");
+  CHECK(again.rebuilt_because == "the file was made from other text or by another tokenizer");
+  CHECK(tokens_of(again) == std::vector<int32_t>{'o', 'n', 'e', 256});
+}
+
+TEST_CASE("what a killed call left is removed; other files are not") {
+  const TempDir dir;
+  dir.put("text", "x");
+  dir.put("tokens/train-00.bin.tmp-1", "partial");
+  dir.put("tokens/.train-00.idx.tmp-1", "partial");
+  dir.put("tokens/eval-00.bin.tmp-1", "another split's");
+  prepare(dir / "text", dir / "tokens");
+  CHECK_FALSE(fs::exists(dir / "tokens/train-00.bin.tmp-1"));
+  CHECK_FALSE(fs::exists(dir / "tokens/.train-00.idx.tmp-1"));
+  CHECK(fs::exists(dir / "tokens/eval-00.bin.tmp-1"));
+}
+
+TEST_CASE("text that is not there or cannot be read is an error with its place") {
+  const TempDir dir;
+  const std::string empty = dir.put("empty/a", "").string();
+  CHECK(message_of<DataError>([&] { prepare(dir / "empty", dir / "tokens", "eval"); }) ==
+        "data error: data.eval: all 1 file(s) are empty, the first is " + empty +
+            ": it must hold text.\n  Name files with text.");
+  CHECK(has(message_of<DataError>([&] { prepare(dir / "none*", dir / "tokens", "eval"); }),
+            "data.eval[0]: \"" + (dir / "none*").string() + "\" matches no file"));
+  // Reading the first page of a process's memory fails for root, too, who may read any file.
+  fs::create_symlink("/proc/self/mem", dir / "unreadable");
+  CHECK(message_of<DataError>([&] { prepare(dir / "unreadable", dir / "tokens"); }) ==
+        "data error: " + (dir / "unreadable").string() +
+            ": read failed: Input/output error.\n"
+            "  Every file that the data sources name is read: make it readable, or name the others "
+            "one "
+            "by one.");
+  CHECK_FALSE(fs::exists(dir / "tokens"));
+  const std::string file = dir.put("file", "x").string();
+  CHECK(has(message_of<DataError>([&] { prepare(file, file); }), "mkdir failed: Not a directory"));
+}
+
+/// Appends to the file while it is read, once, as a program that still writes it does.
+class DisturbingTokenizer final : public tokenizer::Tokenizer {
+ public:
+  explicit DisturbingTokenizer(fs::path path) : path_(std::move(path)) {}
+  int64_t vocab_size() const override { return 257; }
+  int32_t end_of_text() const override { return 256; }
+  std::vector<int32_t> encode(std::string_view text) const override {
+    if (!done_) std::ofstream(path_, std::ios::app) << "more";
+    done_ = true;
+    return std::vector<int32_t>(text.size(), 1);
+  }
+  std::string decode(const std::vector<int32_t>&) const override { return ""; }
+  std::string hash() const override { return "disturbing"; }
+  bool encodes_piecewise() const override { return true; }
+
+ private:
+  fs::path path_;
+  mutable bool done_ = false;
+};
+
+TEST_CASE("a file that changes while it is read is an error, and leaves no token file") {
+  const TempDir dir;
+  const fs::path text = dir.put("text", "some");
+  CHECK(
+      message_of<DataError>([&] {
+        prepare_tokens(source(text), DisturbingTokenizer(text), dir / "tokens", "train");
+      }) ==
+      "data error: " + text.string() +
+          ": the file changed while it was read: it must stay as it is until training has begun.\n"
+          "  Start again when it is complete.");
+  CHECK(fs::is_empty(dir / "tokens"));
+}
+
+}  // namespace
+}  // namespace tptrain::data
