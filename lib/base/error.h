@@ -1,5 +1,6 @@
-// The errors of tptrain: what was received, where, which constraint it broke, and what to do; plus the exit code each kind ends the process with.
-// lib/ throws these; only main decides what becomes of them.
+// The errors of tptrain: what was received, where, which constraint it broke, and what to do; plus
+// the exit code each kind ends the process with. lib/ throws these; only main decides what becomes
+// of them.
 #pragma once
 
 #include <stdexcept>
@@ -21,7 +22,8 @@ enum class ExitCode : int {
   stopped = 75,       // stopped on request with state saved: requeue
 };
 
-/// One complaint. Built fluently: problem("parallel.tp_size is 4").at("run.yaml:7:12").must("divide ...").remedy("Set ...").
+/// One complaint. Built fluently: problem("parallel.tp_size is 4").at("run.yaml:7:12").must("divide
+/// ...").remedy("Set ...").
 struct Problem {
   std::string where;       // "run.yaml:7:12", a path, "[rank 3] step 57"; may be empty
   std::string received;    // what was found
@@ -49,7 +51,8 @@ class Error : public std::runtime_error {
   Error(ExitCode code, std::string message);
 
   ExitCode code() const { return code_; }
-  /// True where every rank holds this same error at this same point (see comm/control.h, agree): it may leave through the front door.
+  /// True where every rank holds this same error at this same point (see comm/control.h, agree): it
+  /// may leave through the front door.
   bool agreed() const { return agreed_; }
   void set_agreed() { agreed_ = true; }
 
@@ -58,10 +61,10 @@ class Error : public std::runtime_error {
   bool agreed_ = false;
 };
 
-#define TPTRAIN_ERROR_CLASS(Name, exit_code, kind)                                       \
-  class Name : public Error {                                                            \
-   public:                                                                               \
-    explicit Name(Problem p) : Error(exit_code, kind, {std::move(p)}) {}                 \
+#define TPTRAIN_ERROR_CLASS(Name, exit_code, kind)                                            \
+  class Name : public Error {                                                                 \
+   public:                                                                                    \
+    explicit Name(Problem p) : Error(exit_code, kind, {std::move(p)}) {}                      \
     explicit Name(const std::vector<Problem>& problems) : Error(exit_code, kind, problems) {} \
   }
 

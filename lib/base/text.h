@@ -36,7 +36,8 @@ std::string with_thousands(int64_t value);
 std::string human_bytes(int64_t bytes);
 /// Fixed point: fixed(3.14159, 2) == "3.14"
 std::string fixed(double value, int digits);
-/// The member of `known` nearest to `word` by edit distance, or "" where none is near enough to be a typing error.
+/// The member of `known` nearest to `word` by edit distance, or "" where none is near enough to be
+/// a typing error.
 std::string nearest_word(std::string_view word, const std::vector<std::string>& known);
 
 }  // namespace tptrain
