@@ -1,12 +1,15 @@
-// Checkpoints of one run: StateDict <-> committed directory, by the protocol and format of docs/checkpoints.md (one shard per rank, manifest last, a valid
-// self-hash is the commit). Knows no layer and no optimizer. Reads nothing it has not verified.
+// Checkpoints of one run: StateDict <-> committed directory, by the protocol and format of
+// docs/checkpoints.md (one shard per rank, manifest last, a valid self-hash is the commit). Knows
+// no layer and no optimizer. Reads nothing it has not verified.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/control.h"
@@ -16,12 +19,12 @@ namespace tptrain::checkpoint {
 
 /// Everything in a manifest that is not about files: what resume needs and checks.
 struct TrainState {
-  int64_t step = 0;           // steps done
-  int64_t updates_done = 0;   // of the optimizer: steps less those skipped
+  int64_t step = 0;          // steps done
+  int64_t updates_done = 0;  // of the optimizer: steps less those skipped
   int64_t tokens_seen = 0;
-  std::string model_json;     // DecoderConfig as config.json text
-  std::string config_hash;    // of what decides the training (not of run_dir, logging, ...)
-  std::string tokenizer_name; // as data.tokenizer names it
+  std::string model_json;      // DecoderConfig as config.json text
+  std::string config_hash;     // of what decides the training (not of run_dir, logging, ...)
+  std::string tokenizer_name;  // as data.tokenizer names it
   std::string tokenizer_hash;
   std::string data_identity;
   int64_t global_batch_size = 0;
@@ -45,14 +48,20 @@ struct Verdict {
   std::string problem;                 // "" where everything that was looked at holds
 };
 
-enum class Depth { manifest, contents };  // contents: sizes and SHA-256 of every shard, and that the pieces cover every tensor exactly once
+enum class Depth {
+  manifest,
+  contents
+};  // contents: sizes and SHA-256 of every shard, and that the pieces cover every tensor exactly
+    // once
 
 /// Looks at one checkpoint directory; never throws for what it finds in it.
 Verdict verify(const std::filesystem::path& directory, Depth depth);
-/// All candidates under checkpoints/ (finishing no rename), newest save_sequence first, invalid ones last.
+/// All candidates under checkpoints/ (finishing no rename), newest save_sequence first, invalid
+/// ones last.
 std::vector<Verdict> list_checkpoints(const std::filesystem::path& checkpoints_dir, Depth depth);
 
-/// A verified checkpoint as a TensorSource of master weights; and of any kind by `read_state`. Usable by one process alone (tools) or by every rank for itself.
+/// A verified checkpoint as a TensorSource of master weights; and of any kind by `read_state`.
+/// Usable by one process alone (tools) or by every rank for itself.
 class CheckpointReader final : public sharding::TensorSource {
  public:
   /// Throws CheckpointError where verify(Depth::contents) finds a problem.
@@ -60,8 +69,10 @@ class CheckpointReader final : public sharding::TensorSource {
   ~CheckpointReader() override;
   const CheckpointInfo& info() const;
   std::vector<sharding::TensorInfo> tensors() const override;
-  void read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end, at::Tensor& out) const override;
-  void read_state(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin, int64_t end, at::Tensor& out) const;
+  void read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end,
+                  at::Tensor& out) const override;
+  void read_state(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin,
+                  int64_t end, at::Tensor& out) const;
 
  private:
   struct Impl;
@@ -73,13 +84,18 @@ class CheckpointStore {
   struct Options {
     std::filesystem::path directory;  // run_dir/checkpoints
     int64_t keep = 2;                 // 0: all
+    // For tests: called after each step of the protocol with its name (save.h lists them); what it
+    // throws is a failure of that step, _exit() a crash.
+    std::function<void(std::string_view)> fault_point = {};
   };
-  /// Collective: creates the directory, finishes the rename of committed .tmp-* directories, removes uncommitted ones. `group` must outlive it.
+  /// Collective: creates the directory, finishes the rename of committed .tmp-* directories,
+  /// removes uncommitted ones. `group` must outlive it.
   CheckpointStore(comm::ControlGroup& group, const Options& options);
   ~CheckpointStore();
 
-  /// Newest valid checkpoint (highest save_sequence, contents verified), with the reasons others were refused; nothing where the directory holds none at all.
-  /// Throws CheckpointError where checkpoints exist but none is valid. Collective; every rank returns the same.
+  /// Newest valid checkpoint (highest save_sequence, contents verified), with the reasons others
+  /// were refused; nothing where the directory holds none at all. Throws CheckpointError where
+  /// checkpoints exist but none is valid. Collective; every rank returns the same.
   struct Found {
     std::optional<CheckpointInfo> info;
     std::vector<std::string> refused;  // one line each, for the log
@@ -88,12 +104,17 @@ class CheckpointStore {
   /// One named directory (resume: PATH). Throws CheckpointError where it is not valid. Collective.
   CheckpointInfo open(const std::filesystem::path& path);
 
-  /// Fills every piece of `state`, from any layout. Throws CheckpointError: tensors missing or of another shape, another model. Collective.
+  /// Fills every piece of `state`, from any layout. Throws CheckpointError: tensors missing or of
+  /// another shape, another model. Collective.
   void load_into(sharding::StateDict& state, const CheckpointInfo& from);
 
-  /// Writes and commits; then retention. Returns what was committed. On an error on any rank every rank throws the same CheckpointError and what was committed
-  /// before is untouched. Collective.
+  /// Writes and commits; then retention. Returns what was committed. On an error on any rank every
+  /// rank throws the same CheckpointError and what was committed before is untouched. Collective.
   CheckpointInfo save(const sharding::StateDict& state, const TrainState& train_state);
+
+  /// What retention could not remove after the last save, one line each, for the log of rank 0
+  /// (empty elsewhere): no reason to end a training whose checkpoint is safe.
+  const std::vector<std::string>& retention_problems() const;
 
  private:
   struct Impl;

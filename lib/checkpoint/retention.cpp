@@ -1,0 +1,107 @@
+#include "checkpoint/retention.h"
+
+#include <system_error>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "checkpoint/directory_scan.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/verify.h"
+
+namespace tptrain::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+void remove_or_throw(const fs::path& path) {
+  std::error_code error;
+  fs::remove(path, error);
+  if (error)
+    throw CheckpointError(problem(cat("cannot be removed: ", error.message())).at(path.string()));
+}
+
+// Only what a save wrote: a file that somebody else put there keeps its directory alive.
+void remove_shards(const fs::path& directory, const FaultPoint& fault_point) {
+  std::vector<fs::path> shards;
+  bool foreign = false;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    if (is_shard_name(entry.path().filename().string())) {
+      shards.push_back(entry.path());
+    } else {
+      foreign = true;
+    }
+  }
+  for (const fs::path& shard : shards) {
+    remove_or_throw(shard);
+    fault_point("shard removed");
+  }
+  if (foreign) {
+    throw CheckpointError(
+        problem("its shards are removed, but files that are not of the checkpoint remain")
+            .at(directory.string()));
+  }
+  remove_or_throw(directory);
+  fsync_directory(directory.parent_path());
+  fault_point("directory removed");
+}
+
+// The commit mark goes first and durably: a crash in between leaves something that is plainly no
+// checkpoint, never a checkpoint with shards missing.
+void remove_checkpoint(const fs::path& directory, const FaultPoint& fault_point) {
+  remove_or_throw(directory / kManifestName);
+  fsync_directory(directory);
+  fault_point("manifest removed");
+  remove_shards(directory, fault_point);
+}
+
+bool is_sound(const Manifest& manifest, const fs::path& directory) {
+  return problem_of([&] {
+           for (int64_t file = 0; file < static_cast<int64_t>(manifest.files.size()); ++file)
+             check_shard_size(directory, manifest, file);
+         })
+      .empty();
+}
+
+std::vector<Verdict> sound_checkpoints(const RetentionOrder& order) {
+  std::vector<Verdict> sound;
+  for (const fs::path& path : removable_directories(order.directory)) {
+    Verdict verdict{.path = path, .info = {}, .problem = {}};
+    verdict.problem = problem_of([&] {
+      const Manifest manifest = read_manifest(path);
+      if (is_sound(manifest, path) && !order.damaged.contains(path))
+        verdict.info = info_of(manifest, path);
+    });
+    if (verdict.info) sound.push_back(std::move(verdict));
+  }
+  sort_newest_first(sound);
+  return sound;
+}
+
+}  // namespace
+
+std::vector<std::string> apply_retention(const RetentionOrder& order,
+                                         const CheckpointInfo& just_written) {
+  std::vector<std::string> problems;
+  const auto attempt = [&](const auto& removal) {
+    if (std::string problem = problem_of(removal); !problem.empty())
+      problems.push_back(std::move(problem));
+  };
+  attempt([&] {
+    for (const fs::path& path : unfinished_deletions(order.directory)) {
+      attempt([&] { remove_shards(path, order.fault_point); });
+    }
+  });
+  if (order.keep == 0) return problems;
+  attempt([&] {
+    int64_t kept = 1;  // the one just written, whatever else is found
+    for (const Verdict& verdict : sound_checkpoints(order)) {
+      if (verdict.path == just_written.path || kept++ < order.keep) continue;
+      attempt([&] { remove_checkpoint(verdict.path, order.fault_point); });
+    }
+  });
+  return problems;
+}
+
+}  // namespace tptrain::checkpoint

@@ -1,0 +1,30 @@
+// Removing old checkpoints, after a commit only.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/save.h"
+
+namespace tptrain::checkpoint {
+
+struct RetentionOrder {
+  std::filesystem::path directory;
+  int64_t keep = 0;  // newest valid ones that stay, the one just written among them; 0: all
+  std::set<std::filesystem::path>
+      damaged;  // found so by their contents: they neither count nor are removed
+  FaultPoint fault_point;
+};
+
+/// Removes the checkpoints beyond the newest `keep`, and what is left of deletions that were cut
+/// short. On one rank alone. A checkpoint counts as valid by its manifest and its shards' sizes
+/// (hashing gigabytes at every save would cost more than it finds); one that does not is left for
+/// its user. Never removes `just_written`. Returns what could not be removed, one line each.
+std::vector<std::string> apply_retention(const RetentionOrder& order,
+                                         const CheckpointInfo& just_written);
+
+}  // namespace tptrain::checkpoint

@@ -1,0 +1,253 @@
+#include "checkpoint/save.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "checkpoint/directory_scan.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/tensor_index.h"
+#include "checkpoint/verify.h"
+#include "formats/safetensors.h"
+
+namespace tptrain::checkpoint {
+
+namespace fs = std::filesystem;
+using sharding::StatePiece;
+
+namespace {
+
+constexpr int64_t kChunkElements =
+    int64_t{1} << 24;  // 64 MiB of fp32: bounds the host copy of a piece that lives on a GPU
+
+// What this rank writes: `pieces` and `sources` run in parallel, in the order in which they lie in
+// the shard.
+struct ShardPlan {
+  std::vector<ManifestPiece> pieces;
+  std::vector<const StatePiece*> sources;
+  std::vector<formats::SafetensorsEntry> entries;
+};
+
+void check_piece(const StatePiece& piece) {
+  const bool fits = piece.data.defined() && piece.data.dim() == 1 &&
+                    piece.data.scalar_type() == at::kFloat &&
+                    piece.data.numel() == piece.end - piece.begin && piece.begin >= 0 &&
+                    piece.end <= piece.spec.local_numel();
+  if (fits) return;
+  throw InternalError(
+      problem(cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
+                  " is no 1-D fp32 tensor of that many elements of its slice")));
+}
+
+// Sorted by what the pieces are, so that the bytes of a shard do not depend on the order of the
+// caller's list.
+ShardPlan plan_shard(const sharding::StateDict& state, int64_t file) {
+  ShardPlan plan;
+  for (const StatePiece& piece : state.pieces) {
+    check_piece(piece);
+    if (piece.save && piece.begin < piece.end) plan.sources.push_back(&piece);
+  }
+  const auto rank = [](const StatePiece* p) {
+    return std::tie(p->kind, p->spec.name, p->spec.begin, p->begin);
+  };
+  std::stable_sort(plan.sources.begin(), plan.sources.end(),
+                   [&](const StatePiece* a, const StatePiece* b) { return rank(a) < rank(b); });
+  int64_t number = 0;
+  for (const StatePiece* piece : plan.sources) {
+    const bool same_tensor = !plan.pieces.empty() && plan.pieces.back().kind == piece->kind &&
+                             plan.pieces.back().spec.name == piece->spec.name;
+    number = same_tensor ? number + 1 : 0;
+    const std::string key =
+        cat(sharding::state_kind_name(piece->kind), "/", piece->spec.name, "#", number);
+    plan.pieces.push_back({.kind = piece->kind,
+                           .spec = piece->spec,
+                           .begin = piece->begin,
+                           .end = piece->end,
+                           .file = file,
+                           .key = key});
+    // A whole tensor has one spelling in the file, whatever the caller left in begin and end.
+    if (piece->spec.whole()) plan.pieces.back().spec.begin = plan.pieces.back().spec.end = 0;
+    plan.entries.push_back(
+        {.name = key, .dtype = formats::Dtype::f32, .shape = {piece->end - piece->begin}});
+  }
+  return plan;
+}
+
+std::vector<ManifestPiece> merge_pieces(const std::vector<std::string>& of_rank) {
+  std::vector<ManifestPiece> all;
+  for (const std::string& text : of_rank) {
+    std::vector<ManifestPiece> pieces = parse_pieces(text, static_cast<int64_t>(of_rank.size()));
+    all.insert(all.end(), std::make_move_iterator(pieces.begin()),
+               std::make_move_iterator(pieces.end()));
+  }
+  return all;
+}
+
+// Better refused now than found when it is needed: a gap here is a fault of the program, not of the
+// disk.
+void check_coverage(const std::vector<ManifestPiece>& pieces) {
+  try {
+    const TensorIndex covers_every_tensor(pieces);
+  } catch (const Refused& e) {
+    throw CheckpointError(problem(cat("the ranks' pieces do not make up the model: ", e.what()))
+                              .must("cover each element exactly once")
+                              .remedy("Nothing was written. This is a fault in tptrain: please "
+                                      "report it with the config."));
+  }
+}
+
+void check_space(const fs::path& directory, int64_t shard_bytes, int64_t manifest_bytes) {
+  // The slack covers what file systems add (blocks, journals) and the log lines of the run beside
+  // it.
+  const int64_t slack_bytes = (int64_t{16} << 20) + shard_bytes / 100;
+  const int64_t needed = shard_bytes + manifest_bytes + slack_bytes;
+  const int64_t free = free_space_bytes(directory);
+  if (needed <= free) return;
+  throw CheckpointError(
+      problem(cat("a checkpoint needs ", human_bytes(needed), ", ", human_bytes(free), " are free"))
+          .at(directory.string())
+          .must("fit beside those kept, which are removed only after the new one is committed")
+          .remedy("Nothing was written. Free space, lower checkpoint.keep, or move run_dir to a "
+                  "larger file system."));
+}
+
+DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
+                                 const FaultPoint& fault_point) {
+  const at::NoGradGuard no_grad;
+  formats::SafetensorsWriter writer(path, plan.entries);
+  for (size_t i = 0; i < plan.sources.size(); ++i) {
+    const at::Tensor& data = plan.sources[i]->data;
+    for (int64_t begin = 0; begin < data.numel(); begin += kChunkElements) {
+      const at::Tensor chunk = data.narrow(0, begin, std::min(kChunkElements, data.numel() - begin))
+                                   .to(at::kCPU)
+                                   .contiguous();
+      writer.write(chunk.data_ptr(), chunk.nbytes());
+    }
+    if (i == plan.sources.size() / 2) fault_point("shard half written");
+  }
+  const DurableFile::Written written = writer.commit();
+  fault_point("shard written");
+  return written;
+}
+
+// "<size> <sha256>", what every rank tells of its shard.
+std::string record_text(const DurableFile::Written& written) {
+  return cat(written.size_bytes, " ", written.sha256);
+}
+
+ManifestFile parse_record(const std::string& text) {
+  const size_t space = text.find(' ');
+  return {.size_bytes = std::stoll(text.substr(0, space)), .sha256 = text.substr(space + 1)};
+}
+
+// Each rank has fsynced its shard; rank 0 must see them all before it says so in a manifest.
+void check_shards_arrived(const fs::path& directory, const Manifest& manifest) {
+  const auto count = static_cast<int64_t>(manifest.files.size());
+  for (int64_t file = 0; file < count; ++file) {
+    const std::string fault = problem_of([&] { check_shard_size(directory, manifest, file); });
+    if (fault.empty()) continue;
+    throw CheckpointError(
+        problem(cat("rank ", file, " wrote its shard, but rank 0 does not see it so: ", fault))
+            .at(directory.string())
+            .remedy(
+                "Nothing was committed. run_dir must be on one file system shared by all hosts."));
+  }
+}
+
+fs::path acknowledge(const fs::path& temporary, const SaveOrder& order, int64_t step) {
+  const fs::path name = free_step_directory(order.directory, step);
+  try {
+    rename_durably(temporary, name);
+  } catch (const Error& e) {
+    throw CheckpointError(
+        problem(cat("the checkpoint is committed, but its directory could not be renamed: ",
+                    plain_message(e)))
+            .at(temporary.string())
+            .remedy("It is not lost: the next start finishes the rename."));
+  }
+  order.fault_point("acknowledged");
+  return name;
+}
+
+fs::path commit(const fs::path& temporary, const SaveOrder& order, const Manifest& manifest) {
+  check_shards_arrived(temporary, manifest);
+  order.fault_point("records gathered");
+  fsync_directory(temporary);
+  order.fault_point("directory synced");
+  write_file_atomically(temporary / kManifestName, manifest_text(manifest));
+  order.fault_point("committed");
+  return acknowledge(temporary, order, manifest.state.step);
+}
+
+// Of a save that failed. With a manifest in place it may be committed, and what is committed is
+// never cleaned away: the next start looks at it.
+void discard_uncommitted(const fs::path& temporary) {
+  if (has_manifest(temporary)) return;
+  std::error_code error;
+  // Where this fails too the first error is the one to report; the next start removes the remains.
+  fs::remove_all(temporary, error);
+}
+
+}  // namespace
+
+CheckpointInfo save_checkpoint(comm::ControlGroup& group, const SaveOrder& order,
+                               const sharding::StateDict& state, const TrainState& train_state) {
+  const bool first = group.rank() == 0;
+  const fs::path temporary =
+      order.directory / temporary_directory_name(train_state.step, order.save_id);
+  Manifest manifest{.save_id = order.save_id,
+                    .parent_save_id = order.parent_save_id,
+                    .save_sequence = order.save_sequence,
+                    .state = train_state,
+                    .files = {},
+                    .pieces = {}};
+
+  ShardPlan plan;
+  std::string plan_text;
+  comm::agree(group, [&] {
+    plan = plan_shard(state, group.rank());
+    plan_text = pieces_text(plan.pieces);
+    manifest_text(
+        manifest);  // its texts must be fit for JSON: better found before gigabytes are written
+  });
+  const std::vector<std::string> plans = group.all_gather(plan_text);
+  const int64_t shard_bytes = group.sum(formats::SafetensorsWriter::file_bytes(plan.entries));
+  comm::agree(group, [&] {
+    if (!first) return;
+    manifest.pieces = merge_pieces(plans);
+    check_coverage(manifest.pieces);
+    check_space(order.directory, shard_bytes,
+                static_cast<int64_t>(pieces_text(manifest.pieces).size()));
+    create_directories_durably(temporary);
+    order.fault_point("temporary directory made");
+  });
+
+  fs::path path;
+  try {
+    DurableFile::Written written;
+    comm::agree(group, [&] {
+      written =
+          write_shard(temporary / shard_name(group.rank(), group.size()), plan, order.fault_point);
+    });
+    const std::vector<std::string> records = group.all_gather(record_text(written));
+    comm::agree(group, [&] {
+      if (!first) return;
+      for (const std::string& record : records) manifest.files.push_back(parse_record(record));
+      path = commit(temporary, order, manifest);
+    });
+  } catch (const Error&) {
+    if (first) discard_uncommitted(temporary);
+    throw;
+  }
+  path = group.broadcast(path.string(), 0);
+  return info_of(manifest, path);
+}
+
+}  // namespace tptrain::checkpoint

@@ -1,0 +1,59 @@
+#include "checkpoint/shard_set.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::checkpoint {
+
+ShardSet::ShardSet(const std::filesystem::path& directory, const Manifest& manifest)
+    : directory_(directory), index_(manifest.pieces) {
+  const auto count = static_cast<int64_t>(manifest.files.size());
+  for (int64_t file = 0; file < count; ++file)
+    files_.emplace_back(directory / shard_name(file, count));
+  for (const ManifestPiece& piece : manifest.pieces) {
+    const formats::SafetensorsFile& file = files_[static_cast<size_t>(piece.file)];
+    const formats::SafetensorsEntry* entry = file.find(piece.key);
+    if (entry == nullptr ||
+        entry->size_bytes != (piece.end - piece.begin) * static_cast<int64_t>(sizeof(float))) {
+      throw CheckpointError(
+          problem(cat("tensor \"", one_line(piece.key), "\" is not what the manifest says"))
+              .at((directory / shard_name(piece.file, count)).string())
+              .remedy("The file changed since it was verified: check the storage."));
+    }
+    piece_bytes_.push_back(file.bytes(*entry).data());
+  }
+}
+
+void ShardSet::require(sharding::StateKind kind, const sharding::ShardSpec& spec) const {
+  const std::vector<int64_t>* shape = index_.shape_of(spec.name);
+  if (shape == nullptr) {
+    throw CheckpointError(
+        problem(cat("the checkpoint has no tensor ", spec.name)).at(directory_.string()));
+  }
+  if (*shape != spec.global_shape) {
+    throw CheckpointError(
+        problem(cat("tensor ", spec.name, " has shape [", join(*shape), "] in the checkpoint, [",
+                    join(spec.global_shape), "] in the model"))
+            .at(directory_.string()));
+  }
+  if (!index_.has(kind, spec.name)) {
+    throw CheckpointError(problem(cat("the checkpoint has no ", sharding::state_kind_name(kind),
+                                      " of tensor ", spec.name))
+                              .at(directory_.string()));
+  }
+}
+
+void ShardSet::read(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin,
+                    int64_t end, float* out) const {
+  require(kind, spec);
+  index_.find(kind, spec, begin, end, [&](const TensorIndex::Stretch& stretch) {
+    std::memcpy(out + stretch.target,
+                piece_bytes_[static_cast<size_t>(stretch.piece)] +
+                    stretch.source * static_cast<int64_t>(sizeof(float)),
+                static_cast<size_t>(stretch.count) * sizeof(float));
+  });
+}
+
+}  // namespace tptrain::checkpoint

@@ -1,0 +1,38 @@
+// The shards of one checkpoint, mapped, and the way from a wanted slice to the bytes. Verifies no
+// hash: who builds one has done so.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/tensor_index.h"
+#include "formats/safetensors.h"
+
+namespace tptrain::checkpoint {
+
+class ShardSet {
+ public:
+  /// Maps every shard. Throws CheckpointError where one is gone or no longer has the pieces of the
+  /// manifest; Refused by TensorIndex.
+  ShardSet(const std::filesystem::path& directory, const Manifest& manifest);
+
+  const TensorIndex& index() const { return index_; }
+  /// Throws CheckpointError where the checkpoint lacks the tensor or this kind of it, or has it in
+  /// another shape.
+  void require(sharding::StateKind kind, const sharding::ShardSpec& spec) const;
+  /// The elements [begin, end) of the slice into `out`, end - begin floats. Throws like require().
+  void read(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin, int64_t end,
+            float* out) const;
+
+ private:
+  std::filesystem::path directory_;
+  TensorIndex index_;
+  std::vector<formats::SafetensorsFile> files_;
+  std::vector<const std::byte*> piece_bytes_;  // by number of the piece in the manifest
+};
+
+}  // namespace tptrain::checkpoint

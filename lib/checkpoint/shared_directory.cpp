@@ -1,0 +1,81 @@
+#include "checkpoint/shared_directory.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <system_error>
+#include <thread>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/random_id.h"
+
+namespace tptrain::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
+}
+
+void write_nonce(const fs::path& run_dir, const fs::path& file, const std::string& nonce) {
+  try {
+    create_directories_durably(run_dir);
+    write_file_atomically(file, nonce);
+  } catch (const Error& e) {
+    throw ConfigError(
+        problem(cat("run_dir ", run_dir.string(), " cannot be written: ", plain_message(e)))
+            .must("be a directory this user may write to")
+            .remedy("Set run_dir to another directory, or mend its permissions."));
+  }
+}
+
+bool sees_nonce(const fs::path& file, const std::string& nonce,
+                std::chrono::milliseconds patience) {
+  const auto give_up = std::chrono::steady_clock::now() + patience;
+  while (true) {
+    std::error_code error;
+    if (fs::exists(file, error)) return read_file(file, /*limit_bytes=*/1024) == nonce;
+    if (std::chrono::steady_clock::now() >= give_up) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+}  // namespace
+
+void check_shared_directory(comm::ControlGroup& group, const fs::path& run_dir,
+                            const SharedDirectoryOptions& options) {
+  const std::string nonce = group.broadcast(group.rank() == 0 ? random_id() : "", 0);
+  const std::string first_host = group.broadcast(group.rank() == 0 ? host_name() : "", 0);
+  const fs::path file = run_dir / cat(".shared-", nonce);
+  comm::agree(group, [&] {
+    if (group.rank() == 0) write_nonce(run_dir, file, nonce);
+  });
+  // A nonce that cannot be removed is a small hidden file left behind, no reason to refuse the run.
+  const auto remove_nonce = [&] {
+    std::error_code ignored;
+    if (group.rank() == 0) fs::remove(file, ignored);
+  };
+  try {
+    comm::agree(group, [&] {
+      if (sees_nonce(file, nonce, options.patience)) return;
+      throw ConfigError(
+          problem(cat("run_dir ", run_dir.string(),
+                      " is not on a file system shared by all hosts: rank ", group.rank(), " on ",
+                      host_name(), " does not see the file that rank 0 on ", first_host,
+                      " wrote there"))
+              .remedy("Set run_dir to a directory that every host mounts (NFS, Lustre, ...)."));
+    });
+  } catch (...) {
+    remove_nonce();
+    throw;
+  }
+  remove_nonce();
+}
+
+}  // namespace tptrain::checkpoint
