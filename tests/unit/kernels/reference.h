@@ -1,0 +1,74 @@
+// What the kernel tests share: the device under test, random inputs and the comparison. References are plain ATen in fp64 on the CPU, with autograd.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/generated/variable_factories.h>
+
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/catch.h"
+
+#ifndef TPTRAIN_TEST_DEVICE
+#define TPTRAIN_TEST_DEVICE "cpu"
+#endif
+
+namespace tptrain::testing {
+
+/// The same test sources run on the CPU (unit) and on CUDA (gpu).
+inline at::Device device() { return at::Device(TPTRAIN_TEST_DEVICE); }
+
+/// fp32 takes the fused path of the device, fp64 its composition: both must agree with the reference, each as well as its type can.
+struct Precision {
+  at::ScalarType type;
+  double tolerance;  // of the largest element of the reference
+};
+inline std::vector<Precision> precisions() {
+  return {{at::kFloat, 2e-6}, {at::kDouble, 1e-12}, {at::kBFloat16, 1.5e-2}};
+}
+
+/// Standard normal times `scale`, fp64 on the CPU but representable in bf16, so that every precision gets the same numbers.
+inline at::Tensor normal(at::IntArrayRef sizes, uint64_t seed, double scale = 1.0) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  return (at::randn(sizes, generator, at::kFloat) * scale).to(at::kBFloat16).to(at::kDouble);
+}
+inline at::Tensor leaf(const at::Tensor& tensor) { return tensor.clone().requires_grad_(true); }
+inline at::Tensor on_device(const at::Tensor& tensor, at::ScalarType type) { return tensor.to(device(), type).contiguous(); }
+
+/// max |a - b| / max |b|; NaN where either holds one.
+inline double relative_error(const at::Tensor& received, const at::Tensor& expected) {
+  REQUIRE(received.numel() == expected.numel());
+  const at::Tensor a = received.detach().to(at::kCPU, at::kDouble).reshape({-1});
+  const at::Tensor b = expected.detach().to(at::kCPU, at::kDouble).reshape({-1});
+  if (b.numel() == 0) return 0.0;
+  const double largest = b.abs().max().item<double>();
+  return (a - b).abs().max().item<double>() / (largest > 0.0 ? largest : 1.0);
+}
+
+/// Bit for bit, so that NaN equals NaN and 0 differs from -0.
+inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type()) return false;
+  return a.cpu().contiguous().view(at::kByte).equal(b.cpu().contiguous().view(at::kByte));
+}
+
+/// What the function throws says, or "" where it does not throw.
+template <typename Function>
+std::string message_of(const Function& function) {
+  try {
+    function();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return {};
+}
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace tptrain::testing
+
+#define CHECK_CLOSE(received, expected, tolerance) CHECK(::tptrain::testing::relative_error((received), (expected)) <= (tolerance))
