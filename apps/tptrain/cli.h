@@ -1,0 +1,63 @@
+// The command line as values: one struct a verb. Reads no file and starts nothing; what a verb does
+// is in commands/. The only place that knows CLI11 is cli.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace tptrain::apps {
+
+/// tptrain --config FILE [--set section.key=value ...]
+struct TrainCommand {
+  std::string config;
+  std::vector<std::string> sets;
+};
+
+/// tptrain plan: exactly one of config and model is given; sets belong to a config.
+struct PlanCommand {
+  std::string config;
+  std::string model;  // directory with config.json
+  std::optional<int64_t> tp_size;
+  std::optional<int64_t> dp_size;
+  std::vector<std::string> sets;
+};
+
+struct GenerateCommand {
+  std::string checkpoint;  // a checkpoint, or a run directory: its newest
+  std::string prompt;      // not empty
+  int64_t max_new_tokens = 200;
+  double temperature = 0.0;  // 0: always the likeliest token
+  int64_t top_k = 0;         // 0: all
+  double top_p = 1.0;
+  uint64_t seed = 0;
+  std::string device = "auto";  // auto | cpu | cuda
+};
+
+/// PATH of both: a checkpoint, a directory of checkpoints, or a run directory.
+struct InspectCommand {
+  std::string path;
+};
+struct VerifyCommand {
+  std::string path;
+};
+
+struct SchemaCommand {
+  bool markdown = false;  // the reference of docs/configuration.md instead of the JSON Schema
+};
+
+/// --help and --version: nothing to do but to print.
+struct PrintCommand {
+  std::string text;
+};
+
+using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, InspectCommand,
+                             VerifyCommand, SchemaCommand, PrintCommand>;
+
+/// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
+/// missing, and for values of another type or out of bounds.
+Command parse_cli(int argc, const char* const* argv);
+
+}  // namespace tptrain::apps

@@ -1,0 +1,57 @@
+#include "commands/find_checkpoints.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::apps {
+namespace fs = std::filesystem;
+
+namespace {
+
+// Also one that lost its manifest: shards alone are a checkpoint whose manifest is missing, not a
+// directory of checkpoints.
+bool is_checkpoint(const fs::path& directory) {
+  if (fs::exists(directory / "manifest.json")) return true;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("shard-", 0) == 0 && entry.path().extension() == ".safetensors") return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<checkpoint::Verdict> find_checkpoints(const std::string& path,
+                                                  checkpoint::Depth depth) {
+  try {
+    if (!fs::exists(path)) {
+      throw CheckpointError(problem("there is no such directory")
+                                .at(path)
+                                .remedy("Give the path of a checkpoint, of a "
+                                        "directory of checkpoints, or of a run."));
+    }
+    if (!fs::is_directory(path)) {
+      throw CheckpointError(problem("this is no directory")
+                                .at(path)
+                                .must("be a checkpoint, a directory of checkpoints, or a run "
+                                      "directory"));
+    }
+    if (is_checkpoint(path)) return {checkpoint::verify(path, depth)};
+    const fs::path inner = fs::path(path) / "checkpoints";
+    const fs::path directory = fs::is_directory(inner) ? inner : fs::path(path);
+    std::vector<checkpoint::Verdict> verdicts = checkpoint::list_checkpoints(directory, depth);
+    if (!verdicts.empty()) return verdicts;
+    throw CheckpointError(
+        problem("no checkpoint is in this directory")
+            .at(directory.string())
+            .remedy(
+                "A run writes them to run_dir/checkpoints; checkpoint.save_steps says how often."));
+  } catch (const fs::filesystem_error& e) {
+    throw CheckpointError(problem(cat("cannot be read: ", e.code().message())).at(path));
+  }
+}
+
+}  // namespace tptrain::apps

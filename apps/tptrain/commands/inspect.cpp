@@ -1,0 +1,128 @@
+// tptrain inspect: what a checkpoint holds, as its manifest says it. Reads no shard; tptrain verify
+// does.
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <map>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/verify.h"
+#include "commands/commands.h"
+#include "commands/find_checkpoints.h"
+
+namespace tptrain::apps {
+namespace {
+
+using checkpoint::Manifest;
+using sharding::StateKind;
+
+constexpr std::array kKinds = {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq};
+
+// One global tensor: how it is cut, and how many pieces there are of each kind.
+struct TensorRow {
+  std::vector<int64_t> shape;
+  int64_t elements = 1;
+  int64_t cut_dim = -1;  // -1: not cut over tp
+  std::array<int64_t, kKinds.size()> pieces = {};
+};
+
+std::map<std::string, TensorRow> rows_of(const Manifest& manifest) {
+  std::map<std::string, TensorRow> rows;
+  for (const checkpoint::ManifestPiece& piece : manifest.pieces) {
+    TensorRow& row = rows[piece.spec.name];
+    row.shape = piece.spec.global_shape;
+    row.elements = piece.spec.global_numel();
+    row.cut_dim = std::max(row.cut_dim, piece.spec.dim);
+    for (size_t kind = 0; kind < kKinds.size(); ++kind) {
+      if (kKinds[kind] == piece.kind) ++row.pieces[kind];
+    }
+  }
+  return rows;
+}
+
+using Line = std::vector<std::string>;
+
+// Left-aligned columns, two spaces apart.
+void print_table(const std::vector<Line>& lines, std::ostream& out) {
+  std::vector<size_t> widths(lines.at(0).size());
+  for (const Line& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
+  }
+  for (const Line& line : lines) {
+    std::string text;
+    for (size_t i = 0; i < line.size(); ++i) {
+      text += line[i] + std::string(widths[i] - line[i].size() + 2, ' ');
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    out << text << "\n";
+  }
+}
+
+// Texts come from a file: no control character of theirs reaches the terminal.
+std::string shown(const std::string& text) {
+  return text.empty() ? "-" : checkpoint::one_line(text);
+}
+
+std::string facts(const Manifest& manifest, const std::string& path,
+                  const std::map<std::string, TensorRow>& rows) {
+  const checkpoint::TrainState& state = manifest.state;
+  int64_t bytes = 0;
+  int64_t elements = 0;
+  for (const checkpoint::ManifestFile& file : manifest.files) bytes += file.size_bytes;
+  for (const auto& [name, row] : rows) elements += row.elements;
+  std::ostringstream out;
+  print_table(
+      {
+          {"checkpoint", shown(path)},
+          {"step", cat(state.step, " (", state.updates_done, " updates, ",
+                       with_thousands(state.tokens_seen), " tokens seen)")},
+          {"save", cat("number ", manifest.save_sequence, ", id ", shown(manifest.save_id),
+                       ", after ", shown(manifest.parent_save_id))},
+          {"layout", cat("tp ", state.tp_size, " x dp ", state.dp_size, ", ZeRO-", state.zero_stage,
+                         ", global batch of ", state.global_batch_size,
+                         " sequences (it loads on any other layout)")},
+          {"model", shown(state.model_json)},
+          {"tokenizer", cat(shown(state.tokenizer_name), ", hash ", shown(state.tokenizer_hash))},
+          {"data", shown(state.data_identity)},
+          {"config hash", shown(state.config_hash)},
+          {"shards", cat(manifest.files.size(), ", ", human_bytes(bytes))},
+          {"tensors", cat(rows.size(), ", ", with_thousands(elements), " elements")},
+      },
+      out);
+  return std::move(out).str();
+}
+
+}  // namespace
+
+int run_inspect(const InspectCommand& command) {
+  const auto verdicts = find_checkpoints(command.path, checkpoint::Depth::manifest);
+  const checkpoint::Verdict& newest = verdicts.front();
+  if (!newest.info) {
+    throw CheckpointError(problem(newest.problem)
+                              .at(newest.path.string())
+                              .remedy("tptrain verify " + command.path + " looks at all of it."));
+  }
+  const Manifest manifest = checkpoint::read_manifest(newest.path);
+  const auto rows = rows_of(manifest);
+  std::cout << facts(manifest, newest.path.string(), rows) << "\n";
+
+  std::vector<Line> lines = {{"tensor", "shape", "cut over tp"}};
+  for (const StateKind kind : kKinds) {
+    lines[0].push_back(cat(sharding::state_kind_name(kind), " pieces"));
+  }
+  for (const auto& [name, row] : rows) {
+    lines.push_back({shown(name), cat("[", join(row.shape), "]"),
+                     row.cut_dim < 0 ? "no" : cat("dim ", row.cut_dim)});
+    for (const int64_t count : row.pieces) lines.back().push_back(cat(count));
+  }
+  print_table(lines, std::cout);
+  if (verdicts.size() > 1) {
+    std::cout << "\nThe newest of " << verdicts.size() << "; tptrain verify lists all.\n";
+  }
+  return 0;
+}
+
+}  // namespace tptrain::apps

@@ -1,0 +1,52 @@
+// tptrain: the command line, the verb it names, and the one place where an error becomes a message
+// and an exit code. (A rank of a running training job leaves through run_job, which ends the other
+// ranks with it.)
+#include <exception>
+#include <iostream>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli.h"
+#include "commands/commands.h"
+
+namespace tptrain::apps {
+namespace {
+
+struct Run {
+  int argc;
+  char** argv;
+
+  int operator()(const TrainCommand& command) { return run_train(command, &argc, &argv); }
+  int operator()(const PlanCommand& command) { return run_plan(command); }
+  int operator()(const GenerateCommand& command) { return run_generate(command, argc, argv); }
+  int operator()(const InspectCommand& command) { return run_inspect(command); }
+  int operator()(const VerifyCommand& command) { return run_verify(command); }
+  int operator()(const SchemaCommand& command) { return run_schema(command); }
+  int operator()(const PrintCommand& command) {
+    std::cout << command.text;
+    return 0;
+  }
+};
+
+int run(int argc, char** argv) {
+  const Command command = parse_cli(argc, argv);
+  const int code = std::visit(Run{argc, argv}, command);
+  std::cout.flush();
+  // A full disk or a closed pipe must not pass for success.
+  if (!std::cout) throw InternalError(problem("standard output could not be written"));
+  return code;
+}
+
+}  // namespace
+}  // namespace tptrain::apps
+
+int main(int argc, char** argv) {
+  try {
+    return tptrain::apps::run(argc, argv);
+  } catch (const std::exception& e) {
+    const auto* error = dynamic_cast<const tptrain::Error*>(&e);
+    std::cout.flush();
+    std::cerr << (error != nullptr ? "" : "internal error: ") << e.what() << "\n";
+    return static_cast<int>(error != nullptr ? error->code() : tptrain::ExitCode::internal);
+  }
+}

@@ -1,0 +1,217 @@
+// The command line: what each form means, and the message for every wrong one.
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+#include "cli.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+using namespace tptrain::apps;
+
+Command parse(const std::vector<std::string>& arguments) {
+  std::vector<const char*> argv = {"tptrain"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  return parse_cli(static_cast<int>(argv.size()), argv.data());
+}
+
+template <typename T>
+T parsed(const std::vector<std::string>& arguments) {
+  const Command command = parse(arguments);
+  REQUIRE(std::holds_alternative<T>(command));
+  return std::get<T>(command);
+}
+
+std::string refusal(const std::vector<std::string>& arguments) {
+  try {
+    parse(arguments);
+  } catch (const ConfigError& e) {
+    CHECK(e.code() == ExitCode::config);
+    return e.what();
+  }
+  FAIL("accepted");
+  return "";
+}
+
+void check_contains(const std::string& text, const std::string& part) {
+  INFO(text);
+  INFO("lacks: " << part);
+  CHECK(text.find(part) != std::string::npos);
+}
+
+using Strings = std::vector<std::string>;
+
+TEST_CASE("train is the default verb") {
+  for (const Strings& verb : {Strings{}, Strings{"train"}}) {
+    Strings arguments = verb;
+    for (const char* more : {"--config", "run.yaml", "--set", "data.train=[a,b]", "--set=run_dir=r",
+                             "--set", "optimizer.learning_rate=-1"}) {
+      arguments.push_back(more);
+    }
+    const auto command = parsed<TrainCommand>(arguments);
+    CHECK(command.config == "run.yaml");
+    CHECK(command.sets == Strings{"data.train=[a,b]", "run_dir=r", "optimizer.learning_rate=-1"});
+  }
+  CHECK(parsed<TrainCommand>({"--set", "a.b=1", "--config=run.yaml"}).sets == Strings{"a.b=1"});
+}
+
+TEST_CASE("plan") {
+  const auto command =
+      parsed<PlanCommand>({"plan", "--config", "run.yaml", "--tp-size", "4", "--set", "a=1"});
+  CHECK(command.config == "run.yaml");
+  CHECK(command.tp_size == std::optional<int64_t>(4));
+  CHECK(!command.dp_size);
+  CHECK(command.sets == Strings{"a=1"});
+  CHECK(parsed<PlanCommand>({"plan", "--model", "m", "--dp-size=2"}).model == "m");
+  check_contains(refusal({"plan"}),
+                 "config error: tptrain plan: neither --config nor --model is "
+                 "given: it must be exactly one of them.\n");
+  check_contains(refusal({"plan", "--config", "a", "--model", "b"}),
+                 "--config and --model are both given: it must be exactly one of them");
+  check_contains(
+      refusal({"plan", "--model", "b", "--set", "a=1"}),
+      "--set is given with --model: it must go with --config, whose values it overrides");
+  check_contains(refusal({"plan", "--model", "b", "--tp-size", "0"}),
+                 "--tp-size is 0: it must be at least 1");
+  check_contains(refusal({"plan", "--model", "b", "--dp-size=-2"}),
+                 "--dp-size is -2: it must be at least 1");
+  check_contains(refusal({"plan", "--model", "b", "--tp-size", "two"}),
+                 "tptrain plan: --tp-size: \"two\" is not an integer");
+  check_contains(refusal({"plan", "--model", "b", "--tp-size", "010"}),
+                 "--tp-size: \"010\" is not an integer");
+}
+
+TEST_CASE("generate") {
+  const auto command = parsed<GenerateCommand>(
+      {"generate", "--checkpoint", "runs/a", "--prompt", "[Once, upon] a=b", "--max-new-tokens",
+       "5", "--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed",
+       "18446744073709551615", "--device", "cpu"});
+  CHECK(command.checkpoint == "runs/a");
+  CHECK(command.prompt == "[Once, upon] a=b");
+  CHECK(command.max_new_tokens == 5);
+  CHECK(command.temperature == 0.8);
+  CHECK(command.top_k == 40);
+  CHECK(command.top_p == 0.9);
+  CHECK(command.seed == 18446744073709551615u);
+  CHECK(command.device == "cpu");
+  const auto defaults = parsed<GenerateCommand>({"generate", "--checkpoint", "c", "--prompt=-- x"});
+  CHECK(defaults.prompt == "-- x");
+  CHECK(defaults.max_new_tokens == 200);
+  CHECK(defaults.temperature == 0.0);
+  CHECK(defaults.device == "auto");
+}
+
+TEST_CASE("generate: everything wrong is named at once") {
+  const std::string message =
+      refusal({"generate", "--prompt", "", "--max-new-tokens", "0", "--temperature=-1",
+               "--top-k=-1", "--top-p", "1.5", "--device", "tpu"});
+  for (const char* part :
+       {"tptrain generate: --checkpoint is missing: it must name a checkpoint or a run directory",
+        "--prompt is missing or empty: it must be the text to continue",
+        "--max-new-tokens is 0: it must be at least 1",
+        "--temperature is -1: it must be a number of at least 0",
+        "--top-k is -1: it must be at least 0",
+        "--top-p is 1.5: it must be greater than 0 and at most 1",
+        "--device is tpu: it must be one of auto, cpu, cuda",
+        "tptrain generate --help shows the options."}) {
+    check_contains(message, part);
+  }
+  const Strings good = {"generate", "--checkpoint", "c", "--prompt", "p"};
+  for (const char* option : {"--temperature=nan", "--temperature=inf", "--top-p=0", "--top-p=nan",
+                             "--seed=-1", "--max-new-tokens=x"}) {
+    Strings arguments = good;
+    arguments.push_back(option);
+    const std::string name(option, std::string(option).find('='));
+    check_contains(refusal(arguments), name);
+  }
+}
+
+TEST_CASE("numbers of another type are refused as what they are") {
+  const Strings good = {"generate", "--checkpoint", "c", "--prompt", "p"};
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"--seed=-1", "--seed: \"-1\" is not an integer of at least 0"},
+      {"--max-new-tokens=2.5", "--max-new-tokens: \"2.5\" is not an integer"},
+      {"--top-k=1e3", "--top-k: \"1e3\" is not an integer"},
+      {"--temperature=warm", "--temperature: \"warm\" is not a number"},
+  };
+  for (const auto& [option, message] : cases) {
+    Strings arguments = good;
+    arguments.push_back(option);
+    CHECK(refusal(arguments) == "config error: tptrain generate: " + message +
+                                    ".\n  tptrain generate --help shows the options.");
+  }
+}
+
+TEST_CASE("inspect, verify, schema") {
+  CHECK(parsed<InspectCommand>({"inspect", "runs/a"}).path == "runs/a");
+  CHECK(parsed<VerifyCommand>({"verify", "runs/a"}).path == "runs/a");
+  CHECK(!parsed<SchemaCommand>({"schema"}).markdown);
+  CHECK(parsed<SchemaCommand>({"schema", "--markdown"}).markdown);
+  CHECK(refusal({"verify"}) ==
+        "config error: tptrain verify: PATH is missing: it must name a checkpoint, a directory of "
+        "checkpoints, or a run directory.\n  tptrain verify --help shows the options.");
+  check_contains(refusal({"inspect"}), "tptrain inspect: PATH is missing");
+  CHECK(refusal({"verify", "a", "b"}) ==
+        "config error: tptrain verify: \"b\" is one argument too many.\n"
+        "  tptrain verify --help shows the options.");
+}
+
+TEST_CASE("an unknown verb is refused with the nearest") {
+  CHECK(refusal({"verfy", "x"}) ==
+        "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
+        "generate, inspect, verify, schema.\n  Did you mean tptrain verify?");
+  check_contains(refusal({"export"}), "\"export\" is no known verb");
+  check_contains(refusal({"export"}), "tptrain --help shows what each does.");
+  check_contains(refusal({"configs/a.yaml"}), "To train: tptrain --config configs/a.yaml");
+}
+
+TEST_CASE("an unknown option is refused with the nearest") {
+  CHECK(refusal({"--confg", "run.yaml"}) ==
+        "config error: tptrain train: --confg is no known option.\n  Did you mean --config?");
+  CHECK(refusal({"--config", "run.yaml", "--tp-size=2"}) ==
+        "config error: tptrain train: --tp-size is no known option.\n"
+        "  Its options are --config, --set.");
+  check_contains(refusal({"generate", "--topk", "3"}), "Did you mean --top-k?");
+}
+
+TEST_CASE("what is missing is named") {
+  CHECK(
+      refusal({}) ==
+      "config error: tptrain: there is nothing to do: it must be given a run file, --config FILE, "
+      "or a verb.\n  tptrain --help shows the verbs and examples.");
+  CHECK(refusal({"train"}) ==
+        "config error: tptrain train: --config is missing: it must name the run file.\n"
+        "  tptrain train --help shows the options.");
+  check_contains(refusal({"--set", "a.b=1"}), "--config is missing");
+  check_contains(refusal({"--config"}), "--config");
+  check_contains(refusal({"--config", "a", "--config", "b"}), "--config");
+  check_contains(refusal({"--config", "a", "--set"}), "--set");
+  CHECK(refusal({"--config", "a", "b"}) ==
+        "config error: tptrain train: \"b\" is one argument too many.\n"
+        "  tptrain train --help shows the options.");
+}
+
+TEST_CASE("help and version say what a user needs") {
+  for (const char* flag : {"--help", "-h"}) {
+    const std::string text = parsed<PrintCommand>({flag}).text;
+    for (const char* part : {"mpirun -n", "--config", "--set", "plan", "generate", "inspect",
+                             "verify", "schema", "Examples:", "Exit codes:", "75"}) {
+      check_contains(text, part);
+    }
+  }
+  check_contains(parsed<PrintCommand>({"--version"}).text, "tptrain " TPTRAIN_TEST_VERSION " (CPU");
+  const Strings options = {"--config", "--model", "--tp-size", "--dp-size", "--set", "Examples:"};
+  for (const std::string& part : options) {
+    check_contains(parsed<PrintCommand>({"plan", "--help"}).text, part);
+  }
+  check_contains(parsed<PrintCommand>({"verify", "--help"}).text, "PATH");
+  check_contains(parsed<PrintCommand>({"train", "--help"}).text, "section.key=value");
+  check_contains(parsed<PrintCommand>({"generate", "--help"}).text, "--max-new-tokens");
+}
+
+}  // namespace
+}  // namespace tptrain::testing
