@@ -1,6 +1,7 @@
 // bench_kernels_cpu: each fused CPU operation beside the plain ATen composition of it, fp32, one thread.
 // Shape: hidden 256, ffn 688, heads 8, kv 4, head_dim 32, vocab 512, S 256, B 8 (a Llama of 4 layers; one micro-batch of 2048 tokens).
 // Columns: best ms of both, their ratio, and what the fused one reaches: GB/s of the bytes it must move, or GFLOP/s of its products.
+// --default-malloc: without retain_freed_memory (kernels/cpu/allocation.h).
 // The last lines put a step together from these numbers: elementwise work against GEMMs, four layers, forward and backward.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -12,8 +13,10 @@
 #include <cstdio>
 #include <functional>
 #include <limits>
+#include <string_view>
 #include <vector>
 
+#include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
 #include "optim/adamw.h"
 
@@ -73,7 +76,8 @@ Attention split_and_repeat(const at::Tensor& qkv) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc < 2 || std::string_view(argv[1]) != "--default-malloc") cpu::retain_freed_memory();  // as a training run does
   at::set_num_threads(1);
   at::NoGradGuard no_grad;
   const double tokens = kTokens;

@@ -3,11 +3,13 @@
 //   tensor                       forward and backward
 //   CUDA bf16/fp16               cuDNN; FlashAttention-2 where deterministic algorithms are on (cuDNN's backward uses atomics)
 //   CUDA fp32                    memory-efficient attention, keys and values repeated over their group
-//   CPU fp32                     ATen's flash attention for the CPU, one call for each query head of a group (no repeated keys)
+//   CPU fp32                     the blocked loops of cpu/attention.cpp (two to three times ATen's flash attention for the CPU at head_dim 32)
 //   anything else                plain composition, softmax in fp32 or fp64
 #include <cmath>
 
 #include "kernels/composition.h"
+#include "kernels/cpu/loops.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/kernels.h"
 
 namespace tptrain::kernels {
@@ -34,11 +36,6 @@ at::Tensor pack_context(const at::Tensor& context) {  // [B, heads, S, D] -> [S,
   return context.permute({2, 0, 1, 3}).reshape({context.size(2), context.size(0), context.size(1) * context.size(3)});
 }
 
-/// The query heads that are number `member` of their group: [B, kv_heads, S, D], a view.
-at::Tensor group_member(const at::Tensor& per_query_head, int64_t member, int64_t group) {
-  return per_query_head.slice(1, member, per_query_head.size(1), group);
-}
-
 at::Tensor repeat_over_group(const at::Tensor& kv, int64_t group) {  // [B, kv, S, D] -> [B, kv * group, S, D]
   if (group == 1) return kv;
   return kv.unsqueeze(2).expand({kv.size(0), kv.size(1), group, kv.size(2), kv.size(3)}).reshape({kv.size(0), kv.size(1) * group, kv.size(2), kv.size(3)});
@@ -49,10 +46,10 @@ at::Tensor sum_over_group(const at::Tensor& per_query_head, int64_t kv_heads) { 
   return per_query_head.unflatten(1, {kv_heads, per_query_head.size(1) / kv_heads}).sum(2);
 }
 
-enum class Backend { cpu_flash, cudnn, cuda_flash, cuda_efficient, composition };
+enum class Backend { cpu_loops, cudnn, cuda_flash, cuda_efficient, composition };
 
 Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape) {
-  if (takes_cpu_loops(qkv)) return Backend::cpu_flash;
+  if (takes_cpu_loops(qkv)) return Backend::cpu_loops;
   if (!qkv.is_cuda()) return Backend::composition;
   const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
   if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 128) {
@@ -64,6 +61,51 @@ Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape) {
 }
 
 double scale_of(const AttentionShape& shape) { return 1.0 / std::sqrt(static_cast<double>(shape.head_dim)); }
+
+cpu::Attention loop_arguments(const at::Tensor& qkv, const AttentionShape& shape) {
+  cpu::Attention args;
+  args.positions = qkv.size(0);
+  args.batch = qkv.size(1);
+  args.heads = shape.heads;
+  args.kv_heads = shape.kv_heads;
+  args.head_dim = shape.head_dim;
+  args.qkv = qkv.const_data_ptr<float>();
+  return args;
+}
+
+AttentionResult loops_forward(const at::Tensor& qkv, const AttentionShape& shape) {
+  AttentionResult result{at::empty({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim}, qkv.options()),
+                         at::empty({qkv.size(1), shape.heads, qkv.size(0)}, qkv.options())};
+  cpu::Attention args = loop_arguments(qkv, shape);
+  args.context = result.context.data_ptr<float>();
+  args.logsumexp = result.logsumexp.data_ptr<float>();
+  const int64_t tasks = args.batch * args.kv_heads;
+  const int64_t pieces = cpu::piece_count(tasks, 1);
+  const int64_t scratch_size = cpu::attention_scratch(args);
+  const at::Tensor scratch = at::empty({pieces * scratch_size}, qkv.options());
+  float* scratch_data = scratch.data_ptr<float>();
+  cpu::parallel_pieces(tasks, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
+    cpu::attention_tasks(args, scratch_data + piece * scratch_size, begin, end);
+  });
+  return result;
+}
+
+void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv, const AttentionResult& forward, const AttentionShape& shape,
+                    at::Tensor& grad_qkv) {
+  cpu::Attention args = loop_arguments(qkv, shape);
+  args.context = const_cast<float*>(forward.context.const_data_ptr<float>());      // backward only reads it
+  args.logsumexp = const_cast<float*>(forward.logsumexp.const_data_ptr<float>());  // and this
+  args.grad_context = grad_context.const_data_ptr<float>();
+  args.grad_qkv = grad_qkv.data_ptr<float>();
+  const int64_t tasks = args.batch * args.kv_heads;
+  const int64_t pieces = cpu::piece_count(tasks, 1);
+  const int64_t scratch_size = cpu::attention_backward_scratch(args);
+  const at::Tensor scratch = at::empty({pieces * scratch_size}, qkv.options());
+  float* scratch_data = scratch.data_ptr<float>();
+  cpu::parallel_pieces(tasks, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
+    cpu::attention_backward_tasks(args, scratch_data + piece * scratch_size, begin, end);
+  });
+}
 
 /// Scores with future keys at -inf: query i of the last `queries` positions sees keys up to keys - queries + i.
 at::Tensor causal_scores(const at::Tensor& q, const at::Tensor& k, double scale) {  // [B, n, Sq, D], [B, n, Sk, D] -> [B, n, Sq, Sk]
@@ -117,19 +159,8 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
   const Views views = split(qkv, shape);
   const int64_t group = shape.heads / shape.kv_heads;
   switch (backend_for(qkv, shape)) {
-    case Backend::cpu_flash: {
-      at::Tensor context = at::empty({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim}, qkv.options());
-      const at::Tensor context_heads = heads_first(context, shape.head_dim);
-      at::Tensor logsumexp = at::empty({qkv.size(1), shape.heads, qkv.size(0)}, qkv.options());  // [B, heads, S]
-      for (int64_t member = 0; member < group; ++member) {
-        auto [part, part_logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(group_member(views.q, member, group), views.k, views.v,
-                                                                                      /*dropout_p=*/0.0, /*is_causal=*/true);
-        if (group == 1) return {pack_context(part), part_logsumexp};
-        group_member(context_heads, member, group).copy_(part);
-        group_member(logsumexp, member, group).copy_(part_logsumexp);
-      }
-      return {std::move(context), std::move(logsumexp)};
-    }
+    case Backend::cpu_loops:
+      return loops_forward(qkv, shape);
     case Backend::cudnn: {
       const auto result = at::_scaled_dot_product_cudnn_attention(views.q, views.k, views.v, /*attn_bias=*/std::nullopt,
                                                                   /*compute_log_sumexp=*/true, /*dropout_p=*/0.0, /*is_causal=*/true);
@@ -157,6 +188,7 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   expect(grad_context.sizes() == forward.context.sizes(), "causal_attention_backward", "have a grad_context of the size of context",
          grad_context.sizes());
   expect_contiguous(grad_context, "causal_attention_backward");
+  expect_contiguous(forward.context, "causal_attention_backward");
   const Views views = split(qkv, shape);
   const int64_t group = shape.heads / shape.kv_heads;
   const at::Tensor grad = heads_first(grad_context, shape.head_dim);
@@ -166,20 +198,8 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   // Without dropout no backend reads the seed; it must only be a tensor where the backend expects one.
   const auto no_seed = [&] { return at::zeros({}, qkv.options().dtype(at::kLong)); };
   switch (backend_for(qkv, shape)) {
-    case Backend::cpu_flash:
-      for (int64_t member = 0; member < group; ++member) {
-        const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-            group_member(grad, member, group), group_member(views.q, member, group), views.k, views.v, group_member(context, member, group),
-            group_member(forward.logsumexp, member, group).contiguous(), /*dropout_p=*/0.0, /*is_causal=*/true);
-        group_member(out.q, member, group).copy_(dq);
-        if (member == 0) {
-          out.k.copy_(dk);
-          out.v.copy_(dv);
-        } else {
-          out.k.add_(dk);
-          out.v.add_(dv);
-        }
-      }
+    case Backend::cpu_loops:
+      loops_backward(grad_context, qkv, forward, shape, grad_qkv);
       return grad_qkv;
     case Backend::cudnn: {
       const at::Tensor none;

@@ -8,17 +8,6 @@ namespace {
 
 constexpr int64_t kIgnored = -100;
 constexpr int64_t kColumnsPerPartialSum = 2048;  // fp32 inside, fp64 across: the row sum of 150,000 terms stays exact to fp32
-constexpr int32_t kNanKey = 0x7fffffff;
-
-// Floats as integers of the same order, every NaN on top: their maximum vectorises and a NaN in the row wins, as in at::amax.
-TPTRAIN_INLINE int32_t ordered_key(float value) {
-  const int32_t bits = std::bit_cast<int32_t>(value);
-  const int32_t magnitude = bits & 0x7fffffff;
-  const int32_t key = bits ^ ((bits >> 31) & 0x7fffffff);
-  return magnitude > 0x7f800000 ? kNanKey : key;
-}
-
-TPTRAIN_INLINE float value_of_key(int32_t key) { return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff)); }
 
 }  // namespace
 

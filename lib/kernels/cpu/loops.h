@@ -67,4 +67,23 @@ struct VocabBackward {
 };
 void vocab_backward_rows(const VocabBackward& args, int64_t begin, int64_t end);
 
+/// Causal attention; a task is one kv head of one sequence with all query heads of its group, task = b * kv_heads + kv_head.
+struct Attention {
+  int64_t positions = 0;  // S
+  int64_t batch = 0;      // B
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  const float* qkv = nullptr;  // [S, B, (heads + 2 * kv_heads) * D]
+  float* context = nullptr;    // [S, B, heads * D]; read by backward
+  float* logsumexp = nullptr;  // [B, heads, S]; read by backward
+  const float* grad_context = nullptr;  // [S, B, heads * D], backward only
+  float* grad_qkv = nullptr;            // as qkv, backward only
+};
+/// Floats of scratch that one thread needs.
+int64_t attention_scratch(const Attention& args);
+int64_t attention_backward_scratch(const Attention& args);
+void attention_tasks(const Attention& args, float* scratch, int64_t begin, int64_t end);
+void attention_backward_tasks(const Attention& args, float* scratch, int64_t begin, int64_t end);
+
 }  // namespace tptrain::kernels::cpu

@@ -7,6 +7,7 @@
 // One clone of the function for each x86-64 level, chosen once when the program is loaded: the binary starts on every x86-64 and uses
 // AVX2 or AVX-512 where they are. Helpers that such a function calls must be always_inline, else they stay at the lowest level.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TPTRAIN_CPU_LEVELS 1
 #define TPTRAIN_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define TPTRAIN_CPU_CLONES
@@ -39,5 +40,15 @@ TPTRAIN_INLINE float exp_f32(float x) {
   const float high = std::bit_cast<float>((static_cast<uint32_t>(exponent) - static_cast<uint32_t>(half) + 127u) << 23);
   return p * low * high;
 }
+
+/// Floats as integers of the same order, every NaN on top: their maximum vectorises and a NaN in the row wins, as in at::amax.
+TPTRAIN_INLINE int32_t ordered_key(float value) {
+  const int32_t bits = std::bit_cast<int32_t>(value);
+  const int32_t magnitude = bits & 0x7fffffff;
+  const int32_t key = bits ^ ((bits >> 31) & 0x7fffffff);
+  return magnitude > 0x7f800000 ? 0x7fffffff : key;
+}
+
+TPTRAIN_INLINE float value_of_key(int32_t key) { return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff)); }
 
 }  // namespace tptrain::kernels::cpu

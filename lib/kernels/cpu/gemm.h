@@ -1,0 +1,29 @@
+// Small matrix products inside fused kernels: tiles of a few dozen rows and columns, where a call of the BLAS library costs more than the
+// product. Not for the layers' GEMMs: those go to ATen. No torch, no threads.
+#pragma once
+
+#include <cstdint>
+
+namespace tptrain::kernels::cpu {
+
+constexpr int64_t kGemmColumns = 16;  // columns come in multiples of this; pad with zeros
+inline int64_t padded(int64_t count) { return (count + kGemmColumns - 1) / kGemmColumns * kGemmColumns; }
+
+struct SmallGemm {
+  const float* a = nullptr;  // element (m, k) at a[m * a_row + k * a_column]: either transposition
+  int64_t a_row = 0;
+  int64_t a_column = 1;
+  const float* b = nullptr;  // [k, n] row-major
+  int64_t b_row = 0;
+  float* c = nullptr;  // [m, n] row-major
+  int64_t c_row = 0;
+  int64_t m = 0;
+  int64_t n = 0;  // multiple of kGemmColumns
+  int64_t k = 0;
+};
+enum class Into { overwrite, add };
+
+/// c = a b, or c += a b. The code for the machine's vector width is chosen at the first call.
+void small_gemm(const SmallGemm& gemm, Into into);
+
+}  // namespace tptrain::kernels::cpu
