@@ -60,7 +60,7 @@ struct Parameter {
 /// The parameters that are gathered, used and reduced together, in order of use.
 struct ParameterBlock {
   std::string name;  // "embedding", "layer 3", "head"
-  std::vector<Parameter*> parameters;
+  std::vector<Parameter*> parameters = {};
 };
 
 /// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with

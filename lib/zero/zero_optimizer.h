@@ -48,7 +48,7 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
  public:
   struct Options {
     int zero_stage = 1;
-    config::OptimizerConfig optimizer;
+    config::OptimizerConfig optimizer = {};
     Fault fault = Fault::none;
   };
   /// `buckets`, `tp`, `dp` must outlive it. Parameters hold their initial values only after
@@ -91,8 +91,8 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void before_backward(int block) override;
   void after_backward(int block) override;
 
-  /// The reduced gradient of every named slice's part this rank owns (after finish_reduction), for
-  /// tests and audits: kind is unused.
+  /// The reduced gradient of every named slice's part this rank owns, for audits; kind is unused.
+  /// Between finish_reduction and update: AdamW on CUDA leaves the clipped gradient in its place.
   sharding::StateDict gradient_pieces();
 
  private:
