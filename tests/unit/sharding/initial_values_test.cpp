@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <chrono>
+#include <ctime>
 #include <string>
 
 #include "base/error.h"
@@ -89,19 +89,18 @@ TEST_CASE("a range or an output that does not fit is refused", "[sharding]") {
       "it must be 1-D of 4 elements.");
 }
 
-// A model of 0.5 G elements must not take minutes: 4 M elements here, with room for a loaded
-// machine (measured: see the printed rate).
+// A model of 0.5 G elements must not take minutes. Processor time, which a loaded machine does not
+// stretch much; the printed rate is the measured one, the bound a tenth of it.
 TEST_CASE("initial values come fast", "[sharding]") {
   at::set_num_threads(1);
   const ShardSpec spec = whole_tensor("w", {4 << 20});
   at::Tensor out = at::zeros({4 << 20});
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   fill_initial(out, spec, 0, 4 << 20, kNormal, 1);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   const double million_per_second = (4 << 20) / seconds / 1e6;
-  CHECK(million_per_second > 4.0);
   WARN("fill_initial: " << million_per_second << " M elements/s on one thread");
+  CHECK(million_per_second > 4.0);
 }
 
 }  // namespace tptrain::sharding
