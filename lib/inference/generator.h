@@ -1,26 +1,28 @@
-// Text generation with a KV cache and evaluation on text, on any tp.
+// Text generation with a KV cache, on any tp: prompt ids in, continuation ids out, one by one. What
+// one token is chosen by is in sampling.h.
 #pragma once
+
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <functional>
 #include <vector>
 
-#include "comm/communicator.h"
+#include "inference/sampling.h"
 #include "model/decoder.h"
 
 namespace tptrain::inference {
 
-struct SamplingOptions {
-  int64_t max_new_tokens = 200;
-  double temperature = 0.0;  // 0: greedy
-  int64_t top_k = 0;         // 0: all
-  double top_p = 1.0;
-  uint64_t seed = 0;
-};
+/// Throws ConfigError where the prompt is empty or holds an id that the model's vocabulary lacks.
+void check_prompt(const std::vector<int32_t>& prompt, int64_t vocab_size);
 
-/// Continues `prompt` (not empty) until end_of_text or max_new_tokens; calls `emit` with each new id (not end_of_text) as it comes. Every tp rank
-/// gets the same ids: logits are gathered bitwise equal and sampling is Philox keyed by (seed, position). Collective over tp.
-std::vector<int32_t> generate(model::Decoder& decoder, const std::vector<int32_t>& prompt, int32_t end_of_text, const SamplingOptions& options,
+/// Continues `prompt` until end_of_text or max_new_tokens; calls `emit` with each new id (not
+/// end_of_text) as it comes and returns them all. Every tp rank gets the same ids: logits are
+/// gathered bitwise equal and sampling is Philox keyed by (seed, position). A prompt longer than
+/// the training sequences is allowed. Throws ConfigError as check_prompt and check_sampling_options
+/// do. Collective over tp.
+std::vector<int32_t> generate(model::Decoder& decoder, const std::vector<int32_t>& prompt,
+                              int32_t end_of_text, const SamplingOptions& options,
                               at::Device device, const std::function<void(int32_t)>& emit);
 
 }  // namespace tptrain::inference

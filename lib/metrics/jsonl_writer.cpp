@@ -91,7 +91,7 @@ JsonlWriter::JsonlWriter(const std::filesystem::path& path, int64_t last_step)
   if (std::filesystem::is_regular_file(path)) {
     const std::string before = read_file(path);
     const std::string after = truncated(before, last_step, path);
-    if (after != before) write_file_atomically(path, after);
+    if (after != before) write_file_atomically(path, after, FailAs::data_error);
   }
   impl_->descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (impl_->descriptor < 0) throw_errno(path, "open");

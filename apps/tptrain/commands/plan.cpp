@@ -1,0 +1,62 @@
+// tptrain plan: the forecast of a run file or of a model's config.json. No MPI, no GPU, no
+// parameters.
+#include "planner/plan.h"
+
+#include <filesystem>
+#include <iostream>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "commands/commands.h"
+#include "config/parse.h"
+#include "model/decoder_config.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tptrain::apps {
+namespace {
+
+constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
+
+struct Subject {
+  model::DecoderConfig decoder;
+  planner::Layout layout;
+  bool dp_size_is_open = false;  // the run file leaves it to the number of ranks
+};
+
+Subject from_run_file(const PlanCommand& command) {
+  const std::string text = read_file(command.config, kTextLimitBytes, FailAs::config_error);
+  const config::RunConfig run = config::parse_run_config(text, command.config, command.sets).config;
+  const auto tokenizer = tokenizer::make_tokenizer(run.data.tokenizer);
+  return {.decoder = model::decoder_config(run.model, tokenizer->vocab_size()),
+          .layout = {.tp_size = run.parallel.tp_size,
+                     .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
+                     .zero_stage = run.parallel.zero_stage,
+                     .seq_length = run.train.seq_length,
+                     .micro_batch_size = run.train.micro_batch_size},
+          .dp_size_is_open = run.parallel.dp_size == 0};
+}
+
+Subject from_model_directory(const PlanCommand& command) {
+  const std::filesystem::path path = std::filesystem::path(command.model) / "config.json";
+  const std::string text = read_file(path, kTextLimitBytes, FailAs::config_error);
+  return {.decoder = model::decoder_config_from_json(text, path.string()),
+          .layout = {},
+          .dp_size_is_open = true};
+}
+
+}  // namespace
+
+int run_plan(const PlanCommand& command) {
+  Subject subject = command.config.empty() ? from_model_directory(command) : from_run_file(command);
+  subject.layout.tp_size = command.tp_size.value_or(subject.layout.tp_size);
+  subject.layout.dp_size = command.dp_size.value_or(subject.layout.dp_size);
+  std::cout << planner::to_text(planner::make_plan(subject.decoder, subject.layout));
+  if (subject.dp_size_is_open && !command.dp_size) {
+    std::cout << "\nThe dp size follows from the number of ranks: this is the plan of dp 1, "
+                 "--dp-size N shows another.\n";
+  }
+  return static_cast<int>(ExitCode::done);
+}
+
+}  // namespace tptrain::apps

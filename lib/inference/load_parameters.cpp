@@ -1,0 +1,31 @@
+#include "inference/load_parameters.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+namespace tptrain::inference {
+
+namespace {
+
+// Elements read at once: bounds the host memory beside the buckets (64 MiB) whatever the size of a
+// tensor.
+constexpr int64_t kElementsAtOnce = int64_t{16} << 20;
+
+}  // namespace
+
+void load_parameters(zero::ParamBuckets& buckets, const sharding::TensorSource& source) {
+  for (zero::Bucket& bucket : buckets.buckets()) {
+    for (const zero::BucketPiece& piece : zero::pieces_of(bucket, 0, bucket.numel)) {
+      for (int64_t done = 0; done < piece.count; done += kElementsAtOnce) {
+        const int64_t count = std::min(kElementsAtOnce, piece.count - done);
+        at::Tensor values = at::empty({count}, at::kFloat);
+        const int64_t begin = piece.slice_begin + done;
+        source.read_slice(piece.slice->spec, begin, begin + count, values);
+        bucket.data.narrow(0, piece.bucket_begin + done, count).copy_(values);
+      }
+    }
+  }
+}
+
+}  // namespace tptrain::inference
