@@ -32,4 +32,9 @@ target_compile_options(tptrain_torch_pch PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall
 target_precompile_headers(tptrain_torch_pch PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${CMAKE_SOURCE_DIR}/third_party/torch_pch.h>)
 function(tptrain_use_torch_pch target)
   target_precompile_headers(${target} REUSE_FROM tptrain_torch_pch)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    # CMake compiles programs with -fPIE, the libraries and so the precompiled header with -fPIC: gcc would silently not use it.
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
 endfunction()

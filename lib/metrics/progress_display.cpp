@@ -1,4 +1,7 @@
+#include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +37,18 @@ void print(std::string_view text) {
     if (count < 0) return;
     text.remove_prefix(static_cast<size_t>(count));
   }
+}
+
+// Whether a person looks at our standard output. Open MPI gives its ranks a pseudo-terminal even where mpirun itself writes into a pipe or a file,
+// so under mpirun it is the parent's standard output that counts.
+bool on_a_terminal() {
+  if (::isatty(STDOUT_FILENO) != 1) return false;
+  if (::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) return true;
+  struct stat output{};
+  if (::stat(cat("/proc/", ::getppid(), "/fd/1").c_str(), &output) != 0 || !S_ISCHR(output.st_mode)) return false;
+  constexpr unsigned kFirstPtyMajor = 136, kLastPtyMajor = 143, kTtyMajor = 4;  // Linux, Documentation/admin-guide/devices.txt
+  const unsigned major = gnu_dev_major(output.st_rdev);
+  return major == kTtyMajor || (major >= kFirstPtyMajor && major <= kLastPtyMajor);
 }
 
 std::string bar(double fraction) {
@@ -89,7 +104,7 @@ ProgressDisplay::ProgressDisplay(int64_t first_step, int64_t max_steps, bool ena
     : impl_(std::make_unique<Impl>()) {
   impl_->max_steps = max_steps;
   impl_->first_step = first_step;
-  impl_->enabled = enabled && ::isatty(STDOUT_FILENO) == 1;
+  impl_->enabled = enabled && on_a_terminal();
 }
 
 ProgressDisplay::~ProgressDisplay() {

@@ -1,0 +1,64 @@
+// Engine: decoder + buckets + ZeRO as one machine that makes optimizer steps from micro-batches. No data, no files, no logging.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "data/batch_sampler.h"
+#include "model/decoder.h"
+#include "zero/param_buckets.h"
+#include "zero/zero_optimizer.h"
+
+namespace tptrain::train {
+
+/// Sequence-first token tensors on the device.
+struct MicroBatch {
+  at::Tensor ids;      // [S, B] int64
+  at::Tensor targets;  // [S, B] int64, -100 not counted
+};
+MicroBatch to_device(const data::HostBatch& batch, at::Device device);
+
+/// Device values of one step; reading them waits for the device.
+struct StepResult {
+  at::Tensor loss;  // fp32 scalar: mean over the target tokens of the global batch, the same on every rank
+  zero::GradientNorm norm;
+};
+
+/// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
+enum class EngineFault { none, weight_micro_batches_equally };
+
+class Engine {
+ public:
+  struct Options {
+    model::DecoderConfig decoder;
+    zero::ZeroOptimizer::Options zero;
+    EngineFault fault = EngineFault::none;
+  };
+  /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with zero().initialise() or a load.
+  Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp, at::Device device);
+
+  /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole global batch, > 0. Collective over the mesh.
+  StepResult step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens, double learning_rate, double max_grad_norm);
+  /// Mean loss without gradients; arguments as in step. Collective over the mesh.
+  at::Tensor evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens);
+
+  model::Decoder& decoder() { return decoder_; }
+  zero::ParamBuckets& buckets() { return buckets_; }
+  zero::ZeroOptimizer& zero() { return zero_; }
+  at::Device device() const { return device_; }
+
+ private:
+  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches, int64_t target_tokens) const;
+
+  at::Device device_;
+  comm::Communicator& dp_;
+  EngineFault fault_;
+  model::Decoder decoder_;
+  zero::ParamBuckets buckets_;
+  zero::ZeroOptimizer zero_;
+};
+
+}  // namespace tptrain::train

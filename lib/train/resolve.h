@@ -1,0 +1,27 @@
+// RunConfig + DecoderConfig + number of ranks -> ResolvedConfig: everything derived once, all problems of all sections at once, before a device is touched.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "comm/device_mesh.h"
+#include "config/parse.h"
+#include "data/batch_sampler.h"
+#include "model/decoder_config.h"
+
+namespace tptrain::train {
+
+struct ResolvedConfig {
+  config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size
+  model::DecoderConfig decoder;
+  comm::MeshShape mesh;
+  comm::DeviceType device = comm::DeviceType::cpu;
+  data::BatchShape batch;
+  /// Hash of what decides the numbers of the training, not of where it writes or how often it logs.
+  std::string training_hash;
+};
+
+/// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not divide (with tp sizes that would), batch sizes, vocabulary.
+ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder, int64_t tokenizer_vocab_size, int world_size);
+
+}  // namespace tptrain::train

@@ -1,0 +1,22 @@
+// The training run from the text of a run file to its exit code: resolves, assembles everything once, trains, cleans up in reverse.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/mpi_session.h"
+
+namespace tptrain::train {
+
+struct RunRequest {
+  std::string config_path;             // read on rank 0 only
+  std::vector<std::string> overrides;  // of --set
+  std::chrono::steady_clock::time_point process_start;
+};
+
+/// Collective over the session. Throws Error; one that is agreed() was thrown on every rank alike.
+ExitCode run_training(comm::MpiSession& session, const RunRequest& request);
+
+}  // namespace tptrain::train

@@ -1,0 +1,27 @@
+// What the ranks tell one another before every step, in one small message: the hash of their tokens, their target count, and whether they were asked to stop.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "comm/control.h"
+#include "comm/device_mesh.h"
+
+namespace tptrain::train {
+
+struct StepReport {
+  uint64_t token_hash = 0;    // of all micro-batches of this rank's step
+  int64_t target_tokens = 0;  // counted targets of this rank's micro-batches
+  bool stop_requested = false;
+};
+
+struct StepAgreement {
+  int64_t target_tokens = 0;    // of the global batch: every dp rank once
+  bool stop_requested = false;  // on any rank
+};
+
+/// Exchanges the reports over all ranks. Throws the same DataError on every rank where the tp ranks of a dp group hold different tokens, naming step, ranks
+/// and hashes. Collective; blocks the host until every rank has reported.
+StepAgreement exchange_step_reports(comm::ControlGroup& world, comm::MeshShape mesh, int64_t step, const StepReport& own);
+
+}  // namespace tptrain::train

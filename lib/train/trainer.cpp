@@ -1,0 +1,177 @@
+#include "train/trainer.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "model/decoder_config.h"
+#include "train/device_facts.h"
+
+namespace tptrain::train {
+namespace {
+
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+}  // namespace
+
+Trainer::Trainer(const TrainerParts& parts)
+    : parts_(parts),
+      schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate, parts.config.run.train.max_steps),
+      last_read_(std::chrono::steady_clock::now()) {}
+
+RunOutcome Trainer::run(checkpoint::TrainState state) {
+  const config::RunConfig& run = parts_.config.run;
+  RunOutcome outcome;
+  bool saved_here = false;
+  last_read_ = std::chrono::steady_clock::now();
+
+  while (state.step < run.train.max_steps) {
+    Batch batch = next_batch(state.step);
+    if (batch.agreement.stop_requested) {
+      outcome.stopped_on_request = true;
+      break;
+    }
+    const double learning_rate = schedule_.learning_rate(state.step);
+    StepResult result = parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate, run.optimizer.max_grad_norm);
+    state.step += 1;
+    state.tokens_seen += batch.agreement.target_tokens;
+    read_pending();  // the step before this one: the device is already at work on the next
+    pending_ = Pending{.step = state.step,
+                       .result = std::move(result),
+                       .learning_rate = learning_rate,
+                       .tokens_seen = state.tokens_seen,
+                       .target_tokens = batch.agreement.target_tokens,
+                       .issued = std::chrono::steady_clock::now()};
+    if (!first_step_said_) read_pending();  // so that the first line comes at once
+
+    const bool last = state.step == run.train.max_steps;
+    if (parts_.eval_data != nullptr && (due(state.step, run.eval.every_steps) || last)) {
+      read_pending();
+      outcome.eval_loss = evaluate(state.step);
+    }
+    saved_here = false;
+    if (due(state.step, run.checkpoint.save_steps) || last) {
+      read_pending();  // a checkpoint never commits before its step's finite flag is read
+      outcome.last_checkpoint = save(state);
+      saved_here = true;
+    }
+  }
+  read_pending();
+  if (outcome.stopped_on_request && !saved_here) outcome.last_checkpoint = save(state);
+  outcome.state = state;
+  return outcome;
+}
+
+Trainer::Batch Trainer::next_batch(int64_t step) {
+  const data::BatchShape& shape = parts_.train_data.shape();
+  Batch batch;
+  StepReport report{.stop_requested = parts_.stop.requested()};
+  for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
+    const data::HostBatch host = parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro);
+    report.token_hash = report.token_hash * 0x9E3779B97F4A7C15ull + host.hash();  // order matters
+    report.target_tokens += host.target_tokens();
+    batch.micro_batches.push_back(to_device(host, parts_.engine.device()));
+  }
+  batch.agreement = exchange_step_reports(parts_.session, parts_.config.mesh, step + 1, report);
+  return batch;
+}
+
+void Trainer::read_pending() {
+  if (!pending_) return;
+  const Pending pending = *std::exchange(pending_, std::nullopt);
+  const double loss = pending.result.loss.item<float>();
+  const double norm = pending.result.norm.value.item<float>();
+  // The norm is the same on every rank and so is the loss: all ranks throw together.
+  if (!pending.result.norm.finite.item<bool>() || !std::isfinite(loss)) {
+    NumericsError error(problem(cat("loss ", loss, " and gradient norm ", norm))
+                            .at(cat("step ", pending.step))
+                            .must("be finite")
+                            .remedy("The update of this step was not applied on any rank. Lower optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
+                                    "data of this step; the run goes on from its last checkpoint."));
+    error.set_agreed();
+    throw error;
+  }
+  publish(pending, loss, norm);
+}
+
+void Trainer::publish(const Pending& pending, double loss, double norm) {
+  // The CPU is done when the call returns; a GPU is when its values can be read.
+  const auto now = parts_.engine.device().is_cpu() ? pending.issued : std::chrono::steady_clock::now();
+  const double step_time_s = seconds_between(last_read_, now);
+  last_read_ = now;
+  if (!first_step_said_) {
+    first_step_said_ = true;
+    log_line(cat("first step done ", fixed(seconds_between(parts_.process_start, now), 2), " s after process start"));
+  }
+  if (parts_.jsonl == nullptr) return;
+
+  const MemoryUse memory = memory_use(parts_.engine.device());
+  const int ranks = parts_.session.size();
+  metrics::StepMetrics step{.step = pending.step,
+                            .loss = loss,
+                            .grad_norm = norm,
+                            .lr = pending.learning_rate,
+                            .tokens_seen = pending.tokens_seen,
+                            .step_time_s = step_time_s,
+                            .tokens_per_second = static_cast<double>(pending.target_tokens) / step_time_s,
+                            .peak_memory_bytes = memory.peak_bytes};
+  step.tokens_per_second_per_rank = step.tokens_per_second / ranks;
+  const double flops = model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) * step.tokens_per_second_per_rank;
+  step.tflops = flops / 1e12;
+  if (const auto peak = peak_fp32_flops(parts_.engine.device())) step.mfu = flops / *peak;
+  step.memory_fraction = memory.total_bytes > 0 ? static_cast<double>(memory.peak_bytes) / static_cast<double>(memory.total_bytes) : 0.0;
+
+  if (due(pending.step, parts_.config.run.logging.every_steps)) {
+    parts_.jsonl->step(step);
+    log_line(metrics::console_line(step));
+  }
+  parts_.progress->update(step);
+}
+
+double Trainer::evaluate(int64_t step) {
+  const data::BatchSampler& sampler = *parts_.eval_data;
+  const data::BatchShape& shape = sampler.shape();
+  // The sequences do not depend on the layout: the first ones of data.eval, as many as max_batches training batches hold; the tail is masked.
+  int64_t sequences = sampler.windows();
+  if (parts_.config.run.eval.max_batches > 0) sequences = std::min(sequences, parts_.config.run.eval.max_batches * parts_.config.batch.global_batch_size());
+  const int64_t per_round = shape.global_batch_size();
+  const int64_t target_tokens = sequences * shape.seq_length;
+
+  double loss = 0;
+  for (int64_t round = 0; round * per_round < sequences; ++round) {
+    data::HostBatch host = sampler.micro_batch(round, parts_.mesh.dp_rank(), 0);
+    const int64_t first = round * per_round + parts_.mesh.dp_rank() * shape.micro_batch_size;
+    for (int64_t b = 0; b < host.batch; ++b) {
+      if (first + b < sequences) continue;
+      std::fill_n(host.targets.begin() + b * host.seq_length, host.seq_length, int64_t{-100});
+    }
+    loss += parts_.engine.evaluate({to_device(host, parts_.engine.device())}, target_tokens).item<float>();
+  }
+  if (parts_.jsonl != nullptr) {
+    parts_.jsonl->eval(step, loss, target_tokens);
+    log_line(cat("step: ", step, "  eval_loss: ", fixed(loss, 4), "  perplexity: ", fixed(std::exp(loss), 2), "  (", with_thousands(target_tokens), " tokens held out)"));
+  }
+  last_read_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
+  return loss;
+}
+
+checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
+  const auto begin = std::chrono::steady_clock::now();
+  checkpoint::TrainState now = state;
+  now.updates_done = parts_.engine.zero().updates_done();
+  const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
+  log_line(cat("checkpoint: ", info.path.string(), " committed in ", fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
+  last_read_ = std::chrono::steady_clock::now();
+  return info;
+}
+
+void Trainer::log_line(const std::string& line) {
+  if (parts_.progress != nullptr) parts_.progress->clear();
+  parts_.log.info(line);
+}
+
+}  // namespace tptrain::train

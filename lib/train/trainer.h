@@ -1,0 +1,81 @@
+// The training loop: batches in, steps, metrics, evaluation, checkpoints. Everything it works with is complete before it is made.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "checkpoint/checkpoint_store.h"
+#include "comm/device_mesh.h"
+#include "comm/mpi_session.h"
+#include "data/batch_sampler.h"
+#include "metrics/step_metrics.h"
+#include "optim/schedule.h"
+#include "train/engine.h"
+#include "train/resolve.h"
+#include "train/step_exchange.h"
+#include "train/stop_request.h"
+
+namespace tptrain::train {
+
+/// What the loop uses, all alive as long as it runs. `eval` may be null: no evaluation. The writers are null on every rank but 0.
+struct TrainerParts {
+  const ResolvedConfig& config;
+  comm::MpiSession& session;
+  comm::DeviceMesh& mesh;
+  Engine& engine;
+  const data::BatchSampler& train_data;
+  const data::BatchSampler* eval_data;
+  checkpoint::CheckpointStore& store;
+  Logger& log;
+  metrics::JsonlWriter* jsonl;
+  metrics::ProgressDisplay* progress;
+  const StopRequest& stop;
+  std::chrono::steady_clock::time_point process_start;
+};
+
+struct RunOutcome {
+  checkpoint::TrainState state;
+  bool stopped_on_request = false;
+  std::optional<checkpoint::CheckpointInfo> last_checkpoint;
+  std::optional<double> eval_loss;
+};
+
+class Trainer {
+ public:
+  explicit Trainer(const TrainerParts& parts);
+  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint. Collective. Throws NumericsError on every rank where a
+  /// step's loss or gradient norm is not finite (its update was not applied anywhere).
+  RunOutcome run(checkpoint::TrainState state);
+
+ private:
+  struct Batch {
+    std::vector<MicroBatch> micro_batches;
+    StepAgreement agreement;
+  };
+  struct Pending {  // a step whose numbers the host has not read yet
+    int64_t step = 0;
+    StepResult result;
+    double learning_rate = 0;
+    int64_t tokens_seen = 0;
+    int64_t target_tokens = 0;
+    std::chrono::steady_clock::time_point issued;  // when the host had handed all of it to the device
+  };
+
+  Batch next_batch(int64_t step);
+  void read_pending();
+  void publish(const Pending& pending, double loss, double norm);
+  double evaluate(int64_t step);
+  checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
+  void log_line(const std::string& line);
+
+  TrainerParts parts_;
+  optim::LearningRateSchedule schedule_;
+  std::optional<Pending> pending_;
+  std::chrono::steady_clock::time_point last_read_;
+  bool first_step_said_ = false;
+};
+
+}  // namespace tptrain::train

@@ -1,0 +1,109 @@
+// The main job through the binary: it trains, repeats itself bit for bit, and goes on after an interruption as if there had been none.
+#include <signal.h>
+
+#include <thread>
+
+#include "job.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+
+TEST_CASE("a run trains, evaluates, commits and says where everything lies", "[e2e]") {
+  const Job job;
+  const ProcessResult result = job.run();
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  CHECK(result.output.find("dp 1") != std::string::npos);  // the mesh picture
+  CHECK(result.output.find("step: 8  loss: ") != std::string::npos);
+  CHECK(result.output.find("eval_loss: ") != std::string::npos);
+  CHECK(result.output.find("checkpoint: ") != std::string::npos);
+  CHECK(metric_lines(job.run_dir()).size() == 8);
+  CHECK(fs::exists(job.run_dir() / "resolved_config.yaml"));
+  CHECK(fs::exists(job.run_dir() / "log.txt"));
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 8)).size() == 4);
+
+  const ProcessResult verify = job.tool({"verify", "run"});
+  INFO(verify.output);
+  CHECK(verify.exit_code == 0);
+  const ProcessResult inspect = job.tool({"inspect", "run/checkpoints/step-00000008"});
+  INFO(inspect.output);
+  CHECK(inspect.exit_code == 0);
+  CHECK(inspect.output.find("model.embed_tokens.weight") != std::string::npos);
+
+  const ProcessResult again = job.run();
+  INFO(again.output);
+  CHECK(again.exit_code == 0);
+  CHECK(again.output.find("nothing to train") != std::string::npos);
+
+  // Any tp size can generate from it, with the same text.
+  const ProcessResult alone = job.tool({"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"});
+  const ProcessResult two = run_process(job.command(2, {"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"}), std::chrono::seconds(60), job.directory());
+  INFO(alone.output << "\n--\n" << two.output);
+  CHECK(alone.exit_code == 0);
+  CHECK(alone.output.find("Sentence") != std::string::npos);
+  CHECK(alone.output == two.output);
+}
+
+TEST_CASE("the same run twice gives the same fields and the same shards", "[e2e]") {
+  const Job job;
+  REQUIRE(job.run().exit_code == 0);
+  REQUIRE(job.run(4, {"--set", "run_dir=other"}).exit_code == 0);
+  CHECK(metric_lines(job.run_dir()) == metric_lines(job.directory() / "other"));
+  const auto shards = shards_of(checkpoint_at(job.run_dir(), 8));
+  CHECK(shards.size() == 4);
+  CHECK(shards == shards_of(checkpoint_at(job.directory() / "other", 8)));
+}
+
+TEST_CASE("killed at some step and started again, a run ends as if it had not been", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 40");
+  job.edit("save_steps: 3", "save_steps: 7");
+  REQUIRE(job.run(4, {"--set", "run_dir=whole"}).exit_code == 0);
+
+  {
+    Process process(job.command(4, {"--config", "run.yaml"}), job.directory());
+    const auto committed = checkpoint_at(job.run_dir(), 14);
+    for (int i = 0; i < 6000 && !fs::exists(committed); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    REQUIRE(fs::exists(committed));
+    process.signal_group(SIGKILL);  // mpirun and, through it, its ranks: nothing gets to say good-bye
+    process.wait(std::chrono::seconds(20));
+  }
+  // The ranks notice that mpirun is gone a moment later.
+  ProcessResult resumed;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    resumed = job.run();
+    if (resumed.output.find("in use") == std::string::npos) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+  INFO(resumed.output);
+  REQUIRE(resumed.exit_code == 0);
+  CHECK(resumed.output.find("resume: ") != std::string::npos);
+  CHECK(metric_lines(job.run_dir()).size() == 40);
+  CHECK(metric_lines(job.run_dir()) == metric_lines(job.directory() / "whole"));
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 40)) == shards_of(checkpoint_at(job.directory() / "whole", 40)));
+}
+
+TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on another layout", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 400");
+  job.edit("save_steps: 3", "save_steps: 0");
+  {
+    Process process(job.command(4, {"--config", "run.yaml"}), job.directory());
+    for (int i = 0; i < 6000 && !fs::exists(job.run_dir() / "metrics.jsonl"); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    process.signal(SIGUSR1);  // mpirun passes it on to the ranks
+    const ProcessResult stopped = process.wait(std::chrono::seconds(60));
+    INFO(stopped.output);
+    CHECK(stopped.exit_code == 75);
+    CHECK(stopped.output.find("stopped on request at step") != std::string::npos);
+  }
+  const size_t done = metric_lines(job.run_dir()).size();
+  REQUIRE(done > 0);
+  REQUIRE(done < 400);
+  const ProcessResult resumed = job.run(2, {"--set", "parallel.tp_size=1", "--set", "train.max_steps=" + std::to_string(done + 2)});
+  INFO(resumed.output);
+  CHECK(resumed.exit_code == 0);
+  CHECK(metric_lines(job.run_dir()).size() == done + 2);
+}
+
+}  // namespace tptrain::testing

@@ -1,0 +1,63 @@
+// One rank that fails ends the whole job: soon, with the root cause named, with its exit code, and with no process left behind.
+#include <signal.h>
+
+#include <thread>
+
+#include "job.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+/// Processes whose command line holds `text`.
+std::vector<int> processes_with(const std::string& text) {
+  std::vector<int> found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    try {
+      if (read_text(entry.path() / "cmdline").find(text) != std::string::npos) found.push_back(std::stoi(name));
+    } catch (const std::exception&) {
+      continue;  // it has ended meanwhile
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("one rank that throws ends the job within 5 s, with the cause and no orphan", "[e2e]") {
+  const ProcessResult result = run_process({TPTRAIN_MPIRUN, "--oversubscribe", "-n", "4", TPTRAIN_FAILING_BINARY}, std::chrono::seconds(30));
+  INFO(result.output);
+  CHECK(result.output.find("[rank 2] data error: step 57: the text of rank 2 is spoilt") != std::string::npos);
+  CHECK(result.exit_code == 3);
+  CHECK(result.seconds < 5.0 + 3.0);  // 5 s after it throws; starting four ranks comes before
+  CHECK(processes_with(TPTRAIN_FAILING_BINARY).empty());
+}
+
+TEST_CASE("one rank that is killed ends the job, and the next start goes on", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 4000");
+  job.edit("save_steps: 3", "save_steps: 20");
+  const std::string marker = (job.directory() / "run.yaml").string();
+  Process process(job.command(4, {"--config", marker}), job.directory());
+  const fs::path committed = checkpoint_at(job.run_dir(), 20);
+  for (int i = 0; i < 6000 && !fs::exists(committed); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::vector<int> ranks;
+  for (const int pid : processes_with(marker)) {
+    if (pid != process.pid()) ranks.push_back(pid);
+  }
+  REQUIRE(ranks.size() == 4);
+  kill(ranks[1], SIGKILL);
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result = process.wait(std::chrono::seconds(30));
+  INFO(result.output);
+  CHECK(result.exit_code != 0);
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
+  CHECK(processes_with(marker).empty());
+  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set", "checkpoint.resume=run/checkpoints/step-00000020"});
+  INFO(resumed.output);
+  CHECK(resumed.exit_code == 0);
+}
+
+}  // namespace tptrain::testing

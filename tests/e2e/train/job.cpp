@@ -1,0 +1,105 @@
+#include "job.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <stdexcept>
+
+#include "base/text.h"
+
+namespace tptrain::testing {
+namespace {
+
+constexpr const char* kRunFile = R"(run_dir: run
+model:
+  architecture: {model_type: llama, vocab_size: 272, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}
+parallel: {tp_size: 2, dp_size: 2, zero_stage: 1}
+data:
+  train: [text/train.txt]
+  eval: [text/eval.txt]
+train:
+  seq_length: 32
+  micro_batch_size: 1
+  global_batch_size: 4
+  max_steps: 8
+  device: cpu
+optimizer: {learning_rate: 3e-3}
+scheduler: {type: cosine, warmup_steps: 2}
+checkpoint: {save_steps: 3, keep: 0}
+)";
+
+}  // namespace
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot read " + path.string());
+  std::ostringstream text;
+  text << file.rdbuf();
+  return std::move(text).str();
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  fs::create_directories(path.parent_path());
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  if (!file.flush()) throw std::runtime_error("cannot write " + path.string());
+}
+
+Job::Job() {
+  std::string train;
+  for (int i = 0; i < 120; ++i) train += cat("Sentence ", i, " says that ", i * i, " is the square of ", i, ".\n");
+  write_text(directory() / "text/train.txt", train);
+  write_text(directory() / "text/eval.txt", train.substr(0, 1000));
+  write_text(config(), kRunFile);
+}
+
+void Job::edit(const std::string& from, const std::string& to) {
+  std::string text = read_text(config());
+  const size_t at = text.find(from);
+  if (at == std::string::npos) throw std::runtime_error("the run file has no '" + from + "'");
+  write_text(config(), text.replace(at, from.size(), to));
+}
+
+std::vector<std::string> Job::command(int ranks, const std::vector<std::string>& arguments) const {
+  std::vector<std::string> argv = {TPTRAIN_MPIRUN, "--oversubscribe", "-n", std::to_string(ranks), TPTRAIN_BINARY};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return argv;
+}
+
+ProcessResult Job::run(int ranks, const std::vector<std::string>& more) const {
+  std::vector<std::string> arguments = {"--config", "run.yaml"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_process(command(ranks, arguments), std::chrono::seconds(90), directory());
+}
+
+ProcessResult Job::tool(const std::vector<std::string>& arguments) const {
+  std::vector<std::string> argv = {TPTRAIN_BINARY};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return run_process(argv, std::chrono::seconds(60), directory());
+}
+
+std::vector<std::string> metric_lines(const fs::path& run_dir) {
+  std::vector<std::string> lines;
+  std::istringstream text(read_text(run_dir / "metrics.jsonl"));
+  for (std::string line; std::getline(text, line);) {
+    const nlohmann::json json = nlohmann::json::parse(line);
+    if (!json.contains("loss")) continue;
+    lines.push_back(cat(json.at("step"), " ", json.at("loss"), " ", json.at("grad_norm"), " ", json.at("lr"), " ", json.at("tokens_seen")));
+  }
+  return lines;
+}
+
+std::map<std::string, std::string> shards_of(const fs::path& checkpoint) {
+  std::map<std::string, std::string> shards;
+  for (const auto& entry : fs::directory_iterator(checkpoint)) {
+    if (entry.path().extension() == ".safetensors") shards[entry.path().filename().string()] = read_text(entry.path());
+  }
+  return shards;
+}
+
+fs::path checkpoint_at(const fs::path& run_dir, int64_t step) {
+  std::string digits = std::to_string(step);
+  return run_dir / "checkpoints" / ("step-" + std::string(8 - digits.size(), '0') + digits);
+}
+
+}  // namespace tptrain::testing

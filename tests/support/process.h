@@ -1,0 +1,53 @@
+// Child processes for end-to-end tests: run a command with a time limit, keep what it prints and how it ended.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace tptrain::testing {
+
+struct ProcessResult {
+  int exit_code = -1;  // 128 + signal where a signal ended it
+  std::string output;  // standard output and error together
+  double seconds = 0;
+  bool timed_out = false;
+};
+
+/// A child in a process group of its own; destroyed with it.
+class Process {
+ public:
+  /// argv[0] is searched on PATH. `directory` is the child's working directory.
+  explicit Process(const std::vector<std::string>& argv, const std::filesystem::path& directory = ".");
+  ~Process();
+  Process(const Process&) = delete;
+  /// Signals the child, or its whole group.
+  void signal(int number);
+  void signal_group(int number);
+  /// Waits; past the limit the group is killed and timed_out is set.
+  ProcessResult wait(std::chrono::seconds limit);
+  int pid() const { return pid_; }
+
+ private:
+  int pid_ = -1;
+  bool reaped_ = false;
+  std::filesystem::path output_file_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit, const std::filesystem::path& directory = ".");
+
+/// A new empty directory, removed with the object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace tptrain::testing

@@ -1,0 +1,73 @@
+// Whole small trainings in process, for parity tests: a fixed global batch a step, any layout, and everything a comparison needs.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/control.h"
+#include "model/decoder_config.h"
+#include "train/engine.h"
+
+namespace tptrain::testing {
+
+/// Two layers with odd-looking but divisible sizes; every tp size up to 4 works.
+model::DecoderConfig tiny_llama();  // untied
+model::DecoderConfig tiny_qwen2();  // tied, q/k/v bias
+
+struct TrainingOptions {
+  int64_t steps = 20;
+  double learning_rate = 1e-3;
+  double max_grad_norm = 0.5;  // clipping is active in every step
+  int64_t accumulation = 1;
+  int zero_stage = 1;
+  zero::Fault zero_fault = zero::Fault::none;
+  train::EngineFault engine_fault = train::EngineFault::none;
+};
+
+using GlobalTensors = std::map<std::string, std::vector<float>>;  // by global name, row-major
+
+struct TrainingRun {
+  std::vector<float> losses;
+  std::vector<float> norms;
+  GlobalTensors first_gradients;  // of step 1, before clipping
+  GlobalTensors last_gradients;   // of the last step
+  GlobalTensors masters;          // after the last step
+};
+
+/// The axes of a run, as the tests give them (a real mesh, or single ranks for the reference).
+struct Axes {
+  comm::ControlGroup& world;
+  comm::Communicator& tp;
+  comm::Communicator& dp;
+};
+
+/// Trains from seed 7 on the same 8 sequences of global batch a step whatever the layout: unequal -100 masks, two sequences fully masked. Collective over the axes.
+TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const TrainingOptions& options);
+/// The same on one rank without communication: the reference.
+TrainingRun train_reference(const model::DecoderConfig& config, const TrainingOptions& options);
+
+/// Host batch of (step, sequence index) and the global batch size of the runs above.
+inline constexpr int64_t kGlobalBatch = 8;
+inline constexpr int64_t kSequenceLength = 24;
+data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count, int64_t vocab_size);
+
+/// Pieces of all ranks put together to whole tensors. Collective.
+GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state, sharding::StateKind kind);
+
+struct Deviation {
+  double loss = 0;            // worst relative
+  double norm = 0;            // worst relative
+  double first_gradient = 0;  // worst tensor: |difference| / largest |reference| of that tensor
+  double last_gradient = 0;
+  std::string first_gradient_name;
+  std::string last_gradient_name;
+};
+Deviation compare(const TrainingRun& run, const TrainingRun& reference);
+/// The numerics contract: loss within 2e-6, norm within 1e-5, each tensor's gradient within 1e-5 of its largest element at step 1 and 1e-4 at step 20.
+bool within_contract(const Deviation& deviation);
+
+}  // namespace tptrain::testing
