@@ -17,7 +17,7 @@ Trains the cartesian product of all grids, each run in its own run_dir under DIR
                     with the same run file and ranks is not run again, so an interrupted sweep can go on
   -- ARGS           all that follows is given to mpirun, for example -- --bind-to core
 
-environment: TPTRAIN (the program; default: tptrain on the PATH, else build/*/apps/tptrain/tptrain), MPIRUN (default: mpirun)
+environment: TPTRAIN (the program; default: tptrain on the PATH, else the newest build/*/bin/tptrain), MPIRUN (default: mpirun)
 exit code: 0 where every run ended with 0, else 1
 EOF
 }
@@ -61,7 +61,7 @@ tptrain=${TPTRAIN:-}
 if [ -z "$tptrain" ] && command -v tptrain >/dev/null; then tptrain=$(command -v tptrain); fi
 if [ -z "$tptrain" ]; then
   # The newest build where there are several.
-  tptrain=$(find "$source_dir/build" -maxdepth 4 -path '*/apps/tptrain/tptrain' -type f -printf '%T@ %p\n' 2>/dev/null \
+  tptrain=$(find "$source_dir/build" -maxdepth 4 -path '*/bin/tptrain' -type f -printf '%T@ %p\n' 2>/dev/null \
     | sort -rn | head -n 1 | cut -d' ' -f2-)
 fi
 [ -n "$tptrain" ] || fail "no tptrain program: build it (scripts/setup.sh), put it on the PATH, or set TPTRAIN"

@@ -133,28 +133,28 @@ TEST_CASE("the printed plan, to the letter", "[planner]") {
         R"(model   llama: 3 layers, hidden 48, ffn 96, 4 heads of 12 (2 kv), vocabulary 320
 layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequences of 128 tokens, 1 a micro-batch
 
-tensor                                                role             global shape  on a tp rank  parameters
-model.embed_tokens.weight                             vocab-parallel   [320, 48]     [160, 48]         15,360
-model.layers.{0..2}.input_layernorm.weight            replicated       [48]          [48]                 144
-model.layers.{0..2}.self_attn.q_proj.weight           column-parallel  [48, 48]      [24, 48]           6,912
-model.layers.{0..2}.self_attn.k_proj.weight           column-parallel  [24, 48]      [12, 48]           3,456
-model.layers.{0..2}.self_attn.v_proj.weight           column-parallel  [24, 48]      [12, 48]           3,456
-model.layers.{0..2}.self_attn.o_proj.weight           row-parallel     [48, 48]      [48, 24]           6,912
-model.layers.{0..2}.post_attention_layernorm.weight   replicated       [48]          [48]                 144
-model.layers.{0..2}.mlp.gate_proj.weight              column-parallel  [96, 48]      [48, 48]          13,824
-model.layers.{0..2}.mlp.up_proj.weight                column-parallel  [96, 48]      [48, 48]          13,824
-model.layers.{0..2}.mlp.down_proj.weight              row-parallel     [48, 96]      [48, 48]          13,824
-model.norm.weight                                     replicated       [48]          [48]                  48
-lm_head.weight                                        vocab-parallel   [320, 48]     [160, 48]         15,360
-total                                                                                                  93,264
-total on a rank                                                                                        46,800
+tensor                                               role             global shape  on a tp rank  parameters
+model.embed_tokens.weight                            vocab-parallel   [320, 48]     [160, 48]         15,360
+model.layers.{0..2}.input_layernorm.weight           replicated       [48]          [48]                 144
+model.layers.{0..2}.self_attn.q_proj.weight          column-parallel  [48, 48]      [24, 48]           6,912
+model.layers.{0..2}.self_attn.k_proj.weight          column-parallel  [24, 48]      [12, 48]           3,456
+model.layers.{0..2}.self_attn.v_proj.weight          column-parallel  [24, 48]      [12, 48]           3,456
+model.layers.{0..2}.self_attn.o_proj.weight          row-parallel     [48, 48]      [48, 24]           6,912
+model.layers.{0..2}.post_attention_layernorm.weight  replicated       [48]          [48]                 144
+model.layers.{0..2}.mlp.gate_proj.weight             column-parallel  [96, 48]      [48, 48]          13,824
+model.layers.{0..2}.mlp.up_proj.weight               column-parallel  [96, 48]      [48, 48]          13,824
+model.layers.{0..2}.mlp.down_proj.weight             row-parallel     [48, 96]      [48, 48]          13,824
+model.norm.weight                                    replicated       [48]          [48]                  48
+lm_head.weight                                       vocab-parallel   [320, 48]     [160, 48]         15,360
+total                                                                                                 93,264
+total on a rank                                                                                       46,800
 
 memory of a rank
   parameters   182.81 KiB  fp32
   gradients    182.81 KiB  fp32
   optimizer    182.81 KiB  both moments of AdamW, fp32, a share of 1/2 (ZeRO 1)
-  activations  742.50 KiB  estimate: what forward keeps for backward
-  sum            1.26 MiB  temporary buffers and libraries come on top
+  activations  747.50 KiB  estimate: what forward keeps for backward
+  sum            1.27 MiB  temporary buffers and libraries come on top
 
 communication of a rank (bytes of the full tensors)
   tp all-reduce      337.50 KiB  a micro-batch  16 calls, forward and backward
