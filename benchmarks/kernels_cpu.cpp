@@ -1,11 +1,12 @@
-// bench_kernels_cpu: each fused CPU operation beside the plain ATen composition of it, fp32, one thread.
-// Shape: hidden 256, ffn 688, heads 8, kv 4, head_dim 32, vocab 512, S 256, B 8 (a Llama of 4 layers; one micro-batch of 2048 tokens).
-// Columns: best ms of both, their ratio, and what the fused one reaches: GB/s of the bytes it must move, or GFLOP/s of its products.
+// bench_kernels_cpu: each fused CPU operation beside the plain ATen composition of it, fp32, one
+// thread. Shape: hidden 256, ffn 688, heads 8, kv 4, head_dim 32, vocab 512, S 256, B 8 (a Llama of
+// 4 layers; one micro-batch of 2048 tokens). Columns: best ms of both, their ratio, and what the
+// fused one reaches: GB/s of the bytes it must move, or GFLOP/s of its products.
 // --default-malloc: without retain_freed_memory (kernels/cpu/allocation.h).
-// The last lines put a step together from these numbers: elementwise work against GEMMs, four layers, forward and backward.
+// The last lines put a step together from these numbers: elementwise work against GEMMs, four
+// layers, forward and backward.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-
 #include <time.h>
 
 #include <algorithm>
@@ -24,7 +25,8 @@ namespace {
 
 using namespace tptrain::kernels;
 
-constexpr int64_t kHidden = 256, kFfn = 688, kHeads = 8, kKvHeads = 4, kHeadDim = 32, kVocab = 512, kPositions = 256, kBatch = 8;
+constexpr int64_t kHidden = 256, kFfn = 688, kHeads = 8, kKvHeads = 4, kHeadDim = 32, kVocab = 512,
+                  kPositions = 256, kBatch = 8;
 constexpr int64_t kTokens = kPositions * kBatch, kLayers = 4;
 constexpr double kEps = 1e-5;
 
@@ -51,11 +53,14 @@ struct Work {
   double flops = 0.0;
 };
 
-double report(const char* name, const Work& work, const std::function<void()>& fused, const std::function<void()>& plain) {
+double report(const char* name, const Work& work, const std::function<void()>& fused,
+              const std::function<void()>& plain) {
   const double ms = best_ms(fused);
   const double plain_ms = plain ? best_ms(plain) : std::nan("");
-  const double rate = work.flops > 0.0 ? work.flops / ms * 1e-6 : work.floats_moved * 4.0 / ms * 1e-6;
-  std::printf("%-28s %9.3f %9.3f %7.2f %9.1f %s\n", name, ms, plain_ms, plain_ms / ms, rate, work.flops > 0.0 ? "GFLOP/s" : "GB/s");
+  const double rate =
+      work.flops > 0.0 ? work.flops / ms * 1e-6 : work.floats_moved * 4.0 / ms * 1e-6;
+  std::printf("%-28s %9.3f %9.3f %7.2f %9.1f %s\n", name, ms, plain_ms, plain_ms / ms, rate,
+              work.flops > 0.0 ? "GFLOP/s" : "GB/s");
   std::fflush(stdout);
   return ms;
 }
@@ -69,28 +74,33 @@ struct Attention {
   at::Tensor q, k, v;  // [B, heads, S, D], keys and values repeated
 };
 Attention split_and_repeat(const at::Tensor& qkv) {
-  const at::Tensor heads = qkv.view({kPositions, kBatch, kHeads + 2 * kKvHeads, kHeadDim}).permute({1, 2, 0, 3});
-  return {heads.narrow(1, 0, kHeads).contiguous(), heads.narrow(1, kHeads, kKvHeads).repeat_interleave(kHeads / kKvHeads, 1),
+  const at::Tensor heads =
+      qkv.view({kPositions, kBatch, kHeads + 2 * kKvHeads, kHeadDim}).permute({1, 2, 0, 3});
+  return {heads.narrow(1, 0, kHeads).contiguous(),
+          heads.narrow(1, kHeads, kKvHeads).repeat_interleave(kHeads / kKvHeads, 1),
           heads.narrow(1, kHeads + kKvHeads, kKvHeads).repeat_interleave(kHeads / kKvHeads, 1)};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || std::string_view(argv[1]) != "--default-malloc") cpu::retain_freed_memory();  // as a training run does
+  if (argc < 2 || std::string_view(argv[1]) != "--default-malloc")
+    cpu::retain_freed_memory();  // as a training run does
   at::set_num_threads(1);
   at::NoGradGuard no_grad;
   const double tokens = kTokens;
-  const at::Tensor x = at::randn({kPositions, kBatch, kHidden}), y = at::randn_like(x), grad = at::randn_like(x), weight = at::randn({kHidden});
+  const at::Tensor x = at::randn({kPositions, kBatch, kHidden}), y = at::randn_like(x),
+                   grad = at::randn_like(x), weight = at::randn({kHidden});
   at::Tensor weight_grad = at::zeros({kHidden});
   std::printf("%-28s %9s %9s %7s %9s\n", "operation", "ms", "plain ms", "ratio", "rate");
 
   const RmsNormResult normed = rms_norm(x, weight, kEps);
   const double norm = report(
-      "add_rms_norm", {.floats_moved = 4 * tokens * kHidden}, [&] { add_rms_norm(x, y, weight, kEps); },
+      "add_rms_norm", {.floats_moved = 4 * tokens * kHidden},
+      [&] { add_rms_norm(x, y, weight, kEps); },
       [&] {
         const at::Tensor sum = x + y;
-        sum * at::rsqrt((sum * sum).mean(-1, true) + kEps) * weight;
+        sum* at::rsqrt((sum * sum).mean(-1, true) + kEps) * weight;
       });
   const double norm_backward = report(
       "add_rms_norm_backward", {.floats_moved = 4 * tokens * kHidden},
@@ -100,15 +110,17 @@ int main(int argc, char** argv) {
         const at::Tensor scaled = x * inverse;
         weight_grad.add_((y * scaled).sum(at::IntArrayRef({0, 1})));
         const at::Tensor weighted = y * weight;
-        grad + inverse * (weighted - scaled * (weighted * scaled).mean(-1, true));
+        grad + inverse*(weighted - scaled * (weighted * scaled).mean(-1, true));
       });
 
-  const at::Tensor gate_up = at::randn({kPositions, kBatch, 2 * kFfn}), grad_ffn = at::randn({kPositions, kBatch, kFfn});
+  const at::Tensor gate_up = at::randn({kPositions, kBatch, 2 * kFfn}),
+                   grad_ffn = at::randn({kPositions, kBatch, kFfn});
   const double activation = report(
       "swiglu", {.floats_moved = 3 * tokens * kFfn}, [&] { swiglu(gate_up); },
       [&] { at::silu(gate_up.narrow(-1, 0, kFfn)) * gate_up.narrow(-1, kFfn, kFfn); });
   const double activation_backward = report(
-      "swiglu_backward", {.floats_moved = 5 * tokens * kFfn}, [&] { swiglu_backward(grad_ffn, gate_up); },
+      "swiglu_backward", {.floats_moved = 5 * tokens * kFfn},
+      [&] { swiglu_backward(grad_ffn, gate_up); },
       [&] {
         const at::Tensor gate = gate_up.narrow(-1, 0, kFfn), up = gate_up.narrow(-1, kFfn, kFfn);
         at::cat({at::silu_backward(grad_ffn * up, gate), grad_ffn * at::silu(gate)}, -1);
@@ -122,7 +134,8 @@ int main(int argc, char** argv) {
       "rotate_", {.floats_moved = 2 * tokens * (kHeads + kKvHeads) * kHeadDim},
       [&] { rotate_(qkv, table, kHeads + kKvHeads, kHeadDim, Rotation::forward); },
       [&] {
-        const at::Tensor heads = qkv.view({kPositions, kBatch, -1, kHeadDim}).narrow(2, 0, kHeads + kKvHeads);
+        const at::Tensor heads =
+            qkv.view({kPositions, kBatch, -1, kHeadDim}).narrow(2, 0, kHeads + kKvHeads);
         heads* cos + rotate_half(heads) * sin;
       });
 
@@ -134,7 +147,8 @@ int main(int argc, char** argv) {
   const at::Tensor future = at::ones({kPositions, kPositions}, at::kBool).triu(1);
   const double scale = 1.0 / std::sqrt(static_cast<double>(kHeadDim));
   const auto probabilities = [&](const Attention& a) {
-    return at::softmax((at::matmul(a.q, a.k.transpose(2, 3)) * scale).masked_fill_(future, -INFINITY), -1);
+    return at::softmax(
+        (at::matmul(a.q, a.k.transpose(2, 3)) * scale).masked_fill_(future, -INFINITY), -1);
   };
   const double attention = report(
       "causal_attention", {.flops = 2 * product_flops}, [&] { causal_attention(qkv, shape); },
@@ -145,13 +159,21 @@ int main(int argc, char** argv) {
   const Attention repeated = split_and_repeat(qkv);
   const at::Tensor saved = probabilities(repeated);  // a plain composition keeps them
   const double attention_backward = report(
-      "causal_attention_backward", {.flops = 5 * product_flops}, [&] { causal_attention_backward(grad_context, qkv, attended, shape); },
+      "causal_attention_backward", {.flops = 5 * product_flops},
+      [&] { causal_attention_backward(grad_context, qkv, attended, shape); },
       [&] {
-        const at::Tensor dy = grad_context.view({kPositions, kBatch, kHeads, kHeadDim}).permute({1, 2, 0, 3}).contiguous();
+        const at::Tensor dy = grad_context.view({kPositions, kBatch, kHeads, kHeadDim})
+                                  .permute({1, 2, 0, 3})
+                                  .contiguous();
         const at::Tensor dp = at::matmul(dy, repeated.v.transpose(2, 3));
         const at::Tensor ds = at::_softmax_backward_data(dp, saved, -1, at::kFloat).mul_(scale);
-        const at::Tensor dq = at::matmul(ds, repeated.k), dk = at::matmul(ds.transpose(2, 3), repeated.q), dv = at::matmul(saved.transpose(2, 3), dy);
-        at::cat({dq, dk.unflatten(1, {kKvHeads, -1}).sum(2), dv.unflatten(1, {kKvHeads, -1}).sum(2)}, 1).permute({2, 0, 1, 3}).contiguous();
+        const at::Tensor dq = at::matmul(ds, repeated.k),
+                         dk = at::matmul(ds.transpose(2, 3), repeated.q),
+                         dv = at::matmul(saved.transpose(2, 3), dy);
+        at::cat(
+            {dq, dk.unflatten(1, {kKvHeads, -1}).sum(2), dv.unflatten(1, {kKvHeads, -1}).sum(2)}, 1)
+            .permute({2, 0, 1, 3})
+            .contiguous();
       });
 
   const at::Tensor original = at::randn({kTokens, kVocab});
@@ -177,7 +199,8 @@ int main(int argc, char** argv) {
   const double loss = loss_with_copy - copy;
 
   const auto gemm = [&](const char* name, int64_t out, int64_t in) {
-    const at::Tensor input = at::randn({kTokens, in}), w = at::randn({out, in}), dy = at::randn({kTokens, out});
+    const at::Tensor input = at::randn({kTokens, in}), w = at::randn({out, in}),
+                     dy = at::randn({kTokens, out});
     at::Tensor dw = at::zeros({out, in});
     return report(
         name, {.flops = 6.0 * tokens * static_cast<double>(out * in)},
@@ -192,22 +215,40 @@ int main(int argc, char** argv) {
           dw.add_(at::mm(dy.t(), input));
         });
   };
-  const double gemms = gemm("gemm qkv, fwd + bwd", (kHeads + 2 * kKvHeads) * kHeadDim, kHidden) + gemm("gemm attention out", kHidden, kHeads * kHeadDim) +
+  const double gemms = gemm("gemm qkv, fwd + bwd", (kHeads + 2 * kKvHeads) * kHeadDim, kHidden) +
+                       gemm("gemm attention out", kHidden, kHeads * kHeadDim) +
                        gemm("gemm gate_up", 2 * kFfn, kHidden) + gemm("gemm down", kHidden, kFfn);
   const double head = gemm("gemm lm_head", kVocab, kHidden);
 
-  const int64_t parameters = kLayers * (2 * kHidden * kHidden + 2 * kKvHeads * kHeadDim * kHidden + 3 * kHidden * kFfn) + 2 * kVocab * kHidden;
-  std::vector<tptrain::optim::AdamWRange> ranges = {{at::randn({parameters}), at::zeros({parameters}), at::zeros({parameters}), at::randn({parameters}), {}}};
-  const std::vector<at::Tensor> master = {at::randn({parameters})}, gradient = {ranges[0].gradient}, m = {at::zeros({parameters})},
-                                v = {at::zeros({parameters})}, none = {}, steps = {at::ones({})};
+  const int64_t parameters =
+      kLayers * (2 * kHidden * kHidden + 2 * kKvHeads * kHeadDim * kHidden + 3 * kHidden * kFfn) +
+      2 * kVocab * kHidden;
+  std::vector<tptrain::optim::AdamWRange> ranges = {{at::randn({parameters}),
+                                                     at::zeros({parameters}),
+                                                     at::zeros({parameters}),
+                                                     at::randn({parameters}),
+                                                     {}}};
+  const std::vector<at::Tensor> master = {at::randn({parameters})}, gradient = {ranges[0].gradient},
+                                m = {at::zeros({parameters})}, v = {at::zeros({parameters})},
+                                none = {}, steps = {at::ones({})};
   at::Tensor updates = at::zeros({});
   const at::Tensor finite = at::ones({}, at::kBool);
   const double optimizer = report(
-      "adamw_update", {.floats_moved = 7.0 * static_cast<double>(parameters)}, [&] { tptrain::optim::adamw_update(ranges, updates, one, finite, 1e-4); },
-      [&] { at::_fused_adamw_(master, gradient, m, v, none, steps, 1e-4, 0.9, 0.95, 0.0, 1e-8, false, false); });
+      "adamw_update", {.floats_moved = 7.0 * static_cast<double>(parameters)},
+      [&] { tptrain::optim::adamw_update(ranges, updates, one, finite, 1e-4); },
+      [&] {
+        at::_fused_adamw_(master, gradient, m, v, none, steps, 1e-4, 0.9, 0.95, 0.0, 1e-8, false,
+                          false);
+      });
 
-  const double elementwise = kLayers * (2 * (norm + norm_backward) + activation + activation_backward + 2 * rotation) + loss;
-  std::printf("\nstep of %ld tokens: gemm %.1f ms, attention %.1f ms, elementwise %.1f ms (%.1f %% of gemm), adamw %.2f ms\n", static_cast<long>(kTokens),
-              kLayers * gemms + head, kLayers * (attention + attention_backward), elementwise, 100.0 * elementwise / (kLayers * gemms + head), optimizer);
+  const double elementwise =
+      kLayers * (2 * (norm + norm_backward) + activation + activation_backward + 2 * rotation) +
+      loss;
+  std::printf(
+      "\nstep of %ld tokens: gemm %.1f ms, attention %.1f ms, elementwise %.1f ms (%.1f %% of "
+      "gemm), adamw %.2f ms\n",
+      static_cast<long>(kTokens), kLayers * gemms + head,
+      kLayers * (attention + attention_backward), elementwise,
+      100.0 * elementwise / (kLayers * gemms + head), optimizer);
   return 0;
 }

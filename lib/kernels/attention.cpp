@@ -1,9 +1,11 @@
-// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which tensor, and the views it gets.
+// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which
+// tensor, and the views it gets.
 //
 //   tensor                       forward and backward
-//   CUDA bf16/fp16               cuDNN; FlashAttention-2 where deterministic algorithms are on (cuDNN's backward uses atomics)
-//   CUDA fp32                    memory-efficient attention, keys and values repeated over their group
-//   CPU fp32                     the blocked loops of cpu/attention.cpp (two to three times ATen's flash attention for the CPU at head_dim 32)
+//   CUDA bf16/fp16               cuDNN; FlashAttention-2 where deterministic algorithms are on
+//   (cuDNN's backward uses atomics) CUDA fp32                    memory-efficient attention, keys
+//   and values repeated over their group CPU fp32                     the blocked loops of
+//   cpu/attention.cpp (two to three times ATen's flash attention for the CPU at head_dim 32)
 //   anything else                plain composition, softmax in fp32 or fp64
 #include <cmath>
 
@@ -22,8 +24,10 @@ struct Views {
   at::Tensor v;  // [B, kv_heads, S, D]
 };
 
-at::Tensor heads_first(const at::Tensor& packed, int64_t head_dim) {  // [S, B, n * D] -> [B, n, S, D]
-  return packed.view({packed.size(0), packed.size(1), packed.size(2) / head_dim, head_dim}).permute({1, 2, 0, 3});
+at::Tensor heads_first(const at::Tensor& packed,
+                       int64_t head_dim) {  // [S, B, n * D] -> [B, n, S, D]
+  return packed.view({packed.size(0), packed.size(1), packed.size(2) / head_dim, head_dim})
+      .permute({1, 2, 0, 3});
 }
 
 Views split(const at::Tensor& qkv, const AttentionShape& shape) {
@@ -32,16 +36,22 @@ Views split(const at::Tensor& qkv, const AttentionShape& shape) {
           all.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads)};
 }
 
-at::Tensor pack_context(const at::Tensor& context) {  // [B, heads, S, D] -> [S, B, heads * D], a view where the backend laid it out so
-  return context.permute({2, 0, 1, 3}).reshape({context.size(2), context.size(0), context.size(1) * context.size(3)});
+at::Tensor pack_context(const at::Tensor& context) {  // [B, heads, S, D] -> [S, B, heads * D], a
+                                                      // view where the backend laid it out so
+  return context.permute({2, 0, 1, 3})
+      .reshape({context.size(2), context.size(0), context.size(1) * context.size(3)});
 }
 
-at::Tensor repeat_over_group(const at::Tensor& kv, int64_t group) {  // [B, kv, S, D] -> [B, kv * group, S, D]
+at::Tensor repeat_over_group(const at::Tensor& kv,
+                             int64_t group) {  // [B, kv, S, D] -> [B, kv * group, S, D]
   if (group == 1) return kv;
-  return kv.unsqueeze(2).expand({kv.size(0), kv.size(1), group, kv.size(2), kv.size(3)}).reshape({kv.size(0), kv.size(1) * group, kv.size(2), kv.size(3)});
+  return kv.unsqueeze(2)
+      .expand({kv.size(0), kv.size(1), group, kv.size(2), kv.size(3)})
+      .reshape({kv.size(0), kv.size(1) * group, kv.size(2), kv.size(3)});
 }
 
-at::Tensor sum_over_group(const at::Tensor& per_query_head, int64_t kv_heads) {  // [B, kv * group, S, D] -> [B, kv, S, D]
+at::Tensor sum_over_group(const at::Tensor& per_query_head,
+                          int64_t kv_heads) {  // [B, kv * group, S, D] -> [B, kv, S, D]
   if (per_query_head.size(1) == kv_heads) return per_query_head;
   return per_query_head.unflatten(1, {kv_heads, per_query_head.size(1) / kv_heads}).sum(2);
 }
@@ -60,7 +70,9 @@ Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape) {
   return Backend::composition;
 }
 
-double scale_of(const AttentionShape& shape) { return 1.0 / std::sqrt(static_cast<double>(shape.head_dim)); }
+double scale_of(const AttentionShape& shape) {
+  return 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+}
 
 cpu::Attention loop_arguments(const at::Tensor& qkv, const AttentionShape& shape) {
   cpu::Attention args;
@@ -74,8 +86,9 @@ cpu::Attention loop_arguments(const at::Tensor& qkv, const AttentionShape& shape
 }
 
 AttentionResult loops_forward(const at::Tensor& qkv, const AttentionShape& shape) {
-  AttentionResult result{at::empty({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim}, qkv.options()),
-                         at::empty({qkv.size(1), shape.heads, qkv.size(0)}, qkv.options())};
+  AttentionResult result{
+      at::empty({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim}, qkv.options()),
+      at::empty({qkv.size(1), shape.heads, qkv.size(0)}, qkv.options())};
   cpu::Attention args = loop_arguments(qkv, shape);
   args.context = result.context.data_ptr<float>();
   args.logsumexp = result.logsumexp.data_ptr<float>();
@@ -90,10 +103,12 @@ AttentionResult loops_forward(const at::Tensor& qkv, const AttentionShape& shape
   return result;
 }
 
-void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv, const AttentionResult& forward, const AttentionShape& shape,
+void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                    const AttentionResult& forward, const AttentionShape& shape,
                     at::Tensor& grad_qkv) {
   cpu::Attention args = loop_arguments(qkv, shape);
-  args.context = const_cast<float*>(forward.context.const_data_ptr<float>());      // backward only reads it
+  args.context =
+      const_cast<float*>(forward.context.const_data_ptr<float>());  // backward only reads it
   args.logsumexp = const_cast<float*>(forward.logsumexp.const_data_ptr<float>());  // and this
   args.grad_context = grad_context.const_data_ptr<float>();
   args.grad_qkv = grad_qkv.data_ptr<float>();
@@ -107,13 +122,16 @@ void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv, const
   });
 }
 
-/// Scores with future keys at -inf: query i of the last `queries` positions sees keys up to keys - queries + i.
-at::Tensor causal_scores(const at::Tensor& q, const at::Tensor& k, double scale) {  // [B, n, Sq, D], [B, n, Sk, D] -> [B, n, Sq, Sk]
+/// Scores with future keys at -inf: query i of the last `queries` positions sees keys up to keys -
+/// queries + i.
+at::Tensor causal_scores(const at::Tensor& q, const at::Tensor& k,
+                         double scale) {  // [B, n, Sq, D], [B, n, Sk, D] -> [B, n, Sq, Sk]
   at::Tensor scores = at::matmul(q, k.transpose(-2, -1)).mul_(scale);
   const int64_t queries = scores.size(-2);
   const int64_t keys = scores.size(-1);
   if (queries > 1) {
-    const at::Tensor future = at::ones({queries, keys}, scores.options().dtype(at::kBool)).triu_(keys - queries + 1);
+    const at::Tensor future =
+        at::ones({queries, keys}, scores.options().dtype(at::kBool)).triu_(keys - queries + 1);
     scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
   }
   return scores;
@@ -122,33 +140,41 @@ at::Tensor causal_scores(const at::Tensor& q, const at::Tensor& k, double scale)
 AttentionResult composition_forward(const Views& views, const AttentionShape& shape) {
   const at::ScalarType type = compute_type(views.q);
   const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor scores = causal_scores(views.q.to(type), repeat_over_group(views.k, group).to(type), scale_of(shape));
-  const at::Tensor logsumexp = at::logsumexp(scores, {-1});                                                 // [B, heads, S]
-  const at::Tensor probabilities = at::exp(scores - logsumexp.unsqueeze(-1));                               // [B, heads, S, S]
-  const at::Tensor context = at::matmul(probabilities, repeat_over_group(views.v, group).to(type));         // [B, heads, S, D]
+  const at::Tensor scores =
+      causal_scores(views.q.to(type), repeat_over_group(views.k, group).to(type), scale_of(shape));
+  const at::Tensor logsumexp = at::logsumexp(scores, {-1});                    // [B, heads, S]
+  const at::Tensor probabilities = at::exp(scores - logsumexp.unsqueeze(-1));  // [B, heads, S, S]
+  const at::Tensor context =
+      at::matmul(probabilities, repeat_over_group(views.v, group).to(type));  // [B, heads, S, D]
   return {pack_context(context).to(views.q.scalar_type()), logsumexp};
 }
 
-Views composition_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context, const at::Tensor& logsumexp,
-                           const AttentionShape& shape) {
+Views composition_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
+                           const at::Tensor& logsumexp, const AttentionShape& shape) {
   const at::ScalarType type = compute_type(views.q);
   const int64_t group = shape.heads / shape.kv_heads;
   const at::Tensor q = views.q.to(type);
   const at::Tensor k = repeat_over_group(views.k, group).to(type);
   const at::Tensor v = repeat_over_group(views.v, group).to(type);
   const at::Tensor wide_grad = grad.to(type);
-  const at::Tensor p = at::exp(causal_scores(q, k, scale_of(shape)) - logsumexp.unsqueeze(-1));  // [B, heads, S, S]
-  const at::Tensor row_dot = (wide_grad * context.to(type)).sum(-1, /*keepdim=*/true);           // [B, heads, S, 1]
-  const at::Tensor grad_scores = (at::matmul(wide_grad, v.transpose(-2, -1)) - row_dot) * p * scale_of(shape);
-  return {at::matmul(grad_scores, k), sum_over_group(at::matmul(grad_scores.transpose(-2, -1), q), shape.kv_heads),
+  const at::Tensor p =
+      at::exp(causal_scores(q, k, scale_of(shape)) - logsumexp.unsqueeze(-1));  // [B, heads, S, S]
+  const at::Tensor row_dot =
+      (wide_grad * context.to(type)).sum(-1, /*keepdim=*/true);  // [B, heads, S, 1]
+  const at::Tensor grad_scores =
+      (at::matmul(wide_grad, v.transpose(-2, -1)) - row_dot) * p * scale_of(shape);
+  return {at::matmul(grad_scores, k),
+          sum_over_group(at::matmul(grad_scores.transpose(-2, -1), q), shape.kv_heads),
           sum_over_group(at::matmul(p.transpose(-2, -1), wide_grad), shape.kv_heads)};
 }
 
 void check_shape(const at::Tensor& qkv, const AttentionShape& shape, const char* function) {
-  expect(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 && shape.heads % shape.kv_heads == 0, function,
-         "have kv_heads that divide heads", {shape.heads, shape.kv_heads, shape.head_dim});
-  expect(qkv.dim() == 3 && qkv.size(2) == (shape.heads + 2 * shape.kv_heads) * shape.head_dim, function,
-         "be [S, B, (heads + 2 * kv_heads) * D]", qkv.sizes());
+  expect(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
+             shape.heads % shape.kv_heads == 0,
+         function, "have kv_heads that divide heads",
+         {shape.heads, shape.kv_heads, shape.head_dim});
+  expect(qkv.dim() == 3 && qkv.size(2) == (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
+         function, "be [S, B, (heads + 2 * kv_heads) * D]", qkv.sizes());
   expect_contiguous(qkv, function);
 }
 
@@ -162,18 +188,21 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
     case Backend::cpu_loops:
       return loops_forward(qkv, shape);
     case Backend::cudnn: {
-      const auto result = at::_scaled_dot_product_cudnn_attention(views.q, views.k, views.v, /*attn_bias=*/std::nullopt,
-                                                                  /*compute_log_sumexp=*/true, /*dropout_p=*/0.0, /*is_causal=*/true);
+      const auto result = at::_scaled_dot_product_cudnn_attention(
+          views.q, views.k, views.v, /*attn_bias=*/std::nullopt,
+          /*compute_log_sumexp=*/true, /*dropout_p=*/0.0, /*is_causal=*/true);
       return {pack_context(std::get<0>(result)), std::get<1>(result)};
     }
     case Backend::cuda_flash: {
-      const auto result = at::_scaled_dot_product_flash_attention(views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
+      const auto result = at::_scaled_dot_product_flash_attention(
+          views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
       return {pack_context(std::get<0>(result)), std::get<1>(result)};
     }
     case Backend::cuda_efficient: {
-      const auto result = at::_scaled_dot_product_efficient_attention(views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group),
-                                                                      /*attn_bias=*/std::nullopt, /*compute_log_sumexp=*/true,
-                                                                      /*dropout_p=*/0.0, /*is_causal=*/true);
+      const auto result = at::_scaled_dot_product_efficient_attention(
+          views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group),
+          /*attn_bias=*/std::nullopt, /*compute_log_sumexp=*/true,
+          /*dropout_p=*/0.0, /*is_causal=*/true);
       return {pack_context(std::get<0>(result)), std::get<1>(result)};
     }
     case Backend::composition:
@@ -182,11 +211,11 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
   return composition_forward(views, shape);
 }
 
-at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv, const AttentionResult& forward,
-                                     const AttentionShape& shape) {
+at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                                     const AttentionResult& forward, const AttentionShape& shape) {
   check_shape(qkv, shape, "causal_attention_backward");
-  expect(grad_context.sizes() == forward.context.sizes(), "causal_attention_backward", "have a grad_context of the size of context",
-         grad_context.sizes());
+  expect(grad_context.sizes() == forward.context.sizes(), "causal_attention_backward",
+         "have a grad_context of the size of context", grad_context.sizes());
   expect_contiguous(grad_context, "causal_attention_backward");
   expect_contiguous(forward.context, "causal_attention_backward");
   const Views views = split(qkv, shape);
@@ -195,7 +224,8 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   const at::Tensor context = heads_first(forward.context, shape.head_dim);
   at::Tensor grad_qkv = at::empty_like(qkv);
   const Views out = split(grad_qkv, shape);
-  // Without dropout no backend reads the seed; it must only be a tensor where the backend expects one.
+  // Without dropout no backend reads the seed; it must only be a tensor where the backend expects
+  // one.
   const auto no_seed = [&] { return at::zeros({}, qkv.options().dtype(at::kLong)); };
   switch (backend_for(qkv, shape)) {
     case Backend::cpu_loops:
@@ -204,7 +234,8 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
     case Backend::cudnn: {
       const at::Tensor none;
       const auto [dq, dk, dv] = at::_scaled_dot_product_cudnn_attention_backward(
-          grad, views.q, views.k, views.v, context, forward.logsumexp, no_seed(), no_seed(), none, none, none, qkv.size(0), qkv.size(0),
+          grad, views.q, views.k, views.v, context, forward.logsumexp, no_seed(), no_seed(), none,
+          none, none, qkv.size(0), qkv.size(0),
           /*dropout_p=*/0.0, /*is_causal=*/true);
       out.q.copy_(dq);
       out.k.copy_(dk);
@@ -213,9 +244,10 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
     }
     case Backend::cuda_flash: {
       const at::Tensor none;
-      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_backward(grad, views.q, views.k, views.v, context, forward.logsumexp, none,
-                                                                                 none, qkv.size(0), qkv.size(0), /*dropout_p=*/0.0,
-                                                                                 /*is_causal=*/true, no_seed(), no_seed());
+      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_backward(
+          grad, views.q, views.k, views.v, context, forward.logsumexp, none, none, qkv.size(0),
+          qkv.size(0), /*dropout_p=*/0.0,
+          /*is_causal=*/true, no_seed(), no_seed());
       out.q.copy_(dq);
       out.k.copy_(dk);
       out.v.copy_(dv);
@@ -224,8 +256,9 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
     case Backend::cuda_efficient: {
       const at::Tensor none;
       const auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
-          grad, views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group), none, context, forward.logsumexp, no_seed(),
-          no_seed(), /*dropout_p=*/0.0, {true, true, true, false}, /*is_causal=*/true);
+          grad, views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group), none,
+          context, forward.logsumexp, no_seed(), no_seed(), /*dropout_p=*/0.0,
+          {true, true, true, false}, /*is_causal=*/true);
       out.q.copy_(dq);
       out.k.copy_(sum_over_group(dk, shape.kv_heads));
       out.v.copy_(sum_over_group(dv, shape.kv_heads));
@@ -241,28 +274,39 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   return grad_qkv;
 }
 
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const AttentionShape& shape) {
-  expect(q.dim() == 3 && q.size(2) == shape.heads * shape.head_dim && shape.heads % shape.kv_heads == 0, "cached_attention",
-         "be [Sq, B, heads * D], kv_heads dividing heads", q.sizes());
-  expect(keys.dim() == 3 && keys.size(2) == shape.kv_heads * shape.head_dim && keys.sizes() == values.sizes() && keys.size(1) == q.size(1) &&
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                            const AttentionShape& shape) {
+  expect(q.dim() == 3 && q.size(2) == shape.heads * shape.head_dim &&
+             shape.heads % shape.kv_heads == 0,
+         "cached_attention", "be [Sq, B, heads * D], kv_heads dividing heads", q.sizes());
+  expect(keys.dim() == 3 && keys.size(2) == shape.kv_heads * shape.head_dim &&
+             keys.sizes() == values.sizes() && keys.size(1) == q.size(1) &&
              keys.size(0) >= q.size(0),
          "cached_attention", "have keys and values [Sk, B, kv_heads * D], Sk >= Sq", keys.sizes());
   const int64_t queries = q.size(0);
   const int64_t batch = q.size(1);
   const int64_t group = shape.heads / shape.kv_heads;
   const at::ScalarType type = compute_type(q);
-  // The query heads of a group are rows of one product with their keys: nothing of the cache is copied head by head.
-  const at::Tensor grouped = q.reshape({queries, batch, shape.kv_heads, group, shape.head_dim})
-                                 .permute({1, 2, 3, 0, 4})
-                                 .reshape({batch, shape.kv_heads, group * queries, shape.head_dim});  // [B, kv, g * Sq, D]
-  const at::Tensor k = keys.reshape({keys.size(0), batch, shape.kv_heads, shape.head_dim}).permute({1, 2, 0, 3});
-  const at::Tensor v = values.reshape({keys.size(0), batch, shape.kv_heads, shape.head_dim}).permute({1, 2, 0, 3});
-  at::Tensor scores = at::matmul(grouped, k.transpose(-2, -1)).to(type).mul_(scale_of(shape));  // [B, kv, g * Sq, Sk]
+  // The query heads of a group are rows of one product with their keys: nothing of the cache is
+  // copied head by head.
+  const at::Tensor grouped =
+      q.reshape({queries, batch, shape.kv_heads, group, shape.head_dim})
+          .permute({1, 2, 3, 0, 4})
+          .reshape({batch, shape.kv_heads, group * queries, shape.head_dim});  // [B, kv, g * Sq, D]
+  const at::Tensor k =
+      keys.reshape({keys.size(0), batch, shape.kv_heads, shape.head_dim}).permute({1, 2, 0, 3});
+  const at::Tensor v =
+      values.reshape({keys.size(0), batch, shape.kv_heads, shape.head_dim}).permute({1, 2, 0, 3});
+  at::Tensor scores = at::matmul(grouped, k.transpose(-2, -1))
+                          .to(type)
+                          .mul_(scale_of(shape));  // [B, kv, g * Sq, Sk]
   if (queries > 1) {
-    const at::Tensor future = at::ones({queries, keys.size(0)}, scores.options().dtype(at::kBool)).triu_(keys.size(0) - queries + 1);
+    const at::Tensor future = at::ones({queries, keys.size(0)}, scores.options().dtype(at::kBool))
+                                  .triu_(keys.size(0) - queries + 1);
     scores.masked_fill_(future.repeat({group, 1}), -std::numeric_limits<double>::infinity());
   }
-  const at::Tensor context = at::matmul(at::softmax(scores, -1).to(q.scalar_type()), v);  // [B, kv, g * Sq, D]
+  const at::Tensor context =
+      at::matmul(at::softmax(scores, -1).to(q.scalar_type()), v);  // [B, kv, g * Sq, D]
   return context.view({batch, shape.kv_heads, group, queries, shape.head_dim})
       .permute({3, 0, 1, 2, 4})
       .reshape({queries, batch, shape.heads * shape.head_dim});

@@ -1,23 +1,29 @@
-// The weight gradient's GEMM, accumulated inside the multiplication: no temporary of the weight's size and no second pass over it.
+// The weight gradient's GEMM, accumulated inside the multiplication: no temporary of the weight's
+// size and no second pass over it.
 #include "kernels/composition.h"
 #include "kernels/kernels.h"
 
 namespace tptrain::kernels {
 
-void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output, const at::Tensor& input) {
+void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
+                                const at::Tensor& input) {
   const at::Tensor dy = grad_output.reshape({-1, grad_output.size(-1)});  // [T, out]
   const at::Tensor x = input.reshape({-1, input.size(-1)});               // [T, in]
-  expect(dy.size(0) == x.size(0) && grad.dim() == 2 && grad.size(0) == dy.size(1) && grad.size(1) == x.size(1), "accumulate_weight_gradient",
-         "be [out, in] of grad_output [T, out] and input [T, in]", grad.sizes());
+  expect(dy.size(0) == x.size(0) && grad.dim() == 2 && grad.size(0) == dy.size(1) &&
+             grad.size(1) == x.size(1),
+         "accumulate_weight_gradient", "be [out, in] of grad_output [T, out] and input [T, in]",
+         grad.sizes());
   if (dy.scalar_type() == grad.scalar_type()) {
     at::addmm_out(grad, grad, dy.t(), x);
     return;
   }
   if (grad.is_cuda()) {
-    at::addmm_out(grad, grad, dy.t(), x, grad.scalar_type());  // bf16 inputs, fp32 accumulator and output
+    at::addmm_out(grad, grad, dy.t(), x,
+                  grad.scalar_type());  // bf16 inputs, fp32 accumulator and output
     return;
   }
-  // ATen has no addmm with another output type on the CPU; this path serves tests of bf16 numerics, not speed.
+  // ATen has no addmm with another output type on the CPU; this path serves tests of bf16 numerics,
+  // not speed.
   at::addmm_out(grad, grad, dy.t().to(grad.scalar_type()), x.to(grad.scalar_type()));
 }
 

@@ -1,6 +1,7 @@
-// Fused operations on plain local tensors, forward and backward side by side: no autograd, no parameters, no communication.
-// CPU tensors take the vectorised CPU code (fp32), CUDA tensors the ATen composition; both give the same numbers within rounding.
-// T = S * B tokens, sequence-first: token t = s * B + b. All tensors contiguous. Weight gradients are *added* to fp32 buffers.
+// Fused operations on plain local tensors, forward and backward side by side: no autograd, no
+// parameters, no communication. CPU tensors take the vectorised CPU code (fp32), CUDA tensors the
+// ATen composition; both give the same numbers within rounding. T = S * B tokens, sequence-first:
+// token t = s * B + b. All tensors contiguous. Weight gradients are *added* to fp32 buffers.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,68 +11,95 @@
 
 namespace tptrain::kernels {
 
-// --- RMSNorm: y = x * rsqrt(mean(x^2) + eps) * weight. Source: Zhang & Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019.
+// --- RMSNorm: y = x * rsqrt(mean(x^2) + eps) * weight. Source: Zhang & Sennrich, "Root Mean Square
+// Layer Normalization", NeurIPS 2019.
 struct RmsNormResult {
   at::Tensor output;       // like x
   at::Tensor inverse_rms;  // [T] fp32, for backward
 };
-RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);  // x [.., H], weight [H]
+RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& weight,
+                       double eps);  // x [.., H], weight [H]
 /// Returns the gradient of x; adds that of weight to weight_grad [H] fp32.
-at::Tensor rms_norm_backward(const at::Tensor& grad_output, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse_rms, at::Tensor& weight_grad);
+at::Tensor rms_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
+                             const at::Tensor& weight, const at::Tensor& inverse_rms,
+                             at::Tensor& weight_grad);
 
 /// residual + delta, then RMSNorm of the sum, in one pass.
 struct AddRmsNormResult {
   at::Tensor sum;  // like residual
   RmsNormResult norm;
 };
-AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps);
-/// Gradient of the sum: rms_norm_backward(grad_output) + grad_sum, in one pass (it is the gradient of residual and of delta alike).
-at::Tensor add_rms_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output, const at::Tensor& sum, const at::Tensor& weight,
+AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
+                              const at::Tensor& weight, double eps);
+/// Gradient of the sum: rms_norm_backward(grad_output) + grad_sum, in one pass (it is the gradient
+/// of residual and of delta alike).
+at::Tensor add_rms_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output,
+                                 const at::Tensor& sum, const at::Tensor& weight,
                                  const at::Tensor& inverse_rms, at::Tensor& weight_grad);
 
-// --- SwiGLU: y = silu(gate) * up. gate_up [.., 2F]: the first F columns are the gate. Source: Shazeer, "GLU Variants Improve Transformer", 2020.
-at::Tensor swiglu(const at::Tensor& gate_up);                                        // -> [.., F]
-at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up);  // -> [.., 2F]
+// --- SwiGLU: y = silu(gate) * up. gate_up [.., 2F]: the first F columns are the gate. Source:
+// Shazeer, "GLU Variants Improve Transformer", 2020.
+at::Tensor swiglu(const at::Tensor& gate_up);  // -> [.., F]
+at::Tensor swiglu_backward(const at::Tensor& grad_output,
+                           const at::Tensor& gate_up);  // -> [.., 2F]
 
-// --- Rotary embedding, rotate-half form of Hugging Face (pairs d and d + D/2). Source: Su et al., "RoFormer", 2021, section 3.2.
+// --- Rotary embedding, rotate-half form of Hugging Face (pairs d and d + D/2). Source: Su et al.,
+// "RoFormer", 2021, section 3.2.
 struct RotaryTable {
   at::Tensor cos;  // [S, D/2] fp32
   at::Tensor sin;  // [S, D/2] fp32
 };
 /// Angles position * theta^(-2i/D) in double, rounded once; positions first .. first + length - 1.
-RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_dim, double theta, at::Device device);
+RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_dim, double theta,
+                         at::Device device);
 enum class Rotation { forward, inverse };  // inverse is the backward
-/// In place on the first `rotated_heads` heads of qkv [S, B, heads * D] (q and k lie before v in the packed layout).
-void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, int64_t head_dim, Rotation direction);
+/// In place on the first `rotated_heads` heads of qkv [S, B, heads * D] (q and k lie before v in
+/// the packed layout).
+void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, int64_t head_dim,
+             Rotation direction);
 
-// --- Causal attention with grouped query heads on a packed buffer [S, B, (heads + 2 * kv_heads) * D]: q heads, then k heads, then v heads.
+// --- Causal attention with grouped query heads on a packed buffer [S, B, (heads + 2 * kv_heads) *
+// D]: q heads, then k heads, then v heads.
 struct AttentionShape {
-  int64_t heads = 0;     // local
-  int64_t kv_heads = 0;  // local; heads % kv_heads == 0: query head h reads kv head h / (heads / kv_heads)
+  int64_t heads = 0;  // local
+  int64_t kv_heads =
+      0;  // local; heads % kv_heads == 0: query head h reads kv head h / (heads / kv_heads)
   int64_t head_dim = 0;
 };
 struct AttentionResult {
   at::Tensor context;    // [S, B, heads * D]
   at::Tensor logsumexp;  // what backward needs besides qkv and context; its shape is the backend's
 };
-AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& shape);  // scale 1/sqrt(D)
+AttentionResult causal_attention(const at::Tensor& qkv,
+                                 const AttentionShape& shape);  // scale 1/sqrt(D)
 /// Gradient of qkv, packed as qkv is.
-at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv, const AttentionResult& forward, const AttentionShape& shape);
-/// For generation: q [Sq, B, heads * D] of the last Sq positions attends to keys, values [Sk, B, kv_heads * D] causally (query i sees keys up to Sk - Sq + i).
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const AttentionShape& shape);
+at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                                     const AttentionResult& forward, const AttentionShape& shape);
+/// For generation: q [Sq, B, heads * D] of the last Sq positions attends to keys, values [Sk, B,
+/// kv_heads * D] causally (query i sees keys up to Sk - Sq + i).
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                            const AttentionShape& shape);
 
-// --- Cross entropy on a vocabulary slice, in place on logits [T, V_local]; the sums between the steps are the caller's all-reduces over tp.
+// --- Cross entropy on a vocabulary slice, in place on logits [T, V_local]; the sums between the
+// steps are the caller's all-reduces over tp.
 /// Row maxima [T] fp32. -> all-reduce max.
 at::Tensor vocab_row_max(const at::Tensor& logits);
-/// logits := exp(logits - row_max). Returns [2, T] fp32: row sums of that, and the target's logit - row_max where the target lies in
-/// [vocab_begin, vocab_begin + V_local), else 0. targets [T] int64, -100 ignored. -> all-reduce sum.
-at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::Tensor& targets, int64_t vocab_begin);
-/// Sum over the counted targets of log(sum_exp) - target_logit, fp32 scalar summed in fp64 on CPU. sums: [2, T], reduced.
+/// logits := exp(logits - row_max). Returns [2, T] fp32: row sums of that, and the target's logit -
+/// row_max where the target lies in [vocab_begin, vocab_begin + V_local), else 0. targets [T]
+/// int64, -100 ignored. -> all-reduce sum.
+at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::Tensor& targets,
+                      int64_t vocab_begin);
+/// Sum over the counted targets of log(sum_exp) - target_logit, fp32 scalar summed in fp64 on CPU.
+/// sums: [2, T], reduced.
 at::Tensor cross_entropy_sum(const at::Tensor& sums, const at::Tensor& targets);
-/// exp := (exp / sum_exp - onehot(target)) * scale, 0 on ignored rows: the gradient of scale * cross_entropy_sum by the logits. scale: fp32 scalar tensor.
-void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& targets, int64_t vocab_begin, const at::Tensor& scale);
+/// exp := (exp / sum_exp - onehot(target)) * scale, 0 on ignored rows: the gradient of scale *
+/// cross_entropy_sum by the logits. scale: fp32 scalar tensor.
+void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& targets,
+                             int64_t vocab_begin, const at::Tensor& scale);
 
-// --- GEMM with the weight gradient's accumulation: grad += dy^T x, grad fp32 [out, in], dy [T, out], x [T, in].
-void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output, const at::Tensor& input);
+// --- GEMM with the weight gradient's accumulation: grad += dy^T x, grad fp32 [out, in], dy [T,
+// out], x [T, in].
+void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
+                                const at::Tensor& input);
 
 }  // namespace tptrain::kernels

@@ -8,15 +8,18 @@
 
 namespace tptrain::kernels {
 
-RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_dim, double theta, at::Device device) {
-  expect(head_dim > 0 && head_dim % 2 == 0, "rotary_table", "have an even head_dim", {first_position, length, head_dim});
+RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_dim, double theta,
+                         at::Device device) {
+  expect(head_dim > 0 && head_dim % 2 == 0, "rotary_table", "have an even head_dim",
+         {first_position, length, head_dim});
   const int64_t half = head_dim / 2;
   at::Tensor cos = at::empty({length, half}, at::kFloat);
   at::Tensor sin = at::empty({length, half}, at::kFloat);
   float* cos_data = cos.data_ptr<float>();
   float* sin_data = sin.data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+    const double frequency =
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
     for (int64_t s = 0; s < length; ++s) {
       const double angle = static_cast<double>(first_position + s) * frequency;
       cos_data[s * half + i] = static_cast<float>(std::cos(angle));
@@ -26,12 +29,13 @@ RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_di
   return {cos.to(device), sin.to(device)};
 }
 
-void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, int64_t head_dim, Rotation direction) {
+void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, int64_t head_dim,
+             Rotation direction) {
   expect(qkv.dim() == 3, "rotate_", "be [S, B, heads * D]", qkv.sizes());
-  expect(rotated_heads >= 0 && rotated_heads * head_dim <= qkv.size(2) && head_dim % 2 == 0, "rotate_", "hold the rotated heads, of even size",
-         qkv.sizes());
-  expect(table.cos.dim() == 2 && table.cos.size(0) == qkv.size(0) && table.cos.size(1) == head_dim / 2 &&
-             table.sin.sizes() == table.cos.sizes(),
+  expect(rotated_heads >= 0 && rotated_heads * head_dim <= qkv.size(2) && head_dim % 2 == 0,
+         "rotate_", "hold the rotated heads, of even size", qkv.sizes());
+  expect(table.cos.dim() == 2 && table.cos.size(0) == qkv.size(0) &&
+             table.cos.size(1) == head_dim / 2 && table.sin.sizes() == table.cos.sizes(),
          "rotate_", "have a table of [S, D/2]", table.cos.sizes());
   expect_contiguous(qkv, "rotate_");
   expect_contiguous(table.cos, "rotate_");
@@ -48,12 +52,14 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
     args.heads = rotated_heads;
     args.head_dim = head_dim;
     args.sign = direction == Rotation::inverse ? -1.0f : 1.0f;
-    cpu::parallel_rows(positions, cpu::grain_of(batch * rotated_heads * head_dim),
-                       [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
+    cpu::parallel_rows(
+        positions, cpu::grain_of(batch * rotated_heads * head_dim),
+        [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
     return;
   }
   const at::ScalarType type = compute_type(qkv);
-  const at::Tensor heads = qkv.narrow(2, 0, rotated_heads * head_dim).view({positions, batch, rotated_heads, 2, head_dim / 2});
+  const at::Tensor heads = qkv.narrow(2, 0, rotated_heads * head_dim)
+                               .view({positions, batch, rotated_heads, 2, head_dim / 2});
   const at::Tensor first = heads.select(3, 0);
   const at::Tensor second = heads.select(3, 1);
   const at::Tensor a = first.to(type);
@@ -61,7 +67,8 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
   const at::Tensor cos = table.cos.to(type).view({positions, 1, 1, head_dim / 2});
   at::Tensor sin = table.sin.to(type).view({positions, 1, 1, head_dim / 2});
   if (direction == Rotation::inverse) sin = -sin;
-  const at::Tensor rotated_first = a * cos - c * sin;  // both before either is written: a may be a view of `first`
+  const at::Tensor rotated_first =
+      a * cos - c * sin;  // both before either is written: a may be a view of `first`
   const at::Tensor rotated_second = c * cos + a * sin;
   first.copy_(rotated_first);
   second.copy_(rotated_second);

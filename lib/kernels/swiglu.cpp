@@ -17,7 +17,8 @@ std::vector<int64_t> with_last(const at::Tensor& tensor, int64_t last) {
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
-  expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size", gate_up.sizes());
+  expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size",
+         gate_up.sizes());
   expect_contiguous(gate_up, "swiglu");
   const int64_t ffn = gate_up.size(-1) / 2;
   if (!takes_cpu_loops(gate_up)) {
@@ -29,15 +30,17 @@ at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
   if (output.numel() == 0) return output;
   const float* in = gate_up.const_data_ptr<float>();
   float* out = output.data_ptr<float>();
-  cpu::parallel_rows(output.numel() / ffn, cpu::grain_of(2 * ffn),
-                     [&](int64_t begin, int64_t end) { cpu::swiglu_rows(in, out, ffn, begin, end); });
+  cpu::parallel_rows(output.numel() / ffn, cpu::grain_of(2 * ffn), [&](int64_t begin, int64_t end) {
+    cpu::swiglu_rows(in, out, ffn, begin, end);
+  });
   return output;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up) {  // [.., F], [.., 2F]
+at::Tensor swiglu_backward(const at::Tensor& grad_output,
+                           const at::Tensor& gate_up) {  // [.., F], [.., 2F]
   const int64_t ffn = gate_up.size(-1) / 2;
-  expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) == ffn, "swiglu_backward", "have a grad_output of half its columns",
-         gate_up.sizes());
+  expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) == ffn,
+         "swiglu_backward", "have a grad_output of half its columns", gate_up.sizes());
   expect_contiguous(gate_up, "swiglu_backward");
   expect_contiguous(grad_output, "swiglu_backward");
   at::Tensor grad_gate_up = at::empty_like(gate_up);
@@ -57,7 +60,9 @@ at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate
   const float* in = gate_up.const_data_ptr<float>();
   float* out = grad_gate_up.data_ptr<float>();
   cpu::parallel_rows(grad_output.numel() / ffn, cpu::grain_of(2 * ffn),
-                     [&](int64_t begin, int64_t end) { cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end); });
+                     [&](int64_t begin, int64_t end) {
+                       cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end);
+                     });
   return grad_gate_up;
 }
 

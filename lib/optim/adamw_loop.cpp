@@ -7,7 +7,8 @@
 namespace tptrain::optim {
 
 TPTRAIN_CPU_CLONES
-void adamw_elements(const AdamWArrays& arrays, const AdamWConstants& constants, int64_t begin, int64_t end) {
+void adamw_elements(const AdamWArrays& arrays, const AdamWConstants& constants, int64_t begin,
+                    int64_t end) {
   float* __restrict master = arrays.master;
   float* __restrict exp_avg = arrays.exp_avg;
   float* __restrict exp_avg_sq = arrays.exp_avg_sq;

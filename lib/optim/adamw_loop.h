@@ -7,7 +7,7 @@ namespace tptrain::optim {
 
 /// Constants of one update, rounded once from double.
 struct AdamWConstants {
-  float decay = 0.0f;                // lr * weight_decay
+  float decay = 0.0f;  // lr * weight_decay
   float beta2 = 0.0f;
   float one_minus_beta1 = 0.0f;
   float one_minus_beta2 = 0.0f;
@@ -25,6 +25,7 @@ struct AdamWArrays {
 };
 
 /// Updates elements [begin, end).
-void adamw_elements(const AdamWArrays& arrays, const AdamWConstants& constants, int64_t begin, int64_t end);
+void adamw_elements(const AdamWArrays& arrays, const AdamWConstants& constants, int64_t begin,
+                    int64_t end);
 
 }  // namespace tptrain::optim

@@ -1,6 +1,8 @@
-// Causal attention in blocks of queries and keys that stay in the cache: products by small_gemm, softmax one row at a time, blocks in the
-// future never touched. A group's keys and values are packed once for all its query heads, and their gradients summed in place.
-// Source: Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023, algorithms 1 and 2.
+// Causal attention in blocks of queries and keys that stay in the cache: products by small_gemm,
+// softmax one row at a time, blocks in the future never touched. A group's keys and values are
+// packed once for all its query heads, and their gradients summed in place. Source: Dao,
+// "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023,
+// algorithms 1 and 2.
 #include <algorithm>
 #include <cmath>
 
@@ -39,14 +41,29 @@ struct Frame {
   int64_t qkv_offset(const Attention& args, int64_t b, int64_t head) const {
     return (b * (args.heads + 2 * args.kv_heads) + head) * head_dim;
   }
-  int64_t context_offset(const Attention& args, int64_t b, int64_t head) const { return (b * args.heads + head) * head_dim; }
+  int64_t context_offset(const Attention& args, int64_t b, int64_t head) const {
+    return (b * args.heads + head) * head_dim;
+  }
 };
+
+// Rows of one head lie a whole token apart, often in a page of their own, where no hardware
+// prefetcher follows: the loops ask for them ahead.
+constexpr int64_t kRowsAhead = 12;
+constexpr int64_t kFloatsPerLine = 16;
+
+TPTRAIN_INLINE void prefetch_row(const float* row, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += kFloatsPerLine) __builtin_prefetch(row + i);
+}
+TPTRAIN_INLINE void prefetch_row_to_write(float* row, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += kFloatsPerLine) __builtin_prefetch(row + i, 1);
+}
 
 /// [S] rows of D, far apart, to [rows, columns] side by side, padded with zeros.
 TPTRAIN_CPU_CLONES
 void pack(const float* from, int64_t from_row, const Frame& f, float* to) {
   for (int64_t s = 0; s < f.positions; ++s) {
     const float* __restrict source = from + s * from_row;
+    prefetch_row(source + kRowsAhead * from_row, f.head_dim);  // harmless beyond the end
     float* __restrict target = to + s * f.columns;
     for (int64_t d = 0; d < f.head_dim; ++d) target[d] = source[d];
     for (int64_t d = f.head_dim; d < f.columns; ++d) target[d] = 0.0f;
@@ -59,7 +76,8 @@ TPTRAIN_CPU_CLONES
 void transpose(const float* from, const Frame& f, float* to) {
   for (int64_t s = 0; s < f.rows; s += kGemmColumns) {
     for (int64_t d = 0; d < f.head_dim; ++d) {
-      for (int64_t i = 0; i < kGemmColumns; ++i) to[d * f.rows + s + i] = from[(s + i) * f.columns + d];
+      for (int64_t i = 0; i < kGemmColumns; ++i)
+        to[d * f.rows + s + i] = from[(s + i) * f.columns + d];
     }
   }
 }
@@ -69,6 +87,7 @@ void unpack(const float* from, const Frame& f, float* to, int64_t to_row) {
   for (int64_t s = 0; s < f.positions; ++s) {
     const float* __restrict source = from + s * f.columns;
     float* __restrict target = to + s * to_row;
+    prefetch_row_to_write(target + kRowsAhead * to_row, f.head_dim);
     for (int64_t d = 0; d < f.head_dim; ++d) target[d] = source[d];
   }
 }
@@ -79,16 +98,19 @@ struct Softmax {
   float sum[kQueries];
 };
 
-/// Scores of queries [first_query, first_query + queries) against keys [first_key, first_key + keys) to unnormalised probabilities in place.
-/// Rescales the context rows where the maximum rose.
+/// Scores of queries [first_query, first_query + queries) against keys [first_key, first_key +
+/// keys) to unnormalised probabilities in place. Rescales the context rows where the maximum rose.
 TPTRAIN_CPU_CLONES
-void softmax_block(float* scores, Softmax& state, float* context, const Frame& f, int64_t first_query, int64_t queries, int64_t first_key, int64_t keys) {
+void softmax_block(float* scores, Softmax& state, float* context, const Frame& f,
+                   int64_t first_query, int64_t queries, int64_t first_key, int64_t keys) {
   for (int64_t i = 0; i < queries; ++i) {
     float* __restrict row = scores + i * kKeys;
     const int64_t seen = std::clamp<int64_t>(first_query + i + 1 - first_key, 0, keys);
+    // Whole vectors from here on: future keys have weight exp(-inf) = 0.
+    for (int64_t j = seen; j < keys; ++j) row[j] = -INFINITY;
     int32_t best = ordered_key(state.maximum[i]);
 #pragma omp simd reduction(max : best)
-    for (int64_t j = 0; j < seen; ++j) {
+    for (int64_t j = 0; j < keys; ++j) {
       row[j] *= f.scale;
       const int32_t key = ordered_key(row[j]);
       best = key > best ? key : best;
@@ -96,13 +118,13 @@ void softmax_block(float* scores, Softmax& state, float* context, const Frame& f
     const float maximum = value_of_key(best);
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < seen; ++j) {
+    for (int64_t j = 0; j < keys; ++j) {
       const float value = exp_f32(row[j] - maximum);
       row[j] = value;
       sum += value;
     }
-    for (int64_t j = seen; j < keys; ++j) row[j] = 0.0f;
-    if (first_key > 0 && maximum != state.maximum[i]) {  // true for NaN as well: it must reach the sum
+    if (first_key > 0 &&
+        maximum != state.maximum[i]) {  // true for NaN as well: it must reach the sum
       const float shrink = exp_f32(state.maximum[i] - maximum);
       state.sum[i] *= shrink;
       float* __restrict target = context + i * f.columns;
@@ -114,20 +136,24 @@ void softmax_block(float* scores, Softmax& state, float* context, const Frame& f
 }
 
 TPTRAIN_CPU_CLONES
-void finish_rows(const float* block, const Softmax& state, const Frame& f, int64_t queries, float* context, float* logsumexp) {
+void finish_rows(const float* block, const Softmax& state, const Frame& f, int64_t queries,
+                 float* context, float* logsumexp) {
   for (int64_t i = 0; i < queries; ++i) {
     const float inverse = 1.0f / state.sum[i];
     const float* __restrict source = block + i * f.columns;
     float* __restrict target = context + i * f.context_row;
+    prefetch_row_to_write(target + kRowsAhead * f.context_row, f.head_dim);
     for (int64_t d = 0; d < f.head_dim; ++d) target[d] = source[d] * inverse;
     logsumexp[i] = state.maximum[i] + std::log(state.sum[i]);
   }
 }
 
-/// scores -> probabilities, and grad_probabilities -> grad_scores, both in place; zero in the future.
+/// scores -> probabilities, and grad_probabilities -> grad_scores, both in place; zero in the
+/// future.
 TPTRAIN_CPU_CLONES
-void softmax_backward_block(float* scores, float* grads, const float* logsumexp, const float* row_dot, const Frame& f, int64_t first_query, int64_t queries,
-                            int64_t first_key, int64_t keys) {
+void softmax_backward_block(float* scores, float* grads, const float* logsumexp,
+                            const float* row_dot, const Frame& f, int64_t first_query,
+                            int64_t queries, int64_t first_key, int64_t keys) {
   for (int64_t i = 0; i < queries; ++i) {
     float* __restrict probability = scores + i * kKeys;
     float* __restrict grad = grads + i * kKeys;
@@ -135,7 +161,8 @@ void softmax_backward_block(float* scores, float* grads, const float* logsumexp,
     const float shift = logsumexp[i];
     const float dot = row_dot[i];
 #pragma omp simd
-    for (int64_t j = 0; j < seen; ++j) {
+    for (int64_t j = 0; j < keys;
+         ++j) {  // whole vectors; what lies in the future is overwritten, whatever it became
       const float p = exp_f32(probability[j] * f.scale - shift);
       probability[j] = p;
       grad[j] = p * (grad[j] - dot) * f.scale;
@@ -144,12 +171,13 @@ void softmax_backward_block(float* scores, float* grads, const float* logsumexp,
   }
 }
 
-/// Sum over d of grad * context for each query: what softmax's backward subtracts.
+/// Sum over d of grad (packed) * context for each query: what softmax's backward subtracts.
 TPTRAIN_CPU_CLONES
 void row_dots(const float* grad, const float* context, const Frame& f, float* dots) {
   for (int64_t s = 0; s < f.positions; ++s) {
-    const float* __restrict a = grad + s * f.context_row;
+    const float* __restrict a = grad + s * f.columns;
     const float* __restrict b = context + s * f.context_row;
+    prefetch_row(b + kRowsAhead * f.context_row, f.head_dim);
     float dot = 0.0f;
 #pragma omp simd reduction(+ : dot)
     for (int64_t d = 0; d < f.head_dim; ++d) dot += a[d] * b[d];
@@ -158,7 +186,9 @@ void row_dots(const float* grad, const float* context, const Frame& f, float* do
 }
 
 /// Keys of a block that any of its queries sees, padded: the rest is never computed.
-int64_t keys_in_block(int64_t first_key, int64_t last_query) { return std::min(kKeys, padded(last_query - first_key)); }
+int64_t keys_in_block(int64_t first_key, int64_t last_query) {
+  return std::min(kKeys, padded(last_query - first_key));
+}
 
 }  // namespace
 
@@ -170,11 +200,11 @@ int64_t attention_scratch(const Attention& args) {
 void attention_tasks(const Attention& args, float* scratch, int64_t begin, int64_t end) {
   const Frame f(args);
   const int64_t matrix = f.rows * f.columns;
-  float* q = scratch;                 // [rows, columns]
-  float* k_transposed = q + matrix;   // [D, rows]
-  float* v = k_transposed + matrix;   // [rows, columns]
-  float* k = v + matrix;              // [rows, columns]
-  float* scores = k + matrix;         // [kQueries, kKeys]
+  float* q = scratch;                        // [rows, columns]
+  float* k_transposed = q + matrix;          // [D, rows]
+  float* v = k_transposed + matrix;          // [rows, columns]
+  float* k = v + matrix;                     // [rows, columns]
+  float* scores = k + matrix;                // [kQueries, kKeys]
   float* block = scores + kQueries * kKeys;  // [kQueries, columns]: context, not yet normalised
   for (int64_t task = begin; task < end; ++task) {
     const int64_t b = task / args.kv_heads;
@@ -191,15 +221,30 @@ void attention_tasks(const Attention& args, float* scratch, int64_t begin, int64
         std::fill_n(state.sum, kQueries, 0.0f);
         for (int64_t key = 0; key < first + queries; key += kKeys) {
           const int64_t keys = keys_in_block(key, first + queries);
-          small_gemm({.a = q + first * f.columns, .a_row = f.columns, .b = k_transposed + key, .b_row = f.rows, .c = scores, .c_row = kKeys,
-                      .m = queries, .n = keys, .k = f.head_dim},
+          small_gemm({.a = q + first * f.columns,
+                      .a_row = f.columns,
+                      .b = k_transposed + key,
+                      .b_row = f.rows,
+                      .c = scores,
+                      .c_row = kKeys,
+                      .m = queries,
+                      .n = keys,
+                      .k = f.head_dim},
                      Into::overwrite);
           softmax_block(scores, state, block, f, first, queries, key, keys);
-          small_gemm({.a = scores, .a_row = kKeys, .b = v + key * f.columns, .b_row = f.columns, .c = block, .c_row = f.columns, .m = queries,
-                      .n = f.columns, .k = keys},
+          small_gemm({.a = scores,
+                      .a_row = kKeys,
+                      .b = v + key * f.columns,
+                      .b_row = f.columns,
+                      .c = block,
+                      .c_row = f.columns,
+                      .m = queries,
+                      .n = f.columns,
+                      .k = keys},
                      key == 0 ? Into::overwrite : Into::add);
         }
-        finish_rows(block, state, f, queries, args.context + first * f.context_row + f.context_offset(args, b, head),
+        finish_rows(block, state, f, queries,
+                    args.context + first * f.context_row + f.context_offset(args, b, head),
                     args.logsumexp + (b * args.heads + head) * f.positions + first);
       }
     }
@@ -223,9 +268,9 @@ void attention_backward_tasks(const Attention& args, float* scratch, int64_t beg
   float* grad_q = grad + matrix;
   float* grad_k = grad_q + matrix;
   float* grad_v = grad_k + matrix;
-  float* scores = grad_v + matrix;                  // [kQueries, kKeys]
-  float* grad_scores = scores + kQueries * kKeys;   // [kQueries, kKeys]
-  float* dots = grad_scores + kQueries * kKeys;     // [rows]
+  float* scores = grad_v + matrix;                 // [kQueries, kKeys]
+  float* grad_scores = scores + kQueries * kKeys;  // [kQueries, kKeys]
+  float* dots = grad_scores + kQueries * kKeys;    // [rows]
   for (int64_t task = begin; task < end; ++task) {
     const int64_t b = task / args.kv_heads;
     const int64_t kv_head = task % args.kv_heads;
@@ -243,26 +288,64 @@ void attention_backward_tasks(const Attention& args, float* scratch, int64_t beg
       const float* logsumexp = args.logsumexp + (b * args.heads + head) * f.positions;
       pack(args.qkv + q_offset, f.qkv_row, f, q);
       pack(args.grad_context + context_offset, f.context_row, f, grad);
-      row_dots(args.grad_context + context_offset, args.context + context_offset, f, dots);
+      row_dots(grad, args.context + context_offset, f, dots);
       for (int64_t first = 0; first < f.positions; first += kQueries) {
         const int64_t queries = std::min(kQueries, f.positions - first);
         for (int64_t key = 0; key < first + queries; key += kKeys) {
           const int64_t keys = keys_in_block(key, first + queries);
-          small_gemm({.a = q + first * f.columns, .a_row = f.columns, .b = k_transposed + key, .b_row = f.rows, .c = scores, .c_row = kKeys,
-                      .m = queries, .n = keys, .k = f.head_dim},
+          small_gemm({.a = q + first * f.columns,
+                      .a_row = f.columns,
+                      .b = k_transposed + key,
+                      .b_row = f.rows,
+                      .c = scores,
+                      .c_row = kKeys,
+                      .m = queries,
+                      .n = keys,
+                      .k = f.head_dim},
                      Into::overwrite);
-          small_gemm({.a = grad + first * f.columns, .a_row = f.columns, .b = v_transposed + key, .b_row = f.rows, .c = grad_scores, .c_row = kKeys,
-                      .m = queries, .n = keys, .k = f.head_dim},
+          small_gemm({.a = grad + first * f.columns,
+                      .a_row = f.columns,
+                      .b = v_transposed + key,
+                      .b_row = f.rows,
+                      .c = grad_scores,
+                      .c_row = kKeys,
+                      .m = queries,
+                      .n = keys,
+                      .k = f.head_dim},
                      Into::overwrite);
-          softmax_backward_block(scores, grad_scores, logsumexp + first, dots + first, f, first, queries, key, keys);
-          small_gemm({.a = grad_scores, .a_row = kKeys, .b = k + key * f.columns, .b_row = f.columns, .c = grad_q + first * f.columns,
-                      .c_row = f.columns, .m = queries, .n = f.columns, .k = keys},
+          softmax_backward_block(scores, grad_scores, logsumexp + first, dots + first, f, first,
+                                 queries, key, keys);
+          small_gemm({.a = grad_scores,
+                      .a_row = kKeys,
+                      .b = k + key * f.columns,
+                      .b_row = f.columns,
+                      .c = grad_q + first * f.columns,
+                      .c_row = f.columns,
+                      .m = queries,
+                      .n = f.columns,
+                      .k = keys},
                      key == 0 ? Into::overwrite : Into::add);
-          small_gemm({.a = scores, .a_row = 1, .a_column = kKeys, .b = grad + first * f.columns, .b_row = f.columns, .c = grad_v + key * f.columns,
-                      .c_row = f.columns, .m = keys, .n = f.columns, .k = queries},
+          small_gemm({.a = scores,
+                      .a_row = 1,
+                      .a_column = kKeys,
+                      .b = grad + first * f.columns,
+                      .b_row = f.columns,
+                      .c = grad_v + key * f.columns,
+                      .c_row = f.columns,
+                      .m = keys,
+                      .n = f.columns,
+                      .k = queries},
                      Into::add);
-          small_gemm({.a = grad_scores, .a_row = 1, .a_column = kKeys, .b = q + first * f.columns, .b_row = f.columns, .c = grad_k + key * f.columns,
-                      .c_row = f.columns, .m = keys, .n = f.columns, .k = queries},
+          small_gemm({.a = grad_scores,
+                      .a_row = 1,
+                      .a_column = kKeys,
+                      .b = q + first * f.columns,
+                      .b_row = f.columns,
+                      .c = grad_k + key * f.columns,
+                      .c_row = f.columns,
+                      .m = keys,
+                      .n = f.columns,
+                      .k = queries},
                      Into::add);
         }
       }

@@ -7,7 +7,8 @@ namespace tptrain::kernels::cpu {
 namespace {
 
 constexpr int64_t kIgnored = -100;
-constexpr int64_t kColumnsPerPartialSum = 2048;  // fp32 inside, fp64 across: the row sum of 150,000 terms stays exact to fp32
+constexpr int64_t kColumnsPerPartialSum =
+    2048;  // fp32 inside, fp64 across: the row sum of 150,000 terms stays exact to fp32
 
 }  // namespace
 
@@ -36,7 +37,8 @@ void vocab_exp_rows(const VocabExp& args, int64_t begin, int64_t end) {
     args.target_logit[t] = here ? row[column] - maximum : 0.0f;
     double total = 0.0;
     for (int64_t first = 0; first < vocab; first += kColumnsPerPartialSum) {
-      const int64_t last = first + kColumnsPerPartialSum < vocab ? first + kColumnsPerPartialSum : vocab;
+      const int64_t last =
+          first + kColumnsPerPartialSum < vocab ? first + kColumnsPerPartialSum : vocab;
       float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = first; v < last; ++v) {

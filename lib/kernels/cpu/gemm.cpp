@@ -1,9 +1,8 @@
-// Register-blocked outer products. One micro-kernel as a template over the vector width; the compiler makes it for each x86-64 level.
-// Source of the scheme: Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, section 4 (the inner kernel only: the
-// tiles already lie in the cache).
+// Register-blocked outer products. One micro-kernel as a template over the vector width; the
+// compiler makes it for each x86-64 level. Source of the scheme: Goto & van de Geijn, "Anatomy of
+// High-Performance Matrix Multiplication", 2008, section 4 (the inner kernel only: the tiles
+// already lie in the cache).
 #include "kernels/cpu/gemm.h"
-
-#include <cstring>
 
 #include "kernels/cpu/vector.h"
 
@@ -13,7 +12,8 @@ namespace {
 
 template <int kLanes>
 struct Vector {
-  typedef float type __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
+  typedef float type
+      __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
 };
 
 /// kRows x (kVectors * kLanes) of c, kept in registers over the whole of k.
@@ -25,7 +25,8 @@ TPTRAIN_INLINE void tile(const SmallGemm& g, int64_t row, int64_t column, Into i
   for (int m = 0; m < kRows; ++m) {
     for (int v = 0; v < kVectors; ++v) {
       if (into == Into::add) {
-        sum[m][v] = *reinterpret_cast<const Memory*>(g.c + (row + m) * g.c_row + column + v * kLanes);
+        sum[m][v] =
+            *reinterpret_cast<const Memory*>(g.c + (row + m) * g.c_row + column + v * kLanes);
       } else {
         sum[m][v] = Register{};
       }
@@ -42,7 +43,8 @@ TPTRAIN_INLINE void tile(const SmallGemm& g, int64_t row, int64_t column, Into i
     }
   }
   for (int m = 0; m < kRows; ++m) {
-    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Memory*>(g.c + (row + m) * g.c_row + column + v * kLanes) = sum[m][v];
+    for (int v = 0; v < kVectors; ++v)
+      *reinterpret_cast<Memory*>(g.c + (row + m) * g.c_row + column + v * kLanes) = sum[m][v];
   }
 }
 
@@ -67,23 +69,45 @@ using Function = void (*)(const SmallGemm&, Into);
 
 void gemm_baseline(const SmallGemm& g, Into into) { whole<4>(g, into); }
 #ifdef TPTRAIN_CPU_LEVELS
-__attribute__((target("arch=x86-64-v3"))) void gemm_v3(const SmallGemm& g, Into into) { whole<8>(g, into); }
-__attribute__((target("arch=x86-64-v4"))) void gemm_v4(const SmallGemm& g, Into into) { whole<16>(g, into); }
+__attribute__((target("arch=x86-64-v3"))) void gemm_v3(const SmallGemm& g, Into into) {
+  whole<8>(g, into);
+}
+__attribute__((target("arch=x86-64-v4"))) void gemm_v4(const SmallGemm& g, Into into) {
+  whole<16>(g, into);
+}
 #endif
 
-Function fastest() {
+Function function_of(VectorLevel level) {
 #ifdef TPTRAIN_CPU_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) return gemm_v4;
-  if (__builtin_cpu_supports("x86-64-v3")) return gemm_v3;
+  if (level == VectorLevel::v4) return gemm_v4;
+  if (level == VectorLevel::v3) return gemm_v3;
 #endif
   return gemm_baseline;
 }
 
+Function fastest() {
+  if (machine_has(VectorLevel::v4)) return function_of(VectorLevel::v4);
+  if (machine_has(VectorLevel::v3)) return function_of(VectorLevel::v3);
+  return function_of(VectorLevel::baseline);
+}
+
 }  // namespace
+
+bool machine_has(VectorLevel level) {
+#ifdef TPTRAIN_CPU_LEVELS
+  if (level == VectorLevel::v4) return __builtin_cpu_supports("x86-64-v4");
+  if (level == VectorLevel::v3) return __builtin_cpu_supports("x86-64-v3");
+#endif
+  return level == VectorLevel::baseline;
+}
 
 void small_gemm(const SmallGemm& gemm, Into into) {
   static const Function function = fastest();
   function(gemm, into);
+}
+
+void small_gemm_at(VectorLevel level, const SmallGemm& gemm, Into into) {
+  function_of(level)(gemm, into);
 }
 
 }  // namespace tptrain::kernels::cpu

@@ -1,5 +1,6 @@
-// Small matrix products inside fused kernels: tiles of a few dozen rows and columns, where a call of the BLAS library costs more than the
-// product. Not for the layers' GEMMs: those go to ATen. No torch, no threads.
+// Small matrix products inside fused kernels: tiles of a few dozen rows and columns, where a call
+// of the BLAS library costs more than the product. Not for the layers' GEMMs: those go to ATen. No
+// torch, no threads.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,9 @@
 namespace tptrain::kernels::cpu {
 
 constexpr int64_t kGemmColumns = 16;  // columns come in multiples of this; pad with zeros
-inline int64_t padded(int64_t count) { return (count + kGemmColumns - 1) / kGemmColumns * kGemmColumns; }
+inline int64_t padded(int64_t count) {
+  return (count + kGemmColumns - 1) / kGemmColumns * kGemmColumns;
+}
 
 struct SmallGemm {
   const float* a = nullptr;  // element (m, k) at a[m * a_row + k * a_column]: either transposition
@@ -23,7 +26,13 @@ struct SmallGemm {
 };
 enum class Into { overwrite, add };
 
-/// c = a b, or c += a b. The code for the machine's vector width is chosen at the first call.
+/// c = a b, or c += a b, with the widest vectors of this machine.
 void small_gemm(const SmallGemm& gemm, Into into);
+
+/// The code paths by themselves, for the tests of those that a machine would not choose: baseline,
+/// AVX2 (x86-64-v3), AVX-512 (x86-64-v4).
+enum class VectorLevel { baseline, v3, v4 };
+bool machine_has(VectorLevel level);
+void small_gemm_at(VectorLevel level, const SmallGemm& gemm, Into into);
 
 }  // namespace tptrain::kernels::cpu

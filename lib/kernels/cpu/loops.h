@@ -1,5 +1,6 @@
-// The fp32 CPU loops behind kernels.h, on raw row-major arrays: one pass over memory each, rows [begin, end) of the arrays given.
-// No torch and no threads here; parallel.h cuts the rows. Formulas and shapes are those of kernels.h.
+// The fp32 CPU loops behind kernels.h, on raw row-major arrays: one pass over memory each, rows
+// [begin, end) of the arrays given. No torch and no threads here; parallel.h cuts the rows.
+// Formulas and shapes are those of kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +8,12 @@
 namespace tptrain::kernels::cpu {
 
 struct RmsNormForward {
-  const float* x = nullptr;         // [T, H]
-  const float* delta = nullptr;     // [T, H] or null: added to x, the sum goes to `sum`
-  const float* weight = nullptr;    // [H]
-  float* sum = nullptr;             // [T, H], only with delta
-  float* output = nullptr;          // [T, H]
-  float* inverse_rms = nullptr;     // [T]
+  const float* x = nullptr;       // [T, H]
+  const float* delta = nullptr;   // [T, H] or null: added to x, the sum goes to `sum`
+  const float* weight = nullptr;  // [H]
+  float* sum = nullptr;           // [T, H], only with delta
+  float* output = nullptr;        // [T, H]
+  float* inverse_rms = nullptr;   // [T]
   int64_t hidden = 0;
   double eps = 0.0;
 };
@@ -28,10 +29,12 @@ struct RmsNormBackward {
   int64_t hidden = 0;
 };
 /// Adds to weight_grad [H]; scratch [H] is overwritten.
-void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch, int64_t begin, int64_t end);
+void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch,
+                            int64_t begin, int64_t end);
 
 void swiglu_rows(const float* gate_up, float* output, int64_t ffn, int64_t begin, int64_t end);
-void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up, int64_t ffn, int64_t begin, int64_t end);
+void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up,
+                          int64_t ffn, int64_t begin, int64_t end);
 
 struct Rotary {
   float* packed = nullptr;     // [S, B, width]
@@ -67,16 +70,17 @@ struct VocabBackward {
 };
 void vocab_backward_rows(const VocabBackward& args, int64_t begin, int64_t end);
 
-/// Causal attention; a task is one kv head of one sequence with all query heads of its group, task = b * kv_heads + kv_head.
+/// Causal attention; a task is one kv head of one sequence with all query heads of its group, task
+/// = b * kv_heads + kv_head.
 struct Attention {
   int64_t positions = 0;  // S
   int64_t batch = 0;      // B
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  const float* qkv = nullptr;  // [S, B, (heads + 2 * kv_heads) * D]
-  float* context = nullptr;    // [S, B, heads * D]; read by backward
-  float* logsumexp = nullptr;  // [B, heads, S]; read by backward
+  const float* qkv = nullptr;           // [S, B, (heads + 2 * kv_heads) * D]
+  float* context = nullptr;             // [S, B, heads * D]; read by backward
+  float* logsumexp = nullptr;           // [B, heads, S]; read by backward
   const float* grad_context = nullptr;  // [S, B, heads * D], backward only
   float* grad_qkv = nullptr;            // as qkv, backward only
 };

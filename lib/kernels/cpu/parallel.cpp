@@ -12,12 +12,13 @@ int64_t piece_count(int64_t count, int64_t grain) {
   return std::clamp<int64_t>(wanted, 1, omp_get_max_threads());
 }
 
-void run_pieces(int64_t count, int64_t pieces, void (*body)(void*, int64_t, int64_t, int64_t), void* context) {
+void run_pieces(int64_t count, int64_t pieces, void (*body)(void*, int64_t, int64_t, int64_t),
+                void* context) {
   if (pieces <= 1) {
     body(context, 0, 0, count);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(pieces)) schedule(static, 1)
+#pragma omp parallel for num_threads(static_cast <int>(pieces)) schedule(static, 1)
   for (int64_t piece = 0; piece < pieces; ++piece) {
     body(context, piece, count * piece / pieces, count * (piece + 1) / pieces);
   }

@@ -1,4 +1,5 @@
-// RMSNorm rows, with and without the residual's addition. The row stays in the first-level cache between its two loops.
+// RMSNorm rows, with and without the residual's addition. The row stays in the first-level cache
+// between its two loops.
 #include <cmath>
 
 #include "kernels/cpu/loops.h"
@@ -8,7 +9,8 @@ namespace tptrain::kernels::cpu {
 
 namespace {
 
-// Rows whose weight gradient is summed in one buffer before it joins the total: keeps the fp32 sum over many thousand rows accurate.
+// Rows whose weight gradient is summed in one buffer before it joins the total: keeps the fp32 sum
+// over many thousand rows accurate.
 constexpr int64_t kRowsPerPartialSum = 64;
 
 }  // namespace
@@ -34,7 +36,8 @@ void rms_norm_rows(const RmsNormForward& args, int64_t begin, int64_t end) {
 #pragma omp simd reduction(+ : square_sum)
       for (int64_t h = 0; h < hidden; ++h) square_sum += row[h] * row[h];
     }
-    const float inverse = static_cast<float>(1.0 / std::sqrt(static_cast<double>(square_sum) / static_cast<double>(hidden) + args.eps));
+    const float inverse = static_cast<float>(
+        1.0 / std::sqrt(static_cast<double>(square_sum) / static_cast<double>(hidden) + args.eps));
     args.inverse_rms[t] = inverse;
     float* __restrict output = args.output + t * hidden;
 #pragma omp simd
@@ -43,7 +46,8 @@ void rms_norm_rows(const RmsNormForward& args, int64_t begin, int64_t end) {
 }
 
 TPTRAIN_CPU_CLONES
-void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch, int64_t begin, int64_t end) {
+void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch,
+                            int64_t begin, int64_t end) {
   const int64_t hidden = args.hidden;
   const float* __restrict weight = args.weight;
   float* __restrict partial = scratch;
@@ -66,10 +70,12 @@ void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, flo
       if (args.grad_sum != nullptr) {
         const float* __restrict grad_sum = args.grad_sum + t * hidden;
 #pragma omp simd
-        for (int64_t h = 0; h < hidden; ++h) grad_x[h] = grad_sum[h] + inverse * (grad[h] * weight[h] - x[h] * mean);
+        for (int64_t h = 0; h < hidden; ++h)
+          grad_x[h] = grad_sum[h] + inverse * (grad[h] * weight[h] - x[h] * mean);
       } else {
 #pragma omp simd
-        for (int64_t h = 0; h < hidden; ++h) grad_x[h] = inverse * (grad[h] * weight[h] - x[h] * mean);
+        for (int64_t h = 0; h < hidden; ++h)
+          grad_x[h] = inverse * (grad[h] * weight[h] - x[h] * mean);
       }
     }
     for (int64_t h = 0; h < hidden; ++h) weight_grad[h] += partial[h];

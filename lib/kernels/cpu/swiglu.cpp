@@ -16,7 +16,8 @@ void swiglu_rows(const float* gate_up, float* output, int64_t ffn, int64_t begin
 }
 
 TPTRAIN_CPU_CLONES
-void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up, int64_t ffn, int64_t begin, int64_t end) {
+void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up,
+                          int64_t ffn, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const float* __restrict grad = grad_output + t * ffn;
     const float* __restrict gate = gate_up + t * 2 * ffn;

@@ -1,14 +1,17 @@
-// What the CPU loops share: the instruction-set clones and an exp that the compiler can vectorise. No torch, no intrinsics.
+// What the CPU loops share: the instruction-set clones and an exp that the compiler can vectorise.
+// No torch, no intrinsics.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 
-// One clone of the function for each x86-64 level, chosen once when the program is loaded: the binary starts on every x86-64 and uses
-// AVX2 or AVX-512 where they are. Helpers that such a function calls must be always_inline, else they stay at the lowest level.
+// One clone of the function for each x86-64 level, chosen once when the program is loaded: the
+// binary starts on every x86-64 and uses AVX2 or AVX-512 where they are. Helpers that such a
+// function calls must be always_inline, else they stay at the lowest level.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define TPTRAIN_CPU_LEVELS 1
-#define TPTRAIN_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define TPTRAIN_CPU_CLONES \
+  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define TPTRAIN_CPU_CLONES
 #endif
@@ -17,11 +20,14 @@
 namespace tptrain::kernels::cpu {
 
 /// exp(x) within 2 ulp, with inf, NaN and gradual underflow as std::exp has them.
-/// Source: Cephes expf (Moshier): x = n ln 2 + r with ln 2 in two parts (Cody and Waite), polynomial of degree 6 in r.
+/// Source: Cephes expf (Moshier): x = n ln 2 + r with ln 2 in two parts (Cody and Waite),
+/// polynomial of degree 6 in r.
 TPTRAIN_INLINE float exp_f32(float x) {
-  x = x < -104.0f ? -104.0f : x;  // exp(-104) rounds to 0, exp(89) to inf; NaN passes both comparisons
+  x = x < -104.0f ? -104.0f
+                  : x;  // exp(-104) rounds to 0, exp(89) to inf; NaN passes both comparisons
   x = x > 89.0f ? 89.0f : x;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits
+  constexpr float kRound =
+      12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits
   const float shifted = x * 1.44269504088896341f + kRound;
   const float n = shifted - kRound;
   float r = x - n * 0.693359375f;
@@ -33,15 +39,19 @@ TPTRAIN_INLINE float exp_f32(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  // 2^n in two factors, so that n = 128 and n = -149 have a representation. Unsigned: with NaN the bits are arbitrary, NaN * them is NaN.
-  const int32_t exponent = static_cast<int32_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound));
+  // 2^n in two factors, so that n = 128 and n = -149 have a representation. Unsigned: with NaN the
+  // bits are arbitrary, NaN * them is NaN.
+  const int32_t exponent =
+      static_cast<int32_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound));
   const int32_t half = exponent >> 1;
   const float low = std::bit_cast<float>((static_cast<uint32_t>(half) + 127u) << 23);
-  const float high = std::bit_cast<float>((static_cast<uint32_t>(exponent) - static_cast<uint32_t>(half) + 127u) << 23);
+  const float high = std::bit_cast<float>(
+      (static_cast<uint32_t>(exponent) - static_cast<uint32_t>(half) + 127u) << 23);
   return p * low * high;
 }
 
-/// Floats as integers of the same order, every NaN on top: their maximum vectorises and a NaN in the row wins, as in at::amax.
+/// Floats as integers of the same order, every NaN on top: their maximum vectorises and a NaN in
+/// the row wins, as in at::amax.
 TPTRAIN_INLINE int32_t ordered_key(float value) {
   const int32_t bits = std::bit_cast<int32_t>(value);
   const int32_t magnitude = bits & 0x7fffffff;
@@ -49,6 +59,8 @@ TPTRAIN_INLINE int32_t ordered_key(float value) {
   return magnitude > 0x7f800000 ? 0x7fffffff : key;
 }
 
-TPTRAIN_INLINE float value_of_key(int32_t key) { return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff)); }
+TPTRAIN_INLINE float value_of_key(int32_t key) {
+  return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
+}
 
 }  // namespace tptrain::kernels::cpu

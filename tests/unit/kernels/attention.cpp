@@ -1,4 +1,5 @@
-// Causal attention on the packed buffer against a plain fp64 composition with autograd, and cached attention against the full one.
+// Causal attention on the packed buffer against a plain fp64 composition with autograd, and cached
+// attention against the full one.
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -16,20 +17,26 @@ struct Case {
 at::Tensor reference_attention(const at::Tensor& qkv, const AttentionShape& shape) {
   const int64_t positions = qkv.size(0);
   const int64_t batch = qkv.size(1);
-  const at::Tensor heads = qkv.view({positions, batch, shape.heads + 2 * shape.kv_heads, shape.head_dim}).permute({1, 2, 0, 3});
+  const at::Tensor heads =
+      qkv.view({positions, batch, shape.heads + 2 * shape.kv_heads, shape.head_dim})
+          .permute({1, 2, 0, 3});
   const int64_t group = shape.heads / shape.kv_heads;
   const at::Tensor q = heads.narrow(1, 0, shape.heads);
   const at::Tensor k = heads.narrow(1, shape.heads, shape.kv_heads).repeat_interleave(group, 1);
-  const at::Tensor v = heads.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads).repeat_interleave(group, 1);
+  const at::Tensor v =
+      heads.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads).repeat_interleave(group, 1);
   const at::Tensor future = at::ones({positions, positions}, at::kBool).triu(1);
-  const at::Tensor scores = (at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(shape.head_dim)))
-                                .masked_fill(future, -std::numeric_limits<double>::infinity());
-  return at::matmul(at::softmax(scores, -1), v).permute({2, 0, 1, 3}).reshape({positions, batch, shape.heads * shape.head_dim});
+  const at::Tensor scores =
+      (at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(shape.head_dim)))
+          .masked_fill(future, -std::numeric_limits<double>::infinity());
+  return at::matmul(at::softmax(scores, -1), v)
+      .permute({2, 0, 1, 3})
+      .reshape({positions, batch, shape.heads * shape.head_dim});
 }
 
 // Lengths around the block sizes of the CPU code; groups of 1, 2 and 4.
 const std::vector<Case> kCases = {
-    {1, 1, {1, 1, 8}},   {5, 2, {3, 3, 8}},    {33, 3, {8, 4, 32}},  {64, 1, {4, 1, 16}},
+    {1, 1, {1, 1, 8}},    {5, 2, {3, 3, 8}},    {33, 3, {8, 4, 32}},  {64, 1, {4, 1, 16}},
     {130, 2, {4, 1, 64}}, {257, 1, {6, 2, 32}}, {96, 2, {2, 2, 128}}, {300, 1, {4, 2, 24}},
 };
 
@@ -39,8 +46,10 @@ TEST_CASE("causal attention and its gradient match autograd", "[kernels]") {
   at::set_num_threads(1);
   for (const Case& c : kCases) {
     for (const Precision precision : precisions()) {
-      CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim, precision.type);
-      const at::Tensor qkv = leaf(normal({c.positions, c.batch, (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim}, 40));
+      CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim,
+              precision.type);
+      const at::Tensor qkv = leaf(normal(
+          {c.positions, c.batch, (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim}, 40));
       const at::Tensor grad = normal({c.positions, c.batch, c.shape.heads * c.shape.head_dim}, 41);
       const at::Tensor expected = reference_attention(qkv, c.shape);
       expected.backward(grad);
@@ -52,14 +61,18 @@ TEST_CASE("causal attention and its gradient match autograd", "[kernels]") {
       CHECK(result.context.scalar_type() == precision.type);
       CHECK_CLOSE(result.context, expected, precision.tolerance);
 
-      const at::Tensor grad_qkv = causal_attention_backward(on_device(grad, precision.type), local, result, c.shape);
+      const at::Tensor grad_qkv =
+          causal_attention_backward(on_device(grad, precision.type), local, result, c.shape);
       REQUIRE(grad_qkv.sizes() == qkv.sizes());
       const int64_t q_columns = c.shape.heads * c.shape.head_dim;
       const int64_t kv_columns = c.shape.kv_heads * c.shape.head_dim;
       // Each against its own largest element: a wrong scale of one must not hide behind another.
-      CHECK_CLOSE(grad_qkv.narrow(2, 0, q_columns), qkv.grad().narrow(2, 0, q_columns), 2 * precision.tolerance);
-      CHECK_CLOSE(grad_qkv.narrow(2, q_columns, kv_columns), qkv.grad().narrow(2, q_columns, kv_columns), 2 * precision.tolerance);
-      CHECK_CLOSE(grad_qkv.narrow(2, q_columns + kv_columns, kv_columns), qkv.grad().narrow(2, q_columns + kv_columns, kv_columns),
+      CHECK_CLOSE(grad_qkv.narrow(2, 0, q_columns), qkv.grad().narrow(2, 0, q_columns),
+                  2 * precision.tolerance);
+      CHECK_CLOSE(grad_qkv.narrow(2, q_columns, kv_columns),
+                  qkv.grad().narrow(2, q_columns, kv_columns), 2 * precision.tolerance);
+      CHECK_CLOSE(grad_qkv.narrow(2, q_columns + kv_columns, kv_columns),
+                  qkv.grad().narrow(2, q_columns + kv_columns, kv_columns),
                   2 * precision.tolerance);
     }
   }
@@ -71,7 +84,8 @@ TEST_CASE("no position sees the future", "[kernels]") {
   const at::Tensor qkv = normal({200, 1, 8 * 16}, 42).to(device(), at::kFloat);
   at::Tensor changed = qkv.clone();
   changed.narrow(0, 101, 99).fill_(1e3);
-  CHECK(same_bits(causal_attention(qkv, shape).context.narrow(0, 0, 101), causal_attention(changed, shape).context.narrow(0, 0, 101)));
+  CHECK(same_bits(causal_attention(qkv, shape).context.narrow(0, 0, 101),
+                  causal_attention(changed, shape).context.narrow(0, 0, 101)));
 }
 
 TEST_CASE("large scores stay finite and NaN reaches the gradient", "[kernels]") {
@@ -97,9 +111,28 @@ TEST_CASE("attention repeats bit for bit", "[kernels]") {
   const AttentionResult a = causal_attention(qkv, shape);
   const AttentionResult b = causal_attention(qkv, shape);
   CHECK(same_bits(a.context, b.context));
-  if (!device().is_cuda()) {  // on CUDA fp32 gradients may be summed by atomics; training there is bf16
-    CHECK(same_bits(causal_attention_backward(grad, qkv, a, shape), causal_attention_backward(grad, qkv, b, shape)));
+  if (!device()
+           .is_cuda()) {  // on CUDA fp32 gradients may be summed by atomics; training there is bf16
+    CHECK(same_bits(causal_attention_backward(grad, qkv, a, shape),
+                    causal_attention_backward(grad, qkv, b, shape)));
   }
+}
+
+TEST_CASE("attention does not depend on the number of threads", "[kernels]") {
+  const AttentionShape shape{.heads = 8, .kv_heads = 4, .head_dim = 32};
+  const at::Tensor qkv = normal({70, 3, 16 * 32}, 47).to(device(), at::kFloat);
+  const at::Tensor grad = normal({70, 3, 8 * 32}, 48).to(device(), at::kFloat);
+  const auto run = [&](int threads) {
+    at::set_num_threads(threads);
+    const AttentionResult result = causal_attention(qkv, shape);
+    const at::Tensor grad_qkv = causal_attention_backward(grad, qkv, result, shape);
+    at::set_num_threads(1);
+    return std::vector<at::Tensor>{result.context, grad_qkv};
+  };
+  const std::vector<at::Tensor> one = run(1);
+  const std::vector<at::Tensor> two = run(2);
+  CHECK(same_bits(one[0], two[0]));
+  if (!device().is_cuda()) CHECK(same_bits(one[1], two[1]));
 }
 
 TEST_CASE("cached attention equals the last rows of the full one", "[kernels]") {
@@ -109,14 +142,19 @@ TEST_CASE("cached attention equals the last rows of the full one", "[kernels]") 
       for (const int64_t queries : {int64_t{1}, c.positions / 3, c.positions}) {
         if (queries == 0) continue;
         CAPTURE(c.positions, queries, c.shape.heads, c.shape.kv_heads, precision.type);
-        const at::Tensor qkv = normal({c.positions, c.batch, (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim}, 46);
+        const at::Tensor qkv = normal(
+            {c.positions, c.batch, (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim}, 46);
         const at::Tensor local = on_device(qkv, precision.type);
         const int64_t q_columns = c.shape.heads * c.shape.head_dim;
         const int64_t kv_columns = c.shape.kv_heads * c.shape.head_dim;
-        const at::Tensor q = local.narrow(2, 0, q_columns).narrow(0, c.positions - queries, queries);
+        const at::Tensor q =
+            local.narrow(2, 0, q_columns).narrow(0, c.positions - queries, queries);
         const at::Tensor received =
-            cached_attention(q, local.narrow(2, q_columns, kv_columns), local.narrow(2, q_columns + kv_columns, kv_columns), c.shape);
-        CHECK_CLOSE(received, reference_attention(qkv, c.shape).narrow(0, c.positions - queries, queries), precision.tolerance);
+            cached_attention(q, local.narrow(2, q_columns, kv_columns),
+                             local.narrow(2, q_columns + kv_columns, kv_columns), c.shape);
+        CHECK_CLOSE(received,
+                    reference_attention(qkv, c.shape).narrow(0, c.positions - queries, queries),
+                    precision.tolerance);
       }
     }
   }
@@ -124,6 +162,10 @@ TEST_CASE("cached attention equals the last rows of the full one", "[kernels]") 
 
 TEST_CASE("a shape that does not fit the packed buffer is refused", "[kernels]") {
   const at::Tensor qkv = at::zeros({4, 1, 64}, at::TensorOptions(device()).dtype(at::kFloat));
-  CHECK(contains(message_of([&] { causal_attention(qkv, {.heads = 3, .kv_heads = 2, .head_dim = 8}); }), "kv_heads that divide heads"));
-  CHECK(contains(message_of([&] { causal_attention(qkv, {.heads = 4, .kv_heads = 1, .head_dim = 8}); }), "[4, 1, 64]"));
+  CHECK(contains(
+      message_of([&] { causal_attention(qkv, {.heads = 3, .kv_heads = 2, .head_dim = 8}); }),
+      "kv_heads that divide heads"));
+  CHECK(contains(
+      message_of([&] { causal_attention(qkv, {.heads = 4, .kv_heads = 1, .head_dim = 8}); }),
+      "[4, 1, 64]"));
 }

@@ -1,5 +1,6 @@
-// Vocab-parallel cross entropy against at::cross_entropy_loss with autograd in fp64: whole, and cut into slices whose sums are added here as
-// the all-reduces of tensor parallelism would. And the weight gradient's GEMM.
+// Vocab-parallel cross entropy against at::cross_entropy_loss with autograd in fp64: whole, and cut
+// into slices whose sums are added here as the all-reduces of tensor parallelism would. And the
+// weight gradient's GEMM.
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -13,14 +14,17 @@ struct Sliced {
   at::Tensor grad_logits;  // [T, V]
 };
 
-/// The four steps over `cuts` slices of the vocabulary, with the reductions between them done by hand.
-Sliced run(const at::Tensor& logits, const at::Tensor& targets, const std::vector<int64_t>& cuts, double scale) {
+/// The four steps over `cuts` slices of the vocabulary, with the reductions between them done by
+/// hand.
+Sliced run(const at::Tensor& logits, const at::Tensor& targets, const std::vector<int64_t>& cuts,
+           double scale) {
   std::vector<at::Tensor> slices;
   std::vector<at::Tensor> maxima;
   int64_t begin = 0;
   for (const int64_t size : cuts) {
     slices.push_back(logits.narrow(1, begin, size).contiguous());
-    if (cuts.size() == 1) slices.back() = slices.back().clone();  // contiguous() of the whole is the caller's tensor
+    if (cuts.size() == 1)
+      slices.back() = slices.back().clone();  // contiguous() of the whole is the caller's tensor
     maxima.push_back(vocab_row_max(slices.back()));
     begin += size;
   }
@@ -35,7 +39,8 @@ Sliced run(const at::Tensor& logits, const at::Tensor& targets, const std::vecto
   const at::Tensor loss = cross_entropy_sum(sums, targets);
   begin = 0;
   for (size_t i = 0; i < cuts.size(); ++i) {
-    vocab_softmax_backward_(slices[i], sums, targets, begin, at::scalar_tensor(scale, sums.options()));
+    vocab_softmax_backward_(slices[i], sums, targets, begin,
+                            at::scalar_tensor(scale, sums.options()));
     begin += cuts[i];
   }
   return {loss, at::cat(slices, 1)};
@@ -54,7 +59,9 @@ TEST_CASE("cross entropy and its gradient match autograd, whole and sliced", "[k
     int64_t tokens, vocab;
     std::vector<int64_t> cuts;
   };
-  const std::vector<Case> cases = {{1, 7, {7}}, {5, 7, {4, 3}}, {33, 172, {172}}, {33, 172, {43, 43, 43, 43}}, {9, 5000, {5000}}, {9, 5000, {1, 4999}}};
+  const std::vector<Case> cases = {{1, 7, {7}},       {5, 7, {4, 3}},
+                                   {33, 172, {172}},  {33, 172, {43, 43, 43, 43}},
+                                   {9, 5000, {5000}}, {9, 5000, {1, 4999}}};
   for (const Case& c : cases) {
     for (const bool some_ignored : {false, true}) {
       for (const Precision precision : precisions()) {
@@ -63,10 +70,12 @@ TEST_CASE("cross entropy and its gradient match autograd, whole and sliced", "[k
         at::Tensor targets = random_targets(c.tokens, c.vocab, 21);
         if (some_ignored) targets.slice(0, 0, c.tokens, 3).fill_(-100);
         const double scale = 0.125;
-        const at::Tensor expected = at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100);
+        const at::Tensor expected =
+            at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100);
         (expected * scale).backward();
 
-        const Sliced received = run(on_device(logits.detach(), precision.type), targets.to(device()), c.cuts, scale);
+        const Sliced received =
+            run(on_device(logits.detach(), precision.type), targets.to(device()), c.cuts, scale);
         CHECK_CLOSE(received.loss, expected, precision.tolerance);
         CHECK_CLOSE(received.grad_logits, logits.grad(), precision.tolerance);
       }
@@ -78,16 +87,19 @@ TEST_CASE("all targets ignored: no loss and a gradient of exactly zero", "[kerne
   at::set_num_threads(1);
   const at::Tensor targets = at::full({6}, -100, at::kLong).to(device());
   for (const Precision precision : precisions()) {
-    const Sliced received = run(on_device(normal({6, 40}, 22), precision.type), targets, {20, 20}, 1.0);
+    const Sliced received =
+        run(on_device(normal({6, 40}, 22), precision.type), targets, {20, 20}, 1.0);
     CHECK(received.loss.item<double>() == 0.0);
     CHECK(received.grad_logits.eq(0.0).all().item<bool>());
   }
 }
 
-TEST_CASE("a target outside the slice counts in the slice that holds it and nowhere else", "[kernels]") {
+TEST_CASE("a target outside the slice counts in the slice that holds it and nowhere else",
+          "[kernels]") {
   at::set_num_threads(1);
   const at::Tensor logits = normal({3, 8}, 23).to(device(), at::kFloat);
-  const at::Tensor targets = at::tensor({7, 8, 16}, at::kLong).to(device());  // slice [8, 16): before, first, after
+  const at::Tensor targets =
+      at::tensor({7, 8, 16}, at::kLong).to(device());  // slice [8, 16): before, first, after
   at::Tensor exp = logits.clone();
   const at::Tensor row_max = vocab_row_max(exp);
   const at::Tensor sums = vocab_exp_(exp, row_max, targets, 8);
@@ -96,7 +108,8 @@ TEST_CASE("a target outside the slice counts in the slice that holds it and nowh
   CHECK(sums[1][2].item<float>() == 0.0f);
   const at::Tensor before = exp.clone();
   vocab_softmax_backward_(exp, sums, targets, 8, at::ones({}, exp.options()));
-  CHECK_CLOSE(exp[0], before[0] / sums[0][0], 1e-6);  // softmax alone: the target's -1 is another slice's
+  CHECK_CLOSE(exp[0], before[0] / sums[0][0],
+              1e-6);  // softmax alone: the target's -1 is another slice's
   CHECK_CLOSE(exp[1].sum().reshape({1}) + 1.0, at::ones({1}), 1e-6);
   CHECK_CLOSE(exp[2], before[2] / sums[0][2], 1e-6);
 }
@@ -105,14 +118,18 @@ TEST_CASE("large logits do not overflow; NaN and infinity reach the loss", "[ker
   at::set_num_threads(1);
   const at::Tensor targets = random_targets(4, 100, 24).to(device());
   const at::Tensor large = normal({4, 100}, 25, 1e4);
-  const at::Tensor expected = at::cross_entropy_loss(large, targets.cpu(), {}, at::Reduction::Sum, -100);
+  const at::Tensor expected =
+      at::cross_entropy_loss(large, targets.cpu(), {}, at::Reduction::Sum, -100);
   CHECK_CLOSE(run(on_device(large, at::kFloat), targets, {100}, 1.0).loss, expected, 1e-6);
-  for (const double poison : {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+  for (const double poison :
+       {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::quiet_NaN(),
+        std::numeric_limits<double>::infinity()}) {
     for (const int64_t column : {0, 17, 99}) {
       at::Tensor logits = normal({4, 100}, 26).to(device(), at::kFloat);
       logits[2][column] = poison;
       CAPTURE(poison, column);
-      CHECK(vocab_row_max(logits).cpu().isfinite().to(at::kInt).equal(at::tensor({1, 1, 0, 1}, at::kInt)));
+      CHECK(vocab_row_max(logits).cpu().isfinite().to(at::kInt).equal(
+          at::tensor({1, 1, 0, 1}, at::kInt)));
       CHECK(run(logits, targets, {50, 50}, 1.0).loss.isnan().item<bool>());
       CHECK(run(logits, targets, {100}, 1.0).grad_logits[2].isnan().any().item<bool>());
     }
@@ -128,7 +145,8 @@ TEST_CASE("large logits do not overflow; NaN and infinity reach the loss", "[ker
 TEST_CASE("vocab_row_max is at::amax, bit for bit", "[kernels]") {
   at::set_num_threads(1);
   for (const int64_t vocab : {1, 7, 172, 4099}) {
-    const at::Tensor logits = normal({5, vocab}, 28).to(device(), at::kFloat) - 5.0;  // most rows all negative
+    const at::Tensor logits =
+        normal({5, vocab}, 28).to(device(), at::kFloat) - 5.0;  // most rows all negative
     CHECK(same_bits(vocab_row_max(logits), logits.amax({1})));
   }
 }
@@ -137,7 +155,8 @@ TEST_CASE("the exponential is within 2 ulp from 1 down to the denormals", "[kern
   at::set_num_threads(1);
   const at::Tensor x = at::linspace(-110.0, 0.0, 200001, at::kFloat).unsqueeze(0);
   at::Tensor received = x.to(device()).clone();
-  vocab_exp_(received, at::zeros({1}, received.options()), at::full({1}, -100, at::kLong).to(device()), 0);
+  vocab_exp_(received, at::zeros({1}, received.options()),
+             at::full({1}, -100, at::kLong).to(device()), 0);
   const at::Tensor expected = x.to(at::kDouble).exp();
   const at::Tensor error = (received.cpu().to(at::kDouble) - expected).abs();
   CHECK((error / (expected + 1.2e-38)).max().item<double>() < 2 * 1.2e-7);
@@ -149,10 +168,12 @@ TEST_CASE("the weight gradient is added in fp32", "[kernels]") {
     CAPTURE(precision.type);
     const at::Tensor grad_output = normal({3, 11, 24}, 29);  // [S, B, out]
     const at::Tensor input = normal({3, 11, 40}, 30);
-    const at::Tensor expected = at::matmul(grad_output.reshape({33, 24}).t(), input.reshape({33, 40})) + 1.0;
+    const at::Tensor expected =
+        at::matmul(grad_output.reshape({33, 24}).t(), input.reshape({33, 40})) + 1.0;
     const at::ScalarType accumulator = precision.type == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor grad = at::ones({24, 40}, at::TensorOptions(device()).dtype(accumulator));
-    accumulate_weight_gradient(grad, on_device(grad_output, precision.type), on_device(input, precision.type));
+    accumulate_weight_gradient(grad, on_device(grad_output, precision.type),
+                               on_device(input, precision.type));
     // bf16 inputs lose nothing: their products are exact in fp32.
     CHECK_CLOSE(grad, expected, precision.type == at::kDouble ? 1e-12 : 2e-6);
   }

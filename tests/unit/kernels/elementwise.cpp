@@ -1,5 +1,6 @@
-// RMSNorm, SwiGLU and rotary embedding against plain ATen with autograd in fp64. Sizes are odd on purpose: 7 leaves only a vector loop's
-// tail, 172 (Llama's ffn cut to a quarter of 688) a body and a tail, T = 1 a single row, 130 rows more than one partial sum.
+// RMSNorm, SwiGLU and rotary embedding against plain ATen with autograd in fp64. Sizes are odd on
+// purpose: 7 leaves only a vector loop's tail, 172 (Llama's ffn cut to a quarter of 688) a body and
+// a tail, T = 1 a single row, 130 rows more than one partial sum.
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -41,8 +42,11 @@ TEST_CASE("rms_norm and its gradients match autograd", "[kernels]") {
       CHECK_CLOSE(result.output, expected, precision.tolerance);
 
       // Added to what is there: the second half of a gradient accumulation.
-      at::Tensor weight_grad = at::ones({size.columns}, local_x.options().dtype(precision.type == at::kDouble ? at::kDouble : at::kFloat));
-      const at::Tensor grad_x = rms_norm_backward(on_device(grad, precision.type), local_x, local_weight, result.inverse_rms, weight_grad);
+      at::Tensor weight_grad = at::ones(
+          {size.columns},
+          local_x.options().dtype(precision.type == at::kDouble ? at::kDouble : at::kFloat));
+      const at::Tensor grad_x = rms_norm_backward(on_device(grad, precision.type), local_x,
+                                                  local_weight, result.inverse_rms, weight_grad);
       CHECK_CLOSE(grad_x, x.grad(), precision.tolerance);
       CHECK_CLOSE(weight_grad - 1.0, weight.grad(), precision.tolerance);
     }
@@ -65,13 +69,17 @@ TEST_CASE("add_rms_norm and its gradients match autograd", "[kernels]") {
 
       const at::Tensor local_weight = on_device(weight.detach(), precision.type);
       const AddRmsNormResult result =
-          add_rms_norm(on_device(residual.detach(), precision.type), on_device(delta.detach(), precision.type), local_weight, kEps);
+          add_rms_norm(on_device(residual.detach(), precision.type),
+                       on_device(delta.detach(), precision.type), local_weight, kEps);
       CHECK_CLOSE(result.sum, sum, precision.tolerance);
       CHECK_CLOSE(result.norm.output, output, precision.tolerance);
 
-      at::Tensor weight_grad = at::zeros({size.columns}, local_weight.options().dtype(precision.type == at::kDouble ? at::kDouble : at::kFloat));
-      const at::Tensor grad = add_rms_norm_backward(on_device(grad_sum, precision.type), on_device(grad_output, precision.type), result.sum,
-                                                    local_weight, result.norm.inverse_rms, weight_grad);
+      at::Tensor weight_grad = at::zeros(
+          {size.columns},
+          local_weight.options().dtype(precision.type == at::kDouble ? at::kDouble : at::kFloat));
+      const at::Tensor grad = add_rms_norm_backward(
+          on_device(grad_sum, precision.type), on_device(grad_output, precision.type), result.sum,
+          local_weight, result.norm.inverse_rms, weight_grad);
       CHECK_CLOSE(grad, residual.grad(), precision.tolerance);
       CHECK_CLOSE(grad, delta.grad(), precision.tolerance);
       CHECK_CLOSE(weight_grad, weight.grad(), precision.tolerance);
@@ -86,12 +94,14 @@ TEST_CASE("swiglu and its gradient match autograd", "[kernels]") {
       CAPTURE(size.tokens, size.columns, precision.type);
       const at::Tensor gate_up = leaf(normal({size.tokens, 2 * size.columns}, 6, 4.0));
       const at::Tensor grad = normal({size.tokens, size.columns}, 7);
-      const at::Tensor expected = at::silu(gate_up.narrow(1, 0, size.columns)) * gate_up.narrow(1, size.columns, size.columns);
+      const at::Tensor expected = at::silu(gate_up.narrow(1, 0, size.columns)) *
+                                  gate_up.narrow(1, size.columns, size.columns);
       expected.backward(grad);
 
       const at::Tensor local = on_device(gate_up.detach(), precision.type);
       CHECK_CLOSE(swiglu(local), expected, precision.tolerance);
-      CHECK_CLOSE(swiglu_backward(on_device(grad, precision.type), local), gate_up.grad(), precision.tolerance);
+      CHECK_CLOSE(swiglu_backward(on_device(grad, precision.type), local), gate_up.grad(),
+                  precision.tolerance);
     }
   }
 }
@@ -100,10 +110,12 @@ TEST_CASE("swiglu keeps silu's limits over the whole range of fp32", "[kernels]"
   at::set_num_threads(1);
   // From where exp(-gate) overflows to where it vanishes, past the denormals.
   const at::Tensor gate = at::linspace(-200.0, 200.0, 40001, at::kFloat);
-  const at::Tensor gate_up = at::cat({gate.unsqueeze(1), at::ones_like(gate).unsqueeze(1)}, 1).to(device());
+  const at::Tensor gate_up =
+      at::cat({gate.unsqueeze(1), at::ones_like(gate).unsqueeze(1)}, 1).to(device());
   const at::Tensor expected = at::silu(gate.to(at::kDouble));
   const at::Tensor received = swiglu(gate_up).cpu().to(at::kDouble).squeeze(1);
-  // Relative to each element. The floor: beyond a gate of -88.7 exp(-gate) overflows and the output is 0 instead of 3e-37, in ATen as here.
+  // Relative to each element. The floor: beyond a gate of -88.7 exp(-gate) overflows and the output
+  // is 0 instead of 3e-37, in ATen as here.
   CHECK(((received - expected).abs() / (expected.abs() + 1e-30)).max().item<double>() < 6e-7);
   const at::Tensor grad = swiglu_backward(at::ones({40001, 1}, gate_up.options()), gate_up);
   CHECK(grad.isfinite().all().item<bool>());
@@ -122,7 +134,8 @@ TEST_CASE("rms_norm, swiglu and their gradients let NaN and infinity through", "
     CHECK(result.output[0].isfinite().all().item<bool>());
     CHECK(result.output[2].isfinite().all().item<bool>());
     at::Tensor weight_grad = at::zeros({172}, x.options());
-    const at::Tensor grad = rms_norm_backward(at::ones_like(x), x, weight, result.inverse_rms, weight_grad);
+    const at::Tensor grad =
+        rms_norm_backward(at::ones_like(x), x, weight, result.inverse_rms, weight_grad);
     CHECK(grad[1].isnan().all().item<bool>());
     CHECK(weight_grad.isnan().all().item<bool>());
 
@@ -133,7 +146,9 @@ TEST_CASE("rms_norm, swiglu and their gradients let NaN and infinity through", "
     CHECK(output[1][column].isnan().item<bool>());
     CHECK(output[2][column].isinf().item<bool>());
     CHECK(output[0].isfinite().all().item<bool>());
-    CHECK(swiglu_backward(at::ones({3, 172}, gate_up.options()), gate_up)[1][column].isnan().item<bool>());
+    CHECK(swiglu_backward(at::ones({3, 172}, gate_up.options()), gate_up)[1][column]
+              .isnan()
+              .item<bool>());
   }
 }
 
@@ -142,41 +157,58 @@ TEST_CASE("rotary_table holds the angles of Hugging Face, rounded once", "[kerne
   REQUIRE(table.cos.sizes() == at::IntArrayRef({3, 4}));
   for (int64_t s = 0; s < 3; ++s) {
     for (int64_t i = 0; i < 4; ++i) {
-      const double angle = static_cast<double>(1000 + s) * std::pow(10000.0, -static_cast<double>(i) / 4.0);
+      const double angle =
+          static_cast<double>(1000 + s) * std::pow(10000.0, -static_cast<double>(i) / 4.0);
       CHECK(table.cos[s][i].item<float>() == static_cast<float>(std::cos(angle)));
       CHECK(table.sin[s][i].item<float>() == static_cast<float>(std::sin(angle)));
     }
   }
 }
 
-TEST_CASE("rotate_ turns q and k as rotate_half does, leaves v alone, and its inverse is its gradient", "[kernels]") {
+TEST_CASE(
+    "rotate_ turns q and k as rotate_half does, leaves v alone, and its inverse is its gradient",
+    "[kernels]") {
   at::set_num_threads(1);
   struct Case {
     int64_t positions, batch, heads, rotated, head_dim;
   };
-  for (const Case c : {Case{1, 1, 3, 2, 2}, Case{7, 3, 5, 4, 6}, Case{16, 2, 16, 12, 32}, Case{9, 1, 4, 3, 128}}) {
+  for (const Case c :
+       {Case{1, 1, 3, 2, 2}, Case{7, 3, 5, 4, 6}, Case{16, 2, 16, 12, 32}, Case{9, 1, 4, 3, 128}}) {
     for (const Precision precision : precisions()) {
       CAPTURE(c.positions, c.batch, c.heads, c.head_dim, precision.type);
       const at::Tensor qkv = leaf(normal({c.positions, c.batch, c.heads * c.head_dim}, 10));
       const at::Tensor grad = normal({c.positions, c.batch, c.heads * c.head_dim}, 11);
       const RotaryTable table = rotary_table(3, c.positions, c.head_dim, 10000.0, device());
-      const at::Tensor cos = at::cat({table.cos, table.cos}, 1).cpu().to(at::kDouble).view({c.positions, 1, 1, c.head_dim});
-      const at::Tensor sin = at::cat({table.sin, table.sin}, 1).cpu().to(at::kDouble).view({c.positions, 1, 1, c.head_dim});
+      const at::Tensor cos = at::cat({table.cos, table.cos}, 1)
+                                 .cpu()
+                                 .to(at::kDouble)
+                                 .view({c.positions, 1, 1, c.head_dim});
+      const at::Tensor sin = at::cat({table.sin, table.sin}, 1)
+                                 .cpu()
+                                 .to(at::kDouble)
+                                 .view({c.positions, 1, 1, c.head_dim});
       const at::Tensor heads = qkv.view({c.positions, c.batch, c.heads, c.head_dim});
       const at::Tensor turned = heads.narrow(2, 0, c.rotated);
-      const at::Tensor rotate_half = at::cat({-turned.narrow(3, c.head_dim / 2, c.head_dim / 2), turned.narrow(3, 0, c.head_dim / 2)}, 3);
-      const at::Tensor expected =
-          at::cat({turned * cos + rotate_half * sin, heads.narrow(2, c.rotated, c.heads - c.rotated)}, 2).view_as(qkv);
+      const at::Tensor rotate_half = at::cat(
+          {-turned.narrow(3, c.head_dim / 2, c.head_dim / 2), turned.narrow(3, 0, c.head_dim / 2)},
+          3);
+      const at::Tensor expected = at::cat({turned * cos + rotate_half * sin,
+                                           heads.narrow(2, c.rotated, c.heads - c.rotated)},
+                                          2)
+                                      .view_as(qkv);
       expected.backward(grad);
 
       const at::Tensor original = on_device(qkv.detach(), precision.type);
       at::Tensor received = original.clone();
       rotate_(received, table, c.rotated, c.head_dim, Rotation::forward);
       CHECK_CLOSE(received, expected, precision.tolerance);
-      CHECK(same_bits(received.slice(2, c.rotated * c.head_dim), original.slice(2, c.rotated * c.head_dim)));
+      CHECK(same_bits(received.slice(2, c.rotated * c.head_dim),
+                      original.slice(2, c.rotated * c.head_dim)));
 
       rotate_(received, table, c.rotated, c.head_dim, Rotation::inverse);
-      CHECK_CLOSE(received, original, std::max(precision.tolerance, 2e-7));  // cos^2 + sin^2 of the fp32 table is 1 to fp32
+      CHECK_CLOSE(
+          received, original,
+          std::max(precision.tolerance, 2e-7));  // cos^2 + sin^2 of the fp32 table is 1 to fp32
 
       at::Tensor received_grad = on_device(grad, precision.type).clone();
       rotate_(received_grad, table, c.rotated, c.head_dim, Rotation::inverse);
@@ -211,7 +243,9 @@ TEST_CASE("the fused loops repeat bit for bit, and two threads agree with one", 
 
 TEST_CASE("a wrong form is refused with the sizes that were received", "[kernels]") {
   const at::Tensor x = at::zeros({4, 8}, at::TensorOptions(device()).dtype(at::kFloat));
-  CHECK(contains(message_of([&] { rms_norm(x, at::ones({7}, x.options()), kEps); }), "rms_norm got sizes [4, 8]"));
-  CHECK(contains(message_of([&] { rms_norm(x.t(), at::ones({4}, x.options()), kEps); }), "be contiguous"));
+  CHECK(contains(message_of([&] { rms_norm(x, at::ones({7}, x.options()), kEps); }),
+                 "rms_norm got sizes [4, 8]"));
+  CHECK(contains(message_of([&] { rms_norm(x.t(), at::ones({4}, x.options()), kEps); }),
+                 "be contiguous"));
   CHECK(contains(message_of([&] { swiglu(at::zeros({4, 7}, x.options())); }), "even last size"));
 }

@@ -1,4 +1,5 @@
-// What the kernel tests share: the device under test, random inputs and the comparison. References are plain ATen in fp64 on the CPU, with autograd.
+// What the kernel tests share: the device under test, random inputs and the comparison. References
+// are plain ATen in fp64 on the CPU, with autograd.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -24,7 +25,8 @@ namespace tptrain::testing {
 /// The same test sources run on the CPU (unit) and on CUDA (gpu).
 inline at::Device device() { return at::Device(TPTRAIN_TEST_DEVICE); }
 
-/// fp32 takes the fused path of the device, fp64 its composition: both must agree with the reference, each as well as its type can.
+/// fp32 takes the fused path of the device, fp64 its composition: both must agree with the
+/// reference, each as well as its type can.
 struct Precision {
   at::ScalarType type;
   double tolerance;  // of the largest element of the reference
@@ -33,13 +35,16 @@ inline std::vector<Precision> precisions() {
   return {{at::kFloat, 2e-6}, {at::kDouble, 1e-12}, {at::kBFloat16, 1.5e-2}};
 }
 
-/// Standard normal times `scale`, fp64 on the CPU but representable in bf16, so that every precision gets the same numbers.
+/// Standard normal times `scale`, fp64 on the CPU but representable in bf16, so that every
+/// precision gets the same numbers.
 inline at::Tensor normal(at::IntArrayRef sizes, uint64_t seed, double scale = 1.0) {
   at::Generator generator = at::detail::createCPUGenerator(seed);
   return (at::randn(sizes, generator, at::kFloat) * scale).to(at::kBFloat16).to(at::kDouble);
 }
 inline at::Tensor leaf(const at::Tensor& tensor) { return tensor.clone().requires_grad_(true); }
-inline at::Tensor on_device(const at::Tensor& tensor, at::ScalarType type) { return tensor.to(device(), type).contiguous(); }
+inline at::Tensor on_device(const at::Tensor& tensor, at::ScalarType type) {
+  return tensor.to(device(), type).contiguous();
+}
 
 /// max |a - b| / max |b|; NaN where either holds one.
 inline double relative_error(const at::Tensor& received, const at::Tensor& expected) {
@@ -67,8 +72,11 @@ std::string message_of(const Function& function) {
   }
   return {};
 }
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace tptrain::testing
 
-#define CHECK_CLOSE(received, expected, tolerance) CHECK(::tptrain::testing::relative_error((received), (expected)) <= (tolerance))
+#define CHECK_CLOSE(received, expected, tolerance) \
+  CHECK(::tptrain::testing::relative_error((received), (expected)) <= (tolerance))

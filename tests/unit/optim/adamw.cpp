@@ -1,4 +1,5 @@
-// AdamW against the header's formula in fp64 and against ATen's own fused kernel; the predicate; independence of where an element lies.
+// AdamW against the header's formula in fp64 and against ATen's own fused kernel; the predicate;
+// independence of where an element lies.
 #include "optim/adamw.h"
 
 #include "kernels/reference.h"
@@ -15,7 +16,8 @@ struct Formula {  // fp64 on the CPU
     p = p - lr * o.weight_decay * p;
     m = o.beta1 * m + (1.0 - o.beta1) * gradient;
     v = o.beta2 * v + (1.0 - o.beta2) * gradient * gradient;
-    p = p - lr * (m / (1.0 - std::pow(o.beta1, t))) / ((v / (1.0 - std::pow(o.beta2, t))).sqrt() + o.eps);
+    p = p - lr * (m / (1.0 - std::pow(o.beta1, t))) /
+                ((v / (1.0 - std::pow(o.beta2, t))).sqrt() + o.eps);
   }
 };
 
@@ -24,8 +26,12 @@ AdamWRange fresh(const at::Tensor& master, const AdamWOptions& options) {
   return {p, at::zeros_like(p), at::zeros_like(p), at::zeros_like(p), options};
 }
 
-at::Tensor scalar(double value) { return at::scalar_tensor(value, at::TensorOptions(device()).dtype(at::kFloat)); }
-at::Tensor flag(bool value) { return at::scalar_tensor(value ? 1 : 0, at::TensorOptions(device()).dtype(at::kBool)); }
+at::Tensor scalar(double value) {
+  return at::scalar_tensor(value, at::TensorOptions(device()).dtype(at::kFloat));
+}
+at::Tensor flag(bool value) {
+  return at::scalar_tensor(value ? 1 : 0, at::TensorOptions(device()).dtype(at::kBool));
+}
 
 }  // namespace
 
@@ -71,23 +77,28 @@ TEST_CASE("ten updates agree with ATen's fused AdamW", "[optim]") {
     ranges[0].gradient.copy_(gradient);
     adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-2);
     step.add_(1.0);
-    const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.exp_avg}, v = {theirs.exp_avg_sq}, none = {}, steps = {step};
-    at::_fused_adamw_(p, g, m, v, none, steps, 1e-2, options.beta1, options.beta2, options.weight_decay, options.eps, false, false);
+    const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.exp_avg},
+                                  v = {theirs.exp_avg_sq}, none = {}, steps = {step};
+    at::_fused_adamw_(p, g, m, v, none, steps, 1e-2, options.beta1, options.beta2,
+                      options.weight_decay, options.eps, false, false);
   }
   CHECK_CLOSE(ranges[0].master, theirs.master, 1e-6);
   CHECK_CLOSE(ranges[0].exp_avg, theirs.exp_avg, 1e-6);
   CHECK_CLOSE(ranges[0].exp_avg_sq, theirs.exp_avg_sq, 1e-6);
 }
 
-TEST_CASE("a step that is not finite leaves every bit as it is, and the next one counts on", "[optim]") {
+TEST_CASE("a step that is not finite leaves every bit as it is, and the next one counts on",
+          "[optim]") {
   at::set_num_threads(1);
   std::vector<AdamWRange> ranges = {fresh(normal({333}, 3), {.weight_decay = 0.1})};
   at::Tensor updates = scalar(0.0);
   ranges[0].gradient.copy_(normal({333}, 4));
   adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3);
-  const AdamWRange before = {ranges[0].master.clone(), ranges[0].exp_avg.clone(), ranges[0].exp_avg_sq.clone(), {}, {}};
+  const AdamWRange before = {
+      ranges[0].master.clone(), ranges[0].exp_avg.clone(), ranges[0].exp_avg_sq.clone(), {}, {}};
   ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
-  adamw_update(ranges, updates, scalar(std::numeric_limits<double>::quiet_NaN()), flag(false), 1e-3);
+  adamw_update(ranges, updates, scalar(std::numeric_limits<double>::quiet_NaN()), flag(false),
+               1e-3);
   CHECK(updates.item<float>() == 1.0f);
   CHECK(same_bits(ranges[0].master, before.master));
   CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
@@ -108,7 +119,8 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
     std::vector<AdamWRange> ranges;
     int64_t begin = 0;
     for (const int64_t size : cuts) {
-      ranges.push_back({whole.master.narrow(0, begin, size), whole.exp_avg.narrow(0, begin, size), whole.exp_avg_sq.narrow(0, begin, size),
+      ranges.push_back({whole.master.narrow(0, begin, size), whole.exp_avg.narrow(0, begin, size),
+                        whole.exp_avg_sq.narrow(0, begin, size),
                         whole.gradient.narrow(0, begin, size), whole.options});
       begin += size;
     }
@@ -121,8 +133,12 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
     return whole;
   };
   const AdamWRange whole = update({100003}, 1);
-  for (const auto& [cuts, threads] : std::vector<std::pair<std::vector<int64_t>, int>>{
-           {{50001, 50002}, 1}, {{3, 99999, 1}, 1}, {{33333, 33333, 33337}, 1}, {{100003}, 2}, {{7, 99996}, 2}}) {
+  for (const auto& [cuts, threads] :
+       std::vector<std::pair<std::vector<int64_t>, int>>{{{50001, 50002}, 1},
+                                                         {{3, 99999, 1}, 1},
+                                                         {{33333, 33333, 33337}, 1},
+                                                         {{100003}, 2},
+                                                         {{7, 99996}, 2}}) {
     CAPTURE(cuts.size(), cuts[0], threads);
     const AdamWRange cut = update(cuts, threads);
     CHECK(same_bits(cut.master, whole.master));
@@ -135,7 +151,9 @@ TEST_CASE("a range whose tensors do not belong together is refused", "[optim]") 
   std::vector<AdamWRange> ranges = {fresh(normal({8}, 8), {})};
   at::Tensor updates = scalar(0.0);
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());
-  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }), "range 0"));
-  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }), "its master holds 8 elements"));
+  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }),
+                 "range 0"));
+  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }),
+                 "its master holds 8 elements"));
   CHECK(updates.item<float>() == 0.0f);
 }
