@@ -192,7 +192,8 @@ at::Tensor Decoder::next_token_logits(const at::Tensor& ids, KvCache& cache) {
 
   ResidualStream stream;
   stream.residual = tensor_parallel::vocab_parallel_embedding(ids, *model.embedding,
-                                                              /*anchor=*/{}, model.tp);
+                                                              /*anchor=*/at::zeros({}, ids.options().dtype(at::kFloat)),
+                                                              model.tp);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     stream = model.layers[i]->forward_cached(stream, rotary, cache, static_cast<int64_t>(i));
   }

@@ -1,7 +1,7 @@
 // Every bad input a user can give to a training run: its exit code, its message, and that nothing is lost by it.
 #include <thread>
 
-#include "job.h"
+#include "training_job.h"
 #include "support/catch.h"
 
 namespace tptrain::testing {
@@ -116,7 +116,7 @@ TEST_CASE("two runs in one run_dir: the second is refused, the first goes on", "
   job.edit("max_steps: 8", "max_steps: 200");
   job.edit("save_steps: 3", "save_steps: 0");
   Process first(job.command(2, {"--config", "run.yaml", "--set", "parallel.tp_size=1"}), job.directory());
-  for (int i = 0; i < 6000 && !fs::exists(job.run_dir() / "metrics.jsonl"); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  REQUIRE(wait_for(job.run_dir() / "metrics.jsonl"));
   check_refused(job.run(), 2, {"config error: ", "in use"});
   const ProcessResult result = first.wait(std::chrono::seconds(90));
   INFO(result.output);

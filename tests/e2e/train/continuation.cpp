@@ -3,7 +3,7 @@
 
 #include <thread>
 
-#include "job.h"
+#include "training_job.h"
 #include "support/catch.h"
 
 namespace tptrain::testing {
@@ -41,7 +41,8 @@ TEST_CASE("a run trains, evaluates, commits and says where everything lies", "[e
   INFO(alone.output << "\n--\n" << two.output);
   CHECK(alone.exit_code == 0);
   CHECK(alone.output.find("Sentence") != std::string::npos);
-  CHECK(alone.output == two.output);
+  const auto text = [](const std::string& output) { return output.substr(0, output.find("\n[")); };  // without the line of facts behind it
+  CHECK(text(alone.output) == text(two.output));
 }
 
 TEST_CASE("the same run twice gives the same fields and the same shards", "[e2e]") {
@@ -56,31 +57,26 @@ TEST_CASE("the same run twice gives the same fields and the same shards", "[e2e]
 
 TEST_CASE("killed at some step and started again, a run ends as if it had not been", "[e2e]") {
   Job job;
-  job.edit("max_steps: 8", "max_steps: 40");
+  job.edit("max_steps: 8", "max_steps: 120");
   job.edit("save_steps: 3", "save_steps: 7");
   REQUIRE(job.run(4, {"--set", "run_dir=whole"}).exit_code == 0);
 
   {
-    Process process(job.command(4, {"--config", "run.yaml"}), job.directory());
-    const auto committed = checkpoint_at(job.run_dir(), 14);
-    for (int i = 0; i < 6000 && !fs::exists(committed); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    REQUIRE(fs::exists(committed));
-    process.signal_group(SIGKILL);  // mpirun and, through it, its ranks: nothing gets to say good-bye
+    const std::string config = job.config().string();  // absolute: it tells this run's processes from all others
+    Process process(job.command(4, {"--config", config}), job.directory());
+    REQUIRE(wait_for(checkpoint_at(job.run_dir(), 14)));
+    for (const int pid : processes_with(config)) kill(pid, SIGKILL);  // mpirun and the ranks: nobody gets to say good-bye
     process.wait(std::chrono::seconds(20));
+    REQUIRE(processes_with(config).empty());
   }
-  // The ranks notice that mpirun is gone a moment later.
-  ProcessResult resumed;
-  for (int attempt = 0; attempt < 20; ++attempt) {
-    resumed = job.run();
-    if (resumed.output.find("in use") == std::string::npos) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  }
+  REQUIRE_FALSE(fs::exists(checkpoint_at(job.run_dir(), 120)));
+  const ProcessResult resumed = job.run();
   INFO(resumed.output);
   REQUIRE(resumed.exit_code == 0);
   CHECK(resumed.output.find("resume: ") != std::string::npos);
-  CHECK(metric_lines(job.run_dir()).size() == 40);
+  CHECK(metric_lines(job.run_dir()).size() == 120);
   CHECK(metric_lines(job.run_dir()) == metric_lines(job.directory() / "whole"));
-  CHECK(shards_of(checkpoint_at(job.run_dir(), 40)) == shards_of(checkpoint_at(job.directory() / "whole", 40)));
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 120)) == shards_of(checkpoint_at(job.directory() / "whole", 120)));
 }
 
 TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on another layout", "[e2e]") {
@@ -89,7 +85,7 @@ TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on
   job.edit("save_steps: 3", "save_steps: 0");
   {
     Process process(job.command(4, {"--config", "run.yaml"}), job.directory());
-    for (int i = 0; i < 6000 && !fs::exists(job.run_dir() / "metrics.jsonl"); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    REQUIRE(wait_for(job.run_dir() / "metrics.jsonl"));
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
     process.signal(SIGUSR1);  // mpirun passes it on to the ranks
     const ProcessResult stopped = process.wait(std::chrono::seconds(60));

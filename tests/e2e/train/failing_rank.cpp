@@ -3,29 +3,10 @@
 
 #include <thread>
 
-#include "job.h"
+#include "training_job.h"
 #include "support/catch.h"
 
 namespace tptrain::testing {
-namespace {
-
-/// Processes whose command line holds `text`.
-std::vector<int> processes_with(const std::string& text) {
-  std::vector<int> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    try {
-      if (read_text(entry.path() / "cmdline").find(text) != std::string::npos) found.push_back(std::stoi(name));
-    } catch (const std::exception&) {
-      continue;  // it has ended meanwhile
-    }
-  }
-  return found;
-}
-
-}  // namespace
-
 TEST_CASE("one rank that throws ends the job within 5 s, with the cause and no orphan", "[e2e]") {
   const ProcessResult result = run_process({TPTRAIN_MPIRUN, "--oversubscribe", "-n", "4", TPTRAIN_FAILING_BINARY}, std::chrono::seconds(30));
   INFO(result.output);
@@ -41,8 +22,7 @@ TEST_CASE("one rank that is killed ends the job, and the next start goes on", "[
   job.edit("save_steps: 3", "save_steps: 20");
   const std::string marker = (job.directory() / "run.yaml").string();
   Process process(job.command(4, {"--config", marker}), job.directory());
-  const fs::path committed = checkpoint_at(job.run_dir(), 20);
-  for (int i = 0; i < 6000 && !fs::exists(committed); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 20)));
   std::vector<int> ranks;
   for (const int pid : processes_with(marker)) {
     if (pid != process.pid()) ranks.push_back(pid);

@@ -1,9 +1,10 @@
-#include "job.h"
+#include "training_job.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 
 #include "base/text.h"
 
@@ -95,6 +96,25 @@ std::map<std::string, std::string> shards_of(const fs::path& checkpoint) {
     if (entry.path().extension() == ".safetensors") shards[entry.path().filename().string()] = read_text(entry.path());
   }
   return shards;
+}
+
+std::vector<int> processes_with(const std::string& text) {
+  std::vector<int> found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    try {
+      if (read_text(entry.path() / "cmdline").find(text) != std::string::npos) found.push_back(std::stoi(name));
+    } catch (const std::exception&) {
+      continue;  // it has ended meanwhile
+    }
+  }
+  return found;
+}
+
+bool wait_for(const fs::path& path) {
+  for (int i = 0; i < 6000 && !fs::exists(path); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  return fs::exists(path);
 }
 
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step) {

@@ -39,6 +39,10 @@ void write_text(const fs::path& path, const std::string& text);
 std::vector<std::string> metric_lines(const fs::path& run_dir);
 /// name -> bytes of the shards of a checkpoint.
 std::map<std::string, std::string> shards_of(const fs::path& checkpoint);
+/// Processes whose command line holds `text`.
+std::vector<int> processes_with(const std::string& text);
+/// Waits up to 30 s for the path to appear.
+bool wait_for(const fs::path& path);
 /// The one checkpoint directory of that step.
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step);
 
