@@ -1,4 +1,5 @@
-// Facts about a GPU, for metrics and the start log. In a build without CUDA every function throws CommError.
+// Facts about a GPU, for metrics and the start log. In a build without CUDA every function throws
+// CommError.
 #pragma once
 
 #include <ATen/core/Tensor.h>

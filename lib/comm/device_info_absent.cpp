@@ -5,7 +5,8 @@ namespace tptrain::comm {
 namespace {
 
 [[noreturn]] void refuse() {
-  throw CommError(problem("a GPU was asked about, but this build has no CUDA").remedy("Build with cmake --preset cuda, or set train.device: cpu."));
+  throw CommError(problem("a GPU was asked about, but this build has no CUDA")
+                      .remedy("Build with cmake --preset cuda, or set train.device: cpu."));
 }
 
 }  // namespace

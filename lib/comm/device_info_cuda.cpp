@@ -13,7 +13,8 @@ cudaDeviceProp properties(at::Device device) {
   cudaDeviceProp found = {};
   const cudaError_t status = cudaGetDeviceProperties(&found, device.index());
   if (status != cudaSuccess) {
-    throw CommError(problem(cat("cudaGetDeviceProperties of ", device.str(), " failed (", cudaGetErrorString(status), ")")));
+    throw CommError(problem(cat("cudaGetDeviceProperties of ", device.str(), " failed (",
+                                cudaGetErrorString(status), ")")));
   }
   return found;
 }

@@ -36,7 +36,7 @@ std::string mesh_picture(MeshShape shape, DeviceType device) {
   const int ranks = shape.dp_size * shape.tp_size;
   const std::vector<int> columns = shown(shape.tp_size);
   const std::vector<int> rows = shown(shape.dp_size);
-  const size_t label_width = cat("  dp ", shape.dp_size - 1, "  ").size();
+  const size_t label_width = cat("  dp ", shape.dp_size - 1, "    ").size();
   const size_t cell_width = cat("rank ", ranks - 1, "   ").size();
   constexpr size_t kGapWidth = 6;  // "..." and three spaces
 

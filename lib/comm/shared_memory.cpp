@@ -29,8 +29,10 @@ constexpr int64_t kCacheLine = 64;
 // Below this a second barrier costs more than reducing everything on every rank
 // (benchmarks/comm_cpu.cpp).
 constexpr int64_t kSmallBytes = 16 << 10;
-// About as long as a barrier takes when every rank has a core; beyond it the wait is a sleep.
-constexpr int kSpinsWithOwnCore = 2000;
+// A few microseconds: as long as a barrier takes where every rank runs on a core of its own. Beyond
+// that the other one is likely waiting for this core (the scheduler puts two busy ranks on one core
+// often enough), and spinning on would only keep it waiting.
+constexpr int kSpinsWithOwnCore = 150;
 constexpr int kSpinsOversubscribed = 20;
 
 int64_t round_up(int64_t value, int64_t multiple) {

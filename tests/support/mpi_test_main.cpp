@@ -44,7 +44,9 @@ class RankPrefix final : public std::streambuf {
 
  private:
   bool says_nothing() const {
-    return line_ == "\n" || line_.rfind("====", 0) == 0 || line_.rfind("All tests passed", 0) == 0;
+    return line_.find_first_not_of(" \n") == std::string::npos ||
+           line_.find("=======") != std::string::npos ||
+           line_.find("All tests passed") != std::string::npos;
   }
   void finish_line() {
     held_back_ += prefix_ + line_;

@@ -1,0 +1,187 @@
+// The CUDA half of cuda_backend.h. Collectives go on a stream of their own, tied to the caller's
+// current stream by events on both sides, so that the host never waits and the calls can be
+// captured in a CUDA graph. The pair of events makes the collective wait for what the caller has
+// queued and the caller's stream wait for the collective: the caching allocator needs no
+// record_stream, because memory is not reused before that.
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "comm/checked_communicator.h"
+#include "comm/cuda_backend.h"
+#include "comm/gpu_assignment.h"
+
+namespace tptrain::comm {
+
+namespace {
+
+void check_cuda(cudaError_t code, std::string_view call, std::string_view where) {
+  if (code == cudaSuccess) return;
+  throw CommError(problem(cat(call, " failed (", cudaGetErrorString(code), ")"))
+                      .at(std::string(where))
+                      .remedy("Compare nvidia-smi on this host with the GPUs the job was given "
+                              "(CUDA_VISIBLE_DEVICES)."));
+}
+
+void check_nccl(ncclResult_t code, std::string_view call, std::string_view where, ncclComm_t comm) {
+  if (code == ncclSuccess) return;
+  const char* detail = ncclGetLastError(comm);
+  throw CommError(
+      problem(cat(call, " failed (", ncclGetErrorString(code), "): ", detail ? detail : ""))
+          .at(std::string(where))
+          .remedy("Where another rank failed before this one, its message names the cause; "
+                  "NCCL_DEBUG=INFO prints what NCCL tried."));
+}
+
+ncclDataType_t type_of(const at::Tensor& tensor) {
+  const at::ScalarType type = tensor.scalar_type();
+  return type == at::kFloat ? ncclFloat32 : type == at::kLong ? ncclInt64 : ncclBfloat16;
+}
+
+ncclRedOp_t op_of(ReduceOp op) { return op == ReduceOp::sum ? ncclSum : ncclMax; }
+
+// What a communicator owns on the device; freed in reverse, also where a constructor throws
+// halfway.
+struct NcclHandles {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t inputs_ready = nullptr;
+  cudaEvent_t done = nullptr;
+  ncclComm_t comm = nullptr;
+  void* barrier_word = nullptr;
+
+  NcclHandles() = default;
+  NcclHandles(const NcclHandles&) = delete;
+  NcclHandles& operator=(const NcclHandles&) = delete;
+  ~NcclHandles() {
+    if (barrier_word != nullptr) cudaFree(barrier_word);
+    if (comm != nullptr) ncclCommDestroy(comm);
+    if (done != nullptr) cudaEventDestroy(done);
+    if (inputs_ready != nullptr) cudaEventDestroy(inputs_ready);
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+};
+
+class NcclCommunicator final : public CheckedCommunicator {
+ public:
+  NcclCommunicator(ControlGroup& group, std::string axis, at::Device device)
+      : CheckedCommunicator(std::move(axis), group.rank(), group.size(), device), device_(device) {
+    int least = 0;
+    int greatest = 0;
+    check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+               "cudaDeviceGetStreamPriorityRange", name());
+    check_cuda(cudaStreamCreateWithPriority(&on_.stream, cudaStreamNonBlocking, greatest),
+               "cudaStreamCreateWithPriority", name());
+    for (cudaEvent_t* event : {&on_.inputs_ready, &on_.done}) {
+      check_cuda(cudaEventCreateWithFlags(event, cudaEventDisableTiming),
+                 "cudaEventCreateWithFlags", name());
+    }
+    check_cuda(cudaMalloc(&on_.barrier_word, sizeof(int64_t)), "cudaMalloc", name());
+    check_cuda(cudaMemset(on_.barrier_word, 0, sizeof(int64_t)), "cudaMemset", name());
+
+    // In-switch sums (NVLS) need multicast memory, which many containers and virtual machines do
+    // not grant; a user who has it can set the variable.
+    setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
+    std::string id_bytes(sizeof(ncclUniqueId), '\0');
+    agree(group, [&] {
+      if (rank() != 0) return;
+      ncclUniqueId id;
+      check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId", name(), nullptr);
+      std::memcpy(id_bytes.data(), &id, sizeof id);
+    });
+    id_bytes = group.broadcast(id_bytes, 0);
+    ncclUniqueId id;
+    std::memcpy(&id, id_bytes.data(), sizeof id);
+    check_nccl(ncclCommInitRank(&on_.comm, size(), id, rank()), "ncclCommInitRank", name(),
+               nullptr);
+  }
+
+  void barrier() override {
+    queue("ncclAllReduce", [&] {
+      return ncclAllReduce(on_.barrier_word, on_.barrier_word, 1, ncclInt64, ncclSum, on_.comm,
+                           on_.stream);
+    });
+    check_cuda(cudaStreamSynchronize(on_.stream), "cudaStreamSynchronize", name());
+  }
+
+ private:
+  // Queues one NCCL call between the work of the current stream so far and what it gets next.
+  template <typename Call>
+  void queue(const char* what, const Call& call) {
+    const cudaStream_t current = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
+    check_cuda(cudaEventRecord(on_.inputs_ready, current), "cudaEventRecord", name());
+    check_cuda(cudaStreamWaitEvent(on_.stream, on_.inputs_ready, 0), "cudaStreamWaitEvent", name());
+    check_nccl(call(), what, name(), on_.comm);
+    check_cuda(cudaEventRecord(on_.done, on_.stream), "cudaEventRecord", name());
+    check_cuda(cudaStreamWaitEvent(current, on_.done, 0), "cudaStreamWaitEvent", name());
+  }
+
+  void run_all_reduce(at::Tensor& tensor, ReduceOp op) override {
+    queue("ncclAllReduce", [&] {
+      return ncclAllReduce(tensor.const_data_ptr(), tensor.data_ptr(), tensor.numel(),
+                           type_of(tensor), op_of(op), on_.comm, on_.stream);
+    });
+  }
+  void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) override {
+    queue("ncclReduceScatter", [&] {
+      return ncclReduceScatter(input.const_data_ptr(), output.data_ptr(), output.numel(),
+                               type_of(output), op_of(op), on_.comm, on_.stream);
+    });
+  }
+  void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
+    queue("ncclAllGather", [&] {
+      return ncclAllGather(input.const_data_ptr(), output.data_ptr(), input.numel(), type_of(input),
+                           on_.comm, on_.stream);
+    });
+  }
+  void run_broadcast(at::Tensor& tensor, int root) override {
+    queue("ncclBroadcast", [&] {
+      return ncclBroadcast(tensor.const_data_ptr(), tensor.data_ptr(), tensor.numel(),
+                           type_of(tensor), root, on_.comm, on_.stream);
+    });
+  }
+
+  at::Device device_;
+  NcclHandles on_;
+};
+
+std::string uuid_of(int device_index) {
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, device_index), "cudaGetDeviceProperties",
+             "device mesh");
+  return std::string(properties.uuid.bytes, sizeof properties.uuid.bytes);
+}
+
+}  // namespace
+
+at::Device bind_gpu(MpiSession& session) {
+  const int index = session.local_rank();
+  std::string uuid;
+  agree(session, [&] {
+    int gpus = 0;
+    const cudaError_t counted = cudaGetDeviceCount(&gpus);
+    if (counted == cudaErrorNoDevice || counted == cudaErrorInsufficientDriver)
+      gpus = 0;
+    else
+      check_cuda(counted, "cudaGetDeviceCount", "device mesh");
+    check_gpu_count(session.local_size(), gpus);
+    check_cuda(cudaSetDevice(index), "cudaSetDevice", "device mesh");
+    uuid = uuid_of(index);
+  });
+  const std::vector<std::string> uuids = session.all_gather(uuid);
+  agree(session, [&] { check_gpus_distinct(uuids); });
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,
+                                                at::Device device) {
+  return std::make_unique<NcclCommunicator>(group, std::move(name), device);
+}
+
+}  // namespace tptrain::comm
