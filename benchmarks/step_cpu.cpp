@@ -16,6 +16,7 @@
 
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
+#include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
 #include "sharding/philox.h"
 #include "train/engine.h"
@@ -133,6 +134,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   at::set_num_threads(1);
+  kernels::cpu::retain_freed_memory();  // as a training run does
   comm::DeviceMesh mesh(session, {.dp_size = arguments.dp, .tp_size = arguments.tp}, comm::DeviceType::cpu);
   const model::DecoderConfig config = shape();
   train::Engine engine({.decoder = config, .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}}}, mesh.tp(), mesh.dp(), at::kCPU);

@@ -14,6 +14,7 @@
 #include "comm/device_mesh.h"
 #include "config/parse.h"
 #include "data/token_store.h"
+#include "kernels/cpu/allocation.h"
 #include "model/decoder_config.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
@@ -107,9 +108,11 @@ std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::Check
   return found.info;
 }
 
-void set_cpu_threads(const config::TrainConfig& train, const comm::MpiSession& session) {
+void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session, comm::DeviceType device) {
   const int automatic = std::max(1, available_cores() / session.local_size());
   at::set_num_threads(train.cpu_threads > 0 ? static_cast<int>(train.cpu_threads) : automatic);
+  // Activations come and go each step: given back to the kernel they would be faulted in again, page by page.
+  if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
 }
 
 }  // namespace
@@ -127,7 +130,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   });
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
-  set_cpu_threads(run.train, session);
+  prepare_host(run.train, session, resolved.device);
 
   checkpoint::check_shared_directory(session, run_dir);  // creates it
   std::optional<FileLock> lock;

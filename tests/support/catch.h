@@ -9,6 +9,6 @@ using Catch::Approx;
 #else
 #include <catch2/catch.hpp>
 namespace tptrain::testing {
-using Catch::Approx;
+using Catch::Detail::Approx;  // Catch::Approx is a vector matcher in v2
 }
 #endif

@@ -132,7 +132,7 @@ GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& sta
 TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const TrainingOptions& options) {
   zero::ZeroOptimizer::Options zero_options{.zero_stage = options.zero_stage, .optimizer = {}, .fault = options.zero_fault};
   zero_options.optimizer.weight_decay = 0.1;
-  train::Engine engine({.decoder = config, .zero = zero_options, .fault = options.engine_fault}, axes.tp, axes.dp, at::kCPU);
+  train::Engine engine({.decoder = config, .zero = zero_options, .fault = options.engine_fault}, axes.tp, axes.dp, axes.device);
   engine.zero().initialise(7);
 
   const int64_t micro_batch_size = kGlobalBatch / (axes.dp.size() * options.accumulation);
@@ -141,7 +141,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const Tr
     std::vector<train::MicroBatch> micro_batches;
     for (int64_t micro = 0; micro < options.accumulation; ++micro) {
       const int64_t first = (micro * axes.dp.size() + axes.dp.rank()) * micro_batch_size;
-      micro_batches.push_back(train::to_device(parity_batch(step, first, micro_batch_size, config.vocab_size), at::kCPU));
+      micro_batches.push_back(train::to_device(parity_batch(step, first, micro_batch_size, config.vocab_size), axes.device));
     }
     const int64_t target_tokens = parity_batch(step, 0, kGlobalBatch, config.vocab_size).target_tokens();
     const train::StepResult result = engine.step(micro_batches, target_tokens, options.learning_rate, options.max_grad_norm);

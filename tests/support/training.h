@@ -43,6 +43,7 @@ struct Axes {
   comm::ControlGroup& world;
   comm::Communicator& tp;
   comm::Communicator& dp;
+  at::Device device = at::kCPU;
 };
 
 /// Trains from seed 7 on the same 8 sequences of global batch a step whatever the layout: unequal -100 masks, two sequences fully masked. Collective over the axes.

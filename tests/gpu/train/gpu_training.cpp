@@ -1,0 +1,66 @@
+// Training on GPUs against the CPU reference: the same losses and norms on every layout of 1 and 2 GPUs, and a checkpoint that moves between layouts.
+#include <ATen/Context.h>
+
+#include "checkpoint/checkpoint_store.h"
+#include "comm/device_mesh.h"
+#include "support/catch.h"
+#include "support/mpi.h"
+#include "support/process.h"
+#include "support/training.h"
+
+namespace tptrain::testing {
+namespace {
+
+std::vector<comm::MeshShape> layouts_of(int world_size) {
+  if (world_size == 1) return {{.dp_size = 1, .tp_size = 1}};
+  return {{.dp_size = world_size, .tp_size = 1}, {.dp_size = 1, .tp_size = world_size}};
+}
+
+}  // namespace
+
+TEST_CASE("GPUs train like the CPU reference on every layout", "[gpu][parity]") {
+  at::globalContext().setAllowTF32CuBLAS(false);
+  for (const model::DecoderConfig& config : {tiny_llama(), tiny_qwen2()}) {
+    const TrainingRun reference = train_reference(config, {});
+    REQUIRE(reference.losses.back() <= 0.8 * reference.losses.front());
+    for (const comm::MeshShape shape : layouts_of(session().size())) {
+      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
+      for (const int zero_stage : {0, 1}) {
+        const TrainingRun run = train(config, {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()}, {.accumulation = 2, .zero_stage = zero_stage});
+        const Deviation deviation = compare(run, reference);
+        CAPTURE(shape.tp_size, shape.dp_size, zero_stage, deviation.loss, deviation.norm);
+        CHECK(deviation.loss <= 1e-5);
+        CHECK(deviation.norm <= 1e-4);
+      }
+    }
+  }
+}
+
+TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu][checkpoint]") {
+  std::string directory;
+  std::optional<TemporaryDirectory> temporary;
+  if (session().rank() == 0) directory = temporary.emplace().path().string();
+  directory = session().broadcast(directory, 0);
+  checkpoint::CheckpointStore store(session(), {.directory = std::filesystem::path(directory) / "checkpoints", .keep = 0});
+  const model::DecoderConfig config = tiny_llama();
+
+  GlobalTensors saved;
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
+    train::Engine engine({.decoder = config, .zero = {.zero_stage = 1, .optimizer = {}}}, mesh.tp(), mesh.dp(), mesh.device());
+    sharding::StateDict state = engine.zero().state_dict();
+    if (saved.empty()) {
+      engine.zero().initialise(3);
+      saved = assemble(session(), engine.zero().state_dict(), sharding::StateKind::master);
+      store.save(engine.zero().state_dict(), {.step = 1, .model_json = model::to_json(config)});
+      if (session().size() > 1) continue;
+    }
+    const auto found = store.newest();
+    REQUIRE(found.info.has_value());
+    store.load_into(state, *found.info);
+    engine.zero().state_loaded(0);
+    CHECK(assemble(session(), engine.zero().state_dict(), sharding::StateKind::master) == saved);
+  }
+}
+
+}  // namespace tptrain::testing
