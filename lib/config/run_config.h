@@ -1,5 +1,6 @@
-// The run file as plain structs: one section each. What each key means, its type, default and bounds stand once, in keys.cpp (the one list of keys).
-// Other folders receive their own section only; train and apps see the whole.
+// The run file as plain structs: one section each. What each key means, its type, default and
+// bounds stand once, in keys.cpp (the one list of keys). Other folders receive their own section
+// only; train and apps see the whole.
 #pragma once
 
 #include <cstdint>
@@ -60,13 +61,13 @@ struct DataConfig {
 
 struct TrainConfig {
   int64_t seq_length = 512;
-  int64_t micro_batch_size = 1;    // sequences per dp rank
-  int64_t global_batch_size = 0;   // sequences; or:
-  int64_t grad_accum_steps = 0;    // 0 and 0: one micro-batch per dp rank
-  int64_t max_steps = 0;           // required
+  int64_t micro_batch_size = 1;   // sequences per dp rank
+  int64_t global_batch_size = 0;  // sequences; or:
+  int64_t grad_accum_steps = 0;   // 0 and 0: one micro-batch per dp rank
+  int64_t max_steps = 0;          // required
   uint64_t seed = 42;
-  std::string device = "auto";     // auto | cuda | cpu
-  int64_t cpu_threads = 0;         // per rank; 0: cores of the host / ranks on it, at least 1
+  std::string device = "auto";  // auto | cuda | cpu
+  int64_t cpu_threads = 0;      // per rank; 0: cores of the host / ranks on it, at least 1
 
   bool operator==(const TrainConfig&) const = default;
 };
@@ -91,9 +92,9 @@ struct SchedulerConfig {
 };
 
 struct CheckpointConfig {
-  int64_t save_steps = 0;        // 0: only at the end
-  int64_t keep = 2;              // newest committed ones; 0: all
-  std::string resume = "auto";   // auto | never | PATH of a checkpoint
+  int64_t save_steps = 0;       // 0: only at the end
+  int64_t keep = 2;             // newest committed ones; 0: all
+  std::string resume = "auto";  // auto | never | PATH of a checkpoint
 
   bool operator==(const CheckpointConfig&) const = default;
 };

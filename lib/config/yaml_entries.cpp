@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "config/utf8_check.h"
 
 namespace tptrain::config {
 namespace {
@@ -328,6 +329,19 @@ class Reader {
 // YAML, which is a problem of `out` then.
 std::optional<YAML::Node> load(const std::string& text, const PlaceOf& place_of,
                                const std::string& path, const std::string& remedy, Entries& out) {
+  if (const std::optional<BadByte> bad = find_bad_byte(text)) {
+    YAML::Mark mark;
+    mark.line = bad->line;
+    mark.column = bad->column;
+    constexpr const char* kDigits = "0123456789ABCDEF";
+    out.refused.insert(path);
+    out.problems.push_back(
+        problem(cat("there is the byte 0x", kDigits[bad->byte / 16], kDigits[bad->byte % 16]))
+            .at(place_of(mark))
+            .must("be text in UTF-8, without control characters")
+            .remedy("Save the text as UTF-8."));
+    return std::nullopt;
+  }
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(text);
     if (documents.size() > 1) {

@@ -306,6 +306,28 @@ TEST_CASE("invalid YAML is refused with its place") {
         "  Remove the lines of --- between them.");
 }
 
+TEST_CASE("bytes that are no UTF-8 text are refused with their place") {
+  using namespace std::string_literals;
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"\xFF"s, "FF"},              // in no UTF-8 text
+      {"\xC3"s, "C3"},              // cut short
+      {"\xC0\x80"s, "C0"},          // overlong
+      {"\xE0\x80\x80"s, "E0"},      // overlong
+      {"\xED\xA0\x80"s, "ED"},      // a surrogate
+      {"\xF4\x90\x80\x80"s, "F4"},  // beyond U+10FFFF
+      {"\x80"s, "80"},              // a continuation of nothing
+      {"\0run_dir: r"s, "00"},      // yaml-cpp alone would end the text here
+      {"\x1B[0m"s, "1B"},           // a terminal's escape sequence
+  };
+  for (const auto& [bytes, shown] : cases) {
+    CHECK(refusal("# \xC3\xA9\nrun_dir: " + bytes + "\n") ==
+          "config error: run.yaml:2:10: there is the byte 0x" + shown +
+              ": it must be text in UTF-8, without control characters.\n  Save the text as UTF-8.");
+  }
+  CHECK(parse(kMinimal, {"run_dir=\xC3\xA9/\xE6\x97\xA5/\xF0\x9F\x8D\x8E"}).run_dir ==
+        "\xC3\xA9/\xE6\x97\xA5/\xF0\x9F\x8D\x8E");
+}
+
 TEST_CASE("all problems of a file come at once") {
   const std::string message = refusal(
       "run_dirr: a\nmodel: {path: m}\ndata: {train: [a], shuffle: yes}\n"
