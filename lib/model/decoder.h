@@ -26,7 +26,11 @@ class Decoder {
   Decoder(const Decoder&) = delete;
 
   const DecoderConfig& config() const;
-  /// Blocks in forward order: embedding, layers, head. A tied table stands only in the first.
+  /// Blocks in forward order: 0 embedding, 1 .. L layers, L + 1 head (final norm, logits, loss). A
+  /// tied table stands in block 0 alone; the head reads it between before_forward(L + 1) and
+  /// after_forward(L + 1), and adds to its gradient between before_backward(L + 1) and
+  /// after_backward(L + 1), without another call for block 0: whoever frees block 0 in between must
+  /// know that. Its gradient is complete at after_backward(0), the last call of all.
   const std::vector<sharding::ParameterBlock>& blocks() const;
   /// All parameters in block order.
   std::vector<sharding::Parameter*> parameters() const;

@@ -1,0 +1,191 @@
+#include "support/reference_decoder.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/generated/variable_factories.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/text.h"
+#include "comm/communicator.h"
+#include "model/decoder.h"
+
+namespace tptrain::testing {
+
+namespace {
+
+using model::DecoderConfig;
+
+class Reference {
+ public:
+  Reference(const DecoderConfig& config, const Tensors& weights)
+      : config_(config), weights_(weights) {}
+
+  at::Tensor logits(const at::Tensor& ids) const {  // ids [S, B] -> [S, B, V]
+    const at::Tensor& table = weights_.at("model.embed_tokens.weight");
+    at::Tensor x = at::index_select(table, 0, ids.reshape({-1}))
+                       .view({ids.size(0), ids.size(1), config_.hidden_size});
+    for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+      const std::string layer = cat("model.layers.", i);
+      x = x + attention(norm(x, layer + ".input_layernorm"), layer + ".self_attn");
+      x = x + mlp(norm(x, layer + ".post_attention_layernorm"), layer + ".mlp");
+    }
+    const at::Tensor& head = config_.tie_word_embeddings ? table : weights_.at("lm_head.weight");
+    return at::matmul(norm(x, "model.norm"), head.t());
+  }
+
+ private:
+  at::Tensor linear(const at::Tensor& x, const std::string& name) const {
+    const at::Tensor y = at::matmul(x, weights_.at(name + ".weight").t());
+    const auto bias = weights_.find(name + ".bias");
+    return bias == weights_.end() ? y : y + bias->second;
+  }
+
+  at::Tensor norm(const at::Tensor& x, const std::string& name) const {
+    const at::Tensor mean_square = x.pow(2).mean(-1, /*keepdim=*/true);
+    return x * at::rsqrt(mean_square + config_.rms_norm_eps) * weights_.at(name + ".weight");
+  }
+
+  // Transformers' rotate_half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). x [B, heads, S, D]
+  at::Tensor rotate(const at::Tensor& x) const {
+    const int64_t half = config_.head_dim / 2;
+    const auto fp64 = x.options().dtype(at::kDouble);
+    const at::Tensor frequency = at::pow(
+        config_.rope_theta, at::arange(half, fp64) * (-2.0 / static_cast<double>(2 * half)));
+    const at::Tensor angle = at::outer(at::arange(x.size(2), fp64), frequency);  // [S, D/2]
+    const at::Tensor cos = angle.cos().to(x.scalar_type());
+    const at::Tensor sin = angle.sin().to(x.scalar_type());
+    const at::Tensor x1 = x.narrow(3, 0, half);
+    const at::Tensor x2 = x.narrow(3, half, half);
+    return at::cat({x1 * cos - x2 * sin, x2 * cos + x1 * sin}, 3);
+  }
+
+  at::Tensor heads_of(const at::Tensor& x, int64_t heads) const {  // -> [B, heads, S, D]
+    return x.view({x.size(0), x.size(1), heads, config_.head_dim}).permute({1, 2, 0, 3});
+  }
+
+  at::Tensor attention(const at::Tensor& x, const std::string& name) const {
+    const int64_t length = x.size(0);
+    const int64_t groups = config_.num_attention_heads / config_.num_key_value_heads;
+    const at::Tensor q = rotate(heads_of(linear(x, name + ".q_proj"), config_.num_attention_heads));
+    const at::Tensor k = rotate(heads_of(linear(x, name + ".k_proj"), config_.num_key_value_heads))
+                             .repeat_interleave(groups, 1);
+    const at::Tensor v = heads_of(linear(x, name + ".v_proj"), config_.num_key_value_heads)
+                             .repeat_interleave(groups, 1);
+    const at::Tensor future =
+        at::ones({length, length}, x.options().dtype(at::kBool)).triu(/*diagonal=*/1);
+    const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
+    const at::Tensor scores = (at::matmul(q, k.transpose(2, 3)) * scale)
+                                  .masked_fill(future, -std::numeric_limits<double>::infinity());
+    const at::Tensor context = at::matmul(at::softmax(scores, -1), v);  // [B, heads, S, D]
+    return linear(context.permute({2, 0, 1, 3}).reshape({length, x.size(1), -1}), name + ".o_proj");
+  }
+
+  at::Tensor mlp(const at::Tensor& x, const std::string& name) const {
+    return linear(at::silu(linear(x, name + ".gate_proj")) * linear(x, name + ".up_proj"),
+                  name + ".down_proj");
+  }
+
+  const DecoderConfig& config_;
+  const Tensors& weights_;
+};
+
+}  // namespace
+
+ReferenceResult reference_step(const DecoderConfig& config, const Tensors& weights,
+                               const at::Tensor& ids, const at::Tensor& targets,
+                               double inverse_target_tokens) {
+  Tensors leaves;
+  for (const auto& [name, weight] : weights) {
+    leaves[name] = weight.detach().clone().requires_grad_(true);
+  }
+  const at::Tensor flat = targets.reshape({-1});
+  const at::Tensor log_probability =
+      at::log_softmax(Reference(config, leaves).logits(ids), -1).view({flat.size(0), -1});
+  const at::Tensor of_target = log_probability.gather(1, flat.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const at::Tensor counted = flat.ne(-100).to(of_target.scalar_type());
+  const at::Tensor loss = -(of_target * counted).sum() * inverse_target_tokens;
+  loss.backward();
+  ReferenceResult result{.loss = loss.detach(), .gradients = {}};
+  for (const auto& [name, leaf] : leaves) result.gradients[name] = leaf.grad();
+  return result;
+}
+
+at::Tensor reference_logits(const DecoderConfig& config, const Tensors& weights,
+                            const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  return Reference(config, weights).logits(ids);
+}
+
+Tensors initial_weights(const DecoderConfig& config, uint64_t seed) {
+  const auto one = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
+  const model::Decoder decoder(config, *one);
+  Tensors weights;
+  for (const sharding::Parameter* parameter : decoder.parameters()) {
+    for (const sharding::NamedSlice& slice : parameter->slices) {
+      at::Tensor values = at::empty({slice.spec.global_numel()}, at::kFloat);
+      sharding::fill_initial(values, slice.spec, 0, values.numel(), slice.init, seed);
+      weights[slice.spec.name] = values.view(slice.spec.global_shape);
+    }
+  }
+  return weights;
+}
+
+Tensors noisy_weights(const DecoderConfig& config, uint64_t seed) {
+  Tensors weights = initial_weights(config, seed);
+  for (auto& [name, weight] : weights) {
+    at::Tensor noise = at::empty({weight.numel()}, at::kFloat);
+    const sharding::Init normal = {.kind = sharding::Init::Kind::normal, .std = 0.1};
+    sharding::fill_initial(noise, sharding::whole_tensor(name, weight.sizes().vec()), 0,
+                           noise.numel(), normal, seed + 1);
+    weight.add_(noise.view(weight.sizes()));
+  }
+  return weights;
+}
+
+at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& spec) {
+  if (spec.whole()) return global.clone();
+  return global.narrow(spec.dim, spec.begin, spec.end - spec.begin).clone();
+}
+
+void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const Tensors& weights) {
+  for (sharding::Parameter* parameter : parameters) {
+    std::vector<at::Tensor> parts;
+    for (const sharding::NamedSlice& slice : parameter->slices) {
+      parts.push_back(slice_of_global(weights.at(slice.spec.name), slice.spec).flatten());
+    }
+    parameter->data = at::cat(parts).view(parameter->shape);
+    parameter->main_grad = at::zeros(parameter->shape, at::kFloat);
+  }
+}
+
+double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
+  if (actual.sizes() != expected.sizes()) return std::numeric_limits<double>::infinity();
+  const double largest = expected.abs().max().item<double>();
+  const double error =
+      (actual.detach().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+  return largest > 0 ? error / largest : error;
+}
+
+GradientError gradient_error(const std::vector<sharding::Parameter*>& parameters,
+                             const Tensors& gradients) {
+  GradientError result;
+  for (const sharding::Parameter* parameter : parameters) {
+    const at::Tensor flat = parameter->main_grad.flatten();
+    for (const sharding::NamedSlice& slice : parameter->slices) {
+      const at::Tensor& global = gradients.at(slice.spec.name);
+      const at::Tensor part =
+          flat.narrow(0, slice.offset, slice.spec.local_numel()).view(slice.spec.local_shape());
+      // Against the whole tensor's largest element: a slice of small values is held to no other
+      // rule.
+      const double largest = global.abs().max().item<double>();
+      const double error =
+          (part - slice_of_global(global, slice.spec)).abs().max().item<double>() / largest;
+      if (error <= result.worst && !result.name.empty()) continue;
+      result = {.worst = error, .name = slice.spec.name};
+    }
+  }
+  return result;
+}
+
+}  // namespace tptrain::testing

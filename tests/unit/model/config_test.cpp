@@ -1,0 +1,318 @@
+// The decoder's shape from config.json and from the run file: what is read, what is refused and in
+// which words, and the sizes that follow.
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "model/decoder_config.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::testing {
+namespace {
+
+using model::check_tp_size;
+using model::decoder_config;
+using model::decoder_config_from_json;
+using model::DecoderConfig;
+
+const std::string kLlama =
+    R"("model_type": "llama", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48,
+       "num_hidden_layers": 2, "num_attention_heads": 4)";
+
+std::string with(const std::string& more) { return "{" + kLlama + ", " + more + "}"; }
+
+std::string qwen2(const std::string& more) {
+  return R"({"model_type": "qwen2", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48,
+             "num_hidden_layers": 2, "num_attention_heads": 4)" +
+         more + "}";
+}
+
+// The message with which a config.json is refused; "" where it is accepted.
+std::string refusal(const std::string& json) {
+  try {
+    decoder_config_from_json(json, "config.json");
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+config::ModelConfig architecture() {
+  config::ModelConfig model;
+  model.architecture = config::ArchitectureConfig{};
+  model.architecture->hidden_size = 32;
+  model.architecture->intermediate_size = 48;
+  model.architecture->num_hidden_layers = 2;
+  model.architecture->num_attention_heads = 4;
+  return model;
+}
+
+std::string refusal(const config::ModelConfig& model, int64_t tokenizer_vocab_size) {
+  try {
+    decoder_config(model, tokenizer_vocab_size);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_CASE("keys left out take transformers' defaults") {
+  const DecoderConfig config = decoder_config_from_json("{" + kLlama + "}", "config.json");
+  CHECK(config.num_key_value_heads == 4);
+  CHECK(config.head_dim == 8);
+  CHECK(config.rms_norm_eps == 1e-6);
+  CHECK(config.rope_theta == 10000.0);
+  CHECK_FALSE(config.tie_word_embeddings);
+  CHECK_FALSE(config.qkv_bias);
+  CHECK_FALSE(config.o_bias);
+  CHECK(decoder_config_from_json(with(R"("head_dim": null, "num_key_value_heads": null)"), "c") ==
+        config);
+}
+
+TEST_CASE("the forms of transformers 4 and 5 give one shape") {
+  const DecoderConfig four = decoder_config_from_json(
+      with(R"("rope_theta": 500000.0, "rope_scaling": null, "torch_dtype": "bfloat16")"), "c");
+  const DecoderConfig five = decoder_config_from_json(
+      with(R"("rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
+              "dtype": "bfloat16")"),
+      "c");
+  CHECK(four.rope_theta == 500000.0);
+  CHECK(four == five);
+  CHECK(refusal(with(R"("rope_scaling": {"type": "default"})")).empty());
+}
+
+TEST_CASE("biases are the family's") {
+  const DecoderConfig biased = decoder_config_from_json(with(R"("attention_bias": true)"), "c");
+  CHECK(biased.qkv_bias);
+  CHECK(biased.o_bias);  // transformers' llama biases o with the same key
+  const DecoderConfig qwen = decoder_config_from_json(qwen2(""), "c");
+  CHECK(qwen.qkv_bias);
+  CHECK_FALSE(qwen.o_bias);
+}
+
+TEST_CASE("to_json is read back to an equal shape") {
+  for (const std::string& json :
+       {with(R"("attention_bias": true, "rms_norm_eps": 1e-05, "head_dim": 16)"),
+        qwen2(R"(, "rope_theta": 1000000.0, "tie_word_embeddings": true,
+                 "num_key_value_heads": 2, "initializer_range": 0.0123456789012345)")}) {
+    const DecoderConfig config = decoder_config_from_json(json, "c");
+    CHECK(decoder_config_from_json(to_json(config), "c") == config);
+  }
+}
+
+TEST_CASE("what the decoder does not support is refused by its key") {
+  struct Case {
+    std::string json;
+    std::string message;
+  };
+  const std::string rope = "Only the plain rotary embedding is built; scaled forms are not.";
+  const std::string moe = "Mixtures of experts are not built.";
+  const std::vector<Case> cases = {
+      {with(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0})"),
+       "config.json: rope_scaling: rope_type is \"llama3\": it must be \"default\" or absent.\n  " +
+           rope},
+      {with(R"("rope_scaling": {"type": "linear", "factor": 2.0})"),
+       "config.json: rope_scaling: type is \"linear\": it must be \"default\" or absent.\n  " +
+           rope},
+      {with(R"("rope_scaling": {"factor": 2.0})"),
+       "config.json: rope_scaling: factor is 2.0: it must be 1.0 or absent.\n  " + rope},
+      {with(R"("rope_parameters": {"rope_type": "yarn"})"),
+       "config.json: rope_parameters: rope_type is \"yarn\": it must be \"default\" or absent.\n "
+       " " +
+           rope},
+      {with(R"("rope_parameters": {"partial_rotary_factor": 0.5})"),
+       "config.json: rope_parameters: partial_rotary_factor is 0.5: it must be 1.0 or absent.\n  "
+       "Every element of a head is rotated."},
+      {with(R"("partial_rotary_factor": 0.5)"),
+       "config.json: partial_rotary_factor is 0.5: it must be 1.0 or absent.\n  Every element of a "
+       "head is rotated."},
+      {with(R"("hidden_act": "gelu")"),
+       "config.json: hidden_act is \"gelu\": it must be \"silu\" or absent.\n  The decoder's "
+       "feed-forward is SwiGLU."},
+      {with(R"("mlp_bias": true)"),
+       "config.json: mlp_bias is true: it must be false or absent.\n  The decoder's feed-forward "
+       "has "
+       "no biases."},
+      {with(R"("attention_dropout": 0.1)"),
+       "config.json: attention_dropout is 0.1: it must be 0.0 or absent.\n  The decoder has no "
+       "dropout; set it to 0."},
+      {with(R"("quantization_config": {"bits": 4})"),
+       "config.json: quantization_config is {\"bits\":4}: it must be absent.\n  Quantized weights "
+       "cannot be trained; use the unquantized model."},
+      {with(R"("num_local_experts": 8)"),
+       "config.json: num_local_experts is 8: it must be absent.\n  " + moe},
+      {with(R"("layer_types": ["full_attention", "sliding_attention"])"),
+       "config.json: layer_types holds \"sliding_attention\": it must hold \"full_attention\" "
+       "only.\n  The decoder attends to the whole sequence in every layer."},
+      {with(R"("layer_types": 7)"), "config.json: layer_types is 7: it must be a list."},
+      {qwen2(R"(, "use_sliding_window": true)"),
+       "config.json: use_sliding_window is true: it must be false or absent.\n  The decoder "
+       "attends "
+       "to the whole sequence; sliding windows are not built."},
+      {qwen2(R"(, "use_mrope": true)"),
+       "config.json: use_mrope is true: it must be false or absent.\n  Multimodal rotary positions "
+       "are not built."},
+      {qwen2(R"(, "attention_bias": false)"),
+       "config.json: attention_bias is false: it must be true or absent.\n  Qwen2 has biases of q, "
+       "k "
+       "and v in every checkpoint."},
+      {R"({"model_type": "gpt2", "n_embd": 768})",
+       "config.json: model_type is \"gpt2\": it must be one of: llama, qwen2.\n  Other "
+       "architectures "
+       "differ in more than names; tptrain would train them wrongly."},
+      {R"({"vocab_size": 9})",
+       "config.json: model_type is missing: it must be one of: llama, qwen2."},
+  };
+  for (const Case& c : cases) CHECK(refusal(c.json) == "config error: " + c.message);
+}
+
+TEST_CASE("all problems of a config.json are told at once") {
+  CHECK(
+      refusal(R"({"model_type": "llama", "vocab_size": "96", "hidden_size": 32.0,
+                    "intermediate_size": -48, "num_attention_heads": 4294967296,
+                    "rms_norm_eps": 0, "tie_word_embeddings": "no", "rope_parameters": [1]})") ==
+      "config error: config.json: vocab_size is \"96\": it must be an integer from 1 to "
+      "2147483647.\n"
+      "config error: config.json: hidden_size is 32.0: it must be an integer from 1 to "
+      "2147483647.\n"
+      "config error: config.json: intermediate_size is -48: it must be an integer from 1 to "
+      "2147483647.\n"
+      "config error: config.json: num_hidden_layers is missing: it must be an integer from 1 to "
+      "2147483647.\n"
+      "config error: config.json: num_attention_heads is 4294967296: it must be an integer from 1 "
+      "to 2147483647.\n"
+      "config error: config.json: rms_norm_eps is 0: it must be a number above 0.\n"
+      "config error: config.json: tie_word_embeddings is \"no\": it must be true or false.\n"
+      "config error: config.json: rope_parameters is [1]: it must be an object.");
+  CHECK(refusal(R"({"model_type": 7})") ==
+        "config error: config.json: model_type is 7: it must be a string.");
+}
+
+TEST_CASE("sizes that contradict each other are refused") {
+  CHECK(
+      refusal(with(R"("num_key_value_heads": 3)")) ==
+      "config error: config.json: num_attention_heads is 4 and num_key_value_heads is 3: it must "
+      "be a multiple of num_key_value_heads.\n  Each key/value head serves an equal group of query "
+      "heads.");
+  CHECK(refusal(with(R"("head_dim": 5)")) ==
+        "config error: config.json: head_dim is 5: it must be even.\n  The rotary embedding turns "
+        "pairs of elements.");
+  CHECK(
+      refusal(R"({"model_type": "llama", "vocab_size": 96, "hidden_size": 30,
+                    "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4})") ==
+      "config error: config.json: hidden_size is 30 and num_attention_heads is 4: it must divide, "
+      "or head_dim must be given.\n  Set head_dim, or choose sizes that divide.");
+}
+
+TEST_CASE("text that is no JSON object is refused") {
+  CHECK(refusal("{\"model_type\": ").find("config error: config.json: the text is no JSON (") == 0);
+  CHECK(
+      refusal("{\"rope_theta\": 1e999}").find("config error: config.json: the text is no JSON (") ==
+      0);
+  CHECK(refusal("[1, 2]") ==
+        "config error: config.json: the file holds a JSON array: it must hold an object, as every "
+        "config.json does.");
+}
+
+TEST_CASE("long values are cut in messages") {
+  const std::string message = refusal(with("\"hidden_act\": \"" + std::string(500, 'x') + "\""));
+  CHECK(message.size() < 300);
+  CHECK(message.find("xxx...: it must be \"silu\"") != std::string::npos);
+}
+
+TEST_CASE("the run file's architecture is completed as transformers does") {
+  config::ModelConfig model = architecture();
+  DecoderConfig config = decoder_config(model, /*tokenizer_vocab_size=*/300);
+  CHECK(config.vocab_size == 300);  // left out: the tokenizer's
+  CHECK(config.num_key_value_heads == 4);
+  CHECK(config.head_dim == 8);
+  CHECK_FALSE(config.qkv_bias);
+
+  model.architecture->attention_bias = true;
+  model.architecture->vocab_size = 320;
+  config = decoder_config(model, 300);
+  CHECK(config.vocab_size == 320);
+  CHECK(config.qkv_bias);
+  CHECK(config.o_bias);
+
+  model.architecture->model_type = "qwen2";
+  model.architecture->attention_bias.reset();
+  config = decoder_config(model, 300);
+  CHECK(config.qkv_bias);
+  CHECK_FALSE(config.o_bias);
+}
+
+TEST_CASE("the run file's architecture is refused with all its problems") {
+  config::ModelConfig model;
+  model.architecture = config::ArchitectureConfig{};
+  CHECK(
+      refusal(model, 0) ==
+      "config error: model.architecture: vocab_size is 0: it must be given, as an integer above "
+      "0.\n"
+      "config error: model.architecture: hidden_size is 0: it must be given, as an integer above "
+      "0.\n"
+      "config error: model.architecture: intermediate_size is 0: it must be given, as an integer "
+      "above 0.\n"
+      "config error: model.architecture: num_hidden_layers is 0: it must be given, as an integer "
+      "above 0.\n"
+      "config error: model.architecture: num_attention_heads is 0: it must be given, as an integer "
+      "above 0.");
+
+  model = architecture();
+  model.architecture->model_type = "qwen2";
+  model.architecture->attention_bias = false;
+  model.architecture->vocab_size = 100;
+  CHECK(refusal(model, 300) ==
+        "config error: model.architecture: attention_bias is false: it must be true or absent for "
+        "qwen2.\n  Use model_type llama for a model without these biases.\n"
+        "config error: the model's vocab_size is 100 and the tokenizer has 300 ids: it must hold "
+        "every id of the tokenizer.\n  Use the tokenizer that belongs to the model, or leave "
+        "vocab_size out of model.architecture.");
+
+  model.architecture->model_type = "mamba";
+  CHECK(refusal(model, 300) ==
+        "config error: model.architecture: model_type is \"mamba\": it must be one of: llama, "
+        "qwen2.\n  Other architectures differ in more than names; tptrain would train them "
+        "wrongly.");
+}
+
+TEST_CASE("a model directory is read through its config.json") {
+  const TempDir directory;
+  config::ModelConfig model;
+  model.path = directory.path().string();
+  const std::string file = (directory.path() / "config.json").string();
+  CHECK(refusal(model, 0) == "config error: model.path is " + model.path + ", and " + file +
+                                 " is no file.\n  Name the directory of a Hugging Face model: "
+                                 "config.json, *.safetensors and the tokenizer stand in it.");
+  directory.put("config.json", "{" + kLlama + "}");
+  CHECK(decoder_config(model, 90).vocab_size == 96);  // tables are often padded
+}
+
+TEST_CASE("tp sizes that do not divide name those that do") {
+  const DecoderConfig config =
+      decoder_config_from_json(with(R"("num_key_value_heads": 2)"), "config.json");
+  CHECK(model::working_tp_sizes(config) == std::vector<int64_t>{1, 2});
+  CHECK(check_tp_size(config, 2).empty());
+  const std::vector<Problem> problems = check_tp_size(config, 4);
+  REQUIRE(problems.size() == 1);
+  CHECK(problems[0].text() ==
+        "parallel.tp_size is 4, and the model's num_key_value_heads is 2: it must divide "
+        "num_key_value_heads.\n  tp sizes that work for this model: 1, 2. Set parallel.tp_size to "
+        "one "
+        "of them.");
+  CHECK(check_tp_size(config, 5).size() == 4);  // heads, kv heads, ffn and vocabulary
+  CHECK(check_tp_size(config, 0).size() == 4);
+}
+
+TEST_CASE("operations per token are six per linear element and causal attention") {
+  const DecoderConfig config = decoder_config_from_json("{" + kLlama + "}", "config.json");
+  // Per layer q, k, v, o of 32 x 32 and three of 32 x 48; the head 96 x 32.
+  const double linears = 2 * (4 * 32 * 32 + 3 * 32 * 48) + 96 * 32;
+  CHECK(model::flops_per_token(config, 10) == 6 * linears + 6.0 * 2 * 32 * 10);
+  // Besides: the embedding's table, two norms a layer, the last norm.
+  CHECK(model::parameter_count(config) == static_cast<int64_t>(linears) + 96 * 32 + 5 * 32);
+}
+
+}  // namespace
+}  // namespace tptrain::testing

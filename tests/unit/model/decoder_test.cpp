@@ -1,0 +1,178 @@
+// The decoder on one rank against the reference, the observer's order of calls, and what the
+// decoder declares of its parameters.
+#include "model/decoder.h"
+
+#include <ATen/ATen.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "support/catch.h"
+#include "support/layer_checks.h"
+#include "support/reference_decoder.h"
+
+namespace tptrain::testing {
+namespace {
+
+using model::Decoder;
+using model::DecoderConfig;
+
+DecoderConfig tiny(bool tied) {
+  DecoderConfig config;
+  config.vocab_size = 16;
+  config.hidden_size = 8;
+  config.intermediate_size = 12;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 4;
+  config.tie_word_embeddings = tied;
+  return config;
+}
+
+class Recorder final : public tensor_parallel::BlockObserver {
+ public:
+  explicit Recorder(const Decoder& decoder) : decoder_(decoder) {}
+  void before_forward(int block) override { calls.push_back(cat(">f", block)); }
+  void after_forward(int block) override { calls.push_back(cat("<f", block)); }
+  void before_backward(int block) override {
+    calls.push_back(cat(">b", block));
+    for (const sharding::Parameter* parameter : decoder_.blocks()[block].parameters) {
+      // The head adds to a tied table, which is the embedding's, before that block's own turn.
+      const bool shared = block == 0 && decoder_.config().tie_word_embeddings;
+      if (!shared && any(*parameter)) wrong.push_back(cat(parameter->name, " before its block"));
+    }
+  }
+  void after_backward(int block) override {
+    calls.push_back(cat("<b", block));
+    for (const sharding::Parameter* parameter : decoder_.blocks()[block].parameters) {
+      if (!any(*parameter)) wrong.push_back(cat(parameter->name, " after its block"));
+    }
+  }
+
+  std::vector<std::string> calls;
+  std::vector<std::string> wrong;
+
+ private:
+  static bool any(const sharding::Parameter& parameter) {
+    return parameter.main_grad.abs().sum().item<float>() > 0;
+  }
+  const Decoder& decoder_;
+};
+
+TEST_CASE("the decoder's loss and gradients equal the reference's on one rank") {
+  check_decoder_against_reference(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("micro-batches add up on one rank") {
+  check_gradients_accumulate(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("generation equals the full forward for every chunking on one rank") {
+  check_generation_against_reference(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("the observer sees blocks in order, gradients complete in between and not before") {
+  for (const bool tied : {false, true}) {
+    CAPTURE(tied);
+    const auto tp = comm::single_rank_communicator("tp");
+    Decoder decoder(tiny(tied), *tp);
+    bind_parameters(decoder.parameters(), noisy_weights(tiny(tied), 1));
+    Recorder recorder(decoder);
+    const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
+    const at::Tensor loss = decoder.loss(ids, ids, at::scalar_tensor(0.1, at::kFloat), recorder);
+    CHECK(recorder.calls ==
+          std::vector<std::string>{">f0", "<f0", ">f1", "<f1", ">f2", "<f2", ">f3", "<f3"});
+    recorder.calls.clear();
+    loss.backward();
+    CHECK(recorder.calls ==
+          std::vector<std::string>{">b3", "<b3", ">b2", "<b2", ">b1", "<b1", ">b0", "<b0"});
+    CHECK(recorder.wrong == std::vector<std::string>{});
+  }
+}
+
+TEST_CASE("evaluation gives the same loss without a graph") {
+  const auto tp = comm::single_rank_communicator("tp");
+  Decoder decoder(tiny(false), *tp);
+  bind_parameters(decoder.parameters(), noisy_weights(tiny(false), 1));
+  Recorder recorder(decoder);
+  const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
+  const at::Tensor inverse = at::scalar_tensor(0.1, at::kFloat);
+  const at::Tensor trained = decoder.loss(ids, ids, inverse, recorder);
+  const at::NoGradGuard no_grad;
+  const at::Tensor evaluated = decoder.loss(ids, ids, inverse, recorder);
+  CHECK_FALSE(evaluated.requires_grad());
+  CHECK(at::equal(evaluated, trained.detach()));
+}
+
+TEST_CASE("an all-ignored batch has loss zero and gradients zero") {
+  const auto tp = comm::single_rank_communicator("tp");
+  Decoder decoder(tiny(false), *tp);
+  bind_parameters(decoder.parameters(), noisy_weights(tiny(false), 1));
+  Recorder recorder(decoder);
+  const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
+  const at::Tensor loss =
+      decoder.loss(ids, at::full_like(ids, -100), at::scalar_tensor(0.1, at::kFloat), recorder);
+  loss.backward();
+  CHECK(loss.item<float>() == 0.0f);
+  for (const sharding::Parameter* parameter : decoder.parameters()) {
+    CAPTURE(parameter->name);
+    CHECK(at::count_nonzero(parameter->main_grad).item<int64_t>() == 0);
+  }
+}
+
+TEST_CASE("blocks are embedding, layers, head; a tied table stands in the first alone") {
+  const auto tp = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
+  const Decoder untied(tiny(false), *tp);
+  std::vector<std::string> names;
+  for (const sharding::ParameterBlock& block : untied.blocks()) names.push_back(block.name);
+  CHECK(names == std::vector<std::string>{"embedding", "layer 0", "layer 1", "head"});
+  REQUIRE(untied.blocks()[3].parameters.size() == 2);
+  CHECK(untied.blocks()[3].parameters[1]->name == "lm_head.weight");
+
+  const Decoder tied(tiny(true), *tp);
+  CHECK(tied.blocks()[0].parameters[0]->name == "model.embed_tokens.weight");
+  CHECK(tied.blocks()[3].parameters.size() == 1);
+}
+
+TEST_CASE("a layer's parameters stand in order of use, roles told by the layer") {
+  const auto tp = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
+  DecoderConfig config = tiny(false);
+  config.qkv_bias = true;
+  config.o_bias = true;
+  const Decoder decoder(config, *tp);
+  std::vector<std::string> found;
+  for (const sharding::Parameter* parameter : decoder.blocks()[1].parameters) {
+    found.push_back(cat(parameter->name, " ", role_name(parameter->role)));
+  }
+  const std::string layer = "model.layers.0.";
+  CHECK(found == std::vector<std::string>{layer + "input_layernorm.weight replicated",
+                                          layer + "self_attn.qkv_proj.weight column-parallel",
+                                          layer + "self_attn.qkv_proj.bias column-parallel",
+                                          layer + "self_attn.o_proj.weight row-parallel",
+                                          layer + "self_attn.o_proj.bias replicated",
+                                          layer + "post_attention_layernorm.weight replicated",
+                                          layer + "mlp.gate_up_proj.weight column-parallel",
+                                          layer + "mlp.down_proj.weight row-parallel"});
+}
+
+TEST_CASE("ids that do not fit into the cache are refused") {
+  const auto tp = comm::single_rank_communicator("tp");
+  Decoder decoder(tiny(false), *tp);
+  bind_parameters(decoder.parameters(), noisy_weights(tiny(false), 1));
+  const auto cache = decoder.make_cache(/*batch=*/1, /*max_length=*/4);
+  decoder.next_token_logits(at::zeros({3, 1}, at::kLong), *cache);
+  CHECK_THROWS_WITH(decoder.next_token_logits(at::zeros({2, 1}, at::kLong), *cache),
+                    "internal error: ids of 2 positions x 1 sequences behind 3 cached positions, "
+                    "for a cache of 4 "
+                    "positions x 1 sequences: it must fit into the cache.\n  Make the cache as "
+                    "long as prompt and "
+                    "continuation together.");
+  CHECK_THROWS_AS(decoder.next_token_logits(at::zeros({1, 2}, at::kLong), *cache), InternalError);
+  CHECK(cache->length() == 3);
+}
+
+}  // namespace
+}  // namespace tptrain::testing
