@@ -1,12 +1,9 @@
-// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which
-// tensor, and the views it gets.
+// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which tensor, and the views it gets.
 //
-//   tensor                       forward and backward
-//   CUDA bf16/fp16               cuDNN; FlashAttention-2 where deterministic algorithms are on
-//   (cuDNN's backward uses atomics) CUDA fp32                    memory-efficient attention, keys
-//   and values repeated over their group CPU fp32                     the blocked loops of
-//   cpu/attention.cpp (two to three times ATen's flash attention for the CPU at head_dim 32)
-//   anything else                plain composition, softmax in fp32 or fp64
+// - CUDA bf16 and fp16: cuDNN; FlashAttention-2 where deterministic algorithms are on, since cuDNN's backward uses atomics.
+// - CUDA fp32: memory-efficient attention, keys and values repeated over their group.
+// - CPU fp32: the blocked loops of cpu/attention.cpp, two to three times ATen's flash attention for the CPU at head_dim 32.
+// - Anything else, and a single position (cuDNN refuses it): plain composition, softmax in fp32 or fp64.
 #include <cmath>
 
 #include "kernels/composition.h"
@@ -36,10 +33,11 @@ Views split(const at::Tensor& qkv, const AttentionShape& shape) {
           all.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads)};
 }
 
-at::Tensor pack_context(const at::Tensor& context) {  // [B, heads, S, D] -> [S, B, heads * D], a
-                                                      // view where the backend laid it out so
+/// [B, heads, S, D] -> [S, B, heads * D]; a copy, unless the batch is 1 and the backend wrote position after position.
+at::Tensor pack_context(const at::Tensor& context) {
   return context.permute({2, 0, 1, 3})
-      .reshape({context.size(2), context.size(0), context.size(1) * context.size(3)});
+      .reshape({context.size(2), context.size(0), context.size(1) * context.size(3)})
+      .contiguous();
 }
 
 at::Tensor repeat_over_group(const at::Tensor& kv,
@@ -60,7 +58,7 @@ enum class Backend { cpu_loops, cudnn, cuda_flash, cuda_efficient, composition }
 
 Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape) {
   if (takes_cpu_loops(qkv)) return Backend::cpu_loops;
-  if (!qkv.is_cuda()) return Backend::composition;
+  if (!qkv.is_cuda() || qkv.size(0) == 1) return Backend::composition;
   const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
   if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 128) {
     return at::globalContext().deterministicAlgorithms() ? Backend::cuda_flash : Backend::cudnn;

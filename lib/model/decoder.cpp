@@ -190,10 +190,10 @@ at::Tensor Decoder::next_token_logits(const at::Tensor& ids, KvCache& cache) {
   const kernels::RotaryTable rotary = kernels::rotary_table(
       cache.length(), positions, model.config.head_dim, model.config.rope_theta, ids.device());
 
+  const at::Tensor no_anchor = at::zeros({}, ids.options().dtype(at::kFloat));  // no graph to hang
   ResidualStream stream;
-  stream.residual = tensor_parallel::vocab_parallel_embedding(ids, *model.embedding,
-                                                              /*anchor=*/at::zeros({}, ids.options().dtype(at::kFloat)),
-                                                              model.tp);
+  stream.residual =
+      tensor_parallel::vocab_parallel_embedding(ids, *model.embedding, no_anchor, model.tp);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     stream = model.layers[i]->forward_cached(stream, rotary, cache, static_cast<int64_t>(i));
   }
