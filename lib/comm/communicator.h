@@ -1,9 +1,11 @@
-// Collectives on tensors over one axis of the mesh. Backends: MPI for CPU tensors, NCCL for CUDA
-// tensors, one rank (everything is the identity). Contract of every function: each rank of the axis
-// calls it in the same order with the same sizes and dtype; tensors are contiguous and on this
-// communicator's device; fp32, bf16 and int64. Results are bitwise the same on every rank and in
-// every identical run. On CUDA the result is ordered behind the work of the current stream and the
-// current stream is ordered behind the result; the host does not block. Throws CommError.
+// Collectives on tensors over one axis of the mesh. Backends: shared memory or MPI for CPU tensors,
+// NCCL for CUDA tensors, one rank (everything is the identity). Contract of every function: each
+// rank of the axis calls it in the same order with the same sizes and dtype (shared memory throws
+// where they differ; the others may hang); tensors are contiguous and on this communicator's
+// device; fp32, bf16 and int64. Results are bitwise the same on every rank and in every identical
+// run; the maximum of a NaN is unspecified. On CUDA the result is ordered behind the work of the
+// current stream and the current stream is ordered behind the result; the host does not block
+// (except in barrier). Throws CommError, before anything is sent where an argument is wrong.
 #pragma once
 
 #include <ATen/core/Tensor.h>

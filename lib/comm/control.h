@@ -39,7 +39,8 @@ class SingleRank final : public ControlGroup {
 /// Runs `work` on every rank and exchanges the outcomes: returns where all succeeded, else throws
 /// on every rank the same agreed() Error: the one of the lowest failing rank, with "[rank r]" where
 /// not all ranks failed alike. So no rank is left waiting in a collective that another never
-/// reaches. `work` itself must not communicate, or must fail on every rank alike.
+/// reaches. What is thrown is an Error with the code and the message, no longer of its subclass.
+/// `work` itself must not communicate, or must fail on every rank alike.
 void agree(ControlGroup& group, const std::function<void()>& work);
 
 }  // namespace tptrain::comm
