@@ -1,7 +1,9 @@
-// One optimizer step on CPU ranks against what its GEMMs and attention alone allow on the same cores, measured in turn in the same run.
+// One optimizer step on CPU ranks against what its GEMMs and attention alone allow on the same
+// cores, measured in turn in the same run.
 //   mpirun -n 2 --oversubscribe --bind-to none build/cpu/bin/bench_step_cpu --tp 1 --dp 2
-// Shape: Llama, hidden 256, 4 layers, 8 heads on 4 kv heads, ffn 688, vocabulary 512, sequence 256, micro-batch 8, fp32, AdamW, clip 1.0, no accumulation.
-// Prints medians over the rounds; compare ratios, not absolute times, between machines.
+// Shape: Llama, hidden 256, 4 layers, 8 heads on 4 kv heads, ffn 688, vocabulary 512, sequence 256,
+// micro-batch 8, fp32, AdamW, clip 1.0, no accumulation. Prints medians over the rounds; compare
+// ratios, not absolute times, between machines.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -37,10 +39,14 @@ Arguments parse(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string name = argv[i];
     const int value = std::atoi(argv[i + 1]);
-    if (name == "--tp") arguments.tp = value;
-    else if (name == "--dp") arguments.dp = value;
-    else if (name == "--rounds") arguments.rounds = value;
-    else if (name == "--zero") arguments.zero_stage = value;
+    if (name == "--tp")
+      arguments.tp = value;
+    else if (name == "--dp")
+      arguments.dp = value;
+    else if (name == "--rounds")
+      arguments.rounds = value;
+    else if (name == "--zero")
+      arguments.zero_stage = value;
     else {
       std::fprintf(stderr, "unknown argument %s; known: --tp --dp --rounds --zero\n", argv[i]);
       std::exit(2);
@@ -64,14 +70,17 @@ model::DecoderConfig shape() {
 constexpr int64_t kSequence = 256;
 constexpr int64_t kBatch = 8;
 
-/// The GEMMs of forward, input gradient and weight gradient, and the attention, of one rank's share: nothing else.
+/// The GEMMs of forward, input gradient and weight gradient, and the attention, of one rank's
+/// share: nothing else.
 class Limit {
  public:
   Limit(const model::DecoderConfig& config, int tp) : layers_(config.num_hidden_layers) {
     const int64_t tokens = kSequence * kBatch;
     const int64_t q = config.num_attention_heads / tp * config.head_dim;
     const int64_t kv = config.num_key_value_heads / tp * config.head_dim;
-    attention_ = {.heads = config.num_attention_heads / tp, .kv_heads = config.num_key_value_heads / tp, .head_dim = config.head_dim};
+    attention_ = {.heads = config.num_attention_heads / tp,
+                  .kv_heads = config.num_key_value_heads / tp,
+                  .head_dim = config.head_dim};
     qkv_ = at::randn({kSequence, kBatch, q + 2 * kv});
     context_gradient_ = at::randn({kSequence, kBatch, q});
     add(tokens, config.hidden_size, q + 2 * kv);
@@ -95,7 +104,8 @@ class Limit {
     at::Tensor x, weight, y, grad_x, grad_weight;
   };
   static Gemm gemm(int64_t tokens, int64_t in, int64_t out) {
-    return {at::randn({tokens, in}), at::randn({out, in}), at::empty({tokens, out}), at::empty({tokens, in}), at::zeros({out, in})};
+    return {at::randn({tokens, in}), at::randn({out, in}), at::empty({tokens, out}),
+            at::empty({tokens, in}), at::zeros({out, in})};
   }
   void add(int64_t tokens, int64_t in, int64_t out) { gemms_.push_back(gemm(tokens, in, out)); }
   static void run(Gemm& g) {
@@ -130,20 +140,26 @@ int main(int argc, char** argv) {
   comm::MpiSession session(&argc, &argv);
   const Arguments arguments = parse(argc, argv);
   if (arguments.tp * arguments.dp != session.size()) {
-    if (session.rank() == 0) std::fprintf(stderr, "--tp %d x --dp %d is not the number of ranks, %d\n", arguments.tp, arguments.dp, session.size());
+    if (session.rank() == 0)
+      std::fprintf(stderr, "--tp %d x --dp %d is not the number of ranks, %d\n", arguments.tp,
+                   arguments.dp, session.size());
     return 2;
   }
   at::set_num_threads(1);
   kernels::cpu::retain_freed_memory();  // as a training run does
-  comm::DeviceMesh mesh(session, {.dp_size = arguments.dp, .tp_size = arguments.tp}, comm::DeviceType::cpu);
+  comm::DeviceMesh mesh(session, {.dp_size = arguments.dp, .tp_size = arguments.tp},
+                        comm::DeviceType::cpu);
   const model::DecoderConfig config = shape();
-  train::Engine engine({.decoder = config, .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}}}, mesh.tp(), mesh.dp(), at::kCPU);
+  train::Engine engine(
+      {.decoder = config, .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}}}, mesh.tp(),
+      mesh.dp(), at::kCPU);
   engine.zero().initialise(1);
 
   data::HostBatch host{.batch = kBatch, .seq_length = kSequence, .ids = {}, .targets = {}};
   const auto key = sharding::philox_key(static_cast<uint64_t>(mesh.dp_rank()), "benchmark batch");
   for (int64_t i = 0; i < kBatch * kSequence; ++i) {
-    host.ids.push_back(static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), 512)));
+    host.ids.push_back(
+        static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), 512)));
     host.targets.push_back((host.ids.back() * 7 + 1) % 512);
   }
   const std::vector<train::MicroBatch> micro = {train::to_device(host, at::kCPU)};
@@ -166,9 +182,12 @@ int main(int argc, char** argv) {
     ratios.push_back(bounds.back() / steps.back());
   }
   if (session.rank() == 0) {
-    std::printf("tp %d x dp %d, ZeRO-%d, %d rounds (medians; transport of tp: %s)\n", arguments.tp, arguments.dp, arguments.zero_stage, arguments.rounds, mesh.transport().c_str());
-    std::printf("  step:                     %8.1f ms  %8.0f tokens/s\n", median(steps) * 1e3, tokens / median(steps));
-    std::printf("  GEMM and attention alone: %8.1f ms  %8.0f tokens/s\n", median(bounds) * 1e3, tokens / median(bounds));
+    std::printf("tp %d x dp %d, ZeRO-%d, %d rounds (medians; transport of tp: %s)\n", arguments.tp,
+                arguments.dp, arguments.zero_stage, arguments.rounds, mesh.transport().c_str());
+    std::printf("  step:                     %8.1f ms  %8.0f tokens/s\n", median(steps) * 1e3,
+                tokens / median(steps));
+    std::printf("  GEMM and attention alone: %8.1f ms  %8.0f tokens/s\n", median(bounds) * 1e3,
+                tokens / median(bounds));
     std::printf("  ratio, paired:            %8.1f %%\n", 100 * median(ratios));
   }
   return 0;

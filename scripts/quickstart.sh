@@ -6,8 +6,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 scripts/setup.sh --cpu
-cmake --preset cpu -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -B build/quickstart >/dev/null
-cmake --build build/quickstart --target tptrain
+cmake --preset cpu >/dev/null
+cmake --build --preset cpu --target tptrain
 
 # The model learns a snapshot of the text, so that editing the repository does not change the data under a run that goes on.
 run=runs/quickstart
@@ -22,7 +22,7 @@ fi
 export OMP_NUM_THREADS=1
 mpirun=(mpirun --oversubscribe --bind-to none)
 [ "$(id -u)" -ne 0 ] || mpirun+=(--allow-run-as-root)
-program=build/quickstart/bin/tptrain
+program=build/cpu/bin/tptrain
 
 echo "== train: mpirun -n 4 $program --config configs/quickstart.yaml"
 start=$(date +%s)

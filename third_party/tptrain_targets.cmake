@@ -2,18 +2,6 @@
 # TORCH gives it LibTorch and the shared precompiled header.
 function(tptrain_add_library folder)
   cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
-  foreach(source ${arg_SOURCES})  # DEVELOPMENT-ONLY
-    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source} AND NOT EXISTS ${source})
-      message(STATUS "skipping library ${folder}: no ${source} yet")
-      return()
-    endif()
-  endforeach()
-  foreach(target ${arg_LINK})  # DEVELOPMENT-ONLY
-    if(target MATCHES "^tptrain::" AND NOT TARGET ${target})
-      message(STATUS "skipping library ${folder}: no ${target} yet")
-      return()
-    endif()
-  endforeach()
   add_library(tptrain_${folder} STATIC ${arg_SOURCES})
   add_library(tptrain::${folder} ALIAS tptrain_${folder})
   target_include_directories(tptrain_${folder} PUBLIC ${CMAKE_SOURCE_DIR}/lib)

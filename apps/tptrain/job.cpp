@@ -27,7 +27,8 @@ int run_job(comm::MpiSession& session, const std::function<ExitCode()>& work) {
     message = error.what();
     if (error.agreed()) {
       if (session.rank() == 0) print_error(message);
-      session.barrier();  // mpirun kills the others at the first non-zero exit: the message comes first
+      session.barrier();  // mpirun kills the others at the first non-zero exit: the message comes
+                          // first
       return static_cast<int>(code);
     }
   } catch (const std::exception& error) {

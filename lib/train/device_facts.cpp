@@ -37,7 +37,8 @@ MemoryUse memory_use(at::Device device) {
 std::optional<double> peak_fp32_flops(at::Device device) {
   if (!device.is_cuda()) return std::nullopt;
   // FP32 (not tensor core) rows of NVIDIA's data sheets for the SXM parts.
-  constexpr std::array<std::pair<const char*, double>, 3> kPeaks = {{{"H200", 66.9e12}, {"H100", 66.9e12}, {"A100", 19.5e12}}};
+  constexpr std::array<std::pair<const char*, double>, 3> kPeaks = {
+      {{"H200", 66.9e12}, {"H100", 66.9e12}, {"A100", 19.5e12}}};
   const std::string name = comm::device_name(device);
   for (const auto& [part, flops] : kPeaks) {
     if (name.find(part) != std::string::npos) return flops;

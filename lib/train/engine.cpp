@@ -10,14 +10,18 @@ namespace tptrain::train {
 MicroBatch to_device(const data::HostBatch& batch, at::Device device) {
   const auto options = at::TensorOptions().dtype(at::kLong);
   const auto upload = [&](const std::vector<int64_t>& tokens) {
-    const at::Tensor rows = at::from_blob(const_cast<int64_t*>(tokens.data()), {batch.batch, batch.seq_length}, options);  // [B, S]
+    const at::Tensor rows = at::from_blob(const_cast<int64_t*>(tokens.data()),
+                                          {batch.batch, batch.seq_length}, options);  // [B, S]
     // The copy is needed on the CPU too: the blob dies with the host batch.
-    return rows.t().clone(at::MemoryFormat::Contiguous).to(device, /*non_blocking=*/false);  // [S, B]
+    return rows.t()
+        .clone(at::MemoryFormat::Contiguous)
+        .to(device, /*non_blocking=*/false);  // [S, B]
   };
   return {.ids = upload(batch.ids), .targets = upload(batch.targets)};
 }
 
-Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp, at::Device device)
+Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp,
+               at::Device device)
     : device_(device),
       dp_(dp),
       fault_(options.fault),
@@ -25,7 +29,8 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()}, device),
       zero_(buckets_, tp, dp, options.zero) {}
 
-at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches, int64_t target_tokens) const {
+at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches,
+                                  int64_t target_tokens) const {
   double weight = 1.0 / static_cast<double>(target_tokens);
   if (fault_ == EngineFault::weight_micro_batches_equally) {
     const int64_t own = std::max<int64_t>(1, micro.targets.ne(-100).sum().item<int64_t>());
@@ -34,12 +39,18 @@ at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches,
   return at::full({}, weight, at::TensorOptions().dtype(at::kFloat).device(device_));
 }
 
-StepResult Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens, double learning_rate, double max_grad_norm) {
-  if (target_tokens <= 0) throw DataError(problem("a global batch without a single target token").must("hold at least one").remedy("Check the masks of data.train."));
+StepResult Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
+                        double learning_rate, double max_grad_norm) {
+  if (target_tokens <= 0)
+    throw DataError(problem("a global batch without a single target token")
+                        .must("hold at least one")
+                        .remedy("Check the masks of data.train."));
   zero_.begin_step();
   at::Tensor loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches) {
-    const at::Tensor part = decoder_.loss(micro.ids, micro.targets, inverse_weight(micro, micro_batches.size(), target_tokens), zero_);
+    const at::Tensor part =
+        decoder_.loss(micro.ids, micro.targets,
+                      inverse_weight(micro, micro_batches.size(), target_tokens), zero_);
     part.backward();
     loss.add_(part.detach());
   }
@@ -52,9 +63,11 @@ StepResult Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t ta
 
 at::Tensor Engine::evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens) {
   const at::NoGradGuard no_grad;
-  const at::Tensor weight = at::full({}, 1.0 / static_cast<double>(target_tokens), at::TensorOptions().dtype(at::kFloat).device(device_));
+  const at::Tensor weight = at::full({}, 1.0 / static_cast<double>(target_tokens),
+                                     at::TensorOptions().dtype(at::kFloat).device(device_));
   at::Tensor loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
-  for (const MicroBatch& micro : micro_batches) loss.add_(decoder_.loss(micro.ids, micro.targets, weight, zero_));
+  for (const MicroBatch& micro : micro_batches)
+    loss.add_(decoder_.loss(micro.ids, micro.targets, weight, zero_));
   dp_.all_reduce(loss, comm::ReduceOp::sum);
   return loss;
 }

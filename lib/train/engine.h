@@ -1,4 +1,5 @@
-// Engine: decoder + buckets + ZeRO as one machine that makes optimizer steps from micro-batches. No data, no files, no logging.
+// Engine: decoder + buckets + ZeRO as one machine that makes optimizer steps from micro-batches. No
+// data, no files, no logging.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,7 +24,8 @@ MicroBatch to_device(const data::HostBatch& batch, at::Device device);
 
 /// Device values of one step; reading them waits for the device.
 struct StepResult {
-  at::Tensor loss;  // fp32 scalar: mean over the target tokens of the global batch, the same on every rank
+  at::Tensor
+      loss;  // fp32 scalar: mean over the target tokens of the global batch, the same on every rank
   zero::GradientNorm norm;
 };
 
@@ -37,11 +39,14 @@ class Engine {
     zero::ZeroOptimizer::Options zero;
     EngineFault fault = EngineFault::none;
   };
-  /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with zero().initialise() or a load.
+  /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
+  /// zero().initialise() or a load.
   Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp, at::Device device);
 
-  /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole global batch, > 0. Collective over the mesh.
-  StepResult step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens, double learning_rate, double max_grad_norm);
+  /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole
+  /// global batch, > 0. Collective over the mesh.
+  StepResult step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
+                  double learning_rate, double max_grad_norm);
   /// Mean loss without gradients; arguments as in step. Collective over the mesh.
   at::Tensor evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens);
 
@@ -51,7 +56,8 @@ class Engine {
   at::Device device() const { return device_; }
 
  private:
-  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches, int64_t target_tokens) const;
+  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches,
+                            int64_t target_tokens) const;
 
   at::Device device_;
   comm::Communicator& dp_;

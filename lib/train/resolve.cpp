@@ -10,26 +10,31 @@ namespace {
 
 class Checker {
  public:
-  Checker(const config::Parsed& parsed, int world_size) : parsed_(parsed), world_size_(world_size) {}
+  Checker(const config::Parsed& parsed, int world_size)
+      : parsed_(parsed), world_size_(world_size) {}
 
   comm::MeshShape mesh() {
     const config::ParallelConfig& parallel = parsed_.config.parallel;
     const int64_t tp = parallel.tp_size;
     if (parallel.dp_size == 0) {
       if (world_size_ % tp != 0) {
-        complain("parallel.tp_size", cat("parallel.tp_size is ", tp, ", but the job has ", world_size_, " ranks"),
+        complain("parallel.tp_size",
+                 cat("parallel.tp_size is ", tp, ", but the job has ", world_size_, " ranks"),
                  "divide the number of ranks",
-                 cat("Start a multiple of ", tp, " ranks (mpirun -n ", tp * (world_size_ / tp + 1), "), or set parallel.tp_size."));
+                 cat("Start a multiple of ", tp, " ranks (mpirun -n ", tp * (world_size_ / tp + 1),
+                     "), or set parallel.tp_size."));
         return {.dp_size = 1, .tp_size = static_cast<int>(tp)};
       }
       return {.dp_size = static_cast<int>(world_size_ / tp), .tp_size = static_cast<int>(tp)};
     }
     if (tp * parallel.dp_size != world_size_) {
       complain("parallel.dp_size",
-               cat("parallel.tp_size ", tp, " x parallel.dp_size ", parallel.dp_size, " is ", tp * parallel.dp_size, ", but the job has ",
-                   world_size_, world_size_ == 1 ? " rank" : " ranks"),
+               cat("parallel.tp_size ", tp, " x parallel.dp_size ", parallel.dp_size, " is ",
+                   tp * parallel.dp_size, ", but the job has ", world_size_,
+                   world_size_ == 1 ? " rank" : " ranks"),
                "equal the number of ranks",
-               cat("Start it with mpirun -n ", tp * parallel.dp_size, ", or leave parallel.dp_size out and it becomes ranks / tp_size."));
+               cat("Start it with mpirun -n ", tp * parallel.dp_size,
+                   ", or leave parallel.dp_size out and it becomes ranks / tp_size."));
     }
     return {.dp_size = static_cast<int>(parallel.dp_size), .tp_size = static_cast<int>(tp)};
   }
@@ -41,23 +46,31 @@ class Checker {
     }
     if (decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",
-               cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '", parsed_.config.data.tokenizer, "' has ",
-                   tokenizer_vocab_size, " ids"),
-               cat("be at least ", tokenizer_vocab_size), "Leave vocab_size out to take the tokenizer's, or name the model's own tokenizer.");
+               cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '",
+                   parsed_.config.data.tokenizer, "' has ", tokenizer_vocab_size, " ids"),
+               cat("be at least ", tokenizer_vocab_size),
+               "Leave vocab_size out to take the tokenizer's, or name the model's own tokenizer.");
     }
   }
 
   data::BatchShape batch(const comm::MeshShape& mesh) {
     const config::TrainConfig& train = parsed_.config.train;
-    data::BatchShape shape{.seq_length = train.seq_length, .micro_batch_size = train.micro_batch_size, .accumulation = 1, .dp_size = mesh.dp_size};
+    data::BatchShape shape{.seq_length = train.seq_length,
+                           .micro_batch_size = train.micro_batch_size,
+                           .accumulation = 1,
+                           .dp_size = mesh.dp_size};
     if (train.grad_accum_steps > 0) shape.accumulation = train.grad_accum_steps;
     if (train.global_batch_size > 0) {
       const int64_t once = train.micro_batch_size * mesh.dp_size;
       if (train.global_batch_size % once != 0) {
         complain("train.global_batch_size",
-                 cat("train.global_batch_size is ", train.global_batch_size, ", but one micro-batch on every dp rank is ", once,
-                     " sequences (train.micro_batch_size ", train.micro_batch_size, " x dp ", mesh.dp_size, ")"),
-                 cat("be a multiple of ", once), cat("Set it to ", once * (train.global_batch_size / once + 1), ", or change train.micro_batch_size."));
+                 cat("train.global_batch_size is ", train.global_batch_size,
+                     ", but one micro-batch on every dp rank is ", once,
+                     " sequences (train.micro_batch_size ", train.micro_batch_size, " x dp ",
+                     mesh.dp_size, ")"),
+                 cat("be a multiple of ", once),
+                 cat("Set it to ", once * (train.global_batch_size / once + 1),
+                     ", or change train.micro_batch_size."));
       }
       shape.accumulation = std::max<int64_t>(1, train.global_batch_size / once);
     }
@@ -79,8 +92,12 @@ class Checker {
     const auto found = parsed_.places.find(key);
     return found == parsed_.places.end() ? std::string() : found->second;
   }
-  void complain(const std::string& key, std::string received, std::string constraint, std::string fix) {
-    problems_.push_back(problem(std::move(received)).at(place(key)).must(std::move(constraint)).remedy(std::move(fix)));
+  void complain(const std::string& key, std::string received, std::string constraint,
+                std::string fix) {
+    problems_.push_back(problem(std::move(received))
+                            .at(place(key))
+                            .must(std::move(constraint))
+                            .remedy(std::move(fix)));
   }
 
   const config::Parsed& parsed_;
@@ -107,7 +124,8 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
 
 }  // namespace
 
-ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder, int64_t tokenizer_vocab_size, int world_size) {
+ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,
+                       int64_t tokenizer_vocab_size, int world_size) {
   Checker checker(parsed, world_size);
   ResolvedConfig resolved;
   resolved.run = parsed.config;

@@ -1,4 +1,5 @@
-// RunConfig + DecoderConfig + number of ranks -> ResolvedConfig: everything derived once, all problems of all sections at once, before a device is touched.
+// RunConfig + DecoderConfig + number of ranks -> ResolvedConfig: everything derived once, all
+// problems of all sections at once, before a device is touched.
 #pragma once
 
 #include <string>
@@ -21,7 +22,9 @@ struct ResolvedConfig {
   std::string training_hash;
 };
 
-/// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not divide (with tp sizes that would), batch sizes, vocabulary.
-ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder, int64_t tokenizer_vocab_size, int world_size);
+/// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not
+/// divide (with tp sizes that would), batch sizes, vocabulary.
+ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,
+                       int64_t tokenizer_vocab_size, int world_size);
 
 }  // namespace tptrain::train

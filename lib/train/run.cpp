@@ -35,15 +35,19 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
     try {
       text = read_file(path, 1 << 24);
     } catch (const Error& error) {
-      throw ConfigError(problem(cat("the run file cannot be read (", error.what(), ")")).at(path).remedy("Check the path given with --config."));
+      throw ConfigError(problem(cat("the run file cannot be read (", error.what(), ")"))
+                            .at(path)
+                            .remedy("Check the path given with --config."));
     }
   });
   return session.broadcast(text, 0);
 }
 
 /// Rank 0 turns text into tokens; every rank learns where they are. Collective.
-data::PreparedTokens prepare(comm::MpiSession& session, const std::vector<config::DataSource>& sources, const tokenizer::Tokenizer& tokenizer,
-                             const fs::path& directory, const std::string& split) {
+data::PreparedTokens prepare(comm::MpiSession& session,
+                             const std::vector<config::DataSource>& sources,
+                             const tokenizer::Tokenizer& tokenizer, const fs::path& directory,
+                             const std::string& split) {
   data::PreparedTokens prepared;
   comm::agree(session, [&] {
     if (session.rank() == 0) prepared = data::prepare_tokens(sources, tokenizer, directory, split);
@@ -62,7 +66,9 @@ data::PreparedTokens prepare(comm::MpiSession& session, const std::vector<config
           .rebuilt_because = received["rebuilt_because"]};
 }
 
-checkpoint::TrainState fresh_state(const ResolvedConfig& resolved, const tokenizer::Tokenizer& tokenizer, const data::PreparedTokens& tokens) {
+checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
+                                   const tokenizer::Tokenizer& tokenizer,
+                                   const data::PreparedTokens& tokens) {
   return {.step = 0,
           .updates_done = 0,
           .tokens_seen = 0,
@@ -78,29 +84,42 @@ checkpoint::TrainState fresh_state(const ResolvedConfig& resolved, const tokeniz
 }
 
 /// Refuses a checkpoint that is not this training's: the same numbers could not follow from it.
-void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh, int64_t max_steps) {
+void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh,
+                     int64_t max_steps) {
   const checkpoint::TrainState& saved = info.state;
   std::vector<Problem> problems;
-  const auto refuse = [&](const std::string& what, const std::string& fix) { problems.push_back(problem(what).at(info.path.string()).remedy(fix)); };
-  if (model::decoder_config_from_json(saved.model_json, info.path.string()) != model::decoder_config_from_json(fresh.model_json, "this run")) {
-    refuse(cat("the checkpoint is of another model (", saved.model_json, "), this run's is ", fresh.model_json),
-           "Use the model section it was trained with, another run_dir, or checkpoint.resume: never.");
+  const auto refuse = [&](const std::string& what, const std::string& fix) {
+    problems.push_back(problem(what).at(info.path.string()).remedy(fix));
+  };
+  if (model::decoder_config_from_json(saved.model_json, info.path.string()) !=
+      model::decoder_config_from_json(fresh.model_json, "this run")) {
+    refuse(
+        cat("the checkpoint is of another model (", saved.model_json, "), this run's is ",
+            fresh.model_json),
+        "Use the model section it was trained with, another run_dir, or checkpoint.resume: never.");
   }
   if (saved.tokenizer_hash != fresh.tokenizer_hash) {
-    refuse(cat("the checkpoint was trained with another tokenizer ('", saved.tokenizer_name, "')"), "Use that data.tokenizer, or checkpoint.resume: never.");
+    refuse(cat("the checkpoint was trained with another tokenizer ('", saved.tokenizer_name, "')"),
+           "Use that data.tokenizer, or checkpoint.resume: never.");
   }
   if (saved.step < max_steps && saved.data_identity != fresh.data_identity) {
-    refuse("data.train holds other text than when the checkpoint was written: the data position would mean other sequences",
-           "Put the text back, or start anew with another run_dir or checkpoint.resume: never.");
+    refuse(
+        "data.train holds other text than when the checkpoint was written: the data position would "
+        "mean other sequences",
+        "Put the text back, or start anew with another run_dir or checkpoint.resume: never.");
   }
   if (saved.global_batch_size != fresh.global_batch_size) {
-    refuse(cat("the checkpoint's global batch is ", saved.global_batch_size, " sequences, this run's is ", fresh.global_batch_size),
-           cat("Set train.global_batch_size: ", saved.global_batch_size, " (it works with any dp size that divides it), or checkpoint.resume: never."));
+    refuse(cat("the checkpoint's global batch is ", saved.global_batch_size,
+               " sequences, this run's is ", fresh.global_batch_size),
+           cat("Set train.global_batch_size: ", saved.global_batch_size,
+               " (it works with any dp size that divides it), or checkpoint.resume: never."));
   }
   if (!problems.empty()) throw CheckpointError(problems);
 }
 
-std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::CheckpointStore& store, const std::string& resume, Logger& log) {
+std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::CheckpointStore& store,
+                                                               const std::string& resume,
+                                                               Logger& log) {
   if (resume == "never") return std::nullopt;
   if (resume != "auto") return store.open(resume);
   const checkpoint::CheckpointStore::Found found = store.newest();
@@ -108,10 +127,12 @@ std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::Check
   return found.info;
 }
 
-void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session, comm::DeviceType device) {
+void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session,
+                  comm::DeviceType device) {
   const int automatic = std::max(1, available_cores() / session.local_size());
   at::set_num_threads(train.cpu_threads > 0 ? static_cast<int>(train.cpu_threads) : automatic);
-  // Activations come and go each step: given back to the kernel they would be faulted in again, page by page.
+  // Activations come and go each step: given back to the kernel they would be faulted in again,
+  // page by page.
   if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
 }
 
@@ -123,9 +144,11 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   ResolvedConfig resolved;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   comm::agree(session, [&] {
-    const config::Parsed parsed = config::parse_run_config(text, request.config_path, request.overrides);
+    const config::Parsed parsed =
+        config::parse_run_config(text, request.config_path, request.overrides);
     tokenizer = tokenizer::make_tokenizer(parsed.config.data.tokenizer);
-    const model::DecoderConfig decoder = model::decoder_config(parsed.config.model, tokenizer->vocab_size());
+    const model::DecoderConfig decoder =
+        model::decoder_config(parsed.config.model, tokenizer->vocab_size());
     resolved = resolve(parsed, decoder, tokenizer->vocab_size(), session.size());
   });
   const config::RunConfig& run = resolved.run;
@@ -137,42 +160,60 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   comm::agree(session, [&] {
     if (session.rank() == 0) lock.emplace(run_dir / ".lock");
   });
-  Logger log({.rank = session.rank(), .world_size = session.size(), .console = true, .file = (run_dir / "log.txt").string()});
+  Logger log({.rank = session.rank(),
+              .world_size = session.size(),
+              .console = true,
+              .file = (run_dir / "log.txt").string()});
   comm::DeviceMesh mesh(session, resolved.mesh, resolved.device);
   log.info(mesh.picture());
 
-  const data::PreparedTokens train_tokens = prepare(session, run.data.train, *tokenizer, run_dir / "data", "train");
+  const data::PreparedTokens train_tokens =
+      prepare(session, run.data.train, *tokenizer, run_dir / "data", "train");
   std::optional<data::BatchSampler> train_data;
   std::optional<data::BatchSampler> eval_data;
   data::PreparedTokens eval_tokens;
-  if (!run.data.eval.empty()) eval_tokens = prepare(session, run.data.eval, *tokenizer, run_dir / "data", "eval");
+  if (!run.data.eval.empty())
+    eval_tokens = prepare(session, run.data.eval, *tokenizer, run_dir / "data", "eval");
   comm::agree(session, [&] {
-    train_data.emplace(train_tokens, resolved.batch, data::SamplerOptions{.seed = run.train.seed, .shuffle = run.data.shuffle});
+    train_data.emplace(train_tokens, resolved.batch,
+                       data::SamplerOptions{.seed = run.train.seed, .shuffle = run.data.shuffle});
     if (run.data.eval.empty()) return;
     data::BatchShape shape = resolved.batch;
     shape.accumulation = 1;
-    eval_data.emplace(eval_tokens, shape, data::SamplerOptions{.seed = run.train.seed, .shuffle = false});
+    eval_data.emplace(eval_tokens, shape,
+                      data::SamplerOptions{.seed = run.train.seed, .shuffle = false});
   });
   for (const data::PreparedTokens& prepared : {train_tokens, eval_tokens}) {
-    if (!prepared.rebuilt_because.empty()) log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));
+    if (!prepared.rebuilt_because.empty())
+      log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));
   }
-  log.info(cat("data: ", with_thousands(train_tokens.tokens), " tokens in ", train_tokens.documents, " documents, ", with_thousands(train_data->windows()),
-               " sequences of ", resolved.batch.seq_length, "; held out: ", with_thousands(eval_tokens.tokens), " tokens"));
+  log.info(cat("data: ", with_thousands(train_tokens.tokens), " tokens in ", train_tokens.documents,
+               " documents, ", with_thousands(train_data->windows()), " sequences of ",
+               resolved.batch.seq_length, "; held out: ", with_thousands(eval_tokens.tokens),
+               " tokens"));
 
-  Engine engine({.decoder = resolved.decoder, .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage), .optimizer = run.optimizer}}, mesh.tp(),
-                mesh.dp(), mesh.device());
-  log.info(cat("model: ", resolved.decoder.model_type, ", ", with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
-               run.parallel.zero_stage, "; global batch ", resolved.batch.global_batch_size(), " sequences = ",
-               with_thousands(resolved.batch.global_batch_size() * resolved.batch.seq_length), " tokens (", resolved.batch.accumulation,
-               " micro-batches a dp rank)"));
+  Engine engine({.decoder = resolved.decoder,
+                 .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
+                          .optimizer = run.optimizer}},
+                mesh.tp(), mesh.dp(), mesh.device());
+  log.info(cat("model: ", resolved.decoder.model_type, ", ",
+               with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
+               run.parallel.zero_stage, "; global batch ", resolved.batch.global_batch_size(),
+               " sequences = ",
+               with_thousands(resolved.batch.global_batch_size() * resolved.batch.seq_length),
+               " tokens (", resolved.batch.accumulation, " micro-batches a dp rank)"));
 
-  checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints", .keep = run.checkpoint.keep});
+  checkpoint::CheckpointStore store(
+      session, {.directory = run_dir / "checkpoints", .keep = run.checkpoint.keep});
   checkpoint::TrainState state = fresh_state(resolved, *tokenizer, train_tokens);
   if (const auto from = checkpoint_to_resume(store, run.checkpoint.resume, log)) {
     comm::agree(session, [&] { check_resumable(*from, state, run.train.max_steps); });
-    if (from->state.config_hash != state.config_hash) log.warn(cat("resume: the settings differ from those ", from->path.string(), " was trained with; going on with this file's"));
+    if (from->state.config_hash != state.config_hash)
+      log.warn(cat("resume: the settings differ from those ", from->path.string(),
+                   " was trained with; going on with this file's"));
     if (from->state.step >= run.train.max_steps) {
-      log.info(cat("nothing to train: ", from->path.string(), " is at step ", from->state.step, " of train.max_steps ", run.train.max_steps));
+      log.info(cat("nothing to train: ", from->path.string(), " is at step ", from->state.step,
+                   " of train.max_steps ", run.train.max_steps));
       return ExitCode::done;
     }
     sharding::StateDict pieces = engine.zero().state_dict();
@@ -181,7 +222,8 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     state.step = from->state.step;
     state.updates_done = from->state.updates_done;
     state.tokens_seen = from->state.tokens_seen;
-    log.info(cat("resume: ", from->path.string(), ", step ", state.step, ", ", with_thousands(state.tokens_seen), " tokens seen"));
+    log.info(cat("resume: ", from->path.string(), ", step ", state.step, ", ",
+                 with_thousands(state.tokens_seen), " tokens seen"));
   } else {
     engine.zero().initialise(run.train.seed);
     log.info(cat("start: random values from seed ", run.train.seed));
@@ -212,9 +254,11 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   const RunOutcome outcome = trainer.run(state);
   progress.reset();
 
-  log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ", outcome.state.step, " of ", run.train.max_steps,
+  log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
+               outcome.state.step, " of ", run.train.max_steps,
                outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : ""));
-  if (outcome.last_checkpoint) log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
+  if (outcome.last_checkpoint)
+    log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
   log.info(cat("  metrics:    ", (run_dir / "metrics.jsonl").string()));
   log.info(cat("  log:        ", (run_dir / "log.txt").string()));
   session.barrier();

@@ -1,4 +1,5 @@
-// The training run from the text of a run file to its exit code: resolves, assembles everything once, trains, cleans up in reverse.
+// The training run from the text of a run file to its exit code: resolves, assembles everything
+// once, trains, cleans up in reverse.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,5 @@
-// What the ranks tell one another before every step, in one small message: the hash of their tokens, their target count, and whether they were asked to stop.
+// What the ranks tell one another before every step, in one small message: the hash of their
+// tokens, their target count, and whether they were asked to stop.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,10 @@ struct StepAgreement {
   bool stop_requested = false;  // on any rank
 };
 
-/// Exchanges the reports over all ranks. Throws the same DataError on every rank where the tp ranks of a dp group hold different tokens, naming step, ranks
-/// and hashes. Collective; blocks the host until every rank has reported.
-StepAgreement exchange_step_reports(comm::ControlGroup& world, comm::MeshShape mesh, int64_t step, const StepReport& own);
+/// Exchanges the reports over all ranks. Throws the same DataError on every rank where the tp ranks
+/// of a dp group hold different tokens, naming step, ranks and hashes. Collective; blocks the host
+/// until every rank has reported.
+StepAgreement exchange_step_reports(comm::ControlGroup& world, comm::MeshShape mesh, int64_t step,
+                                    const StepReport& own);
 
 }  // namespace tptrain::train

@@ -1,4 +1,5 @@
-// SIGTERM and SIGUSR1 as a wish to stop at the next step boundary with the state saved (exit code 75).
+// SIGTERM and SIGUSR1 as a wish to stop at the next step boundary with the state saved (exit code
+// 75).
 #pragma once
 
 namespace tptrain::train {

@@ -10,7 +10,8 @@
 namespace tptrain::train {
 namespace {
 
-double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+double seconds_between(std::chrono::steady_clock::time_point from,
+                       std::chrono::steady_clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
@@ -20,7 +21,8 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 Trainer::Trainer(const TrainerParts& parts)
     : parts_(parts),
-      schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate, parts.config.run.train.max_steps),
+      schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
+                parts.config.run.train.max_steps),
       last_read_(std::chrono::steady_clock::now()) {}
 
 RunOutcome Trainer::run(checkpoint::TrainState state) {
@@ -36,7 +38,8 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
       break;
     }
     const double learning_rate = schedule_.learning_rate(state.step);
-    StepResult result = parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate, run.optimizer.max_grad_norm);
+    StepResult result = parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens,
+                                           learning_rate, run.optimizer.max_grad_norm);
     state.step += 1;
     state.tokens_seen += batch.agreement.target_tokens;
     read_pending();  // the step before this one: the device is already at work on the next
@@ -87,11 +90,13 @@ void Trainer::read_pending() {
   const double norm = pending.result.norm.value.item<float>();
   // The norm is the same on every rank and so is the loss: all ranks throw together.
   if (!pending.result.norm.finite.item<bool>() || !std::isfinite(loss)) {
-    NumericsError error(problem(cat("loss ", loss, " and gradient norm ", norm))
-                            .at(cat("step ", pending.step))
-                            .must("be finite")
-                            .remedy("The update of this step was not applied on any rank. Lower optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
-                                    "data of this step; the run goes on from its last checkpoint."));
+    NumericsError error(
+        problem(cat("loss ", loss, " and gradient norm ", norm))
+            .at(cat("step ", pending.step))
+            .must("be finite")
+            .remedy("The update of this step was not applied on any rank. Lower "
+                    "optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
+                    "data of this step; the run goes on from its last checkpoint."));
     error.set_agreed();
     throw error;
   }
@@ -100,30 +105,37 @@ void Trainer::read_pending() {
 
 void Trainer::publish(const Pending& pending, double loss, double norm) {
   // The CPU is done when the call returns; a GPU is when its values can be read.
-  const auto now = parts_.engine.device().is_cpu() ? pending.issued : std::chrono::steady_clock::now();
+  const auto now =
+      parts_.engine.device().is_cpu() ? pending.issued : std::chrono::steady_clock::now();
   const double step_time_s = seconds_between(last_read_, now);
   last_read_ = now;
   if (!first_step_said_) {
     first_step_said_ = true;
-    log_line(cat("first step done ", fixed(seconds_between(parts_.process_start, now), 2), " s after process start"));
+    log_line(cat("first step done ", fixed(seconds_between(parts_.process_start, now), 2),
+                 " s after process start"));
   }
   if (parts_.jsonl == nullptr) return;
 
   const MemoryUse memory = memory_use(parts_.engine.device());
   const int ranks = parts_.session.size();
-  metrics::StepMetrics step{.step = pending.step,
-                            .loss = loss,
-                            .grad_norm = norm,
-                            .lr = pending.learning_rate,
-                            .tokens_seen = pending.tokens_seen,
-                            .step_time_s = step_time_s,
-                            .tokens_per_second = static_cast<double>(pending.target_tokens) / step_time_s,
-                            .peak_memory_bytes = memory.peak_bytes};
+  metrics::StepMetrics step{
+      .step = pending.step,
+      .loss = loss,
+      .grad_norm = norm,
+      .lr = pending.learning_rate,
+      .tokens_seen = pending.tokens_seen,
+      .step_time_s = step_time_s,
+      .tokens_per_second = static_cast<double>(pending.target_tokens) / step_time_s,
+      .peak_memory_bytes = memory.peak_bytes};
   step.tokens_per_second_per_rank = step.tokens_per_second / ranks;
-  const double flops = model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) * step.tokens_per_second_per_rank;
+  const double flops =
+      model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) *
+      step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
   if (const auto peak = peak_fp32_flops(parts_.engine.device())) step.mfu = flops / *peak;
-  step.memory_fraction = memory.total_bytes > 0 ? static_cast<double>(memory.peak_bytes) / static_cast<double>(memory.total_bytes) : 0.0;
+  step.memory_fraction = memory.total_bytes > 0 ? static_cast<double>(memory.peak_bytes) /
+                                                      static_cast<double>(memory.total_bytes)
+                                                : 0.0;
 
   if (due(pending.step, parts_.config.run.logging.every_steps)) {
     parts_.jsonl->step(step);
@@ -135,9 +147,12 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
 double Trainer::evaluate(int64_t step) {
   const data::BatchSampler& sampler = *parts_.eval_data;
   const data::BatchShape& shape = sampler.shape();
-  // The sequences do not depend on the layout: the first ones of data.eval, as many as max_batches training batches hold; the tail is masked.
+  // The sequences do not depend on the layout: the first ones of data.eval, as many as max_batches
+  // training batches hold; the tail is masked.
   int64_t sequences = sampler.windows();
-  if (parts_.config.run.eval.max_batches > 0) sequences = std::min(sequences, parts_.config.run.eval.max_batches * parts_.config.batch.global_batch_size());
+  if (parts_.config.run.eval.max_batches > 0)
+    sequences = std::min(
+        sequences, parts_.config.run.eval.max_batches * parts_.config.batch.global_batch_size());
   const int64_t per_round = shape.global_batch_size();
   const int64_t target_tokens = sequences * shape.seq_length;
 
@@ -149,11 +164,14 @@ double Trainer::evaluate(int64_t step) {
       if (first + b < sequences) continue;
       std::fill_n(host.targets.begin() + b * host.seq_length, host.seq_length, int64_t{-100});
     }
-    loss += parts_.engine.evaluate({to_device(host, parts_.engine.device())}, target_tokens).item<float>();
+    loss += parts_.engine.evaluate({to_device(host, parts_.engine.device())}, target_tokens)
+                .item<float>();
   }
   if (parts_.jsonl != nullptr) {
     parts_.jsonl->eval(step, loss, target_tokens);
-    log_line(cat("step: ", step, "  eval_loss: ", fixed(loss, 4), "  perplexity: ", fixed(std::exp(loss), 2), "  (", with_thousands(target_tokens), " tokens held out)"));
+    log_line(cat("step: ", step, "  eval_loss: ", fixed(loss, 4),
+                 "  perplexity: ", fixed(std::exp(loss), 2), "  (", with_thousands(target_tokens),
+                 " tokens held out)"));
   }
   last_read_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
   return loss;
@@ -164,7 +182,8 @@ checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
   const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
-  log_line(cat("checkpoint: ", info.path.string(), " committed in ", fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
+  log_line(cat("checkpoint: ", info.path.string(), " committed in ",
+               fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
   last_read_ = std::chrono::steady_clock::now();
   return info;
 }

@@ -1,4 +1,5 @@
-// The training loop: batches in, steps, metrics, evaluation, checkpoints. Everything it works with is complete before it is made.
+// The training loop: batches in, steps, metrics, evaluation, checkpoints. Everything it works with
+// is complete before it is made.
 #pragma once
 
 #include <chrono>
@@ -20,7 +21,8 @@
 
 namespace tptrain::train {
 
-/// What the loop uses, all alive as long as it runs. `eval` may be null: no evaluation. The writers are null on every rank but 0.
+/// What the loop uses, all alive as long as it runs. `eval` may be null: no evaluation. The writers
+/// are null on every rank but 0.
 struct TrainerParts {
   const ResolvedConfig& config;
   comm::MpiSession& session;
@@ -46,8 +48,9 @@ struct RunOutcome {
 class Trainer {
  public:
   explicit Trainer(const TrainerParts& parts);
-  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint. Collective. Throws NumericsError on every rank where a
-  /// step's loss or gradient norm is not finite (its update was not applied anywhere).
+  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint.
+  /// Collective. Throws NumericsError on every rank where a step's loss or gradient norm is not
+  /// finite (its update was not applied anywhere).
   RunOutcome run(checkpoint::TrainState state);
 
  private:
@@ -61,7 +64,8 @@ class Trainer {
     double learning_rate = 0;
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;
-    std::chrono::steady_clock::time_point issued;  // when the host had handed all of it to the device
+    std::chrono::steady_clock::time_point
+        issued;  // when the host had handed all of it to the device
   };
 
   Batch next_batch(int64_t step);

@@ -12,16 +12,6 @@
 
 namespace tptrain::testing {
 
-TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "tptrain-test-XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp " + pattern);
-  path_ = pattern;
-}
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 Process::Process(const std::vector<std::string>& argv, const std::filesystem::path& directory) {
   std::string pattern = (std::filesystem::temp_directory_path() / "tptrain-output-XXXXXX").string();
   const int output = mkstemp(pattern.data());
@@ -76,7 +66,8 @@ ProcessResult Process::wait(std::chrono::seconds limit) {
   return result;
 }
 
-ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit, const std::filesystem::path& directory) {
+ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit,
+                          const std::filesystem::path& directory) {
   return Process(argv, directory).wait(limit);
 }
 

@@ -1,4 +1,5 @@
-// Child processes for end-to-end tests: run a command with a time limit, keep what it prints and how it ended.
+// Child processes for end-to-end tests: run a command with a time limit, keep what it prints and
+// how it ended.
 #pragma once
 
 #include <chrono>
@@ -19,7 +20,8 @@ struct ProcessResult {
 class Process {
  public:
   /// argv[0] is searched on PATH. `directory` is the child's working directory.
-  explicit Process(const std::vector<std::string>& argv, const std::filesystem::path& directory = ".");
+  explicit Process(const std::vector<std::string>& argv,
+                   const std::filesystem::path& directory = ".");
   ~Process();
   Process(const Process&) = delete;
   /// Signals the child, or its whole group.
@@ -36,18 +38,7 @@ class Process {
   std::chrono::steady_clock::time_point start_;
 };
 
-ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit, const std::filesystem::path& directory = ".");
-
-/// A new empty directory, removed with the object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit,
+                          const std::filesystem::path& directory = ".");
 
 }  // namespace tptrain::testing

@@ -40,12 +40,14 @@ T take(const std::string& bytes, size_t& at) {
   return value;
 }
 
-double worst(const GlobalTensors& values, const GlobalTensors& reference, std::string& name_of_worst) {
+double worst(const GlobalTensors& values, const GlobalTensors& reference,
+             std::string& name_of_worst) {
   double worst_ratio = values.size() == reference.size() ? 0.0 : INFINITY;
   for (const auto& [name, expected] : reference) {
     const auto found = values.find(name);
     double largest = 0;
-    double difference = found == values.end() || found->second.size() != expected.size() ? INFINITY : 0.0;
+    double difference =
+        found == values.end() || found->second.size() != expected.size() ? INFINITY : 0.0;
     for (size_t i = 0; i < expected.size() && std::isfinite(difference); ++i) {
       largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
       const double d = std::abs(static_cast<double>(found->second[i]) - expected[i]);
@@ -64,7 +66,8 @@ double worst(const std::vector<float>& values, const std::vector<float>& referen
   if (values.size() != reference.size()) return INFINITY;
   double worst_ratio = 0;
   for (size_t i = 0; i < reference.size(); ++i) {
-    const double d = std::abs(static_cast<double>(values[i]) - reference[i]) / std::abs(reference[i]);
+    const double d =
+        std::abs(static_cast<double>(values[i]) - reference[i]) / std::abs(reference[i]);
     worst_ratio = std::isnan(d) ? INFINITY : std::max(worst_ratio, d);
   }
   return worst_ratio;
@@ -75,16 +78,21 @@ double worst(const std::vector<float>& values, const std::vector<float>& referen
 model::DecoderConfig tiny_llama() { return tiny(/*tied=*/false, /*bias=*/false); }
 model::DecoderConfig tiny_qwen2() { return tiny(/*tied=*/true, /*bias=*/true); }
 
-data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count, int64_t vocab_size) {
+data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count,
+                             int64_t vocab_size) {
   data::HostBatch batch{.batch = count, .seq_length = kSequenceLength, .ids = {}, .targets = {}};
   for (int64_t s = first_sequence; s < first_sequence + count; ++s) {
     const auto key = sharding::philox_key(static_cast<uint64_t>(step), "parity batch");
-    // A few frequent tokens with a rule between neighbours, so that there is something to learn in 20 steps.
-    int64_t token = static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(s), 6)) * 17 % vocab_size;
+    // A few frequent tokens with a rule between neighbours, so that there is something to learn in
+    // 20 steps.
+    int64_t token = static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(s), 6)) *
+                    17 % vocab_size;
     for (int64_t t = 0; t < kSequenceLength; ++t) {
-      const bool jump = sharding::philox_uniform(key, static_cast<uint64_t>(1000 + s * kSequenceLength + t)) < 0.1;
+      const bool jump = sharding::philox_uniform(
+                            key, static_cast<uint64_t>(1000 + s * kSequenceLength + t)) < 0.1;
       const int64_t next = jump ? (token + 31) % vocab_size : (token * 5 + 17) % 36;
-      // Sequence s counts only its first 24 - 2s targets (and not each third of odd sequences); the last two count nothing at all.
+      // Sequence s counts only its first 24 - 2s targets (and not each third of odd sequences); the
+      // last two count nothing at all.
       const bool masked = s >= 6 || t >= kSequenceLength - 2 * s || (s % 2 == 1 && t % 3 == 0);
       batch.ids.push_back(token);
       batch.targets.push_back(masked ? -100 : next);
@@ -94,7 +102,8 @@ data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count
   return batch;
 }
 
-GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state, sharding::StateKind kind) {
+GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state,
+                       sharding::StateKind kind) {
   std::string own;
   for (const sharding::StatePiece& piece : state.pieces) {
     if (piece.kind != kind || !piece.save) continue;
@@ -107,7 +116,9 @@ GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& sta
     for (const sharding::Run& run : runs) {
       append(own, run.global_begin);
       append(own, run.count);
-      own.append(reinterpret_cast<const char*>(values.data_ptr<float>() + (run.local_begin - piece.begin)), run.count * sizeof(float));
+      own.append(
+          reinterpret_cast<const char*>(values.data_ptr<float>() + (run.local_begin - piece.begin)),
+          run.count * sizeof(float));
     }
   }
   GlobalTensors whole;
@@ -117,7 +128,8 @@ GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& sta
       const std::string name = bytes.substr(at, length);
       at += length;
       std::vector<float>& tensor = whole[name];
-      tensor.resize(take<int64_t>(bytes, at), NAN);  // NAN: an element nobody holds fails every comparison
+      tensor.resize(take<int64_t>(bytes, at),
+                    NAN);  // NAN: an element nobody holds fails every comparison
       for (auto runs = take<size_t>(bytes, at); runs > 0; --runs) {
         const auto begin = take<int64_t>(bytes, at);
         const auto count = take<int64_t>(bytes, at);
@@ -129,11 +141,14 @@ GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& sta
   return whole;
 }
 
-TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const TrainingOptions& options) {
-  zero::ZeroOptimizer::Options zero_options{.zero_stage = options.zero_stage, .optimizer = {}, .fault = options.zero_fault};
+TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
+                  const TrainingOptions& options) {
+  zero::ZeroOptimizer::Options zero_options{
+      .zero_stage = options.zero_stage, .optimizer = {}, .fault = options.zero_fault};
   zero_options.optimizer.weight_decay = 0.1;
-  train::Engine engine({.decoder = config, .zero = zero_options, .fault = options.engine_fault}, axes.tp, axes.dp, axes.device);
-  engine.zero().initialise(7);
+  train::Engine engine({.decoder = config, .zero = zero_options, .fault = options.engine_fault},
+                       axes.tp, axes.dp, axes.device);
+  engine.zero().initialise(kSeed);
 
   const int64_t micro_batch_size = kGlobalBatch / (axes.dp.size() * options.accumulation);
   TrainingRun run;
@@ -141,15 +156,22 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const Tr
     std::vector<train::MicroBatch> micro_batches;
     for (int64_t micro = 0; micro < options.accumulation; ++micro) {
       const int64_t first = (micro * axes.dp.size() + axes.dp.rank()) * micro_batch_size;
-      micro_batches.push_back(train::to_device(parity_batch(step, first, micro_batch_size, config.vocab_size), axes.device));
+      micro_batches.push_back(train::to_device(
+          parity_batch(step, first, micro_batch_size, config.vocab_size), axes.device));
     }
-    const int64_t target_tokens = parity_batch(step, 0, kGlobalBatch, config.vocab_size).target_tokens();
-    const train::StepResult result = engine.step(micro_batches, target_tokens, options.learning_rate, options.max_grad_norm);
+    const int64_t target_tokens =
+        parity_batch(step, 0, kGlobalBatch, config.vocab_size).target_tokens();
+    const train::StepResult result =
+        engine.step(micro_batches, target_tokens, options.learning_rate, options.max_grad_norm);
     run.losses.push_back(result.loss.item<float>());
     run.norms.push_back(result.norm.value.item<float>());
     // main_grad holds the reduced, unclipped gradient until the next step begins.
-    if (step == 0) run.first_gradients = assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
-    if (step + 1 == options.steps) run.last_gradients = assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
+    if (step == 0)
+      run.first_gradients =
+          assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
+    if (step + 1 == options.steps)
+      run.last_gradients =
+          assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
   }
   run.masters = assemble(axes.world, engine.zero().state_dict(), sharding::StateKind::master);
   return run;
@@ -170,13 +192,16 @@ Deviation compare(const TrainingRun& run, const TrainingRun& reference) {
   Deviation deviation;
   deviation.loss = worst(run.losses, reference.losses);
   deviation.norm = worst(run.norms, reference.norms);
-  deviation.first_gradient = worst(run.first_gradients, reference.first_gradients, deviation.first_gradient_name);
-  deviation.last_gradient = worst(run.last_gradients, reference.last_gradients, deviation.last_gradient_name);
+  deviation.first_gradient =
+      worst(run.first_gradients, reference.first_gradients, deviation.first_gradient_name);
+  deviation.last_gradient =
+      worst(run.last_gradients, reference.last_gradients, deviation.last_gradient_name);
   return deviation;
 }
 
 bool within_contract(const Deviation& deviation) {
-  return deviation.loss <= 2e-6 && deviation.norm <= 1e-5 && deviation.first_gradient <= 1e-5 && deviation.last_gradient <= 1e-4;
+  return deviation.loss <= 2e-6 && deviation.norm <= 1e-5 && deviation.first_gradient <= 1e-5 &&
+         deviation.last_gradient <= 1e-4;
 }
 
 }  // namespace tptrain::testing

@@ -1,4 +1,5 @@
-// Whole small trainings in process, for parity tests: a fixed global batch a step, any layout, and everything a comparison needs.
+// Whole small trainings in process, for parity tests: a fixed global batch a step, any layout, and
+// everything a comparison needs.
 #pragma once
 
 #include <functional>
@@ -46,18 +47,23 @@ struct Axes {
   at::Device device = at::kCPU;
 };
 
-/// Trains from seed 7 on the same 8 sequences of global batch a step whatever the layout: unequal -100 masks, two sequences fully masked. Collective over the axes.
-TrainingRun train(const model::DecoderConfig& config, const Axes& axes, const TrainingOptions& options);
+/// Trains from seed 7 on the same 8 sequences of global batch a step whatever the layout: unequal
+/// -100 masks, two sequences fully masked. Collective over the axes.
+TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
+                  const TrainingOptions& options);
 /// The same on one rank without communication: the reference.
 TrainingRun train_reference(const model::DecoderConfig& config, const TrainingOptions& options);
 
 /// Host batch of (step, sequence index) and the global batch size of the runs above.
+inline constexpr uint64_t kSeed = 7;
 inline constexpr int64_t kGlobalBatch = 8;
 inline constexpr int64_t kSequenceLength = 24;
-data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count, int64_t vocab_size);
+data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count,
+                             int64_t vocab_size);
 
 /// Pieces of all ranks put together to whole tensors. Collective.
-GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state, sharding::StateKind kind);
+GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state,
+                       sharding::StateKind kind);
 
 struct Deviation {
   double loss = 0;            // worst relative
@@ -68,7 +74,8 @@ struct Deviation {
   std::string last_gradient_name;
 };
 Deviation compare(const TrainingRun& run, const TrainingRun& reference);
-/// The numerics contract: loss within 2e-6, norm within 1e-5, each tensor's gradient within 1e-5 of its largest element at step 1 and 1e-4 at step 20.
+/// The numerics contract: loss within 2e-6, norm within 1e-5, each tensor's gradient within 1e-5 of
+/// its largest element at step 1 and 1e-4 at step 20.
 bool within_contract(const Deviation& deviation);
 
 }  // namespace tptrain::testing

@@ -13,7 +13,9 @@ int run_train(const TrainCommand& command, int* argc, char*** argv) {
   const auto process_start = std::chrono::steady_clock::now();
   comm::MpiSession session(argc, argv);
   return run_job(session, [&] {
-    return train::run_training(session, {.config_path = command.config, .overrides = command.sets, .process_start = process_start});
+    return train::run_training(
+        session,
+        {.config_path = command.config, .overrides = command.sets, .process_start = process_start});
   });
 }
 

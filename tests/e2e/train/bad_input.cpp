@@ -1,13 +1,15 @@
-// Every bad input a user can give to a training run: its exit code, its message, and that nothing is lost by it.
+// Every bad input a user can give to a training run: its exit code, its message, and that nothing
+// is lost by it.
 #include <thread>
 
-#include "training_job.h"
 #include "support/catch.h"
+#include "training_job.h"
 
 namespace tptrain::testing {
 namespace {
 
-void check_refused(const ProcessResult& result, int exit_code, const std::vector<std::string>& parts) {
+void check_refused(const ProcessResult& result, int exit_code,
+                   const std::vector<std::string>& parts) {
   INFO(result.output);
   CHECK(result.exit_code == exit_code);
   CHECK_FALSE(result.timed_out);
@@ -27,7 +29,8 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
   }
   SECTION("unknown key") {
     job.edit("tp_size: 2", "tp_sze: 2");
-    check_refused(job.run(), 2, {"config error: run.yaml:4:", "parallel.tp_sze", "parallel.tp_size"});
+    check_refused(job.run(), 2,
+                  {"config error: run.yaml:4:", "parallel.tp_sze", "parallel.tp_size"});
   }
   SECTION("wrong type") {
     job.edit("seq_length: 32", "seq_length: long");
@@ -39,12 +42,15 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
     check_refused(job.run(), 2, {"parallel.tp_sze", "train.seq_length"});
   }
   SECTION("tp x dp is not the number of ranks") {
-    check_refused(job.run(3), 2, {"parallel.tp_size 2 x parallel.dp_size 2 is 4, but the job has 3 ranks", "mpirun -n 4"});
+    check_refused(
+        job.run(3), 2,
+        {"parallel.tp_size 2 x parallel.dp_size 2 is 4, but the job has 3 ranks", "mpirun -n 4"});
   }
   SECTION("heads not divisible") {
     job.edit("num_attention_heads: 4", "num_attention_heads: 5");
     job.edit("num_key_value_heads: 2", "num_key_value_heads: 5, head_dim: 8");
-    check_refused(job.run(), 2, {"num_attention_heads", "num_key_value_heads", "tp sizes that work"});
+    check_refused(job.run(), 2,
+                  {"num_attention_heads", "num_key_value_heads", "tp sizes that work"});
   }
   SECTION("kv heads not divisible") {
     job.edit("num_key_value_heads: 2", "num_key_value_heads: 1");
@@ -56,7 +62,8 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
   }
   SECTION("unwritable run_dir") {
     write_text(job.directory() / "file", "not a directory");
-    check_refused(job.run(4, {"--set", "run_dir=file/run"}), 2, {"config error: ", "file/run", "run_dir"});
+    check_refused(job.run(4, {"--set", "run_dir=file/run"}), 2,
+                  {"config error: ", "file/run", "run_dir"});
   }
 }
 
@@ -67,7 +74,8 @@ TEST_CASE("bad data is refused with exit code 3", "[e2e]") {
     check_refused(job.run(), 3, {"data error: ", "data.train"});
   }
   SECTION("no such file") {
-    check_refused(job.run(4, {"--set", "data.train=[nowhere/*.txt]"}), 3, {"data error: ", "nowhere/*.txt"});
+    check_refused(job.run(4, {"--set", "data.train=[nowhere/*.txt]"}), 3,
+                  {"data error: ", "nowhere/*.txt"});
   }
   SECTION("text shorter than one batch") {
     write_text(job.directory() / "text/train.txt", "only a few words");
@@ -91,22 +99,27 @@ TEST_CASE("damaged and foreign checkpoints are refused, and the newest valid one
     std::string bytes = read_text(shard);
     bytes[bytes.size() / 2] ^= 1;
     write_text(shard, bytes);
-    check_refused(job.tool({"verify", "run/checkpoints/step-00000008"}), 4, {"shard-00001-of-00004.safetensors", "SHA-256"});
+    check_refused(job.tool({"verify", "run/checkpoints/step-00000008"}), 4,
+                  {"shard-00001-of-00004.safetensors", "SHA-256"});
     check_refused(job.run(), 0, {"SHA-256", "resume: ", "step-00000006"});
     CHECK(metric_lines(job.run_dir()).size() == 10);
   }
   SECTION("nothing valid is left") {
-    for (const auto& entry : fs::directory_iterator(job.run_dir() / "checkpoints")) fs::resize_file(entry.path() / "manifest.json", 10);
+    for (const auto& entry : fs::directory_iterator(job.run_dir() / "checkpoints"))
+      fs::resize_file(entry.path() / "manifest.json", 10);
     check_refused(job.run(), 4, {"checkpoint error: ", "checkpoints"});
   }
   SECTION("asked for a checkpoint that is not there") {
-    check_refused(job.run(4, {"--set", "checkpoint.resume=run/checkpoints/step-00000099"}), 4, {"checkpoint error: ", "step-00000099"});
+    check_refused(job.run(4, {"--set", "checkpoint.resume=run/checkpoints/step-00000099"}), 4,
+                  {"checkpoint error: ", "step-00000099"});
   }
   SECTION("another model") {
-    check_refused(job.run(4, {"--set", "model.architecture.hidden_size=64"}), 4, {"checkpoint error: ", "another model"});
+    check_refused(job.run(4, {"--set", "model.architecture.hidden_size=64"}), 4,
+                  {"checkpoint error: ", "another model"});
   }
   SECTION("other data") {
-    write_text(job.directory() / "text/train.txt", read_text(job.directory() / "text/train.txt") + "One more line.\n");
+    write_text(job.directory() / "text/train.txt",
+               read_text(job.directory() / "text/train.txt") + "One more line.\n");
     check_refused(job.run(), 4, {"checkpoint error: ", "data.train holds other text"});
   }
 }
@@ -115,7 +128,8 @@ TEST_CASE("two runs in one run_dir: the second is refused, the first goes on", "
   Job job;
   job.edit("max_steps: 8", "max_steps: 200");
   job.edit("save_steps: 3", "save_steps: 0");
-  Process first(job.command(2, {"--config", "run.yaml", "--set", "parallel.tp_size=1"}), job.directory());
+  Process first(job.command(2, {"--config", "run.yaml", "--set", "parallel.tp_size=1"}),
+                job.directory());
   REQUIRE(wait_for(job.run_dir() / "metrics.jsonl"));
   check_refused(job.run(), 2, {"config error: ", "in use"});
   const ProcessResult result = first.wait(std::chrono::seconds(90));

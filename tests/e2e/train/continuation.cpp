@@ -1,10 +1,11 @@
-// The main job through the binary: it trains, repeats itself bit for bit, and goes on after an interruption as if there had been none.
+// The main job through the binary: it trains, repeats itself bit for bit, and goes on after an
+// interruption as if there had been none.
 #include <signal.h>
 
 #include <thread>
 
-#include "training_job.h"
 #include "support/catch.h"
+#include "training_job.h"
 
 namespace tptrain::testing {
 
@@ -36,12 +37,18 @@ TEST_CASE("a run trains, evaluates, commits and says where everything lies", "[e
   CHECK(again.output.find("nothing to train") != std::string::npos);
 
   // Any tp size can generate from it, with the same text.
-  const ProcessResult alone = job.tool({"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"});
-  const ProcessResult two = run_process(job.command(2, {"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"}), std::chrono::seconds(60), job.directory());
+  const ProcessResult alone = job.tool(
+      {"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"});
+  const ProcessResult two = run_process(
+      job.command(
+          2, {"generate", "--checkpoint", "run", "--prompt", "Sentence", "--max-new-tokens", "12"}),
+      std::chrono::seconds(60), job.directory());
   INFO(alone.output << "\n--\n" << two.output);
   CHECK(alone.exit_code == 0);
   CHECK(alone.output.find("Sentence") != std::string::npos);
-  const auto text = [](const std::string& output) { return output.substr(0, output.find("\n[")); };  // without the line of facts behind it
+  const auto text = [](const std::string& output) {
+    return output.substr(0, output.find("\n["));
+  };  // without the line of facts behind it
   CHECK(text(alone.output) == text(two.output));
 }
 
@@ -62,10 +69,12 @@ TEST_CASE("killed at some step and started again, a run ends as if it had not be
   REQUIRE(job.run(4, {"--set", "run_dir=whole"}).exit_code == 0);
 
   {
-    const std::string config = job.config().string();  // absolute: it tells this run's processes from all others
+    const std::string config =
+        job.config().string();  // absolute: it tells this run's processes from all others
     Process process(job.command(4, {"--config", config}), job.directory());
     REQUIRE(wait_for(checkpoint_at(job.run_dir(), 14)));
-    for (const int pid : processes_with(config)) kill(pid, SIGKILL);  // mpirun and the ranks: nobody gets to say good-bye
+    for (const int pid : processes_with(config))
+      kill(pid, SIGKILL);  // mpirun and the ranks: nobody gets to say good-bye
     process.wait(std::chrono::seconds(20));
     REQUIRE(processes_with(config).empty());
   }
@@ -76,10 +85,12 @@ TEST_CASE("killed at some step and started again, a run ends as if it had not be
   CHECK(resumed.output.find("resume: ") != std::string::npos);
   CHECK(metric_lines(job.run_dir()).size() == 120);
   CHECK(metric_lines(job.run_dir()) == metric_lines(job.directory() / "whole"));
-  CHECK(shards_of(checkpoint_at(job.run_dir(), 120)) == shards_of(checkpoint_at(job.directory() / "whole", 120)));
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 120)) ==
+        shards_of(checkpoint_at(job.directory() / "whole", 120)));
 }
 
-TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on another layout", "[e2e]") {
+TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on another layout",
+          "[e2e]") {
   Job job;
   job.edit("max_steps: 8", "max_steps: 400");
   job.edit("save_steps: 3", "save_steps: 0");
@@ -96,7 +107,8 @@ TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on
   const size_t done = metric_lines(job.run_dir()).size();
   REQUIRE(done > 0);
   REQUIRE(done < 400);
-  const ProcessResult resumed = job.run(2, {"--set", "parallel.tp_size=1", "--set", "train.max_steps=" + std::to_string(done + 2)});
+  const ProcessResult resumed = job.run(
+      2, {"--set", "parallel.tp_size=1", "--set", "train.max_steps=" + std::to_string(done + 2)});
   INFO(resumed.output);
   CHECK(resumed.exit_code == 0);
   CHECK(metric_lines(job.run_dir()).size() == done + 2);

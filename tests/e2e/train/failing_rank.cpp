@@ -1,16 +1,20 @@
-// One rank that fails ends the whole job: soon, with the root cause named, with its exit code, and with no process left behind.
+// One rank that fails ends the whole job: soon, with the root cause named, with its exit code, and
+// with no process left behind.
 #include <signal.h>
 
 #include <thread>
 
-#include "training_job.h"
 #include "support/catch.h"
+#include "training_job.h"
 
 namespace tptrain::testing {
 TEST_CASE("one rank that throws ends the job within 5 s, with the cause and no orphan", "[e2e]") {
-  const ProcessResult result = run_process({TPTRAIN_MPIRUN, "--oversubscribe", "-n", "4", TPTRAIN_FAILING_BINARY}, std::chrono::seconds(30));
+  const ProcessResult result =
+      run_process({TPTRAIN_MPIRUN, "--oversubscribe", "-n", "4", TPTRAIN_FAILING_BINARY},
+                  std::chrono::seconds(30));
   INFO(result.output);
-  CHECK(result.output.find("[rank 2] data error: step 57: the text of rank 2 is spoilt") != std::string::npos);
+  CHECK(result.output.find("[rank 2] data error: step 57: the text of rank 2 is spoilt") !=
+        std::string::npos);
   CHECK(result.exit_code == 3);
   CHECK(result.seconds < 5.0 + 3.0);  // 5 s after it throws; starting four ranks comes before
   CHECK(processes_with(TPTRAIN_FAILING_BINARY).empty());
@@ -35,7 +39,8 @@ TEST_CASE("one rank that is killed ends the job, and the next start goes on", "[
   CHECK(result.exit_code != 0);
   CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
   CHECK(processes_with(marker).empty());
-  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set", "checkpoint.resume=run/checkpoints/step-00000020"});
+  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set",
+                                            "checkpoint.resume=run/checkpoints/step-00000020"});
   INFO(resumed.output);
   CHECK(resumed.exit_code == 0);
 }

@@ -48,7 +48,8 @@ void write_text(const fs::path& path, const std::string& text) {
 
 Job::Job() {
   std::string train;
-  for (int i = 0; i < 120; ++i) train += cat("Sentence ", i, " says that ", i * i, " is the square of ", i, ".\n");
+  for (int i = 0; i < 120; ++i)
+    train += cat("Sentence ", i, " says that ", i * i, " is the square of ", i, ".\n");
   write_text(directory() / "text/train.txt", train);
   write_text(directory() / "text/eval.txt", train.substr(0, 1000));
   write_text(config(), kRunFile);
@@ -62,7 +63,8 @@ void Job::edit(const std::string& from, const std::string& to) {
 }
 
 std::vector<std::string> Job::command(int ranks, const std::vector<std::string>& arguments) const {
-  std::vector<std::string> argv = {TPTRAIN_MPIRUN, "--oversubscribe", "-n", std::to_string(ranks), TPTRAIN_BINARY};
+  std::vector<std::string> argv = {TPTRAIN_MPIRUN, "--oversubscribe", "-n", std::to_string(ranks),
+                                   TPTRAIN_BINARY};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return argv;
 }
@@ -85,7 +87,8 @@ std::vector<std::string> metric_lines(const fs::path& run_dir) {
   for (std::string line; std::getline(text, line);) {
     const nlohmann::json json = nlohmann::json::parse(line);
     if (!json.contains("loss")) continue;
-    lines.push_back(cat(json.at("step"), " ", json.at("loss"), " ", json.at("grad_norm"), " ", json.at("lr"), " ", json.at("tokens_seen")));
+    lines.push_back(cat(json.at("step"), " ", json.at("loss"), " ", json.at("grad_norm"), " ",
+                        json.at("lr"), " ", json.at("tokens_seen")));
   }
   return lines;
 }
@@ -93,7 +96,8 @@ std::vector<std::string> metric_lines(const fs::path& run_dir) {
 std::map<std::string, std::string> shards_of(const fs::path& checkpoint) {
   std::map<std::string, std::string> shards;
   for (const auto& entry : fs::directory_iterator(checkpoint)) {
-    if (entry.path().extension() == ".safetensors") shards[entry.path().filename().string()] = read_text(entry.path());
+    if (entry.path().extension() == ".safetensors")
+      shards[entry.path().filename().string()] = read_text(entry.path());
   }
   return shards;
 }
@@ -104,7 +108,8 @@ std::vector<int> processes_with(const std::string& text) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     try {
-      if (read_text(entry.path() / "cmdline").find(text) != std::string::npos) found.push_back(std::stoi(name));
+      if (read_text(entry.path() / "cmdline").find(text) != std::string::npos)
+        found.push_back(std::stoi(name));
     } catch (const std::exception&) {
       continue;  // it has ended meanwhile
     }
@@ -113,7 +118,8 @@ std::vector<int> processes_with(const std::string& text) {
 }
 
 bool wait_for(const fs::path& path) {
-  for (int i = 0; i < 6000 && !fs::exists(path); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  for (int i = 0; i < 6000 && !fs::exists(path); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   return fs::exists(path);
 }
 

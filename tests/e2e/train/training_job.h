@@ -1,4 +1,5 @@
-// A small real run for end-to-end tests: a folder with text and a run file, and mpirun of the program on it.
+// A small real run for end-to-end tests: a folder with text and a run file, and mpirun of the
+// program on it.
 #pragma once
 
 #include <filesystem>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "support/process.h"
+#include "support/temp_dir.h"
 
 namespace tptrain::testing {
 
@@ -14,13 +16,15 @@ namespace fs = std::filesystem;
 
 class Job {
  public:
-  /// Makes text/ (train.txt, eval.txt) and run.yaml in a temporary directory: 2 layers, hidden 32, 8 steps, tp 2 x dp 2, ZeRO-1, a checkpoint every 3 steps.
+  /// Makes text/ (train.txt, eval.txt) and run.yaml in a temporary directory: 2 layers, hidden 32,
+  /// 8 steps, tp 2 x dp 2, ZeRO-1, a checkpoint every 3 steps.
   Job();
 
   fs::path directory() const { return temporary_.path(); }
   fs::path run_dir() const { return directory() / "run"; }
   fs::path config() const { return directory() / "run.yaml"; }
-  /// Replaces the first occurrence of `from` in the run file; throws where there is none, so that a test cannot pass by accident.
+  /// Replaces the first occurrence of `from` in the run file; throws where there is none, so that a
+  /// test cannot pass by accident.
   void edit(const std::string& from, const std::string& to);
 
   /// mpirun -n ranks tptrain <arguments>, in directory().
@@ -30,7 +34,7 @@ class Job {
   ProcessResult tool(const std::vector<std::string>& arguments) const;
 
  private:
-  TemporaryDirectory temporary_;
+  TempDir temporary_;
 };
 
 std::string read_text(const fs::path& path);

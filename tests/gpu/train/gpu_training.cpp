@@ -1,11 +1,12 @@
-// Training on GPUs against the CPU reference: the same losses and norms on every layout of 1 and 2 GPUs, and a checkpoint that moves between layouts.
+// Training on GPUs against the CPU reference: the same losses and norms on every layout of 1 and 2
+// GPUs, and a checkpoint that moves between layouts.
 #include <ATen/Context.h>
 
 #include "checkpoint/checkpoint_store.h"
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/mpi.h"
-#include "support/process.h"
+#include "support/temp_dir.h"
 #include "support/training.h"
 
 namespace tptrain::testing {
@@ -26,7 +27,9 @@ TEST_CASE("GPUs train like the CPU reference on every layout", "[gpu][parity]") 
     for (const comm::MeshShape shape : layouts_of(session().size())) {
       comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
       for (const int zero_stage : {0, 1}) {
-        const TrainingRun run = train(config, {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()}, {.accumulation = 2, .zero_stage = zero_stage});
+        const TrainingRun run = train(
+            config, {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()},
+            {.accumulation = 2, .zero_stage = zero_stage});
         const Deviation deviation = compare(run, reference);
         CAPTURE(shape.tp_size, shape.dp_size, zero_stage, deviation.loss, deviation.norm);
         CHECK(deviation.loss <= 1e-5);
@@ -38,16 +41,18 @@ TEST_CASE("GPUs train like the CPU reference on every layout", "[gpu][parity]") 
 
 TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu][checkpoint]") {
   std::string directory;
-  std::optional<TemporaryDirectory> temporary;
+  std::optional<TempDir> temporary;
   if (session().rank() == 0) directory = temporary.emplace().path().string();
   directory = session().broadcast(directory, 0);
-  checkpoint::CheckpointStore store(session(), {.directory = std::filesystem::path(directory) / "checkpoints", .keep = 0});
+  checkpoint::CheckpointStore store(
+      session(), {.directory = std::filesystem::path(directory) / "checkpoints", .keep = 0});
   const model::DecoderConfig config = tiny_llama();
 
   GlobalTensors saved;
   for (const comm::MeshShape shape : layouts_of(session().size())) {
     comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
-    train::Engine engine({.decoder = config, .zero = {.zero_stage = 1, .optimizer = {}}}, mesh.tp(), mesh.dp(), mesh.device());
+    train::Engine engine({.decoder = config, .zero = {.zero_stage = 1, .optimizer = {}}}, mesh.tp(),
+                         mesh.dp(), mesh.device());
     sharding::StateDict state = engine.zero().state_dict();
     if (saved.empty()) {
       engine.zero().initialise(3);
