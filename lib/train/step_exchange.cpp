@@ -1,5 +1,8 @@
 #include "train/step_exchange.h"
 
+#include <ATen/ATen.h>
+
+#include <array>
 #include <cstring>
 #include <iomanip>
 #include <sstream>
@@ -17,40 +20,55 @@ std::string hex(uint64_t value) {
   return std::move(out).str();
 }
 
-StepReport decode(const std::string& bytes) {
-  StepReport report;
-  if (bytes.size() != sizeof(report))
-    throw InternalError(problem(cat("a step report of ", bytes.size(), " bytes"))
-                            .must(cat("have ", sizeof(report))));
-  std::memcpy(&report, bytes.data(), sizeof(report));
-  return report;
-}
-
 }  // namespace
 
-StepAgreement exchange_step_reports(comm::ControlGroup& world, comm::MeshShape mesh, int64_t step,
-                                    const StepReport& own) {
-  std::string bytes(sizeof(own), '\0');
-  std::memcpy(bytes.data(), &own, sizeof(own));
-  const std::vector<std::string> all = world.all_gather(bytes);
+std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
+                                            const StepReport& own) {
+  const std::array<int64_t, 3> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
+                                        own.stop_requested ? 1 : 0};
+  const int64_t ranks = world.size();
+  std::vector<int64_t> all(words.size() * static_cast<size_t>(ranks));
+  if (mesh.device_type() == comm::DeviceType::cpu) {
+    const auto options = at::TensorOptions().dtype(at::kLong);
+    const at::Tensor mine = at::from_blob(const_cast<int64_t*>(words.data()), {3}, options);
+    at::Tensor gathered = at::from_blob(all.data(), {3 * ranks}, options);
+    mesh.world().all_gather(gathered, mine);
+  } else {
+    const std::string bytes(reinterpret_cast<const char*>(words.data()), sizeof(words));
+    const std::vector<std::string> parts = world.all_gather(bytes);
+    for (size_t rank = 0; rank < parts.size(); ++rank) {
+      std::memcpy(all.data() + rank * words.size(), parts[rank].data(), sizeof(words));
+    }
+  }
+  std::vector<StepReport> reports;
+  for (size_t at = 0; at < all.size(); at += words.size()) {
+    reports.push_back({.token_hash = static_cast<uint64_t>(all[at]),
+                       .target_tokens = all[at + 1],
+                       .stop_requested = all[at + 2] != 0});
+  }
+  return reports;
+}
 
+StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshShape mesh,
+                            int64_t step) {
   StepAgreement agreement;
-  for (int rank = 0; rank < static_cast<int>(all.size()); ++rank) {
-    const StepReport report = decode(all[rank]);
+  for (int rank = 0; rank < static_cast<int>(reports.size()); ++rank) {
+    const StepReport& report = reports[rank];
     agreement.stop_requested |= report.stop_requested;
     const int tp_rank = rank % mesh.tp_size;
     if (tp_rank == 0) {
       agreement.target_tokens += report.target_tokens;
       continue;
     }
-    const StepReport first = decode(all[rank - tp_rank]);
+    const StepReport& first = reports[rank - tp_rank];
     if (report.token_hash == first.token_hash) continue;
-    DataError error(problem(cat("tp rank ", tp_rank, " of dp group ", rank / mesh.tp_size,
-                                " holds other tokens than tp rank 0 (hash ", hex(report.token_hash),
-                                " against ", hex(first.token_hash), ")"))
-                        .at(cat("[rank ", rank, "] step ", step))
-                        .remedy("Every rank of a tp group must read the same data: check that "
-                                "data.train names the same files on every host."));
+    DataError error(
+        problem(cat("tp rank ", tp_rank, " of dp group ", rank / mesh.tp_size,
+                    " holds other tokens than tp rank 0 (hash ", hex(report.token_hash),
+                    " against ", hex(first.token_hash), ")"))
+            .at(cat("[rank ", rank, "] step ", step))
+            .remedy("Every rank of a tp group must read the same data: check that data.train names "
+                    "the same files on every host."));
     error.set_agreed();  // every rank sees all reports, so every rank throws this
     throw error;
   }

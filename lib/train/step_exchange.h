@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <vector>
 
 #include "comm/control.h"
 #include "comm/device_mesh.h"
@@ -21,10 +21,15 @@ struct StepAgreement {
   bool stop_requested = false;  // on any rank
 };
 
-/// Exchanges the reports over all ranks. Throws the same DataError on every rank where the tp ranks
-/// of a dp group hold different tokens, naming step, ranks and hashes. Collective; blocks the host
-/// until every rank has reported.
-StepAgreement exchange_step_reports(comm::ControlGroup& world, comm::MeshShape mesh, int64_t step,
-                                    const StepReport& own);
+/// The reports of all ranks, in rank order. On a CPU mesh they travel as its tensors do (through
+/// shared memory on one host, where a waiting rank sleeps); on GPUs over MPI, past the streams.
+/// Collective; blocks the host until every rank has reported.
+std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
+                                            const StepReport& own);
+
+/// What follows from them. Throws DataError, the same on every rank, where the tp ranks of a dp
+/// group hold different tokens, naming step, ranks and hashes.
+StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshShape mesh,
+                            int64_t step);
 
 }  // namespace tptrain::train

@@ -79,7 +79,8 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
     report.target_tokens += host.target_tokens();
     batch.micro_batches.push_back(to_device(host, parts_.engine.device()));
   }
-  batch.agreement = exchange_step_reports(parts_.session, parts_.config.mesh, step + 1, report);
+  batch.agreement = agree_on_step(gather_step_reports(parts_.session, parts_.mesh, report),
+                                  parts_.config.mesh, step + 1);
   return batch;
 }
 
@@ -182,6 +183,7 @@ checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
   const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
+  for (const std::string& line : parts_.store.retention_problems()) parts_.log.warn(line);
   log_line(cat("checkpoint: ", info.path.string(), " committed in ",
                fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
   last_read_ = std::chrono::steady_clock::now();

@@ -39,4 +39,7 @@ function(tptrain_add_test name)
   target_link_libraries(${name} PRIVATE tptrain_test_main)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${arg_TIMEOUT} ENVIRONMENT "${TPTRAIN_MPIRUN_ENVIRONMENT}")
+  if(arg_LABEL STREQUAL "e2e")
+    set_tests_properties(${name} PROPERTIES PROCESSORS 2)  # it starts ranks of its own
+  endif()
 endfunction()
