@@ -5,17 +5,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <optional>
 
 #include "base/text.h"
-#include "config/utf8_check.h"
+#include "config/yaml_document.h"
 
 namespace tptrain::config {
 namespace {
-
-using PlaceOf = std::function<std::string(const YAML::Mark&)>;
 
 // What was received, for a message.
 std::string described(const YAML::Node& node) {
@@ -325,42 +322,6 @@ class Reader {
   Entries& out_;
 };
 
-// The one document of `text`, the value of `path` ("": the file); nothing where it is not valid
-// YAML, which is a problem of `out` then.
-std::optional<YAML::Node> load(const std::string& text, const PlaceOf& place_of,
-                               const std::string& path, const std::string& remedy, Entries& out) {
-  if (const std::optional<BadByte> bad = find_bad_byte(text)) {
-    YAML::Mark mark;
-    mark.line = bad->line;
-    mark.column = bad->column;
-    constexpr const char* kDigits = "0123456789ABCDEF";
-    out.refused.insert(path);
-    out.problems.push_back(
-        problem(cat("there is the byte 0x", kDigits[bad->byte / 16], kDigits[bad->byte % 16]))
-            .at(place_of(mark))
-            .must("be text in UTF-8, without control characters")
-            .remedy("Save the text as UTF-8."));
-    return std::nullopt;
-  }
-  try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      out.refused.insert(path);
-      out.problems.push_back(problem(cat("there are ", documents.size(), " YAML documents"))
-                                 .at(place_of(documents[1].Mark()))
-                                 .must("be one")
-                                 .remedy("Remove the lines of --- between them."));
-      return std::nullopt;
-    }
-    return documents.empty() ? YAML::Node() : documents[0];
-  } catch (const YAML::Exception& e) {
-    out.refused.insert(path);
-    out.problems.push_back(
-        problem(cat("this is not valid YAML: ", e.msg)).at(place_of(e.mark)).remedy(remedy));
-    return std::nullopt;
-  }
-}
-
 }  // namespace
 
 Entries read_file_text(const std::string& yaml_text, const std::string& name) {
@@ -368,10 +329,13 @@ Entries read_file_text(const std::string& yaml_text, const std::string& name) {
     return mark.is_null() ? name : cat(name, ":", mark.line + 1, ":", mark.column + 1);
   };
   Entries out;
-  const std::optional<YAML::Node> root =
-      load(yaml_text, place_of, "",
-           "Indent with spaces, and quote texts that hold : # [ ] { } * or &.", out);
-  if (!root) return out;
+  const std::optional<YAML::Node> root = load_document(
+      yaml_text, place_of, "Indent with spaces, and quote texts that hold : # [ ] { } * or &.",
+      out.problems);
+  if (!root) {
+    out.refused.insert("");
+    return out;
+  }
   if (root->IsNull()) {
     out.empty_text = true;
     return out;
@@ -413,16 +377,17 @@ Entries read_override(const std::string& text) {
                             place);
     return out;
   }
-  const std::optional<YAML::Node> value =
-      load(text.substr(equals + 1), place_of, path,
-           cat("The value is read as YAML: put quotes within quotes around texts that hold : # [ ] "
-               "{ } * or &, as in --set '",
-               path, "=\"...\"'."),
-           out);
+  const std::optional<YAML::Node> value = load_document(
+      text.substr(equals + 1), place_of,
+      cat("The value is read as YAML: put quotes within quotes around texts that hold : # [ ] "
+          "{ } * or &, as in --set '",
+          path, "=\"...\"'."),
+      out.problems);
   if (value) {
     reader.read(path, *value, place);
   } else {
     out.given.emplace_back(path, place);
+    out.refused.insert(path);
   }
   return out;
 }

@@ -301,9 +301,13 @@ TEST_CASE("invalid YAML is refused with its place") {
         "  Indent with spaces, and quote texts that hold : # [ ] { } * or &.");
   check_contains(refusal("run_dir: a\n\tmodel: b\n"), "config error: run.yaml:2:");
   check_contains(refusal("run_dir: *nowhere\n"), "run.yaml:1:10: this is not valid YAML");
-  CHECK(refusal(kMinimal + "---\nrun_dir: b\n") ==
-        "config error: run.yaml:6:1: there are 2 YAML documents: it must be one.\n"
-        "  Remove the lines of --- between them.");
+  // A second document, and characters that yaml-cpp counts to no document.
+  const std::string goes_on =
+      ": the text goes on after its first YAML document: it must be one document.\n"
+      "  Remove the line of --- before this place, or the characters here that belong to no key.";
+  CHECK(refusal(kMinimal + "---\nrun_dir: b\n") == "config error: run.yaml:5:1" + goes_on);
+  CHECK(refusal("," + kMinimal) == "config error: run.yaml:1:1" + goes_on);
+  check_contains(refusal(kMinimal + "]\n"), "config error: run.yaml:5:1");
 }
 
 TEST_CASE("bytes that are no UTF-8 text are refused with their place") {
