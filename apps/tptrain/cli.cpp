@@ -82,7 +82,7 @@ class VerbParser {
   VerbParser(const std::string& verb, const std::string& description, const std::string& examples)
       : name_(verb.empty() ? "tptrain" : "tptrain " + verb), app_(description, name_) {
     app_.allow_extras();  // to name the nearest option ourselves
-    app_.footer("Examples:\n" + examples);
+    app_.footer("Examples:\n" + examples + "\n");
   }
 
   CLI::App& app() { return app_; }

@@ -209,6 +209,7 @@ TEST_CASE("help and version say what a user needs") {
     check_contains(parsed<PrintCommand>({"plan", "--help"}).text, part);
   }
   check_contains(parsed<PrintCommand>({"verify", "--help"}).text, "PATH");
+  CHECK(parsed<PrintCommand>({"verify", "--help"}).text.back() == '\n');
   check_contains(parsed<PrintCommand>({"train", "--help"}).text, "section.key=value");
   check_contains(parsed<PrintCommand>({"generate", "--help"}).text, "--max-new-tokens");
 }
