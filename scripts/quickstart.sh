@@ -30,10 +30,15 @@ start=$(date +%s)
   cd "$run/text"
   "${mpirun[@]}" -n 4 "$root/$program" --config "$root/configs/quickstart.yaml" --set "run_dir=$root/$run"
 )
-echo "== trained in $(($(date +%s) - start)) s; losses on held-out text:"
-grep -o '"eval_loss":[0-9.]*\|"step":[0-9]*,.*"eval_loss"' "$run/metrics.jsonl" | grep -o 'eval_loss":[0-9.]*' | sed 's/eval_loss":/   /' || true
+echo "== trained in $(($(date +%s) - start)) s; loss on held-out text:"
+python3 - "$run/metrics.jsonl" <<'EOF'
+import json, sys
+for line in map(json.loads, open(sys.argv[1])):
+    if "eval_loss" in line:
+        print("   step %4d   %.4f" % (line["step"], line["eval_loss"]))
+EOF
 
 echo "== verify: $program verify $run"
 "$program" verify "$run"
-echo "== generate: $program generate --checkpoint $run --prompt '// The '"
-"$program" generate --checkpoint "$run" --prompt '// The ' --max-new-tokens 300 --temperature 0.7 --top-p 0.95
+echo "== generate: $program generate --checkpoint $run --prompt 'namespace tptrain'"
+"$program" generate --checkpoint "$run" --prompt 'namespace tptrain' --max-new-tokens 300 --temperature 0.6 --top-p 0.95

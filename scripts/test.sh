@@ -5,17 +5,17 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 scripts/setup.sh
 
-# The tests run on the cpu build. Where a CUDA toolkit is at hand the cuda build must compile as well, and its program start without a driver.
+# The tests run on the cpu build. Where a CUDA toolkit is at hand the cuda build must compile as well, and its program train without a driver.
 cmake --preset cpu >/dev/null
 cmake --build --preset cpu
-arguments=()
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
   cmake --preset cuda >/dev/null
   cmake --build --preset cuda
-  export TPTRAIN_CUDA_BINARY="$root/build/cuda/bin/tptrain"
+  ctest --preset cuda -R e2e_train_continuation
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
+arguments=()
 
 TPTRAIN_TEST_DATA=${TPTRAIN_TEST_DATA:-$root/../shared/data}
 if [ -d "$TPTRAIN_TEST_DATA" ]; then

@@ -29,6 +29,7 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
   RunOutcome outcome;
   bool saved_here = false;
+  if (state.step == 0 && parts_.eval_data != nullptr && run.eval.every_steps > 0) evaluate(0);
   last_read_ = std::chrono::steady_clock::now();
 
   while (state.step < run.train.max_steps) {

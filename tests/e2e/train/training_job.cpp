@@ -27,6 +27,7 @@ train:
 optimizer: {learning_rate: 3e-3}
 scheduler: {type: cosine, warmup_steps: 2}
 checkpoint: {save_steps: 3, keep: 0}
+eval: {every_steps: 4}
 )";
 
 }  // namespace
