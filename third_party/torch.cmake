@@ -59,3 +59,15 @@ if(TPTRAIN_CUDA)
 endif()
 set(CMAKE_BUILD_RPATH ${TPTRAIN_RPATH})
 set(CMAKE_INSTALL_RPATH ${TPTRAIN_RPATH})
+
+# LibTorch uses the shared libstdc++. A compiler that links the static one puts a second copy of it into the program, and that crashes when the program ends.
+file(WRITE "${CMAKE_BINARY_DIR}/libstdcxx_check.cpp" "#include <iostream>\nint main() { std::cout << 1; }\n")
+try_compile(libstdcxx_check_built "${CMAKE_BINARY_DIR}/libstdcxx_check" "${CMAKE_BINARY_DIR}/libstdcxx_check.cpp"
+  COPY_FILE "${CMAKE_BINARY_DIR}/libstdcxx_check.bin")
+if(libstdcxx_check_built)
+  file(STRINGS "${CMAKE_BINARY_DIR}/libstdcxx_check.bin" libstdcxx_shared REGEX "libstdc\\+\\+\\.so")
+  if(NOT libstdcxx_shared)
+    message(FATAL_ERROR "The compiler ${CMAKE_CXX_COMPILER} links libstdc++ statically, but LibTorch needs the shared one: two copies in one program crash at its end. "
+      "Use the compiler of the distribution: CC=/usr/bin/gcc CXX=/usr/bin/g++ CUDAHOSTCXX=/usr/bin/g++, in a new build folder.")
+  endif()
+endif()

@@ -1,8 +1,10 @@
 // tptrain: the command line, the verb it names, and the one place where an error becomes a message
 // and an exit code. (A rank of a running training job leaves through run_job, which ends the other
 // ranks with it.)
+#include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -28,6 +30,15 @@ struct Run {
   }
 };
 
+/// What goes wrong before MPI is up, a usage error above all, goes wrong on every rank alike: under
+/// a launcher only rank 0 says it.
+bool speaks_for_the_job() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    if (const char* rank = std::getenv(variable)) return std::string_view(rank) == "0";
+  }
+  return true;
+}
+
 int run(int argc, char** argv) {
   const Command command = parse_cli(argc, argv);
   const int code = std::visit(Run{argc, argv}, command);
@@ -45,8 +56,11 @@ int main(int argc, char** argv) {
     return tptrain::apps::run(argc, argv);
   } catch (const std::exception& e) {
     const auto* error = dynamic_cast<const tptrain::Error*>(&e);
+    const auto code = error != nullptr ? error->code() : tptrain::ExitCode::internal;
     std::cout.flush();
-    std::cerr << (error != nullptr ? "" : "internal error: ") << e.what() << "\n";
-    return static_cast<int>(error != nullptr ? error->code() : tptrain::ExitCode::internal);
+    if (code != tptrain::ExitCode::config || tptrain::apps::speaks_for_the_job()) {
+      std::cerr << (error != nullptr ? "" : "internal error: ") << e.what() << "\n";
+    }
+    return static_cast<int>(code);
   }
 }

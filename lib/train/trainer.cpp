@@ -23,14 +23,14 @@ Trainer::Trainer(const TrainerParts& parts)
     : parts_(parts),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
-      last_read_(std::chrono::steady_clock::now()) {}
+      last_issued_(std::chrono::steady_clock::now()) {}
 
 RunOutcome Trainer::run(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
   RunOutcome outcome;
   bool saved_here = false;
   if (state.step == 0 && parts_.eval_data != nullptr && run.eval.every_steps > 0) evaluate(0);
-  last_read_ = std::chrono::steady_clock::now();
+  last_issued_ = std::chrono::steady_clock::now();
 
   while (state.step < run.train.max_steps) {
     Batch batch = next_batch(state.step);
@@ -106,14 +106,15 @@ void Trainer::read_pending() {
 }
 
 void Trainer::publish(const Pending& pending, double loss, double norm) {
-  // The CPU is done when the call returns; a GPU is when its values can be read.
-  const auto now =
-      parts_.engine.device().is_cpu() ? pending.issued : std::chrono::steady_clock::now();
-  const double step_time_s = seconds_between(last_read_, now);
-  last_read_ = now;
+  // From hand-over to hand-over: on a GPU the host waits for step s - 1 before it hands over s + 1,
+  // so this is the device's pace where the device is the slower.
+  const auto now = pending.issued;
+  const double step_time_s = seconds_between(last_issued_, now);
+  last_issued_ = now;
   if (!first_step_said_) {
     first_step_said_ = true;
-    log_line(cat("first step done ", fixed(seconds_between(parts_.process_start, now), 2),
+    log_line(cat("first step done ",
+                 fixed(seconds_between(parts_.process_start, std::chrono::steady_clock::now()), 2),
                  " s after process start"));
   }
   if (parts_.jsonl == nullptr) return;
@@ -175,7 +176,7 @@ double Trainer::evaluate(int64_t step) {
                  "  perplexity: ", fixed(std::exp(loss), 2), "  (", with_thousands(target_tokens),
                  " tokens held out)"));
   }
-  last_read_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
+  last_issued_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
   return loss;
 }
 
@@ -187,7 +188,7 @@ checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
   for (const std::string& line : parts_.store.retention_problems()) parts_.log.warn(line);
   log_line(cat("checkpoint: ", info.path.string(), " committed in ",
                fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
-  last_read_ = std::chrono::steady_clock::now();
+  last_issued_ = std::chrono::steady_clock::now();
   return info;
 }
 

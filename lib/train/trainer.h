@@ -78,7 +78,8 @@ class Trainer {
   TrainerParts parts_;
   optim::LearningRateSchedule schedule_;
   std::optional<Pending> pending_;
-  std::chrono::steady_clock::time_point last_read_;
+  std::chrono::steady_clock::time_point
+      last_issued_;  // of the step before, or the end of an evaluation or save after it
   bool first_step_said_ = false;
 };
 

@@ -9,14 +9,31 @@
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace tptrain::testing {
+namespace {
+
+std::pair<int, std::filesystem::path> temporary_file() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "tptrain-output-XXXXXX").string();
+  const int descriptor = mkstemp(pattern.data());
+  if (descriptor < 0) throw std::runtime_error("mkstemp " + pattern);
+  return {descriptor, pattern};
+}
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return std::move(text).str();
+}
+
+}  // namespace
 
 Process::Process(const std::vector<std::string>& argv, const std::filesystem::path& directory) {
-  std::string pattern = (std::filesystem::temp_directory_path() / "tptrain-output-XXXXXX").string();
-  const int output = mkstemp(pattern.data());
-  if (output < 0) throw std::runtime_error("mkstemp " + pattern);
-  output_file_ = pattern;
+  const auto [output, output_file] = temporary_file();
+  const auto [error, error_file] = temporary_file();
+  output_file_ = output_file;
+  error_file_ = error_file;
   std::vector<char*> arguments;
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
@@ -26,12 +43,13 @@ Process::Process(const std::vector<std::string>& argv, const std::filesystem::pa
     setpgid(0, 0);
     dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     dup2(output, STDOUT_FILENO);
-    dup2(output, STDERR_FILENO);
+    dup2(error, STDERR_FILENO);
     if (chdir(directory.c_str()) != 0) _exit(126);
     execvp(arguments[0], arguments.data());
     _exit(127);
   }
   close(output);
+  close(error);
   if (pid_ < 0) throw std::runtime_error("fork");
 }
 
@@ -42,6 +60,7 @@ Process::~Process() {
   }
   std::error_code ignored;
   std::filesystem::remove(output_file_, ignored);
+  std::filesystem::remove(error_file_, ignored);
 }
 
 void Process::signal(int number) { kill(pid_, number); }
@@ -60,9 +79,8 @@ ProcessResult Process::wait(std::chrono::seconds limit) {
   reaped_ = true;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  std::ostringstream text;
-  text << std::ifstream(output_file_).rdbuf();
-  result.output = std::move(text).str();
+  result.standard_output = text_of(output_file_);
+  result.output = result.standard_output + text_of(error_file_);
   return result;
 }
 

@@ -11,7 +11,8 @@ namespace tptrain::testing {
 
 struct ProcessResult {
   int exit_code = -1;  // 128 + signal where a signal ended it
-  std::string output;  // standard output and error together
+  std::string standard_output;
+  std::string output;  // standard output, then standard error
   double seconds = 0;
   bool timed_out = false;
 };
@@ -35,6 +36,7 @@ class Process {
   int pid_ = -1;
   bool reaped_ = false;
   std::filesystem::path output_file_;
+  std::filesystem::path error_file_;
   std::chrono::steady_clock::time_point start_;
 };
 

@@ -32,18 +32,25 @@ namespace {
 using checkpoint::CheckpointReader;
 using Clock = std::chrono::steady_clock;
 
-/// The newest of `path` that is valid, contents and all; says on standard error why others are not.
+/// The newest of `path` whose contents are valid; says on standard error why others were not taken.
 std::string newest_valid(const std::string& path) {
-  const auto verdicts = find_checkpoints(path, checkpoint::Depth::contents);
-  std::vector<Problem> problems;
-  for (const checkpoint::Verdict& verdict : verdicts) {
-    if (verdict.info && verdict.problem.empty()) {
-      for (const Problem& p : problems) std::cerr << "not used: " << p.text() << "\n";
-      return verdict.path.string();
+  std::vector<Problem> refused;
+  std::string chosen;
+  // Newest first. Hashing is what takes time, so older ones are only looked at where it comes to
+  // them.
+  for (const checkpoint::Verdict& found : find_checkpoints(path, checkpoint::Depth::manifest)) {
+    if (found.info && !chosen.empty()) continue;
+    const checkpoint::Verdict verdict =
+        found.info ? checkpoint::verify(found.path, checkpoint::Depth::contents) : found;
+    if (verdict.problem.empty()) {
+      chosen = verdict.path.string();
+      continue;
     }
-    problems.push_back(problem(verdict.problem).at(verdict.path.string()));
+    refused.push_back(problem(verdict.problem).at(verdict.path.string()));
   }
-  throw CheckpointError(problems);
+  if (chosen.empty()) throw CheckpointError(refused);
+  for (const Problem& p : refused) std::cerr << "not used: " << p.text() << "\n";
+  return chosen;
 }
 
 /// Rank 0 decides which checkpoint, every rank opens it. Collective.
@@ -82,8 +89,10 @@ void check_ranks(const model::DecoderConfig& config, int ranks) {
 
 comm::DeviceType device_type(const std::string& name) {
   if (name == "cpu") return comm::DeviceType::cpu;
-  if (name == "cuda") return comm::DeviceType::cuda;
-  return at::hasCUDA() ? comm::DeviceType::cuda : comm::DeviceType::cpu;
+  if (at::hasCUDA()) return comm::DeviceType::cuda;
+  if (name == "auto") return comm::DeviceType::cpu;
+  throw ConfigError(problem("--device is cuda, but this build of tptrain or this host has no CUDA")
+                        .remedy("Use --device cpu or auto, or a build of the cuda preset."));
 }
 
 /// Ids -> standard output as they come. The text of an id may depend on those before it, so all are
@@ -126,19 +135,20 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   const std::unique_ptr<CheckpointReader> reader = open_checkpoint(session, command.checkpoint);
   const checkpoint::CheckpointInfo& info = reader->info();
   model::DecoderConfig config;
+  comm::DeviceType device = comm::DeviceType::cpu;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::vector<int32_t> prompt;
   comm::agree(session, [&] {
     config = model::decoder_config_from_json(info.state.model_json, info.path.string());
     check_ranks(config, session.size());
+    device = device_type(command.device);
     tokenizer = tokenizer_of(info);
     prompt = tokenizer->encode(command.prompt);
     inference::check_prompt(prompt, config.vocab_size);
   });
   sampling.vocab_limit = tokenizer->vocab_size();
 
-  comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()},
-                        device_type(command.device));
+  comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(config, mesh.tp());
   zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, mesh.device());

@@ -1,6 +1,6 @@
 // Every bad input a user can give to a training run: its exit code, its message, and that nothing
 // is lost by it.
-#include <thread>
+#include <signal.h>
 
 #include "support/catch.h"
 #include "training_job.h"
@@ -67,6 +67,15 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
   }
 }
 
+TEST_CASE("a wrong command line is refused once, not once a rank", "[e2e]") {
+  const Job job;
+  const ProcessResult result = run_process(job.command(3, {"--cofnig", "run.yaml"}),
+                                           std::chrono::seconds(60), job.directory());
+  check_refused(result, 2, {"--cofnig"});
+  INFO(result.output);
+  CHECK(result.output.find("--cofnig") == result.output.rfind("--cofnig"));
+}
+
 TEST_CASE("bad data is refused with exit code 3", "[e2e]") {
   Job job;
   SECTION("empty data") {
@@ -126,15 +135,16 @@ TEST_CASE("damaged and foreign checkpoints are refused, and the newest valid one
 
 TEST_CASE("two runs in one run_dir: the second is refused, the first goes on", "[e2e]") {
   Job job;
-  job.edit("max_steps: 8", "max_steps: 200");
+  job.edit("max_steps: 8", "max_steps: 1000000");
   job.edit("save_steps: 3", "save_steps: 0");
   Process first(job.command(2, {"--config", "run.yaml", "--set", "parallel.tp_size=1"}),
                 job.directory());
-  REQUIRE(wait_for(job.run_dir() / "metrics.jsonl"));
+  REQUIRE(wait_for_step(job.run_dir(), 3));
   check_refused(job.run(), 2, {"config error: ", "in use"});
+  first.signal(SIGUSR1);
   const ProcessResult result = first.wait(std::chrono::seconds(90));
   INFO(result.output);
-  CHECK(result.exit_code == 0);
+  CHECK(result.exit_code == 75);  // it went on until it was asked to stop
 }
 
 }  // namespace tptrain::testing

@@ -124,6 +124,18 @@ bool wait_for(const fs::path& path) {
   return fs::exists(path);
 }
 
+bool wait_for_step(const fs::path& run_dir, int64_t step) {
+  const fs::path path = run_dir / "metrics.jsonl";
+  for (int i = 0; i < 3000; ++i) {
+    if (fs::exists(path) &&
+        read_text(path).find(cat("\"step\":", step, ",")) != std::string::npos) {
+      return true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step) {
   std::string digits = std::to_string(step);
   return run_dir / "checkpoints" / ("step-" + std::string(8 - digits.size(), '0') + digits);

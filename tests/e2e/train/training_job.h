@@ -47,6 +47,8 @@ std::map<std::string, std::string> shards_of(const fs::path& checkpoint);
 std::vector<int> processes_with(const std::string& text);
 /// Waits up to 30 s for the path to appear.
 bool wait_for(const fs::path& path);
+/// Waits up to 30 s for that step to stand in metrics.jsonl.
+bool wait_for_step(const fs::path& run_dir, int64_t step);
 /// The one checkpoint directory of that step.
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step);
 

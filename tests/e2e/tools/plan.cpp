@@ -1,0 +1,65 @@
+// tptrain plan by itself: from a run file and from a config.json, with sizes of the command line,
+// and its refusals.
+#include <string>
+#include <vector>
+
+#include "../train/training_job.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+constexpr const char* kModel =
+    R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_act": "silu",
+  "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true,
+  "max_position_embeddings": 128, "initializer_range": 0.02})";
+
+void check_output(const ProcessResult& result, int exit_code,
+                  const std::vector<std::string>& parts) {
+  INFO(result.output);
+  CHECK(result.exit_code == exit_code);
+  for (const std::string& part : parts) {
+    INFO("expected: " << part);
+    CHECK(result.output.find(part) != std::string::npos);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the plan of a run file is that of its layout, unless the command line says otherwise",
+          "[e2e]") {
+  Job job;
+  check_output(job.tool({"plan", "--config", "run.yaml"}), 0,
+               {"layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequences of 32 tokens, 1 a micro-batch",
+                "model.layers.{0..1}.mlp.down_proj.weight", "[32, 64]"});
+  check_output(job.tool({"plan", "--config", "run.yaml", "--tp-size", "1", "--dp-size", "4"}), 0,
+               {"tp 1 x dp 4 = 4 ranks"});
+  check_output(job.tool({"plan", "--config", "run.yaml", "--set", "parallel.zero_stage=0"}), 0,
+               {"ZeRO 0"});
+  job.edit("dp_size: 2, ", "");
+  check_output(job.tool({"plan", "--config", "run.yaml"}), 0,
+               {"tp 2 x dp 1 = 2 ranks", "this is the plan of dp 1, --dp-size N shows another"});
+}
+
+TEST_CASE("the plan of a model's directory", "[e2e]") {
+  const Job job;
+  write_text(job.directory() / "model/config.json", kModel);
+  check_output(job.tool({"plan", "--model", "model", "--tp-size", "2", "--dp-size", "2"}), 0,
+               {"model   qwen2: 5 layers", "tied head", "tp 2 x dp 2 = 4 ranks",
+                "model.layers.{0..4}.self_attn.k_proj.bias"});
+}
+
+TEST_CASE("what cannot be planned is refused with exit code 2", "[e2e]") {
+  Job job;
+  check_output(
+      job.tool({"plan", "--config", "run.yaml", "--tp-size", "4"}), 2,
+      {"config error: ", "num_key_value_heads is 2", "tp sizes that work for this model: 1, 2"});
+  check_output(job.tool({"plan", "--config", "nowhere.yaml"}), 2, {"config error: nowhere.yaml: "});
+  check_output(job.tool({"plan", "--model", "nowhere"}), 2,
+               {"config error: nowhere/config.json: "});
+  write_text(job.directory() / "model/config.json", "{");
+  check_output(job.tool({"plan", "--model", "model"}), 2, {"config error: ", "model/config.json"});
+}
+
+}  // namespace tptrain::testing
