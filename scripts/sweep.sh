@@ -149,8 +149,9 @@ while IFS=$'\t' read -r name rest <&3; do
     echo "[$number/$total] $name: done in $seconds s"
   else
     failed=$((failed + 1))
-    echo "[$number/$total] $name: FAILED with exit code $code after $seconds s; the end of $run_dir/sweep.log:" >&2
-    tail -n 5 "$run_dir/sweep.log" | sed 's/^/    /' >&2
+    echo "[$number/$total] $name: FAILED with exit code $code after $seconds s; from $run_dir/sweep.log:" >&2
+    # The program's own words where it had any: mpirun says a lot after them.
+    { grep -A 1 -m 3 ' error: ' "$run_dir/sweep.log" || grep -A 1 -m 3 '^[a-z]* error: ' "$run_dir/sweep.log" || tail -n 5 "$run_dir/sweep.log"; } | sed 's/^/    /' >&2
   fi
 done 3<<<"$combinations"
 
