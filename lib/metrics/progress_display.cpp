@@ -39,14 +39,17 @@ void print(std::string_view text) {
   }
 }
 
-// Whether a person looks at our standard output. Open MPI gives its ranks a pseudo-terminal even where mpirun itself writes into a pipe or a file,
-// so under mpirun it is the parent's standard output that counts.
+// Whether a person looks at our standard output. Open MPI gives its ranks a pseudo-terminal even
+// where mpirun itself writes into a pipe or a file, so under mpirun it is the parent's standard
+// output that counts.
 bool on_a_terminal() {
   if (::isatty(STDOUT_FILENO) != 1) return false;
   if (::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) return true;
-  struct stat output{};
-  if (::stat(cat("/proc/", ::getppid(), "/fd/1").c_str(), &output) != 0 || !S_ISCHR(output.st_mode)) return false;
-  constexpr unsigned kFirstPtyMajor = 136, kLastPtyMajor = 143, kTtyMajor = 4;  // Linux, Documentation/admin-guide/devices.txt
+  struct stat output {};
+  if (::stat(cat("/proc/", ::getppid(), "/fd/1").c_str(), &output) != 0 || !S_ISCHR(output.st_mode))
+    return false;
+  constexpr unsigned kFirstPtyMajor = 136, kLastPtyMajor = 143,
+                     kTtyMajor = 4;  // Linux, Documentation/admin-guide/devices.txt
   const unsigned major = gnu_dev_major(output.st_rdev);
   return major == kTtyMajor || (major >= kFirstPtyMajor && major <= kLastPtyMajor);
 }
