@@ -65,7 +65,7 @@ std::string mesh_picture(MeshShape shape, DeviceType device) {
   if (shape.dp_size > 1) {
     line(
         "", [](int tp) { return std::string(tp == kGap ? "" : "  |"); }, "");
-    out += std::string(label_width, ' ') + "gradients are averaged down each column\n";
+    out += std::string(label_width, ' ') + "gradients are summed down each column\n";
   }
   out.pop_back();
   return out;

@@ -88,9 +88,15 @@ std::vector<Key> model_keys() {
   return {
       bind({.path = "model.path",
             .presence = Presence::absent,
-            .doc = "Directory of a model in Hugging Face layout: `config.json` and "
-                   "`*.safetensors`; training starts from its weights."},
+            .doc =
+                "Directory of a model in Hugging Face layout, for the shape in its `config.json`; "
+                "its weights are not read yet, so training asks for `init: random` beside it."},
            &RunConfig::model, &ModelConfig::path),
+      bind({.path = "model.init",
+            .presence = Presence::absent,
+            .allowed = {"random"},
+            .doc = "What the values begin with: `random`, from train.seed. Required with `path`."},
+           &RunConfig::model, &ModelConfig::init),
       bind({.path = in + "model_type",
             .allowed = {"llama", "qwen2"},
             .doc = "Family of the decoder."},

@@ -32,6 +32,7 @@ struct ArchitectureConfig {
 struct ModelConfig {
   std::string path;  // directory with config.json; or:
   std::optional<ArchitectureConfig> architecture;
+  std::string init;  // random; "" where not said
 
   bool operator==(const ModelConfig&) const = default;
 };

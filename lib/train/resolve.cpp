@@ -44,6 +44,15 @@ class Checker {
       if (p.where.empty()) p.where = place("parallel.tp_size");
       problems_.push_back(std::move(p));
     }
+    const config::ModelConfig& model = parsed_.config.model;
+    if (!model.path.empty() && model.init != "random") {
+      // Whoever names a model's directory may well expect its weights: beginning with random values
+      // unasked would waste their run.
+      complain("model.path", cat("model.path is ", model.path, " without model.init"),
+               "stand beside model.init: random",
+               "This version takes the shape from config.json and reads no weights: add "
+               "model.init: random to train from random values.");
+    }
     if (decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",
                cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '",

@@ -83,7 +83,7 @@ TEST_CASE("the mesh is drawn, a row a dp rank") {
         "  dp 0    rank 0   rank 1   <- same data, sharded model\n"
         "  dp 1    rank 2   rank 3\n"
         "            |        |\n"
-        "          gradients are averaged down each column");
+        "          gradients are summed down each column");
   CHECK(mesh_picture({.dp_size = 1, .tp_size = 1}, DeviceType::cuda) ==
         "device mesh: dp 1 x tp 1, 1 rank on cuda\n"
         "          tp 0\n"
@@ -111,7 +111,7 @@ TEST_CASE("a large mesh is drawn with its middle left out") {
       "  dp 11    rank 110   rank 111   rank 112   rank 113   rank 114   rank 115   ...   rank "
       "119\n"
       "             |          |          |          |          |          |                |\n"
-      "           gradients are averaged down each column");
+      "           gradients are summed down each column");
 }
 
 }  // namespace

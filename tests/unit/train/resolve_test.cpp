@@ -62,4 +62,15 @@ TEST_CASE("what does not fit is refused with the sizes that would", "[train]") {
   CHECK(testing::has(all, "num_key_value_heads"));
 }
 
+TEST_CASE("a model's directory is not silently trained from random values", "[train]") {
+  const testing::TempDir directory;
+  const model::DecoderConfig tiny = resolved({}, 2).decoder;
+  directory.put("config.json", model::to_json(tiny));
+  const std::string path = "model.path=" + directory.path().string();
+  const std::string message = refusal({path}, 2);
+  CHECK(testing::has(message, "config error: --set " + path + ": "));
+  CHECK(testing::has(message, "without model.init: it must stand beside model.init: random"));
+  CHECK(resolved({path, "model.init=random"}, 2).decoder == tiny);
+}
+
 }  // namespace tptrain::train
