@@ -73,7 +73,7 @@ TEST_CASE("killed at some step and started again, a run ends as if it had not be
     for (const int pid : processes_with(config))
       kill(pid, SIGKILL);  // mpirun and the ranks: nobody gets to say good-bye
     process.wait(std::chrono::seconds(20));
-    REQUIRE(processes_with(config).empty());
+    REQUIRE(all_gone(config));
   }
   REQUIRE_FALSE(fs::exists(checkpoint_at(job.run_dir(), 300)));
   const ProcessResult resumed = job.run();

@@ -17,7 +17,7 @@ TEST_CASE("one rank that throws ends the job within 5 s, with the cause and no o
         std::string::npos);
   CHECK(result.exit_code == 3);
   CHECK(result.seconds < 5.0 + 3.0);  // 5 s after it throws; starting four ranks comes before
-  CHECK(processes_with(TPTRAIN_FAILING_BINARY).empty());
+  CHECK(all_gone(TPTRAIN_FAILING_BINARY));
 }
 
 TEST_CASE("one rank that is killed ends the job, and the next start goes on", "[e2e]") {
@@ -38,7 +38,7 @@ TEST_CASE("one rank that is killed ends the job, and the next start goes on", "[
   INFO(result.output);
   CHECK(result.exit_code != 0);
   CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
-  CHECK(processes_with(marker).empty());
+  CHECK(all_gone(marker));
   const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set",
                                             "checkpoint.resume=run/checkpoints/step-00000020"});
   INFO(resumed.output);

@@ -118,6 +118,13 @@ std::vector<int> processes_with(const std::string& text) {
   return found;
 }
 
+bool all_gone(const std::string& text) {
+  for (int i = 0; i < 250 && !processes_with(text).empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return processes_with(text).empty();
+}
+
 bool wait_for(const fs::path& path) {
   for (int i = 0; i < 6000 && !fs::exists(path); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));

@@ -45,6 +45,8 @@ std::vector<std::string> metric_lines(const fs::path& run_dir);
 std::map<std::string, std::string> shards_of(const fs::path& checkpoint);
 /// Processes whose command line holds `text`.
 std::vector<int> processes_with(const std::string& text);
+/// Whether the last of them ends within 5 s: a killed process needs a moment to give back its memory.
+bool all_gone(const std::string& text);
 /// Waits up to 30 s for the path to appear.
 bool wait_for(const fs::path& path);
 /// Waits up to 30 s for that step to stand in metrics.jsonl.
