@@ -40,5 +40,5 @@ EOF
 
 echo "== verify: $program verify $run"
 "$program" verify "$run"
-echo "== generate: $program generate --checkpoint $run --prompt 'namespace tptrain'"
-"$program" generate --checkpoint "$run" --prompt 'namespace tptrain' --max-new-tokens 300 --temperature 0.6 --top-p 0.95
+echo "== generate: $program generate --checkpoint $run --prompt '#include \"'"
+"$program" generate --checkpoint "$run" --prompt '#include "' --max-new-tokens 250 --temperature 0.8 --top-p 0.9 --seed 1
