@@ -41,6 +41,11 @@ struct ParallelConfig {
   int64_t tp_size = 1;
   int64_t dp_size = 0;  // 0: world size / tp_size
   int64_t zero_stage = 1;
+  bool sequence_parallel = true;      // no effect with tp_size 1
+  std::string recompute = "none";     // none | selective | full
+  std::string reduce_gradients;       // per_step | per_micro_batch; "": per_step for ZeRO 0 and 1,
+                                      // per_micro_batch for 2 and 3 (which know no other)
+  std::string reduce_dtype = "fp32";  // fp32 | bf16: of gradients on their way over dp
 
   bool operator==(const ParallelConfig&) const = default;
 };
@@ -69,8 +74,22 @@ struct TrainConfig {
   uint64_t seed = 42;
   std::string device = "auto";  // auto | cuda | cpu
   int64_t cpu_threads = 0;      // per rank; 0: cores of the host / ranks on it, at least 1
+  std::string dtype = "fp32";   // fp32 | bf16: of weights and activations in the layers
+  double attention_dropout = 0.0;
+  double residual_dropout = 0.0;   // of each sublayer's output and of the embedding
+  double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2
+  std::string nonfinite = "stop";  // stop | skip: a step whose loss or gradient norm is not finite
 
   bool operator==(const TrainConfig&) const = default;
+};
+
+/// Parameters whose global name matches get other settings.
+struct ParameterGroup {
+  std::string match;                   // glob over global tensor names: "*.bias"
+  std::optional<double> weight_decay;  // nothing: the default rule
+  double learning_rate_scale = 1.0;
+
+  bool operator==(const ParameterGroup&) const = default;
 };
 
 struct OptimizerConfig {
@@ -79,14 +98,20 @@ struct OptimizerConfig {
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.01;
-  double max_grad_norm = 1.0;  // 0: no clipping
+  double max_grad_norm = 1.0;          // 0: no clipping
+  std::vector<ParameterGroup> groups;  // the first that matches counts; none: the default rule
+                                       // (decay of matrices, not of norms and biases)
+  std::string moments_dtype = "fp32";  // fp32 | bf16
+  std::string master_dtype = "fp32";   // fp32 | bf16: no fp32 master weights, the update of the
+                                       // bf16 weights is rounded stochastically
 
   bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct SchedulerConfig {
-  std::string type = "constant";  // constant | linear | cosine
+  std::string type = "constant";  // constant | linear | cosine | wsd
   int64_t warmup_steps = 0;
+  int64_t decay_steps = 0;  // of wsd: the last steps, which fall to min_lr; 0: a tenth of max_steps
   double min_lr = 0.0;
 
   bool operator==(const SchedulerConfig&) const = default;
@@ -109,6 +134,7 @@ struct EvalConfig {
 
 struct LoggingConfig {
   int64_t every_steps = 1;
+  int64_t audit_steps = 100;  // 0: never
 
   bool operator==(const LoggingConfig&) const = default;
 };

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <utility>
 
@@ -31,6 +32,10 @@ struct AddRmsNormResult {
 };
 AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
                               const at::Tensor& weight, double eps);
+/// The output of rms_norm or add_rms_norm anew from what their backward needs anyway, bitwise the
+/// same: x (or the sum) as stored, and inverse_rms.
+at::Tensor rms_norm_again(const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& inverse_rms);
 /// Gradient of the sum: rms_norm_backward(grad_output) + grad_sum, in one pass (it is the gradient
 /// of residual and of delta alike).
 at::Tensor add_rms_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output,
@@ -75,6 +80,26 @@ AttentionResult causal_attention(const at::Tensor& qkv,
 /// Gradient of qkv, packed as qkv is.
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
                                      const AttentionResult& forward, const AttentionShape& shape);
+/// Which random numbers an application of dropout draws: Philox4x32-10 under `key`, which stands
+/// for (seed, step, layer, site), with the counter (index / 4, position, sample, head). An element
+/// is dropped where word index % 4 is below probability * 2^32; what stays is scaled by 1 / (1 -
+/// probability). No generator state, and the same on every layout.
+struct Dropout {
+  double probability = 0.0;
+  std::array<uint32_t, 2> key = {};
+  int64_t first_sample = 0;  // global number of sequence b = 0
+  int64_t first_head = 0;    // global number of local query head 0; attention only
+};
+/// In place on x [S, B, H], whose first row is position `first_position`: index is the element of
+/// H, head is 0. Its own backward (on the gradient). At probability 0 nothing happens.
+void dropout_(at::Tensor& x, const Dropout& dropout, int64_t first_position);
+/// causal_attention with dropout of the probabilities (index is the key's position, position the
+/// query's). Not fused: the probabilities of one sequence and head at a time, [S, S] fp32, made
+/// anew in backward. Returns the context [S, B, heads * D].
+at::Tensor causal_attention_dropout(const at::Tensor& qkv, const AttentionShape& shape,
+                                    const Dropout& dropout);
+at::Tensor causal_attention_dropout_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                                             const AttentionShape& shape, const Dropout& dropout);
 /// For generation: q [Sq, B, heads * D] of the last Sq positions attends to keys, values [Sk, B,
 /// kv_heads * D] causally (query i sees keys up to Sk - Sq + i).
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
@@ -89,13 +114,17 @@ at::Tensor vocab_row_max(const at::Tensor& logits);
 /// int64, -100 ignored. -> all-reduce sum.
 at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::Tensor& targets,
                       int64_t vocab_begin);
-/// Sum over the counted targets of log(sum_exp) - target_logit, fp32 scalar summed in fp64 on CPU.
-/// sums: [2, T], reduced.
-at::Tensor cross_entropy_sum(const at::Tensor& sums, const at::Tensor& targets);
-/// exp := (exp / sum_exp - onehot(target)) * scale, 0 on ignored rows: the gradient of scale *
-/// cross_entropy_sum by the logits. scale: fp32 scalar tensor.
-void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& targets,
-                             int64_t vocab_begin, const at::Tensor& scale);
+/// Over the counted targets, fp32 [2] summed in fp64 on CPU: the sum of log(sum_exp) - target_logit
+/// (cross entropy), and the sum of (row_max + log(sum_exp))^2 (z-loss; de Brebisson & Vincent,
+/// 2016, as used in PaLM, section 5). sums: [2, T], reduced; row_max [T], reduced.
+at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
+                              const at::Tensor& targets);
+/// exp := gradient by the logits of scale * (cross entropy sum + z_loss * z-loss sum):
+/// (softmax * (1 + 2 z_loss * logsumexp) - onehot(target)) * scale, 0 on ignored rows. scale: fp32
+/// scalar tensor.
+void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& row_max,
+                             const at::Tensor& targets, int64_t vocab_begin,
+                             const at::Tensor& scale, double z_loss);
 
 // --- GEMM with the weight gradient's accumulation: grad += dy^T x, grad fp32 [out, in], dy [T,
 // out], x [T, in].

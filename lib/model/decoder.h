@@ -1,6 +1,10 @@
 // The one decoder: embedding, layers of attention and SwiGLU with RMSNorm, head; written with
 // tensor_parallel layers. Families map onto it by config alone. Holds the parameters' declarations;
 // their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B, H].
+//
+// Forward and backward are written out, block by block, without an autograd graph: what is kept
+// between them is known to the byte, a block's backward can first make again what was not kept
+// (recompute), and the observer's calls stand where they happen.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,38 +18,64 @@
 #include "model/kv_cache.h"
 #include "sharding/parameter.h"
 #include "tensor_parallel/block_observer.h"
+#include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::model {
 
+/// What a layer does not keep for its backward, but makes again there; the numbers are bitwise the
+/// same.
+enum class Recompute {
+  none,
+  selective,  // norm outputs, packed q k v, the SwiGLU product: one GEMM and little else again
+  full,       // all but the layer's input: the layer's forward again
+};
+
+struct TrainingOptions {
+  tensor_parallel::SequenceParallel sequence_parallel = tensor_parallel::SequenceParallel::off;
+  Recompute recompute = Recompute::none;
+  double attention_dropout = 0.0;  // of the attention probabilities
+  double residual_dropout = 0.0;   // of the embedding and of each sublayer's output
+  double z_loss = 0.0;
+  uint64_t seed = 0;  // of dropout
+};
+
+/// One micro-batch of one dp rank.
+struct TokenBatch {
+  at::Tensor ids;      // [S, B] int64
+  at::Tensor targets;  // [S, B] int64, -100 not counted
+  /// Dropout's numbers depend on these alone: the step, and the number of sequence b = 0 within the
+  /// global batch.
+  int64_t step = 0;
+  int64_t first_sample = 0;
+};
+
 class Decoder {
  public:
-  /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. The sizes
-  /// must divide (check_tp_size). `tp` must outlive it.
-  Decoder(const DecoderConfig& config, comm::Communicator& tp);
+  /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. tp must be
+  /// one of the sizes that work (check_tp_size). `tp` must outlive it.
+  Decoder(const DecoderConfig& config, comm::Communicator& tp, const TrainingOptions& options = {});
   ~Decoder();
   Decoder(const Decoder&) = delete;
 
   const DecoderConfig& config() const;
   /// Blocks in forward order: 0 embedding, 1 .. L layers, L + 1 head (final norm, logits, loss). A
-  /// tied table stands in block 0 alone; the head reads it between before_forward(L + 1) and
-  /// after_forward(L + 1), and adds to its gradient between before_backward(L + 1) and
-  /// after_backward(L + 1), without another call for block 0: whoever frees block 0 in between must
-  /// know that. Its gradient is complete at after_backward(0), the last call of all.
+  /// tied table stands in block 0 alone, and the head's also_uses says so.
   const std::vector<sharding::ParameterBlock>& blocks() const;
   /// All parameters in block order.
   std::vector<sharding::Parameter*> parameters() const;
 
-  /// ids, targets: [S, B] int64, target -100 is ignored; inverse_target_tokens: fp32 scalar tensor,
-  /// 1 / targets of the global batch. Returns the fp32 scalar sum of this micro-batch's token
-  /// losses times inverse_target_tokens, the same on every tp rank, attached to the graph
-  /// (.backward() accumulates into main_grad). The observer's calls happen on both ways. Collective
-  /// over tp.
-  at::Tensor loss(const at::Tensor& ids, const at::Tensor& targets,
-                  const at::Tensor& inverse_target_tokens,
-                  tensor_parallel::BlockObserver& observer);
+  /// Forward and backward of one micro-batch: gradients are added to main_grad. Returns fp32 [2],
+  /// the same on every tp rank: the sums over its targets of cross entropy and of
+  /// logsumexp(logits)^2, each times inverse_target_tokens (fp32 scalar tensor, 1 / targets of the
+  /// global batch). Minimised is the first plus z_loss times the second. Collective over tp.
+  at::Tensor forward_backward(const TokenBatch& batch, const at::Tensor& inverse_target_tokens,
+                              tensor_parallel::BlockObserver& observer);
+  /// The same losses without gradients and without dropout. Collective over tp.
+  at::Tensor evaluate(const TokenBatch& batch, const at::Tensor& inverse_target_tokens,
+                      tensor_parallel::BlockObserver& observer);
 
-  /// Without gradients: logits of the last position, [B, V] fp32 gathered over tp, for ids [S, B]
-  /// that continue what `cache` holds. Collective over tp.
+  /// Logits of the last position, [B, V] fp32 gathered over tp, for ids [S, B] that continue what
+  /// `cache` holds. Collective over tp.
   at::Tensor next_token_logits(const at::Tensor& ids, KvCache& cache);
 
   std::unique_ptr<KvCache> make_cache(int64_t batch, int64_t max_length) const;

@@ -25,6 +25,15 @@ struct Init {
   double std = 0.0;  // of normal
 };
 
+/// A slice that several tp ranks hold alike while the rest of its parameter is sharded: a kv head
+/// where tp exceeds the kv heads. `parts` different slices of equal size exist; this rank holds
+/// number `part`, and so does every rank with the same number. Each rank's gradient is its own
+/// share: the copies' gradients are summed, and the copies stay bitwise equal.
+struct TpCopies {
+  int part = 0;
+  int parts = 0;  // 0: this rank alone holds its slice
+};
+
 /// A part of a packed parameter: one slice of one global tensor, contiguous in the parameter's
 /// row-major storage.
 struct NamedSlice {
@@ -33,11 +42,18 @@ struct NamedSlice {
   bool owned = true;   // exactly one tp rank owns each global element: it counts it in the gradient
                        // norm and saves it
   Init init = {};
+  TpCopies copies = {};
 };
 
 /// Which of its block's two buckets a parameter lives in. Replicated: the same values on every tp
 /// rank.
 enum class Placement { tp_sharded, tp_replicated };
+
+/// What backward leaves in main_grad of a tp_replicated parameter.
+enum class TpGradient {
+  whole,    // the same whole gradient on every tp rank
+  partial,  // this rank's share (of its slice of the sequence, or of its heads): sum over tp
+};
 
 struct Parameter {
   std::string name;  // "model.layers.0.self_attn.qkv_proj.weight": for messages; global names are
@@ -45,13 +61,13 @@ struct Parameter {
   std::vector<int64_t> shape;  // local, e.g. [(heads + 2 * kv_heads) / tp * D, H]
   Role role = Role::replicated;
   Placement placement = Placement::tp_replicated;
-  std::vector<NamedSlice> slices;  // cover [0, numel) without gaps, in rising offset
+  TpGradient tp_gradient = TpGradient::whole;  // of a tp_replicated one
+  std::vector<NamedSlice> slices;              // cover [0, numel) without gaps, in rising offset
 
   at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
   at::Tensor main_grad;  // `shape`, fp32; likewise
 
   int64_t numel() const;
-  bool decays() const { return shape.size() >= 2; }  // AdamW decays matrices only
   Parameter() = default;
   Parameter(const Parameter&) = delete;  // Functions keep its address
   Parameter& operator=(const Parameter&) = delete;
@@ -61,6 +77,12 @@ struct Parameter {
 struct ParameterBlock {
   std::string name;  // "embedding", "layer 3", "head"
   std::vector<Parameter*> parameters = {};
+  /// An earlier block whose parameters this one reads and adds gradients to as well (a tied head
+  /// works with the embedding's table); -1: none. Their gradient is complete when the earlier
+  /// block's backward is.
+  int also_uses = -1;
+  /// Backward reads the parameters' values (a look-up's does not).
+  bool backward_reads_data = true;
 };
 
 /// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with

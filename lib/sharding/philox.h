@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/philox.h"
+
 namespace tptrain::sharding {
 
 /// 128 random bits for counter (4 words) under key (2 words).
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 /// Key of a purpose: mixes a seed with a name ("init/model.norm.weight", "shuffle/epoch 3").
-std::array<uint32_t, 2> philox_key(uint64_t seed, std::string_view purpose);
+using tptrain::philox_key;
 /// Standard normal number of element `index` under `key` (Box-Muller in double, not
 /// rounded): elements 2i and 2i+1 share a draw.
 double philox_normal(std::array<uint32_t, 2> key, uint64_t index);

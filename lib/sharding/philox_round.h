@@ -6,27 +6,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/philox.h"
+
 namespace tptrain::sharding {
 
 inline constexpr uint32_t kPhiloxNormalStream = 0;  // third counter word of normal numbers
-
-inline std::array<uint32_t, 4> philox_rounds(std::array<uint32_t, 4> counter,
-                                             std::array<uint32_t, 2> key) {
-  // Multipliers and Weyl constants: Salmon et al. 2011, section 5.3 and Random123's philox.h.
-  constexpr uint64_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-  constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = kMultiplier0 * counter[0];
-    const uint64_t product1 = kMultiplier1 * counter[2];
-    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0],
-               static_cast<uint32_t>(product1),
-               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1],
-               static_cast<uint32_t>(product0)};
-    key[0] += kWeyl0;
-    key[1] += kWeyl1;
-  }
-  return counter;
-}
 
 struct NormalPair {
   double even = 0.0;  // element 2 * pair_index

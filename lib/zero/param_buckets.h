@@ -1,13 +1,20 @@
 // Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated
 // parameters, each padded to a multiple of dp. A rank's shard of a bucket is the dp_rank-th of dp
-// equal ranges. Binds Parameter::data and main_grad as views. ZeRO 0-3 differ only in what they do
-// with buckets.
+// equal ranges. Binds Parameter::data and main_grad as views.
+//
+// Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
+// gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
+// parameters. Slots: one for the ends (embedding and head take turns; a tied head works on the
+// embedding's table, which then keeps its slot and the head gets its own), and two that the layers
+// take in turn, so that the next block can be gathered, and the last one reduced, meanwhile. They
+// are allocated once and their addresses never change.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sharding/parameter.h"
@@ -18,12 +25,13 @@ struct Bucket {
   std::string name;  // "layer 3, tp_sharded"
   int block = 0;
   sharding::Placement placement = sharding::Placement::tp_sharded;
+  /// A tp_replicated bucket holds the parameters with whole gradients first, then those with
+  /// partial ones.
   std::vector<sharding::Parameter*> parameters;
-  std::vector<int64_t> offsets;  // of each parameter in the flat buffers; the head of each on a
-                                 // multiple of 64 elements is not needed, they are dense
+  std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded to a multiple of dp
-  at::Tensor data;               // [numel] fp32 (compute dtype later)
-  at::Tensor main_grad;          // [numel] fp32
+  at::Tensor data;               // [numel] compute dtype; own memory or part of a slot
+  at::Tensor main_grad;          // [numel] fp32; likewise
 };
 
 struct DpPosition {
@@ -42,23 +50,35 @@ struct BucketPiece {
 };
 std::vector<BucketPiece> pieces_of(const Bucket& bucket, int64_t begin, int64_t end);
 
+/// The memory that blocks of one index share (stages 2 and 3).
+int slot_of(const std::vector<sharding::ParameterBlock>& blocks, int block);
+
 class ParamBuckets {
  public:
-  /// Lays the parameters of `blocks` out and allocates data and main_grad (zeroed) on `device`. The
-  /// parameters must outlive it.
+  struct Options {
+    at::Device device = at::kCPU;
+    at::ScalarType dtype = at::kFloat;  // of data: fp32 or bf16
+    int zero_stage = 0;
+  };
+  /// Lays the parameters of `blocks` out and allocates (zeroed). Blocks and parameters must outlive
+  /// it.
   ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
-               at::Device device);
+               const Options& options);
   ParamBuckets(const ParamBuckets&) = delete;
 
   std::vector<Bucket>& buckets() { return buckets_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
+  const std::vector<sharding::ParameterBlock>& blocks() const { return *blocks_; }
   DpPosition dp() const { return dp_; }
+  const Options& options() const { return options_; }
   /// [begin, end) of a bucket that dp rank `rank` owns.
   std::pair<int64_t, int64_t> shard_range(const Bucket& bucket, int rank) const;
 
  private:
+  const std::vector<sharding::ParameterBlock>* blocks_;
   std::vector<Bucket> buckets_;
   DpPosition dp_;
+  Options options_;
 };
 
 }  // namespace tptrain::zero

@@ -1,11 +1,18 @@
-// ZeRO over buckets, hooked into the model through BlockObserver alone: reduces gradients over dp,
-// takes the one global norm, updates the shard, gathers parameters.
+// ZeRO over buckets, hooked into the model through BlockObserver alone: reduces gradients, takes
+// the one global norm, updates the shard, gathers parameters.
 //
-// Stages 0 and 1 share everything but who updates what: 0 gathers the reduced gradients and every
-// dp rank updates all; 1 updates its shard and gathers the parameters. Gradients are reduced once a
-// step. They are not summed over tp: the layers leave the same whole gradient of a tp_replicated
-// parameter on every tp rank. Besides the buckets it holds the two moments; the fp32 parameter is
-// its own master.
+//   stage   parameters   gradients   optimizer state (masters, moments)
+//   0       all          all         all
+//   1       all          all         shard
+//   2       all          shard       shard
+//   3       shard        shard       shard
+//
+// Every stage reduces the same buckets by reduce_scatter into the same shards, takes the norm from
+// the same pieces and updates by the same rule, so at one cadence all stages are bitwise equal.
+// Cadence per step: gradients of all micro-batches add up in main_grad and are reduced once.
+// Cadence per micro-batch: main_grad holds one micro-batch's gradient, which is reduced into an
+// accumulating shard in after_backward. Before the sum over dp comes the sum over tp, one
+// collective a block over partial gradients of replicated parameters and the copies of kv heads.
 //
 // Source of the stages: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
 // Parameter Models", SC 2020.
@@ -15,6 +22,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -25,13 +33,19 @@
 
 namespace tptrain::zero {
 
-/// Device scalars of one step: the host reads them when it likes.
-struct GradientNorm {
+/// Device values of one step: the host reads them when it likes.
+struct StepNumbers {
   /// fp32 scalar: 2-norm of the whole gradient before clipping, every element once.
-  at::Tensor value;
-  /// bool scalar: false where the norm, or a copy that the norm does not count, is inf or nan; the
-  /// update is predicated on it.
+  at::Tensor norm;
+  /// fp32 [k]: the losses given to clip(), summed over dp.
+  at::Tensor losses;
+  /// bool scalar, the same on every rank: false where a loss or a gradient (copies that the norm
+  /// does not count included) of any rank is inf or nan; the update is predicated on it.
   at::Tensor finite;
+  /// int64 scalar, of this rank alone: the first parameter (in the order of parameter_name) whose
+  /// gradient was not finite here, before any rank's gradients were summed; -1: none; -2: this
+  /// rank's loss was not finite.
+  at::Tensor culprit;
 };
 
 /// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
@@ -41,14 +55,20 @@ enum class Fault {
   scale_dp_sum,                     // the gradient is the mean over dp, not the sum
   double_count_replicated_in_norm,  // every tp rank counts its copy
   drop_norm_sum_over_tp,            // each tp rank clips by the norm of its own elements
-  skip_dp_reduction                 // each dp rank keeps its own gradient
+  skip_dp_reduction,                // each dp rank keeps its own gradient
+  drop_partial_sum_over_tp,         // replicated parameters keep this rank's share
+  drop_copies_sum_over_tp           // copies of a kv head keep this rank's share
 };
 
 class ZeroOptimizer final : public tensor_parallel::BlockObserver {
  public:
   struct Options {
-    int zero_stage = 1;
+    int zero_stage = 1;  // as the buckets'
     config::OptimizerConfig optimizer = {};
+    /// Gradients are summed over dp after every micro-batch (stages 2 and 3 always) or once a step.
+    bool reduce_per_micro_batch = false;
+    at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
+    uint64_t seed = 0;                         // of stochastic rounding
     Fault fault = Fault::none;
   };
   /// `buckets`, `tp`, `dp` must outlive it. Parameters hold their initial values only after
@@ -64,7 +84,9 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// the step counter are cleared. Collective over dp. Throws what the source throws, on the rank
   /// that meets it alone: it must leave through MpiSession::abort().
   void load_parameters(const sharding::TensorSource& source);
-  /// Live views of master weights and moments, pieces as the checkpoint wants them.
+  /// Master weights and moments as fp32 pieces, as the checkpoint wants them: live views; where the
+  /// state is kept in bf16, copies that live until the next call of state_dict, state_loaded or
+  /// begin_step.
   sharding::StateDict state_dict();
   /// To be called after pieces of state_dict() were overwritten: makes parameters from masters.
   /// `updates_done` restores Adam's step counter. Collective over dp.
@@ -77,11 +99,12 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// Before the first micro-batch of a step: gradients are zero. (May come again instead of clip
   /// and update: the gradients are dropped.)
   void begin_step();
-  /// Sums over dp what the observer has not already reduced. Collective over dp.
+  /// Sums over tp (partial gradients and copies, one collective a block) and over dp what the
+  /// observer has not already reduced. Collective over tp and dp.
   void finish_reduction();
   /// Norm of the reduced gradient; clipping is folded into the next update. max_norm 0: none.
-  /// Collective over dp and tp.
-  GradientNorm clip(double max_norm);
+  /// local_losses: fp32 [k], this dp rank's, the same on its tp ranks. Collective over dp and tp.
+  StepNumbers clip(double max_norm, const at::Tensor& local_losses);
   /// AdamW on the shard, then parameters everywhere; nothing changes where the last clip() was not
   /// finite. Collective over dp.
   void update(double learning_rate);
@@ -91,8 +114,21 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void before_backward(int block) override;
   void after_backward(int block) override;
 
+  /// "model.layers.0.self_attn.qkv_proj.weight"; `index` as in StepNumbers::culprit.
+  const std::string& parameter_name(int64_t index) const;
+
+  /// What must be the same on several ranks, hashed: every slice of every parameter, gathered where
+  /// this stage keeps only shards. Ranks that hold the same slice (name and begin) must have equal
+  /// hashes. Collective over dp (stage 3). The order of slices is the same on every rank.
+  struct SliceHash {
+    std::string name;   // of the global tensor
+    int64_t begin = 0;  // of the slice along its cut dimension; -1: the whole tensor
+    uint64_t hash = 0;  // of the values in the compute dtype
+  };
+  std::vector<SliceHash> hash_parameters();
+
   /// The reduced gradient of every named slice's part this rank owns, for audits; kind is unused.
-  /// Between finish_reduction and update: AdamW on CUDA leaves the clipped gradient in its place.
+  /// Between finish_reduction and the next begin_step.
   sharding::StateDict gradient_pieces();
 
  private:

@@ -1,0 +1,25 @@
+// Which weight decay and which share of the learning rate a tensor gets: the default rule and the
+// patterns of optimizer.groups. A function of the global tensor alone, so every layout groups
+// alike.
+#pragma once
+
+#include <string>
+
+#include "config/run_config.h"
+#include "sharding/shard_spec.h"
+
+namespace tptrain::optim {
+
+struct GroupSettings {
+  double weight_decay = 0.0;
+  double learning_rate_scale = 1.0;
+  bool operator==(const GroupSettings&) const = default;
+};
+
+/// The first group of config.groups whose `match` (glob: * and ?) fits tensor.name decides; what it
+/// leaves open, and every other tensor, follows the default rule: matrices (dim >= 2) decay by
+/// config.weight_decay, vectors (norms, biases) do not.
+GroupSettings group_settings(const config::OptimizerConfig& config,
+                             const sharding::ShardSpec& tensor);
+
+}  // namespace tptrain::optim
