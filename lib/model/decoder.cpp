@@ -2,16 +2,16 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/kernels.h"
-#include "model/attention.h"
-#include "model/block_boundary.h"
-#include "model/mlp.h"
-#include "model/norm.h"
+#include "model/decoder_layer.h"
+#include "model/head_share.h"
+#include "tensor_parallel/partition.h"
 #include "tensor_parallel/vocab_parallel.h"
 
 namespace tptrain::model {
@@ -21,13 +21,8 @@ namespace {
 using sharding::Parameter;
 using sharding::ParameterBlock;
 using tensor_parallel::BlockObserver;
-
-// The tensors' names in Hugging Face's llama and qwen2, which share them.
-std::string layer_name(int64_t layer) { return cat("model.layers.", layer); }
-
-RmsNorm::Options norm_options(const DecoderConfig& config, std::string name) {
-  return {.name = std::move(name), .hidden_size = config.hidden_size, .eps = config.rms_norm_eps};
-}
+using tensor_parallel::SequenceParallel;
+using tensor_parallel::SequenceRegion;
 
 tensor_parallel::VocabTableOptions table_options(const DecoderConfig& config, std::string name) {
   return {.name = std::move(name),
@@ -36,62 +31,44 @@ tensor_parallel::VocabTableOptions table_options(const DecoderConfig& config, st
           .init_std = config.initializer_range};
 }
 
-// A pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)). Each addition is left to the
-// norm that follows it.
-struct DecoderLayer {
-  DecoderLayer(const DecoderConfig& config, const std::string& name, comm::Communicator& tp)
-      : input_norm(norm_options(config, name + ".input_layernorm"), tp),
-        attention(config, name + ".self_attn", tp),
-        post_attention_norm(norm_options(config, name + ".post_attention_layernorm"), tp),
-        mlp(config, name + ".mlp", tp) {}
-
-  ResidualStream forward(const ResidualStream& stream, const kernels::RotaryTable& rotary) {
-    const RmsNorm::Result first = input_norm.forward(stream);
-    const at::Tensor attended = attention.forward(first.output, rotary);
-    const RmsNorm::Result second =
-        post_attention_norm.forward({.residual = first.sum, .delta = attended});
-    return {.residual = second.sum, .delta = mlp.forward(second.output)};
-  }
-
-  ResidualStream forward_cached(const ResidualStream& stream, const kernels::RotaryTable& rotary,
-                                KvCache& cache, int64_t layer) {
-    const RmsNorm::Result first = input_norm.forward(stream);
-    const at::Tensor attended = attention.forward_cached(first.output, rotary, cache, layer);
-    const RmsNorm::Result second =
-        post_attention_norm.forward({.residual = first.sum, .delta = attended});
-    return {.residual = second.sum, .delta = mlp.forward(second.output)};
-  }
-
-  std::vector<Parameter*> parameters() {
-    std::vector<Parameter*> all = {&input_norm.weight()};
-    for (Parameter* parameter : attention.parameters()) all.push_back(parameter);
-    all.push_back(&post_attention_norm.weight());
-    for (Parameter* parameter : mlp.parameters()) all.push_back(parameter);
-    return all;
-  }
-
-  RmsNorm input_norm;
-  Attention attention;
-  RmsNorm post_attention_norm;
-  Mlp mlp;
-};
+// Of a parameter that works on slices of the sequence, each rank on its own.
+sharding::TpGradient replicated_gradient(const TrainingOptions& options) {
+  return options.sequence_parallel == SequenceParallel::on ? sharding::TpGradient::partial
+                                                           : sharding::TpGradient::whole;
+}
 
 }  // namespace
 
 struct Decoder::Impl {
-  Impl(const DecoderConfig& decoder_config, comm::Communicator& tp_axis)
+  Impl(const DecoderConfig& decoder_config, comm::Communicator& tp_axis,
+       const TrainingOptions& training_options)
       : config(decoder_config),
+        options(training_options),
         tp(tp_axis),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
-        final_norm(norm_options(config, "model.norm"), tp) {
-    blocks.push_back({.name = "embedding", .parameters = {embedding.get()}});
+        final_norm({.name = "model.norm",
+                    .hidden_size = config.hidden_size,
+                    .eps = config.rms_norm_eps,
+                    .gradient = replicated_gradient(options)},
+                   tp) {
+    // The tensors' names in Hugging Face's llama and qwen2, which share them.
+    blocks.push_back(
+        {.name = "embedding", .parameters = {embedding.get()}, .backward_reads_data = false});
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-      layers.push_back(std::make_unique<DecoderLayer>(config, layer_name(i), tp));
+      layers.push_back(std::make_unique<DecoderLayer>(
+          config,
+          DecoderLayer::Options{.index = i,
+                                .name = cat("model.layers.", i),
+                                .replicated_gradient = replicated_gradient(options)},
+          tp));
       blocks.push_back({.name = cat("layer ", i), .parameters = layers.back()->parameters()});
     }
     blocks.push_back({.name = "head", .parameters = {&final_norm.weight()}});
-    if (config.tie_word_embeddings) return;
+    if (config.tie_word_embeddings) {
+      blocks.back().also_uses = 0;
+      return;
+    }
     untied_head = tensor_parallel::vocab_parallel_table(table_options(config, "lm_head"), tp);
     blocks.back().parameters.push_back(untied_head.get());
   }
@@ -109,7 +86,51 @@ struct Decoder::Impl {
     return training_rotary;
   }
 
+  /// The embedding's output as the first layer's input.
+  ResidualStream embed(const at::Tensor& ids, const LayerContext& context) {
+    at::Tensor rows = tensor_parallel::vocab_parallel_embedding(ids, *embedding, context.region);
+    kernels::dropout_(rows, context.dropout.residual(-1, "embedding"),
+                      context.region.first_position());
+    return {.residual = std::move(rows), .delta = {}};
+  }
+
+  /// Final norm and head. What backward needs is kept where it is defined.
+  struct Head {
+    at::Tensor sum;          // [rows, B, H]
+    at::Tensor inverse_rms;  // [rows * B]
+    at::Tensor input;        // [T, H] whole
+    std::unique_ptr<tensor_parallel::VocabParallelCrossEntropy> cross_entropy;
+  };
+  Head head_forward(ResidualStream stream, const at::Tensor& targets,
+                    const SequenceRegion& region) {
+    RmsNorm::Result norm = final_norm.forward(stream);
+    stream = {};
+    Head result;
+    result.sum = std::move(norm.sum);
+    result.inverse_rms = std::move(norm.inverse_rms);
+    result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
+    result.cross_entropy = std::make_unique<tensor_parallel::VocabParallelCrossEntropy>(
+        tensor_parallel::linear(result.input, head(), nullptr).to(at::kFloat),
+        targets.reshape({-1}), head(), tp);
+    return result;
+  }
+  /// -> the gradient of the last layer's outgoing stream.
+  at::Tensor head_backward(Head kept, const at::Tensor& scale, const at::Tensor& targets,
+                           const SequenceRegion& region) {
+    at::Tensor grad_logits = std::move(*kept.cross_entropy).backward(scale, options.z_loss);
+    kept.cross_entropy.reset();
+    grad_logits = grad_logits.to(kept.input.scalar_type());  // [T, V/tp]
+    tensor_parallel::linear_weight_gradient(grad_logits, kept.input, head(), nullptr);
+    at::Tensor partial = tensor_parallel::linear_input_gradient(grad_logits, head());  // [T, H]
+    grad_logits.reset();
+    kept.input.reset();
+    const at::Tensor grad =
+        region.reduce(partial.view({targets.size(0), targets.size(1), config.hidden_size}));
+    return final_norm.backward(grad, {}, kept.sum, kept.inverse_rms);
+  }
+
   DecoderConfig config;
+  TrainingOptions options;
   comm::Communicator& tp;
   std::unique_ptr<Parameter> embedding;  // [V/tp, H]
   std::vector<std::unique_ptr<DecoderLayer>> layers;
@@ -120,8 +141,9 @@ struct Decoder::Impl {
   kernels::RotaryTable training_rotary;  // of the last sequence length, which rarely changes
 };
 
-Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp)
-    : impl_(std::make_unique<Impl>(config, tp)) {}
+Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp,
+                 const TrainingOptions& options)
+    : impl_(std::make_unique<Impl>(config, tp, options)) {}
 
 Decoder::~Decoder() = default;
 
@@ -137,46 +159,78 @@ std::vector<Parameter*> Decoder::parameters() const {
   return all;
 }
 
-at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& targets,
-                         const at::Tensor& inverse_target_tokens, BlockObserver& observer) {
+at::Tensor Decoder::forward_backward(const TokenBatch& batch,
+                                     const at::Tensor& inverse_target_tokens,
+                                     BlockObserver& observer) {
   Impl& model = *impl_;
-  const kernels::RotaryTable& rotary = model.rotary(ids.size(0), ids.device());
-
-  // Parameters are no autograd leaves and ids have no gradient: the graph hangs on this scalar.
-  at::Tensor anchor = at::zeros({}, ids.options().dtype(at::kFloat));
-  if (at::GradMode::is_enabled()) anchor.requires_grad_(true);
+  const SequenceRegion region(model.tp, batch.ids.size(0), model.options.sequence_parallel);
+  const DropoutNumbers dropout({.attention = model.options.attention_dropout,
+                                .residual = model.options.residual_dropout,
+                                .seed = model.options.seed,
+                                .step = batch.step,
+                                .first_sample = batch.first_sample});
+  const LayerContext context{.region = region,
+                             .rotary = model.rotary(batch.ids.size(0), batch.ids.device()),
+                             .dropout = dropout,
+                             .recompute = model.options.recompute};
+  const int head = model.head_block();
 
   observer.before_forward(0);
-  ResidualStream stream;
-  stream.residual = tensor_parallel::vocab_parallel_embedding(
-      ids, *model.embedding, enter_block(anchor, observer, 0), model.tp);  // [S, B, H]
-  stream = leave_block(stream, observer, 0);
+  ResidualStream stream = model.embed(batch.ids, context);
   observer.after_forward(0);
+  std::vector<DecoderLayer::Kept> kept(model.layers.size());
+  for (int block = 1; block < head; ++block) {
+    observer.before_forward(block);
+    stream = model.layers[block - 1]->forward(std::move(stream), context, &kept[block - 1]);
+    observer.after_forward(block);
+  }
+  observer.before_forward(head);
+  Impl::Head head_kept = model.head_forward(std::exchange(stream, {}), batch.targets, region);
+  const at::Tensor losses = head_kept.cross_entropy->sums().mul_(inverse_target_tokens);
+  observer.after_forward(head);
 
+  observer.before_backward(head);
+  at::Tensor grad =
+      model.head_backward(std::move(head_kept), inverse_target_tokens, batch.targets, region);
+  observer.after_backward(head);
+  for (int block = head - 1; block > 0; --block) {
+    observer.before_backward(block);
+    grad = model.layers[block - 1]->backward(std::move(grad), std::move(kept[block - 1]), context);
+    observer.after_backward(block);
+  }
+  observer.before_backward(0);
+  kernels::dropout_(grad, dropout.residual(-1, "embedding"), region.first_position());
+  tensor_parallel::vocab_parallel_embedding_backward(grad, batch.ids, *model.embedding, region);
+  observer.after_backward(0);
+  return losses;
+}
+
+at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_target_tokens,
+                             BlockObserver& observer) {
+  Impl& model = *impl_;
+  const SequenceRegion region(model.tp, batch.ids.size(0), model.options.sequence_parallel);
+  const DropoutNumbers no_dropout({});
+  const LayerContext context{.region = region,
+                             .rotary = model.rotary(batch.ids.size(0), batch.ids.device()),
+                             .dropout = no_dropout};
+  observer.before_forward(0);
+  ResidualStream stream = model.embed(batch.ids, context);
+  observer.after_forward(0);
   int block = 1;
   for (const std::unique_ptr<DecoderLayer>& layer : model.layers) {
     observer.before_forward(block);
-    stream = enter_block(stream, observer, block);
-    stream = layer->forward(stream, rotary);
-    stream = leave_block(stream, observer, block);
+    stream = layer->forward(std::move(stream), context, nullptr);
     observer.after_forward(block);
     ++block;
   }
-
   observer.before_forward(block);
-  const at::Tensor normed = model.final_norm.forward(enter_block(stream, observer, block)).output;
-  const at::Tensor hidden = normed.view({-1, model.config.hidden_size});  // [T, H]
-  const at::Tensor logits =
-      tensor_parallel::vocab_parallel_logits(hidden, model.head(), model.tp);  // [T, V/tp]
-  at::Tensor loss = tensor_parallel::vocab_parallel_cross_entropy(logits, targets.reshape({-1}),
-                                                                  inverse_target_tokens, model.tp);
-  loss = leave_block(loss, observer, block);
+  const Impl::Head head = model.head_forward(std::exchange(stream, {}), batch.targets, region);
+  const at::Tensor losses = head.cross_entropy->sums().mul_(inverse_target_tokens);
   observer.after_forward(block);
-  return loss;
+  return losses;
 }
 
 at::Tensor Decoder::next_token_logits(const at::Tensor& ids, KvCache& cache) {
-  const at::NoGradGuard no_grad;
   Impl& model = *impl_;
   const int64_t positions = ids.size(0);
   if (ids.size(1) != cache.batch() || cache.length() + positions > cache.max_length()) {
@@ -189,34 +243,45 @@ at::Tensor Decoder::next_token_logits(const at::Tensor& ids, KvCache& cache) {
   }
   const kernels::RotaryTable rotary = kernels::rotary_table(
       cache.length(), positions, model.config.head_dim, model.config.rope_theta, ids.device());
+  // One position at a time cannot be cut: all rows on every rank.
+  const SequenceRegion region(model.tp, positions, SequenceParallel::off);
 
-  const at::Tensor no_anchor = at::zeros({}, ids.options().dtype(at::kFloat));  // no graph to hang
   ResidualStream stream;
-  stream.residual =
-      tensor_parallel::vocab_parallel_embedding(ids, *model.embedding, no_anchor, model.tp);
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    stream = model.layers[i]->forward_cached(stream, rotary, cache, static_cast<int64_t>(i));
+  stream.residual = tensor_parallel::vocab_parallel_embedding(ids, *model.embedding, region);
+  for (const std::unique_ptr<DecoderLayer>& layer : model.layers) {
+    stream = layer->forward_cached(stream, region, rotary, cache);
   }
   cache.advance(positions);
 
   // Only the last position is asked for: the vocabulary is by far the widest linear.
   stream = {.residual = stream.residual[-1], .delta = stream.delta[-1]};
   const at::Tensor normed = model.final_norm.forward(stream).output;  // [B, H]
-  const at::Tensor local =
-      tensor_parallel::vocab_parallel_logits(normed, model.head(), model.tp).to(at::kFloat);
-  if (model.tp.size() == 1) return local;
-  at::Tensor gathered = at::empty({model.tp.size(), local.size(0), local.size(1)}, local.options());
-  model.tp.all_gather(gathered, local);  // [tp, B, V/tp]
-  return gathered.transpose(0, 1).reshape({local.size(0), model.config.vocab_size});
+  const at::Tensor local = tensor_parallel::linear(normed, model.head(), nullptr).to(at::kFloat);
+  const int tp_size = model.tp.size();
+  if (tp_size == 1) return local;
+  // Ranks may hold unlike numbers of rows: gathered at the length of the longest, then cut.
+  const auto rows_of = [&](int rank) {
+    return tensor_parallel::share_of(model.config.vocab_size, rank, tp_size).size();
+  };
+  const at::Tensor transposed = local.t();  // [V/tp, B]
+  at::Tensor padded = at::zeros({rows_of(0), local.size(0)}, local.options());
+  padded.narrow(0, 0, transposed.size(0)).copy_(transposed);
+  at::Tensor gathered = at::empty({tp_size * rows_of(0), local.size(0)}, local.options());
+  model.tp.all_gather(gathered, padded);
+  std::vector<at::Tensor> parts;
+  for (int rank = 0; rank < tp_size; ++rank)
+    parts.push_back(gathered.narrow(0, rank * rows_of(0), rows_of(rank)));
+  return at::cat(parts).t().contiguous();  // [B, V]
 }
 
 std::unique_ptr<KvCache> Decoder::make_cache(int64_t batch, int64_t max_length) const {
   const DecoderConfig& config = impl_->config;
+  const HeadShare share = head_share(config, impl_->tp.rank(), impl_->tp.size());
   return std::make_unique<KvCache>(
       KvCacheShape{.layers = config.num_hidden_layers,
                    .max_length = max_length,
                    .batch = batch,
-                   .kv_width = config.num_key_value_heads / impl_->tp.size() * config.head_dim},
+                   .kv_width = share.kv_heads.size() * config.head_dim},
       impl_->embedding->data.options());
 }
 

@@ -40,8 +40,9 @@ DecoderConfig decoder_config_from_json(const std::string& json_text, const std::
 /// equal value.
 std::string to_json(const DecoderConfig& config);
 
-/// What does not divide at this tp size, each problem naming the sizes that work; empty where all
-/// is well.
+/// What of the model a tp size does not allow, each problem naming the sizes that work; empty where
+/// all is well. Works: up to as many ranks as kv heads, or a multiple of the kv heads that leaves
+/// every rank a query head; feed-forward and vocabulary need not divide.
 std::vector<Problem> check_tp_size(const DecoderConfig& config, int64_t tp_size);
 /// The tp sizes up to `limit` that check_tp_size accepts.
 std::vector<int64_t> working_tp_sizes(const DecoderConfig& config, int64_t limit = 64);

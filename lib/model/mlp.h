@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "tensor_parallel/parallel_linear.h"
 
@@ -15,10 +16,24 @@ namespace tptrain::model {
 class Mlp {
  public:
   /// `name` is the sublayer's: "model.layers.0.mlp".
-  Mlp(const DecoderConfig& config, const std::string& name, comm::Communicator& tp);
+  Mlp(const DecoderConfig& config, const std::string& name, const comm::Communicator& tp);
 
-  /// x [S, B, H] whole -> [S, B, H] whole. Collective over tp, in backward too.
-  at::Tensor forward(const at::Tensor& x);
+  /// x [S, B, H] whole -> [S, B, 2 F/tp].
+  at::Tensor gate_up(const at::Tensor& x) const { return gate_up_proj_.forward(x); }
+  /// silu(gate) * up, [S, B, F/tp].
+  at::Tensor product(const at::Tensor& gate_up) const { return kernels::swiglu(gate_up); }
+  /// product -> the partial output [S, B, H], to be summed over tp.
+  at::Tensor down(const at::Tensor& product) const { return down_proj_.forward(product); }
+
+  /// Gradient of down()'s output, whole -> gradient of gate_up.
+  at::Tensor down_backward(const at::Tensor& grad_output, const at::Tensor& product,
+                           const at::Tensor& gate_up) {
+    return kernels::swiglu_backward(down_proj_.backward(grad_output, product), gate_up);
+  }
+  /// -> the partial gradient of x.
+  at::Tensor gate_up_backward(const at::Tensor& grad_gate_up, const at::Tensor& x) {
+    return gate_up_proj_.backward(grad_gate_up, x);
+  }
 
   /// In order of use.
   std::vector<sharding::Parameter*> parameters();

@@ -1,6 +1,5 @@
 // What follows from a decoder's sizes alone: the tp sizes that work, parameters, operations.
 #include <string>
-#include <utility>
 
 #include "base/text.h"
 #include "model/decoder_config.h"
@@ -9,14 +8,32 @@ namespace tptrain::model {
 
 namespace {
 
-using NamedSize = std::pair<const char*, int64_t>;
+// What a tp size breaks, in the words of a Problem; empty where it works.
+struct Broken {
+  std::string received;
+  std::string constraint;
+};
 
-// Everything that is cut over tp; each rank takes an equal share.
-std::vector<NamedSize> cut_sizes(const DecoderConfig& config) {
-  return {{"num_attention_heads", config.num_attention_heads},
-          {"num_key_value_heads", config.num_key_value_heads},
-          {"intermediate_size", config.intermediate_size},
-          {"vocab_size", config.vocab_size}};
+std::vector<Broken> broken_by(const DecoderConfig& config, int64_t tp) {
+  std::vector<Broken> all;
+  const int64_t heads = config.num_attention_heads;
+  const int64_t kv = config.num_key_value_heads;
+  if (tp > kv && (kv == 0 || tp % kv != 0)) {
+    all.push_back({cat("num_key_value_heads is ", kv),
+                   "be at most that, or a multiple of it (each kv head is then held by several "
+                   "ranks)"});
+  } else if (tp > heads) {
+    all.push_back({cat("num_attention_heads is ", heads), "be at most that"});
+  } else if (tp > kv && heads / kv < tp / kv) {
+    all.push_back(
+        {cat(heads / kv, " query heads read one kv head, which ", tp / kv, " ranks would share"),
+         "leave every rank a query head"});
+  }
+  if (config.intermediate_size < tp)
+    all.push_back({cat("intermediate_size is ", config.intermediate_size), "be at most that"});
+  if (config.vocab_size < tp)
+    all.push_back({cat("vocab_size is ", config.vocab_size), "be at most that"});
+  return all;
 }
 
 // Multiply-adds per token: the elements of every matrix that a token is multiplied with.
@@ -33,20 +50,18 @@ int64_t linear_elements(const DecoderConfig& config) {
 std::vector<int64_t> working_tp_sizes(const DecoderConfig& config, int64_t limit) {
   std::vector<int64_t> sizes;
   for (int64_t tp = 1; tp <= limit; ++tp) {
-    bool divides = true;
-    for (const auto& [name, size] : cut_sizes(config)) divides = divides && size % tp == 0;
-    if (divides) sizes.push_back(tp);
+    if (broken_by(config, tp).empty()) sizes.push_back(tp);
   }
   return sizes;
 }
 
 std::vector<Problem> check_tp_size(const DecoderConfig& config, int64_t tp_size) {
+  if (tp_size < 1) return {problem(cat("parallel.tp_size is ", tp_size)).must("be at least 1")};
   std::vector<Problem> problems;
-  for (const auto& [name, size] : cut_sizes(config)) {
-    if (tp_size > 0 && size % tp_size == 0) continue;
+  for (const Broken& broken : broken_by(config, tp_size)) {
     problems.push_back(
-        problem(cat("parallel.tp_size is ", tp_size, ", and the model's ", name, " is ", size))
-            .must(cat("divide ", name))
+        problem(cat("parallel.tp_size is ", tp_size, ", and of the model ", broken.received))
+            .must(broken.constraint)
             .remedy(cat("tp sizes that work for this model: ", join(working_tp_sizes(config)),
                         ". Set parallel.tp_size to one of them.")));
   }

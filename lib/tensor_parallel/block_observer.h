@@ -1,6 +1,6 @@
-// BlockObserver: the one boundary of a block of parameters. ZeRO gathers and frees here, recompute
-// re-runs here, graphs are captured here. The model calls it in a fixed order: forward 0..n-1,
-// backward n-1..0. Block b is Decoder::blocks()[b].
+// BlockObserver: the one boundary of a block of parameters. ZeRO gathers and frees here, graphs are
+// captured here. The model calls it in a fixed order: forward 0..n-1, backward n-1..0. Block b is
+// Decoder::blocks()[b].
 #pragma once
 
 namespace tptrain::tensor_parallel {
@@ -11,8 +11,8 @@ class BlockObserver {
   virtual void before_forward(int block) = 0;
   virtual void after_forward(int block) = 0;
   virtual void before_backward(int block) = 0;
-  /// Every gradient of the block's parameters for this micro-batch is in main_grad (a tied table
-  /// belongs to two blocks: its first block is the last to add).
+  /// Every gradient of the block's parameters for this micro-batch is in main_grad (a table that a
+  /// later block also uses belongs to both: its own block is the last to add).
   virtual void after_backward(int block) = 0;
 };
 

@@ -1,11 +1,12 @@
-// Linears cut over the tp axis: by output features (column) or by input features (row).
+// Linears cut over the tp axis: by output features (column) or by input features (row). Each is
+// this rank's share of the work, forward and backward side by side; the communication around it is
+// sequence_region.h's.
 //
-//   layer                  weight (local)   input       output      tp communication
-//   ColumnParallelLinear   [out/tp, in]     whole       sharded     backward: all_reduce of dX
-//   RowParallelLinear      [out, in/tp]     sharded     whole       forward: all_reduce of Y
+//   layer                  weight (local)   input whole    output      before / after it
+//   ColumnParallelLinear   [out/tp, in]     [S, B, in]     sharded     gather / backward: reduce
+//   RowParallelLinear      [out, in/tp]     sharded        partial     reduce / backward: gather
 //
-// Weights are sharding::Parameters, not autograd leaves: a gradient flows into main_grad only where
-// the input itself requires a gradient. Weight gradients are added in fp32.
+// Weights are sharding::Parameters: backward reads `data` of that moment and adds to main_grad.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,24 +18,31 @@
 
 #include "comm/communicator.h"
 #include "sharding/parameter.h"
+#include "tensor_parallel/partition.h"
 
 namespace tptrain::tensor_parallel {
 
 enum class Bias { none, learned };
 
-/// y = x W^T (+ bias) on this rank alone, without communication. x [.., in], W [out, in] ->
-/// [.., out]. Backward reads W's data of that moment, adds to main_grad and returns dX, a fresh
-/// tensor. `weight` and `bias` (may be null) must outlive the graph.
-at::Tensor local_linear(const at::Tensor& input, sharding::Parameter& weight,
-                        sharding::Parameter* bias);
+/// y = x W^T (+ bias). x [.., in], W [out, in] -> [.., out], a fresh tensor. `bias` may be null.
+at::Tensor linear(const at::Tensor& x, const sharding::Parameter& weight,
+                  const sharding::Parameter* bias);
+/// dx = dy W, [.., out] -> [.., in], a fresh tensor.
+at::Tensor linear_input_gradient(const at::Tensor& grad_output, const sharding::Parameter& weight);
+/// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's.
+void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
+                            sharding::Parameter& weight, sharding::Parameter* bias);
 
 /// Several linears of one input, cut by output features, held as one weight and run as one GEMM:
-/// q, k, v or gate, up. One gradient of the input, one all-reduce for all of them.
+/// q, k, v or gate, up.
 class ColumnParallelLinear {
  public:
   struct Output {
     std::string name;      // "model.layers.0.self_attn.q_proj"; the tensors add ".weight", ".bias"
     int64_t features = 0;  // over all tp ranks
+    Range local = {};      // this rank's
+    bool owned = true;
+    sharding::TpCopies copies = {};
   };
   struct Options {
     std::string name;  // of the packed parameter in messages: "model.layers.0.self_attn.qkv_proj"
@@ -43,48 +51,52 @@ class ColumnParallelLinear {
     Bias bias = Bias::none;
     double init_std = 0.0;
   };
+  explicit ColumnParallelLinear(const Options& options);
 
-  /// Throws InternalError where an output's features do not divide by tp.size(). `tp` must outlive
-  /// it.
-  ColumnParallelLinear(const Options& options, comm::Communicator& tp);
-
-  /// x [.., in], the same on all tp ranks -> [.., sum of features / tp]: this rank's rows of each
-  /// output, one output after the other. Backward is collective over tp.
-  at::Tensor forward(const at::Tensor& x);
+  /// x [.., in] whole -> [.., sum of local features]: this rank's rows of each output, one output
+  /// after the other.
+  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, bias_.get()); }
+  /// The partial gradient of x, to be summed over tp; adds those of weight and bias.
+  at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
 
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
 
  private:
-  comm::Communicator& tp_;
   sharding::Parameter weight_;
-  std::unique_ptr<sharding::Parameter> bias_;  // [sum of features / tp]
+  std::unique_ptr<sharding::Parameter> bias_;  // [sum of local features]
 };
 
 /// A linear cut by input features: each rank multiplies its slice, the sum over tp is the output.
-/// A bias is whole on every rank and added after the sum; its gradient in main_grad is whole, and
-/// the same, on every rank.
+/// The bias is whole on every rank and belongs to the sum: added before it, it would count tp
+/// times.
 class RowParallelLinear {
  public:
   struct Options {
     std::string name;  // "model.layers.0.self_attn.o_proj"
     int64_t in_features = 0;
     int64_t out_features = 0;
+    Range local = {};  // of the input features
     Bias bias = Bias::none;
     double init_std = 0.0;
+    sharding::TpGradient bias_gradient = sharding::TpGradient::whole;  // partial on sequence slices
   };
+  RowParallelLinear(const Options& options, const comm::Communicator& tp);
 
-  /// Throws InternalError where in_features does not divide by tp.size(). `tp` must outlive it.
-  RowParallelLinear(const Options& options, comm::Communicator& tp);
+  /// x [.., local in] -> the partial [.., out], to be summed over tp.
+  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, nullptr); }
+  /// Adds the bias, if there is one, to the sum or a slice of it, in place.
+  void add_bias(at::Tensor& sum) const;
 
-  /// x [.., in/tp] -> [.., out], the same on all tp ranks. Collective over tp.
-  at::Tensor forward(const at::Tensor& x);
+  /// grad_output [.., out] of the whole sequence -> gradient of x; adds that of the weight.
+  at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
+  /// Adds the bias's gradient from that of what add_bias was given.
+  void bias_backward(const at::Tensor& grad_sum);
 
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
 
  private:
-  comm::Communicator& tp_;
   sharding::Parameter weight_;
   std::unique_ptr<sharding::Parameter> bias_;  // [out]
 };
@@ -92,14 +104,6 @@ class RowParallelLinear {
 /// Describes the whole of a tensor that every tp rank holds: tp rank 0 owns it.
 void declare_replicated(sharding::Parameter& parameter, std::string name,
                         std::vector<int64_t> shape, sharding::Init init,
-                        const comm::Communicator& tp);
-
-/// The part [begin, end) of `features` that tp rank `tp.rank()` holds; throws InternalError naming
-/// `what` where they do not divide.
-struct Range {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-Range even_range(int64_t features, const comm::Communicator& tp, const std::string& what);
+                        sharding::TpGradient gradient, const comm::Communicator& tp);
 
 }  // namespace tptrain::tensor_parallel

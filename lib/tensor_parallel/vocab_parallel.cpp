@@ -1,20 +1,17 @@
 #include "tensor_parallel/vocab_parallel.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
 
 #include "kernels/kernels.h"
-#include "tensor_parallel/parallel_linear.h"
-#include "tensor_parallel/regions.h"
-#include "tensor_parallel/saved_pointer.h"
+#include "tensor_parallel/partition.h"
 
 namespace tptrain::tensor_parallel {
 
 namespace {
 
 using sharding::Parameter;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 // Ids as rows of the local table, and which of them lie elsewhere (undefined where none can).
 struct LocalIds {
@@ -32,72 +29,14 @@ LocalIds local_ids(const at::Tensor& ids, const Parameter& table) {
   return {.rows = rows, .outside = outside.unsqueeze(1)};
 }
 
-class EmbeddingFunction : public torch::autograd::Function<EmbeddingFunction> {
- public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& ids, Parameter* table,
-                            const at::Tensor& anchor) {
-    const LocalIds local = local_ids(ids, *table);
-    ctx->save_for_backward({local.rows, local.outside});
-    ctx->saved_data["table"] = saved_pointer(table);
-    at::Tensor output = at::index_select(table->data, 0, local.rows);  // [T, H]
-    if (local.outside.defined()) output.masked_fill_(local.outside, 0);
-    return at::_unsafe_view(output, {ids.size(0), ids.size(1), table->shape[1]});
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    Parameter& table = *pointer_from<Parameter>(ctx->saved_data["table"]);
-    const at::Tensor& rows = saved[0];
-    const at::Tensor& outside = saved[1];
-    at::Tensor grad = grads[0].reshape({-1, table.shape[1]}).to(at::kFloat);  // [T, H]
-    // Shapes stay static: a token that lives elsewhere adds zeros to row 0.
-    if (outside.defined()) grad = grad.masked_fill(outside, 0);
-    // A token that occurs twice adds twice to one row. The order must be the same in every run:
-    // index_add_ is sequential on CPU but atomic on CUDA, where index_put_ sorts first.
-    if (grad.is_cuda()) {
-      table.main_grad.index_put_({rows}, grad, /*accumulate=*/true);
-    } else {
-      table.main_grad.index_add_(0, rows, grad);
-    }
-    return {{}, {}, {}};
-  }
-};
-
-class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFunction> {
- public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits,
-                            const at::Tensor& targets, const at::Tensor& inverse_target_tokens,
-                            comm::Communicator* tp) {
-    // Written through an alias: what made the logits does not need them in its backward.
-    at::Tensor exp = logits.detach();                  // [T, V/tp]
-    at::Tensor row_max = kernels::vocab_row_max(exp);  // [T]
-    const int64_t vocab_begin = tp->rank() * exp.size(1);
-    if (tp->size() > 1) tp->all_reduce(row_max, comm::ReduceOp::max);
-    at::Tensor sums = kernels::vocab_exp_(exp, row_max, targets, vocab_begin);  // [2, T]
-    if (tp->size() > 1) tp->all_reduce(sums, comm::ReduceOp::sum);
-    ctx->save_for_backward({logits, sums, targets, inverse_target_tokens});
-    ctx->saved_data["vocab_begin"] = vocab_begin;
-    return kernels::cross_entropy_sum(sums, targets) * inverse_target_tokens;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    at::Tensor exp = saved[0].detach();
-    const at::Tensor scale = grads[0] * saved[3];
-    kernels::vocab_softmax_backward_(exp, saved[1], saved[2],
-                                     ctx->saved_data["vocab_begin"].toInt(), scale);
-    return {exp, {}, {}, {}};
-  }
-};
-
 }  // namespace
 
 std::unique_ptr<Parameter> vocab_parallel_table(const VocabTableOptions& options,
                                                 const comm::Communicator& tp) {
   auto table = std::make_unique<Parameter>();
   table->name = options.name + ".weight";
-  const Range range = even_range(options.vocab_size, tp, table->name);
-  table->shape = {range.end - range.begin, options.hidden_size};
+  const Range range = share_of(options.vocab_size, tp.rank(), tp.size());
+  table->shape = {range.size(), options.hidden_size};
   table->role = sharding::Role::vocab_parallel;
   table->placement = sharding::Placement::tp_sharded;
   table->slices.push_back(
@@ -109,19 +48,48 @@ std::unique_ptr<Parameter> vocab_parallel_table(const VocabTableOptions& options
   return table;
 }
 
-at::Tensor vocab_parallel_embedding(const at::Tensor& ids, Parameter& table,
-                                    const at::Tensor& anchor, comm::Communicator& tp) {
-  return reduce_from_region(EmbeddingFunction::apply(ids, &table, anchor), tp);
+at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const Parameter& table,
+                                    const SequenceRegion& region) {
+  const LocalIds local = local_ids(ids, table);
+  at::Tensor output = at::index_select(table.data, 0, local.rows);  // [T, H]
+  if (local.outside.defined()) output.masked_fill_(local.outside, 0);
+  return region.reduce(output.view({ids.size(0), ids.size(1), table.shape[1]}));
 }
 
-at::Tensor vocab_parallel_logits(const at::Tensor& x, Parameter& table, comm::Communicator& tp) {
-  return local_linear(copy_to_region(x, tp), table, nullptr);
+void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
+                                       Parameter& table, const SequenceRegion& region) {
+  const LocalIds local = local_ids(ids, table);
+  at::Tensor grad =
+      region.gather(grad_output).reshape({-1, table.shape[1]}).to(at::kFloat);  // [T, H]
+  // Shapes stay static: a token that lives elsewhere adds zeros to row 0.
+  if (local.outside.defined()) grad = grad.masked_fill(local.outside, 0);
+  // A token that occurs twice adds twice to one row. The order must be the same in every run:
+  // index_add_ is sequential on CPU but atomic on CUDA, where index_put_ sorts first.
+  if (grad.is_cuda()) {
+    table.main_grad.index_put_({local.rows}, grad, /*accumulate=*/true);
+  } else {
+    table.main_grad.index_add_(0, local.rows, grad);
+  }
 }
 
-at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
-                                        const at::Tensor& inverse_target_tokens,
-                                        comm::Communicator& tp) {
-  return CrossEntropyFunction::apply(logits, targets, inverse_target_tokens, &tp);
+VocabParallelCrossEntropy::VocabParallelCrossEntropy(at::Tensor logits, at::Tensor targets,
+                                                     const Parameter& table, comm::Communicator& tp)
+    : exp_(std::move(logits)),
+      targets_(std::move(targets)),
+      vocab_begin_(table.slices[0].spec.begin) {
+  row_max_ = kernels::vocab_row_max(exp_);
+  if (tp.size() > 1) tp.all_reduce(row_max_, comm::ReduceOp::max);
+  sums_ = kernels::vocab_exp_(exp_, row_max_, targets_, vocab_begin_);
+  if (tp.size() > 1) tp.all_reduce(sums_, comm::ReduceOp::sum);
+}
+
+at::Tensor VocabParallelCrossEntropy::sums() const {
+  return kernels::cross_entropy_sums(sums_, row_max_, targets_);
+}
+
+at::Tensor VocabParallelCrossEntropy::backward(const at::Tensor& scale, double z_loss) && {
+  kernels::vocab_softmax_backward_(exp_, sums_, row_max_, targets_, vocab_begin_, scale, z_loss);
+  return std::move(exp_);
 }
 
 }  // namespace tptrain::tensor_parallel

@@ -1,12 +1,12 @@
-// The two ends of a language model with the vocabulary cut over the tp axis: rank r holds the rows
-// [r * V/tp, (r + 1) * V/tp) of the table. Full logits [T, V] never exist on one rank in training.
+// The two ends of a language model with the vocabulary cut over the tp axis: each rank holds some
+// rows of the table [V, H]. Full logits [T, V] never exist on one rank in training.
 //
 //   function                        forward                             backward
-//   vocab_parallel_embedding        look-up of own rows, all_reduce     add to own rows
-//   vocab_parallel_logits           own columns of the logits           all_reduce of dX
+//   vocab_parallel_embedding        look-up of own rows, reduce         gather, add to own rows
 //   vocab_parallel_cross_entropy    all_reduce max [T], sum [2, T]      none
 //
-// Source of the cross entropy: Shoeybi et al., "Megatron-LM", 2019, section 3.
+// The head's own GEMM is parallel_linear.h's linear() on the table. Source of the cross entropy:
+// Shoeybi et al., "Megatron-LM", 2019, section 3.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,6 +17,7 @@
 
 #include "comm/communicator.h"
 #include "sharding/parameter.h"
+#include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -27,29 +28,40 @@ struct VocabTableOptions {
   double init_std = 0.0;
 };
 
-/// This rank's rows of a table [V, H], for an embedding, a head, or both when they are tied. Throws
-/// InternalError where V does not divide by tp.size().
+/// This rank's rows of a table [V, H] (share_of), for an embedding, a head, or both when they are
+/// tied.
 std::unique_ptr<sharding::Parameter> vocab_parallel_table(const VocabTableOptions& options,
                                                           const comm::Communicator& tp);
 
-/// Rows of the table for ids [S, B] int64 -> [S, B, H], whole on every rank. Every id must lie in
-/// [0, V): the data decides that, not this function. `anchor` is any tensor that requires a
-/// gradient: the table is no autograd leaf and ids have no gradient, so the graph hangs on it; its
-/// own gradient stays undefined. Collective over tp.
-at::Tensor vocab_parallel_embedding(const at::Tensor& ids, sharding::Parameter& table,
-                                    const at::Tensor& anchor, comm::Communicator& tp);
+/// Rows of the table for ids [S, B] int64 -> [rows, B, H] of the region's outside. Every id must
+/// lie in [0, V): the data decides that, not this function. Collective over tp.
+at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Parameter& table,
+                                    const SequenceRegion& region);
+/// Adds the gradient of the output, [rows, B, H], to the table's main_grad. Collective over tp
+/// where the region is sliced.
+void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
+                                       sharding::Parameter& table, const SequenceRegion& region);
 
-/// x [.., H], whole -> [.., V/tp]: the logits of this rank's rows of the table. Backward is
-/// collective over tp.
-at::Tensor vocab_parallel_logits(const at::Tensor& x, sharding::Parameter& table,
-                                 comm::Communicator& tp);
+/// Softmax cross entropy of logits [T, V/tp] fp32, which are consumed: forward and backward work in
+/// their memory.
+class VocabParallelCrossEntropy {
+ public:
+  /// targets [T] int64, -100 is ignored; `table` says which columns these are. Collective over tp.
+  VocabParallelCrossEntropy(at::Tensor logits, at::Tensor targets, const sharding::Parameter& table,
+                            comm::Communicator& tp);
+  /// fp32 [2], the same on every rank: the sums over the counted targets of cross entropy and of
+  /// logsumexp^2.
+  at::Tensor sums() const;
+  /// The gradient by the logits of scale * (cross entropy + z_loss * logsumexp^2), in their memory:
+  /// once.
+  at::Tensor backward(const at::Tensor& scale, double z_loss) &&;
 
-/// The sum over counted targets of -log softmax(logits)[target], times inverse_target_tokens:
-/// fp32 scalar, the same on every rank. logits [T, V/tp] are consumed: forward and backward work in
-/// their memory, so nothing else may read them and backward runs once. targets [T] int64, -100 is
-/// ignored; inverse_target_tokens: fp32 scalar tensor. Collective over tp.
-at::Tensor vocab_parallel_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
-                                        const at::Tensor& inverse_target_tokens,
-                                        comm::Communicator& tp);
+ private:
+  at::Tensor exp_;      // [T, V/tp]
+  at::Tensor targets_;  // [T]
+  at::Tensor row_max_;  // [T]
+  at::Tensor sums_;     // [2, T]
+  int64_t vocab_begin_ = 0;
+};
 
 }  // namespace tptrain::tensor_parallel

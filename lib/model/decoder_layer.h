@@ -1,0 +1,87 @@
+// One pre-norm layer: x + attention(norm(x)), then x + mlp(norm(x)), forward and backward, with
+// what is kept in between. Each residual addition is left to the norm that follows it.
+//
+// tp collectives with sequence parallelism: forward 2 all-gathers (norm outputs) and 2
+// reduce-scatters (sublayer outputs); backward 4 (gradients of the outputs, norm outputs again) and
+// 2. Without: 2 all-reduces each way. Full recompute runs the forward again but for its last GEMM
+// and reduction.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "model/attention.h"
+#include "model/decoder.h"
+#include "model/dropout.h"
+#include "model/mlp.h"
+#include "model/norm.h"
+#include "tensor_parallel/sequence_region.h"
+
+namespace tptrain::model {
+
+/// What all layers of one micro-batch's forward and backward share.
+struct LayerContext {
+  const tensor_parallel::SequenceRegion& region;
+  const kernels::RotaryTable& rotary;
+  const DropoutNumbers& dropout;
+  Recompute recompute = Recompute::none;
+};
+
+class DecoderLayer {
+ public:
+  struct Options {
+    int64_t index = 0;
+    std::string name;  // "model.layers.0"
+    sharding::TpGradient replicated_gradient = sharding::TpGradient::whole;
+  };
+  DecoderLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
+
+  /// What forward keeps for backward; what is undefined is made again there.
+  struct Kept {
+    ResidualStream input;  // full recompute: this and nothing else
+    // The attention sublayer.
+    at::Tensor attention_sum;          // [rows, B, H]
+    at::Tensor attention_inverse_rms;  // [rows * B]
+    at::Tensor attention_input;        // [rows, B, H]; none
+    at::Tensor qkv;                    // [S, B, (heads + 2 kv_heads)/tp * D]; none
+    Attention::Kept attention;         // [S, B, heads/tp * D] and log-sum-exp
+    // The feed-forward sublayer.
+    at::Tensor mlp_sum;          // [rows, B, H]
+    at::Tensor mlp_inverse_rms;  // [rows * B]
+    at::Tensor mlp_input;        // [rows, B, H]; none
+    at::Tensor gate_up;          // [S, B, 2 F/tp]
+    at::Tensor product;          // [S, B, F/tp]; none
+  };
+
+  /// `kept` may be null (evaluation). Collective over tp.
+  ResidualStream forward(ResidualStream stream, const LayerContext& context, Kept* kept) const;
+  /// The gradient of the outgoing stream's sum -> that of the incoming one's; adds all weights'
+  /// gradients. Collective over tp.
+  at::Tensor backward(at::Tensor grad, Kept kept, const LayerContext& context);
+
+  /// For generation: the S tokens that follow what `cache` holds, all rows on every rank.
+  ResidualStream forward_cached(const ResidualStream& stream,
+                                const tensor_parallel::SequenceRegion& region,
+                                const kernels::RotaryTable& rotary, KvCache& cache) const;
+
+  /// In order of use.
+  std::vector<sharding::Parameter*> parameters();
+
+ private:
+  /// Forward as far as the last product, keeping all of it.
+  Kept activations(ResidualStream stream, const LayerContext& context) const;
+  at::Tensor mlp_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
+  at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
+
+  int64_t index_;
+  RmsNorm input_norm_;
+  Attention attention_;
+  RmsNorm post_attention_norm_;
+  Mlp mlp_;
+};
+
+}  // namespace tptrain::model
