@@ -86,18 +86,52 @@ void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
   if (tensor.numel() > 0) run_all_reduce(tensor, op);
 }
 
-void CheckedCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
+void CheckedCommunicator::admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
   check_pieces("reduce_scatter", "output", output, "input", input);
   ++counters_.reduce_scatters;
   counters_.bytes += bytes_of(input);
+}
+
+void CheckedCommunicator::admit_all_gather(const at::Tensor& output, const at::Tensor& input) {
+  check_pieces("all_gather", "input", input, "output", output);
+  ++counters_.all_gathers;
+  counters_.bytes += bytes_of(output);
+}
+
+void CheckedCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
+  admit_reduce_scatter(output, input);
   if (input.numel() > 0) run_reduce_scatter(output, input, op);
 }
 
 void CheckedCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
-  check_pieces("all_gather", "input", input, "output", output);
-  ++counters_.all_gathers;
-  counters_.bytes += bytes_of(output);
+  admit_all_gather(output, input);
   if (output.numel() > 0) run_all_gather(output, input);
+}
+
+std::unique_ptr<Work> CheckedCommunicator::start_reduce_scatter(at::Tensor& output,
+                                                                const at::Tensor& input,
+                                                                ReduceOp op) {
+  admit_reduce_scatter(output, input);
+  return input.numel() > 0 ? run_start_reduce_scatter(output, input, op) : finished_work();
+}
+
+std::unique_ptr<Work> CheckedCommunicator::start_all_gather(at::Tensor& output,
+                                                            const at::Tensor& input) {
+  admit_all_gather(output, input);
+  return output.numel() > 0 ? run_start_all_gather(output, input) : finished_work();
+}
+
+std::unique_ptr<Work> CheckedCommunicator::run_start_reduce_scatter(at::Tensor& output,
+                                                                    const at::Tensor& input,
+                                                                    ReduceOp op) {
+  run_reduce_scatter(output, input, op);
+  return finished_work();
+}
+
+std::unique_ptr<Work> CheckedCommunicator::run_start_all_gather(at::Tensor& output,
+                                                                const at::Tensor& input) {
+  run_all_gather(output, input);
+  return finished_work();
 }
 
 void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {

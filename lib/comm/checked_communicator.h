@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -24,6 +25,9 @@ class CheckedCommunicator : public Communicator {
   void reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) final;
   void all_gather(at::Tensor& output, const at::Tensor& input) final;
   void broadcast(at::Tensor& tensor, int root) final;
+  std::unique_ptr<Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                                             ReduceOp op) final;
+  std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input) final;
 
  protected:
   // Called with at least one element; contiguous, one of fp32, bf16, int64, on the device; pieces
@@ -32,8 +36,15 @@ class CheckedCommunicator : public Communicator {
   virtual void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) = 0;
   virtual void run_all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual void run_broadcast(at::Tensor& tensor, int root) = 0;
+  // For backends with a background; else the work is done at once.
+  virtual std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output,
+                                                         const at::Tensor& input, ReduceOp op);
+  virtual std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input);
 
  private:
+  // Arguments checked, the call counted.
+  void admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input);
+  void admit_all_gather(const at::Tensor& output, const at::Tensor& input);
   void check_tensor(const char* call, const char* argument, const at::Tensor& tensor) const;
   void check_pieces(const char* call, const char* piece_name, const at::Tensor& piece,
                     const char* whole_name, const at::Tensor& whole) const;

@@ -26,6 +26,18 @@ struct CommCounters {
   int64_t bytes = 0;  // of the full (gathered or unreduced) tensor of each call
 };
 
+/// A collective that start_all_gather or start_reduce_scatter has begun. Wait for each: one that is
+/// dropped unwaited leaves its result without an order.
+class Work {
+ public:
+  virtual ~Work() = default;
+  /// Orders the current stream behind the result; on CUDA the host does not block. May be called
+  /// again.
+  virtual void wait() = 0;
+};
+/// One whose result is there already.
+std::unique_ptr<Work> finished_work();
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -44,6 +56,15 @@ class Communicator {
   virtual void all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual void broadcast(at::Tensor& tensor, int root) = 0;
   virtual void barrier() = 0;
+
+  // The same collectives, begun now and done by the time of Work::wait(), so that what the current
+  // stream is given in between runs beside them. They read what the current stream has queued
+  // before the start. Until wait() the buffers stay alive and untouched, the input too. Starts and
+  // blocking calls of one axis come in the same order on every rank; waits in any. Where a backend
+  // has no background the call is done when it returns.
+  virtual std::unique_ptr<Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                                                     ReduceOp op);
+  virtual std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input);
 
   const CommCounters& counters() const { return counters_; }
 

@@ -2,15 +2,20 @@
 // current stream by events on both sides, so that the host never waits and the calls can be
 // captured in a CUDA graph. The pair of events makes the collective wait for what the caller has
 // queued and the caller's stream wait for the collective: the caching allocator needs no
-// record_stream, because memory is not reused before that.
+// record_stream, because memory is not reused before that. A collective that is only started
+// leaves out the second event: Work::wait() makes up for it, and until then its buffers are the
+// caller's to keep.
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -68,6 +73,53 @@ struct NcclHandles {
   }
 };
 
+// Events that are not in use by any Work; a Work may outlive its communicator.
+class EventPool {
+ public:
+  EventPool() = default;
+  EventPool(const EventPool&) = delete;
+  EventPool& operator=(const EventPool&) = delete;
+  ~EventPool() {
+    for (cudaEvent_t event : free_) cudaEventDestroy(event);
+  }
+  cudaEvent_t take(std::string_view where) {
+    if (free_.empty()) {
+      cudaEvent_t event = nullptr;
+      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
+                 "cudaEventCreateWithFlags", where);
+      return event;
+    }
+    const cudaEvent_t event = free_.back();
+    free_.pop_back();
+    return event;
+  }
+  void give_back(cudaEvent_t event) { free_.push_back(event); }
+
+ private:
+  std::vector<cudaEvent_t> free_;
+};
+
+class NcclWork final : public Work {
+ public:
+  NcclWork(std::shared_ptr<EventPool> pool, std::string axis, at::Device device)
+      : pool_(std::move(pool)),
+        axis_(std::move(axis)),
+        device_(device),
+        done_(pool_->take(axis_)) {}
+  ~NcclWork() override { pool_->give_back(done_); }
+  cudaEvent_t done() const { return done_; }
+  void wait() override {
+    const cudaStream_t current = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
+    check_cuda(cudaStreamWaitEvent(current, done_, 0), "cudaStreamWaitEvent", axis_);
+  }
+
+ private:
+  std::shared_ptr<EventPool> pool_;
+  std::string axis_;
+  at::Device device_;
+  cudaEvent_t done_;
+};
+
 class NcclCommunicator final : public CheckedCommunicator {
  public:
   NcclCommunicator(ControlGroup& group, std::string axis, at::Device device)
@@ -111,15 +163,29 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
  private:
-  // Queues one NCCL call between the work of the current stream so far and what it gets next.
+  // Queues one NCCL call behind the work of the current stream so far; `done` is recorded after it.
   template <typename Call>
-  void queue(const char* what, const Call& call) {
+  void begin(const char* what, cudaEvent_t done, const Call& call) {
     const cudaStream_t current = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
     check_cuda(cudaEventRecord(on_.inputs_ready, current), "cudaEventRecord", name());
     check_cuda(cudaStreamWaitEvent(on_.stream, on_.inputs_ready, 0), "cudaStreamWaitEvent", name());
     check_nccl(call(), what, name(), on_.comm);
-    check_cuda(cudaEventRecord(on_.done, on_.stream), "cudaEventRecord", name());
+    check_cuda(cudaEventRecord(done, on_.stream), "cudaEventRecord", name());
+  }
+
+  // And before what the current stream gets next.
+  template <typename Call>
+  void queue(const char* what, const Call& call) {
+    begin(what, on_.done, call);
+    const cudaStream_t current = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
     check_cuda(cudaStreamWaitEvent(current, on_.done, 0), "cudaStreamWaitEvent", name());
+  }
+
+  template <typename Call>
+  std::unique_ptr<Work> start(const char* what, const Call& call) {
+    auto work = std::make_unique<NcclWork>(events_, name(), device_);
+    begin(what, work->done(), call);
+    return work;
   }
 
   void run_all_reduce(at::Tensor& tensor, ReduceOp op) override {
@@ -128,17 +194,26 @@ class NcclCommunicator final : public CheckedCommunicator {
                            type_of(tensor), op_of(op), on_.comm, on_.stream);
     });
   }
+  ncclResult_t reduce_scatter_call(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
+    return ncclReduceScatter(input.const_data_ptr(), output.data_ptr(), output.numel(),
+                             type_of(output), op_of(op), on_.comm, on_.stream);
+  }
+  ncclResult_t all_gather_call(at::Tensor& output, const at::Tensor& input) {
+    return ncclAllGather(input.const_data_ptr(), output.data_ptr(), input.numel(), type_of(input),
+                         on_.comm, on_.stream);
+  }
   void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) override {
-    queue("ncclReduceScatter", [&] {
-      return ncclReduceScatter(input.const_data_ptr(), output.data_ptr(), output.numel(),
-                               type_of(output), op_of(op), on_.comm, on_.stream);
-    });
+    queue("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
-    queue("ncclAllGather", [&] {
-      return ncclAllGather(input.const_data_ptr(), output.data_ptr(), input.numel(), type_of(input),
-                           on_.comm, on_.stream);
-    });
+    queue("ncclAllGather", [&] { return all_gather_call(output, input); });
+  }
+  std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                                                 ReduceOp op) override {
+    return start("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
+  }
+  std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input) override {
+    return start("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   void run_broadcast(at::Tensor& tensor, int root) override {
     queue("ncclBroadcast", [&] {
@@ -149,6 +224,7 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   at::Device device_;
   NcclHandles on_;
+  std::shared_ptr<EventPool> events_ = std::make_shared<EventPool>();
 };
 
 std::string uuid_of(int device_index) {

@@ -66,4 +66,27 @@ void FaultyCommunicator::broadcast(at::Tensor& tensor, int root) {
   take_counters();
 }
 
+std::unique_ptr<comm::Work> FaultyCommunicator::start_reduce_scatter(at::Tensor& output,
+                                                                     const at::Tensor& input,
+                                                                     ReduceOp op) {
+  if (fault_.call == Fault::Call::reduce_scatter) {
+    reduce_scatter(output, input, op);
+    return comm::finished_work();
+  }
+  std::unique_ptr<comm::Work> work = real_.start_reduce_scatter(output, input, op);
+  take_counters();
+  return work;
+}
+
+std::unique_ptr<comm::Work> FaultyCommunicator::start_all_gather(at::Tensor& output,
+                                                                 const at::Tensor& input) {
+  if (fault_.call == Fault::Call::all_gather) {
+    all_gather(output, input);
+    return comm::finished_work();
+  }
+  std::unique_ptr<comm::Work> work = real_.start_all_gather(output, input);
+  take_counters();
+  return work;
+}
+
 }  // namespace tptrain::testing

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <memory>
 
 #include "comm/communicator.h"
 
@@ -65,6 +66,11 @@ class FaultyCommunicator final : public comm::Communicator {
   void all_gather(at::Tensor& output, const at::Tensor& input) override;
   void broadcast(at::Tensor& tensor, int root) override;
   void barrier() override { real_.barrier(); }
+  // Those of the faulty kind take place at once, so that the fault strikes them as well.
+  std::unique_ptr<comm::Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                                                   comm::ReduceOp op) override;
+  std::unique_ptr<comm::Work> start_all_gather(at::Tensor& output,
+                                               const at::Tensor& input) override;
 
   /// How many calls the fault has struck: a mutation test checks that it is not 0.
   int64_t strikes() const { return strikes_; }

@@ -67,6 +67,30 @@ TEST_CASE("a collective comes after what its stream has queued and before what f
   CHECK(at::all(after == f.nccl->size() + 1).item<bool>());
 }
 
+TEST_CASE("a started collective reads what came before it and runs beside what follows") {
+  Fixture& f = fixture();
+  const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(false, f.device.index());
+  const c10::cuda::CUDAStreamGuard guard(side);
+  const int64_t n = 1 << 22;
+  const int ranks = f.nccl->size();
+  at::Tensor a = at::full({4096, 4096}, 1.0 / 4096, at::TensorOptions(at::kFloat).device(f.device));
+  at::Tensor piece = at::zeros({n}, a.options());
+  at::Tensor all = at::zeros({n * ranks}, a.options());
+  at::Tensor product = a;
+  for (int i = 0; i < 20; ++i) product = at::mm(product, a);
+  piece.copy_(product.view({-1}).narrow(0, 0, n).mul(4096).round_());  // ones, late
+  const auto gathering = f.nccl->start_all_gather(all, piece);
+  for (int i = 0; i < 20; ++i) product = at::mm(product, a);  // not behind the gather
+  gathering->wait();
+  at::Tensor sum = at::zeros({n}, a.options());
+  const auto scattering = f.nccl->start_reduce_scatter(sum, all, comm::ReduceOp::sum);
+  scattering->wait();
+  const at::Tensor after = sum + 1;
+  side.synchronize();
+  CHECK(at::all(all == 1).item<bool>());
+  CHECK(at::all(after == ranks + 1).item<bool>());
+}
+
 TEST_CASE("collectives are captured in a CUDA graph and replayed") {
   Fixture& f = fixture();
   const c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(false, f.device.index());
@@ -81,7 +105,7 @@ TEST_CASE("collectives are captured in a CUDA graph and replayed") {
   graph.capture_begin();
   f.nccl->all_reduce(x, ReduceOp::sum);
   x.add_(1);
-  f.nccl->all_gather(all, x);
+  f.nccl->start_all_gather(all, x)->wait();
   graph.capture_end();
   x.fill_(1);
   for (int i = 0; i < 3; ++i) graph.replay();

@@ -29,6 +29,7 @@ TEST_CASE("without a fault the faulty communicator is a communicator") {
   check_reduce_scatter(comm, f.mesh.device());
   check_all_gather(comm, f.mesh.device());
   check_broadcast(comm, f.mesh.device());
+  check_started(comm, f.mesh.device());
   check_counters(comm, f.mesh.device());
   CHECK(comm.strikes() == 0);
 }
@@ -87,6 +88,27 @@ TEST_CASE("faults of the other collectives") {
   at::Tensor own = at::full({4}, f.real.rank(), at::kFloat);
   FaultyCommunicator(f.real, Fault::skip_broadcast()).broadcast(own, 0);
   CHECK(f.all_equal(own, f.real.rank()));
+}
+
+TEST_CASE("a collective that is only started is struck like its blocking form") {
+  Fixture f;
+  const at::Tensor whole = at::ones({4 * f.size}, at::kFloat);
+  at::Tensor piece = at::zeros({4}, at::kFloat);
+  at::Tensor gathered = at::zeros({4 * f.size}, at::kFloat);
+  FaultyCommunicator scatters(f.real, Fault::skip_reduce_scatter());
+  scatters.start_reduce_scatter(piece, whole, ReduceOp::sum)->wait();
+  CHECK(f.all_equal(piece, 1));
+  scatters.start_all_gather(gathered, f.ones)->wait();
+  CHECK(f.all_equal(gathered, 1));
+  CHECK(scatters.strikes() == 1);
+
+  FaultyCommunicator gathers(f.real, Fault::perturb_all_gather(1));
+  gathers.start_reduce_scatter(piece, whole, ReduceOp::sum)->wait();
+  CHECK(f.all_equal(piece, f.size));
+  gathers.start_all_gather(gathered, f.ones)->wait();
+  CHECK(gathered[0].item<float>() == 2);
+  CHECK(gathers.strikes() == 1);
+  CHECK(gathers.counters().all_gathers == f.real.counters().all_gathers);
 }
 
 }  // namespace

@@ -189,12 +189,45 @@ inline void check_sequence(Communicator& comm, at::Device device) {
   }
 }
 
+/// Several collectives under way at once, awaited in another order than they were started.
+inline void check_started(Communicator& comm, at::Device device) {
+  for (const at::ScalarType type : all_types()) {
+    for (const int64_t n : all_lengths()) {
+      INFO(comm.name() << " " << at::toString(type) << " n " << n);
+      const at::Tensor input = integers(n * comm.size(), comm.rank(), type, device);
+      const at::Tensor whole =
+          expected_reduction(n * comm.size(), comm.size(), ReduceOp::sum, type, device);
+      const at::Tensor expected = whole.narrow(0, n * comm.rank(), n);
+      at::Tensor apart = at::zeros({n}, input.options());
+      at::Tensor in_place = input.clone();
+      at::Tensor own = in_place.narrow(0, n * comm.rank(), n);
+      at::Tensor gathered = at::zeros({n * comm.size()}, input.options());
+      const at::Tensor piece = integers(n, comm.rank(), type, device);
+
+      const auto scattering = comm.start_reduce_scatter(apart, input, ReduceOp::sum);
+      const auto scattering_in_place = comm.start_reduce_scatter(own, in_place, ReduceOp::sum);
+      const auto gathering = comm.start_all_gather(gathered, piece);
+      gathering->wait();
+      scattering_in_place->wait();
+      scattering->wait();
+      scattering->wait();  // again: nothing left to do
+      CHECK(same_bits(apart, expected));
+      CHECK(same_bits(own, expected));
+      for (int r = 0; r < comm.size(); ++r) {
+        CHECK(same_bits(gathered.narrow(0, n * r, n), integers(n, r, type, device)));
+      }
+    }
+  }
+}
+
 inline void check_empty(Communicator& comm, at::Device device) {
   at::Tensor nothing = at::zeros({0}, at::TensorOptions(at::kFloat).device(device));
   at::Tensor other = nothing.clone();
   comm.all_reduce(nothing, ReduceOp::sum);
   comm.reduce_scatter(nothing, other, ReduceOp::sum);
   comm.all_gather(nothing, other);
+  comm.start_reduce_scatter(nothing, other, ReduceOp::sum)->wait();
+  comm.start_all_gather(nothing, other)->wait();
   comm.broadcast(nothing, 0);
   CHECK(nothing.numel() == 0);
 }
@@ -207,13 +240,15 @@ inline void check_counters(Communicator& comm, at::Device device) {
   comm.all_reduce(piece, ReduceOp::sum);
   comm.reduce_scatter(piece, whole, ReduceOp::sum);
   comm.all_gather(whole, piece);
+  comm.start_reduce_scatter(piece, whole, ReduceOp::sum)->wait();
+  comm.start_all_gather(whole, piece)->wait();
   comm.broadcast(piece, 0);
   const comm::CommCounters after = comm.counters();
   CHECK(after.all_reduces - before.all_reduces == 2);
-  CHECK(after.reduce_scatters - before.reduce_scatters == 1);
-  CHECK(after.all_gathers - before.all_gathers == 1);
+  CHECK(after.reduce_scatters - before.reduce_scatters == 2);
+  CHECK(after.all_gathers - before.all_gathers == 2);
   CHECK(after.broadcasts - before.broadcasts == 1);
-  CHECK(after.bytes - before.bytes == 40 * (2 + comm.size() + comm.size() + 1));
+  CHECK(after.bytes - before.bytes == 40 * (2 + 4 * comm.size() + 1));
 }
 
 /// The message of the CommError that `call` throws; "" where it throws none.
@@ -260,6 +295,10 @@ inline void check_argument_errors(Communicator& comm, at::Device device) {
         place + "reduce_scatter: input " + sizes + "output.");
   CHECK(refused([&] { comm.all_gather(too_long, good); }) ==
         place + "all_gather: output " + sizes + "input.");
+  CHECK(refused([&] { comm.start_reduce_scatter(good, too_long, ReduceOp::sum); }) ==
+        place + "reduce_scatter: input " + sizes + "output.");
+  CHECK(refused([&] { comm.start_all_gather(too_long, good); }) ==
+        place + "all_gather: output " + sizes + "input.");
 
   at::Tensor whole_bf16 = at::zeros({whole_size}, fp32.dtype(at::kBFloat16));
   CHECK(refused([&] { comm.all_gather(whole_bf16, good); }) ==
@@ -283,6 +322,7 @@ inline void check_everything(Communicator& comm, at::Device device) {
   check_broadcast(comm, device);
   check_reproducible(comm, device);
   check_sequence(comm, device);
+  check_started(comm, device);
   check_empty(comm, device);
   check_counters(comm, device);
   check_argument_errors(comm, device);
