@@ -165,7 +165,7 @@ int main(int argc, char** argv) {
   const std::vector<train::MicroBatch> micro = {train::to_device(host, at::kCPU)};
   const int64_t tokens = kBatch * kSequence * arguments.dp;
 
-  const auto step = [&] { engine.step(micro, tokens, 1e-3, 1.0).loss.item<float>(); };
+  const auto step = [&] { engine.step(micro, tokens, 1e-3, 1.0).norm.item<float>(); };
   Limit limit(config, arguments.tp);
   const auto bound = [&] {
     const at::NoGradGuard no_grad;

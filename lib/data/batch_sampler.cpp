@@ -98,8 +98,9 @@ HostBatch BatchSampler::micro_batch(int64_t step, int dp_rank, int64_t micro) co
   out.seq_length = length;
   out.ids.resize(static_cast<size_t>(out.batch * length));
   out.targets.resize(out.ids.size());
-  const int64_t first =
-      step * shape.global_batch_size() + (micro * shape.dp_size + dp_rank) * shape.micro_batch_size;
+  out.step = step;
+  out.first_sample = (micro * shape.dp_size + dp_rank) * shape.micro_batch_size;
+  const int64_t first = step * shape.global_batch_size() + out.first_sample;
   for (int64_t b = 0; b < out.batch; ++b) {
     const int64_t epoch = (first + b) / impl_->windows;
     int64_t window = (first + b) % impl_->windows;

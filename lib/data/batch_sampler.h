@@ -20,6 +20,8 @@ struct HostBatch {
   int64_t seq_length = 0;
   std::vector<int64_t> ids;
   std::vector<int64_t> targets;  // the next token; -100: not counted
+  int64_t step = 0;              // whose global batch this is a part of
+  int64_t first_sample = 0;      // number of row 0 within that global batch
   /// 8-byte hash of ids and targets, to compare across tp ranks.
   uint64_t hash() const;
   int64_t target_tokens() const;

@@ -17,7 +17,10 @@ MicroBatch to_device(const data::HostBatch& batch, at::Device device) {
         .clone(at::MemoryFormat::Contiguous)
         .to(device, /*non_blocking=*/false);  // [S, B]
   };
-  return {.ids = upload(batch.ids), .targets = upload(batch.targets)};
+  return {.ids = upload(batch.ids),
+          .targets = upload(batch.targets),
+          .step = batch.step,
+          .first_sample = batch.first_sample};
 }
 
 Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp,
@@ -25,8 +28,9 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
     : device_(device),
       dp_(dp),
       fault_(options.fault),
-      decoder_(options.decoder, tp),
-      buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()}, device),
+      decoder_(options.decoder, tp, options.training),
+      buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()},
+               {.device = device, .dtype = options.dtype, .zero_stage = options.zero.zero_stage}),
       zero_(buckets_, tp, dp, options.zero) {}
 
 at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches,
@@ -39,37 +43,32 @@ at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches,
   return at::full({}, weight, at::TensorOptions().dtype(at::kFloat).device(device_));
 }
 
-StepResult Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
-                        double learning_rate, double max_grad_norm) {
+zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
+                               double learning_rate, double max_grad_norm) {
   if (target_tokens <= 0)
     throw DataError(problem("a global batch without a single target token")
                         .must("hold at least one")
                         .remedy("Check the masks of data.train."));
   zero_.begin_step();
-  at::Tensor loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  at::Tensor losses = at::zeros({2}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches) {
-    const at::Tensor part =
-        decoder_.loss(micro.ids, micro.targets,
-                      inverse_weight(micro, micro_batches.size(), target_tokens), zero_);
-    part.backward();
-    loss.add_(part.detach());
+    losses.add_(decoder_.forward_backward(
+        micro, inverse_weight(micro, micro_batches.size(), target_tokens), zero_));
   }
   zero_.finish_reduction();
-  const zero::GradientNorm norm = zero_.clip(max_grad_norm);
+  zero::StepNumbers numbers = zero_.clip(max_grad_norm, losses);
   zero_.update(learning_rate);
-  dp_.all_reduce(loss, comm::ReduceOp::sum);
-  return {.loss = loss, .norm = norm};
+  return numbers;
 }
 
 at::Tensor Engine::evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens) {
-  const at::NoGradGuard no_grad;
   const at::Tensor weight = at::full({}, 1.0 / static_cast<double>(target_tokens),
                                      at::TensorOptions().dtype(at::kFloat).device(device_));
-  at::Tensor loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  at::Tensor losses = at::zeros({2}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches)
-    loss.add_(decoder_.loss(micro.ids, micro.targets, weight, zero_));
-  dp_.all_reduce(loss, comm::ReduceOp::sum);
-  return loss;
+    losses.add_(decoder_.evaluate(micro, weight, zero_));
+  dp_.all_reduce(losses, comm::ReduceOp::sum);
+  return losses[0];
 }
 
 }  // namespace tptrain::train

@@ -15,19 +15,8 @@
 
 namespace tptrain::train {
 
-/// Sequence-first token tensors on the device.
-struct MicroBatch {
-  at::Tensor ids;      // [S, B] int64
-  at::Tensor targets;  // [S, B] int64, -100 not counted
-};
+using MicroBatch = model::TokenBatch;
 MicroBatch to_device(const data::HostBatch& batch, at::Device device);
-
-/// Device values of one step; reading them waits for the device.
-struct StepResult {
-  at::Tensor
-      loss;  // fp32 scalar: mean over the target tokens of the global batch, the same on every rank
-  zero::GradientNorm norm;
-};
 
 /// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
 enum class EngineFault { none, weight_micro_batches_equally };
@@ -36,7 +25,9 @@ class Engine {
  public:
   struct Options {
     model::DecoderConfig decoder;
+    model::TrainingOptions training = {};
     zero::ZeroOptimizer::Options zero;
+    at::ScalarType dtype = at::kFloat;  // of weights and activations: fp32 or bf16
     EngineFault fault = EngineFault::none;
   };
   /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
@@ -44,10 +35,13 @@ class Engine {
   Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp, at::Device device);
 
   /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole
-  /// global batch, > 0. Collective over the mesh.
-  StepResult step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
-                  double learning_rate, double max_grad_norm);
-  /// Mean loss without gradients; arguments as in step. Collective over the mesh.
+  /// global batch, > 0. `losses` of the result are fp32 [2]: the mean over the target tokens of the
+  /// global batch of cross entropy and of logsumexp(logits)^2, the same on every rank. Collective
+  /// over the mesh.
+  zero::StepNumbers step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
+                         double learning_rate, double max_grad_norm);
+  /// Mean cross entropy without gradients (fp32 scalar); arguments as in step. Collective over the
+  /// mesh.
   at::Tensor evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens);
 
   model::Decoder& decoder() { return decoder_; }

@@ -136,6 +136,42 @@ void prepare_host(const config::TrainConfig& train, const comm::MpiSession& sess
   if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
 }
 
+at::ScalarType scalar_type(const std::string& dtype) {
+  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+Engine::Options engine_options(const ResolvedConfig& resolved) {
+  const config::RunConfig& run = resolved.run;
+  using tensor_parallel::SequenceParallel;
+  return {.decoder = resolved.decoder,
+          .training = {.sequence_parallel = run.parallel.sequence_parallel ? SequenceParallel::on
+                                                                           : SequenceParallel::off,
+                       .recompute = run.parallel.recompute == "full" ? model::Recompute::full
+                                    : run.parallel.recompute == "selective"
+                                        ? model::Recompute::selective
+                                        : model::Recompute::none,
+                       .attention_dropout = run.train.attention_dropout,
+                       .residual_dropout = run.train.residual_dropout,
+                       .z_loss = run.train.z_loss,
+                       .seed = run.train.seed},
+          .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
+                   .optimizer = run.optimizer,
+                   .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
+                   .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
+                   .seed = run.train.seed},
+          .dtype = scalar_type(run.train.dtype)};
+}
+
+/// "rank 0: 1.2 GiB, rank 1: ...". Collective.
+std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
+  std::vector<std::string> parts;
+  const std::vector<std::string> all =
+      session.all_gather(human_bytes(memory_use(device).peak_bytes));
+  for (size_t rank = 0; rank < all.size(); ++rank)
+    parts.push_back(cat("rank ", rank, ": ", all[rank]));
+  return join(parts);
+}
+
 }  // namespace
 
 ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
@@ -192,16 +228,22 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                resolved.batch.seq_length, "; held out: ", with_thousands(eval_tokens.tokens),
                " tokens"));
 
-  Engine engine({.decoder = resolved.decoder,
-                 .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
-                          .optimizer = run.optimizer}},
-                mesh.tp(), mesh.dp(), mesh.device());
+  Engine engine(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
   log.info(cat("model: ", resolved.decoder.model_type, ", ",
                with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
                run.parallel.zero_stage, "; global batch ", resolved.batch.global_batch_size(),
                " sequences = ",
                with_thousands(resolved.batch.global_batch_size() * resolved.batch.seq_length),
                " tokens (", resolved.batch.accumulation, " micro-batches a dp rank)"));
+  log.info(
+      cat("numbers: weights and activations ", run.train.dtype, ", gradients summed ",
+          run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
+          run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
+          run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
+  if (run.train.attention_dropout > 0)
+    log.warn(
+        "train.attention_dropout is above 0: attention takes the unfused path, which is slower "
+        "and makes the probabilities of one head at a time");
 
   checkpoint::CheckpointStore store(
       session, {.directory = run_dir / "checkpoints", .keep = run.checkpoint.keep});
@@ -259,6 +301,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : ""));
   if (outcome.last_checkpoint)
     log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
+  log.info(cat("  peak memory: ", peak_memory_of_ranks(session, mesh.device())));
   log.info(cat("  metrics:    ", (run_dir / "metrics.jsonl").string()));
   log.info(cat("  log:        ", (run_dir / "log.txt").string()));
   session.barrier();

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "model/decoder_config.h"
 #include "train/device_facts.h"
+#include "train/health.h"
 
 namespace tptrain::train {
 namespace {
@@ -14,6 +15,10 @@ double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
+
+// Of steps without an update. A run that skips for longer is not having bad luck with a batch: its
+// parameters are beyond repair, and it would go on for nothing.
+constexpr int64_t kMostSkippedInARow = 10;
 
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
@@ -38,14 +43,17 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
       outcome.stopped_on_request = true;
       break;
     }
+    if (due(state.step + 1, run.logging.audit_steps))
+      audit_parameters(parts_.engine.zero(), parts_.session, state.step + 1);
     const double learning_rate = schedule_.learning_rate(state.step);
-    StepResult result = parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens,
-                                           learning_rate, run.optimizer.max_grad_norm);
+    zero::StepNumbers numbers =
+        parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
+                           run.optimizer.max_grad_norm);
     state.step += 1;
     state.tokens_seen += batch.agreement.target_tokens;
     read_pending();  // the step before this one: the device is already at work on the next
     pending_ = Pending{.step = state.step,
-                       .result = std::move(result),
+                       .numbers = std::move(numbers),
                        .learning_rate = learning_rate,
                        .tokens_seen = state.tokens_seen,
                        .target_tokens = batch.agreement.target_tokens,
@@ -88,21 +96,38 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
 void Trainer::read_pending() {
   if (!pending_) return;
   const Pending pending = *std::exchange(pending_, std::nullopt);
-  const double loss = pending.result.loss.item<float>();
-  const double norm = pending.result.norm.value.item<float>();
-  // The norm is the same on every rank and so is the loss: all ranks throw together.
-  if (!pending.result.norm.finite.item<bool>() || !std::isfinite(loss)) {
-    NumericsError error(
-        problem(cat("loss ", loss, " and gradient norm ", norm))
-            .at(cat("step ", pending.step))
-            .must("be finite")
-            .remedy("The update of this step was not applied on any rank. Lower "
-                    "optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
-                    "data of this step; the run goes on from its last checkpoint."));
-    error.set_agreed();
-    throw error;
+  const double loss = pending.numbers.losses[0].item<float>();
+  const double norm = pending.numbers.norm.item<float>();
+  if (!pending.numbers.finite.item<bool>()) {
+    skip_or_stop(pending, loss, norm);
+    return;
   }
+  skipped_in_a_row_ = 0;
   publish(pending, loss, norm);
+}
+
+// The finite flag is the same on every rank: all skip, or throw, together.
+void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
+  ++skipped_in_a_row_;
+  const std::string culprits =
+      describe_nonfinite(parts_.engine.zero(), pending.numbers, parts_.session);
+  const Problem what =
+      problem(cat("loss ", loss, " and gradient norm ", norm, " (first seen on ", culprits, ")"))
+          .at(cat("step ", pending.step))
+          .must("be finite");
+  if (parts_.config.run.train.nonfinite == "skip" && skipped_in_a_row_ < kMostSkippedInARow) {
+    if (parts_.session.rank() == 0)
+      parts_.log.warn(cat("step ", pending.step,
+                          " skipped, its update was not applied on any rank: ", what.received));
+    return;
+  }
+  NumericsError error(Problem(what).remedy(
+      cat(skipped_in_a_row_ > 1 ? cat(skipped_in_a_row_, " steps in a row were skipped. ") : "",
+          "The update of this step was not applied on any rank. Lower "
+          "optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
+          "data of this step; the run goes on from its last checkpoint.")));
+  error.set_agreed();
+  throw error;
 }
 
 void Trainer::publish(const Pending& pending, double loss, double norm) {

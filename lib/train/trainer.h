@@ -50,7 +50,8 @@ class Trainer {
   explicit Trainer(const TrainerParts& parts);
   /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint.
   /// Collective. Throws NumericsError on every rank where a step's loss or gradient norm is not
-  /// finite (its update was not applied anywhere).
+  /// finite (its update was not applied anywhere) and train.nonfinite is stop, or too many steps in
+  /// a row were skipped; and where an audit finds parameters that drifted apart.
   RunOutcome run(checkpoint::TrainState state);
 
  private:
@@ -60,7 +61,7 @@ class Trainer {
   };
   struct Pending {  // a step whose numbers the host has not read yet
     int64_t step = 0;
-    StepResult result;
+    zero::StepNumbers numbers;
     double learning_rate = 0;
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;
@@ -70,6 +71,7 @@ class Trainer {
 
   Batch next_batch(int64_t step);
   void read_pending();
+  void skip_or_stop(const Pending& pending, double loss, double norm);
   void publish(const Pending& pending, double loss, double norm);
   double evaluate(int64_t step);
   checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
@@ -81,6 +83,7 @@ class Trainer {
   std::chrono::steady_clock::time_point
       last_issued_;  // of the step before, or the end of an evaluation or save after it
   bool first_step_said_ = false;
+  int64_t skipped_in_a_row_ = 0;
 };
 
 }  // namespace tptrain::train

@@ -151,7 +151,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(config, mesh.tp());
-  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, mesh.device());
+  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {.device = mesh.device()});
   comm::agree(session, [&] { inference::load_parameters(buckets, *reader); });
 
   TextStream stream(*tokenizer, prompt, /*prints=*/session.rank() == 0);
