@@ -10,13 +10,6 @@
 namespace tptrain::config {
 namespace {
 
-using Places = std::map<std::string, std::string>;
-
-std::string place_of(const std::string& path, const Places& places, const std::string& otherwise) {
-  const auto found = places.find(path);
-  return found == places.end() ? otherwise : found->second;
-}
-
 bool is_zero_or_empty(const Value& value) {
   if (const auto* integer = std::get_if<int64_t>(&value)) return *integer == 0;
   if (const auto* text = std::get_if<std::string>(&value)) return text->empty();
@@ -29,9 +22,15 @@ std::string broken_limit(const Limits& limits, Number value) {
   const bool below = limits.at_least && value < static_cast<Number>(*limits.at_least);
   const bool beyond = limits.at_most && value > static_cast<Number>(*limits.at_most);
   const bool not_above = limits.above && value <= static_cast<Number>(*limits.above);
-  if ((below || beyond) && limits.at_least && limits.at_most &&
-      *limits.at_most == *limits.at_least + 1) {
-    return cat("be ", *limits.at_least, " or ", *limits.at_most);
+  const bool not_below = limits.below && value >= static_cast<Number>(*limits.below);
+  std::vector<int64_t> few = few_values(limits);
+  if ((below || beyond) && few.size() > 1) {
+    const int64_t last = few.back();
+    few.pop_back();
+    return cat("be ", join(few), " or ", last);
+  }
+  if ((below || not_below) && limits.at_least && limits.below) {
+    return cat("be at least ", *limits.at_least, " and less than ", *limits.below);
   }
   if (below) return cat("be at least ", *limits.at_least);
   if (beyond) return cat("be at most ", *limits.at_most);
@@ -66,7 +65,39 @@ std::string broken_constraint(const Key& key, const Value& value) {
   return "";
 }
 
+// Each entry at its own place: a list of groups may be long.
+void check_groups(const Key& key, const std::vector<ParameterGroup>& groups, const Places& places,
+                  Checked& out) {
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const std::string name = cat(key.path, "[", i, "]");
+    const auto complain = [&](const std::string& member, const Value& value,
+                              const std::string& constraint, const std::string& remedy) {
+      const std::string path = cat(name, ".", member);
+      out.others.push_back(problem(cat(path, " is ", yaml_text(value)))
+                               .at(place_of(path, places, place_of(key.path, places, "")))
+                               .must(constraint)
+                               .remedy(remedy));
+    };
+    const ParameterGroup& group = groups[i];
+    if (group.match.empty()) {
+      complain("match", group.match, "be a glob over tensor names",
+               "For example match: \"*.bias\".");
+    }
+    if (group.weight_decay && *group.weight_decay < 0) {
+      complain("weight_decay", *group.weight_decay, "be at least 0",
+               "Write 0 for no decay, or leave it out for the default rule.");
+    }
+    if (group.learning_rate_scale < 0) {
+      complain("learning_rate_scale", group.learning_rate_scale, "be at least 0",
+               "Write 0 to freeze these tensors, or leave it out for 1.");
+    }
+  }
+}
+
 void check_value(const Key& key, const Value& value, const Places& places, Checked& out) {
+  if (const auto* groups = std::get_if<std::vector<ParameterGroup>>(&value)) {
+    return check_groups(key, *groups, places, out);
+  }
   const std::string constraint = broken_constraint(key, value);
   if (constraint.empty()) return;
   Problem p = problem(cat(key.path, " is ", yaml_text(value)))
@@ -140,6 +171,11 @@ void check_alternatives(const Alternatives& group, const RunConfig& config, cons
 
 }  // namespace
 
+std::string place_of(const std::string& path, const Places& places, const std::string& otherwise) {
+  const auto found = places.find(path);
+  return found == places.end() ? otherwise : found->second;
+}
+
 Checked check_all(const RunConfig& config, const Places& places,
                   const std::set<std::string>& refused, const std::string& name) {
   Checked out;
@@ -152,14 +188,7 @@ Checked check_all(const RunConfig& config, const Places& places,
   for (const Alternatives& group : alternatives()) {
     check_alternatives(group, config, places, refused, name, out);
   }
-  const TrainConfig& train = config.train;
-  if (train.global_batch_size > 0 && train.micro_batch_size > 0 &&
-      train.global_batch_size % train.micro_batch_size != 0) {
-    out.others.push_back(problem(cat("train.global_batch_size is ", train.global_batch_size,
-                                     " and train.micro_batch_size ", train.micro_batch_size))
-                             .at(place_of("train.global_batch_size", places, ""))
-                             .must("be a multiple of the micro-batch size"));
-  }
+  for (Problem& p : cross_checks(config, places, refused)) out.others.push_back(std::move(p));
   return out;
 }
 

@@ -1,6 +1,6 @@
 // The one list of keys of a run file. Parser, checks, JSON Schema, markdown reference and
 // resolved_config.yaml are all read off it, so that a key is added in one place: its member in
-// run_config.h and its line in keys.cpp. Private to this folder and its tests.
+// run_config.h and its entry in keys_*.cpp. Private to this folder and its tests.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@
 
 namespace tptrain::config {
 
-enum class Type { text, integer, seed, real, boolean, betas, sources };
+enum class Type { text, integer, seed, real, boolean, betas, sources, groups };
 using Value = std::variant<std::string, int64_t, uint64_t, double, bool, std::vector<double>,
-                           std::vector<DataSource>>;
+                           std::vector<DataSource>, std::vector<ParameterGroup>>;
 
 enum class Presence {
   defaulted,  // left out: the value that run_config.h initializes the member with
@@ -28,7 +28,11 @@ struct Limits {
   std::optional<int64_t> at_least = {};
   std::optional<int64_t> above = {};
   std::optional<int64_t> at_most = {};
+  std::optional<int64_t> below = {};
 };
+
+/// The integers within the limits where they are few enough to be listed, as 0, 1, 2, 3.
+std::vector<int64_t> few_values(const Limits& limits);
 
 struct Key {
   std::string path;  // "parallel.tp_size"

@@ -42,6 +42,11 @@ void drop_alternatives(Merged& merged, const std::string& path,
   std::erase_if(merged.places, [&](const auto& place) { return replaced_by_path(place.first); });
 }
 
+// Whether a place is that of something within the list `path`: "optimizer.groups[1].match".
+auto is_entry_of(const std::string& path) {
+  return [prefix = path + "["](const auto& place) { return place.first.starts_with(prefix); };
+}
+
 Merged merge(const std::string& yaml_text, const std::string& name,
              const std::vector<std::string>& overrides) {
   Merged merged;
@@ -59,6 +64,8 @@ Merged merge(const std::string& yaml_text, const std::string& name,
                            from_set.problems.end());
     for (const auto& [path, place] : from_set.given) {
       overridden.insert(path);
+      // A list replaces the file's, so the places of the file's entries go with them.
+      if (find_key(path)) std::erase_if(merged.places, is_entry_of(path));
       // An override within a section leaves the place of the section in the file.
       if (find_key(path) || merged.places.count(path) == 0) merged.places[path] = place;
       if (path.rfind("model.architecture.", 0) == 0) {

@@ -14,8 +14,8 @@ namespace tptrain::config {
 
 struct Parsed {
   RunConfig config;
-  /// "parallel.tp_size" -> "run.yaml:7:12", for keys that the file or --set gave; lets later checks
-  /// name the place.
+  /// "parallel.tp_size" -> "run.yaml:7:12", for keys that the file or --set gave, and for what
+  /// stands within their lists ("optimizer.groups[0].match"); lets later checks name the place.
   std::map<std::string, std::string> places;
 };
 

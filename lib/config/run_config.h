@@ -1,5 +1,5 @@
 // The run file as plain structs: one section each. What each key means, its type, default and
-// bounds stand once, in keys.cpp (the one list of keys). Other folders receive their own section
+// bounds stand once, in keys_*.cpp (the one list of keys). Other folders receive their own section
 // only; train and apps see the whole.
 #pragma once
 

@@ -32,7 +32,8 @@ TEST_CASE("a key in the wrong section is told its section") {
 TEST_CASE("an unknown key that resembles none lists the keys of its section") {
   CHECK(refusal_of("parallel: {frobnicate: 2}\n") ==
         "config error: run.yaml:5:12: parallel.frobnicate is no known key.\n"
-        "  parallel has the keys tp_size, dp_size, zero_stage.");
+        "  parallel has the keys tp_size, dp_size, zero_stage, sequence_parallel, recompute, "
+        "reduce_gradients, reduce_dtype.");
   CHECK(refusal_of("frobnicate: 2\n") ==
         "config error: run.yaml:5:1: frobnicate is no known key.\n"
         "  The top level has the keys run_dir, model, parallel, data, train, optimizer, scheduler, "
@@ -40,7 +41,7 @@ TEST_CASE("an unknown key that resembles none lists the keys of its section") {
 }
 
 TEST_CASE("keys that this version does not have are unknown, not ignored") {
-  for (const std::string key : {"dtype: bf16", "deterministic: true", "epochs: 1"}) {
+  for (const std::string key : {"max_tokens: 1000", "deterministic: true", "epochs: 1"}) {
     check_contains(refusal("run_dir: r\nmodel: {path: m}\ndata: {train: [a]}\n"
                            "train:\n  max_steps: 1\n  " +
                            key + "\n"),
@@ -112,10 +113,12 @@ TEST_CASE("values of another type are refused") {
        "1e-3."},
       {"parallel: 2",
        "run.yaml:5:11: parallel is 2: it must be a mapping of the keys tp_size, dp_size, "
-       "zero_stage.\n  Write each key on its own line, as `key: value`."},
+       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype.\n  Write each "
+       "key on its own line, as `key: value`."},
       {"parallel: [tp_size]",
        "run.yaml:5:11: parallel is a list: it must be a mapping of the keys tp_size, dp_size, "
-       "zero_stage.\n  Write each key on its own line, as `key: value`."},
+       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype.\n  Write each "
+       "key on its own line, as `key: value`."},
   };
   for (const auto& [text, message] : cases) {
     CHECK(refusal_of(text + "\n") == "config error: " + message);
@@ -153,10 +156,21 @@ TEST_CASE("values out of bounds are refused") {
       {"parallel: {tp_size: 2147483648}",
        "run.yaml:5:21: parallel.tp_size is 2147483648: it must be at most 2147483647."},
       {"parallel: {dp_size: -1}", "run.yaml:5:21: parallel.dp_size is -1: it must be at least 0."},
-      {"parallel: {zero_stage: 2}", "run.yaml:5:24: parallel.zero_stage is 2: it must be 0 or 1."},
-      {"parallel: {zero_stage: 3}", "run.yaml:5:24: parallel.zero_stage is 3: it must be 0 or 1."},
+      {"parallel: {zero_stage: 4}",
+       "run.yaml:5:24: parallel.zero_stage is 4: it must be 0, 1, 2 or 3."},
       {"parallel: {zero_stage: -1}",
-       "run.yaml:5:24: parallel.zero_stage is -1: it must be 0 or 1."},
+       "run.yaml:5:24: parallel.zero_stage is -1: it must be 0, 1, 2 or 3."},
+      {"parallel: {recompute: half}",
+       "run.yaml:5:23: parallel.recompute is half: it must be one of none, selective, full."},
+      {"parallel: {reduce_gradients: per_microbatch}",
+       "run.yaml:5:30: parallel.reduce_gradients is per_microbatch: it must be one of per_step, "
+       "per_micro_batch.\n  Did you mean per_micro_batch?"},
+      {"parallel: {reduce_gradients: \"\"}",
+       "run.yaml:5:30: parallel.reduce_gradients is \"\": it must be one of per_step, "
+       "per_micro_batch.\n  Leave the key out to give no value."},
+      {"parallel: {reduce_dtype: fp16}",
+       "run.yaml:5:26: parallel.reduce_dtype is fp16: it must be one of fp32, bf16.\n"
+       "  Did you mean fp32?"},
       {"optimizer: {learning_rate: -1e-3}",
        "run.yaml:5:28: optimizer.learning_rate is -0.001: it must be at least 0."},
       {"optimizer: {eps: 0}", "run.yaml:5:18: optimizer.eps is 0.0: it must be greater than 0."},
@@ -168,10 +182,20 @@ TEST_CASE("values out of bounds are refused") {
        "less than 1."},
       {"optimizer: {type: sgd}", "run.yaml:5:19: optimizer.type is sgd: it must be adamw."},
       {"scheduler: {type: cosin}",
-       "run.yaml:5:19: scheduler.type is cosin: it must be one of constant, linear, cosine.\n"
-       "  Did you mean cosine?"},
-      {"scheduler: {type: wsd}",
-       "run.yaml:5:19: scheduler.type is wsd: it must be one of constant, linear, cosine."},
+       "run.yaml:5:19: scheduler.type is cosin: it must be one of constant, linear, cosine, "
+       "wsd.\n  Did you mean cosine?"},
+      {"scheduler: {type: sawtooth}",
+       "run.yaml:5:19: scheduler.type is sawtooth: it must be one of constant, linear, cosine, "
+       "wsd."},
+      {"scheduler: {type: wsd, decay_steps: -1}",
+       "run.yaml:5:37: scheduler.decay_steps is -1: it must be at least 0."},
+      {"optimizer: {moments_dtype: fp8}",
+       "run.yaml:5:28: optimizer.moments_dtype is fp8: it must be one of fp32, bf16.\n"
+       "  Did you mean fp32?"},
+      {"optimizer: {master_dtype: half}",
+       "run.yaml:5:27: optimizer.master_dtype is half: it must be one of fp32, bf16."},
+      {"logging: {audit_steps: -1}",
+       "run.yaml:5:24: logging.audit_steps is -1: it must be at least 0."},
       {"logging: {every_steps: 0}",
        "run.yaml:5:24: logging.every_steps is 0: it must be at least 1."},
       {"checkpoint: {resume: \"\"}",
@@ -186,6 +210,21 @@ TEST_CASE("values out of bounds are refused") {
   CHECK(refusal(kMinimal, {"train.device=gpu"}) ==
         "config error: --set train.device=gpu: train.device is gpu: it must be one of auto, cuda, "
         "cpu.\n  Did you mean cpu?");
+  for (const std::string key : {"train.attention_dropout", "train.residual_dropout"}) {
+    for (const std::string value : {"1.0", "-0.5", "1.5"}) {
+      const std::string set = key + "=" + value;
+      CHECK(refusal(kMinimal, {set}) == "config error: --set " + set + ": " + key + " is " + value +
+                                            ": it must be at least 0 and less than 1.");
+    }
+  }
+  CHECK(refusal(kMinimal, {"train.z_loss=-1e-4"}) ==
+        "config error: --set train.z_loss=-1e-4: train.z_loss is -1e-4: it must be at least 0.");
+  CHECK(refusal(kMinimal, {"train.dtype=fp16"}) ==
+        "config error: --set train.dtype=fp16: train.dtype is fp16: it must be one of fp32, bf16.\n"
+        "  Did you mean fp32?");
+  CHECK(refusal(kMinimal, {"train.nonfinite=ignore"}) ==
+        "config error: --set train.nonfinite=ignore: train.nonfinite is ignore: it must be one of "
+        "stop, skip.");
   CHECK(refusal(kMinimal, {"train.max_steps=0"}) ==
         "config error: --set train.max_steps=0: train.max_steps is 0: it must be at least 1.");
 }
@@ -335,12 +374,12 @@ TEST_CASE("bytes that are no UTF-8 text are refused with their place") {
 TEST_CASE("all problems of a file come at once") {
   const std::string message = refusal(
       "run_dirr: a\nmodel: {path: m}\ndata: {train: [a], shuffle: yes}\n"
-      "train: {max_steps: 1.5}\nparallel: {zero_stage: 2}\n",
+      "train: {max_steps: 1.5}\nparallel: {zero_stage: 4}\n",
       {"logging.every_steps=0"});
   for (const std::string part :
        {"run.yaml:1:1: run_dirr is no known key", "run_dir is missing",
         "run.yaml:3:29: data.shuffle is yes", "run.yaml:4:20: train.max_steps is 1.5",
-        "run.yaml:5:24: parallel.zero_stage is 2", "--set logging.every_steps=0"}) {
+        "run.yaml:5:24: parallel.zero_stage is 4", "--set logging.every_steps=0"}) {
     check_contains(message, part);
   }
   // What was refused is not called missing as well.
@@ -350,7 +389,7 @@ TEST_CASE("all problems of a file come at once") {
 TEST_CASE("a config made in code is checked alike, without places") {
   config::RunConfig config = parse(kMinimal);
   CHECK(config::check_sections(config, {}).empty());
-  config.parallel.zero_stage = 2;
+  config.parallel.zero_stage = 4;
   config.optimizer.betas = {0.9};
   config.train.max_steps = 0;
   config.train.device = "tpu";
@@ -361,7 +400,7 @@ TEST_CASE("a config made in code is checked alike, without places") {
   CHECK(texts.size() == 5);
   const std::string all = join(texts, "\n");
   check_contains(all, "train.max_steps is missing");
-  check_contains(all, "parallel.zero_stage is 2: it must be 0 or 1");
+  check_contains(all, "parallel.zero_stage is 4: it must be 0, 1, 2 or 3");
   check_contains(all, "optimizer.betas is [0.9]: it must be two numbers");
   check_contains(all, "train.device is tpu");
   check_contains(all, "are both given");

@@ -22,14 +22,17 @@ model:
   architecture: {model_type: qwen2, vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2,
                  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 16, rms_norm_eps: 1e-5, rope_theta: 1000000,
                  tie_word_embeddings: true, attention_bias: false, initializer_range: .01}
-parallel: {tp_size: 2, dp_size: 4, zero_stage: 0}
+parallel: {tp_size: 2, dp_size: 4, zero_stage: 3, sequence_parallel: false, recompute: selective, reduce_gradients: per_micro_batch,
+           reduce_dtype: bf16}
 data: {train: [a.txt, {path: "b/**/*.txt"}], eval: [{path: c.txt}], tokenizer: tok, shuffle: false}
-train: {seq_length: 128, micro_batch_size: 2, global_batch_size: 16, max_steps: 7, seed: 18446744073709551615, device: cpu, cpu_threads: 3}
-optimizer: {type: adamw, learning_rate: 1e-3, betas: [0.8, 0], eps: 1E-6, weight_decay: 0, max_grad_norm: +0.5}
-scheduler: {type: cosine, warmup_steps: 3, min_lr: 1.0e-4}
+train: {seq_length: 128, micro_batch_size: 2, global_batch_size: 16, max_steps: 7, seed: 18446744073709551615, device: cpu, cpu_threads: 3,
+        dtype: bf16, attention_dropout: 0.1, residual_dropout: 0.2, z_loss: 1e-4, nonfinite: skip}
+optimizer: {type: adamw, learning_rate: 1e-3, betas: [0.8, 0], eps: 1E-6, weight_decay: 0, max_grad_norm: +0.5,
+            groups: [{match: "*.bias", weight_decay: 0.1}, {learning_rate_scale: 0, match: lm_head.weight}], moments_dtype: bf16, master_dtype: bf16}
+scheduler: {type: wsd, warmup_steps: 3, decay_steps: 2, min_lr: 1.0e-4}
 checkpoint: {save_steps: 5, keep: 0, resume: runs/b/checkpoints/step-00000005}
 eval: {every_steps: 2, max_batches: 0}
-logging: {every_steps: 4}
+logging: {every_steps: 4, audit_steps: 0}
 )");
   CHECK(config.run_dir == "runs/with space");
   REQUIRE(config.model.architecture);
@@ -47,7 +50,13 @@ logging: {every_steps: 4}
   CHECK(a.tie_word_embeddings);
   CHECK(a.attention_bias == std::optional<bool>(false));
   CHECK(a.initializer_range == 0.01);
-  CHECK(config.parallel == config::ParallelConfig{.tp_size = 2, .dp_size = 4, .zero_stage = 0});
+  CHECK(config.parallel == config::ParallelConfig{.tp_size = 2,
+                                                  .dp_size = 4,
+                                                  .zero_stage = 3,
+                                                  .sequence_parallel = false,
+                                                  .recompute = "selective",
+                                                  .reduce_gradients = "per_micro_batch",
+                                                  .reduce_dtype = "bf16"});
   CHECK(config.data == config::DataConfig{.train = {{"a.txt"}, {"b/**/*.txt"}},
                                           .eval = {{"c.txt"}},
                                           .tokenizer = "tok",
@@ -59,17 +68,28 @@ logging: {every_steps: 4}
                                             .max_steps = 7,
                                             .seed = std::numeric_limits<uint64_t>::max(),
                                             .device = "cpu",
-                                            .cpu_threads = 3});
-  CHECK(config.optimizer == config::OptimizerConfig{.type = "adamw",
-                                                    .learning_rate = 1e-3,
-                                                    .betas = {0.8, 0.0},
-                                                    .eps = 1e-6,
-                                                    .weight_decay = 0.0,
-                                                    .max_grad_norm = 0.5});
-  CHECK(config.scheduler == config::SchedulerConfig{"cosine", 3, 1e-4});
+                                            .cpu_threads = 3,
+                                            .dtype = "bf16",
+                                            .attention_dropout = 0.1,
+                                            .residual_dropout = 0.2,
+                                            .z_loss = 1e-4,
+                                            .nonfinite = "skip"});
+  CHECK(config.optimizer ==
+        config::OptimizerConfig{
+            .type = "adamw",
+            .learning_rate = 1e-3,
+            .betas = {0.8, 0.0},
+            .eps = 1e-6,
+            .weight_decay = 0.0,
+            .max_grad_norm = 0.5,
+            .groups = {{.match = "*.bias", .weight_decay = 0.1},
+                       {.match = "lm_head.weight", .weight_decay = {}, .learning_rate_scale = 0.0}},
+            .moments_dtype = "bf16",
+            .master_dtype = "bf16"});
+  CHECK(config.scheduler == config::SchedulerConfig{"wsd", 3, 2, 1e-4});
   CHECK(config.checkpoint == config::CheckpointConfig{5, 0, "runs/b/checkpoints/step-00000005"});
   CHECK(config.eval == config::EvalConfig{2, 0});
-  CHECK(config.logging == config::LoggingConfig{4});
+  CHECK(config.logging == config::LoggingConfig{4, 0});
 }
 
 TEST_CASE("places name line and column of what the file gives, and --set") {
@@ -100,6 +120,8 @@ TEST_CASE("a quoted text is the text, and unquoted words are texts where one is 
 
 TEST_CASE("the ends of the bounds are accepted") {
   CHECK(parse(kMinimal, {"parallel.zero_stage=0"}).parallel.zero_stage == 0);
+  CHECK(parse(kMinimal, {"parallel.zero_stage=3"}).parallel.zero_stage == 3);
+  CHECK(parse(kMinimal, {"train.attention_dropout=0.999"}).train.attention_dropout == 0.999);
   CHECK(parse(kMinimal, {"train.max_steps=2147483647"}).train.max_steps == 2147483647);
   CHECK(parse(kMinimal, {"train.seed=0"}).train.seed == 0);
   CHECK(parse(kMinimal, {"optimizer.learning_rate=0"}).optimizer.learning_rate == 0.0);

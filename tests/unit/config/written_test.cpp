@@ -21,6 +21,9 @@ parallel:
   tp_size: 1
   dp_size: 0
   zero_stage: 1
+  sequence_parallel: true
+  recompute: none
+  reduce_dtype: fp32
 data:
   train: [corpus.txt]
   eval: []
@@ -33,6 +36,11 @@ train:
   seed: 42
   device: auto
   cpu_threads: 0
+  dtype: fp32
+  attention_dropout: 0.0
+  residual_dropout: 0.0
+  z_loss: 0.0
+  nonfinite: stop
 optimizer:
   type: adamw
   learning_rate: 1e-5
@@ -40,9 +48,13 @@ optimizer:
   eps: 1e-8
   weight_decay: 0.01
   max_grad_norm: 1.0
+  groups: []
+  moments_dtype: fp32
+  master_dtype: fp32
 scheduler:
   type: constant
   warmup_steps: 0
+  decay_steps: 0
   min_lr: 0.0
 checkpoint:
   save_steps: 0
@@ -53,6 +65,7 @@ eval:
   max_batches: 20
 logging:
   every_steps: 1
+  audit_steps: 100
 )");
 }
 
@@ -97,7 +110,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
           key.set(config, static_cast<uint64_t>(random()));
           break;
         case config::Type::real:
-          key.set(config, real());
+          key.set(config, key.limits.below ? real() * 1e-31 : real());
           break;
         case config::Type::boolean:
           key.set(config, integer(0, 1) == 0);
@@ -113,13 +126,37 @@ TEST_CASE("to_yaml parses back to an equal config") {
           key.set(config, list);
           break;
         }
+        case config::Type::groups: {
+          std::vector<config::ParameterGroup> list;
+          for (int64_t n = integer(0, 3); n > 0; --n) {
+            list.push_back({.match = texts[static_cast<size_t>(integer(0, texts.size() - 1))],
+                            .weight_decay = integer(0, 1) ? std::optional(real()) : std::nullopt,
+                            .learning_rate_scale = integer(0, 1) ? real() : 1.0});
+          }
+          key.set(config, list);
+          break;
+        }
       }
     }
+    // What one key asks of another.
     config.train.micro_batch_size = 1;
+    if (config.parallel.zero_stage > 1) config.parallel.reduce_gradients = "per_micro_batch";
+    if (config.train.dtype == "fp32") config.optimizer.master_dtype = "fp32";
+    config.scheduler.decay_steps =
+        config.scheduler.type == "wsd" ? integer(0, config.train.max_steps) : 0;
     const std::string yaml = config::to_yaml(config);
     INFO(yaml);
     REQUIRE(parse(yaml) == config);
   }
+}
+
+TEST_CASE("a list of groups is one line, a weight_decay that was left out stays out") {
+  const std::string yaml = config::to_yaml(
+      parse(kMinimal, {"optimizer.groups=[{match: \"*.bias\"}, {match: lm_head.weight, "
+                       "weight_decay: 0, learning_rate_scale: 0.5}]"}));
+  check_contains(yaml,
+                 "\n  groups: [{match: \"*.bias\", learning_rate_scale: 1.0}, {match: "
+                 "lm_head.weight, weight_decay: 0.0, learning_rate_scale: 0.5}]\n");
 }
 
 TEST_CASE("the list of keys has a sentence, a section and one entry for every key") {
@@ -160,13 +197,26 @@ TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
   }
   const auto& properties = schema["properties"];
   CHECK(schema["required"] == nlohmann::json::parse(R"(["run_dir", "model", "data", "train"])"));
-  CHECK(properties["parallel"]["properties"]["zero_stage"]["maximum"] == 1);
+  CHECK(properties["parallel"]["properties"]["zero_stage"]["maximum"] == 3);
   CHECK(properties["parallel"]["properties"]["tp_size"]["minimum"] == 1);
   CHECK(properties["optimizer"]["properties"]["eps"]["exclusiveMinimum"] == 0);
   CHECK(properties["optimizer"]["properties"]["betas"]["default"] ==
         nlohmann::json::parse("[0.9, 0.95]"));
   CHECK(properties["scheduler"]["properties"]["type"]["enum"] ==
-        nlohmann::json::parse(R"(["constant", "linear", "cosine"])"));
+        nlohmann::json::parse(R"(["constant", "linear", "cosine", "wsd"])"));
+  CHECK(properties["train"]["properties"]["attention_dropout"]["exclusiveMaximum"] == 1);
+  CHECK(properties["optimizer"]["properties"]["groups"]["default"] == nlohmann::json::array());
+  CHECK(properties["optimizer"]["properties"]["groups"]["items"] == nlohmann::json::parse(R"({
+    "type": "object",
+    "properties": {"match": {"type": "string", "minLength": 1},
+                   "weight_decay": {"type": "number", "minimum": 0},
+                   "learning_rate_scale": {"type": "number", "minimum": 0, "default": 1.0}},
+    "required": ["match"],
+    "additionalProperties": false})"));
+  CHECK(properties["data"]["properties"]["train"]["items"] == nlohmann::json::parse(R"({"oneOf": [
+    {"type": "string", "minLength": 1},
+    {"type": "object", "properties": {"path": {"type": "string", "minLength": 1}},
+     "required": ["path"], "additionalProperties": false}]})"));
   CHECK(properties["train"]["required"] == nlohmann::json::parse(R"(["max_steps"])"));
   CHECK(properties["train"]["not"]["required"] ==
         nlohmann::json::parse(R"(["global_batch_size", "grad_accum_steps"])"));

@@ -1,0 +1,112 @@
+// What one key of the run file asks of another. What depends on the number of ranks or on the model
+// is checked where those are known (train/resolve.cpp).
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+#include "base/text.h"
+#include "config/checks.h"
+#include "config/keys.h"
+
+namespace tptrain::config {
+namespace {
+
+class CrossChecker {
+ public:
+  CrossChecker(const RunConfig& config, const Places& places, const std::set<std::string>& refused)
+      : config_(config), places_(places), refused_(refused) {}
+
+  void batch() {
+    const TrainConfig& train = config_.train;
+    if (!usable({"train.global_batch_size", "train.micro_batch_size"})) return;
+    if (train.global_batch_size <= 0 || train.micro_batch_size <= 0) return;
+    if (train.global_batch_size % train.micro_batch_size == 0) return;
+    complain({"train.global_batch_size", "train.micro_batch_size"},
+             problem(cat("train.global_batch_size is ", train.global_batch_size,
+                         " and train.micro_batch_size ", train.micro_batch_size))
+                 .must("be a multiple of the micro-batch size"));
+  }
+
+  void reduction() {
+    const ParallelConfig& parallel = config_.parallel;
+    if (!usable({"parallel.reduce_gradients", "parallel.zero_stage"})) return;
+    if (parallel.reduce_gradients != "per_step") return;
+    if (parallel.zero_stage != 2 && parallel.zero_stage != 3) return;
+    complain({"parallel.reduce_gradients", "parallel.zero_stage"},
+             problem(cat("parallel.reduce_gradients is per_step and parallel.zero_stage ",
+                         parallel.zero_stage))
+                 .must("be per_micro_batch with zero_stage 2 and 3, where no rank has room for the "
+                       "whole gradient of a step")
+                 .remedy("Leave reduce_gradients out, or set zero_stage to 0 or 1."));
+  }
+
+  void master_weights() {
+    if (!usable({"optimizer.master_dtype", "train.dtype"})) return;
+    if (config_.optimizer.master_dtype != "bf16" || config_.train.dtype != "fp32") return;
+    complain({"optimizer.master_dtype", "train.dtype"},
+             problem("optimizer.master_dtype is bf16 and train.dtype fp32")
+                 .must("be fp32 where the weights of the layers are")
+                 .remedy("Set train.dtype to bf16, or leave master_dtype out."));
+  }
+
+  void decay_steps() {
+    const SchedulerConfig& scheduler = config_.scheduler;
+    if (!usable({"scheduler.decay_steps", "scheduler.type"}) || scheduler.decay_steps <= 0) return;
+    const std::string received = cat("scheduler.decay_steps is ", scheduler.decay_steps);
+    if (scheduler.type == "constant") {
+      complain({"scheduler.decay_steps"},
+               problem(cat(received, " and scheduler.type constant, which never falls"))
+                   .must("stand beside scheduler.type wsd")
+                   .remedy("Set scheduler.type to wsd, or leave decay_steps out."));
+    } else if (scheduler.type == "linear" || scheduler.type == "cosine") {
+      complain({"scheduler.decay_steps"},
+               problem(cat(received, " and scheduler.type ", scheduler.type,
+                           ", which falls from the warm-up on"))
+                   .must("stand beside scheduler.type wsd")
+                   .remedy("Set scheduler.type to wsd, or leave decay_steps out."));
+    }
+    if (!usable({"train.max_steps"}) || config_.train.max_steps <= 0) return;
+    if (scheduler.decay_steps <= config_.train.max_steps) return;
+    complain({"scheduler.decay_steps", "train.max_steps"},
+             problem(cat(received, " and train.max_steps ", config_.train.max_steps))
+                 .must("be at most train.max_steps")
+                 .remedy("Leave it out for a tenth of train.max_steps."));
+  }
+
+  std::vector<Problem> take() { return std::move(problems_); }
+
+ private:
+  bool usable(std::initializer_list<const char*> keys) const {
+    return std::none_of(keys.begin(), keys.end(), [this](const std::string& key) {
+      return std::any_of(refused_.begin(), refused_.end(),
+                         [&](const std::string& refused) { return is_at_or_below(key, refused); });
+    });
+  }
+
+  // At the place of the first of `keys` that was given.
+  void complain(std::initializer_list<const char*> keys, Problem p) {
+    for (const std::string key : keys) {
+      if (p.where.empty()) p.at(place_of(key, places_, ""));
+    }
+    problems_.push_back(std::move(p));
+  }
+
+  const RunConfig& config_;
+  const Places& places_;
+  const std::set<std::string>& refused_;
+  std::vector<Problem> problems_;
+};
+
+}  // namespace
+
+std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
+                                  const std::set<std::string>& refused) {
+  CrossChecker checker(config, places, refused);
+  checker.batch();
+  checker.reduction();
+  checker.master_weights();
+  checker.decay_steps();
+  return checker.take();
+}
+
+}  // namespace tptrain::config

@@ -1,0 +1,87 @@
+// The keys of optimizer and scheduler.
+#include "config/key_binding.h"
+
+namespace tptrain::config {
+
+std::vector<Key> optimizer_keys() {
+  return {
+      bind({.path = "optimizer.type", .allowed = {"adamw"}, .doc = "Update rule."},
+           &RunConfig::optimizer, &OptimizerConfig::type),
+      bind({.path = "optimizer.learning_rate",
+            .type = Type::real,
+            .limits = {.at_least = 0},
+            .doc = "Learning rate after the warm-up."},
+           &RunConfig::optimizer, &OptimizerConfig::learning_rate),
+      bind({.path = "optimizer.betas",
+            .type = Type::betas,
+            .doc = "Decay rates of the first and second moment."},
+           &RunConfig::optimizer, &OptimizerConfig::betas),
+      bind({.path = "optimizer.eps",
+            .type = Type::real,
+            .limits = {.above = 0},
+            .doc = "Added to the root of the second moment."},
+           &RunConfig::optimizer, &OptimizerConfig::eps),
+      bind({.path = "optimizer.weight_decay",
+            .type = Type::real,
+            .limits = {.at_least = 0},
+            .doc = "Decoupled weight decay, of matrices only (not of norms and biases) where "
+                   "groups says nothing else."},
+           &RunConfig::optimizer, &OptimizerConfig::weight_decay),
+      bind({.path = "optimizer.max_grad_norm",
+            .type = Type::real,
+            .limits = {.at_least = 0},
+            .doc = "Gradients with a larger global norm are scaled down to it; 0: no clipping."},
+           &RunConfig::optimizer, &OptimizerConfig::max_grad_norm),
+      bind({.path = "optimizer.groups",
+            .type = Type::groups,
+            .doc = "Other settings for the tensors whose whole Hugging Face name fits a glob of "
+                   "`*` and `?`: a list of `{match: GLOB, weight_decay: NUMBER, "
+                   "learning_rate_scale: NUMBER}`, of which the first that fits counts; without "
+                   "weight_decay the default rule holds, learning_rate_scale (1 where left out; 0 "
+                   "freezes) multiplies the learning rate.",
+            .hint = "matrices decay, norms and biases do not"},
+           &RunConfig::optimizer, &OptimizerConfig::groups),
+      bind({.path = "optimizer.moments_dtype",
+            .allowed = {"fp32", "bf16"},
+            .doc = "Type that both moments are stored in; `bf16` halves their memory and rounds "
+                   "them after every update, which changes the numbers."},
+           &RunConfig::optimizer, &OptimizerConfig::moments_dtype),
+      bind({.path = "optimizer.master_dtype",
+            .allowed = {"fp32", "bf16"},
+            .doc = "`fp32`: updates add up in fp32 master weights; `bf16`: there are none, which "
+                   "saves their memory, and the update of the bf16 weights is rounded "
+                   "stochastically, alike on every layout (needs train.dtype bf16)."},
+           &RunConfig::optimizer, &OptimizerConfig::master_dtype),
+  };
+}
+
+std::vector<Key> scheduler_keys() {
+  return {
+      bind({.path = "scheduler.type",
+            .allowed = {"constant", "linear", "cosine", "wsd"},
+            .doc = "Course of the learning rate after the warm-up: `constant`; `linear` and "
+                   "`cosine` fall from the peak to min_lr at train.max_steps; `wsd` (warm-up, "
+                   "stable, decay; Hu et al., MiniCPM, 2024) stays at the peak and falls linearly "
+                   "over the last decay_steps."},
+           &RunConfig::scheduler, &SchedulerConfig::type),
+      bind({.path = "scheduler.warmup_steps",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Steps over which the learning rate rises linearly."},
+           &RunConfig::scheduler, &SchedulerConfig::warmup_steps),
+      bind({.path = "scheduler.decay_steps",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Of `wsd`: how many of the last steps fall from the peak to min_lr; at most "
+                   "train.max_steps.",
+            .hint = "a tenth of train.max_steps, at least 1"},
+           &RunConfig::scheduler, &SchedulerConfig::decay_steps),
+      bind({.path = "scheduler.min_lr",
+            .type = Type::real,
+            .limits = {.at_least = 0},
+            .doc = "Learning rate at train.max_steps, for linear, cosine and wsd."},
+           &RunConfig::scheduler, &SchedulerConfig::min_lr),
+  };
+}
+
+}  // namespace tptrain::config

@@ -1,0 +1,46 @@
+// The keys of checkpoint, eval and logging.
+#include "config/key_binding.h"
+
+namespace tptrain::config {
+
+std::vector<Key> output_keys() {
+  return {
+      bind({.path = "checkpoint.save_steps",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Steps from one checkpoint to the next; 0: only at the end."},
+           &RunConfig::checkpoint, &CheckpointConfig::save_steps),
+      bind({.path = "checkpoint.keep",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "How many of the newest checkpoints to keep; 0: all."},
+           &RunConfig::checkpoint, &CheckpointConfig::keep),
+      bind({.path = "checkpoint.resume",
+            .doc = "`auto`: go on from the newest valid checkpoint of run_dir, if it holds any; "
+                   "`never`: start anew; else the directory of a checkpoint."},
+           &RunConfig::checkpoint, &CheckpointConfig::resume),
+      bind({.path = "eval.every_steps",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Steps from one evaluation on data.eval to the next; 0: only at the end."},
+           &RunConfig::eval, &EvalConfig::every_steps),
+      bind({.path = "eval.max_batches",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Global batches of one evaluation; 0: all of data.eval."},
+           &RunConfig::eval, &EvalConfig::max_batches),
+      bind({.path = "logging.every_steps",
+            .type = Type::integer,
+            .limits = kPositive,
+            .doc = "Steps from one log line, and line of metrics.jsonl, to the next."},
+           &RunConfig::logging, &LoggingConfig::every_steps),
+      bind({.path = "logging.audit_steps",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Steps from one audit to the next, which hashes the values that several ranks "
+                   "must hold alike and ends the run where they differ; 0: never."},
+           &RunConfig::logging, &LoggingConfig::audit_steps),
+  };
+}
+
+}  // namespace tptrain::config

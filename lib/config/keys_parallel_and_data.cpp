@@ -1,0 +1,82 @@
+// The keys of parallel and data.
+#include "config/key_binding.h"
+
+namespace tptrain::config {
+
+std::vector<Key> parallel_keys() {
+  return {
+      bind({.path = "parallel.tp_size",
+            .type = Type::integer,
+            .limits = kPositive,
+            .doc = "Ranks that share one copy of the model (tensor parallel)."},
+           &RunConfig::parallel, &ParallelConfig::tp_size),
+      bind({.path = "parallel.dp_size",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Copies of the model, each with its own part of the batch (data parallel).",
+            .hint = "number of ranks / tp_size"},
+           &RunConfig::parallel, &ParallelConfig::dp_size),
+      bind({.path = "parallel.zero_stage",
+            .type = Type::integer,
+            .limits = {.at_least = 0, .at_most = 3},
+            .doc = "ZeRO stage: each dp rank keeps everything whole (0), or 1/dp_size of the "
+                   "optimizer state (1), of the gradients too (2), of the parameters too (3); 2 "
+                   "and 3 reduce gradients after every micro-batch, 3 also gathers the parameters "
+                   "of each block before its forward and its backward; at the same "
+                   "reduce_gradients all stages train bitwise the same."},
+           &RunConfig::parallel, &ParallelConfig::zero_stage),
+      bind({.path = "parallel.sequence_parallel",
+            .type = Type::boolean,
+            .doc = "Outside attention and feed-forward each tp rank keeps a 1/tp_size slice of the "
+                   "sequence instead of all of it: less activation memory for the same traffic, "
+                   "the same training within rounding; no effect with tp_size 1."},
+           &RunConfig::parallel, &ParallelConfig::sequence_parallel),
+      bind({.path = "parallel.recompute",
+            .allowed = {"none", "selective", "full"},
+            .doc = "What the backward makes again instead of keeping it from the forward: nothing, "
+                   "what is cheap (`selective`: norm outputs, packed q k v, the SwiGLU product; "
+                   "about one GEMM a layer), or each layer's whole forward (`full`: the least "
+                   "memory, about a third more compute); the numbers are bitwise the same."},
+           &RunConfig::parallel, &ParallelConfig::recompute),
+      bind({.path = "parallel.reduce_gradients",
+            .presence = Presence::absent,
+            .allowed = {"per_step", "per_micro_batch"},
+            .doc =
+                "When the dp ranks sum their gradients: once a step (the least traffic; zero_stage "
+                "0 and 1 only), or after every micro-batch; the sums agree within rounding.",
+            .hint = "per_step for zero_stage 0 and 1, per_micro_batch for 2 and 3"},
+           &RunConfig::parallel, &ParallelConfig::reduce_gradients),
+      bind({.path = "parallel.reduce_dtype",
+            .allowed = {"fp32", "bf16"},
+            .doc = "Type of the gradients on their way between dp ranks; `bf16` halves that "
+                   "traffic and rounds the gradients, which changes the numbers."},
+           &RunConfig::parallel, &ParallelConfig::reduce_dtype),
+  };
+}
+
+std::vector<Key> data_keys() {
+  return {
+      bind({.path = "data.train",
+            .type = Type::sources,
+            .presence = Presence::required,
+            .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
+                   "text or as `{path: GLOB}`.",
+            .hint = "[\"corpus/*.txt\"]"},
+           &RunConfig::data, &DataConfig::train),
+      bind({.path = "data.eval",
+            .type = Type::sources,
+            .doc = "Files to evaluate on, written likewise.",
+            .hint = "no evaluation"},
+           &RunConfig::data, &DataConfig::eval),
+      bind({.path = "data.tokenizer",
+            .doc = "Directory or file of a tokenizer (`tokenizer.json`, `tokenizer.model`), or "
+                   "`bytes`: one token per byte."},
+           &RunConfig::data, &DataConfig::tokenizer),
+      bind({.path = "data.shuffle",
+            .type = Type::boolean,
+            .doc = "Each epoch visits the sequences in another order, drawn from train.seed."},
+           &RunConfig::data, &DataConfig::shuffle),
+  };
+}
+
+}  // namespace tptrain::config

@@ -1,0 +1,102 @@
+// The keys of train: batch and length, then seed, device and numbers.
+#include "config/key_binding.h"
+
+namespace tptrain::config {
+
+namespace {
+
+constexpr Limits kShareOfDropped = {.at_least = 0, .below = 1};
+
+std::vector<Key> batch_keys() {
+  return {
+      bind({.path = "train.seq_length",
+            .type = Type::integer,
+            .limits = kPositive,
+            .doc = "Tokens of a sequence."},
+           &RunConfig::train, &TrainConfig::seq_length),
+      bind({.path = "train.micro_batch_size",
+            .type = Type::integer,
+            .limits = kPositive,
+            .doc = "Sequences that a dp rank takes through the model at once."},
+           &RunConfig::train, &TrainConfig::micro_batch_size),
+      bind({.path = "train.global_batch_size",
+            .type = Type::integer,
+            .presence = Presence::absent,
+            .limits = kPositive,
+            .doc = "Sequences of one optimizer step over all ranks: a multiple of "
+                   "micro_batch_size * dp_size.",
+            .hint = "micro_batch_size * dp_size * grad_accum_steps"},
+           &RunConfig::train, &TrainConfig::global_batch_size),
+      bind({.path = "train.grad_accum_steps",
+            .type = Type::integer,
+            .presence = Presence::absent,
+            .limits = kPositive,
+            .doc = "Micro-batches of one optimizer step on each dp rank.",
+            .hint = "1, or what global_batch_size asks for"},
+           &RunConfig::train, &TrainConfig::grad_accum_steps),
+      bind({.path = "train.max_steps",
+            .type = Type::integer,
+            .presence = Presence::required,
+            .limits = kPositive,
+            .doc = "Optimizer steps of the whole training, those before a resume included.",
+            .hint = "100"},
+           &RunConfig::train, &TrainConfig::max_steps),
+  };
+}
+
+std::vector<Key> numbers_keys() {
+  return {
+      bind({.path = "train.seed",
+            .type = Type::seed,
+            .doc = "Seed of initial weights, data order, dropout and stochastic rounding."},
+           &RunConfig::train, &TrainConfig::seed),
+      bind({.path = "train.device",
+            .allowed = {"auto", "cuda", "cpu"},
+            .doc = "Where to train; `auto`: on GPUs where the program was built for them and the "
+                   "host has one, else on the CPU."},
+           &RunConfig::train, &TrainConfig::device),
+      bind({.path = "train.cpu_threads",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Compute threads of each rank on the CPU.",
+            .hint = "cores of the host / ranks on it"},
+           &RunConfig::train, &TrainConfig::cpu_threads),
+      bind({.path = "train.dtype",
+            .allowed = {"fp32", "bf16"},
+            .doc = "Type of weights and activations in the layers; with `bf16` master weights, "
+                   "moments, gradient sums and losses stay fp32, unless optimizer.master_dtype or "
+                   "optimizer.moments_dtype says otherwise."},
+           &RunConfig::train, &TrainConfig::dtype),
+      bind({.path = "train.attention_dropout",
+            .type = Type::real,
+            .limits = kShareOfDropped,
+            .doc = "Share of the attention probabilities that training sets to zero, drawn from "
+                   "train.seed alike on every layout; above 0 attention is not fused and slower; "
+                   "evaluation and generation drop nothing."},
+           &RunConfig::train, &TrainConfig::attention_dropout),
+      bind({.path = "train.residual_dropout",
+            .type = Type::real,
+            .limits = kShareOfDropped,
+            .doc = "Share of the embedding's output and of each sublayer's output that training "
+                   "sets to zero, drawn likewise."},
+           &RunConfig::train, &TrainConfig::residual_dropout),
+      bind({.path = "train.z_loss",
+            .type = Type::real,
+            .limits = {.at_least = 0},
+            .doc = "Coefficient of the mean of logsumexp(logits)^2, which training minimises "
+                   "beside the cross entropy to keep the logits small (1e-4 is usual); 0: none."},
+           &RunConfig::train, &TrainConfig::z_loss),
+      bind({.path = "train.nonfinite",
+            .allowed = {"stop", "skip"},
+            .doc = "What becomes of a step whose loss or gradient norm is not finite: `stop` ends "
+                   "the run with exit code 5; `skip` drops the step's update on every rank and "
+                   "goes on, and the run stops after 10 such steps in a row."},
+           &RunConfig::train, &TrainConfig::nonfinite),
+  };
+}
+
+}  // namespace
+
+std::vector<Key> train_keys() { return joined({batch_keys(), numbers_keys()}); }
+
+}  // namespace tptrain::config

@@ -1,0 +1,78 @@
+// A value as YAML text: what messages show and resolved_config.yaml holds.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+
+#include "base/text.h"
+#include "config/keys.h"
+
+namespace tptrain::config {
+namespace {
+
+std::string real_text(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) {
+    return cat(static_cast<int64_t>(value), ".0");
+  }
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;  // shortest exact form
+  std::string text(buffer, end);
+  const size_t exponent = text.find("e-0");  // 1e-05 reads better as 1e-5
+  if (exponent != std::string::npos) text.erase(exponent + 2, 1);
+  return text;
+}
+
+std::string quoted_text(const std::string& text) {
+  // Plain only where no YAML reader could see anything but a text in it.
+  const bool plain =
+      !text.empty() && (std::isalpha(static_cast<unsigned char>(text[0])) || text[0] == '/') &&
+      std::all_of(text.begin(), text.end(),
+                  [](unsigned char c) {
+                    return c < 128 &&
+                           (std::isalnum(c) || c == '_' || c == '/' || c == '.' || c == '-');
+                  }) &&
+      text != "null" && text != "Null" && text != "NULL" && text != "true" && text != "false" &&
+      text != "yes" && text != "no" && text != "on" && text != "off";
+  return plain ? text : nlohmann::json(text).dump();  // a JSON string is a YAML string
+}
+
+// {match: "*.bias", weight_decay: 0.0, learning_rate_scale: 1.0}
+std::string group_text(const ParameterGroup& group) {
+  std::string text = cat("{match: ", quoted_text(group.match));
+  if (group.weight_decay) text += cat(", weight_decay: ", real_text(*group.weight_decay));
+  return cat(text, ", learning_rate_scale: ", real_text(group.learning_rate_scale), "}");
+}
+
+}  // namespace
+
+std::string yaml_text(const Value& value) {
+  return std::visit(
+      [](const auto& v) -> std::string {
+        using T = std::decay_t<decltype(v)>;
+        if constexpr (std::is_same_v<T, std::string>) {
+          return quoted_text(v);
+        } else if constexpr (std::is_same_v<T, bool>) {
+          return v ? "true" : "false";
+        } else if constexpr (std::is_same_v<T, double>) {
+          return real_text(v);
+        } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+          std::vector<std::string> texts;
+          for (const double element : v) texts.push_back(real_text(element));
+          return cat("[", join(texts), "]");
+        } else if constexpr (std::is_same_v<T, std::vector<DataSource>>) {
+          std::vector<std::string> texts;
+          for (const DataSource& source : v) texts.push_back(quoted_text(source.path));
+          return cat("[", join(texts), "]");
+        } else if constexpr (std::is_same_v<T, std::vector<ParameterGroup>>) {
+          std::vector<std::string> texts;
+          for (const ParameterGroup& group : v) texts.push_back(group_text(group));
+          return cat("[", join(texts), "]");
+        } else {
+          return std::to_string(v);
+        }
+      },
+      value);
+}
+
+}  // namespace tptrain::config

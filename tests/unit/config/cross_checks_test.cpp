@@ -1,0 +1,83 @@
+// What one key asks of another: refused with the place of a key that was given, and a remedy.
+#include "config_test.h"
+
+namespace tptrain::testing {
+namespace {
+
+TEST_CASE("ZeRO 2 and 3 reduce after every micro-batch") {
+  for (const std::string stage : {"2", "3"}) {
+    CHECK(
+        refusal(kMinimal + "parallel: {zero_stage: " + stage + ", reduce_gradients: per_step}\n") ==
+        "config error: run.yaml:5:45: parallel.reduce_gradients is per_step and "
+        "parallel.zero_stage " +
+            stage +
+            ": it must be per_micro_batch with zero_stage 2 and 3, where no rank has room for the "
+            "whole gradient of a step.\n"
+            "  Leave reduce_gradients out, or set zero_stage to 0 or 1.");
+    const std::string set = "parallel.zero_stage=" + stage;
+    CHECK(parse(kMinimal, {set, "parallel.reduce_gradients=per_micro_batch"})
+              .parallel.reduce_gradients == "per_micro_batch");
+    CHECK(parse(kMinimal, {set}).parallel.reduce_gradients.empty());
+  }
+  for (const std::string stage : {"0", "1"}) {
+    for (const std::string cadence : {"per_step", "per_micro_batch"}) {
+      CHECK(
+          parse(kMinimal, {"parallel.zero_stage=" + stage, "parallel.reduce_gradients=" + cadence})
+              .parallel.reduce_gradients == cadence);
+    }
+  }
+}
+
+TEST_CASE("bf16 masters need bf16 weights; the other types stand alone") {
+  CHECK(refusal(kMinimal, {"optimizer.master_dtype=bf16"}) ==
+        "config error: --set optimizer.master_dtype=bf16: optimizer.master_dtype is bf16 and "
+        "train.dtype fp32: it must be fp32 where the weights of the layers are.\n"
+        "  Set train.dtype to bf16, or leave master_dtype out.");
+  CHECK(
+      parse(kMinimal, {"optimizer.master_dtype=bf16", "train.dtype=bf16"}).optimizer.master_dtype ==
+      "bf16");
+  CHECK(parse(kMinimal, {"optimizer.moments_dtype=bf16"}).optimizer.moments_dtype == "bf16");
+  CHECK(parse(kMinimal, {"parallel.reduce_dtype=bf16"}).parallel.reduce_dtype == "bf16");
+}
+
+TEST_CASE("decay_steps belongs to wsd and lies within the run") {
+  CHECK(refusal(kMinimal, {"scheduler.decay_steps=2"}) ==
+        "config error: --set scheduler.decay_steps=2: scheduler.decay_steps is 2 and "
+        "scheduler.type constant, which never falls: it must stand beside scheduler.type wsd.\n"
+        "  Set scheduler.type to wsd, or leave decay_steps out.");
+  for (const std::string type : {"linear", "cosine"}) {
+    CHECK(refusal(kMinimal + "scheduler: {type: " + type + ", decay_steps: 2}\n") ==
+          "config error: run.yaml:5:40: scheduler.decay_steps is 2 and scheduler.type " + type +
+              ", which falls from the warm-up on: it must stand beside scheduler.type wsd.\n"
+              "  Set scheduler.type to wsd, or leave decay_steps out.");
+  }
+  CHECK(refusal(kMinimal, {"scheduler.type=wsd", "scheduler.decay_steps=11"}) ==
+        "config error: --set scheduler.decay_steps=11: scheduler.decay_steps is 11 and "
+        "train.max_steps 10: it must be at most train.max_steps.\n"
+        "  Leave it out for a tenth of train.max_steps.");
+  for (const int64_t steps : {0, 1, 10}) {
+    CHECK(parse(kMinimal, {"scheduler.type=wsd", "scheduler.decay_steps=" + std::to_string(steps)})
+              .scheduler.decay_steps == steps);
+  }
+  // As resolved_config.yaml writes it for the other types.
+  CHECK(
+      parse(kMinimal, {"scheduler.type=cosine", "scheduler.decay_steps=0"}).scheduler.decay_steps ==
+      0);
+}
+
+TEST_CASE("sequence_parallel may be given with one tp rank") {
+  CHECK(parse(kMinimal, {"parallel.tp_size=1", "parallel.sequence_parallel=true"})
+            .parallel.sequence_parallel);
+}
+
+TEST_CASE("a key that was refused asks nothing of another") {
+  CHECK(refusal(kMinimal, {"scheduler.type=[wsd]", "scheduler.decay_steps=2"}) ==
+        "config error: --set scheduler.type=[wsd]: scheduler.type is a list: it must be a single "
+        "value.");
+  CHECK(refusal(kMinimal, {"train.dtype=bf61", "optimizer.master_dtype=bf16"}) ==
+        "config error: --set train.dtype=bf61: train.dtype is bf61: it must be one of fp32, bf16.\n"
+        "  Did you mean bf16?");
+}
+
+}  // namespace
+}  // namespace tptrain::testing
