@@ -1,7 +1,8 @@
 // bench_kernels_cpu: each fused CPU operation beside the plain ATen composition of it, fp32, one
-// thread. Shape: hidden 256, ffn 688, heads 8, kv 4, head_dim 32, vocab 512, S 256, B 8 (a Llama of
-// 4 layers; one micro-batch of 2048 tokens). Columns: best ms of both, their ratio, and what the
-// fused one reaches: GB/s of the bytes it must move, or GFLOP/s of its products.
+// thread; then bf16, dropout and the optimizer's other types by themselves. Shape: hidden 256, ffn
+// 688, heads 8, kv 4, head_dim 32, vocab 512, S 256, B 8 (a Llama of 4 layers; one micro-batch of
+// 2048 tokens). Columns: best ms of both, their ratio, and what the fused one reaches: GB/s of the
+// bytes it must move, or GFLOP/s of its products.
 // --default-malloc: without retain_freed_memory (kernels/cpu/allocation.h).
 // The last lines put a step together from these numbers: elementwise work against GEMMs, four
 // layers, forward and backward.
@@ -186,8 +187,8 @@ int main(int argc, char** argv) {
         logits.copy_(original);
         const at::Tensor row_max = vocab_row_max(logits);
         const at::Tensor sums = vocab_exp_(logits, row_max, targets, 0);
-        cross_entropy_sum(sums, targets);
-        vocab_softmax_backward_(logits, sums, targets, 0, one);
+        cross_entropy_sums(sums, row_max, targets);
+        vocab_softmax_backward_(logits, sums, row_max, targets, 0, one, /*z_loss=*/0.0);
       },
       [&] {
         logits.copy_(original);
@@ -223,11 +224,10 @@ int main(int argc, char** argv) {
   const int64_t parameters =
       kLayers * (2 * kHidden * kHidden + 2 * kKvHeads * kHeadDim * kHidden + 3 * kHidden * kFfn) +
       2 * kVocab * kHidden;
-  std::vector<tptrain::optim::AdamWRange> ranges = {{at::randn({parameters}),
-                                                     at::zeros({parameters}),
-                                                     at::zeros({parameters}),
-                                                     at::randn({parameters}),
-                                                     {}}};
+  std::vector<tptrain::optim::AdamWRange> ranges = {{.master = at::randn({parameters}),
+                                                     .exp_avg = at::zeros({parameters}),
+                                                     .exp_avg_sq = at::zeros({parameters}),
+                                                     .gradient = at::randn({parameters})}};
   const std::vector<at::Tensor> master = {at::randn({parameters})}, gradient = {ranges[0].gradient},
                                 m = {at::zeros({parameters})}, v = {at::zeros({parameters})},
                                 none = {}, steps = {at::ones({})};
@@ -235,11 +235,76 @@ int main(int argc, char** argv) {
   const at::Tensor finite = at::ones({}, at::kBool);
   const double optimizer = report(
       "adamw_update", {.floats_moved = 7.0 * static_cast<double>(parameters)},
-      [&] { tptrain::optim::adamw_update(ranges, updates, one, finite, 1e-4); },
+      [&] { tptrain::optim::adamw_update(ranges, updates, one, finite, {.learning_rate = 1e-4}); },
       [&] {
         at::_fused_adamw_(master, gradient, m, v, none, steps, 1e-4, 0.9, 0.95, 0.0, 1e-8, false,
                           false);
       });
+
+  // What bf16 and dropout cost beside the fp32 lines above; no plain composition of them.
+  std::printf("\n");
+  const auto narrow = [](const at::Tensor& tensor) { return tensor.to(at::kBFloat16); };
+  const at::Tensor bf16_x = narrow(x), bf16_y = narrow(y), bf16_weight = narrow(weight),
+                   bf16_gate_up = narrow(gate_up), bf16_grad_ffn = narrow(grad_ffn),
+                   bf16_grad_context = narrow(grad_context);
+  at::Tensor bf16_qkv = narrow(qkv), dropped = x.clone();
+  // Rates count floats of four bytes: halves for bf16.
+  report("bf16 add_rms_norm", {.floats_moved = 2 * tokens * kHidden},
+         [&] { add_rms_norm(bf16_x, bf16_y, bf16_weight, kEps); }, {});
+  report("bf16 add_rms_norm_backward", {.floats_moved = 2 * tokens * kHidden},
+         [&] {
+           add_rms_norm_backward(bf16_y, bf16_y, bf16_x, bf16_weight, normed.inverse_rms,
+                                 weight_grad);
+         },
+         {});
+  report("bf16 swiglu", {.floats_moved = 1.5 * tokens * kFfn}, [&] { swiglu(bf16_gate_up); }, {});
+  report("bf16 swiglu_backward", {.floats_moved = 2.5 * tokens * kFfn},
+         [&] { swiglu_backward(bf16_grad_ffn, bf16_gate_up); }, {});
+  report("bf16 rotate_", {.floats_moved = tokens * (kHeads + kKvHeads) * kHeadDim},
+         [&] { rotate_(bf16_qkv, table, kHeads + kKvHeads, kHeadDim, Rotation::forward); }, {});
+  report("bf16 causal_attention", {.flops = 2 * product_flops},
+         [&] { causal_attention(bf16_qkv, shape); }, {});
+  const AttentionResult bf16_attended = causal_attention(bf16_qkv, shape);
+  report("bf16 attention backward", {.flops = 5 * product_flops},
+         [&] { causal_attention_backward(bf16_grad_context, bf16_qkv, bf16_attended, shape); }, {});
+  const at::Tensor dy = narrow(at::randn({kTokens, 2 * kFfn})),
+                   w = narrow(at::randn({2 * kFfn, kHidden})),
+                   rows = bf16_x.view({kTokens, kHidden});
+  at::Tensor dw = at::zeros({2 * kFfn, kHidden});
+  const double gemm_flops = 2.0 * tokens * 2 * kFfn * kHidden;
+  report("bf16 gemm gate_up, fwd", {.flops = gemm_flops}, [&] { at::mm(rows, w.t()); }, {});
+  report("bf16 gemm gate_up, dx", {.flops = gemm_flops}, [&] { at::mm(dy, w); }, {});
+  report("bf16 gemm gate_up, dw", {.flops = gemm_flops},
+         [&] { accumulate_weight_gradient(dw, dy, rows); }, {});
+  const Dropout dropout{.probability = 0.1, .key = {1, 2}};
+  report("dropout_", {.floats_moved = 2 * tokens * kHidden}, [&] { dropout_(dropped, dropout, 0); },
+         {});
+  report("attention with dropout", {.flops = 2 * product_flops},
+         [&] { causal_attention_dropout(qkv, shape, dropout); }, {});
+  report("attention dropout backward", {.flops = 5 * product_flops},
+         [&] { causal_attention_dropout_backward(grad_context, qkv, shape, dropout); }, {});
+  const auto optimizer_line = [&](const char* name, at::ScalarType master_type,
+                                  at::ScalarType moments, double floats) {
+    std::vector<tptrain::optim::AdamWRange> narrow_ranges = {
+        {.master = at::randn({parameters}, at::kFloat).to(master_type),
+         .exp_avg = at::zeros({parameters}, moments),
+         .exp_avg_sq = at::zeros({parameters}, moments),
+         .gradient = ranges[0].gradient}};
+    if (master_type == at::kBFloat16) {
+      narrow_ranges[0].rounding = {tptrain::sharding::whole_tensor("w", {parameters}), 0};
+    } else {
+      narrow_ranges[0].weights = at::zeros({parameters}, at::kBFloat16);
+    }
+    report(name, {.floats_moved = floats * static_cast<double>(parameters)},
+           [&] {
+             tptrain::optim::adamw_update(narrow_ranges, updates, one, finite,
+                                          {.learning_rate = 1e-4});
+           },
+           {});
+  };
+  optimizer_line("adamw, bf16 weights", at::kFloat, at::kFloat, 7.5);
+  optimizer_line("adamw, bf16 moments too", at::kFloat, at::kBFloat16, 5.5);
+  optimizer_line("adamw, bf16 master", at::kBFloat16, at::kBFloat16, 4.0);
 
   const double elementwise =
       kLayers * (2 * (norm + norm_backward) + activation + activation_backward + 2 * rotation) +

@@ -15,9 +15,9 @@
 
 namespace tptrain::testing {
 
-/// Two layers with odd-looking but divisible sizes; every tp size up to 4 works.
-model::DecoderConfig tiny_llama();  // untied
-model::DecoderConfig tiny_qwen2();  // tied, q/k/v bias
+/// Two layers, and sizes that do not divide: vocabulary 1003, ffn 172.
+model::DecoderConfig odd_llama();  // untied; 14 heads, 2 kv heads; biases of q, k, v and o
+model::DecoderConfig odd_qwen2();  // tied; 6 heads, 1 kv head; biases of q, k, v
 
 struct TrainingOptions {
   int64_t steps = 20;
@@ -25,6 +25,12 @@ struct TrainingOptions {
   double max_grad_norm = 0.5;  // clipping is active in every step
   int64_t accumulation = 1;
   int zero_stage = 1;
+  bool reduce_per_micro_batch = false;
+  model::TrainingOptions model = {};
+  at::ScalarType dtype = at::kFloat;
+  at::ScalarType reduce_dtype = at::kFloat;
+  std::string moments_dtype = "fp32";
+  std::string master_dtype = "fp32";
   zero::Fault zero_fault = zero::Fault::none;
   train::EngineFault engine_fault = train::EngineFault::none;
 };
@@ -47,17 +53,18 @@ struct Axes {
   at::Device device = at::kCPU;
 };
 
-/// Trains from seed 7 on the same 8 sequences of global batch a step whatever the layout: unequal
-/// -100 masks, two sequences fully masked. Collective over the axes.
+/// Trains from seed 7 on the same 12 sequences of global batch a step whatever the layout: unequal
+/// -100 masks, the last three sequences fully masked (with 4 dp ranks: all a rank has). Collective
+/// over the axes.
 TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
                   const TrainingOptions& options);
-/// The same on one rank without communication: the reference.
+/// The same on one rank without communication, ZeRO, accumulation and recompute: the reference.
 TrainingRun train_reference(const model::DecoderConfig& config, const TrainingOptions& options);
 
 /// Host batch of (step, sequence index) and the global batch size of the runs above.
 inline constexpr uint64_t kSeed = 7;
-inline constexpr int64_t kGlobalBatch = 8;
-inline constexpr int64_t kSequenceLength = 24;
+inline constexpr int64_t kGlobalBatch = 12;
+inline constexpr int64_t kSequenceLength = 22;  // tp 4 does not divide it
 data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count,
                              int64_t vocab_size);
 
@@ -77,5 +84,8 @@ Deviation compare(const TrainingRun& run, const TrainingRun& reference);
 /// The numerics contract: loss within 2e-6, norm within 1e-5, each tensor's gradient within 1e-5 of
 /// its largest element at step 1 and 1e-4 at step 20.
 bool within_contract(const Deviation& deviation);
+
+/// Losses, norms and master weights are the same, bit for bit.
+bool bitwise_equal(const TrainingRun& a, const TrainingRun& b);
 
 }  // namespace tptrain::testing

@@ -46,15 +46,17 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
         job.run(3), 2,
         {"parallel.tp_size 2 x parallel.dp_size 2 is 4, but the job has 3 ranks", "mpirun -n 4"});
   }
-  SECTION("heads not divisible") {
-    job.edit("num_attention_heads: 4", "num_attention_heads: 5");
-    job.edit("num_key_value_heads: 2", "num_key_value_heads: 5, head_dim: 8");
-    check_refused(job.run(), 2,
-                  {"num_attention_heads", "num_key_value_heads", "tp sizes that work"});
+  SECTION("kv heads that the ranks can neither share out nor copy") {
+    job.edit("num_attention_heads: 4", "num_attention_heads: 3");
+    job.edit("num_key_value_heads: 2", "num_key_value_heads: 3, head_dim: 8");
+    job.edit("tp_size: 2, dp_size: 2", "tp_size: 4, dp_size: 1");
+    check_refused(job.run(), 2, {"num_key_value_heads is 3", "tp sizes that work", "1, 2, 3"});
   }
-  SECTION("kv heads not divisible") {
-    job.edit("num_key_value_heads: 2", "num_key_value_heads: 1");
-    check_refused(job.run(), 2, {"num_key_value_heads", "tp sizes that work"});
+  SECTION("a rank without a query head") {
+    job.edit("num_attention_heads: 4, num_key_value_heads: 2",
+             "num_attention_heads: 2, num_key_value_heads: 1, head_dim: 8");
+    job.edit("tp_size: 2, dp_size: 2", "tp_size: 4, dp_size: 1");
+    check_refused(job.run(), 2, {"num_attention_heads is 2", "tp sizes that work", "1, 2"});
   }
   SECTION("batch sizes that do not fit") {
     job.edit("global_batch_size: 4", "global_batch_size: 3");

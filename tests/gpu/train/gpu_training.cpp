@@ -21,15 +21,21 @@ std::vector<comm::MeshShape> layouts_of(int world_size) {
 
 TEST_CASE("GPUs train like the CPU reference on every layout", "[gpu][parity]") {
   at::globalContext().setAllowTF32CuBLAS(false);
-  for (const model::DecoderConfig& config : {tiny_llama(), tiny_qwen2()}) {
+  for (const model::DecoderConfig& config : {odd_llama(), odd_qwen2()}) {
     const TrainingRun reference = train_reference(config, {});
     REQUIRE(reference.losses.back() <= 0.8 * reference.losses.front());
     for (const comm::MeshShape shape : layouts_of(session().size())) {
       comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
-      for (const int zero_stage : {0, 1}) {
+      for (const int zero_stage : {0, 1, 2, 3}) {
+        using tensor_parallel::SequenceParallel;
         const TrainingRun run = train(
             config, {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()},
-            {.accumulation = 2, .zero_stage = zero_stage});
+            {.accumulation = 3,
+             .zero_stage = zero_stage,
+             .model = {.sequence_parallel =
+                           zero_stage % 2 == 1 ? SequenceParallel::on : SequenceParallel::off,
+                       .recompute = zero_stage >= 2 ? model::Recompute::selective
+                                                    : model::Recompute::none}});
         const Deviation deviation = compare(run, reference);
         CAPTURE(shape.tp_size, shape.dp_size, zero_stage, deviation.loss, deviation.norm);
         CHECK(deviation.loss <= 1e-5);
@@ -46,7 +52,7 @@ TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu
   directory = session().broadcast(directory, 0);
   checkpoint::CheckpointStore store(
       session(), {.directory = std::filesystem::path(directory) / "checkpoints", .keep = 0});
-  const model::DecoderConfig config = tiny_llama();
+  const model::DecoderConfig config = odd_llama();
 
   GlobalTensors saved;
   for (const comm::MeshShape shape : layouts_of(session().size())) {

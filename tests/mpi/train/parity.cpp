@@ -1,28 +1,29 @@
-// The numerics contract over layouts: tp x dp x ZeRO x accumulation x tied against one rank without
-// communication, and the faults that must turn it red.
+// The numerics contract over layouts: tp x dp x ZeRO x cadence x sequence parallel x recompute x
+// accumulation x tied against one rank without communication, and the faults that must turn it red.
+//
+// By default a pairwise sample, whose seed is printed (TPTRAIN_PARITY_SEED repeats one);
+// TPTRAIN_PARITY=all runs the whole product, as scripts/parity.sh does for docs/parity.md.
 #include <ATen/Parallel.h>
 
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <random>
 
 #include "base/text.h"
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/faulty_communicator.h"
 #include "support/mpi.h"
+#include "support/parity_cases.h"
 #include "support/reference_decoder.h"
 #include "support/training.h"
 
 namespace tptrain::testing {
 namespace {
 
-std::vector<comm::MeshShape> layouts_of(int world_size) {
-  std::vector<comm::MeshShape> layouts;
-  for (int tp = 1; tp <= world_size; tp *= 2) {
-    if (world_size % tp == 0) layouts.push_back({.dp_size = world_size / tp, .tp_size = tp});
-  }
-  return layouts;
-}
+using tensor_parallel::SequenceParallel;
 
 void print_row(const std::string& text) {
   if (session().rank() == 0) std::puts(text.c_str());
@@ -30,19 +31,69 @@ void print_row(const std::string& text) {
 
 std::string scientific(double value) {
   char buffer[32];
-  std::snprintf(buffer, sizeof(buffer), "%8.1e", value);
+  std::snprintf(buffer, sizeof(buffer), "%.1e", value);
   return buffer;
 }
 
-bool bitwise_equal(const GlobalTensors& a, const GlobalTensors& b) {
-  if (a.size() != b.size()) return false;
-  for (const auto& [name, values] : a) {
-    const auto found = b.find(name);
-    if (found == b.end() || found->second.size() != values.size()) return false;
-    if (std::memcmp(values.data(), found->second.data(), values.size() * sizeof(float)) != 0)
-      return false;
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+uint64_t sample_seed() {
+  const std::string given = environment("TPTRAIN_PARITY_SEED");
+  const std::string own = given.empty() ? cat(std::random_device()() % 1000000) : given;
+  return std::stoull(session().broadcast(own, 0));
+}
+
+std::vector<comm::MeshShape> layouts_of(int world_size) {
+  std::vector<comm::MeshShape> layouts;
+  for (int tp = 1; tp <= std::min(world_size, 4); tp *= 2) {
+    if (world_size % tp == 0 && world_size / tp <= 4)
+      layouts.push_back({.dp_size = world_size / tp, .tp_size = tp});
   }
-  return true;
+  return layouts;
+}
+
+/// Meshes are made once: each brings communicators of its own.
+class Meshes {
+ public:
+  comm::DeviceMesh& of(const comm::MeshShape& shape) {
+    auto& mesh = meshes_[shape.tp_size];
+    if (!mesh) mesh = std::make_unique<comm::DeviceMesh>(session(), shape, comm::DeviceType::cpu);
+    return *mesh;
+  }
+  Axes axes(const comm::MeshShape& shape) {
+    return {.world = session(), .tp = of(shape).tp(), .dp = of(shape).dp()};
+  }
+
+ private:
+  std::map<int, std::unique_ptr<comm::DeviceMesh>> meshes_;
+};
+
+/// The worst of all cases of one layout, stage, cadence and form of tensor parallelism.
+struct Row {
+  int64_t runs = 0;
+  Deviation worst;
+  void add(const Deviation& d) {
+    ++runs;
+    worst.loss = std::max(worst.loss, d.loss);
+    worst.norm = std::max(worst.norm, d.norm);
+    worst.first_gradient = std::max(worst.first_gradient, d.first_gradient);
+    worst.last_gradient = std::max(worst.last_gradient, d.last_gradient);
+  }
+};
+
+void print_table(const std::map<std::string, Row>& rows) {
+  print_row(
+      "| tp | dp | ZeRO | reduced | sequence parallel | runs | loss | norm | gradient, step 1 | "
+      "gradient, step 20 |");
+  print_row("|---|---|---|---|---|---|---|---|---|---|");
+  for (const auto& [name, row] : rows) {
+    print_row(cat(name, row.runs, " | ", scientific(row.worst.loss), " | ",
+                  scientific(row.worst.norm), " | ", scientific(row.worst.first_gradient), " | ",
+                  scientific(row.worst.last_gradient), " |"));
+  }
 }
 
 }  // namespace
@@ -50,7 +101,7 @@ bool bitwise_equal(const GlobalTensors& a, const GlobalTensors& b) {
 TEST_CASE("the one-rank reference has the loss and the gradients of plain ATen autograd",
           "[parity]") {
   at::set_num_threads(1);
-  for (const model::DecoderConfig& config : {tiny_llama(), tiny_qwen2()}) {
+  for (const model::DecoderConfig& config : {odd_llama(), odd_qwen2()}) {
     const TrainingRun run = train_reference(config, {.steps = 1});
     const data::HostBatch batch = parity_batch(0, 0, kGlobalBatch, config.vocab_size);
     const train::MicroBatch micro = train::to_device(batch, at::kCPU);
@@ -68,92 +119,185 @@ TEST_CASE("the one-rank reference has the loss and the gradients of plain ATen a
   }
 }
 
-TEST_CASE("every layout trains like one rank", "[parity]") {
+TEST_CASE("every layout trains like one rank, and stages and recompute bitwise alike", "[parity]") {
   at::set_num_threads(1);
-  print_row(
-      "| model | tp | dp | ZeRO | accumulation | loss | norm | gradient step 1 | gradient step 20 "
-      "|");
-  print_row("|---|---|---|---|---|---|---|---|---|");
-  for (const model::DecoderConfig& config : {tiny_llama(), tiny_qwen2()}) {
-    const TrainingRun reference = train_reference(config, {});
-    INFO("the loss must fall by 20 %, or the test proves nothing: "
-         << reference.losses.front() << " to " << reference.losses.back());
-    REQUIRE(reference.losses.back() <= 0.8 * reference.losses.front());
-    for (const comm::MeshShape shape : layouts_of(session().size())) {
-      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-      for (const int zero_stage : {0, 1}) {
-        for (const int64_t accumulation : {1, 2}) {
-          const TrainingRun run =
-              train(config, {.world = session(), .tp = mesh.tp(), .dp = mesh.dp()},
-                    {.accumulation = accumulation, .zero_stage = zero_stage});
-          const Deviation deviation = compare(run, reference);
-          print_row(cat("| ", config.tie_word_embeddings ? "tied, bias" : "untied", " | ",
-                        shape.tp_size, " | ", shape.dp_size, " | ", zero_stage, " | ", accumulation,
-                        " | ", scientific(deviation.loss), " | ", scientific(deviation.norm), " | ",
-                        scientific(deviation.first_gradient), " | ",
-                        scientific(deviation.last_gradient), " |"));
-          INFO("tp " << shape.tp_size << " dp " << shape.dp_size << " ZeRO " << zero_stage
-                     << " accumulation " << accumulation << ": loss " << deviation.loss << ", norm "
-                     << deviation.norm << ", step 1 " << deviation.first_gradient << " ("
-                     << deviation.first_gradient_name << "), step 20 " << deviation.last_gradient
-                     << " (" << deviation.last_gradient_name << ")");
-          CHECK(within_contract(deviation));
-        }
+  std::map<bool, TrainingRun> references;
+  for (const bool tied : {false, true}) {
+    references[tied] = train_reference(tied ? odd_qwen2() : odd_llama(), {});
+    const std::vector<float>& losses = references[tied].losses;
+    INFO("the loss must fall by 20 %, or the test proves nothing: " << losses.front() << " to "
+                                                                    << losses.back());
+    REQUIRE(losses.back() <= 0.8 * losses.front());
+  }
+  std::vector<ParityCase> cases = all_parity_cases(session().size());
+  if (environment("TPTRAIN_PARITY") != "all") {
+    const uint64_t seed = sample_seed();
+    const size_t all = cases.size();
+    cases = pairwise_sample(cases, seed);
+    print_row(
+        cat("pairwise sample: ", cases.size(), " of ", all, " cases, TPTRAIN_PARITY_SEED=", seed));
+  }
+
+  Meshes meshes;
+  std::map<std::string, Row> rows;
+  std::map<std::string, TrainingRun> firsts;  // by bitwise_key
+  for (const ParityCase& one : cases) {
+    const TrainingRun run = train(one.config(), meshes.axes(one.shape), one.options());
+    const Deviation deviation = compare(run, references[one.tied]);
+    rows[cat("| ", one.shape.tp_size, " | ", one.shape.dp_size, " | ", one.zero_stage, " | ",
+             one.per_micro_batch ? "per micro-batch" : "per step", " | ",
+             one.sequence_parallel ? "on" : "off", " | ")]
+        .add(deviation);
+    INFO(one.text() << ": loss " << deviation.loss << ", norm " << deviation.norm << ", step 1 "
+                    << deviation.first_gradient << " (" << deviation.first_gradient_name
+                    << "), step 20 " << deviation.last_gradient << " ("
+                    << deviation.last_gradient_name << ")");
+    CHECK(within_contract(deviation));
+    const auto [first, is_new] = firsts.try_emplace(one.bitwise_key(), run);
+    if (!is_new) CHECK(bitwise_equal(run, first->second));
+  }
+  print_table(rows);
+}
+
+TEST_CASE("at one cadence all ZeRO stages are bitwise equal, and so is the same run twice",
+          "[parity]") {
+  at::set_num_threads(1);
+  Meshes meshes;
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    CAPTURE(shape.tp_size, shape.dp_size);
+    const Axes axes = meshes.axes(shape);
+    for (const bool per_micro_batch : {false, true}) {
+      TrainingOptions options{.steps = 6,
+                              .accumulation = 3,
+                              .zero_stage = 0,
+                              .reduce_per_micro_batch = per_micro_batch,
+                              .model = {.sequence_parallel = SequenceParallel::on}};
+      const TrainingRun stage0 = train(odd_qwen2(), axes, options);
+      CHECK(bitwise_equal(train(odd_qwen2(), axes, options), stage0));
+      for (int stage = 1; stage <= (per_micro_batch ? 3 : 1); ++stage) {
+        CAPTURE(stage, per_micro_batch);
+        options.zero_stage = stage;
+        CHECK(bitwise_equal(train(odd_qwen2(), axes, options), stage0));
       }
     }
   }
 }
 
-TEST_CASE("ZeRO 0 and 1 are bitwise equal, and so is the same run twice", "[parity]") {
+TEST_CASE("dropout draws the same numbers on every layout", "[parity]") {
   at::set_num_threads(1);
+  Meshes meshes;
+  TrainingOptions options{.model = {.attention_dropout = 0.1, .residual_dropout = 0.2, .seed = 5}};
+  const TrainingRun reference = train_reference(odd_llama(), options);
+  const TrainingRun without = train_reference(odd_llama(), {});
+  CHECK_FALSE(within_contract(compare(reference, without)));
   for (const comm::MeshShape shape : layouts_of(session().size())) {
-    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-    const TrainingRun stage1 = train(tiny_llama(), axes, {.accumulation = 2, .zero_stage = 1});
-    const TrainingRun again = train(tiny_llama(), axes, {.accumulation = 2, .zero_stage = 1});
-    const TrainingRun stage0 = train(tiny_llama(), axes, {.accumulation = 2, .zero_stage = 0});
-    CHECK(stage1.losses == again.losses);
-    CHECK(stage1.norms == again.norms);
-    CHECK(bitwise_equal(stage1.masters, again.masters));
-    CHECK(stage1.losses == stage0.losses);
-    CHECK(stage1.norms == stage0.norms);
-    CHECK(bitwise_equal(stage1.masters, stage0.masters));
+    for (const SequenceParallel slices : {SequenceParallel::off, SequenceParallel::on}) {
+      options.model.sequence_parallel = slices;
+      options.model.recompute =
+          slices == SequenceParallel::on ? model::Recompute::full : model::Recompute::selective;
+      options.zero_stage = slices == SequenceParallel::on ? 3 : 1;
+      options.accumulation = 3;
+      const Deviation deviation =
+          compare(train(odd_llama(), meshes.axes(shape), options), reference);
+      CAPTURE(shape.tp_size, shape.dp_size, deviation.loss, deviation.norm,
+              deviation.first_gradient, deviation.last_gradient);
+      CHECK(within_contract(deviation));
+    }
+  }
+}
+
+TEST_CASE("bf16 trains within 0.5 % of one rank on every layout, its options within 2 %",
+          "[parity]") {
+  at::set_num_threads(1);
+  Meshes meshes;
+  TrainingOptions options{.dtype = at::kBFloat16};
+  const TrainingRun reference = train_reference(odd_llama(), options);
+  const TrainingRun fp32 = train_reference(odd_llama(), {});
+  CHECK(compare(reference, fp32).loss <= 0.01);
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    for (const int stage : {0, 1, 2, 3}) {
+      TrainingOptions plain = options;
+      plain.zero_stage = stage;
+      plain.model.sequence_parallel = stage % 2 == 1 ? SequenceParallel::on : SequenceParallel::off;
+      CAPTURE(shape.tp_size, shape.dp_size, stage);
+      CHECK(compare(train(odd_llama(), meshes.axes(shape), plain), reference).loss <= 0.005);
+    }
+    TrainingOptions low = options;
+    low.zero_stage = 3;
+    low.reduce_dtype = at::kBFloat16;
+    low.moments_dtype = "bf16";
+    low.master_dtype = "bf16";
+    CHECK(compare(train(odd_llama(), meshes.axes(shape), low), reference).loss <= 0.02);
   }
 }
 
 TEST_CASE("a faulty reduction turns the parity suite red", "[parity][mutation]") {
   at::set_num_threads(1);
-  const TrainingRun reference = train_reference(tiny_llama(), {});
+  Meshes meshes;
+  const TrainingRun reference = train_reference(odd_llama(), {});
+  const auto red = [&](const TrainingRun& run) {
+    return !within_contract(compare(run, reference));
+  };
   for (const comm::MeshShape shape : layouts_of(session().size())) {
-    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-    const auto caught_in_tp = [&](const Fault& fault) {
-      FaultyCommunicator tp(mesh.tp(), fault);
-      return !within_contract(compare(
-          train(tiny_llama(), {.world = session(), .tp = tp, .dp = mesh.dp()}, {}), reference));
-    };
-    const auto caught = [&](const TrainingOptions& options) {
-      return !within_contract(compare(train(tiny_llama(), axes, options), reference));
-    };
+    const Axes axes = meshes.axes(shape);
     CAPTURE(shape.tp_size, shape.dp_size);
-    REQUIRE_FALSE(caught({.accumulation = 2}));  // right without a fault
+    const auto caught = [&](const TrainingOptions& options) {
+      return red(train(odd_llama(), axes, options));
+    };
+    REQUIRE_FALSE(caught({.accumulation = 3}));  // right without a fault
     CHECK(caught(
-        {.accumulation = 2, .engine_fault = train::EngineFault::weight_micro_batches_equally}));
-    if (shape.dp_size > 1) {
-      CHECK(caught({.zero_fault = zero::Fault::scale_dp_sum}));
-      CHECK(caught({.zero_fault = zero::Fault::skip_dp_reduction}));
-    }
-    if (shape.tp_size > 1) {
-      CHECK(caught({.zero_fault = zero::Fault::double_count_replicated_in_norm}));
-      CHECK(caught({.zero_fault = zero::Fault::drop_norm_sum_over_tp}));
-      REQUIRE_FALSE(caught_in_tp({}));
-      // Each all-reduce of the first step, left out once: embedding, 2 a layer, row maxima and sums
-      // of the loss; then head and 2 a layer backward.
-      const int64_t per_step = 1 + 2 * 2 + 2 + 1 + 2 * 2;
-      for (int64_t n = 0; n < per_step; ++n) {
-        CAPTURE(n);
-        CHECK(caught_in_tp(Fault::skip_nth_all_reduce(n)));
+        {.accumulation = 3, .engine_fault = train::EngineFault::weight_micro_batches_equally}));
+    for (const int stage : {1, 3}) {
+      CAPTURE(stage);
+      const auto with = [&](zero::Fault fault, SequenceParallel slices) {
+        return caught(
+            {.zero_stage = stage, .model = {.sequence_parallel = slices}, .zero_fault = fault});
+      };
+      if (shape.dp_size > 1) {
+        CHECK(with(zero::Fault::scale_dp_sum, SequenceParallel::off));
+        CHECK(with(zero::Fault::skip_dp_reduction, SequenceParallel::off));
       }
+      if (shape.tp_size > 1) {
+        CHECK(with(zero::Fault::double_count_replicated_in_norm, SequenceParallel::off));
+        CHECK(with(zero::Fault::drop_norm_sum_over_tp, SequenceParallel::off));
+        CHECK(with(zero::Fault::drop_partial_sum_over_tp, SequenceParallel::on));
+      }
+      if (shape.tp_size > 2)  // 2 kv heads: each on two ranks
+        CHECK(with(zero::Fault::drop_copies_sum_over_tp, SequenceParallel::off));
+    }
+  }
+}
+
+TEST_CASE("each tp collective of a step, left out once, turns the parity suite red",
+          "[parity][mutation]") {
+  at::set_num_threads(1);
+  if (session().size() == 1) return;  // one rank has none
+  Meshes meshes;
+  const comm::MeshShape shape{.dp_size = 1, .tp_size = std::min(session().size(), 2)};
+  if (shape.tp_size != session().size()) return;  // one mesh is enough: tp 2
+  const TrainingRun reference = train_reference(odd_llama(), {.steps = 2});
+  for (const SequenceParallel slices : {SequenceParallel::off, SequenceParallel::on}) {
+    const TrainingOptions options{.steps = 2, .model = {.sequence_parallel = slices}};
+    const auto run_with = [&](const Fault& fault, int64_t* strikes) {
+      FaultyCommunicator tp(meshes.of(shape).tp(), fault);
+      const TrainingRun run =
+          train(odd_llama(), {.world = session(), .tp = tp, .dp = meshes.of(shape).dp()}, options);
+      if (strikes != nullptr) *strikes = tp.strikes();
+      return !within_contract(compare(run, reference));
+    };
+    REQUIRE_FALSE(run_with({}, nullptr));
+    for (const Fault::Call call :
+         {Fault::Call::all_reduce, Fault::Call::reduce_scatter, Fault::Call::all_gather}) {
+      // Until no such call is left to strike; the last all-gather of a step is the norm's.
+      int64_t n = 0;
+      for (int64_t strikes = 1; strikes > 0 && n < 40; ++n) {
+        const bool is_red = run_with({.call = call, .first = n, .last = n}, &strikes);
+        CAPTURE(static_cast<int>(call), n, slices == SequenceParallel::on);
+        if (strikes > 0) CHECK(is_red);
+      }
+      const bool expected = call == Fault::Call::all_reduce || slices == SequenceParallel::on;
+      CAPTURE(static_cast<int>(call), slices == SequenceParallel::on);
+      if (expected) CHECK(n > 3);
     }
   }
 }

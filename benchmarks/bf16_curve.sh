@@ -1,0 +1,44 @@
+#!/bin/bash
+# bf16 against fp32 on the quick start's task: the loss of every step, on several layouts of four CPU ranks.
+#   benchmarks/bf16_curve.sh [steps] [program]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+steps=${1:-300}
+program=$(realpath "${2:-build/cpu/bin/tptrain}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# A snapshot of the text, so that runs beside an edit see the same data.
+cp -r lib tests scripts docs third_party apps benchmarks README.md "$work/"
+export OMP_NUM_THREADS=1
+mpirun=(mpirun --oversubscribe --bind-to none)
+[ "$(id -u)" -ne 0 ] || mpirun+=(--allow-run-as-root)
+run() {  # name, settings...
+  local name=$1
+  shift
+  local settings=()
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  echo "== $name: $*" >&2
+  (cd "$work" && "${mpirun[@]}" -n 4 "$program" --config "$root/configs/quickstart.yaml" --set run_dir="$work/$name" --set train.max_steps="$steps" \
+    --set logging.every_steps=1 --set eval.every_steps=0 --set checkpoint.save_steps=0 "${settings[@]}" > "$work/$name.log" 2>&1) || { tail -20 "$work/$name.log" >&2; exit 1; }
+}
+run fp32_tp2_dp2 train.dtype=fp32
+run bf16_tp2_dp2 train.dtype=bf16
+run bf16_tp4_dp1_zero0 train.dtype=bf16 parallel.tp_size=4 parallel.dp_size=1 parallel.zero_stage=0
+run bf16_tp1_dp4_zero3 train.dtype=bf16 parallel.tp_size=1 parallel.dp_size=4 parallel.zero_stage=3 train.micro_batch_size=2
+run bf16_tp2_dp2_zero3_full train.dtype=bf16 parallel.zero_stage=3 parallel.recompute=full parallel.sequence_parallel=false
+python3 - "$work" <<'PY'
+import json, pathlib, sys
+runs = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*/metrics.jsonl")):
+    runs[path.parent.name] = [row["loss"] for row in map(json.loads, open(path)) if "loss" in row]
+def worst(a, b, window):
+    mean = lambda x, i: sum(x[i:i + window]) / window
+    return max(abs(mean(a, i) / mean(b, i) - 1) for i in range(len(b) - window + 1))
+print("%-26s %7s %10s | worst of any step, of any 10-step mean, against" % ("run", "steps", "last loss"))
+for name, losses in runs.items():
+    other = "fp32_tp2_dp2" if name == "bf16_tp2_dp2" else "bf16_tp2_dp2"
+    against = "" if name.startswith("fp32") else "%.3f %%  %.3f %%  %s" % (
+        100 * worst(losses, runs[other], 1), 100 * worst(losses, runs[other], 10), other)
+    print("%-26s %7d %10.4f | %s" % (name, len(losses), losses[-1], against))
+PY

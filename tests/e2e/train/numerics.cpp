@@ -1,0 +1,88 @@
+// What a user sees of layouts, dtypes and numbers that go wrong, from the program itself.
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+namespace {
+
+void check_done(const ProcessResult& result) {
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+}
+
+double last_loss(const fs::path& run_dir) {
+  const std::vector<std::string> lines = metric_lines(run_dir);
+  REQUIRE_FALSE(lines.empty());
+  const std::string& line = lines.back();
+  const size_t at = line.find("\"loss\":");
+  REQUIRE(at != std::string::npos);
+  return std::stod(line.substr(at + 7));
+}
+
+}  // namespace
+
+TEST_CASE("any layout of four ranks ends with the same loss", "[e2e]") {
+  Job job;
+  check_done(job.run());
+  const double expected = last_loss(job.run_dir());
+  int run = 0;
+  const auto check_layout = [&](const std::vector<std::string>& settings, double tolerance) {
+    const std::string run_dir = "run" + std::to_string(++run);
+    std::vector<std::string> arguments = {"--set", "run_dir=" + run_dir};
+    for (const std::string& setting : settings) {
+      arguments.push_back("--set");
+      arguments.push_back(setting);
+    }
+    check_done(job.run(4, arguments));
+    CAPTURE(settings);
+    CHECK(std::abs(last_loss(job.directory() / run_dir) - expected) <= tolerance * expected);
+  };
+  check_layout({"parallel.zero_stage=3", "parallel.recompute=full"}, 1e-5);
+  check_layout({"parallel.zero_stage=2", "parallel.sequence_parallel=false"}, 1e-5);
+  check_layout({"parallel.tp_size=4", "parallel.dp_size=1", "parallel.recompute=selective"}, 1e-5);
+  check_layout({"parallel.tp_size=1", "parallel.dp_size=4", "parallel.zero_stage=3"}, 1e-5);
+  check_layout({"train.dtype=bf16", "parallel.zero_stage=3"}, 1e-2);
+}
+
+TEST_CASE("a checkpoint of one stage and dtype goes on in another", "[e2e]") {
+  Job job;
+  check_done(job.run(4, {"--set", "train.max_steps=3", "--set", "parallel.zero_stage=3", "--set",
+                         "train.dtype=bf16"}));
+  const ProcessResult more = job.run(4, {"--set", "parallel.tp_size=4", "--set",
+                                         "parallel.dp_size=1", "--set", "parallel.zero_stage=0"});
+  check_done(more);
+  INFO(more.output);
+  CHECK(has(more.output, "step 3"));
+  CHECK(metric_lines(job.run_dir()).size() == 8);
+}
+
+TEST_CASE("numbers that are not finite stop the run, or are skipped for a while", "[e2e]") {
+  Job job;
+  job.edit("learning_rate: 3e-3", "learning_rate: 1e38, max_grad_norm: 0");
+  job.edit("warmup_steps: 2", "warmup_steps: 0");
+  job.edit("max_steps: 8", "max_steps: 40");
+  SECTION("stop") {
+    const ProcessResult result = job.run();
+    INFO(result.output);
+    CHECK(result.exit_code == 5);
+    CHECK(has(result.output, "must be finite"));
+    CHECK(has(result.output, "first seen on rank "));
+  }
+  SECTION("skip") {
+    const ProcessResult result = job.run(4, {"--set", "train.nonfinite=skip"});
+    INFO(result.output);
+    CHECK(result.exit_code == 5);
+    CHECK(has(result.output, "skipped, its update was not applied on any rank"));
+    CHECK(has(result.output, "10 steps in a row were skipped"));
+  }
+}
+
+TEST_CASE("attention dropout says that it takes the unfused path", "[e2e]") {
+  Job job;
+  const ProcessResult result =
+      job.run(4, {"--set", "train.attention_dropout=0.1", "--set", "train.max_steps=2"});
+  check_done(result);
+  CHECK(has(result.output, "unfused path"));
+}
+
+}  // namespace tptrain::testing
