@@ -1,9 +1,14 @@
-// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which tensor, and the views it gets.
+// Causal attention with grouped query heads on the packed qkv buffer: which backend serves which
+// tensor, and the views it gets.
 //
-// - CUDA bf16 and fp16: cuDNN; FlashAttention-2 where deterministic algorithms are on, since cuDNN's backward uses atomics.
+// - CUDA bf16 and fp16: cuDNN; FlashAttention-2 where deterministic algorithms are on, since
+// cuDNN's backward uses atomics.
 // - CUDA fp32: memory-efficient attention, keys and values repeated over their group.
-// - CPU fp32: the blocked loops of cpu/attention.cpp, two to three times ATen's flash attention for the CPU at head_dim 32.
-// - Anything else, and a single position (cuDNN refuses it): plain composition, softmax in fp32 or fp64.
+// - CPU fp32 and bf16: the blocked loops of cpu/attention.cpp in fp32 (bf16 is widened as a whole
+// before and rounded after), two to three
+//   times ATen's flash attention for the CPU at head_dim 32.
+// - Anything else, and a single position (cuDNN refuses it): plain composition, softmax in fp32 or
+// fp64.
 #include <cmath>
 
 #include "kernels/composition.h"
@@ -33,7 +38,8 @@ Views split(const at::Tensor& qkv, const AttentionShape& shape) {
           all.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads)};
 }
 
-/// [B, heads, S, D] -> [S, B, heads * D]; a copy, unless the batch is 1 and the backend wrote position after position.
+/// [B, heads, S, D] -> [S, B, heads * D]; a copy, unless the batch is 1 and the backend wrote
+/// position after position.
 at::Tensor pack_context(const at::Tensor& context) {
   return context.permute({2, 0, 1, 3})
       .reshape({context.size(2), context.size(0), context.size(1) * context.size(3)})
@@ -83,7 +89,8 @@ cpu::Attention loop_arguments(const at::Tensor& qkv, const AttentionShape& shape
   return args;
 }
 
-AttentionResult loops_forward(const at::Tensor& qkv, const AttentionShape& shape) {
+AttentionResult loops_forward(const at::Tensor& packed, const AttentionShape& shape) {
+  const at::Tensor qkv = packed.to(at::kFloat);
   AttentionResult result{
       at::empty({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim}, qkv.options()),
       at::empty({qkv.size(1), shape.heads, qkv.size(0)}, qkv.options())};
@@ -98,15 +105,18 @@ AttentionResult loops_forward(const at::Tensor& qkv, const AttentionShape& shape
   cpu::parallel_pieces(tasks, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
     cpu::attention_tasks(args, scratch_data + piece * scratch_size, begin, end);
   });
+  result.context = result.context.to(packed.scalar_type());
   return result;
 }
 
-void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
-                    const AttentionResult& forward, const AttentionShape& shape,
-                    at::Tensor& grad_qkv) {
+at::Tensor loops_backward(const at::Tensor& packed_grad, const at::Tensor& packed,
+                          const AttentionResult& forward, const AttentionShape& shape) {
+  const at::Tensor qkv = packed.to(at::kFloat);
+  const at::Tensor context = forward.context.to(at::kFloat);
+  const at::Tensor grad_context = packed_grad.to(at::kFloat);
+  at::Tensor grad_qkv = at::empty_like(qkv);
   cpu::Attention args = loop_arguments(qkv, shape);
-  args.context =
-      const_cast<float*>(forward.context.const_data_ptr<float>());  // backward only reads it
+  args.context = const_cast<float*>(context.const_data_ptr<float>());  // backward only reads it
   args.logsumexp = const_cast<float*>(forward.logsumexp.const_data_ptr<float>());  // and this
   args.grad_context = grad_context.const_data_ptr<float>();
   args.grad_qkv = grad_qkv.data_ptr<float>();
@@ -118,6 +128,7 @@ void loops_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
   cpu::parallel_pieces(tasks, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
     cpu::attention_backward_tasks(args, scratch_data + piece * scratch_size, begin, end);
   });
+  return grad_qkv.to(packed.scalar_type());
 }
 
 /// Scores with future keys at -inf: query i of the last `queries` positions sees keys up to keys -
@@ -220,15 +231,14 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   const int64_t group = shape.heads / shape.kv_heads;
   const at::Tensor grad = heads_first(grad_context, shape.head_dim);
   const at::Tensor context = heads_first(forward.context, shape.head_dim);
+  const Backend backend = backend_for(qkv, shape);
+  if (backend == Backend::cpu_loops) return loops_backward(grad_context, qkv, forward, shape);
   at::Tensor grad_qkv = at::empty_like(qkv);
   const Views out = split(grad_qkv, shape);
   // Without dropout no backend reads the seed; it must only be a tensor where the backend expects
   // one.
   const auto no_seed = [&] { return at::zeros({}, qkv.options().dtype(at::kLong)); };
-  switch (backend_for(qkv, shape)) {
-    case Backend::cpu_loops:
-      loops_backward(grad_context, qkv, forward, shape, grad_qkv);
-      return grad_qkv;
+  switch (backend) {
     case Backend::cudnn: {
       const at::Tensor none;
       const auto [dq, dk, dv] = at::_scaled_dot_product_cudnn_attention_backward(
@@ -262,6 +272,7 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
       out.v.copy_(sum_over_group(dv, shape.kv_heads));
       return grad_qkv;
     }
+    case Backend::cpu_loops:
     case Backend::composition:
       break;
   }

@@ -6,13 +6,45 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/cpu/vector.h"
 
 namespace tptrain::kernels {
 
-/// fp32 on the CPU takes the loops of cpu/; everything else (CUDA, and bf16 or fp64 on the CPU) the
+/// fp32 and bf16 on the CPU take the loops of cpu/; everything else (CUDA, and fp64 on the CPU) the
 /// ATen composition.
 inline bool takes_cpu_loops(const at::Tensor& tensor) {
-  return tensor.is_cpu() && tensor.scalar_type() == at::kFloat;
+  return tensor.is_cpu() &&
+         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+
+/// A tensor that takes the loops, with its element type there: body(float{}) or body(cpu::Bf16{}).
+template <typename Body>
+void with_element_of(const at::Tensor& tensor, const Body& body) {
+  if (tensor.scalar_type() == at::kBFloat16) {
+    body(cpu::Bf16{});
+  } else {
+    body(float{});
+  }
+}
+
+/// A wrong type, as a wrong shape, is a mistake of a caller in lib/, never of a user.
+template <typename T>
+void expect_element(const at::Tensor& tensor) {
+  const at::ScalarType type = sizeof(T) == sizeof(float) ? at::kFloat : at::kBFloat16;
+  if (tensor.scalar_type() == type && tensor.is_cpu()) return;
+  throw InternalError(problem(cat("kernels: a CPU kernel of ", type, " got a tensor of ",
+                                  tensor.scalar_type(), " on ", tensor.device()))
+                          .must("get all its activations and weights in one type"));
+}
+template <typename T>
+const T* read(const at::Tensor& tensor) {
+  expect_element<T>(tensor);
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* write(const at::Tensor& tensor) {
+  expect_element<T>(tensor);
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 /// The compositions compute in fp32, or fp64 where the input is fp64.

@@ -1,5 +1,6 @@
 // Vocab-parallel cross entropy in steps, without full logits and without one-hot tensors: dispatch
 // to the CPU loops or the ATen composition.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/composition.h"
@@ -12,6 +13,8 @@ namespace tptrain::kernels {
 namespace {
 
 constexpr int64_t kIgnored = -100;
+// The composition widens bf16 logits so many at a time: 64 MiB of fp32.
+constexpr int64_t kWideElements = int64_t{1} << 24;
 
 void check_rows(const at::Tensor& matrix, const at::Tensor& targets, const char* function) {
   expect(matrix.dim() == 2 && matrix.size(1) > 0, function, "be [T, V_local]", matrix.sizes());
@@ -22,10 +25,13 @@ void check_rows(const at::Tensor& matrix, const at::Tensor& targets, const char*
   expect_contiguous(targets, function);
 }
 
-void check_sums(const at::Tensor& sums, const at::Tensor& targets, const char* function) {
+void check_sums(const at::Tensor& sums, const at::Tensor& row_max, const at::Tensor& targets,
+                const char* function) {
   expect(sums.dim() == 2 && sums.size(0) == 2 && sums.size(1) == targets.size(0), function,
          "have sums [2, T]", sums.sizes());
+  expect(row_max.numel() == targets.size(0), function, "have row_max [T]", row_max.sizes());
   expect_contiguous(sums, function);
+  expect_contiguous(row_max, function);
   expect_contiguous(targets, function);
 }
 
@@ -50,12 +56,14 @@ at::Tensor vocab_row_max(const at::Tensor& logits) {
          logits.sizes());
   expect_contiguous(logits, "vocab_row_max");
   if (!takes_cpu_loops(logits)) return at::amax(logits, {1}).to(compute_type(logits));
-  at::Tensor row_max = at::empty({logits.size(0)}, logits.options());
-  const float* in = logits.const_data_ptr<float>();
+  at::Tensor row_max = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   float* out = row_max.data_ptr<float>();
   const int64_t vocab = logits.size(1);
-  cpu::parallel_rows(logits.size(0), cpu::grain_of(vocab), [&](int64_t begin, int64_t end) {
-    cpu::row_max_rows(in, out, vocab, begin, end);
+  with_element_of(logits, [&]<typename T>(T) {
+    const T* in = read<T>(logits);
+    cpu::parallel_rows(logits.size(0), cpu::grain_of(vocab), [&](int64_t begin, int64_t end) {
+      cpu::row_max_rows(in, out, vocab, begin, end);
+    });
   });
   return row_max;
 }
@@ -69,73 +77,120 @@ at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::T
   at::Tensor sums = at::empty({2, tokens}, logits.options().dtype(compute_type(logits)));
   if (takes_cpu_loops(logits)) {
     expect_contiguous(row_max, "vocab_exp_");
-    cpu::VocabExp args;
-    args.logits = logits.data_ptr<float>();
-    args.row_max = row_max.const_data_ptr<float>();
-    args.targets = targets.const_data_ptr<int64_t>();
-    args.sum_exp = sums.data_ptr<float>();
-    args.target_logit = args.sum_exp + tokens;
-    args.vocab_begin = vocab_begin;
-    args.vocab = vocab;
-    cpu::parallel_rows(tokens, cpu::grain_of(vocab),
-                       [&](int64_t begin, int64_t end) { cpu::vocab_exp_rows(args, begin, end); });
+    with_element_of(logits, [&]<typename T>(T) {
+      cpu::VocabExp<T> args;
+      args.logits = write<T>(logits);
+      args.row_max = read<float>(row_max);
+      args.targets = targets.const_data_ptr<int64_t>();
+      args.sum_exp = write<float>(sums);
+      args.target_logit = args.sum_exp + tokens;
+      args.vocab_begin = vocab_begin;
+      args.vocab = vocab;
+      cpu::parallel_rows(tokens, cpu::grain_of(vocab), [&](int64_t begin, int64_t end) {
+        cpu::vocab_exp_rows(args, begin, end);
+      });
+    });
     return sums;
   }
   const LocalTargets local = local_targets(targets, vocab_begin, vocab);
   const at::Tensor shifted_target =
       at::gather(logits, 1, local.column).squeeze(1).to(sums.scalar_type()) - row_max;
   sums.select(0, 1).copy_(at::where(local.here, shifted_target, at::zeros_like(shifted_target)));
-  logits.sub_(row_max.unsqueeze(1)).exp_();
-  sums.select(0, 0).copy_(at::sum(logits, {1}, /*keepdim=*/false, sums.scalar_type()));
+  at::Tensor sum_exp = sums.select(0, 0);
+  if (logits.scalar_type() == sums.scalar_type()) {
+    logits.sub_(row_max.unsqueeze(1)).exp_();
+    sum_exp.copy_(at::sum(logits, {1}));
+    return sums;
+  }
+  // Exponentials and their sum in fp32, rounded where they are stored: a difference rounded to bf16
+  // before the exponential is wrong by percents.
+  const int64_t rows = std::max<int64_t>(1, kWideElements / vocab);
+  for (int64_t first = 0; first < tokens; first += rows) {
+    const int64_t count = std::min(rows, tokens - first);
+    const at::Tensor chunk = logits.narrow(0, first, count);
+    const at::Tensor wide = chunk.to(sums.scalar_type());
+    wide.sub_(row_max.narrow(0, first, count).unsqueeze(1)).exp_();
+    sum_exp.narrow(0, first, count).copy_(at::sum(wide, {1}));
+    chunk.copy_(wide);
+  }
   return sums;
 }
 
-at::Tensor cross_entropy_sum(const at::Tensor& sums, const at::Tensor& targets) {
-  check_sums(sums, targets, "cross_entropy_sum");
+at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
+                              const at::Tensor& targets) {
+  check_sums(sums, row_max, targets, "cross_entropy_sums");
   if (takes_cpu_loops(sums)) {
     const int64_t tokens = targets.size(0);
-    const float* sum_exp = sums.const_data_ptr<float>();
+    const float* sum_exp = read<float>(sums);
     const float* target_logit = sum_exp + tokens;
+    const float* maximum = read<float>(row_max);
     const int64_t* target = targets.const_data_ptr<int64_t>();
-    double total = 0.0;
+    double loss = 0.0;
+    double squares = 0.0;
     for (int64_t t = 0; t < tokens; ++t) {
       if (target[t] == kIgnored) continue;
-      total += std::log(static_cast<double>(sum_exp[t])) - static_cast<double>(target_logit[t]);
+      const double log_sum = std::log(static_cast<double>(sum_exp[t]));
+      const double logsumexp = static_cast<double>(maximum[t]) + log_sum;
+      loss += log_sum - static_cast<double>(target_logit[t]);
+      squares += logsumexp * logsumexp;
     }
-    return at::scalar_tensor(total, sums.options());
+    at::Tensor result = at::empty({2}, sums.options());
+    result.data_ptr<float>()[0] = static_cast<float>(loss);
+    result.data_ptr<float>()[1] = static_cast<float>(squares);
+    return result;
   }
-  const at::Tensor losses = at::log(sums.select(0, 0)) - sums.select(0, 1);
-  return at::where(targets.ne(kIgnored), losses, at::zeros_like(losses)).sum();
+  const at::Tensor log_sum = at::log(sums.select(0, 0));            // [T]
+  const at::Tensor terms = at::stack({log_sum - sums.select(0, 1),  // [2, T]
+                                      at::square(row_max.to(sums.scalar_type()) + log_sum)});
+  return at::where(targets.ne(kIgnored), terms, at::zeros({}, sums.options())).sum({1});
 }
 
-void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& targets,
-                             int64_t vocab_begin, const at::Tensor& scale) {
+void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& row_max,
+                             const at::Tensor& targets, int64_t vocab_begin,
+                             const at::Tensor& scale, double z_loss) {
   check_rows(exp, targets, "vocab_softmax_backward_");
-  check_sums(sums, targets, "vocab_softmax_backward_");
+  check_sums(sums, row_max, targets, "vocab_softmax_backward_");
   expect(scale.numel() == 1, "vocab_softmax_backward_", "have a scalar scale", scale.sizes());
   const int64_t vocab = exp.size(1);
   if (takes_cpu_loops(exp)) {
-    cpu::VocabBackward args;
-    args.exp = exp.data_ptr<float>();
-    args.sum_exp = sums.const_data_ptr<float>();
-    args.targets = targets.const_data_ptr<int64_t>();
-    args.scale = *scale.const_data_ptr<float>();
-    args.vocab_begin = vocab_begin;
-    args.vocab = vocab;
-    cpu::parallel_rows(exp.size(0), cpu::grain_of(vocab), [&](int64_t begin, int64_t end) {
-      cpu::vocab_backward_rows(args, begin, end);
+    with_element_of(exp, [&]<typename T>(T) {
+      cpu::VocabBackward<T> args;
+      args.exp = write<T>(exp);
+      args.sum_exp = read<float>(sums);
+      args.target_logit = args.sum_exp + targets.size(0);
+      args.row_max = read<float>(row_max);
+      args.targets = targets.const_data_ptr<int64_t>();
+      args.scale = *read<float>(scale);
+      args.z_loss = static_cast<float>(z_loss);
+      args.vocab_begin = vocab_begin;
+      args.vocab = vocab;
+      cpu::parallel_rows(exp.size(0), cpu::grain_of(vocab), [&](int64_t begin, int64_t end) {
+        cpu::vocab_backward_rows(args, begin, end);
+      });
     });
     return;
   }
   const LocalTargets local = local_targets(targets, vocab_begin, vocab);
-  const at::Tensor counted = targets.ne(kIgnored).unsqueeze(1);  // [T, 1]
-  const at::Tensor factor =
-      scale.reshape({}).to(sums.scalar_type()) / sums.select(0, 0).unsqueeze(1);  // [T, 1]
-  exp.mul_(factor);
-  const at::Tensor target_share = at::where(local.here, -scale.reshape({}).to(sums.scalar_type()),
-                                            at::zeros({}, sums.options()));
-  exp.scatter_add_(1, local.column, target_share.unsqueeze(1).to(exp.scalar_type()));
-  exp.masked_fill_(counted.logical_not(), 0.0);
+  const at::Tensor wide_scale = scale.reshape({}).to(sums.scalar_type());
+  at::Tensor factor = wide_scale / sums.select(0, 0);  // [T]
+  if (z_loss != 0.0) {
+    const at::Tensor logsumexp = row_max.to(sums.scalar_type()) + at::log(sums.select(0, 0));
+    factor = factor * (logsumexp * (2.0 * z_loss) + 1.0);
+  }
+  exp.mul_(factor.unsqueeze(1));
+  if (exp.scalar_type() == sums.scalar_type()) {
+    const at::Tensor target_share =
+        at::where(local.here, -wide_scale, at::zeros({}, sums.options()));
+    exp.scatter_add_(1, local.column, target_share.unsqueeze(1));
+  } else {
+    // As in the loops: of a well predicted token both terms are near `scale`, and their difference
+    // must not be taken between rounded numbers.
+    const at::Tensor target_gradient = at::exp(sums.select(0, 1)) * factor - wide_scale;
+    const at::Tensor there = at::gather(exp, 1, local.column).squeeze(1);
+    exp.scatter_(1, local.column,
+                 at::where(local.here, target_gradient.to(exp.scalar_type()), there).unsqueeze(1));
+  }
+  exp.masked_fill_(targets.eq(kIgnored).unsqueeze(1), 0.0);
 }
 
 }  // namespace tptrain::kernels

@@ -22,8 +22,8 @@ void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
                   grad.scalar_type());  // bf16 inputs, fp32 accumulator and output
     return;
   }
-  // ATen has no addmm with another output type on the CPU; this path serves tests of bf16 numerics,
-  // not speed.
+  // ATen has no GEMM of bf16 into fp32 on the CPU, and one rounded to bf16 would lose what the
+  // accumulator is there for: the inputs are widened, which is exact, and multiplied in fp32.
   at::addmm_out(grad, grad, dy.t().to(grad.scalar_type()), x.to(grad.scalar_type()));
 }
 

@@ -1,7 +1,10 @@
 // Fused operations on plain local tensors, forward and backward side by side: no autograd, no
-// parameters, no communication. CPU tensors take the vectorised CPU code (fp32), CUDA tensors the
-// ATen composition; both give the same numbers within rounding. T = S * B tokens, sequence-first:
-// token t = s * B + b. All tensors contiguous. Weight gradients are *added* to fp32 buffers.
+// parameters, no communication. CPU tensors take the vectorised CPU code (fp32 and bf16), CUDA
+// tensors the ATen composition; both give the same numbers within rounding. Activations and weights
+// of one call have one type; whatever it is, arithmetic is fp32 and rounds where it is stored. T =
+// S
+// * B tokens, sequence-first: token t = s * B + b. All tensors contiguous. Weight gradients are
+// *added* to fp32 buffers.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -94,8 +97,9 @@ struct Dropout {
 /// H, head is 0. Its own backward (on the gradient). At probability 0 nothing happens.
 void dropout_(at::Tensor& x, const Dropout& dropout, int64_t first_position);
 /// causal_attention with dropout of the probabilities (index is the key's position, position the
-/// query's). Not fused: the probabilities of one sequence and head at a time, [S, S] fp32, made
-/// anew in backward. Returns the context [S, B, heads * D].
+/// query's). Not fused: the probabilities, [S, S] fp32, of one sequence and head at a time (of
+/// several heads where they are small), made anew in backward. Returns the context [S, B, heads *
+/// D].
 at::Tensor causal_attention_dropout(const at::Tensor& qkv, const AttentionShape& shape,
                                     const Dropout& dropout);
 at::Tensor causal_attention_dropout_backward(const at::Tensor& grad_context, const at::Tensor& qkv,

@@ -15,26 +15,59 @@ int64_t rows_of(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / 
 RmsNormResult norm_by_loops(const at::Tensor& x, const at::Tensor* delta, at::Tensor* sum,
                             const at::Tensor& weight, double eps) {
   const int64_t hidden = x.size(-1);
-  RmsNormResult result{at::empty_like(x), at::empty({rows_of(x)}, x.options())};
-  cpu::RmsNormForward args;
-  args.x = x.const_data_ptr<float>();
-  args.delta = delta != nullptr ? delta->const_data_ptr<float>() : nullptr;
-  args.weight = weight.const_data_ptr<float>();
-  args.sum = sum != nullptr ? sum->data_ptr<float>() : nullptr;
-  args.output = result.output.data_ptr<float>();
-  args.inverse_rms = result.inverse_rms.data_ptr<float>();
-  args.hidden = hidden;
-  args.eps = eps;
-  cpu::parallel_rows(rows_of(x), cpu::grain_of(hidden),
-                     [&](int64_t begin, int64_t end) { cpu::rms_norm_rows(args, begin, end); });
+  RmsNormResult result{at::empty_like(x), at::empty({rows_of(x)}, x.options().dtype(at::kFloat))};
+  with_element_of(x, [&]<typename T>(T) {
+    cpu::RmsNormForward<T> args;
+    args.x = read<T>(x);
+    args.delta = delta != nullptr ? read<T>(*delta) : nullptr;
+    args.weight = read<T>(weight);
+    args.sum = sum != nullptr ? write<T>(*sum) : nullptr;
+    args.output = write<T>(result.output);
+    args.inverse_rms = result.inverse_rms.data_ptr<float>();
+    args.hidden = hidden;
+    args.eps = eps;
+    cpu::parallel_rows(rows_of(x), cpu::grain_of(hidden),
+                       [&](int64_t begin, int64_t end) { cpu::rms_norm_rows(args, begin, end); });
+  });
   return result;
 }
 
-RmsNormResult norm_by_composition(const at::Tensor& x, const at::Tensor& weight, double eps) {
+at::Tensor again_by_loops(const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& inverse_rms) {
+  at::Tensor output = at::empty_like(x);
+  with_element_of(x, [&]<typename T>(T) {
+    cpu::RmsNormForward<T> args;
+    args.x = read<T>(x);
+    args.weight = read<T>(weight);
+    args.output = write<T>(output);
+    args.inverse_rms = const_cast<float*>(read<float>(inverse_rms));  // only read
+    args.hidden = x.size(-1);
+    cpu::parallel_rows(rows_of(x), cpu::grain_of(args.hidden), [&](int64_t begin, int64_t end) {
+      cpu::rms_norm_again_rows(args, begin, end);
+    });
+  });
+  return output;
+}
+
+/// The one composition of the output: forward and rms_norm_again agree bit for bit. inverse_rms
+/// broadcasts over the columns of x.
+at::Tensor output_by_composition(const at::Tensor& x, const at::Tensor& weight,
+                                 const at::Tensor& inverse_rms) {
   const at::ScalarType type = compute_type(x);
-  const at::Tensor wide = x.to(type);
+  return (x.to(type) * inverse_rms * weight.to(type)).to(x.scalar_type());
+}
+
+RmsNormResult norm_by_composition(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor wide = x.to(compute_type(x));
   const at::Tensor inverse_rms = at::rsqrt(at::mean(wide * wide, {-1}, /*keepdim=*/true) + eps);
-  return {(wide * inverse_rms * weight.to(type)).to(x.scalar_type()), inverse_rms.reshape({-1})};
+  return {output_by_composition(x, weight, inverse_rms), inverse_rms.reshape({-1})};
+}
+
+/// [T] -> [.., 1], to broadcast over the columns of x.
+at::Tensor as_column(const at::Tensor& inverse_rms, const at::Tensor& x) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = 1;
+  return inverse_rms.reshape(sizes);
 }
 
 at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_output,
@@ -42,23 +75,25 @@ at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_
                              const at::Tensor& inverse_rms, at::Tensor& weight_grad) {
   const int64_t hidden = x.size(-1);
   at::Tensor grad_x = at::empty_like(x);
-  cpu::RmsNormBackward args;
-  args.grad_output = grad_output.const_data_ptr<float>();
-  args.x = x.const_data_ptr<float>();
-  args.weight = weight.const_data_ptr<float>();
-  args.inverse_rms = inverse_rms.const_data_ptr<float>();
-  args.grad_sum = grad_sum != nullptr ? grad_sum->const_data_ptr<float>() : nullptr;
-  args.grad_x = grad_x.data_ptr<float>();
-  args.hidden = hidden;
   // Each piece of rows sums its own weight gradient; they join in the order of the pieces.
   const int64_t pieces = cpu::piece_count(rows_of(x), cpu::grain_of(hidden));
   std::vector<float> scratch(static_cast<size_t>(pieces * hidden));
   std::vector<float> partial(static_cast<size_t>(pieces * hidden), 0.0f);
-  cpu::parallel_pieces(rows_of(x), pieces, [&](int64_t piece, int64_t begin, int64_t end) {
-    cpu::rms_norm_backward_rows(args, partial.data() + piece * hidden,
-                                scratch.data() + piece * hidden, begin, end);
+  with_element_of(x, [&]<typename T>(T) {
+    cpu::RmsNormBackward<T> args;
+    args.grad_output = read<T>(grad_output);
+    args.x = read<T>(x);
+    args.weight = read<T>(weight);
+    args.inverse_rms = read<float>(inverse_rms);
+    args.grad_sum = grad_sum != nullptr ? read<T>(*grad_sum) : nullptr;
+    args.grad_x = write<T>(grad_x);
+    args.hidden = hidden;
+    cpu::parallel_pieces(rows_of(x), pieces, [&](int64_t piece, int64_t begin, int64_t end) {
+      cpu::rms_norm_backward_rows(args, partial.data() + piece * hidden,
+                                  scratch.data() + piece * hidden, begin, end);
+    });
   });
-  float* total = weight_grad.data_ptr<float>();
+  float* total = write<float>(weight_grad);
   for (int64_t piece = 0; piece < pieces; ++piece) {
     for (int64_t h = 0; h < hidden; ++h)
       total[h] += partial[static_cast<size_t>(piece * hidden + h)];
@@ -70,11 +105,7 @@ at::Tensor backward_by_composition(const at::Tensor& grad_output, const at::Tens
                                    const at::Tensor& weight, const at::Tensor& inverse_rms,
                                    at::Tensor& weight_grad) {
   const at::ScalarType type = compute_type(x);
-  const at::Tensor inverse = inverse_rms.reshape([&] {
-    auto sizes = x.sizes().vec();
-    sizes.back() = 1;
-    return sizes;
-  }());
+  const at::Tensor inverse = as_column(inverse_rms, x);
   const at::Tensor normed = x.to(type) * inverse;
   const at::Tensor wide_grad = grad_output.to(type);
   weight_grad.add_(
@@ -111,6 +142,15 @@ RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps
   return norm_by_composition(x, weight, eps);
 }
 
+at::Tensor rms_norm_again(const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& inverse_rms) {
+  check_forward(x, weight, "rms_norm_again");
+  expect(inverse_rms.numel() == rows_of(x), "rms_norm_again", "have one inverse_rms a token",
+         inverse_rms.sizes());
+  if (takes_cpu_loops(x)) return again_by_loops(x, weight, inverse_rms);
+  return output_by_composition(x, weight, as_column(inverse_rms, x));
+}
+
 at::Tensor rms_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
                              const at::Tensor& weight, const at::Tensor& inverse_rms,
                              at::Tensor& weight_grad) {
@@ -132,7 +172,7 @@ AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delt
     RmsNormResult norm = norm_by_loops(residual, &delta, &sum, weight, eps);
     return {std::move(sum), std::move(norm)};
   }
-  at::Tensor sum = residual + delta;
+  at::Tensor sum = residual + delta;  // rounded to its type: the norm is of the sum as stored
   RmsNormResult norm = norm_by_composition(sum, weight, eps);
   return {std::move(sum), std::move(norm)};
 }

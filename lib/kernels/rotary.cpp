@@ -43,18 +43,20 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
   const int64_t positions = qkv.size(0);
   const int64_t batch = qkv.size(1);
   if (takes_cpu_loops(qkv)) {
-    cpu::Rotary args;
-    args.packed = qkv.data_ptr<float>();
-    args.cos = table.cos.const_data_ptr<float>();
-    args.sin = table.sin.const_data_ptr<float>();
-    args.batch = batch;
-    args.width = qkv.size(2);
-    args.heads = rotated_heads;
-    args.head_dim = head_dim;
-    args.sign = direction == Rotation::inverse ? -1.0f : 1.0f;
-    cpu::parallel_rows(
-        positions, cpu::grain_of(batch * rotated_heads * head_dim),
-        [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
+    with_element_of(qkv, [&]<typename T>(T) {
+      cpu::Rotary<T> args;
+      args.packed = write<T>(qkv);
+      args.cos = read<float>(table.cos);
+      args.sin = read<float>(table.sin);
+      args.batch = batch;
+      args.width = qkv.size(2);
+      args.heads = rotated_heads;
+      args.head_dim = head_dim;
+      args.sign = direction == Rotation::inverse ? -1.0f : 1.0f;
+      cpu::parallel_rows(
+          positions, cpu::grain_of(batch * rotated_heads * head_dim),
+          [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
+    });
     return;
   }
   const at::ScalarType type = compute_type(qkv);

@@ -28,10 +28,12 @@ at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
   }
   at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
   if (output.numel() == 0) return output;
-  const float* in = gate_up.const_data_ptr<float>();
-  float* out = output.data_ptr<float>();
-  cpu::parallel_rows(output.numel() / ffn, cpu::grain_of(2 * ffn), [&](int64_t begin, int64_t end) {
-    cpu::swiglu_rows(in, out, ffn, begin, end);
+  with_element_of(gate_up, [&]<typename T>(T) {
+    const T* in = read<T>(gate_up);
+    T* out = write<T>(output);
+    cpu::parallel_rows(
+        output.numel() / ffn, cpu::grain_of(2 * ffn),
+        [&](int64_t begin, int64_t end) { cpu::swiglu_rows(in, out, ffn, begin, end); });
   });
   return output;
 }
@@ -56,13 +58,15 @@ at::Tensor swiglu_backward(const at::Tensor& grad_output,
     return grad_gate_up;
   }
   if (grad_output.numel() == 0) return grad_gate_up;
-  const float* grad = grad_output.const_data_ptr<float>();
-  const float* in = gate_up.const_data_ptr<float>();
-  float* out = grad_gate_up.data_ptr<float>();
-  cpu::parallel_rows(grad_output.numel() / ffn, cpu::grain_of(2 * ffn),
-                     [&](int64_t begin, int64_t end) {
-                       cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end);
-                     });
+  with_element_of(gate_up, [&]<typename T>(T) {
+    const T* grad = read<T>(grad_output);
+    const T* in = read<T>(gate_up);
+    T* out = write<T>(grad_gate_up);
+    cpu::parallel_rows(grad_output.numel() / ffn, cpu::grain_of(2 * ffn),
+                       [&](int64_t begin, int64_t end) {
+                         cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end);
+                       });
+  });
   return grad_gate_up;
 }
 

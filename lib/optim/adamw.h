@@ -1,6 +1,6 @@
-// AdamW on flat shards: decoupled weight decay, bias correction, PyTorch's order of operations. No
-// parameter groups beyond "decays or not" per range. Source: Loshchilov & Hutter, "Decoupled Weight
-// Decay Regularization", ICLR 2019, algorithm 2.
+// AdamW on flat shards: decoupled weight decay, bias correction, PyTorch's order of operations. Not
+// here: which options a tensor gets (parameter_groups.h). Source: Loshchilov & Hutter, "Decoupled
+// Weight Decay Regularization", ICLR 2019, algorithm 2.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,11 +30,11 @@ struct RoundingSite {
 
 /// One contiguous range that is updated alike; all 1-D of equal size on one device.
 struct AdamWRange {
-  at::Tensor master;      // fp32; or bf16, then `rounding` is given
-  at::Tensor exp_avg;     // fp32 or bf16 (computed in fp32, stored rounded to nearest)
-  at::Tensor exp_avg_sq;  // likewise
-  at::Tensor gradient;    // fp32, reduced, not yet clipped
-  at::Tensor weights;     // undefined, or bf16: receives the new master, rounded to nearest
+  at::Tensor master = {};      // fp32; or bf16, then `rounding` is given
+  at::Tensor exp_avg = {};     // fp32 or bf16 (computed in fp32, stored rounded to nearest)
+  at::Tensor exp_avg_sq = {};  // likewise
+  at::Tensor gradient = {};    // fp32, reduced, not yet clipped
+  at::Tensor weights = {};     // undefined, or bf16: receives the new master, rounded to nearest
   AdamWOptions options = {};
   std::optional<RoundingSite> rounding = {};
 };

@@ -1,43 +1,59 @@
-// The fp32 CPU loops behind kernels.h, on raw row-major arrays: one pass over memory each, rows
-// [begin, end) of the arrays given. No torch and no threads here; parallel.h cuts the rows.
-// Formulas and shapes are those of kernels.h.
+// The CPU loops behind kernels.h, on raw row-major arrays: one pass over memory each, rows [begin,
+// end) of the arrays given. T is float or Bf16, how activations and weights lie in memory; all
+// arithmetic is fp32. No torch and no threads here; parallel.h cuts the rows. Formulas and shapes
+// are those of kernels.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
+
+#include "kernels/cpu/vector.h"
 
 namespace tptrain::kernels::cpu {
 
+template <typename T>
 struct RmsNormForward {
-  const float* x = nullptr;       // [T, H]
-  const float* delta = nullptr;   // [T, H] or null: added to x, the sum goes to `sum`
-  const float* weight = nullptr;  // [H]
-  float* sum = nullptr;           // [T, H], only with delta
-  float* output = nullptr;        // [T, H]
-  float* inverse_rms = nullptr;   // [T]
+  const T* x = nullptr;          // [T, H]
+  const T* delta = nullptr;      // [T, H] or null: added to x, the sum goes to `sum`
+  const T* weight = nullptr;     // [H]
+  T* sum = nullptr;              // [T, H], only with delta; what is normed is the sum as stored
+  T* output = nullptr;           // [T, H]
+  float* inverse_rms = nullptr;  // [T]
   int64_t hidden = 0;
   double eps = 0.0;
 };
-void rms_norm_rows(const RmsNormForward& args, int64_t begin, int64_t end);
+void rms_norm_rows(const RmsNormForward<float>& args, int64_t begin, int64_t end);
+void rms_norm_rows(const RmsNormForward<Bf16>& args, int64_t begin, int64_t end);
+/// Output anew from x and inverse_rms, which is only read here.
+void rms_norm_again_rows(const RmsNormForward<float>& args, int64_t begin, int64_t end);
+void rms_norm_again_rows(const RmsNormForward<Bf16>& args, int64_t begin, int64_t end);
 
+template <typename T>
 struct RmsNormBackward {
-  const float* grad_output = nullptr;  // [T, H]
-  const float* x = nullptr;            // [T, H]
-  const float* weight = nullptr;       // [H]
+  const T* grad_output = nullptr;      // [T, H]
+  const T* x = nullptr;                // [T, H]
+  const T* weight = nullptr;           // [H]
   const float* inverse_rms = nullptr;  // [T]
-  const float* grad_sum = nullptr;     // [T, H] or null: added to the gradient of x
-  float* grad_x = nullptr;             // [T, H]
+  const T* grad_sum = nullptr;         // [T, H] or null: added to the gradient of x
+  T* grad_x = nullptr;                 // [T, H]
   int64_t hidden = 0;
 };
 /// Adds to weight_grad [H]; scratch [H] is overwritten.
-void rms_norm_backward_rows(const RmsNormBackward& args, float* weight_grad, float* scratch,
+void rms_norm_backward_rows(const RmsNormBackward<float>& args, float* weight_grad, float* scratch,
+                            int64_t begin, int64_t end);
+void rms_norm_backward_rows(const RmsNormBackward<Bf16>& args, float* weight_grad, float* scratch,
                             int64_t begin, int64_t end);
 
 void swiglu_rows(const float* gate_up, float* output, int64_t ffn, int64_t begin, int64_t end);
+void swiglu_rows(const Bf16* gate_up, Bf16* output, int64_t ffn, int64_t begin, int64_t end);
 void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up,
                           int64_t ffn, int64_t begin, int64_t end);
+void swiglu_backward_rows(const Bf16* grad_output, const Bf16* gate_up, Bf16* grad_gate_up,
+                          int64_t ffn, int64_t begin, int64_t end);
 
+template <typename T>
 struct Rotary {
-  float* packed = nullptr;     // [S, B, width]
+  T* packed = nullptr;         // [S, B, width]
   const float* cos = nullptr;  // [S, D/2]
   const float* sin = nullptr;  // [S, D/2]
   int64_t batch = 0;
@@ -47,11 +63,31 @@ struct Rotary {
   float sign = 1.0f;  // -1: inverse
 };
 /// Positions [begin, end).
-void rotary_positions(const Rotary& args, int64_t begin, int64_t end);
+void rotary_positions(const Rotary<float>& args, int64_t begin, int64_t end);
+void rotary_positions(const Rotary<Bf16>& args, int64_t begin, int64_t end);
+
+/// Dropout in place on [heads, S, B, width]; a row is one (head, position, sample).
+template <typename T>
+struct DropoutRows {
+  T* x = nullptr;
+  int64_t positions = 0;  // S
+  int64_t batch = 0;      // B
+  int64_t width = 0;      // elements of a row, the index of Philox's counter
+  int64_t first_head = 0;
+  int64_t first_position = 0;
+  int64_t first_sample = 0;
+  std::array<uint32_t, 2> key = {};
+  uint32_t threshold = 0;  // a word below it drops its element
+  float scale = 1.0f;      // of what stays
+};
+void dropout_rows(const DropoutRows<float>& args, int64_t begin, int64_t end);
+void dropout_rows(const DropoutRows<Bf16>& args, int64_t begin, int64_t end);
 
 void row_max_rows(const float* logits, float* row_max, int64_t vocab, int64_t begin, int64_t end);
+void row_max_rows(const Bf16* logits, float* row_max, int64_t vocab, int64_t begin, int64_t end);
+template <typename T>
 struct VocabExp {
-  float* logits = nullptr;           // [T, V], overwritten
+  T* logits = nullptr;               // [T, V], overwritten
   const float* row_max = nullptr;    // [T]
   const int64_t* targets = nullptr;  // [T]
   float* sum_exp = nullptr;          // [T]
@@ -59,19 +95,25 @@ struct VocabExp {
   int64_t vocab_begin = 0;
   int64_t vocab = 0;  // V
 };
-void vocab_exp_rows(const VocabExp& args, int64_t begin, int64_t end);
+void vocab_exp_rows(const VocabExp<float>& args, int64_t begin, int64_t end);
+void vocab_exp_rows(const VocabExp<Bf16>& args, int64_t begin, int64_t end);
+template <typename T>
 struct VocabBackward {
-  float* exp = nullptr;              // [T, V], overwritten
-  const float* sum_exp = nullptr;    // [T]
-  const int64_t* targets = nullptr;  // [T]
+  T* exp = nullptr;                     // [T, V], overwritten
+  const float* sum_exp = nullptr;       // [T]
+  const float* target_logit = nullptr;  // [T]
+  const float* row_max = nullptr;       // [T], read with z_loss only
+  const int64_t* targets = nullptr;     // [T]
   float scale = 0.0f;
+  float z_loss = 0.0f;
   int64_t vocab_begin = 0;
   int64_t vocab = 0;
 };
-void vocab_backward_rows(const VocabBackward& args, int64_t begin, int64_t end);
+void vocab_backward_rows(const VocabBackward<float>& args, int64_t begin, int64_t end);
+void vocab_backward_rows(const VocabBackward<Bf16>& args, int64_t begin, int64_t end);
 
-/// Causal attention; a task is one kv head of one sequence with all query heads of its group, task
-/// = b * kv_heads + kv_head.
+/// Causal attention, fp32 only; a task is one kv head of one sequence with all query heads of its
+/// group, task = b * kv_heads + kv_head.
 struct Attention {
   int64_t positions = 0;  // S
   int64_t batch = 0;      // B

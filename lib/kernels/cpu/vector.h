@@ -1,5 +1,5 @@
-// What the CPU loops share: the instruction-set clones and an exp that the compiler can vectorise.
-// No torch, no intrinsics.
+// What the CPU loops share: the instruction-set clones, bf16 in memory, and an exp that the
+// compiler can vectorise. No torch, no intrinsics.
 #pragma once
 
 #include <bit>
@@ -18,6 +18,29 @@
 #define TPTRAIN_INLINE __attribute__((always_inline)) inline
 
 namespace tptrain::kernels::cpu {
+
+/// bfloat16 in memory: the upper half of an fp32 number. The loops compute in fp32, whatever they
+/// read and write.
+struct Bf16 {
+  uint16_t bits;
+};
+
+TPTRAIN_INLINE float widen(float value) { return value; }
+TPTRAIN_INLINE float widen(Bf16 value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+
+/// Rounded to nearest, ties to even, as at::BFloat16 is; NaN stays NaN.
+template <typename T>
+TPTRAIN_INLINE T narrow(float value) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return value;
+  } else {
+    const uint32_t bits = std::bit_cast<uint32_t>(value);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return {static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+  }
+}
 
 /// exp(x) within 2 ulp, with inf, NaN and gradual underflow as std::exp has them.
 /// Source: Cephes expf (Moshier): x = n ln 2 + r with ln 2 in two parts (Cody and Waite),

@@ -106,16 +106,30 @@ TEST_CASE("large scores stay finite and NaN reaches the gradient", "[kernels]") 
 TEST_CASE("attention repeats bit for bit", "[kernels]") {
   at::set_num_threads(1);
   const AttentionShape shape{.heads = 8, .kv_heads = 4, .head_dim = 32};
-  const at::Tensor qkv = normal({140, 2, 16 * 32}, 44).to(device(), at::kFloat);
-  const at::Tensor grad = normal({140, 2, 8 * 32}, 45).to(device(), at::kFloat);
-  const AttentionResult a = causal_attention(qkv, shape);
-  const AttentionResult b = causal_attention(qkv, shape);
-  CHECK(same_bits(a.context, b.context));
-  if (!device()
-           .is_cuda()) {  // on CUDA fp32 gradients may be summed by atomics; training there is bf16
-    CHECK(same_bits(causal_attention_backward(grad, qkv, a, shape),
-                    causal_attention_backward(grad, qkv, b, shape)));
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    CAPTURE(type);
+    const at::Tensor qkv = normal({140, 2, 16 * 32}, 44).to(device(), type);
+    const at::Tensor grad = normal({140, 2, 8 * 32}, 45).to(device(), type);
+    const AttentionResult a = causal_attention(qkv, shape);
+    const AttentionResult b = causal_attention(qkv, shape);
+    CHECK(same_bits(a.context, b.context));
+    // On CUDA gradients may be summed by atomics; deterministic training takes FlashAttention-2.
+    if (!device().is_cuda()) {
+      CHECK(same_bits(causal_attention_backward(grad, qkv, a, shape),
+                      causal_attention_backward(grad, qkv, b, shape)));
+    }
   }
+}
+
+TEST_CASE("bf16 attention on the CPU is the fp32 one, rounded", "[kernels]") {
+  if (device().is_cuda()) return;
+  at::set_num_threads(1);
+  const AttentionShape shape{.heads = 3, .kv_heads = 1, .head_dim = 24};
+  const at::Tensor qkv = on_device(normal({70, 2, 5 * 24}, 49), at::kBFloat16);
+  const AttentionResult narrow = causal_attention(qkv, shape);
+  const AttentionResult wide = causal_attention(qkv.to(at::kFloat), shape);
+  CHECK(same_bits(narrow.context, wide.context.to(at::kBFloat16)));
+  CHECK(same_bits(narrow.logsumexp, wide.logsumexp));
 }
 
 TEST_CASE("attention does not depend on the number of threads", "[kernels]") {
@@ -154,7 +168,7 @@ TEST_CASE("cached attention equals the last rows of the full one", "[kernels]") 
                              local.narrow(2, q_columns + kv_columns, kv_columns), c.shape);
         CHECK_CLOSE(received,
                     reference_attention(qkv, c.shape).narrow(0, c.positions - queries, queries),
-                    precision.tolerance);
+                    precision.type == at::kBFloat16 ? 1.5e-2 : precision.tolerance);
       }
     }
   }

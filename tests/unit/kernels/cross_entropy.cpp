@@ -11,13 +11,14 @@ namespace {
 
 struct Sliced {
   at::Tensor loss;         // scalar
+  at::Tensor squares;      // scalar: the z-loss sum
   at::Tensor grad_logits;  // [T, V]
 };
 
 /// The four steps over `cuts` slices of the vocabulary, with the reductions between them done by
 /// hand.
 Sliced run(const at::Tensor& logits, const at::Tensor& targets, const std::vector<int64_t>& cuts,
-           double scale) {
+           double scale, double z_loss = 0.0) {
   std::vector<at::Tensor> slices;
   std::vector<at::Tensor> maxima;
   int64_t begin = 0;
@@ -36,14 +37,16 @@ Sliced run(const at::Tensor& logits, const at::Tensor& targets, const std::vecto
     sums = i == 0 ? part : sums + part;
     begin += cuts[i];
   }
-  const at::Tensor loss = cross_entropy_sum(sums, targets);
+  const at::Tensor losses = cross_entropy_sums(sums, row_max, targets);
+  REQUIRE(losses.sizes() == at::IntArrayRef({2}));
+  CHECK(losses.scalar_type() == sums.scalar_type());
   begin = 0;
   for (size_t i = 0; i < cuts.size(); ++i) {
-    vocab_softmax_backward_(slices[i], sums, targets, begin,
-                            at::scalar_tensor(scale, sums.options()));
+    vocab_softmax_backward_(slices[i], sums, row_max, targets, begin,
+                            at::scalar_tensor(scale, sums.options()), z_loss);
     begin += cuts[i];
   }
-  return {loss, at::cat(slices, 1)};
+  return {losses[0], losses[1], at::cat(slices, 1)};
 }
 
 at::Tensor random_targets(int64_t tokens, int64_t vocab, uint64_t seed) {
@@ -83,6 +86,51 @@ TEST_CASE("cross entropy and its gradient match autograd, whole and sliced", "[k
   }
 }
 
+TEST_CASE("z-loss and its gradient match autograd, whole and sliced", "[kernels]") {
+  at::set_num_threads(1);
+  for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{172}, {43, 43, 86}}) {
+    for (const double z_loss : {0.0, 1e-2, 0.5}) {
+      for (const Precision precision : precisions()) {
+        CAPTURE(cuts.size(), z_loss, precision.type);
+        const at::Tensor logits = leaf(normal({33, 172}, 31, 3.0));
+        at::Tensor targets = random_targets(33, 172, 32);
+        targets.slice(0, 0, 33, 4).fill_(-100);
+        const double scale = 0.125;
+        const at::Tensor counted = targets.ne(-100);
+        const at::Tensor squares = (at::logsumexp(logits, {1}).square() * counted).sum();
+        const at::Tensor loss =
+            at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100);
+        ((loss + z_loss * squares) * scale).backward();
+
+        const Sliced received = run(on_device(logits.detach(), precision.type),
+                                    targets.to(device()), cuts, scale, z_loss);
+        CHECK_CLOSE(received.loss, loss, precision.tolerance);
+        CHECK_CLOSE(received.squares, squares, precision.tolerance);
+        CHECK_CLOSE(received.grad_logits, logits.grad(), precision.tolerance);
+      }
+    }
+  }
+}
+
+TEST_CASE("in bf16 the loss is exact to fp32 and a well predicted token keeps its gradient",
+          "[kernels]") {
+  at::set_num_threads(1);
+  // One logit far above the others: p = 1 - 1e-3, and bf16 has no numbers between 1 - 2^-8 and 1.
+  const at::Tensor logits = leaf(normal({9, 64}, 33, 0.5));
+  const at::Tensor targets = random_targets(9, 64, 34);
+  const at::Tensor raised =
+      (logits.detach() + 11.0 * at::one_hot(targets, 64)).to(at::kBFloat16).to(at::kDouble);
+  const at::Tensor x = leaf(raised);
+  const at::Tensor expected = at::cross_entropy_loss(x, targets, {}, at::Reduction::Sum, -100);
+  expected.backward();
+  const Sliced received =
+      run(on_device(raised, at::kBFloat16), targets.to(device()), {32, 32}, 1.0);
+  CHECK_CLOSE(received.loss, expected, 1e-4);  // fp32's log of a sum near 1 + 1e-3
+  const at::Tensor at_target =
+      received.grad_logits.cpu().to(at::kDouble).gather(1, targets.unsqueeze(1));
+  CHECK(elementwise_error(at_target, x.grad().gather(1, targets.unsqueeze(1))) <= 5e-3);
+}
+
 TEST_CASE("all targets ignored: no loss and a gradient of exactly zero", "[kernels]") {
   at::set_num_threads(1);
   const at::Tensor targets = at::full({6}, -100, at::kLong).to(device());
@@ -90,6 +138,7 @@ TEST_CASE("all targets ignored: no loss and a gradient of exactly zero", "[kerne
     const Sliced received =
         run(on_device(normal({6, 40}, 22), precision.type), targets, {20, 20}, 1.0);
     CHECK(received.loss.item<double>() == 0.0);
+    CHECK(received.squares.item<double>() == 0.0);
     CHECK(received.grad_logits.eq(0.0).all().item<bool>());
   }
 }
@@ -107,7 +156,7 @@ TEST_CASE("a target outside the slice counts in the slice that holds it and nowh
   CHECK(sums[1][1].item<float>() == (logits[1][0] - row_max[1]).item<float>());
   CHECK(sums[1][2].item<float>() == 0.0f);
   const at::Tensor before = exp.clone();
-  vocab_softmax_backward_(exp, sums, targets, 8, at::ones({}, exp.options()));
+  vocab_softmax_backward_(exp, sums, row_max, targets, 8, at::ones({}, exp.options()), 0.0);
   CHECK_CLOSE(exp[0], before[0] / sums[0][0],
               1e-6);  // softmax alone: the target's -1 is another slice's
   CHECK_CLOSE(exp[1].sum().reshape({1}) + 1.0, at::ones({1}), 1e-6);
@@ -177,4 +226,27 @@ TEST_CASE("the weight gradient is added in fp32", "[kernels]") {
     // bf16 inputs lose nothing: their products are exact in fp32.
     CHECK_CLOSE(grad, expected, precision.type == at::kDouble ? 1e-12 : 2e-6);
   }
+}
+
+TEST_CASE("products of bf16 repeat bit for bit, and a row does not depend on its neighbours",
+          "[kernels]") {
+  // The layers' forward and input gradient are at::mm; the rounding to bf16 is their only one.
+  for (const int threads : {1, 2}) {
+    at::set_num_threads(threads);
+    const at::Tensor x64 = normal({130, 96}, 35), w64 = normal({172, 96}, 36);
+    const at::Tensor x = on_device(x64, at::kBFloat16), w = on_device(w64, at::kBFloat16);
+    const at::Tensor dy = on_device(normal({130, 172}, 37), at::kBFloat16);
+    const at::Tensor y = at::mm(x, w.t());
+    CHECK_CLOSE(y, at::mm(x64, w64.t()), kOneBf16Rounding);
+    at::Tensor grad = at::zeros({172, 96}, x.options().dtype(at::kFloat));
+    accumulate_weight_gradient(grad, dy, x);
+    for (int repeat = 0; repeat < 5; ++repeat) {
+      CHECK(same_bits(at::mm(x.clone(), w.t()), y));
+      CHECK(same_bits(at::mm(dy, w), at::mm(dy.clone(), w)));
+      at::Tensor again = at::zeros_like(grad);
+      accumulate_weight_gradient(again, dy, x);
+      CHECK(same_bits(again, grad));
+    }
+  }
+  at::set_num_threads(1);
 }

@@ -1,39 +1,11 @@
-// AdamW against the header's formula in fp64 and against ATen's own fused kernel; the predicate;
-// independence of where an element lies.
+// AdamW in fp32 against the header's formula in fp64 and against ATen's own fused kernel; the
+// predicate; independence of where an element lies. bf16 state is in adamw_bf16.cpp.
 #include "optim/adamw.h"
 
-#include "kernels/reference.h"
+#include "optim/adamw_reference.h"
 
 using namespace tptrain::optim;
 using namespace tptrain::testing;
-
-namespace {
-
-struct Formula {  // fp64 on the CPU
-  at::Tensor p, m, v;
-
-  void update(const at::Tensor& gradient, const AdamWOptions& o, double lr, int64_t t) {
-    p = p - lr * o.weight_decay * p;
-    m = o.beta1 * m + (1.0 - o.beta1) * gradient;
-    v = o.beta2 * v + (1.0 - o.beta2) * gradient * gradient;
-    p = p - lr * (m / (1.0 - std::pow(o.beta1, t))) /
-                ((v / (1.0 - std::pow(o.beta2, t))).sqrt() + o.eps);
-  }
-};
-
-AdamWRange fresh(const at::Tensor& master, const AdamWOptions& options) {
-  const at::Tensor p = master.to(device(), at::kFloat).clone();
-  return {p, at::zeros_like(p), at::zeros_like(p), at::zeros_like(p), options};
-}
-
-at::Tensor scalar(double value) {
-  return at::scalar_tensor(value, at::TensorOptions(device()).dtype(at::kFloat));
-}
-at::Tensor flag(bool value) {
-  return at::scalar_tensor(value ? 1 : 0, at::TensorOptions(device()).dtype(at::kBool));
-}
-
-}  // namespace
 
 TEST_CASE("twenty updates follow the formula", "[optim]") {
   at::set_num_threads(1);
@@ -41,7 +13,11 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
     for (const double decay : {0.0, 0.1}) {
       CAPTURE(size, decay);
       const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = decay};
-      const AdamWOptions other{.beta1 = 0.8, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.0};
+      const AdamWOptions other{.beta1 = 0.8,
+                               .beta2 = 0.999,
+                               .eps = 1e-6,
+                               .weight_decay = decay,
+                               .learning_rate_scale = 0.1};
       const at::Tensor start = normal({size}, 1);
       std::vector<AdamWRange> ranges = {fresh(start, options), fresh(start, other)};
       Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
@@ -51,9 +27,11 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
         const at::Tensor gradient = normal({size}, 100 + static_cast<uint64_t>(t), 0.01);
         const double lr = 1e-3 * static_cast<double>(t);
         for (AdamWRange& range : ranges) range.gradient.copy_(gradient);
-        adamw_update(ranges, updates, scalar(0.5), flag(true), lr);
+        const at::Tensor before = ranges[0].gradient.clone();
+        adamw_update(ranges, updates, scalar(0.5), flag(true), {.learning_rate = lr});
         formula.update(gradient * 0.5, options, lr, t);
-        other_formula.update(gradient * 0.5, other, lr, t);
+        other_formula.update(gradient * 0.5, other, lr * other.learning_rate_scale, t);
+        REQUIRE(same_bits(ranges[0].gradient, before));  // only read
       }
       CHECK(updates.item<float>() == 20.0f);
       CHECK_CLOSE(ranges[0].master, formula.p, 1e-6);
@@ -75,7 +53,7 @@ TEST_CASE("ten updates agree with ATen's fused AdamW", "[optim]") {
   for (uint64_t t = 1; t <= 10; ++t) {
     const at::Tensor gradient = normal({1000}, 200 + t).to(device(), at::kFloat);
     ranges[0].gradient.copy_(gradient);
-    adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-2);
+    adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-2});
     step.add_(1.0);
     const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.exp_avg},
                                   v = {theirs.exp_avg_sq}, none = {}, steps = {step};
@@ -93,18 +71,19 @@ TEST_CASE("a step that is not finite leaves every bit as it is, and the next one
   std::vector<AdamWRange> ranges = {fresh(normal({333}, 3), {.weight_decay = 0.1})};
   at::Tensor updates = scalar(0.0);
   ranges[0].gradient.copy_(normal({333}, 4));
-  adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3);
-  const AdamWRange before = {
-      ranges[0].master.clone(), ranges[0].exp_avg.clone(), ranges[0].exp_avg_sq.clone(), {}, {}};
+  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
+  const AdamWRange before = {.master = ranges[0].master.clone(),
+                             .exp_avg = ranges[0].exp_avg.clone(),
+                             .exp_avg_sq = ranges[0].exp_avg_sq.clone()};
   ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
   adamw_update(ranges, updates, scalar(std::numeric_limits<double>::quiet_NaN()), flag(false),
-               1e-3);
+               {.learning_rate = 1e-3});
   CHECK(updates.item<float>() == 1.0f);
   CHECK(same_bits(ranges[0].master, before.master));
   CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
   CHECK(same_bits(ranges[0].exp_avg_sq, before.exp_avg_sq));
   ranges[0].gradient.copy_(normal({333}, 5));
-  adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3);
+  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
   CHECK(updates.item<float>() == 2.0f);
   CHECK(ranges[0].master.isfinite().all().item<bool>());
 }
@@ -119,15 +98,17 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
     std::vector<AdamWRange> ranges;
     int64_t begin = 0;
     for (const int64_t size : cuts) {
-      ranges.push_back({whole.master.narrow(0, begin, size), whole.exp_avg.narrow(0, begin, size),
-                        whole.exp_avg_sq.narrow(0, begin, size),
-                        whole.gradient.narrow(0, begin, size), whole.options});
+      ranges.push_back({.master = whole.master.narrow(0, begin, size),
+                        .exp_avg = whole.exp_avg.narrow(0, begin, size),
+                        .exp_avg_sq = whole.exp_avg_sq.narrow(0, begin, size),
+                        .gradient = whole.gradient.narrow(0, begin, size),
+                        .options = whole.options});
       begin += size;
     }
     at::Tensor updates = scalar(0.0);
     for (int step = 0; step < 3; ++step) {
       whole.gradient.copy_(gradient);
-      adamw_update(ranges, updates, scalar(0.7), flag(true), 1e-2);
+      adamw_update(ranges, updates, scalar(0.7), flag(true), {.learning_rate = 1e-2});
     }
     at::set_num_threads(1);
     return whole;
@@ -151,9 +132,13 @@ TEST_CASE("a range whose tensors do not belong together is refused", "[optim]") 
   std::vector<AdamWRange> ranges = {fresh(normal({8}, 8), {})};
   at::Tensor updates = scalar(0.0);
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());
-  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }),
-                 "range 0"));
-  CHECK(contains(message_of([&] { adamw_update(ranges, updates, scalar(1.0), flag(true), 1e-3); }),
+  CHECK(contains(message_of([&] {
+                   adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
+                 }),
+                 "gradient of range 0"));
+  CHECK(contains(message_of([&] {
+                   adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
+                 }),
                  "its master holds 8 elements"));
   CHECK(updates.item<float>() == 0.0f);
 }

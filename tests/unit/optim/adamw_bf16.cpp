@@ -1,0 +1,372 @@
+// AdamW with bf16 state: moments rounded to nearest, a bf16 copy of the weights, and a bf16 master
+// rounded stochastically, on every layout alike. CPU loop and composition (what CUDA runs) against
+// each other.
+#include <functional>
+#include <set>
+
+#include "base/philox.h"
+#include "optim/adamw_composition.h"
+#include "optim/adamw_reference.h"
+#include "optim/stochastic_rounding.h"
+
+using namespace tptrain::optim;
+using namespace tptrain::testing;
+using tptrain::sharding::ShardSpec;
+using tptrain::sharding::slice_of;
+using tptrain::sharding::whole_tensor;
+
+namespace {
+
+constexpr uint64_t kSeed = 77;
+
+enum class Types { fp32, bf16_moments, bf16_master, all_bf16 };
+
+AdamWRange fresh_as(Types types, const at::Tensor& master, const ShardSpec& spec,
+                    const AdamWOptions& options) {
+  AdamWRange range = fresh(master, options);
+  if (types == Types::bf16_moments || types == Types::all_bf16) {
+    range.exp_avg = range.exp_avg.to(at::kBFloat16);
+    range.exp_avg_sq = range.exp_avg_sq.to(at::kBFloat16);
+  }
+  if (types == Types::bf16_master || types == Types::all_bf16) {
+    range.master = range.master.to(at::kBFloat16);
+    range.rounding = RoundingSite{spec, 0};
+  }
+  range.weights = at::zeros(range.master.sizes(), range.master.options().dtype(at::kBFloat16));
+  return range;
+}
+
+/// Elements [begin, end) of a range that holds the whole slice.
+AdamWRange cut(const AdamWRange& whole, int64_t begin, int64_t end) {
+  const auto of = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, end - begin); };
+  AdamWRange part = whole;
+  part.master = of(whole.master);
+  part.exp_avg = of(whole.exp_avg);
+  part.exp_avg_sq = of(whole.exp_avg_sq);
+  part.gradient = of(whole.gradient);
+  part.weights = of(whole.weights);
+  if (part.rounding) part.rounding->begin = begin;
+  return part;
+}
+
+/// The elements of a global tensor that a slice holds, 1-D.
+at::Tensor slice(const at::Tensor& global, const ShardSpec& spec) {
+  const at::Tensor shaped = global.view(spec.global_shape);
+  if (spec.whole()) return shaped.reshape({-1}).clone();
+  return shaped.narrow(spec.dim, spec.begin, spec.end - spec.begin).reshape({-1}).clone();
+}
+
+uint16_t expected_bits(std::array<uint32_t, 2> key, uint32_t update, int64_t element) {
+  const uint64_t group = static_cast<uint64_t>(element) / 8;
+  const std::array<uint32_t, 4> words = tptrain::philox_rounds(
+      {static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update, 0}, key);
+  const uint32_t word = words[static_cast<size_t>(element % 8 / 2)];
+  return static_cast<uint16_t>(element % 2 == 0 ? word : word >> 16);
+}
+
+/// How many units of bf16's last place lie between two bf16 tensors, at most.
+int64_t largest_distance(const at::Tensor& a, const at::Tensor& b) {
+  return (a.cpu().view(at::kShort).to(at::kLong) - b.cpu().view(at::kShort).to(at::kLong))
+      .abs()
+      .max()
+      .item<int64_t>();
+}
+
+const std::vector<ShardSpec> kSpecs = {
+    whole_tensor("a.weight", {24, 40}),
+    slice_of("a.weight", {24, 40}, 0, 6, 18),
+    slice_of("a.weight", {24, 40}, 1, 8, 24),  // rows begin with a group of eight
+    slice_of("a.weight", {24, 41}, 1, 3, 20),  // rows begin anywhere
+    slice_of("a.weight", {6, 5000}, 1, 1250, 2500),
+    slice_of("a.bias", {300}, 0, 100, 201),
+};
+
+}  // namespace
+
+TEST_CASE("an element's random bits are its own: loop and tensor arithmetic, every slice and cut",
+          "[optim]") {
+  const std::array<uint32_t, 2> key = rounding_key(kSeed, "a.weight");
+  const at::Tensor updates = scalar(5.0);
+  for (const ShardSpec& spec : kSpecs) {
+    const int64_t numel = spec.local_numel();
+    const at::Tensor global = at::arange(spec.global_numel(), at::kLong).view(spec.global_shape);
+    const at::Tensor elements = slice(global, spec);
+    for (const int64_t first : {int64_t{0}, int64_t{3}, numel / 3, numel - 1}) {
+      for (const int64_t begin : {int64_t{0}, (numel - first) / 2}) {
+        const RoundingSite site{spec, first};
+        const int64_t end = numel - first;
+        CAPTURE(spec.global_shape[0], spec.dim, first, begin, end);
+        std::vector<uint16_t> bits(static_cast<size_t>(end - begin));
+        fill_rounding_bits(site, key, 5, begin, end, bits.data());
+        const at::Tensor tensor = rounding_bits(site, key, updates, begin, end).cpu();
+        REQUIRE(tensor.sizes() == at::IntArrayRef({end - begin}));
+        bool same = true;
+        for (int64_t i = begin; i < end; ++i) {
+          const uint16_t expected = expected_bits(key, 5, elements[first + i].item<int64_t>());
+          same = same && bits[static_cast<size_t>(i - begin)] == expected &&
+                 tensor[i - begin].item<int>() == expected;
+        }
+        CHECK(same);
+      }
+    }
+  }
+  CHECK(rounding_bits({kSpecs[0], 4}, key, updates, 7, 7).numel() == 0);
+}
+
+TEST_CASE("bits differ between elements, updates, tensors and seeds; beyond 2^35 elements too",
+          "[optim]") {
+  std::set<std::vector<uint16_t>> seen;
+  for (const uint64_t seed : {1, 2}) {
+    for (const char* name : {"a.weight", "b.weight"}) {
+      for (const uint32_t update : {1u, 2u}) {
+        for (const int64_t first : {int64_t{0}, int64_t{8}, int64_t{1} << 35}) {
+          const RoundingSite site{whole_tensor(name, {1 << 20, 1 << 20}), first};
+          std::vector<uint16_t> bits(8);
+          fill_rounding_bits(site, rounding_key(seed, name), update, 0, 8, bits.data());
+          const at::Tensor tensor =
+              rounding_bits(site, rounding_key(seed, name), scalar(update), 0, 8).cpu();
+          for (int64_t i = 0; i < 8; ++i)
+            CHECK(tensor[i].item<int>() == bits[static_cast<size_t>(i)]);
+          seen.insert(bits);
+        }
+      }
+    }
+  }
+  CHECK(seen.size() == 24);
+}
+
+TEST_CASE("bf16 state follows the formula within its roundings", "[optim]") {
+  at::set_num_threads(1);
+  const AdamWOptions options{.weight_decay = 0.1, .learning_rate_scale = 0.5};
+  const at::Tensor start = normal({4099}, 21);
+  for (const Types types :
+       {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
+    CAPTURE(static_cast<int>(types));
+    std::vector<AdamWRange> ranges = {
+        fresh_as(types, start, whole_tensor("a.weight", {4099}), options)};
+    Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
+    at::Tensor updates = scalar(0.0);
+    for (int64_t t = 1; t <= 10; ++t) {
+      const at::Tensor gradient = normal({4099}, 300 + static_cast<uint64_t>(t), 0.01);
+      ranges[0].gradient.copy_(gradient);
+      const at::Tensor before = ranges[0].gradient.clone();
+      adamw_update(ranges, updates, scalar(0.5), flag(true),
+                   {.learning_rate = 2e-2, .seed = kSeed});
+      formula.update(gradient * 0.5, options, 1e-2, t);
+      REQUIRE(same_bits(ranges[0].gradient, before));
+    }
+    // Ten roundings to nearest of numbers that shrink and grow: a few times 4e-3 of the largest.
+    const bool bf16_moments = ranges[0].exp_avg.scalar_type() == at::kBFloat16;
+    CHECK_CLOSE(ranges[0].exp_avg, formula.m, bf16_moments ? 1.5e-2 : 1e-6);
+    CHECK_CLOSE(ranges[0].exp_avg_sq, formula.v, bf16_moments ? 1.5e-2 : 1e-6);
+    const bool bf16_master = ranges[0].rounding.has_value();
+    CHECK_CLOSE(ranges[0].master, formula.p, bf16_master ? 3e-2 : bf16_moments ? 2e-3 : 1e-6);
+    CHECK(same_bits(ranges[0].weights, ranges[0].master.to(at::kBFloat16)));
+  }
+}
+
+TEST_CASE("one update with bf16 moments computes in fp32 and rounds the moments once", "[optim]") {
+  at::set_num_threads(1);
+  const at::Tensor start = normal({333}, 22);
+  const ShardSpec spec = whole_tensor("a.weight", {333});
+  std::vector<AdamWRange> wide = {fresh_as(Types::fp32, start, spec, {})};
+  std::vector<AdamWRange> narrow = {fresh_as(Types::bf16_moments, start, spec, {})};
+  for (std::vector<AdamWRange>* ranges : {&wide, &narrow}) {
+    (*ranges)[0].gradient.copy_(normal({333}, 23));
+    at::Tensor updates = scalar(0.0);
+    adamw_update(*ranges, updates, scalar(0.37), flag(true), {.learning_rate = 1e-2});
+  }
+  CHECK(same_bits(narrow[0].master, wide[0].master));
+  CHECK(same_bits(narrow[0].exp_avg, wide[0].exp_avg.to(at::kBFloat16)));
+  CHECK(same_bits(narrow[0].exp_avg_sq, wide[0].exp_avg_sq.to(at::kBFloat16)));
+}
+
+TEST_CASE("stochastic rounding goes to a neighbour, and is right on average", "[optim]") {
+  at::set_num_threads(1);
+  // Updates of a tenth of bf16's last place: rounded to nearest, the weights would never move.
+  const int64_t size = 1 << 15;
+  std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, at::full({size}, 1.0, at::kDouble),
+                                             whole_tensor("a.weight", {size}), {})};
+  at::Tensor updates = scalar(0.0);
+  const double step = 0.1 / 256;  // below 1 the last place of bf16 is 2^-8
+  for (int t = 1; t <= 20; ++t) {
+    ranges[0].gradient.fill_(1.0);  // Adam's update of a constant gradient is the learning rate
+    const at::Tensor before = ranges[0].master.clone();
+    adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = step, .seed = kSeed});
+    CHECK(largest_distance(ranges[0].master, before) <= 1);
+  }
+  // Standard deviation of an element after 20 draws: sqrt(20 * 0.09) / 256; of the mean 2.9e-5.
+  const double mean = ranges[0].master.to(at::kDouble).mean().item<double>();
+  CHECK(std::abs(mean - (1.0 - 20 * step)) < 1.2e-4);
+}
+
+TEST_CASE("infinity and NaN are not rounded into something else", "[optim]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  // An update beyond fp32's range, and a NaN.
+  const at::Tensor start = at::tensor({3e38, -3e38, nan}, at::kDouble);
+  const ShardSpec spec = whole_tensor("a.weight", {3});
+  std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, start, spec, {})};
+  ranges[0].gradient.copy_(at::tensor({-1.0, 1.0, 0.0}, at::kDouble));
+  at::Tensor updates = scalar(0.0);
+  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 3e38, .seed = kSeed});
+  const at::Tensor result = ranges[0].master.cpu().to(at::kDouble);
+  CHECK(result[0].item<double>() == infinity);
+  CHECK(result[1].item<double>() == -infinity);
+  CHECK(std::isnan(result[2].item<double>()));
+  const at::Tensor values = at::tensor({infinity, -infinity, nan}, at::kDouble);
+  const at::Tensor bits = at::full({3}, 0xffff, at::TensorOptions(device()).dtype(at::kInt));
+  const at::Tensor rounded = round_stochastically(values.to(device(), at::kFloat), bits).cpu();
+  CHECK(rounded[0].item<float>() == infinity);
+  CHECK(rounded[1].item<float>() == -infinity);
+  CHECK(rounded[2].isnan().item<bool>());
+}
+
+TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and every cut of a range",
+          "[optim]") {
+  const int64_t rows = 96, columns = 1100;
+  const at::Tensor start = normal({rows * columns}, 24).to(at::kBFloat16);
+  const auto gradient_of = [&](uint64_t t) { return normal({rows * columns}, 400 + t, 0.1); };
+  const AdamWOptions options{.weight_decay = 0.1};
+  for (const Types types :
+       {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
+    const auto run = [&](const ShardSpec& spec, const std::vector<int64_t>& cuts, int threads) {
+      at::set_num_threads(threads);
+      const AdamWRange whole = fresh_as(types, slice(start, spec), spec, options);
+      std::vector<AdamWRange> ranges;
+      int64_t begin = 0;
+      for (const int64_t end : cuts) {
+        ranges.push_back(cut(whole, begin, end));
+        begin = end;
+      }
+      ranges.push_back(cut(whole, begin, spec.local_numel()));
+      at::Tensor updates = scalar(0.0);
+      for (uint64_t t = 1; t <= 3; ++t) {
+        whole.gradient.copy_(slice(gradient_of(t), spec));
+        adamw_update(ranges, updates, scalar(0.7), flag(true),
+                     {.learning_rate = 1e-2, .seed = kSeed});
+      }
+      at::set_num_threads(1);
+      return whole;
+    };
+    const ShardSpec everything = whole_tensor("a.weight", {rows, columns});
+    const AdamWRange reference = run(everything, {}, 1);
+    struct Case {
+      ShardSpec spec;
+      std::vector<int64_t> cuts;
+      int threads;
+    };
+    for (const Case& c :
+         {Case{everything, {}, 2}, Case{everything, {1, 50001, 50002, 90007}, 1},
+          Case{slice_of("a.weight", {rows, columns}, 0, 24, 72), {}, 1},
+          Case{slice_of("a.weight", {rows, columns}, 0, 24, 72), {7, 30001}, 2},
+          Case{slice_of("a.weight", {rows, columns}, 1, 275, 550), {}, 1},
+          Case{slice_of("a.weight", {rows, columns}, 1, 275, 550), {5, 2048, 20001}, 1},
+          Case{slice_of("a.weight", {rows, columns}, 1, 550, 1100), {3}, 2}}) {
+      CAPTURE(static_cast<int>(types), c.spec.dim, c.spec.begin, c.cuts.size(), c.threads);
+      const AdamWRange received = run(c.spec, c.cuts, c.threads);
+      CHECK(same_bits(received.master, slice(reference.master, c.spec)));
+      CHECK(same_bits(received.exp_avg, slice(reference.exp_avg, c.spec)));
+      CHECK(same_bits(received.exp_avg_sq, slice(reference.exp_avg_sq, c.spec)));
+      CHECK(same_bits(received.weights, slice(reference.weights, c.spec)));
+    }
+  }
+}
+
+TEST_CASE("a step that is not finite leaves bf16 state and weights as they are", "[optim]") {
+  for (const Types types :
+       {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
+    CAPTURE(static_cast<int>(types));
+    std::vector<AdamWRange> ranges = {
+        fresh_as(types, normal({777}, 25), whole_tensor("a.weight", {777}), {.weight_decay = 0.1})};
+    at::Tensor updates = scalar(0.0);
+    ranges[0].gradient.copy_(normal({777}, 26));
+    const AdamWStep step{.learning_rate = 1e-2, .seed = kSeed};
+    adamw_update(ranges, updates, scalar(1.0), flag(true), step);
+    ranges[0].weights.fill_(3.0);  // not the master's: they must stay as they are, not be restored
+    AdamWRange before = ranges[0];
+    for (at::Tensor* tensor :
+         {&before.master, &before.exp_avg, &before.exp_avg_sq, &before.weights})
+      *tensor = tensor->clone();
+    ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
+    adamw_update(ranges, updates, scalar(std::numeric_limits<double>::infinity()), flag(false),
+                 step);
+    CHECK(updates.item<float>() == 1.0f);
+    CHECK(same_bits(ranges[0].master, before.master));
+    CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
+    CHECK(same_bits(ranges[0].exp_avg_sq, before.exp_avg_sq));
+    CHECK(same_bits(ranges[0].weights, before.weights));
+  }
+}
+
+TEST_CASE("the composition that CUDA runs agrees with the loop, several ranges in one call",
+          "[optim]") {
+  at::set_num_threads(1);
+  const auto ranges_on = [](at::Device where) {
+    std::vector<AdamWRange> ranges;
+    uint64_t seed = 30;
+    for (const Types types :
+         {Types::fp32, Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
+      const ShardSpec spec = slice_of("a.weight", {50, 99}, 1, 20, 60);
+      AdamWRange range =
+          fresh_as(types, normal({2000}, seed++), spec,
+                   {.weight_decay = seed % 2 == 0 ? 0.1 : 0.0, .learning_rate_scale = 0.5});
+      for (at::Tensor* tensor :
+           {&range.master, &range.exp_avg, &range.exp_avg_sq, &range.gradient, &range.weights})
+        *tensor = tensor->to(where);
+      ranges.push_back(range);
+    }
+    return ranges;
+  };
+  std::vector<AdamWRange> ours = ranges_on(at::kCPU), theirs = ranges_on(device());
+  at::Tensor updates = at::zeros({}), their_updates = scalar(0.0);
+  for (uint64_t t = 1; t <= 5; ++t) {
+    for (size_t i = 0; i < ours.size(); ++i) {
+      ours[i].gradient.copy_(normal({2000}, 500 + t, 0.1));
+      theirs[i].gradient.copy_(ours[i].gradient);
+    }
+    const AdamWStep step{.learning_rate = 1e-2, .seed = kSeed};
+    adamw_update(ours, updates, at::full({}, 0.7f), at::ones({}, at::kBool), step);
+    adamw_by_composition(theirs, their_updates, scalar(0.7), flag(true), step);
+  }
+  CHECK(their_updates.item<float>() == 5.0f);
+  for (size_t i = 0; i < ours.size(); ++i) {
+    CAPTURE(i);
+    CHECK(same_bits(theirs[i].gradient, ours[i].gradient));
+    if (ours[i].master.scalar_type() == at::kFloat) {
+      CHECK_CLOSE(theirs[i].master, ours[i].master, i == 2 ? 1e-4 : 1e-6);
+      CHECK(largest_distance(theirs[i].weights, ours[i].weights) <= 1);
+      continue;
+    }
+    // fp32 differs in its last bits, which moves a rounding once in some ten thousand.
+    CHECK(same_bits(theirs[i].weights, theirs[i].master));
+    const at::Tensor differ = theirs[i].master.cpu().ne(ours[i].master);
+    CHECK(differ.to(at::kDouble).mean().item<double>() < 5e-3);
+    CHECK(largest_distance(theirs[i].master, ours[i].master) <= 1);
+  }
+}
+
+TEST_CASE("bf16 state that does not fit is refused", "[optim]") {
+  at::Tensor updates = scalar(0.0);
+  const auto refusal = [&](const std::function<void(AdamWRange&)>& spoil) {
+    std::vector<AdamWRange> ranges = {
+        fresh_as(Types::all_bf16, normal({8}, 27), whole_tensor("a.weight", {8}), {})};
+    spoil(ranges[0]);
+    const std::string message = message_of(
+        [&] { adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3}); });
+    CHECK(updates.item<float>() == 0.0f);
+    return message;
+  };
+  CHECK(contains(refusal([](AdamWRange& range) { range.rounding.reset(); }),
+                 "the bf16 master of range 0 holds 8 elements, without a rounding site"));
+  CHECK(contains(refusal([](AdamWRange& range) { range.rounding->begin = 1; }),
+                 "from element 1 of a slice of 8"));
+  CHECK(contains(
+      refusal([](AdamWRange& range) { range.exp_avg_sq = range.exp_avg_sq.to(at::kFloat); }),
+      "exp_avg_sq of range 0"));
+  CHECK(contains(
+      refusal([](AdamWRange& range) { range.gradient = range.gradient.to(at::kBFloat16); }),
+      "gradient of range 0 is BFloat16"));
+  CHECK(contains(refusal([](AdamWRange& range) { range.weights = range.weights.to(at::kFloat); }),
+                 "weights of range 0"));
+}
