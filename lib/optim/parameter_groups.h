@@ -4,7 +4,10 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "base/error.h"
 #include "config/run_config.h"
 #include "sharding/shard_spec.h"
 
@@ -21,5 +24,15 @@ struct GroupSettings {
 /// config.weight_decay, vectors (norms, biases) do not.
 GroupSettings group_settings(const config::OptimizerConfig& config,
                              const sharding::ShardSpec& tensor);
+
+/// A problem for each group that decides for none of the model's tensors: its pattern fits none, or
+/// an earlier group takes all that it fits. Such a group is a slip of the pen, which would train
+/// with other settings than its writer believes.
+std::vector<Problem> check_groups(const config::OptimizerConfig& config,
+                                  const std::vector<std::string>& tensor_names);
+
+/// Whether the whole of `name` fits `pattern`: * is any number of characters, ? is one, every other
+/// character itself.
+bool matches_name(std::string_view pattern, std::string_view name);
 
 }  // namespace tptrain::optim

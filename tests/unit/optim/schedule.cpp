@@ -21,7 +21,7 @@ TEST_CASE("constant stays at the peak, also beyond the end", "[optim]") {
 }
 
 TEST_CASE("warm-up rises linearly and never starts at zero", "[optim]") {
-  for (const std::string type : {"constant", "linear", "cosine"}) {
+  for (const std::string type : {"constant", "linear", "cosine", "wsd"}) {
     const LearningRateSchedule schedule({.type = type, .warmup_steps = 4, .min_lr = 0.1}, 1.0, 20);
     CHECK(near(schedule.learning_rate(0), 0.2));
     CHECK(near(schedule.learning_rate(1), 0.4));
@@ -44,8 +44,44 @@ TEST_CASE("linear and cosine fall from the peak to min_lr at max_steps and stay 
   }
 }
 
+TEST_CASE("wsd stays at the peak and falls linearly over the last decay_steps", "[optim]") {
+  const LearningRateSchedule schedule(
+      {.type = "wsd", .warmup_steps = 2, .decay_steps = 4, .min_lr = 0.2}, 1.0, 12);
+  CHECK(near(schedule.learning_rate(1), 2.0 / 3.0));
+  for (const int64_t step : {2, 5, 7, 8}) CHECK(schedule.learning_rate(step) == 1.0);
+  CHECK(near(schedule.learning_rate(9), 0.8));
+  CHECK(near(schedule.learning_rate(10), 0.6));
+  CHECK(near(schedule.learning_rate(11), 0.4));
+  for (const int64_t step : {12, 13, 100000}) CHECK(schedule.learning_rate(step) == 0.2);
+}
+
+TEST_CASE("wsd falls over a tenth of the steps, at least one, where decay_steps is 0", "[optim]") {
+  using tptrain::optim::wsd_decay_steps;
+  CHECK(wsd_decay_steps({.type = "wsd"}, 1000) == 100);
+  CHECK(wsd_decay_steps({.type = "wsd"}, 19) == 1);
+  CHECK(wsd_decay_steps({.type = "wsd"}, 3) == 1);
+  CHECK(wsd_decay_steps({.type = "wsd", .decay_steps = 7}, 1000) == 7);
+  const LearningRateSchedule open({.type = "wsd"}, 1.0, 100);
+  const LearningRateSchedule said({.type = "wsd", .decay_steps = 10}, 1.0, 100);
+  for (int64_t step = 0; step < 110; ++step)
+    CHECK(open.learning_rate(step) == said.learning_rate(step));
+  CHECK(open.learning_rate(90) == 1.0);
+  CHECK(near(open.learning_rate(99), 0.1));
+}
+
+TEST_CASE("wsd that falls over the whole run is linear, also behind a warm-up", "[optim]") {
+  for (const int64_t warmup : {0, 3}) {
+    const LearningRateSchedule wsd(
+        {.type = "wsd", .warmup_steps = warmup, .decay_steps = 12, .min_lr = 0.1}, 1.0, 12);
+    const LearningRateSchedule linear({.type = "linear", .warmup_steps = warmup, .min_lr = 0.1},
+                                      1.0, 12);
+    for (int64_t step = 0; step < 15; ++step)
+      CHECK(wsd.learning_rate(step) == linear.learning_rate(step));
+  }
+}
+
 TEST_CASE("a warm-up as long as the run, or longer, goes straight to min_lr after it", "[optim]") {
-  for (const std::string type : {"linear", "cosine"}) {
+  for (const std::string type : {"linear", "cosine", "wsd"}) {
     const LearningRateSchedule equal({.type = type, .warmup_steps = 5, .min_lr = 0.1}, 1.0, 5);
     CHECK(near(equal.learning_rate(4), 5.0 / 6.0));
     CHECK(equal.learning_rate(5) == 0.1);
@@ -56,7 +92,7 @@ TEST_CASE("a warm-up as long as the run, or longer, goes straight to min_lr afte
 }
 
 TEST_CASE("a single step trains at the peak", "[optim]") {
-  for (const std::string type : {"constant", "linear", "cosine"}) {
+  for (const std::string type : {"constant", "linear", "cosine", "wsd"}) {
     CHECK(near(LearningRateSchedule({.type = type}, 0.3, 1).learning_rate(0), 0.3));
   }
 }
@@ -68,6 +104,6 @@ TEST_CASE("an unknown scheduler is refused with its name and the known ones", "[
   } catch (const tptrain::ConfigError& error) {
     const std::string message = error.what();
     CHECK(message.find("scheduler.type is sawtooth") != std::string::npos);
-    CHECK(message.find("constant, linear or cosine") != std::string::npos);
+    CHECK(message.find("constant, linear, cosine or wsd") != std::string::npos);
   }
 }
