@@ -24,10 +24,6 @@ std::vector<Broken> broken_by(const DecoderConfig& config, int64_t tp) {
                    "ranks)"});
   } else if (tp > heads) {
     all.push_back({cat("num_attention_heads is ", heads), "be at most that"});
-  } else if (tp > kv && heads / kv < tp / kv) {
-    all.push_back(
-        {cat(heads / kv, " query heads read one kv head, which ", tp / kv, " ranks would share"),
-         "leave every rank a query head"});
   }
   if (config.intermediate_size < tp)
     all.push_back({cat("intermediate_size is ", config.intermediate_size), "be at most that"});

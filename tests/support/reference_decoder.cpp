@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "base/text.h"
-#include "comm/communicator.h"
 #include "model/decoder.h"
 
 namespace tptrain::testing {
@@ -94,19 +93,21 @@ class Reference {
 
 ReferenceResult reference_step(const DecoderConfig& config, const Tensors& weights,
                                const at::Tensor& ids, const at::Tensor& targets,
-                               double inverse_target_tokens) {
+                               double inverse_target_tokens, double z_loss) {
   Tensors leaves;
   for (const auto& [name, weight] : weights) {
     leaves[name] = weight.detach().clone().requires_grad_(true);
   }
   const at::Tensor flat = targets.reshape({-1});
-  const at::Tensor log_probability =
-      at::log_softmax(Reference(config, leaves).logits(ids), -1).view({flat.size(0), -1});
-  const at::Tensor of_target = log_probability.gather(1, flat.clamp_min(0).unsqueeze(1)).squeeze(1);
-  const at::Tensor counted = flat.ne(-100).to(of_target.scalar_type());
-  const at::Tensor loss = -(of_target * counted).sum() * inverse_target_tokens;
-  loss.backward();
-  ReferenceResult result{.loss = loss.detach(), .gradients = {}};
+  const at::Tensor logits = Reference(config, leaves).logits(ids).view({flat.size(0), -1});
+  const at::Tensor logsumexp = at::logsumexp(logits, {1});
+  const at::Tensor of_target = logits.gather(1, flat.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const at::Tensor counted = flat.ne(-100).to(logits.scalar_type()) * inverse_target_tokens;
+  const at::Tensor loss = ((logsumexp - of_target) * counted).sum();
+  const at::Tensor squared_logsumexp = (logsumexp.square() * counted).sum();
+  (loss + squared_logsumexp * z_loss).backward();
+  ReferenceResult result{
+      .loss = loss.detach(), .squared_logsumexp = squared_logsumexp.detach(), .gradients = {}};
   for (const auto& [name, leaf] : leaves) result.gradients[name] = leaf.grad();
   return result;
 }
@@ -143,6 +144,18 @@ Tensors noisy_weights(const DecoderConfig& config, uint64_t seed) {
   return weights;
 }
 
+at::Tensor normal_values(const std::string& name, const std::vector<int64_t>& shape) {
+  const sharding::ShardSpec spec = sharding::whole_tensor(name, shape);
+  at::Tensor flat = at::empty({spec.global_numel()}, at::kFloat);
+  const sharding::Init normal = {.kind = sharding::Init::Kind::normal, .std = 1.0};
+  sharding::fill_initial(flat, spec, 0, flat.numel(), normal, /*seed=*/3);
+  return flat.view(shape);
+}
+
+at::Tensor token_ids(const std::string& name, int64_t length, int64_t batch, int64_t vocab_size) {
+  return (normal_values(name, {length, batch}).abs() * 1e4).to(at::kLong).remainder(vocab_size);
+}
+
 at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& spec) {
   if (spec.whole()) return global.clone();
   return global.narrow(spec.dim, spec.begin, spec.end - spec.begin).clone();
@@ -159,11 +172,44 @@ void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const 
   }
 }
 
+void sum_gradients_over_tp(const std::vector<sharding::Parameter*>& parameters,
+                           comm::Communicator& tp) {
+  for (sharding::Parameter* parameter : parameters) {
+    if (parameter->tp_gradient == sharding::TpGradient::partial)
+      tp.all_reduce(parameter->main_grad, comm::ReduceOp::sum);
+    for (const sharding::NamedSlice& slice : parameter->slices) {
+      if (slice.copies.parts == 0) continue;
+      at::Tensor own =
+          parameter->main_grad.flatten().narrow(0, slice.offset, slice.spec.local_numel());
+      at::Tensor of_parts = at::zeros({slice.copies.parts, own.numel()}, own.options());
+      of_parts[slice.copies.part].copy_(own);
+      tp.all_reduce(of_parts, comm::ReduceOp::sum);
+      own.copy_(of_parts[slice.copies.part]);  // flatten() of contiguous memory is a view
+    }
+  }
+}
+
+Tensors global_gradients(const std::vector<sharding::Parameter*>& parameters) {
+  Tensors gradients;
+  for (const sharding::Parameter* parameter : parameters) {
+    const at::Tensor flat = parameter->main_grad.flatten();
+    for (const sharding::NamedSlice& slice : parameter->slices) {
+      gradients[slice.spec.name] = flat.narrow(0, slice.offset, slice.spec.local_numel())
+                                       .clone()
+                                       .view(slice.spec.global_shape);
+    }
+  }
+  return gradients;
+}
+
 double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
   if (actual.sizes() != expected.sizes()) return std::numeric_limits<double>::infinity();
   const double largest = expected.abs().max().item<double>();
   const double error =
       (actual.detach().to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+  // Negated, so that a NaN counts as the largest error and not as none.
+  if (!(error <= std::numeric_limits<double>::max()))
+    return std::numeric_limits<double>::infinity();
   return largest > 0 ? error / largest : error;
 }
 
@@ -183,6 +229,8 @@ GradientError gradient_error(const std::vector<sharding::Parameter*>& parameters
           (part - slice_of_global(global, slice.spec)).abs().max().item<double>() / largest;
       if (error <= result.worst && !result.name.empty()) continue;
       result = {.worst = error, .name = slice.spec.name};
+      if (std::isnan(error))
+        return {.worst = std::numeric_limits<double>::infinity(), .name = slice.spec.name};
     }
   }
   return result;

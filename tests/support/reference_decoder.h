@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "model/decoder_config.h"
 #include "sharding/parameter.h"
 
@@ -18,16 +19,17 @@ namespace tptrain::testing {
 using Tensors = std::map<std::string, at::Tensor>;
 
 struct ReferenceResult {
-  at::Tensor loss;    // scalar
-  Tensors gradients;  // by name, of every weight
+  at::Tensor loss;               // scalar: cross entropy
+  at::Tensor squared_logsumexp;  // scalar
+  Tensors gradients;             // of loss + z_loss * squared_logsumexp, by name, of every weight
 };
 
-/// Loss and gradients at `weights` (fp32, or fp64 for a reference without rounding). ids, targets
-/// [S, B] int64, target -100 is ignored; the loss is the sum over targets times
+/// Losses and gradients at `weights` (fp32, or fp64 for a reference without rounding). ids, targets
+/// [S, B] int64, target -100 is ignored; the losses are sums over targets times
 /// inverse_target_tokens.
 ReferenceResult reference_step(const model::DecoderConfig& config, const Tensors& weights,
                                const at::Tensor& ids, const at::Tensor& targets,
-                               double inverse_target_tokens);
+                               double inverse_target_tokens, double z_loss = 0.0);
 
 /// Logits of every position: [S, B, V].
 at::Tensor reference_logits(const model::DecoderConfig& config, const Tensors& weights,
@@ -40,6 +42,12 @@ Tensors initial_weights(const model::DecoderConfig& config, uint64_t seed);
 /// zero.
 Tensors noisy_weights(const model::DecoderConfig& config, uint64_t seed);
 
+/// Standard normal values, the same on every rank: of sharding's generator, not ATen's, whose state
+/// a test would share.
+at::Tensor normal_values(const std::string& name, const std::vector<int64_t>& shape);
+/// Ids [length, batch] int64 below vocab_size, the same on every rank.
+at::Tensor token_ids(const std::string& name, int64_t length, int64_t batch, int64_t vocab_size);
+
 /// A copy of the slice `spec` of its global tensor.
 at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& spec);
 
@@ -47,7 +55,16 @@ at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& 
 /// buckets.
 void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const Tensors& weights);
 
-/// max |actual - expected| / max |expected|; infinite where the shapes differ.
+/// What zero::ParamBuckets does to gradients over tp, done here without it: sums the partial ones
+/// of replicated parameters, and those of the ranks that hold copies of one slice. Collective over
+/// tp.
+void sum_gradients_over_tp(const std::vector<sharding::Parameter*>& parameters,
+                           comm::Communicator& tp);
+
+/// main_grad of one rank that holds everything, as global tensors.
+Tensors global_gradients(const std::vector<sharding::Parameter*>& parameters);
+
+/// max |actual - expected| / max |expected|; infinite where the shapes differ or a value is NaN.
 double relative_error(const at::Tensor& actual, const at::Tensor& expected);
 
 /// The same for each slice's part of main_grad against the global gradients; the worst slice

@@ -1,4 +1,4 @@
-// The tensor-parallel layers and the decoder cut over all ranks, against the full weights on one.
+// The tensor-parallel layers cut over all ranks, against the full weights on one.
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/layer_checks.h"
@@ -36,22 +36,8 @@ TEST_CASE("the cut vocabulary's cross entropy equals that of full logits") {
   check_vocab_parallel_cross_entropy(AllRanks().tp());
 }
 
-TEST_CASE("what enters a region is summed on the way back, what leaves it on the way out") {
-  check_regions(AllRanks().tp());
-}
-
-TEST_CASE("the decoder's loss and gradients equal the reference's") {
-  check_decoder_against_reference(AllRanks().tp());
-}
-
-TEST_CASE("micro-batches add up") { check_gradients_accumulate(AllRanks().tp()); }
-
-TEST_CASE("generation equals the full forward for every chunking") {
-  check_generation_against_reference(AllRanks().tp());
-}
-
-TEST_CASE("a layer costs two all-reduces forward and two backward") {
-  check_collectives_per_layer(AllRanks().tp());
+TEST_CASE("a region sums what leaves it, gathers what enters it, and padding reaches nothing") {
+  check_sequence_region(AllRanks().tp());
 }
 
 }  // namespace

@@ -289,20 +289,59 @@ TEST_CASE("a model directory is read through its config.json") {
   CHECK(decoder_config(model, 90).vocab_size == 96);  // tables are often padded
 }
 
-TEST_CASE("tp sizes that do not divide name those that do") {
-  const DecoderConfig config =
-      decoder_config_from_json(with(R"("num_key_value_heads": 2)"), "config.json");
-  CHECK(model::working_tp_sizes(config) == std::vector<int64_t>{1, 2});
-  CHECK(check_tp_size(config, 2).empty());
-  const std::vector<Problem> problems = check_tp_size(config, 4);
-  REQUIRE(problems.size() == 1);
-  CHECK(problems[0].text() ==
-        "parallel.tp_size is 4, and the model's num_key_value_heads is 2: it must divide "
-        "num_key_value_heads.\n  tp sizes that work for this model: 1, 2. Set parallel.tp_size to "
-        "one "
-        "of them.");
-  CHECK(check_tp_size(config, 5).size() == 4);  // heads, kv heads, ffn and vocabulary
-  CHECK(check_tp_size(config, 0).size() == 4);
+// The problems of a tp size for these heads, each as its text.
+std::vector<std::string> tp_problems(int64_t heads, int64_t kv_heads, int64_t tp_size) {
+  DecoderConfig config = decoder_config_from_json("{" + kLlama + "}", "config.json");
+  config.num_attention_heads = heads;
+  config.num_key_value_heads = kv_heads;
+  std::vector<std::string> texts;
+  for (const Problem& problem : check_tp_size(config, tp_size)) texts.push_back(problem.text());
+  return texts;
+}
+
+TEST_CASE("any tp size works up to the kv heads, beyond them their multiples") {
+  DecoderConfig config = decoder_config_from_json("{" + kLlama + "}", "config.json");
+  const auto working = [&](int64_t heads, int64_t kv_heads) {
+    config.num_attention_heads = heads;
+    config.num_key_value_heads = kv_heads;
+    return model::working_tp_sizes(config);
+  };
+  using Sizes = std::vector<int64_t>;
+  CHECK(working(4, 2) == Sizes{1, 2, 4});
+  CHECK(working(14, 2) == Sizes{1, 2, 4, 6, 8, 10, 12, 14});
+  CHECK(working(6, 3) == Sizes{1, 2, 3, 6});
+  CHECK(working(3, 1) == Sizes{1, 2, 3});
+  CHECK(working(5, 5) == Sizes{1, 2, 3, 4, 5});
+  config.intermediate_size = 3;  // neither it nor the vocabulary need divide, but each rank has one
+  CHECK(working(4, 2) == Sizes{1, 2});
+  config.intermediate_size = 48;
+  config.vocab_size = 1;
+  CHECK(working(4, 2) == Sizes{1});
+}
+
+TEST_CASE("tp sizes that do not work are told with those that do") {
+  using Texts = std::vector<std::string>;
+  CHECK(tp_problems(14, 2, 4) == Texts{});
+  CHECK(tp_problems(14, 2, 3) ==
+        Texts{"parallel.tp_size is 3, and of the model num_key_value_heads is 2: it must be at "
+              "most that, or a multiple of it (each kv head is then held by several ranks).\n  tp "
+              "sizes that work for this model: 1, 2, 4, 6, 8, 10, 12, 14. Set parallel.tp_size to "
+              "one of them."});
+  CHECK(tp_problems(4, 2, 6) ==
+        Texts{"parallel.tp_size is 6, and of the model num_attention_heads is 4: it must be at "
+              "most that.\n  tp sizes that work for this model: 1, 2, 4. Set parallel.tp_size to "
+              "one of them."});
+  CHECK(tp_problems(4, 2, 64) ==
+        Texts{"parallel.tp_size is 64, and of the model num_attention_heads is 4: it must be at "
+              "most that.\n  tp sizes that work for this model: 1, 2, 4. Set parallel.tp_size to "
+              "one of them.",
+              "parallel.tp_size is 64, and of the model intermediate_size is 48: it must be at "
+              "most that.\n  tp sizes that work for this model: 1, 2, 4. Set parallel.tp_size to "
+              "one of them."});
+  CHECK(tp_problems(4, 2, 100).size() == 3);  // the vocabulary of 96 as well
+  CHECK(tp_problems(4, 2, 100)[2].find("of the model vocab_size is 96: it must be at most that.") !=
+        std::string::npos);
+  CHECK(tp_problems(4, 2, 0) == Texts{"parallel.tp_size is 0: it must be at least 1."});
 }
 
 TEST_CASE("operations per token are six per linear element and causal attention") {

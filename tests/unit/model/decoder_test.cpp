@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "support/catch.h"
-#include "support/layer_checks.h"
+#include "support/decoder_checks.h"
 #include "support/reference_decoder.h"
 
 namespace tptrain::testing {
@@ -70,8 +70,26 @@ TEST_CASE("micro-batches add up on one rank") {
   check_gradients_accumulate(*comm::single_rank_communicator("tp"));
 }
 
+TEST_CASE("every sequence length works on one rank") {
+  check_sequence_lengths(*comm::single_rank_communicator("tp"));
+}
+
 TEST_CASE("generation equals the full forward for every chunking on one rank") {
   check_generation_against_reference(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("dropout depends on seed, step and sample alone; evaluation has none") {
+  check_dropout_numbers(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("dropout and recompute go together") {
+  check_dropout_over_layouts(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("with dropout the gradient is the slope of the loss") { check_dropout_gradient(); }
+
+TEST_CASE("evaluation gives the same losses and leaves gradients alone") {
+  check_evaluation(*comm::single_rank_communicator("tp"));
 }
 
 TEST_CASE("the observer sees blocks in order, gradients complete in between and not before") {
@@ -82,41 +100,32 @@ TEST_CASE("the observer sees blocks in order, gradients complete in between and 
     bind_parameters(decoder.parameters(), noisy_weights(tiny(tied), 1));
     Recorder recorder(decoder);
     const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
-    const at::Tensor loss = decoder.loss(ids, ids, at::scalar_tensor(0.1, at::kFloat), recorder);
-    CHECK(recorder.calls ==
-          std::vector<std::string>{">f0", "<f0", ">f1", "<f1", ">f2", "<f2", ">f3", "<f3"});
+    const std::vector<std::string> forward = {">f0", "<f0", ">f1", "<f1",
+                                              ">f2", "<f2", ">f3", "<f3"};
+    decoder.evaluate({.ids = ids, .targets = ids}, at::scalar_tensor(0.1, at::kFloat), recorder);
+    CHECK(recorder.calls == forward);
     recorder.calls.clear();
-    loss.backward();
-    CHECK(recorder.calls ==
-          std::vector<std::string>{">b3", "<b3", ">b2", "<b2", ">b1", "<b1", ">b0", "<b0"});
+
+    decoder.forward_backward({.ids = ids, .targets = ids}, at::scalar_tensor(0.1, at::kFloat),
+                             recorder);
+    std::vector<std::string> both = forward;
+    for (const char* call : {">b3", "<b3", ">b2", "<b2", ">b1", "<b1", ">b0", "<b0"})
+      both.push_back(call);
+    CHECK(recorder.calls == both);
     CHECK(recorder.wrong == std::vector<std::string>{});
   }
 }
 
-TEST_CASE("evaluation gives the same loss without a graph") {
+TEST_CASE("an all-ignored batch has losses zero and gradients zero") {
   const auto tp = comm::single_rank_communicator("tp");
-  Decoder decoder(tiny(false), *tp);
+  Decoder decoder(tiny(false), *tp, {.z_loss = 0.1});
   bind_parameters(decoder.parameters(), noisy_weights(tiny(false), 1));
   Recorder recorder(decoder);
   const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
-  const at::Tensor inverse = at::scalar_tensor(0.1, at::kFloat);
-  const at::Tensor trained = decoder.loss(ids, ids, inverse, recorder);
-  const at::NoGradGuard no_grad;
-  const at::Tensor evaluated = decoder.loss(ids, ids, inverse, recorder);
-  CHECK_FALSE(evaluated.requires_grad());
-  CHECK(at::equal(evaluated, trained.detach()));
-}
-
-TEST_CASE("an all-ignored batch has loss zero and gradients zero") {
-  const auto tp = comm::single_rank_communicator("tp");
-  Decoder decoder(tiny(false), *tp);
-  bind_parameters(decoder.parameters(), noisy_weights(tiny(false), 1));
-  Recorder recorder(decoder);
-  const at::Tensor ids = at::arange(10, at::kLong).view({5, 2});
-  const at::Tensor loss =
-      decoder.loss(ids, at::full_like(ids, -100), at::scalar_tensor(0.1, at::kFloat), recorder);
-  loss.backward();
-  CHECK(loss.item<float>() == 0.0f);
+  const at::Tensor losses =
+      decoder.forward_backward({.ids = ids, .targets = at::full_like(ids, -100)},
+                               at::scalar_tensor(0.1, at::kFloat), recorder);
+  CHECK(at::equal(losses, at::zeros({2})));
   for (const sharding::Parameter* parameter : decoder.parameters()) {
     CAPTURE(parameter->name);
     CHECK(at::count_nonzero(parameter->main_grad).item<int64_t>() == 0);
@@ -135,6 +144,29 @@ TEST_CASE("blocks are embedding, layers, head; a tied table stands in the first 
   const Decoder tied(tiny(true), *tp);
   CHECK(tied.blocks()[0].parameters[0]->name == "model.embed_tokens.weight");
   CHECK(tied.blocks()[3].parameters.size() == 1);
+  CHECK(untied.blocks()[3].also_uses == -1);
+  CHECK(tied.blocks()[3].also_uses == 0);
+  CHECK_FALSE(tied.blocks()[0].backward_reads_data);  // the head's backward does, in its own block
+  CHECK(tied.blocks()[3].backward_reads_data);
+}
+
+TEST_CASE("replicated gradients are partial where the sequence is sliced, whole elsewhere") {
+  DecoderConfig config = tiny(false);
+  config.o_bias = true;
+  for (const bool sliced : {false, true}) {
+    const auto tp = comm::planning_communicator("tp", /*rank=*/1, /*size=*/2);
+    const Decoder decoder(config, *tp,
+                          {.sequence_parallel = sliced ? tensor_parallel::SequenceParallel::on
+                                                       : tensor_parallel::SequenceParallel::off});
+    int replicated = 0;
+    for (const sharding::Parameter* parameter : decoder.parameters()) {
+      if (parameter->placement != sharding::Placement::tp_replicated) continue;
+      CAPTURE(parameter->name, sliced);
+      CHECK((parameter->tp_gradient == sharding::TpGradient::partial) == sliced);
+      ++replicated;
+    }
+    CHECK(replicated == 2 * 3 + 1);  // two norms and a bias a layer, the final norm
+  }
 }
 
 TEST_CASE("a layer's parameters stand in order of use, roles told by the layer") {
