@@ -41,7 +41,7 @@ struct Fixture {
   }
   std::unique_ptr<comm::Communicator> tp = comm::single_rank_communicator("tp");
   model::Decoder decoder{tiny(), *tp};
-  zero::ParamBuckets buckets{decoder.blocks(), {.rank = 0, .size = 1}, at::kCPU};
+  zero::ParamBuckets buckets{decoder.blocks(), {.rank = 0, .size = 1}, {}};
 
   std::vector<int32_t> run(const std::vector<int32_t>& prompt, const SamplingOptions& options,
                            int32_t end = kNone) {
