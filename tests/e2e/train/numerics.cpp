@@ -1,4 +1,8 @@
 // What a user sees of layouts, dtypes and numbers that go wrong, from the program itself.
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
 #include "support/catch.h"
 #include "training_job.h"
 
@@ -11,12 +15,14 @@ void check_done(const ProcessResult& result) {
 }
 
 double last_loss(const fs::path& run_dir) {
-  const std::vector<std::string> lines = metric_lines(run_dir);
-  REQUIRE_FALSE(lines.empty());
-  const std::string& line = lines.back();
-  const size_t at = line.find("\"loss\":");
-  REQUIRE(at != std::string::npos);
-  return std::stod(line.substr(at + 7));
+  std::istringstream lines(read_text(run_dir / "metrics.jsonl"));
+  double loss = -1;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (row.contains("loss")) loss = row["loss"];
+  }
+  REQUIRE(loss > 0);
+  return loss;
 }
 
 }  // namespace
