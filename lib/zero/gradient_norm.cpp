@@ -63,15 +63,18 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device devic
   return total;
 }
 
-at::Tensor sum_in_rank_order(const at::Tensor& values, comm::Communicator& axis) {
-  if (axis.size() == 1) return values;
+at::Tensor gather_rows(const at::Tensor& values, comm::Communicator& axis) {
   const int64_t count = values.numel();
+  if (axis.size() == 1) return values.view({1, count});
   const at::Tensor bits = values.contiguous().view(at::kLong);
   at::Tensor gathered = at::empty({axis.size() * count}, bits.options());
   axis.all_gather(gathered, bits);
-  const at::Tensor rows = gathered.view(at::kDouble).view({axis.size(), count});
+  return gathered.view(at::kDouble).view({axis.size(), count});
+}
+
+at::Tensor sum_in_rank_order(const at::Tensor& rows) {
   at::Tensor total = rows[0].clone();
-  for (int rank = 1; rank < axis.size(); ++rank) total += rows[rank];
+  for (int64_t rank = 1; rank < rows.size(0); ++rank) total += rows[rank];
   return total;
 }
 

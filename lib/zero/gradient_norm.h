@@ -16,9 +16,11 @@ namespace tptrain::zero {
 /// never on the number of threads.
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device device);
 
-/// Element-wise sum of `values` (1-D fp64) over the ranks of `axis`, bitwise the same on each of
-/// them. The bits travel as int64 in an all_gather and every rank adds them in rank order: an fp32
-/// all-reduce would lose what fp64 kept. Collective over `axis`.
-at::Tensor sum_in_rank_order(const at::Tensor& values, comm::Communicator& axis);
+/// `values` (1-D fp64) of every rank of `axis`, [ranks, n], the same bits on each of them: they
+/// travel as int64 in one all_gather. Collective over `axis` where it has more than one rank.
+at::Tensor gather_rows(const at::Tensor& values, comm::Communicator& axis);
+
+/// Sum over the rows of [ranks, n] in rank order: an fp32 all-reduce would lose what fp64 kept.
+at::Tensor sum_in_rank_order(const at::Tensor& rows);
 
 }  // namespace tptrain::zero

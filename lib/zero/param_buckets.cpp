@@ -1,15 +1,14 @@
-// Layout of the flat buffers. Everything here is arithmetic and allocation; nothing communicates.
+// Memory of the flat buffers and the views into it. Nothing here communicates.
 #include "zero/param_buckets.h"
 
 #include <ATen/Functions.h>
 
 #include <algorithm>
-#include <set>
-#include <string_view>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "zero/layout.h"
 
 namespace tptrain::zero {
 namespace {
@@ -18,91 +17,93 @@ using sharding::NamedSlice;
 using sharding::Parameter;
 using sharding::Placement;
 
-std::string_view placement_name(Placement placement) {
-  return placement == Placement::tp_sharded ? "tp_sharded" : "tp_replicated";
-}
+struct Home {
+  at::Tensor sharded;
+  at::Tensor replicated;  // of gradients: the staging behind it
+};
 
-// The contract of Parameter::slices. A gap would be memory that is trained but never saved.
-void check_slices(const Parameter& parameter) {
-  int64_t next = 0;
-  for (const NamedSlice& slice : parameter.slices) {
-    if (slice.offset != next) {
-      throw InternalError(problem(cat("slice '", slice.spec.name, "' of parameter '",
-                                      parameter.name, "' begins at element ", slice.offset))
-                              .must(cat("begin at ", next, ", where the slice before it ends")));
-    }
-    next += slice.spec.local_numel();
+enum class Staging { without, with };
+
+std::vector<Home> allocate(const std::vector<HomeSize>& sizes, Staging staging,
+                           const at::TensorOptions& options) {
+  std::vector<Home> homes;
+  for (const HomeSize& size : sizes) {
+    const int64_t replicated =
+        staging == Staging::with ? size.replicated_and_staging : size.replicated;
+    homes.push_back({.sharded = at::zeros({size.sharded}, options),
+                     .replicated = at::zeros({replicated}, options)});
   }
-  if (next != parameter.numel()) {
-    throw InternalError(
-        problem(cat("the slices of parameter '", parameter.name, "' cover ", next, " elements"))
-            .must(cat("cover all its ", parameter.numel())));
-  }
+  return homes;
 }
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
+at::Tensor part_for(const Home& home, const Bucket& bucket) {
+  const bool sharded = bucket.placement == Placement::tp_sharded;
+  return (sharded ? home.sharded : home.replicated).narrow(0, 0, bucket.numel);
 }
 
-Bucket lay_out(const sharding::ParameterBlock& block, int block_index, Placement placement,
-               int dp_size) {
-  Bucket bucket;
-  bucket.name = cat(block.name, ", ", placement_name(placement));
-  bucket.block = block_index;
-  bucket.placement = placement;
-  int64_t next = 0;
-  for (Parameter* parameter : block.parameters) {
-    if (parameter->placement != placement) continue;
-    check_slices(*parameter);
-    bucket.parameters.push_back(parameter);
-    bucket.offsets.push_back(next);
-    next += parameter->numel();
-  }
-  bucket.numel = round_up(next, dp_size);
-  return bucket;
-}
-
-void allocate_and_bind(Bucket& bucket, at::Device device) {
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
-  bucket.data = at::zeros({bucket.numel}, options);
-  bucket.main_grad = at::zeros({bucket.numel}, options);
+void bind(Bucket& bucket) {
   for (size_t i = 0; i < bucket.parameters.size(); ++i) {
     Parameter& parameter = *bucket.parameters[i];
-    const int64_t offset = bucket.offsets[i];
     const auto view_of = [&](const at::Tensor& flat) {
-      return flat.narrow(0, offset, parameter.numel()).view(parameter.shape);
+      return flat.narrow(0, bucket.offsets[i], parameter.numel()).view(parameter.shape);
     };
     parameter.data = view_of(bucket.data);
     parameter.main_grad = view_of(bucket.main_grad);
   }
 }
 
-}  // namespace
+// `gradients`: the home's replicated part; `bucket`: the block's tp_replicated one, or none.
+TpRegion region_of(const at::Tensor& gradients, const Bucket* bucket, int64_t staging) {
+  const int64_t numel = bucket == nullptr ? 0 : bucket->numel;
+  const int64_t partial_begin = bucket == nullptr ? 0 : bucket->partial_begin;
+  TpRegion region;
+  if (partial_begin < numel) {
+    region.partial = gradients.narrow(0, partial_begin, numel - partial_begin);
+  }
+  if (staging > 0) region.staging = gradients.narrow(0, numel, staging);
+  if (partial_begin < numel + staging) {
+    region.whole = gradients.narrow(0, partial_begin, numel + staging - partial_begin);
+  }
+  return region;
+}
 
-ParamBuckets::ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
-                           at::Device device)
-    : dp_(dp) {
+void check_options(DpPosition dp, const ParamBuckets::Options& options) {
   if (dp.size < 1 || dp.rank < 0 || dp.rank >= dp.size) {
     throw InternalError(problem(cat("dp rank ", dp.rank, " of ", dp.size)).must("lie within it"));
   }
-  std::set<const Parameter*> seen;
-  for (const sharding::ParameterBlock& block : blocks) {
-    for (const Parameter* parameter : block.parameters) {
-      if (seen.insert(parameter).second) continue;
-      // Two homes for one value would be two gradients of which one is lost.
-      throw InternalError(
-          problem(cat("parameter '", parameter->name, "' stands a second time, in block '",
-                      block.name, "'"))
-              .must("stand in one block only (a tied table in the first that uses it)"));
-    }
+  if (options.zero_stage < 0 || options.zero_stage > 3) {
+    throw InternalError(problem(cat("ZeRO stage ", options.zero_stage)).must("be 0, 1, 2 or 3"));
   }
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    for (const Placement placement : {Placement::tp_sharded, Placement::tp_replicated}) {
-      Bucket bucket = lay_out(blocks[i], static_cast<int>(i), placement, dp.size);
-      if (bucket.numel == 0) continue;  // numel of an empty tensor would be a collective of nothing
-      allocate_and_bind(bucket, device);
-      buckets_.push_back(std::move(bucket));
-    }
+  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
+    throw InternalError(
+        problem(cat("parameters of dtype ", at::toString(options.dtype))).must("be fp32 or bf16"));
+  }
+}
+
+}  // namespace
+
+ParamBuckets::ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
+                           const Options& options)
+    : blocks_(&blocks), dp_(dp), options_(options) {
+  check_options(dp, options);
+  buckets_ = lay_out(blocks, dp.size);
+  const Homes data_homes = options.zero_stage == 3 ? Homes::shared : Homes::own;
+  const Homes grad_homes = options.zero_stage >= 2 ? Homes::shared : Homes::own;
+  const auto on_device = at::TensorOptions().device(options.device);
+  const std::vector<Home> data = allocate(home_sizes(blocks, buckets_, data_homes),
+                                          Staging::without, on_device.dtype(options.dtype));
+  const std::vector<Home> gradients = allocate(home_sizes(blocks, buckets_, grad_homes),
+                                               Staging::with, on_device.dtype(at::kFloat));
+  std::vector<const Bucket*> replicated(blocks.size(), nullptr);
+  for (Bucket& bucket : buckets_) {
+    bucket.data = part_for(data[home_of(blocks, bucket.block, data_homes)], bucket);
+    bucket.main_grad = part_for(gradients[home_of(blocks, bucket.block, grad_homes)], bucket);
+    bind(bucket);
+    if (bucket.placement == Placement::tp_replicated) replicated[bucket.block] = &bucket;
+  }
+  for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
+    tp_regions_.push_back(region_of(gradients[home_of(blocks, b, grad_homes)].replicated,
+                                    replicated[b], staging_numel(blocks[b])));
   }
 }
 

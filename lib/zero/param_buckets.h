@@ -30,6 +30,7 @@ struct Bucket {
   std::vector<sharding::Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded to a multiple of dp
+  int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
   at::Tensor data;               // [numel] compute dtype; own memory or part of a slot
   at::Tensor main_grad;          // [numel] fp32; likewise
 };
@@ -50,7 +51,17 @@ struct BucketPiece {
 };
 std::vector<BucketPiece> pieces_of(const Bucket& bucket, int64_t begin, int64_t end);
 
-/// The memory that blocks of one index share (stages 2 and 3).
+/// What one block sums over tp before its gradients are reduced: one contiguous range of memory, so
+/// that it is one collective. Undefined where there is nothing.
+struct TpRegion {
+  at::Tensor partial;  // the tail of the replicated bucket's main_grad, [partial_begin, numel)
+  /// Directly behind it, for each slice with copies `parts` places of its size, slices in the order
+  /// of the tp_sharded bucket.
+  at::Tensor staging;
+  at::Tensor whole;  // both
+};
+
+/// The slot of a block: the memory it shares with others (stages 2 and 3).
 int slot_of(const std::vector<sharding::ParameterBlock>& blocks, int block);
 
 class ParamBuckets {
@@ -61,7 +72,7 @@ class ParamBuckets {
     int zero_stage = 0;
   };
   /// Lays the parameters of `blocks` out and allocates (zeroed). Blocks and parameters must outlive
-  /// it.
+  /// it. Throws InternalError for blocks that break the contract of sharding/parameter.h.
   ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
                const Options& options);
   ParamBuckets(const ParamBuckets&) = delete;
@@ -71,12 +82,14 @@ class ParamBuckets {
   const std::vector<sharding::ParameterBlock>& blocks() const { return *blocks_; }
   DpPosition dp() const { return dp_; }
   const Options& options() const { return options_; }
+  const TpRegion& tp_region(int block) const { return tp_regions_.at(block); }
   /// [begin, end) of a bucket that dp rank `rank` owns.
   std::pair<int64_t, int64_t> shard_range(const Bucket& bucket, int rank) const;
 
  private:
   const std::vector<sharding::ParameterBlock>* blocks_;
   std::vector<Bucket> buckets_;
+  std::vector<TpRegion> tp_regions_;  // of each block
   DpPosition dp_;
   Options options_;
 };

@@ -1,20 +1,19 @@
-// The step: gradients summed over dp, one global norm, the update, parameters everywhere.
+// The step: what the observer sets off, one global norm, the update, parameters everywhere.
 #include "zero/zero_optimizer.h"
 
 #include <ATen/Functions.h>
 
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "optim/parameter_groups.h"
 #include "zero/gradient_norm.h"
 #include "zero/zero_impl.h"
 
 namespace tptrain::zero {
 namespace {
-
-using optim::AdamWRange;
-using sharding::Parameter;
 
 // One more contiguous range, or the last one made longer.
 struct FlatRange {
@@ -29,6 +28,12 @@ void append(std::vector<FlatRange>& ranges, int64_t begin, int64_t end) {
   ranges.push_back({begin, end});
 }
 
+struct SettingsRange {
+  FlatRange range;
+  optim::GroupSettings settings;
+  std::optional<optim::RoundingSite> rounding;
+};
+
 }  // namespace
 
 ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
@@ -37,15 +42,11 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       tp(tp),
       dp(dp),
       options(options),
-      device(buckets.buckets().empty() ? at::Device(at::kCPU)
-                                       : buckets.buckets().front().data.device()) {
-  if (options.zero_stage != 0 && options.zero_stage != 1) {
-    throw InternalError(problem(cat("ZeRO stage ", options.zero_stage)).must("be 0 or 1"));
-  }
-  if (options.optimizer.betas.size() != 2) {
-    throw InternalError(
-        problem(cat(options.optimizer.betas.size(), " betas of AdamW")).must("be two"));
-  }
+      layout(state_layout(buckets.options(), options, dp.size())),
+      device(buckets.options().device),
+      states(make_states(buckets, layout)),
+      gathering(buckets, states, dp),
+      reduction(buckets, states, layout, tp, dp, options.fault) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
     throw InternalError(
@@ -53,50 +54,60 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
                     ", communicator of dp rank ", dp.rank(), " of ", dp.size()))
             .must("be the same"));
   }
-  for (Bucket& bucket : buckets.buckets()) {
-    BucketState state;
-    state.bucket = &bucket;
-    std::tie(state.shard_begin, state.shard_end) = buckets.shard_range(bucket, dp.rank());
-    const bool whole = options.zero_stage == 0;
-    state.held_begin = whole ? 0 : state.shard_begin;
-    state.held_end = whole ? bucket.numel : state.shard_end;
-    state.exp_avg = at::zeros({state.held_end - state.held_begin}, bucket.data.options());
-    state.exp_avg_sq = at::zeros_like(state.exp_avg);
-    const int64_t shard_numel = state.shard_end - state.shard_begin;
-    state.data_shard = bucket.data.narrow(0, state.shard_begin, shard_numel);
-    state.grad_shard = bucket.main_grad.narrow(0, state.shard_begin, shard_numel);
+  for (const sharding::ParameterBlock& block : buckets.blocks()) {
+    for (const sharding::Parameter* parameter : block.parameters) {
+      parameter_names.push_back(parameter->name);
+    }
+  }
+  for (BucketState& state : states) {
     make_ranges(state);
     make_norm_views(state);
-    states.push_back(std::move(state));
   }
-  const auto scalar = at::TensorOptions().device(device);
-  updates = at::zeros({}, scalar.dtype(at::kFloat));
-  gradient_scale = at::ones({}, scalar.dtype(at::kFloat));
-  finite = at::ones({}, scalar.dtype(at::kBool));
+  const auto on_device = at::TensorOptions().device(device);
+  parameter_indices =
+      at::arange(static_cast<int64_t>(parameter_names.size()), on_device.dtype(at::kLong));
+  updates = at::zeros({}, on_device.dtype(at::kFloat));
+  gradient_scale = at::ones({}, on_device.dtype(at::kFloat));
+  finite = at::ones({}, on_device.dtype(at::kBool));
 }
 
-// Neighbours that decay alike become one range: without decay a bucket is a single one, and few
-// ranges are few launches. Padding is in none of them.
+// Neighbours with equal settings become one range: few ranges are few launches. A bf16 master is
+// rounded by the place of each element in its tensor, so there a range ends where its slice does.
+// Padding is in none of them.
 void ZeroOptimizer::Impl::make_ranges(BucketState& state) {
-  std::vector<FlatRange> decaying, plain;
+  const bool rounds = state.master.scalar_type() == at::kBFloat16;
+  std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
-    const bool decays = piece.parameter->decays() && options.optimizer.weight_decay != 0;
-    append(decays ? decaying : plain, piece.bucket_begin, piece.bucket_begin + piece.count);
+    const sharding::ShardSpec& spec = piece.slice->spec;
+    const optim::GroupSettings settings = optim::group_settings(options.optimizer, spec);
+    const int64_t end = piece.bucket_begin + piece.count;
+    if (!rounds && !found.empty() && found.back().range.end == piece.bucket_begin &&
+        found.back().settings == settings) {
+      found.back().range.end = end;
+      continue;
+    }
+    SettingsRange next{.range = {piece.bucket_begin, end}, .settings = settings, .rounding = {}};
+    if (rounds) next.rounding = {.spec = spec, .begin = piece.slice_begin};
+    found.push_back(std::move(next));
   }
-  const auto add = [&](const FlatRange& range, double weight_decay) {
-    const int64_t numel = range.end - range.begin;
-    const int64_t held = range.begin - state.held_begin;
-    ranges.push_back({.master = state.bucket->data.narrow(0, range.begin, numel),
+  const bool separate_weights = layout.own_masters && !layout.gathers_blocks;
+  for (SettingsRange& next : found) {
+    const int64_t numel = next.range.end - next.range.begin;
+    const int64_t held = next.range.begin - state.held_begin;
+    ranges.push_back({.master = state.master.narrow(0, held, numel),
                       .exp_avg = state.exp_avg.narrow(0, held, numel),
                       .exp_avg_sq = state.exp_avg_sq.narrow(0, held, numel),
-                      .gradient = state.bucket->main_grad.narrow(0, range.begin, numel),
+                      .gradient = state.gradient.narrow(0, held, numel),
+                      .weights = separate_weights
+                                     ? state.bucket->data.narrow(0, next.range.begin, numel)
+                                     : at::Tensor(),
                       .options = {.beta1 = options.optimizer.betas[0],
                                   .beta2 = options.optimizer.betas[1],
                                   .eps = options.optimizer.eps,
-                                  .weight_decay = weight_decay}});
-  };
-  for (const FlatRange& range : decaying) add(range, options.optimizer.weight_decay);
-  for (const FlatRange& range : plain) add(range, 0.0);
+                                  .weight_decay = next.settings.weight_decay,
+                                  .learning_rate_scale = next.settings.learning_rate_scale},
+                      .rounding = std::move(next.rounding)});
+  }
 }
 
 // The shard range in every stage, so that stages agree bitwise. Each element counts once over dp
@@ -107,11 +118,11 @@ void ZeroOptimizer::Impl::make_norm_views(BucketState& state) {
     append(piece.slice->owned ? owned : other, piece.bucket_begin,
            piece.bucket_begin + piece.count);
   }
-  const at::Tensor& flat = state.bucket->main_grad;
-  for (const FlatRange& r : owned)
-    owned_gradients.push_back(flat.narrow(0, r.begin, r.end - r.begin));
-  for (const FlatRange& r : other)
-    other_gradients.push_back(flat.narrow(0, r.begin, r.end - r.begin));
+  const auto view_of = [&](const FlatRange& range) {
+    return state.grad_shard.narrow(0, range.begin - state.shard_begin, range.end - range.begin);
+  };
+  for (const FlatRange& range : owned) owned_gradients.push_back(view_of(range));
+  for (const FlatRange& range : other) other_gradients.push_back(view_of(range));
 }
 
 void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* remedy) const {
@@ -123,7 +134,21 @@ void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* 
 
 void ZeroOptimizer::Impl::gather_data() {
   if (dp.size() == 1) return;
-  for (BucketState& state : states) dp.all_gather(state.bucket->data, state.data_shard);
+  std::vector<std::unique_ptr<comm::Work>> works;
+  for (BucketState& state : states) {
+    works.push_back(dp.start_all_gather(state.bucket->data, state.data_shard));
+  }
+  for (const auto& work : works) work->wait();
+}
+
+// -1: every gradient here was finite, and the loss; -2: the loss alone was not.
+at::Tensor ZeroOptimizer::Impl::culprit(const at::Tensor& losses_finite) const {
+  const at::Tensor without = losses_finite.to(at::kLong).sub_(2);
+  if (parameter_indices.numel() == 0) return without;
+  const int64_t none = parameter_indices.numel();
+  const at::Tensor first =
+      at::where(at::isfinite(reduction.marks()), none, parameter_indices).min();
+  return at::where(first < none, first, without);
 }
 
 ZeroOptimizer::ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
@@ -132,7 +157,8 @@ ZeroOptimizer::ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm
 ZeroOptimizer::~ZeroOptimizer() = default;
 
 void ZeroOptimizer::begin_step() {
-  for (BucketState& state : impl_->states) state.bucket->main_grad.zero_();
+  impl_->fp32_copies.clear();
+  impl_->reduction.clear();
   impl_->phase = Phase::accumulating;
 }
 
@@ -140,62 +166,92 @@ void ZeroOptimizer::finish_reduction() {
   impl_->require(Phase::accumulating, "finish_reduction()",
                  "Call it once a step: a second sum over dp would count every gradient dp times.");
   impl_->phase = Phase::reduced;
-  comm::Communicator& dp = impl_->dp;
-  const Fault fault = impl_->options.fault;
-  if (dp.size() == 1 || fault == Fault::skip_dp_reduction) return;
-  for (BucketState& state : impl_->states) {
-    // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
-    dp.reduce_scatter(state.grad_shard, state.bucket->main_grad, comm::ReduceOp::sum);
-    if (fault == Fault::scale_dp_sum) state.grad_shard.mul_(1.0 / dp.size());
-    // Not an all-reduce, which may add in another order: stage 0 must see the very bits of stage 1.
-    if (impl_->options.zero_stage == 0) dp.all_gather(state.bucket->main_grad, state.grad_shard);
-  }
+  impl_->reduction.finish();
 }
 
-GradientNorm ZeroOptimizer::clip(double max_norm) {
+StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses) {
   impl_->require(Phase::reduced, "clip()", "Call finish_reduction() before it.");
+  if (!local_losses.defined() || local_losses.dim() != 1 ||
+      local_losses.scalar_type() != at::kFloat || local_losses.device() != impl_->device) {
+    throw InternalError(problem("the losses given to clip()")
+                            .must(cat("be a 1-D fp32 tensor on ", impl_->device.str())));
+  }
   impl_->phase = Phase::clipped;
   const Fault fault = impl_->options.fault;
+
+  StepNumbers numbers;
+  numbers.culprit = impl_->culprit(at::isfinite(local_losses).all());
   // [0]: what counts. [1]: copies whose owner is another tp rank. They must not count twice, but a
   // nan in one of them (a fault of this rank alone) has to stop the update everywhere, or the
-  // copies would part.
-  at::Tensor sums = at::cat({sum_of_squares(impl_->owned_gradients, impl_->device),
-                             sum_of_squares(impl_->other_gradients, impl_->device)});
-  sums = sum_in_rank_order(sums, impl_->dp);
-  if (fault != Fault::drop_norm_sum_over_tp) sums = sum_in_rank_order(sums, impl_->tp);
+  // copies would part. [2]: ranks with a culprit. [3..]: the losses.
+  const at::Tensor words =
+      at::cat({sum_of_squares(impl_->owned_gradients, impl_->device),
+               sum_of_squares(impl_->other_gradients, impl_->device),
+               numbers.culprit.ne(-1).to(at::kDouble).view({1}), local_losses.to(at::kDouble)});
+  const at::Tensor of_tp_ranks =
+      gather_rows(sum_in_rank_order(gather_rows(words, impl_->dp)), impl_->tp);
+  const at::Tensor sums = fault == Fault::drop_norm_sum_over_tp ? of_tp_ranks[impl_->tp.rank()]
+                                                                : sum_in_rank_order(of_tp_ranks);
 
   at::Tensor square = sums[0];
   if (fault == Fault::double_count_replicated_in_norm) square = square + sums[1];
-  GradientNorm norm;
-  norm.value = square.sqrt().to(at::kFloat);
-  norm.finite = at::isfinite(norm.value).logical_and(at::isfinite(sums[1]));
+  numbers.norm = square.sqrt().to(at::kFloat);
+  // tp ranks of one dp rank have the same loss: row 0 serves all, so that they stay bitwise equal.
+  numbers.losses = of_tp_ranks[0].slice(0, 3).to(at::kFloat);
+  numbers.finite = at::isfinite(of_tp_ranks)
+                       .all()
+                       .logical_and_(at::isfinite(numbers.norm))
+                       .logical_and_(of_tp_ranks.select(1, 2).sum().eq(0));
 
-  impl_->finite.copy_(norm.finite);
+  impl_->finite.copy_(numbers.finite);
   if (max_norm > 0) {
     // torch.nn.utils.clip_grad_norm_'s formula, 1e-6 included: users compare with it.
-    impl_->gradient_scale.copy_((norm.value + 1e-6).reciprocal_().mul_(max_norm).clamp_max_(1.0));
+    impl_->gradient_scale.copy_((numbers.norm + 1e-6).reciprocal_().mul_(max_norm).clamp_max_(1.0));
   } else {
     impl_->gradient_scale.fill_(1.0);
   }
-  return norm;
+  return numbers;
 }
 
 void ZeroOptimizer::update(double learning_rate) {
   impl_->require(Phase::clipped, "update()",
                  "Call clip() before it, with max_norm 0 for no limit.");
   impl_->phase = Phase::updated;
+  impl_->gathering.forget();
   optim::adamw_update(impl_->ranges, impl_->updates, impl_->gradient_scale, impl_->finite,
-                      learning_rate);
-  if (impl_->options.zero_stage == 1) impl_->gather_data();
+                      {.learning_rate = learning_rate, .seed = impl_->options.seed});
+  if (!impl_->layout.holds_all && !impl_->layout.gathers_blocks) impl_->gather_data();
 }
 
-// Stages 0 and 1 hold every parameter and sum gradients once a step, so a block's borders mean
-// nothing to them. Stages 2 and 3 reduce a block's gradient in after_backward (and free it), and
-// stage 3 gathers its parameters before and frees them after each way: the calls come in a fixed
-// order on every rank, which is what collectives need.
-void ZeroOptimizer::before_forward(int) {}
+void ZeroOptimizer::before_forward(int block) {
+  if (!impl_->layout.gathers_blocks) return;
+  const auto& blocks = impl_->buckets.blocks();
+  if (blocks[block].also_uses >= 0) impl_->gathering.need(blocks[block].also_uses);
+  impl_->gathering.need(block);
+  if (block + 1 < static_cast<int>(blocks.size())) impl_->gathering.prefetch(block + 1, block);
+}
+
 void ZeroOptimizer::after_forward(int) {}
-void ZeroOptimizer::before_backward(int) {}
-void ZeroOptimizer::after_backward(int) {}
+
+void ZeroOptimizer::before_backward(int block) {
+  impl_->require(Phase::accumulating, "before_backward()",
+                 "Call begin_step() before the backward of a new step.");
+  impl_->reduction.begin_block(block);
+  if (!impl_->layout.gathers_blocks) return;
+  const auto& blocks = impl_->buckets.blocks();
+  if (blocks[block].backward_reads_data) {
+    if (blocks[block].also_uses >= 0) impl_->gathering.need(blocks[block].also_uses);
+    impl_->gathering.need(block);
+  }
+  if (block > 0 && blocks[block - 1].backward_reads_data) {
+    impl_->gathering.prefetch(block - 1, block);
+  }
+}
+
+void ZeroOptimizer::after_backward(int block) {
+  impl_->require(Phase::accumulating, "after_backward()",
+                 "Call begin_step() before the backward of a new step.");
+  impl_->reduction.end_block(block);
+}
 
 }  // namespace tptrain::zero

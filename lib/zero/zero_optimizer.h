@@ -102,7 +102,8 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// Sums over tp (partial gradients and copies, one collective a block) and over dp what the
   /// observer has not already reduced. Collective over tp and dp.
   void finish_reduction();
-  /// Norm of the reduced gradient; clipping is folded into the next update. max_norm 0: none.
+  /// Norm of the reduced gradient; clipping is folded into the next update. max_norm 0: none. Both
+  /// axes exchange a few words, once.
   /// local_losses: fp32 [k], this dp rank's, the same on its tp ranks. Collective over dp and tp.
   StepNumbers clip(double max_norm, const at::Tensor& local_losses);
   /// AdamW on the shard, then parameters everywhere; nothing changes where the last clip() was not

@@ -1,6 +1,7 @@
-// The state: initial values, loading, and the pieces that checkpoints and audits are told about.
+// The state: initial values, loading, and the pieces that checkpoints are told about.
 #include <ATen/Functions.h>
 
+#include <functional>
 #include <utility>
 
 #include "base/error.h"
@@ -23,6 +24,25 @@ StatePiece state_piece(const BucketPiece& piece, StateKind kind, bool save, at::
           .data = std::move(data)};
 }
 
+// Calls fill(piece, fp32 values on `device`) for every piece of this rank's shard of the masters.
+void fill_masters(std::vector<BucketState>& states, at::Device device,
+                  const std::function<void(const BucketPiece&, at::Tensor&)>& fill) {
+  for (BucketState& state : states) {
+    for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
+      at::Tensor master =
+          state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count);
+      if (master.scalar_type() == at::kFloat && master.device() == device) {
+        fill(piece, master);
+        continue;
+      }
+      at::Tensor values =
+          at::empty({piece.count}, at::TensorOptions().dtype(at::kFloat).device(device));
+      fill(piece, values);
+      master.copy_(values);
+    }
+  }
+}
+
 }  // namespace
 
 void ZeroOptimizer::Impl::clear_moments() {
@@ -33,54 +53,62 @@ void ZeroOptimizer::Impl::clear_moments() {
   updates.zero_();
 }
 
-void ZeroOptimizer::initialise(uint64_t seed) {
-  for (BucketState& state : impl_->states) {
-    for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
-      at::Tensor values = state.bucket->data.narrow(0, piece.bucket_begin, piece.count);
-      sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
-                             piece.slice_begin + piece.count, piece.slice->init, seed);
+void ZeroOptimizer::Impl::publish(Written written) {
+  fp32_copies.clear();
+  gathering.forget();
+  if (layout.gathers_blocks) return;
+  for (BucketState& state : states) {
+    if (layout.holds_all && written == Written::shard && dp.size() > 1) {
+      dp.all_gather(state.master, state.shard_of(state.master));
     }
+    if (!layout.own_masters) continue;
+    state.bucket->data.narrow(0, state.held_begin, state.held_end - state.held_begin)
+        .copy_(state.master);
   }
-  impl_->gather_data();
+  if (!layout.holds_all) gather_data();
+}
+
+at::Tensor ZeroOptimizer::Impl::in_fp32(const at::Tensor& held) {
+  if (held.scalar_type() == at::kFloat) return held;
+  fp32_copies.push_back({.copy = held.to(at::kFloat), .live = held});
+  return fp32_copies.back().copy;
+}
+
+void ZeroOptimizer::initialise(uint64_t seed) {
+  fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
+    sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
+                           piece.slice_begin + piece.count, piece.slice->init, seed);
+  });
+  impl_->publish(Impl::Written::shard);
   impl_->clear_moments();
 }
 
 void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
-  for (BucketState& state : impl_->states) {
-    for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
-      at::Tensor values = state.bucket->data.narrow(0, piece.bucket_begin, piece.count);
-      const int64_t end = piece.slice_begin + piece.count;
-      if (values.is_cpu()) {
-        source.read_slice(piece.slice->spec, piece.slice_begin, end, values);
-        continue;
-      }
-      at::Tensor on_cpu = at::empty({piece.count}, at::TensorOptions().dtype(at::kFloat));
-      source.read_slice(piece.slice->spec, piece.slice_begin, end, on_cpu);
-      values.copy_(on_cpu);
-    }
-  }
-  impl_->gather_data();
+  fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
+    source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
+                      values);
+  });
+  impl_->publish(Impl::Written::shard);
   impl_->clear_moments();
 }
 
 StateDict ZeroOptimizer::state_dict() {
+  impl_->fp32_copies.clear();
   StateDict dict;
   for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
     for (BucketState& state : impl_->states) {
+      const at::Tensor held = impl_->in_fp32(kind == StateKind::master    ? state.master
+                                             : kind == StateKind::exp_avg ? state.exp_avg
+                                                                          : state.exp_avg_sq);
       // Cut at the shards' borders also where this rank holds all of them (stage 0), so that it
       // saves what it would save in stage 1.
       for (int owner = 0; owner < impl_->dp.size(); ++owner) {
         const auto [begin, end] = impl_->buckets.shard_range(*state.bucket, owner);
         if (begin < state.held_begin || end > state.held_end) continue;
         for (const BucketPiece& piece : pieces_of(*state.bucket, begin, end)) {
-          const int64_t held = piece.bucket_begin - state.held_begin;
-          at::Tensor data = kind == StateKind::master
-                                ? state.bucket->data.narrow(0, piece.bucket_begin, piece.count)
-                            : kind == StateKind::exp_avg
-                                ? state.exp_avg.narrow(0, held, piece.count)
-                                : state.exp_avg_sq.narrow(0, held, piece.count);
           dict.pieces.push_back(
-              state_piece(piece, kind, owner == impl_->dp.rank(), std::move(data)));
+              state_piece(piece, kind, owner == impl_->dp.rank(),
+                          held.narrow(0, piece.bucket_begin - state.held_begin, piece.count)));
         }
       }
     }
@@ -92,8 +120,8 @@ void ZeroOptimizer::state_loaded(int64_t updates_done) {
   if (updates_done < 0) {
     throw InternalError(problem(cat(updates_done, " updates done")).must("not be negative"));
   }
-  // Stage 0 holds, and has just loaded, all of it.
-  if (impl_->options.zero_stage == 1) impl_->gather_data();
+  for (Fp32Copy& copy : impl_->fp32_copies) copy.live.copy_(copy.copy);
+  impl_->publish(Impl::Written::held);
   impl_->updates.fill_(static_cast<double>(updates_done));
 }
 
@@ -110,9 +138,9 @@ StateDict ZeroOptimizer::gradient_pieces() {
   for (BucketState& state : impl_->states) {
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
       if (!piece.slice->owned) continue;
-      dict.pieces.push_back(
-          state_piece(piece, StateKind::master, /*save=*/true,
-                      state.bucket->main_grad.narrow(0, piece.bucket_begin, piece.count)));
+      const int64_t at = piece.bucket_begin - state.shard_begin;
+      dict.pieces.push_back(state_piece(piece, StateKind::master, /*save=*/true,
+                                        state.grad_shard.narrow(0, at, piece.count)));
     }
   }
   return dict;

@@ -2,6 +2,7 @@
 #include "unit/zero/synthetic_model.h"
 
 #include <cmath>
+#include <stdexcept>
 
 #include "base/text.h"
 
@@ -13,17 +14,21 @@ using sharding::NamedSlice;
 using sharding::Parameter;
 using sharding::Placement;
 using sharding::ShardSpec;
+using sharding::TpGradient;
 
 constexpr int64_t kHidden = 7, kVocab = 11, kQueryRows = 12, kKvHeads = 2, kHeadRows = 3;
-constexpr int kLayers = 2;
 constexpr Init kNormal = {.kind = Init::Kind::normal, .std = 0.5};
 constexpr Init kOnes = {.kind = Init::Kind::ones};
 
 class Builder {
  public:
-  Builder(int rank, int size) : rank_(rank), size_(size) {}
+  Builder(int rank, int size) : rank_(rank), size_(size) {
+    model_.tp_rank = rank;
+    model_.tp_size = size;
+  }
 
   void block(std::string name) { model_.blocks.push_back({.name = std::move(name)}); }
+  sharding::ParameterBlock& last_block() { return model_.blocks.back(); }
 
   // Even or uneven cut of a dim over tp.
   NamedSlice cut(const std::string& name, std::vector<int64_t> shape, int64_t dim, Init init) {
@@ -37,11 +42,14 @@ class Builder {
   NamedSlice kv_head(const std::string& name, std::vector<int64_t> shape, Init init) {
     const int64_t first = kKvHeads * rank_ / size_;
     const int64_t count = std::max<int64_t>(1, kKvHeads / size_);
-    const bool owned = size_ <= kKvHeads || rank_ % (size_ / kKvHeads) == 0;
-    return {
+    NamedSlice slice = {
         .spec = sharding::slice_of(name, shape, 0, first * kHeadRows, (first + count) * kHeadRows),
-        .owned = owned,
         .init = init};
+    if (size_ <= kKvHeads) return slice;
+    const int sharers = size_ / static_cast<int>(kKvHeads);
+    slice.owned = rank_ % sharers == 0;
+    slice.copies = {.part = rank_ / sharers, .parts = static_cast<int>(kKvHeads)};
+    return slice;
   }
   NamedSlice replicated(const std::string& name, std::vector<int64_t> shape, Init init) {
     return {
@@ -49,11 +57,12 @@ class Builder {
   }
 
   void add(const std::string& name, std::vector<int64_t> shape, Placement placement,
-           std::vector<NamedSlice> slices) {
+           std::vector<NamedSlice> slices, TpGradient tp_gradient = TpGradient::whole) {
     auto parameter = std::make_unique<Parameter>();
     parameter->name = name;
     parameter->shape = std::move(shape);
     parameter->placement = placement;
+    parameter->tp_gradient = tp_gradient;
     int64_t offset = 0;
     for (NamedSlice& slice : slices) {
       slice.offset = offset;
@@ -89,16 +98,24 @@ at::Tensor whole_gradient(const GlobalTensor& tensor, int step, int sample) {
 
 }  // namespace
 
-SyntheticModel synthetic_model(int tp_rank, int tp_size) {
+// Layer 0 has partial and whole replicated parameters, partial ones first; layer 1 none; layer 2
+// whole ones only.
+SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head) {
   Builder b(tp_rank, tp_size);
   constexpr auto kSharded = Placement::tp_sharded;
   constexpr auto kReplicated = Placement::tp_replicated;
   b.block("embedding");
+  b.last_block().backward_reads_data = false;
   b.add("embed", {-1, kHidden}, kSharded, {b.cut("embed", {kVocab, kHidden}, 0, kNormal)});
-  for (int i = 0; i < kLayers; ++i) {
+  for (int i = 0; i < 3; ++i) {
+    const auto replicated = [&](const char* rest, std::vector<int64_t> shape, Init init,
+                                TpGradient gradient) {
+      const std::string name = layer_name(i, rest);
+      if (i == 1 || (i == 2 && gradient == TpGradient::partial)) return;
+      b.add(name, shape, kReplicated, {b.replicated(name, shape, init)}, gradient);
+    };
     b.block(cat("layer ", i));
-    b.add(layer_name(i, "input_norm"), {kHidden}, kReplicated,
-          {b.replicated(layer_name(i, "input_norm"), {kHidden}, kOnes)});
+    replicated("input_norm", {kHidden}, kOnes, TpGradient::partial);
     b.add(layer_name(i, "qkv"), {-1, kHidden}, kSharded,
           {b.cut(layer_name(i, "q"), {kQueryRows, kHidden}, 0, kNormal),
            b.kv_head(layer_name(i, "k"), {kKvHeads * kHeadRows, kHidden}, kNormal),
@@ -109,15 +126,35 @@ SyntheticModel synthetic_model(int tp_rank, int tp_size) {
            b.kv_head(layer_name(i, "v_bias"), {kKvHeads * kHeadRows}, {})});
     b.add(layer_name(i, "o"), {kHidden, kQueryRows / tp_size}, kSharded,
           {b.cut(layer_name(i, "o"), {kHidden, kQueryRows}, 1, kNormal)});
-    b.add(layer_name(i, "router"), {5, kHidden}, kReplicated,
-          {b.replicated(layer_name(i, "router"), {5, kHidden}, kNormal)});
-    b.add(layer_name(i, "o_bias"), {kHidden}, kReplicated,
-          {b.replicated(layer_name(i, "o_bias"), {kHidden}, {})});
+    replicated("router", {5, kHidden}, kNormal, TpGradient::whole);
+    replicated("o_bias", {kHidden}, {}, TpGradient::partial);
   }
   b.block("head");
-  b.add("norm", {kHidden}, kReplicated, {b.replicated("norm", {kHidden}, kOnes)});
-  b.add("lm_head", {-1, kHidden}, kSharded, {b.cut("lm_head", {kVocab, kHidden}, 0, kNormal)});
+  b.add("norm", {kHidden}, kReplicated, {b.replicated("norm", {kHidden}, kOnes)},
+        TpGradient::partial);
+  if (head == Head::tied) {
+    b.last_block().also_uses = 0;
+  } else {
+    b.add("lm_head", {-1, kHidden}, kSharded, {b.cut("lm_head", {kVocab, kHidden}, 0, kNormal)});
+  }
   return b.take();
+}
+
+Parameter& SyntheticModel::parameter(const std::string& name) {
+  for (const auto& parameter : parameters) {
+    if (parameter->name == name) return *parameter;
+  }
+  throw std::out_of_range(name);
+}
+
+std::vector<Parameter*> SyntheticModel::parameters_of(int block) const {
+  std::vector<Parameter*> result = blocks[block].parameters;
+  if (blocks[block].also_uses >= 0) {
+    for (Parameter* parameter : blocks[blocks[block].also_uses].parameters) {
+      result.push_back(parameter);
+    }
+  }
+  return result;
 }
 
 int64_t GlobalTensor::numel() const {
@@ -126,9 +163,9 @@ int64_t GlobalTensor::numel() const {
   return result;
 }
 
-std::vector<GlobalTensor> global_tensors() {
+std::vector<GlobalTensor> global_tensors(Head head) {
   std::vector<GlobalTensor> tensors;
-  const SyntheticModel model = synthetic_model(0, 1);
+  const SyntheticModel model = synthetic_model(0, 1, head);
   for (const auto& parameter : model.parameters) {
     for (const NamedSlice& slice : parameter->slices) {
       tensors.push_back({slice.spec.name, slice.spec.global_shape, slice.init});
@@ -137,28 +174,84 @@ std::vector<GlobalTensor> global_tensors() {
   return tensors;
 }
 
-void add_sample(SyntheticModel& model, int step, int sample) {
-  for (const auto& parameter : model.parameters) {
-    at::Tensor flat = parameter->main_grad.view({-1});
-    for (const NamedSlice& slice : parameter->slices) {
-      ShardSpec spec = slice.spec;
-      spec.name = cat("gradient of ", spec.name);
-      at::Tensor values = at::empty({spec.local_numel()});
-      sharding::fill_initial(values, spec, 0, spec.local_numel(), kNormal,
-                             step * kSamples + sample);
-      flat.narrow(0, slice.offset, spec.local_numel()).add_(values);
+namespace {
+
+// Every `of`-th element from `index` on; the others are another rank's or another call's share.
+void keep_share(at::Tensor& values, int index, int of) {
+  if (of == 1) return;
+  values.mul_(at::arange(values.numel()).remainder(of).eq(index));
+}
+
+void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, int sample, int use,
+                  int uses) {
+  at::Tensor flat = parameter.main_grad.view({-1});
+  for (const NamedSlice& slice : parameter.slices) {
+    ShardSpec spec = slice.spec;
+    spec.name = cat("gradient of ", spec.name);
+    at::Tensor values = at::empty({spec.local_numel()});
+    sharding::fill_initial(values, spec, 0, spec.local_numel(), kNormal, step * kSamples + sample);
+    if (parameter.placement == Placement::tp_replicated &&
+        parameter.tp_gradient == TpGradient::partial) {
+      keep_share(values, model.tp_rank, model.tp_size);
     }
+    if (slice.copies.parts > 0) {
+      const int sharers = model.tp_size / slice.copies.parts;
+      keep_share(values, model.tp_rank % sharers, sharers);
+    }
+    keep_share(values, use, uses);
+    flat.narrow(0, slice.offset, spec.local_numel()).add_(values);
   }
 }
 
-void add_samples_of(SyntheticModel& model, int step, zero::DpPosition dp) {
-  const int share = kSamples / dp.size;
-  for (int i = 0; i < share; ++i) add_sample(model, step, dp.rank * share + i);
+void use(const SyntheticModel& model, const Hooks& hooks, int block) {
+  if (!hooks.use) return;
+  hooks.use(block);
+  if (model.blocks[block].also_uses >= 0) hooks.use(model.blocks[block].also_uses);
 }
 
-std::vector<at::Tensor> reference_gradient(int step) {
+}  // namespace
+
+void run_forward(const SyntheticModel& model, tensor_parallel::BlockObserver& observer,
+                 const Hooks& hooks) {
+  for (int b = 0; b < static_cast<int>(model.blocks.size()); ++b) {
+    observer.before_forward(b);
+    use(model, hooks, b);
+    observer.after_forward(b);
+  }
+}
+
+void run_micro_batch(SyntheticModel& model, tensor_parallel::BlockObserver& observer, int step,
+                     int sample, const Hooks& hooks) {
+  run_forward(model, observer, hooks);
+  const int last = static_cast<int>(model.blocks.size()) - 1;
+  const bool tied = model.blocks[last].also_uses >= 0;
+  for (int b = last; b >= 0; --b) {
+    observer.before_backward(b);
+    if (model.blocks[b].backward_reads_data) use(model, hooks, b);
+    for (Parameter* parameter : model.blocks[b].parameters) {
+      add_gradient(model, *parameter, step, sample, /*use=*/0, tied && b == 0 ? 2 : 1);
+    }
+    if (tied && b == last) {
+      for (Parameter* parameter : model.blocks[0].parameters) {
+        add_gradient(model, *parameter, step, sample, /*use=*/1, 2);
+      }
+    }
+    if (hooks.gradient) hooks.gradient(b);
+    observer.after_backward(b);
+  }
+}
+
+void run_samples_of(SyntheticModel& model, tensor_parallel::BlockObserver& observer, int step,
+                    zero::DpPosition dp, const Hooks& hooks) {
+  const int share = kSamples / dp.size;
+  for (int i = 0; i < share; ++i) {
+    run_micro_batch(model, observer, step, dp.rank * share + i, hooks);
+  }
+}
+
+std::vector<at::Tensor> reference_gradient(int step, Head head) {
   std::vector<at::Tensor> gradients;
-  for (const GlobalTensor& tensor : global_tensors()) {
+  for (const GlobalTensor& tensor : global_tensors(head)) {
     at::Tensor sum = at::zeros({tensor.numel()});
     for (int sample = 0; sample < kSamples; ++sample) sum += whole_gradient(tensor, step, sample);
     gradients.push_back(sum);
@@ -166,8 +259,8 @@ std::vector<at::Tensor> reference_gradient(int step) {
   return gradients;
 }
 
-Reference::Reference(uint64_t seed) {
-  for (const GlobalTensor& tensor : global_tensors()) {
+Reference::Reference(uint64_t seed, Head head) : head(head) {
+  for (const GlobalTensor& tensor : global_tensors(head)) {
     at::Tensor values = at::empty({tensor.numel()});
     sharding::fill_initial(values, sharding::whole_tensor(tensor.name, tensor.shape), 0,
                            tensor.numel(), tensor.init, seed);
@@ -178,7 +271,7 @@ Reference::Reference(uint64_t seed) {
 }
 
 double Reference::step(int step_index, const config::OptimizerConfig& optimizer) {
-  const std::vector<at::Tensor> gradients = reference_gradient(step_index);
+  const std::vector<at::Tensor> gradients = reference_gradient(step_index, head);
   double square = 0;
   for (const at::Tensor& g : gradients) square += g.to(at::kDouble).square().sum().item<double>();
   const double norm = std::sqrt(square);
@@ -186,7 +279,7 @@ double Reference::step(int step_index, const config::OptimizerConfig& optimizer)
   if (optimizer.max_grad_norm > 0) scale = std::min(1.0, optimizer.max_grad_norm / (norm + 1e-6));
   const double b1 = optimizer.betas[0], b2 = optimizer.betas[1];
   ++updates;
-  const std::vector<GlobalTensor> tensors = global_tensors();
+  const std::vector<GlobalTensor> tensors = global_tensors(head);
   for (size_t i = 0; i < tensors.size(); ++i) {
     double* p = master[i].mutable_data_ptr<double>();
     double* m = exp_avg[i].mutable_data_ptr<double>();

@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "support/catch.h"
 #include "unit/zero/synthetic_model.h"
-#include "zero/gradient_norm.h"
 
 namespace tptrain::zero {
 namespace {
@@ -26,8 +25,14 @@ using testing::SyntheticModel;
 constexpr uint64_t kSeed = 42;
 
 config::OptimizerConfig optimizer_config() {
-  return {.learning_rate = 1e-2, .weight_decay = 0.1, .max_grad_norm = 1.0};
+  config::OptimizerConfig optimizer;
+  optimizer.learning_rate = 1e-2;
+  optimizer.weight_decay = 0.1;
+  optimizer.max_grad_norm = 1.0;
+  return optimizer;
 }
+
+at::Tensor no_losses() { return at::zeros({0}); }
 
 std::string message_of(const auto& action) {
   try {
@@ -40,22 +45,24 @@ std::string message_of(const auto& action) {
 
 // The whole of ZeRO on one rank, or as a rank of a grid that is only planned.
 struct OneRank {
-  explicit OneRank(ZeroOptimizer::Options options)
+  explicit OneRank(ZeroOptimizer::Options options, at::ScalarType dtype = at::kFloat)
       : model(synthetic_model(0, 1)),
-        buckets(model.blocks, {.rank = 0, .size = 1}, at::kCPU),
+        buckets(model.blocks, {.rank = 0, .size = 1},
+                {.dtype = dtype, .zero_stage = options.zero_stage}),
         tp(comm::single_rank_communicator("tp")),
         dp(comm::single_rank_communicator("dp")),
         zero(buckets, *tp, *dp, options) {
     at::set_num_threads(1);
     zero.initialise(kSeed);
   }
-  GradientNorm step(int index, const config::OptimizerConfig& optimizer) {
+  StepNumbers step(int index, const config::OptimizerConfig& optimizer,
+                   const testing::Hooks& hooks = {}, float loss = 1.0f) {
     zero.begin_step();
-    testing::add_samples_of(model, index, {.rank = 0, .size = 1});
+    testing::run_samples_of(model, zero, index, {.rank = 0, .size = 1}, hooks);
     zero.finish_reduction();
-    const GradientNorm norm = zero.clip(optimizer.max_grad_norm);
+    const StepNumbers numbers = zero.clip(optimizer.max_grad_norm, at::full({1}, loss));
     zero.update(optimizer.learning_rate);
-    return norm;
+    return numbers;
   }
 
   SyntheticModel model;
@@ -104,7 +111,7 @@ class MemorySource final : public sharding::TensorSource {
 }  // namespace
 
 TEST_CASE("five steps on one rank follow plain AdamW", "[zero]") {
-  for (const int stage : {0, 1}) {
+  for (const int stage : {0, 1, 2, 3}) {
     for (const double max_norm : {0.0, 1.0, 1e6}) {
       config::OptimizerConfig optimizer = optimizer_config();
       optimizer.max_grad_norm = max_norm;
@@ -112,9 +119,11 @@ TEST_CASE("five steps on one rank follow plain AdamW", "[zero]") {
       testing::Reference reference(kSeed);
       for (int step = 0; step < 5; ++step) {
         const double expected_norm = reference.step(step, optimizer);
-        const GradientNorm norm = one.step(step, optimizer);
-        CHECK(norm.finite.item<bool>());
-        CHECK(norm.value.item<float>() == static_cast<float>(expected_norm));
+        const StepNumbers numbers = one.step(step, optimizer, {}, 0.5f + step);
+        CHECK(numbers.finite.item<bool>());
+        CHECK(numbers.culprit.item<int64_t>() == -1);
+        CHECK(numbers.losses.item<float>() == 0.5f + step);
+        CHECK(numbers.norm.item<float>() == static_cast<float>(expected_norm));
       }
       CHECK(one.zero.updates_done() == 5);
       const auto master = assembled(one.zero, StateKind::master);
@@ -140,7 +149,7 @@ TEST_CASE("weight decay pulls matrices only", "[zero]") {
   for (const at::Tensor& tensor : before) old.push_back(tensor.clone());
   one.zero.begin_step();  // zero gradient: only the decay acts
   one.zero.finish_reduction();
-  one.zero.clip(0);
+  one.zero.clip(0, no_losses());
   one.zero.update(0.1);
   const auto after = assembled(one.zero, StateKind::master);
   const auto tensors = testing::global_tensors();
@@ -154,44 +163,161 @@ TEST_CASE("weight decay pulls matrices only", "[zero]") {
   }
 }
 
-TEST_CASE("a non-finite gradient changes nothing and does not count", "[zero]") {
-  for (const float poison :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    OneRank one({.optimizer = optimizer_config()});
-    one.step(0, optimizer_config());
-    const auto before = snapshot(one.zero);
-    one.zero.begin_step();
-    testing::add_sample(one.model, 1, 0);
-    one.model.parameters[3]->main_grad.view({-1})[4] = poison;
-    one.zero.finish_reduction();
-    const GradientNorm norm = one.zero.clip(1.0);
-    CHECK_FALSE(norm.finite.item<bool>());
-    one.zero.update(1e-2);
-    CHECK(one.zero.updates_done() == 1);
-    const auto after = snapshot(one.zero);
-    for (size_t i = 0; i < before.size(); ++i) CHECK(at::equal(before[i], after[i]));
+TEST_CASE("learning rate and decay follow the groups of the config", "[zero]") {
+  config::OptimizerConfig optimizer = optimizer_config();
+  optimizer.weight_decay = 0.5;
+  optimizer.groups = {
+      {.match = "*.router", .weight_decay = std::nullopt, .learning_rate_scale = 0.0},
+      {.match = "*.o", .weight_decay = 0.0}};
+  OneRank one({.optimizer = optimizer});
+  const auto before = snapshot(one.zero);
+  one.zero.begin_step();
+  one.zero.finish_reduction();
+  one.zero.clip(0, no_losses());
+  one.zero.update(0.1);
+  const auto pieces = one.zero.state_dict().pieces;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const std::string& name = pieces[i].spec.name;
+    if (pieces[i].kind != StateKind::master) continue;
+    INFO(name);
+    const bool still = name.ends_with(".router") || name.ends_with(".o") ||
+                       pieces[i].spec.global_shape.size() == 1;
+    if (still) {
+      CHECK(at::equal(pieces[i].data, before[i]));
+    } else {
+      CHECK(testing::relative_difference(pieces[i].data, before[i] * 0.95) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("a non-finite number changes nothing, does not count, and names its parameter",
+          "[zero]") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const float poison : {nan, inf, -inf}) {
+      OneRank one({.zero_stage = stage, .optimizer = optimizer_config()});
+      one.step(0, optimizer_config());
+      const auto before = snapshot(one.zero);
+      const auto check_untouched = [&](const StepNumbers& numbers, int64_t culprit) {
+        CHECK_FALSE(numbers.finite.item<bool>());
+        CHECK(numbers.culprit.item<int64_t>() == culprit);
+        CHECK(one.zero.updates_done() == 1);
+        const auto after = snapshot(one.zero);
+        for (size_t i = 0; i < before.size(); ++i) CHECK(at::equal(before[i], after[i]));
+      };
+      int call = 0;  // the second of four micro-batches alone
+      const StepNumbers numbers =
+          one.step(1, optimizer_config(), {.gradient = [&](int block) {
+                     if (block != 1 || call++ != 1) return;
+                     one.model.parameters[3]->main_grad.view({-1})[4] = poison;
+                     one.model.parameters[5]->main_grad.view({-1})[0] = poison;
+                   }});
+      check_untouched(numbers, 3);
+      CHECK(one.zero.parameter_name(numbers.culprit.item<int64_t>()) == "layers.0.qkv_bias");
+      check_untouched(one.step(1, optimizer_config(), {}, poison), -2);
+      CHECK(one.step(1, optimizer_config()).finite.item<bool>());
+      CHECK(one.zero.updates_done() == 2);
+    }
   }
 }
 
 TEST_CASE("one rank communicates nothing", "[zero]") {
-  OneRank one({.optimizer = optimizer_config()});
-  one.step(0, optimizer_config());
-  one.zero.state_loaded(1);
-  for (const comm::Communicator* axis : {one.tp.get(), one.dp.get()}) {
-    CHECK(axis->counters().all_reduces == 0);
-    CHECK(axis->counters().reduce_scatters == 0);
-    CHECK(axis->counters().all_gathers == 0);
+  for (const int stage : {0, 1, 2, 3}) {
+    OneRank one({.zero_stage = stage, .optimizer = optimizer_config()});
+    one.step(0, optimizer_config());
+    one.zero.state_loaded(1);
+    one.zero.hash_parameters();
+    for (const comm::Communicator* axis : {one.tp.get(), one.dp.get()}) {
+      CHECK(axis->counters().all_reduces == 0);
+      CHECK(axis->counters().reduce_scatters == 0);
+      CHECK(axis->counters().all_gathers == 0);
+    }
   }
 }
 
 TEST_CASE("begin_step clears gradients, and may drop a step", "[zero]") {
-  OneRank one({.optimizer = optimizer_config()});
-  one.zero.begin_step();
-  testing::add_sample(one.model, 0, 0);
-  one.zero.finish_reduction();
-  one.zero.begin_step();
-  for (const Bucket& bucket : one.buckets.buckets()) {
-    CHECK(at::equal(bucket.main_grad, at::zeros({bucket.numel})));
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const bool per_micro_batch : {false, true}) {
+      OneRank one({.zero_stage = stage,
+                   .optimizer = optimizer_config(),
+                   .reduce_per_micro_batch = per_micro_batch});
+      OneRank clean({.zero_stage = stage,
+                     .optimizer = optimizer_config(),
+                     .reduce_per_micro_batch = per_micro_batch});
+      one.zero.begin_step();
+      testing::run_micro_batch(one.model, one.zero, 0, 0);
+      one.zero.begin_step();  // in the middle of a step
+      testing::run_micro_batch(one.model, one.zero, 0, 1);
+      one.zero.finish_reduction();
+      one.step(3, optimizer_config());
+      clean.step(3, optimizer_config());
+      const auto expected = snapshot(clean.zero), actual = snapshot(one.zero);
+      for (size_t i = 0; i < expected.size(); ++i) CHECK(at::equal(expected[i], actual[i]));
+    }
+  }
+}
+
+TEST_CASE("bf16 parameters are their fp32 masters rounded", "[zero]") {
+  for (const int stage : {0, 1, 2, 3}) {
+    OneRank one({.zero_stage = stage, .optimizer = optimizer_config()}, at::kBFloat16);
+    OneRank fp32({.zero_stage = stage, .optimizer = optimizer_config()});
+    for (int step = 0; step < 3; ++step) {
+      one.step(step, optimizer_config());
+      fp32.step(step, optimizer_config());
+    }
+    const auto state = snapshot(one.zero), expected = snapshot(fp32.zero);
+    for (size_t i = 0; i < state.size(); ++i) CHECK(at::equal(state[i], expected[i]));
+    const auto masters = assembled(one.zero, StateKind::master);
+    const auto tensors = testing::global_tensors();
+    int64_t seen = 0;
+    testing::run_forward(
+        one.model, one.zero, {.use = [&](int block) {
+          for (const sharding::Parameter* parameter : one.model.blocks[block].parameters) {
+            for (const auto& slice : parameter->slices) {
+              for (size_t i = 0; i < tensors.size(); ++i) {
+                if (tensors[i].name != slice.spec.name) continue;
+                ++seen;
+                CHECK(at::equal(
+                    parameter->data.view({-1}).narrow(0, slice.offset, tensors[i].numel()),
+                    masters[i].to(at::kBFloat16)));
+              }
+            }
+          }
+        }});
+    CHECK(seen == static_cast<int64_t>(tensors.size()));
+  }
+}
+
+TEST_CASE("bf16 masters and moments are handed out as fp32 copies and written back", "[zero]") {
+  config::OptimizerConfig optimizer = optimizer_config();
+  optimizer.moments_dtype = "bf16";
+  optimizer.master_dtype = "bf16";
+  for (const int stage : {0, 1, 2, 3}) {
+    OneRank straight({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
+    for (int step = 0; step < 5; ++step) straight.step(step, optimizer);
+    OneRank first({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
+    for (int step = 0; step < 3; ++step) first.step(step, optimizer);
+    OneRank second({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
+    const sharding::StateDict from = first.zero.state_dict();
+    sharding::StateDict to = second.zero.state_dict();
+    for (size_t i = 0; i < from.pieces.size(); ++i) {
+      REQUIRE(from.pieces[i].data.scalar_type() == at::kFloat);
+      const at::Tensor& values = from.pieces[i].data;
+      CHECK(at::equal(values, values.to(at::kBFloat16).to(at::kFloat)));
+      to.pieces[i].data.copy_(values);
+    }
+    second.zero.state_loaded(first.zero.updates_done());
+    for (int step = 3; step < 5; ++step) second.step(step, optimizer);
+    const auto expected = snapshot(straight.zero), actual = snapshot(second.zero);
+    for (size_t i = 0; i < expected.size(); ++i) CHECK(at::equal(expected[i], actual[i]));
+    // Rounded at random, but around the fp32 training: Adam moves each step by about the rate.
+    testing::Reference reference(kSeed);
+    for (int step = 0; step < 5; ++step) reference.step(step, optimizer);
+    const auto masters = assembled(straight.zero, StateKind::master);
+    for (size_t i = 0; i < masters.size(); ++i) {
+      CHECK(testing::relative_difference(masters[i], reference.master[i]) < 0.05);
+    }
   }
 }
 
@@ -239,7 +365,7 @@ TEST_CASE("a state dict written back continues bit by bit", "[zero]") {
 }
 
 TEST_CASE("over all ranks of a grid every element of every kind is saved once", "[zero]") {
-  for (const int stage : {0, 1}) {
+  for (const int stage : {0, 1, 2, 3}) {
     for (const int tp_size : {1, 2, 4}) {
       for (const int dp_size : {1, 2, 3, 8}) {
         std::map<std::pair<StateKind, std::string>, at::Tensor> saved;
@@ -252,7 +378,7 @@ TEST_CASE("over all ranks of a grid every element of every kind is saved once", 
         for (int rank = 0; rank < tp_size * dp_size; ++rank) {
           SyntheticModel model = synthetic_model(rank % tp_size, tp_size);
           const DpPosition position = {.rank = rank / tp_size, .size = dp_size};
-          ParamBuckets buckets(model.blocks, position, at::kCPU);
+          ParamBuckets buckets(model.blocks, position, {.zero_stage = stage});
           const auto tp = comm::planning_communicator("tp", rank % tp_size, tp_size);
           const auto dp = comm::planning_communicator("dp", position.rank, dp_size);
           ZeroOptimizer zero(buckets, *tp, *dp,
@@ -286,18 +412,30 @@ TEST_CASE("over all ranks of a grid every element of every kind is saved once", 
 TEST_CASE("what the optimizer cannot do is refused", "[zero]") {
   const auto construct = [](ZeroOptimizer::Options options, int dp_rank, int dp_size) {
     SyntheticModel model = synthetic_model(0, 1);
-    ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1}, at::kCPU);
+    ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1}, {.zero_stage = 1});
     const auto tp = comm::single_rank_communicator("tp");
     const auto dp = comm::planning_communicator("dp", dp_rank, dp_size);
     ZeroOptimizer zero(buckets, *tp, *dp, options);
   };
+  const auto with = [](const auto& change) {
+    ZeroOptimizer::Options options;
+    change(options.optimizer);
+    return options;
+  };
   CHECK(message_of([&] { construct({.zero_stage = 2}, 0, 1); }) ==
-        "internal error: ZeRO stage 2: it must be 0 or 1.");
-  CHECK(message_of([&] { construct({.optimizer = {.betas = {0.9}}}, 0, 1); }) ==
+        "internal error: ZeRO stage 2 over buckets of stage 1: it must be the same.");
+  CHECK(message_of([&] { construct(with([](auto& o) { o.betas = {0.9}; }), 0, 1); }) ==
         "internal error: 1 betas of AdamW: it must be two.");
   CHECK(message_of([&] { construct({}, 1, 2); }) ==
         "internal error: buckets laid out for dp rank 0 of 1, communicator of dp rank 1 of 2: it "
         "must be the same.");
+  CHECK(message_of([&] { construct(with([](auto& o) { o.master_dtype = "bf16"; }), 0, 1); }) ==
+        "internal error: master_dtype bf16 with fp32 parameters: it must be fp32, or the "
+        "parameters bf16.");
+  CHECK(message_of([&] { construct(with([](auto& o) { o.moments_dtype = "fp16"; }), 0, 1); }) ==
+        "internal error: moments_dtype 'fp16': it must be fp32 or bf16.");
+  CHECK(message_of([&] { construct({.reduce_dtype = at::kHalf}, 0, 1); }) ==
+        "internal error: reduction in Half: it must be in fp32 or bf16.");
 }
 
 TEST_CASE("the calls of a step out of order are refused", "[zero]") {
@@ -306,7 +444,7 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
       " of the optimizer was called out of order: it must follow begin_step, finish_reduction, "
       "clip, update.\n  ";
   one.zero.begin_step();
-  CHECK(message_of([&] { one.zero.clip(1.0); }) ==
+  CHECK(message_of([&] { one.zero.clip(1.0, no_losses()); }) ==
         "internal error: clip()" + order + "Call finish_reduction() before it.");
   CHECK(message_of([&] { one.zero.gradient_pieces(); }) ==
         "internal error: gradient_pieces() was called before finish_reduction(): it must follow "
@@ -318,6 +456,16 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
   CHECK(message_of([&] { one.zero.update(0.1); }) ==
         "internal error: update()" + order +
             "Call clip() before it, with max_norm 0 for no limit.");
+  const std::string new_step = "Call begin_step() before the backward of a new step.";
+  CHECK(message_of([&] { one.zero.before_backward(4); }) ==
+        "internal error: before_backward()" + order + new_step);
+  CHECK(message_of([&] { one.zero.after_backward(4); }) ==
+        "internal error: after_backward()" + order + new_step);
+  const std::string losses = "internal error: the losses given to clip(): it must be a 1-D fp32 ";
+  CHECK(message_of([&] { one.zero.clip(1.0, at::Tensor()); }) == losses + "tensor on cpu.");
+  CHECK(message_of([&] { one.zero.clip(1.0, at::zeros({})); }) == losses + "tensor on cpu.");
+  CHECK(message_of([&] { one.zero.parameter_name(99); }) ==
+        "internal error: name of parameter 99: it must be one of 16, from 0.");
   CHECK(message_of([&] { one.zero.state_loaded(-1); }) ==
         "internal error: -1 updates done: it must not be negative.");
 }
@@ -334,23 +482,6 @@ TEST_CASE("gradient pieces are the global gradient", "[zero]") {
       if (tensors[i].name == piece.spec.name) CHECK(at::equal(piece.data, expected[i]));
     }
   }
-}
-
-TEST_CASE("sums of squares: fp64, the same bits with any number of threads", "[zero]") {
-  const at::Tensor values = at::arange(100003).to(at::kFloat).mul_(1e-3).sub_(31);
-  const std::vector<at::Tensor> views = {values.slice(0, 0, 7), values.slice(0, 7, 70001),
-                                         values.slice(0, 70001, 100003)};
-  at::set_num_threads(1);
-  const double one = sum_of_squares(views, at::kCPU).item<double>();
-  at::set_num_threads(2);
-  const double two = sum_of_squares(views, at::kCPU).item<double>();
-  at::set_num_threads(1);
-  CHECK(one == two);
-  const double expected = values.to(at::kDouble).square().sum().item<double>();
-  CHECK(std::abs(one - expected) < 1e-12 * expected);
-  CHECK(sum_of_squares({}, at::kCPU).item<double>() == 0);
-  // 1e30 squared is beyond fp32, whose largest is 3.4e38.
-  CHECK(sum_of_squares({at::full({1}, 1e30f)}, at::kCPU).item<double>() > 9e59);
 }
 
 }  // namespace tptrain::zero

@@ -1,0 +1,58 @@
+// Allocation of what is held beside the buckets.
+#include "zero/bucket_state.h"
+
+#include <ATen/Functions.h>
+
+#include <tuple>
+#include <utility>
+
+#include "zero/layout.h"
+
+namespace tptrain::zero {
+namespace {
+
+void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
+               const at::TensorOptions& on_device) {
+  const auto& blocks = buckets.blocks();
+  std::vector<std::pair<at::Tensor, at::Tensor>> slots;  // sharded, replicated
+  for (const HomeSize& size : home_sizes(blocks, buckets.buckets(), Homes::shared)) {
+    const auto bf16 = on_device.dtype(at::kBFloat16);
+    slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
+  }
+  for (BucketState& state : states) {
+    const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
+    const bool is_sharded = state.bucket->placement == sharding::Placement::tp_sharded;
+    state.sent = (is_sharded ? sharded : replicated).narrow(0, 0, state.bucket->numel);
+    state.sent_piece = state.sent.narrow(0, state.shard_begin, state.shard_numel());
+  }
+}
+
+}  // namespace
+
+std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& layout) {
+  const auto on_device = at::TensorOptions().device(buckets.options().device);
+  std::vector<BucketState> states;
+  for (Bucket& bucket : buckets.buckets()) {
+    BucketState state;
+    state.bucket = &bucket;
+    std::tie(state.shard_begin, state.shard_end) = buckets.shard_range(bucket, buckets.dp().rank);
+    state.held_begin = layout.holds_all ? 0 : state.shard_begin;
+    state.held_end = layout.holds_all ? bucket.numel : state.shard_end;
+    const int64_t held = state.held_end - state.held_begin;
+    state.master = layout.own_masters ? at::zeros({held}, on_device.dtype(layout.master_dtype))
+                                      : bucket.data.narrow(0, state.held_begin, held);
+    state.exp_avg = at::zeros({held}, on_device.dtype(layout.moments_dtype));
+    state.exp_avg_sq = at::zeros_like(state.exp_avg);
+    state.data_shard = bucket.data.narrow(0, state.shard_begin, state.shard_numel());
+    state.grad_piece = bucket.main_grad.narrow(0, state.shard_begin, state.shard_numel());
+    state.grad_shard = layout.accumulates
+                           ? at::zeros({state.shard_numel()}, on_device.dtype(at::kFloat))
+                           : state.grad_piece;
+    state.gradient = held == state.shard_numel() ? state.grad_shard : bucket.main_grad;
+    states.push_back(std::move(state));
+  }
+  if (layout.casts_for_reduction) make_sent(states, buckets, on_device);
+  return states;
+}
+
+}  // namespace tptrain::zero

@@ -1,0 +1,186 @@
+// Checks of what layers declare, and the sums of sizes.
+#include "zero/layout.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::zero {
+namespace {
+
+using sharding::NamedSlice;
+using sharding::Parameter;
+using sharding::ParameterBlock;
+using sharding::Placement;
+using sharding::TpGradient;
+
+std::string_view placement_name(Placement placement) {
+  return placement == Placement::tp_sharded ? "tp_sharded" : "tp_replicated";
+}
+
+// The contract of Parameter::slices. A gap would be memory that is trained but never saved.
+void check_slices(const Parameter& parameter) {
+  int64_t next = 0;
+  for (const NamedSlice& slice : parameter.slices) {
+    if (slice.offset != next) {
+      throw InternalError(problem(cat("slice '", slice.spec.name, "' of parameter '",
+                                      parameter.name, "' begins at element ", slice.offset))
+                              .must(cat("begin at ", next, ", where the slice before it ends")));
+    }
+    next += slice.spec.local_numel();
+  }
+  if (next != parameter.numel()) {
+    throw InternalError(
+        problem(cat("the slices of parameter '", parameter.name, "' cover ", next, " elements"))
+            .must(cat("cover all its ", parameter.numel())));
+  }
+}
+
+void check_copies(const Parameter& parameter) {
+  for (const NamedSlice& slice : parameter.slices) {
+    const sharding::TpCopies& copies = slice.copies;
+    if (copies.parts == 0) continue;
+    const auto refuse = [&](const char* constraint) {
+      throw InternalError(
+          problem(cat("slice '", slice.spec.name, "' of parameter '", parameter.name, "' is copy ",
+                      copies.part, " of ", copies.parts))
+              .must(constraint));
+    };
+    if (copies.part < 0 || copies.part >= copies.parts) refuse("be one of them, counted from 0");
+    if (parameter.placement != Placement::tp_sharded) refuse("belong to a tp_sharded parameter");
+  }
+}
+
+void check_blocks(const std::vector<ParameterBlock>& blocks) {
+  std::set<const Parameter*> seen;
+  const int last = static_cast<int>(blocks.size()) - 1;
+  for (int b = 0; b <= last; ++b) {
+    const ParameterBlock& block = blocks[b];
+    if (block.also_uses >= 0 && (block.also_uses != 0 || b != last || b == 0)) {
+      // The slots are laid out for a tied head and nothing else.
+      throw InternalError(problem(cat("block '", block.name, "', number ", b, ", also uses block ",
+                                      block.also_uses))
+                              .must("be the last block and use block 0, or none"));
+    }
+    for (const Parameter* parameter : block.parameters) {
+      if (!seen.insert(parameter).second) {
+        // Two homes for one value would be two gradients of which one is lost.
+        throw InternalError(
+            problem(cat("parameter '", parameter->name, "' stands a second time, in block '",
+                        block.name, "'"))
+                .must("stand in one block only (a tied table in the first that uses it)"));
+      }
+      check_slices(*parameter);
+      check_copies(*parameter);
+    }
+  }
+}
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+bool is_partial(const Parameter* parameter) {
+  return parameter->placement == Placement::tp_replicated &&
+         parameter->tp_gradient == TpGradient::partial;
+}
+
+Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement placement,
+                      int dp_size) {
+  Bucket bucket;
+  bucket.name = cat(block.name, ", ", placement_name(placement));
+  bucket.block = block_index;
+  bucket.placement = placement;
+  for (Parameter* parameter : block.parameters) {
+    if (parameter->placement == placement) bucket.parameters.push_back(parameter);
+  }
+  const auto first_partial =
+      std::stable_partition(bucket.parameters.begin(), bucket.parameters.end(),
+                            [](const Parameter* parameter) { return !is_partial(parameter); });
+  const auto whole_ones = static_cast<size_t>(first_partial - bucket.parameters.begin());
+  int64_t next = 0;
+  int64_t partial_begin = 0;
+  for (size_t i = 0; i < bucket.parameters.size(); ++i) {
+    if (i == whole_ones) partial_begin = next;
+    bucket.offsets.push_back(next);
+    next += bucket.parameters[i]->numel();
+  }
+  bucket.numel = round_up(next, dp_size);
+  bucket.partial_begin = whole_ones < bucket.parameters.size() ? partial_begin : bucket.numel;
+  return bucket;
+}
+
+}  // namespace
+
+std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_size) {
+  check_blocks(blocks);
+  std::vector<Bucket> buckets;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    for (const Placement placement : {Placement::tp_sharded, Placement::tp_replicated}) {
+      Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), placement, dp_size);
+      if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
+    }
+  }
+  return buckets;
+}
+
+std::vector<CopiedSlice> copied_slices(const ParameterBlock& block) {
+  std::vector<CopiedSlice> copied;
+  int64_t next = 0;
+  for (Parameter* parameter : block.parameters) {
+    for (const NamedSlice& slice : parameter->slices) {
+      if (slice.copies.parts == 0) continue;
+      copied.push_back({.parameter = parameter, .slice = &slice, .staging_begin = next});
+      next += slice.copies.parts * slice.spec.local_numel();
+    }
+  }
+  return copied;
+}
+
+int64_t staging_numel(const ParameterBlock& block) {
+  const std::vector<CopiedSlice> copied = copied_slices(block);
+  if (copied.empty()) return 0;
+  const CopiedSlice& last = copied.back();
+  return last.staging_begin + last.slice->copies.parts * last.slice->spec.local_numel();
+}
+
+int slot_of(const std::vector<ParameterBlock>& blocks, int block) {
+  const int last = static_cast<int>(blocks.size()) - 1;
+  if (block < 0 || block > last) {
+    throw InternalError(problem(cat("slot of block ", block)).must(cat("be one of ", last + 1)));
+  }
+  if (block == 0) return 0;
+  if (block == last) return blocks[block].also_uses < 0 ? 0 : 3;
+  return 1 + (block - 1) % 2;
+}
+
+int home_of(const std::vector<ParameterBlock>& blocks, int block, Homes homes) {
+  return homes == Homes::own ? block : slot_of(blocks, block);
+}
+
+std::vector<HomeSize> home_sizes(const std::vector<ParameterBlock>& blocks,
+                                 const std::vector<Bucket>& buckets, Homes homes) {
+  std::vector<int64_t> behind;  // elements of each block behind its sharded bucket
+  for (const ParameterBlock& block : blocks) behind.push_back(staging_numel(block));
+  std::vector<HomeSize> sizes(homes == Homes::own ? blocks.size() : kSlots);
+  for (const Bucket& bucket : buckets) {
+    HomeSize& home = sizes[home_of(blocks, bucket.block, homes)];
+    if (bucket.placement == Placement::tp_sharded) {
+      home.sharded = std::max(home.sharded, bucket.numel);
+    } else {
+      home.replicated = std::max(home.replicated, bucket.numel);
+      behind[bucket.block] += bucket.numel;
+    }
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    int64_t& size = sizes[home_of(blocks, static_cast<int>(i), homes)].replicated_and_staging;
+    size = std::max(size, behind[i]);
+  }
+  return sizes;
+}
+
+}  // namespace tptrain::zero

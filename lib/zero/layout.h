@@ -1,0 +1,41 @@
+// Where parameters lie: the arithmetic of buckets, slots and staging, without any memory.
+// ParamBuckets allocates by it, bucket_memory() counts by it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "sharding/parameter.h"
+#include "zero/param_buckets.h"
+
+namespace tptrain::zero {
+
+inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
+
+/// The buckets of `blocks` in block order, the tp_sharded one first; empty ones are left out. Data
+/// and main_grad are undefined. Throws InternalError where blocks break their contract.
+std::vector<Bucket> lay_out(const std::vector<sharding::ParameterBlock>& blocks, int dp_size);
+
+/// A slice of the block's tp_sharded bucket of which other tp ranks hold copies.
+struct CopiedSlice {
+  sharding::Parameter* parameter = nullptr;
+  const sharding::NamedSlice* slice = nullptr;
+  int64_t staging_begin = 0;  // of its `parts` places in the block's staging
+};
+std::vector<CopiedSlice> copied_slices(const sharding::ParameterBlock& block);
+/// Elements of the block's staging: the same on every tp rank.
+int64_t staging_numel(const sharding::ParameterBlock& block);
+
+/// Elements that one home of memory must have room for: a block's own, or a slot.
+struct HomeSize {
+  int64_t sharded = 0;
+  int64_t replicated = 0;
+  int64_t replicated_and_staging = 0;  // of gradients
+};
+enum class Homes { own, shared };
+/// Index of the block's home.
+int home_of(const std::vector<sharding::ParameterBlock>& blocks, int block, Homes homes);
+std::vector<HomeSize> home_sizes(const std::vector<sharding::ParameterBlock>& blocks,
+                                 const std::vector<Bucket>& buckets, Homes homes);
+
+}  // namespace tptrain::zero

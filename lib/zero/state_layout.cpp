@@ -1,0 +1,51 @@
+// The rules of the stages in one place.
+#include "zero/state_layout.h"
+
+#include <string>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain::zero {
+namespace {
+
+at::ScalarType dtype_of(const char* what, const std::string& name) {
+  if (name == "fp32") return at::kFloat;
+  if (name == "bf16") return at::kBFloat16;
+  throw InternalError(problem(cat(what, " '", name, "'")).must("be fp32 or bf16"));
+}
+
+}  // namespace
+
+StateLayout state_layout(const ParamBuckets::Options& buckets,
+                         const ZeroOptimizer::Options& options, int dp_size) {
+  const int stage = options.zero_stage;
+  if (stage != buckets.zero_stage) {
+    throw InternalError(
+        problem(cat("ZeRO stage ", stage, " over buckets of stage ", buckets.zero_stage))
+            .must("be the same"));
+  }
+  if (options.optimizer.betas.size() != 2) {
+    throw InternalError(
+        problem(cat(options.optimizer.betas.size(), " betas of AdamW")).must("be two"));
+  }
+  if (options.reduce_dtype != at::kFloat && options.reduce_dtype != at::kBFloat16) {
+    throw InternalError(problem(cat("reduction in ", at::toString(options.reduce_dtype)))
+                            .must("be in fp32 or bf16"));
+  }
+  StateLayout layout;
+  layout.master_dtype = dtype_of("master_dtype", options.optimizer.master_dtype);
+  layout.moments_dtype = dtype_of("moments_dtype", options.optimizer.moments_dtype);
+  if (layout.master_dtype == at::kBFloat16 && buckets.dtype != at::kBFloat16) {
+    throw InternalError(
+        problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));
+  }
+  layout.holds_all = stage == 0;
+  layout.gathers_blocks = stage == 3;
+  layout.accumulates = stage >= 2 || options.reduce_per_micro_batch;
+  layout.own_masters = stage == 3 || layout.master_dtype != buckets.dtype;
+  layout.casts_for_reduction = options.reduce_dtype == at::kBFloat16 && dp_size > 1;
+  return layout;
+}
+
+}  // namespace tptrain::zero

@@ -1,0 +1,27 @@
+// What a ZeRO stage and the dtypes mean for the memory of a rank: who holds what, and as what. The
+// optimizer allocates by it, bucket_memory() counts by it.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include "zero/param_buckets.h"
+#include "zero/zero_optimizer.h"
+
+namespace tptrain::zero {
+
+struct StateLayout {
+  bool holds_all = false;       // masters and moments of whole buckets (stage 0), else of the shard
+  bool gathers_blocks = false;  // parameters are gathered block by block (stage 3)
+  /// Gradients are reduced after every micro-batch and accumulate in shards of their own.
+  bool accumulates = false;
+  bool own_masters = false;  // else the masters are the parameters themselves
+  at::ScalarType master_dtype = at::kFloat;
+  at::ScalarType moments_dtype = at::kFloat;
+  bool casts_for_reduction = false;  // gradients go over dp as bf16
+};
+
+/// Throws InternalError for what no stage can do; the config says it to users first.
+StateLayout state_layout(const ParamBuckets::Options& buckets,
+                         const ZeroOptimizer::Options& options, int dp_size);
+
+}  // namespace tptrain::zero

@@ -1,0 +1,87 @@
+// The passes over memory beneath the step: sums of squares, the search for inf and nan, hashes.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <limits>
+
+#include "support/catch.h"
+#include "zero/gradient_norm.h"
+#include "zero/nonfinite.h"
+#include "zero/value_hash.h"
+
+namespace tptrain::zero {
+
+TEST_CASE("sums of squares: fp64, the same bits with any number of threads", "[zero]") {
+  const at::Tensor values = at::arange(100003).to(at::kFloat).mul_(1e-3).sub_(31);
+  const std::vector<at::Tensor> views = {values.slice(0, 0, 7), values.slice(0, 7, 70001),
+                                         values.slice(0, 70001, 100003)};
+  at::set_num_threads(1);
+  const double one = sum_of_squares(views, at::kCPU).item<double>();
+  at::set_num_threads(2);
+  const double two = sum_of_squares(views, at::kCPU).item<double>();
+  at::set_num_threads(1);
+  CHECK(one == two);
+  const double expected = values.to(at::kDouble).square().sum().item<double>();
+  CHECK(std::abs(one - expected) < 1e-12 * expected);
+  CHECK(sum_of_squares({}, at::kCPU).item<double>() == 0);
+  // 1e30 squared is beyond fp32, whose largest is 3.4e38.
+  CHECK(sum_of_squares({at::full({1}, 1e30f)}, at::kCPU).item<double>() > 9e59);
+}
+
+TEST_CASE("inf and nan are found wherever they are, large numbers are not taken for them",
+          "[zero]") {
+  for (const float poison :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(),
+        std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    for (const int64_t at : {0, 1, 16383, 16384, 70000, 99999}) {
+      at::Tensor values = at::full({100000}, -std::numeric_limits<float>::max());
+      const std::vector<at::Tensor> gradients = {at::zeros({3}), values, at::zeros({0})};
+      at::Tensor marks = at::zeros({3});
+      mark_nonfinite(gradients, marks);
+      CHECK(at::isfinite(marks).all().item<bool>());
+      values[at] = poison;
+      mark_nonfinite(gradients, marks);
+      CHECK(at::equal(at::isfinite(marks), at::tensor({1, 0, 1}).to(at::kBool)));
+      values[at] = 0;
+      mark_nonfinite(gradients, marks);  // a mark stays
+      CHECK_FALSE(std::isfinite(marks[1].item<float>()));
+    }
+  }
+}
+
+TEST_CASE("a hash changes with any one bit and with the order of elements", "[zero]") {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor values = at::arange(1000).to(dtype);
+    const auto hash = value_hash(values).item<int64_t>();
+    CHECK(value_hash(values.clone()).item<int64_t>() == hash);
+    const at::ScalarType word = dtype == at::kFloat ? at::kInt : at::kShort;
+    for (const int64_t element : {0, 1, 500, 999}) {
+      for (int64_t bit = 0; bit < (dtype == at::kFloat ? 32 : 16); ++bit) {
+        at::Tensor other = values.clone();
+        other.view(word)[element].bitwise_xor_(int64_t{1} << bit);
+        CHECK(value_hash(other).item<int64_t>() != hash);
+      }
+    }
+    at::Tensor swapped = values.clone();
+    swapped[3] = values[4];
+    swapped[4] = values[3];
+    CHECK(value_hash(swapped).item<int64_t>() != hash);
+    CHECK(value_hash(values.flip(0).contiguous()).item<int64_t>() != hash);
+    // The bits count, not the value: -0 is not 0.
+    CHECK(value_hash(at::full({5}, -0.0).to(dtype)).item<int64_t>() !=
+          value_hash(at::zeros({5}).to(dtype)).item<int64_t>());
+  }
+  CHECK(value_hash(at::zeros({0})).item<int64_t>() == 0);
+}
+
+TEST_CASE("the hash by whole-tensor operations, as on CUDA, is the hash of the loop", "[zero]") {
+  for (const int64_t numel : {1, 7, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) + 5}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor values = at::arange(numel).sub_(1000).to(dtype);
+      CHECK(value_hash(values).item<int64_t>() == value_hash_by_operations(values).item<int64_t>());
+    }
+  }
+}
+
+}  // namespace tptrain::zero
