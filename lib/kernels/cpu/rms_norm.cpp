@@ -36,9 +36,8 @@ TPTRAIN_INLINE void norm(const RmsNormForward<T>& args, int64_t begin, int64_t e
       T* __restrict sum = args.sum + t * hidden;
 #pragma omp simd reduction(+ : square_sum)
       for (int64_t h = 0; h < hidden; ++h) {
-        const T stored = narrow<T>(widen(row[h]) + widen(delta[h]));
-        sum[h] = stored;
-        const float value = widen(stored);
+        const float value = as_stored<T>(widen(row[h]) + widen(delta[h]));
+        sum[h] = narrow<T>(value);
         square_sum += value * value;
       }
       row = sum;

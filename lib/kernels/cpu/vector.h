@@ -30,15 +30,30 @@ TPTRAIN_INLINE float widen(Bf16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
 
-/// Rounded to nearest, ties to even, as at::BFloat16 is; NaN stays NaN.
+/// The nearest bf16 number, ties to even, as at::BFloat16 rounds, in the upper half of the word;
+/// NaN stays NaN. The lower half is 0.
+TPTRAIN_INLINE uint32_t bf16_word(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded;
+}
+
+/// To what T holds: rounded for Bf16.
 template <typename T>
 TPTRAIN_INLINE T narrow(float value) {
   if constexpr (sizeof(T) == sizeof(float)) {
     return value;
   } else {
-    const uint32_t bits = std::bit_cast<uint32_t>(value);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return {static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+    return {static_cast<uint16_t>(bf16_word(value) >> 16)};
+  }
+}
+/// widen(narrow<T>(value)), without the way through 16 bits, which keeps a loop from vectorising.
+template <typename T>
+TPTRAIN_INLINE float as_stored(float value) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return value;
+  } else {
+    return std::bit_cast<float>(bf16_word(value));
   }
 }
 
