@@ -4,6 +4,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "optim/schedule.h"
 
 namespace tptrain::train {
 namespace {
@@ -120,12 +121,15 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   decisive.checkpoint = {};
   decisive.eval = {};
   decisive.logging = {};
-  decisive.parallel = {};  // layouts give the same numbers
+  // Layouts give the same numbers; gradients that are rounded on their way do not.
+  decisive.parallel = {};
+  decisive.parallel.reduce_dtype = resolved.run.parallel.reduce_dtype;
   decisive.train.device = "auto";
   decisive.train.cpu_threads = 0;
   decisive.train.micro_batch_size = 1;
   decisive.train.grad_accum_steps = 0;
-  decisive.data = {};  // the data's identity stands beside this hash
+  decisive.train.nonfinite = "stop";  // decides whether to go on, not with what
+  decisive.data = {};                 // the data's identity stands beside this hash
   decisive.data.tokenizer = resolved.run.data.tokenizer;
   decisive.data.shuffle = resolved.run.data.shuffle;
   return sha256_hex(config::to_yaml(decisive) + model::to_json(resolved.decoder));
@@ -135,6 +139,12 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
 
 ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,
                        int64_t tokenizer_vocab_size, int world_size) {
+  // Parsing has checked these; whoever changed a value in code since then is told as well, before
+  // sizes that cannot be are divided by.
+  if (const std::vector<Problem> problems = config::check_sections(parsed.config, parsed.places);
+      !problems.empty()) {
+    throw ConfigError(problems);
+  }
   Checker checker(parsed, world_size);
   ResolvedConfig resolved;
   resolved.run = parsed.config;
@@ -148,6 +158,14 @@ ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig&
   resolved.run.parallel.dp_size = resolved.mesh.dp_size;
   resolved.run.train.global_batch_size = resolved.batch.global_batch_size();
   resolved.run.train.grad_accum_steps = 0;  // said by the global batch from here on
+  std::string& reduce_gradients = resolved.run.parallel.reduce_gradients;
+  if (reduce_gradients.empty()) {
+    reduce_gradients = resolved.run.parallel.zero_stage >= 2 ? "per_micro_batch" : "per_step";
+  }
+  config::SchedulerConfig& scheduler = resolved.run.scheduler;
+  if (scheduler.type == "wsd") {
+    scheduler.decay_steps = optim::wsd_decay_steps(scheduler, resolved.run.train.max_steps);
+  }
   resolved.training_hash = hash_of_training(resolved);
   return resolved;
 }

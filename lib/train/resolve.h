@@ -13,12 +13,14 @@
 namespace tptrain::train {
 
 struct ResolvedConfig {
-  config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size
+  config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size,
+                          // reduce_gradients, decay_steps of wsd
   model::DecoderConfig decoder;
   comm::MeshShape mesh;
   comm::DeviceType device = comm::DeviceType::cpu;
   data::BatchShape batch;
-  /// Hash of what decides the numbers of the training, not of where it writes or how often it logs.
+  /// Hash of what decides the numbers of the training, not of its layout, where it writes or how
+  /// often it logs.
   std::string training_hash;
 };
 

@@ -51,14 +51,88 @@ TEST_CASE("the training hash ignores the layout and where things are written", "
   CHECK(resolved({"train.global_batch_size=12"}, 2).training_hash != hash);
 }
 
+TEST_CASE("the training hash knows what changes numbers, not how the work is shared", "[train]") {
+  const std::string batch = "train.global_batch_size=24";
+  const std::string hash = resolved({batch}, 8).training_hash;
+  for (const std::string set :
+       {"parallel.zero_stage=0", "parallel.zero_stage=3", "parallel.sequence_parallel=false",
+        "parallel.recompute=full", "parallel.reduce_gradients=per_micro_batch",
+        "train.nonfinite=skip", "logging.audit_steps=0", "parallel.reduce_dtype=fp32"}) {
+    INFO(set);
+    CHECK(resolved({batch, set}, 8).training_hash == hash);
+  }
+  for (const std::string set :
+       {"train.dtype=bf16", "train.attention_dropout=0.1", "train.residual_dropout=0.1",
+        "train.z_loss=1e-4", "parallel.reduce_dtype=bf16", "optimizer.moments_dtype=bf16",
+        "optimizer.groups=[{match: lm_head.weight, learning_rate_scale: 0.5}]",
+        "scheduler.type=wsd"}) {
+    INFO(set);
+    CHECK(resolved({batch, set}, 8).training_hash != hash);
+  }
+  CHECK(resolved({batch, "train.dtype=bf16", "optimizer.master_dtype=bf16"}, 8).training_hash !=
+        resolved({batch, "train.dtype=bf16"}, 8).training_hash);
+  // Written out or derived, it is the same fall.
+  CHECK(resolved({batch, "scheduler.type=wsd"}, 8).training_hash ==
+        resolved({batch, "scheduler.type=wsd", "scheduler.decay_steps=1"}, 8).training_hash);
+}
+
+TEST_CASE("the cadence of the reduction follows from the ZeRO stage, unless it is said",
+          "[train]") {
+  const auto cadence = [](const std::vector<std::string>& overrides) {
+    return resolved(overrides, 4).run.parallel.reduce_gradients;
+  };
+  CHECK(cadence({"parallel.zero_stage=0"}) == "per_step");
+  CHECK(cadence({}) == "per_step");
+  CHECK(cadence({"parallel.zero_stage=2"}) == "per_micro_batch");
+  CHECK(cadence({"parallel.zero_stage=3"}) == "per_micro_batch");
+  CHECK(cadence({"parallel.zero_stage=1", "parallel.reduce_gradients=per_micro_batch"}) ==
+        "per_micro_batch");
+}
+
+TEST_CASE("the fall of wsd is derived from max_steps, unless it is said", "[train]") {
+  const auto decay = [](const std::vector<std::string>& overrides) {
+    return resolved(overrides, 2).run.scheduler.decay_steps;
+  };
+  CHECK(decay({"scheduler.type=wsd", "train.max_steps=50"}) == 5);
+  CHECK(decay({"scheduler.type=wsd", "scheduler.decay_steps=3"}) == 3);
+  CHECK(decay({"scheduler.type=cosine", "train.max_steps=50"}) == 0);
+}
+
+TEST_CASE("the resolved run file is a run file, and resolves to the same training", "[train]") {
+  const ResolvedConfig first =
+      resolved({"parallel.zero_stage=3", "scheduler.type=wsd", "train.dtype=bf16",
+                "optimizer.groups=[{match: \"*.bias\", weight_decay: 0.5}]"},
+               4);
+  const config::Parsed again =
+      config::parse_run_config(config::to_yaml(first.run), "resolved_config.yaml", {});
+  const ResolvedConfig second = resolve(again, first.decoder, 257, 4);
+  CHECK(second.run == first.run);
+  CHECK(second.training_hash == first.training_hash);
+}
+
+TEST_CASE("a value that code changed after parsing is refused as well", "[train]") {
+  const auto refusal_of = [](auto change) {
+    config::Parsed parsed = config::parse_run_config(kRunFile, "run.yaml", {});
+    const model::DecoderConfig decoder = model::decoder_config(parsed.config.model, 257);
+    change(parsed.config);
+    return testing::message_of<ConfigError>([&] { resolve(parsed, decoder, 257, 2); });
+  };
+  CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.parallel.tp_size = 0; }),
+                     "run.yaml:4:21: parallel.tp_size is 0: it must be at least 1"));
+  CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.train.dtype = "fp16"; }),
+                     "train.dtype is fp16: it must be one of fp32, bf16"));
+  CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.train.residual_dropout = 1.0; }),
+                     "train.residual_dropout is 1.0: it must be at least 0 and less than 1"));
+}
+
 TEST_CASE("what does not fit is refused with the sizes that would", "[train]") {
   CHECK(testing::has(refusal({"parallel.dp_size=3"}, 4),
                      "parallel.tp_size 2 x parallel.dp_size 3 is 6, but the job has 4 ranks"));
   CHECK(testing::has(refusal({}, 3), "parallel.tp_size is 2, but the job has 3 ranks"));
-  CHECK(testing::has(refusal({"parallel.tp_size=4"}, 4), "tp sizes that work"));
+  CHECK(testing::has(refusal({"parallel.tp_size=3"}, 3), "tp sizes that work"));
   CHECK(testing::has(refusal({"train.global_batch_size=6"}, 4), "multiple of 4"));
-  const std::string all = refusal({"parallel.tp_size=4"}, 6);
-  CHECK(testing::has(all, "but the job has 6 ranks"));
+  const std::string all = refusal({"parallel.tp_size=3"}, 4);
+  CHECK(testing::has(all, "but the job has 4 ranks"));
   CHECK(testing::has(all, "num_key_value_heads"));
 }
 
