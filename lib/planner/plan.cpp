@@ -2,18 +2,21 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
+#include "planner/activations.h"
+#include "zero/layout.h"
+#include "zero/memory.h"
 
 namespace tptrain::planner {
 
 namespace {
 
 using sharding::Parameter;
-using sharding::Placement;
 
 constexpr int64_t kFp32Bytes = 4;
 
@@ -26,24 +29,15 @@ void check_layout(const model::DecoderConfig& config, const Layout& layout) {
   positive("dp_size", layout.dp_size);
   positive("seq_length", layout.seq_length);
   positive("micro_batch_size", layout.micro_batch_size);
-  if (layout.zero_stage != 0 && layout.zero_stage != 1) {
-    problems.push_back(problem(cat("zero_stage is ", layout.zero_stage)).must("be 0 or 1"));
+  positive("micro_batches", layout.micro_batches);
+  if (layout.zero_stage < 0 || layout.zero_stage >= kZeroStages) {
+    problems.push_back(problem(cat("zero_stage is ", layout.zero_stage)).must("be 0, 1, 2 or 3"));
   }
   if (layout.tp_size >= 1) {
     for (Problem& p : model::check_tp_size(config, layout.tp_size))
       problems.push_back(std::move(p));
   }
   if (!problems.empty()) throw ConfigError(problems);
-}
-
-/// What the bucket of `placement` takes on each dp rank: the sum, padded to a multiple of dp
-/// (zero/param_buckets.h).
-int64_t bucket_numel(const sharding::ParameterBlock& block, Placement placement, int64_t dp_size) {
-  int64_t numel = 0;
-  for (const Parameter* parameter : block.parameters) {
-    if (parameter->placement == placement) numel += parameter->numel();
-  }
-  return (numel + dp_size - 1) / dp_size * dp_size;
 }
 
 /// Adds what tp rank `rank` holds; the first rank brings the order.
@@ -65,34 +59,56 @@ void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& i
   }
 }
 
-int64_t activation_bytes(const model::DecoderConfig& c, const Layout& layout) {
-  const int64_t tp = layout.tp_size;
-  const int64_t tokens = layout.seq_length * layout.micro_batch_size;
-  const int64_t norm = 2 * c.hidden_size + 1;  // sum, output, inverse rms
-  const int64_t attention = ((2 * c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim +
-                             c.num_attention_heads) /
-                            tp;
-  const int64_t mlp = 3 * c.intermediate_size / tp;
-  const int64_t layer = 2 * norm + attention + mlp;
-  const int64_t head = norm + c.vocab_size / tp + 2;
-  return kFp32Bytes * tokens * (c.num_hidden_layers * layer + head);
+std::string dtype_key(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bf16" : "fp32"; }
+
+/// All but the activations.
+MemoryPlan state_memory(int zero_stage, const Layout& layout,
+                        const std::vector<sharding::ParameterBlock>& blocks) {
+  config::OptimizerConfig optimizer;
+  optimizer.master_dtype = dtype_key(layout.master_dtype);
+  optimizer.moments_dtype = dtype_key(layout.moments_dtype);
+  const zero::BucketMemory zero =
+      zero::bucket_memory(blocks, static_cast<int>(layout.dp_size),
+                          {.device = at::kCPU, .dtype = layout.dtype, .zero_stage = zero_stage},
+                          {.zero_stage = zero_stage,
+                           .optimizer = optimizer,
+                           .reduce_per_micro_batch = layout.reduce_per_micro_batch,
+                           .reduce_dtype = layout.reduce_dtype});
+  MemoryPlan memory = {.parameters = zero.parameters,
+                       .gradients = zero.gradients,
+                       .masters = zero.masters,
+                       .moments = zero.moments,
+                       .buffers = zero.parameter_slots + zero.gradient_slots + zero.tp_staging +
+                                  zero.dp_staging + zero.bookkeeping};
+  // Stage 3 keeps its shard of the parameters as masters. In the compute dtype they are both, as in
+  // the other stages.
+  if (zero_stage == 3 && layout.master_dtype == layout.dtype)
+    std::swap(memory.parameters, memory.masters);
+  return memory;
 }
 
-Communication communication_of(const model::DecoderConfig& c, const Layout& layout,
-                               int64_t allocated) {
-  Communication result;
-  if (layout.tp_size > 1) {
-    const int64_t tokens = layout.seq_length * layout.micro_batch_size;
-    const int64_t on_hidden = 4 * c.num_hidden_layers + 2;
-    result.tp_all_reduces_per_micro_batch = on_hidden + 2;
-    result.tp_all_reduce_bytes_per_micro_batch =
-        kFp32Bytes * tokens * (on_hidden * c.hidden_size + 3);
+RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
+                 const model::Decoder& decoder, int tp_rank) {
+  const std::vector<zero::Bucket> buckets =
+      zero::lay_out(decoder.blocks(), static_cast<int>(layout.dp_size));
+  RankPlan rank;
+  for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
+  for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;
+  const int64_t activations =
+      peak_activation_bytes(config, {.tp_rank = tp_rank,
+                                     .tp_size = static_cast<int>(layout.tp_size),
+                                     .seq_length = layout.seq_length,
+                                     .micro_batch_size = layout.micro_batch_size,
+                                     .bf16 = layout.dtype == at::kBFloat16,
+                                     .training = layout.training,
+                                     .cpu_threads = layout.cpu_threads});
+  for (int stage = 0; stage < kZeroStages; ++stage) {
+    MemoryPlan& memory = rank.memory[stage];
+    memory = state_memory(stage, layout, decoder.blocks());
+    memory.activations = activations;
   }
-  if (layout.dp_size > 1) {
-    result.dp_reduce_scatter_bytes_per_step = kFp32Bytes * allocated;
-    result.dp_all_gather_bytes_per_step = kFp32Bytes * allocated;
-  }
-  return result;
+  rank.communication = communication_of(config, layout, decoder.blocks(), buckets);
+  return rank;
 }
 
 }  // namespace
@@ -103,6 +119,13 @@ int64_t TensorPlan::global_numel() const {
   return numel;
 }
 
+RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, int tp_rank) {
+  check_layout(config, layout);
+  const auto tp = comm::planning_communicator("tp", tp_rank, static_cast<int>(layout.tp_size));
+  const model::Decoder decoder(config, *tp, layout.training);
+  return plan_of(config, layout, decoder, tp_rank);
+}
+
 Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   check_layout(config, layout);
   Plan plan;
@@ -110,30 +133,22 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   plan.layout = layout;
 
   std::map<std::string, size_t> index_of;
-  for (int64_t rank = 0; rank < layout.tp_size; ++rank) {
-    const auto tp =
-        comm::planning_communicator("tp", static_cast<int>(rank), static_cast<int>(layout.tp_size));
-    const model::Decoder decoder(config, *tp);
+  for (int rank = 0; rank < layout.tp_size; ++rank) {
+    const auto tp = comm::planning_communicator("tp", rank, static_cast<int>(layout.tp_size));
+    const model::Decoder decoder(config, *tp, layout.training);
     add_rank(plan.tensors, index_of, decoder, static_cast<size_t>(rank));
-    int64_t parameters = 0;
-    for (const Parameter* parameter : decoder.parameters()) parameters += parameter->numel();
-    int64_t allocated = 0;
-    for (const sharding::ParameterBlock& block : decoder.blocks()) {
-      allocated += bucket_numel(block, Placement::tp_sharded, layout.dp_size);
-      allocated += bucket_numel(block, Placement::tp_replicated, layout.dp_size);
+    const RankPlan of_rank = plan_of(config, layout, decoder, rank);
+    plan.parameters_per_rank = std::max(plan.parameters_per_rank, of_rank.parameters);
+    if (of_rank.allocated > plan.allocated_per_rank) {
+      plan.allocated_per_rank = of_rank.allocated;
+      plan.communication = of_rank.communication;
     }
-    plan.parameters_per_rank = std::max(plan.parameters_per_rank, parameters);
-    plan.allocated_per_rank = std::max(plan.allocated_per_rank, allocated);
+    for (int stage = 0; stage < kZeroStages; ++stage) {
+      if (of_rank.memory[stage].total() > plan.memory[stage].total())
+        plan.memory[stage] = of_rank.memory[stage];
+    }
   }
   for (const TensorPlan& tensor : plan.tensors) plan.parameters += tensor.global_numel();
-
-  const int64_t moments_held =
-      layout.zero_stage == 0 ? plan.allocated_per_rank : plan.allocated_per_rank / layout.dp_size;
-  plan.memory = {.parameters = kFp32Bytes * plan.allocated_per_rank,
-                 .gradients = kFp32Bytes * plan.allocated_per_rank,
-                 .optimizer = 2 * kFp32Bytes * moments_held,
-                 .activations = activation_bytes(config, layout)};
-  plan.communication = communication_of(config, layout, plan.allocated_per_rank);
   plan.checkpoint_bytes = 3 * kFp32Bytes * plan.parameters;
   return plan;
 }

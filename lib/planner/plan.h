@@ -1,25 +1,38 @@
 // A forecast of one layout without MPI, GPU or parameter memory: which rank holds which slice of
-// which tensor, how much memory each rank takes, how many bytes a step moves. It declares the very
-// decoder that training uses, so the table is the layout itself and not a copy of its rules.
-// Activations and tp communication are counted by formulas (at MemoryPlan, Communication) that
-// tests hold against a real step.
+// which tensor, how much memory each rank takes, how many bytes a step moves, for all ZeRO stages
+// side by side. It declares the very decoder that training uses and lays it out as zero does, so
+// the table is the layout itself and not a copy of its rules. Tests hold memory and communication
+// against real steps.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "model/decoder.h"
 #include "model/decoder_config.h"
+#include "planner/communication.h"
 #include "sharding/parameter.h"
 
 namespace tptrain::planner {
 
+inline constexpr int kZeroStages = 4;
+
 struct Layout {
   int64_t tp_size = 1;
   int64_t dp_size = 1;
-  int64_t zero_stage = 1;
+  int64_t zero_stage = 1;  // the one that is marked
   int64_t seq_length = 512;
-  int64_t micro_batch_size = 1;  // sequences
+  int64_t micro_batch_size = 1;         // sequences
+  int64_t micro_batches = 1;            // of a step
+  bool reduce_per_micro_batch = false;  // of stages 0 and 1; 2 and 3 always do
+  model::TrainingOptions training = {.sequence_parallel = tensor_parallel::SequenceParallel::on};
+  at::ScalarType dtype = at::kFloat;         // of weights and activations: fp32 or bf16
+  at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp
+  at::ScalarType master_dtype = at::kFloat;
+  at::ScalarType moments_dtype = at::kFloat;
+  int64_t cpu_threads = 1;
 };
 
 /// One global tensor.
@@ -38,35 +51,25 @@ struct TensorGroup {
   int64_t count = 1;
 };
 
-/// Bytes on the rank that holds most. Temporary buffers (of one layer's forward or backward, of the
-/// GEMM and communication libraries) come on top.
+/// Bytes of one rank. What libraries and the process itself take comes on top.
 struct MemoryPlan {
-  int64_t parameters = 0;  // fp32; they are the master weights
-  int64_t gradients = 0;   // fp32
-  int64_t optimizer =
-      0;  // both moments, fp32: of all parameters (ZeRO 0) or of this dp rank's share (ZeRO 1)
-  /// What forward keeps for backward, fp32, with T = seq_length * micro_batch_size tokens, H
-  /// hidden_size, F intermediate_size, D head_dim, V vocab_size:
-  ///   a layer  T * (4 H + 2  +  (2 heads + 2 kv_heads) D/tp + heads/tp  +  3 F/tp)
-  ///            residual sums and outputs of two norms, their inverse rms; rotated q k v, attention
-  ///            output, its log-sum-exp; gate, up and their product
-  ///   the head T * (2 H + 1  +  V/tp + 2)   final norm as above, logits (in place: softmax, then
-  ///   gradient) and the two sums of the cross entropy
-  int64_t activations = 0;
-  int64_t total() const { return parameters + gradients + optimizer + activations; }
+  int64_t parameters = 0;   // in the compute dtype, that stay between the steps
+  int64_t gradients = 0;    // fp32, likewise
+  int64_t masters = 0;      // where they are not the parameters themselves
+  int64_t moments = 0;      // both
+  int64_t buffers = 0;      // slots that blocks share, staging, gradients on their way as bf16
+  int64_t activations = 0;  // at their peak (activations.h)
+  int64_t total() const {
+    return parameters + gradients + masters + moments + buffers + activations;
+  }
 };
 
-/// Calls and bytes of one rank's collectives; bytes are of full tensors (before reduction, after
-/// gathering), as comm::CommCounters counts them. An axis of one rank has none. Left out: the few
-/// bytes of the gradient norm.
-struct Communication {
-  /// 4 a layer and 2 at the ends on [T, H] (forward: after embedding, attention, MLP; backward:
-  /// before attention, MLP, head), 2 of the cross entropy on 3 T numbers.
-  int64_t tp_all_reduces_per_micro_batch = 0;
-  int64_t tp_all_reduce_bytes_per_micro_batch = 0;
-  int64_t dp_reduce_scatter_bytes_per_step = 0;  // gradients
-  int64_t dp_all_gather_bytes_per_step =
-      0;  // ZeRO 0: reduced gradients; ZeRO 1: updated parameters
+/// What one tp rank (every dp rank of it alike) takes and moves.
+struct RankPlan {
+  int64_t parameters = 0;  // with what is replicated over tp
+  int64_t allocated = 0;   // elements, padded as zero::ParamBuckets does
+  std::array<MemoryPlan, kZeroStages> memory;
+  Communication communication;
 };
 
 struct Plan {
@@ -74,17 +77,19 @@ struct Plan {
   Layout layout;
   std::vector<TensorPlan> tensors;  // every global tensor, in the decoder's order
   int64_t parameters = 0;           // of the model, each element once
-  int64_t parameters_per_rank = 0;  // with what is replicated over tp; the largest tp rank
-  int64_t allocated_per_rank = 0;   // elements, padded as zero::ParamBuckets does
-  MemoryPlan memory;
-  Communication communication;
+  int64_t parameters_per_rank = 0;  // as RankPlan's, of the largest tp rank
+  int64_t allocated_per_rank = 0;
+  std::array<MemoryPlan, kZeroStages> memory;  // by stage, of the rank that takes most
+  Communication communication;                 // of the rank that moves most
   int64_t checkpoint_bytes = 0;  // master weights and both moments, each element once; without some
                                  // KiB of headers and manifest
 };
 
-/// Throws ConfigError: sizes that do not divide (naming tp sizes that work), a layout value out of
+/// Throws ConfigError: a tp size that does not work (naming those that do), a layout value out of
 /// its bounds.
 Plan make_plan(const model::DecoderConfig& config, const Layout& layout);
+/// The part of it that is tp rank `tp_rank`'s.
+RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, int tp_rank);
 
 /// Folds consecutive layers whose tensors are alike.
 std::vector<TensorGroup> fold_layers(const std::vector<TensorPlan>& tensors);

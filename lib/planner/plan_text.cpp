@@ -33,6 +33,8 @@ std::string table(const std::vector<std::vector<std::string>>& rows,
 
 std::string shape_text(const std::vector<int64_t>& shape) { return cat("[", join(shape), "]"); }
 
+std::string dtype_name(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bf16" : "fp32"; }
+
 /// One shape where all tp ranks hold alike, else each run of ranks with its own: "[4, 8] (rank 0),
 /// [2, 8] (ranks 1-3)".
 std::string local_shapes_text(const std::vector<std::vector<int64_t>>& shapes) {
@@ -52,13 +54,23 @@ std::string local_shapes_text(const std::vector<std::vector<int64_t>>& shapes) {
 std::string heading(const Plan& plan) {
   const model::DecoderConfig& c = plan.config;
   const Layout& l = plan.layout;
+  const char* recompute = l.training.recompute == model::Recompute::none        ? "none"
+                          : l.training.recompute == model::Recompute::selective ? "selective"
+                                                                                : "full";
+  const char* cut = l.tp_size == 1 ? ""
+                    : l.training.sequence_parallel == tensor_parallel::SequenceParallel::on
+                        ? ", sequence parallelism"
+                        : ", no sequence parallelism";
   return cat("model   ", c.model_type, ": ", c.num_hidden_layers, " layers, hidden ", c.hidden_size,
              ", ffn ", c.intermediate_size, ", ", c.num_attention_heads, " heads of ", c.head_dim,
              " (", c.num_key_value_heads, " kv), vocabulary ", with_thousands(c.vocab_size),
              c.tie_word_embeddings ? ", tied head" : "", "\n", "layout  tp ", l.tp_size, " x dp ",
              l.dp_size, " = ", l.tp_size * l.dp_size,
-             l.tp_size * l.dp_size == 1 ? " rank" : " ranks", ", ZeRO ", l.zero_stage,
-             ", sequences of ", l.seq_length, " tokens, ", l.micro_batch_size, " a micro-batch\n");
+             l.tp_size * l.dp_size == 1 ? " rank" : " ranks", ", ZeRO ", l.zero_stage, cut, "\n",
+             "step    ", l.micro_batches, l.micro_batches == 1 ? " micro-batch" : " micro-batches",
+             " of ", l.micro_batch_size, l.micro_batch_size == 1 ? " sequence" : " sequences",
+             " of ", l.seq_length, " tokens a dp rank, ", dtype_name(l.dtype), ", recompute ",
+             recompute, "\n");
 }
 
 std::string tensor_table(const Plan& plan) {
@@ -76,40 +88,83 @@ std::string tensor_table(const Plan& plan) {
   return table(rows, {Align::left, Align::left, Align::left, Align::left, Align::right});
 }
 
+/// "", "ZeRO 0", "[ZeRO 1]", ..: the chosen stage in brackets.
+std::vector<std::string> stage_header(const Plan& plan) {
+  std::vector<std::string> header = {""};
+  for (int stage = 0; stage < kZeroStages; ++stage) {
+    header.push_back(stage == plan.layout.zero_stage ? cat("[ZeRO ", stage, "]")
+                                                     : cat("ZeRO ", stage));
+  }
+  header.push_back("");
+  return header;
+}
+
+const std::vector<Align> kStageColumns = {Align::left,  Align::right, Align::right,
+                                          Align::right, Align::right, Align::left};
+
 std::string memory_table(const Plan& plan) {
-  const MemoryPlan& m = plan.memory;
-  const std::string moments =
-      plan.layout.zero_stage == 0 || plan.layout.dp_size == 1
-          ? "both moments of AdamW, fp32"
-          : cat("both moments of AdamW, fp32, a share of 1/", plan.layout.dp_size, " (ZeRO 1)");
-  return "memory of a rank\n" +
-         table({{"  parameters", human_bytes(m.parameters), "fp32"},
-                {"  gradients", human_bytes(m.gradients), "fp32"},
-                {"  optimizer", human_bytes(m.optimizer), moments},
-                {"  activations", human_bytes(m.activations),
-                 "estimate: what forward keeps for backward"},
-                {"  sum", human_bytes(m.total()), "temporary buffers and libraries come on top"}},
-               {Align::left, Align::right, Align::left});
+  const Layout& l = plan.layout;
+  std::vector<std::vector<std::string>> rows = {stage_header(plan)};
+  const auto add = [&](const char* name, int64_t (*bytes)(const MemoryPlan&), std::string note) {
+    std::vector<std::string> row = {name};
+    for (const MemoryPlan& memory : plan.memory) row.push_back(human_bytes(bytes(memory)));
+    row.push_back(std::move(note));
+    rows.push_back(std::move(row));
+  };
+  const bool has_masters = std::any_of(plan.memory.begin(), plan.memory.end(),
+                                       [](const MemoryPlan& memory) { return memory.masters > 0; });
+  add(
+      "  parameters", [](const MemoryPlan& m) { return m.parameters; }, dtype_name(l.dtype));
+  add(
+      "  gradients", [](const MemoryPlan& m) { return m.gradients; }, "fp32");
+  if (has_masters) {
+    add(
+        "  masters", [](const MemoryPlan& m) { return m.masters; },
+        cat("master weights, ", dtype_name(l.master_dtype)));
+  }
+  add(
+      "  moments", [](const MemoryPlan& m) { return m.moments; },
+      cat("both of AdamW, ", dtype_name(l.moments_dtype)));
+  add(
+      "  buffers", [](const MemoryPlan& m) { return m.buffers; },
+      "gradients and gathered parameters of the blocks at work");
+  add(
+      "  activations", [](const MemoryPlan& m) { return m.activations; }, "at their peak");
+  add(
+      "  sum", [](const MemoryPlan& m) { return m.total(); }, "libraries come on top");
+  return "memory of a rank\n" + table(rows, kStageColumns);
 }
 
 std::string communication_table(const Plan& plan) {
   const Communication& c = plan.communication;
-  const char* gathered = plan.layout.zero_stage == 0 ? "reduced gradients" : "updated parameters";
-  std::vector<std::vector<std::string>> rows;
-  if (plan.layout.tp_size > 1) {
-    rows.push_back({"  tp all-reduce", human_bytes(c.tp_all_reduce_bytes_per_micro_batch),
-                    "a micro-batch",
-                    cat(c.tp_all_reduces_per_micro_batch, " calls, forward and backward")});
-  }
-  if (plan.layout.dp_size > 1) {
-    rows.push_back({"  dp reduce-scatter", human_bytes(c.dp_reduce_scatter_bytes_per_step),
-                    "a step", "gradients"});
-    rows.push_back(
-        {"  dp all-gather", human_bytes(c.dp_all_gather_bytes_per_step), "a step", gathered});
-  }
-  if (rows.empty()) return "communication of a rank: none\n";
-  return "communication of a rank (bytes of the full tensors)\n" +
-         table(rows, {Align::left, Align::right, Align::left, Align::left});
+  const int64_t micro_batches = plan.layout.micro_batches;
+  std::vector<std::vector<std::string>> rows = {stage_header(plan)};
+  const auto add_model = [&](const char* name, const Collective& of_micro_batch) {
+    if (of_micro_batch.calls == 0) return;
+    std::vector<std::string> row = {name};
+    for (int stage = 0; stage < kZeroStages; ++stage)
+      row.push_back(human_bytes(micro_batches * of_micro_batch.bytes));
+    row.push_back(cat("activations, ", of_micro_batch.calls, " calls a micro-batch"));
+    rows.push_back(std::move(row));
+  };
+  const auto add = [&](const char* name, Collective StageCommunication::*collective,
+                       const char* note) {
+    if (c.stages[0].*collective == Collective{}) return;
+    std::vector<std::string> row = {name};
+    for (const StageCommunication& stage : c.stages)
+      row.push_back(human_bytes((stage.*collective).bytes));
+    row.push_back(note);
+    rows.push_back(std::move(row));
+  };
+  add_model("  tp all-gather", c.tp.all_gather);
+  add_model("  tp reduce-scatter", c.tp.reduce_scatter);
+  add_model("  tp all-reduce", c.tp.all_reduce);
+  add("  tp all-reduce", &StageCommunication::tp_gradients, "gradients of what tp ranks share");
+  add("  dp reduce-scatter", &StageCommunication::dp_reduce_scatter, "gradients");
+  add("  dp all-gather", &StageCommunication::dp_all_gather, "ZeRO 0: gradients, else parameters");
+  if (rows.size() == 1) return "communication of a rank: none\n";
+  return "communication of a rank in a step (bytes of the full tensors)\n" +
+         table(rows, kStageColumns);
 }
 
 }  // namespace

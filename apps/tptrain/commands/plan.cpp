@@ -2,6 +2,7 @@
 // parameters.
 #include "planner/plan.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 
@@ -21,8 +22,26 @@ constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
 struct Subject {
   model::DecoderConfig decoder;
   planner::Layout layout;
-  bool dp_size_is_open = false;  // the run file leaves it to the number of ranks
+  bool dp_size_is_open = false;   // the run file leaves it to the number of ranks
+  int64_t global_batch_size = 0;  // decides the micro-batches of a step, with dp; 0: the layout's
 };
+
+at::ScalarType dtype_of(const std::string& name) {
+  return name == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+model::TrainingOptions training_of(const config::RunConfig& run) {
+  using model::Recompute;
+  const std::string& recompute = run.parallel.recompute;
+  return {.sequence_parallel = run.parallel.sequence_parallel
+                                   ? tensor_parallel::SequenceParallel::on
+                                   : tensor_parallel::SequenceParallel::off,
+          .recompute = recompute == "full"        ? Recompute::full
+                       : recompute == "selective" ? Recompute::selective
+                                                  : Recompute::none,
+          .attention_dropout = run.train.attention_dropout,
+          .residual_dropout = run.train.residual_dropout};
+}
 
 Subject from_run_file(const PlanCommand& command) {
   const std::string text = read_file(command.config, kTextLimitBytes, FailAs::config_error);
@@ -33,8 +52,17 @@ Subject from_run_file(const PlanCommand& command) {
                      .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
                      .zero_stage = run.parallel.zero_stage,
                      .seq_length = run.train.seq_length,
-                     .micro_batch_size = run.train.micro_batch_size},
-          .dp_size_is_open = run.parallel.dp_size == 0};
+                     .micro_batch_size = run.train.micro_batch_size,
+                     .micro_batches = std::max<int64_t>(1, run.train.grad_accum_steps),
+                     .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
+                     .training = training_of(run),
+                     .dtype = dtype_of(run.train.dtype),
+                     .reduce_dtype = dtype_of(run.parallel.reduce_dtype),
+                     .master_dtype = dtype_of(run.optimizer.master_dtype),
+                     .moments_dtype = dtype_of(run.optimizer.moments_dtype),
+                     .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads)},
+          .dp_size_is_open = run.parallel.dp_size == 0,
+          .global_batch_size = run.train.global_batch_size};
 }
 
 Subject from_model_directory(const PlanCommand& command) {
@@ -42,7 +70,8 @@ Subject from_model_directory(const PlanCommand& command) {
   const std::string text = read_file(path, kTextLimitBytes, FailAs::config_error);
   return {.decoder = model::decoder_config_from_json(text, path.string()),
           .layout = {},
-          .dp_size_is_open = true};
+          .dp_size_is_open = true,
+          .global_batch_size = 0};
 }
 
 }  // namespace
@@ -51,6 +80,12 @@ int run_plan(const PlanCommand& command) {
   Subject subject = command.config.empty() ? from_model_directory(command) : from_run_file(command);
   subject.layout.tp_size = command.tp_size.value_or(subject.layout.tp_size);
   subject.layout.dp_size = command.dp_size.value_or(subject.layout.dp_size);
+  if (subject.global_batch_size > 0) {
+    // What does not divide is the job's to refuse: here the dp size may be one to try.
+    const int64_t once =
+        std::max<int64_t>(1, subject.layout.micro_batch_size * subject.layout.dp_size);
+    subject.layout.micro_batches = std::max<int64_t>(1, subject.global_batch_size / once);
+  }
   std::cout << planner::to_text(planner::make_plan(subject.decoder, subject.layout));
   if (subject.dp_size_is_open && !command.dp_size) {
     std::cout << "\nThe dp size follows from the number of ranks: this is the plan of dp 1, "

@@ -31,12 +31,19 @@ TEST_CASE("the plan of a run file is that of its layout, unless the command line
           "[e2e]") {
   Job job;
   check_output(job.tool({"plan", "--config", "run.yaml"}), 0,
-               {"layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequences of 32 tokens, 1 a micro-batch",
-                "model.layers.{0..1}.mlp.down_proj.weight", "[32, 64]"});
+               {"layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequence parallelism",
+                " of 1 sequence of 32 tokens a dp rank, fp32, recompute none",
+                "model.layers.{0..1}.mlp.down_proj.weight", "[32, 64]", "ZeRO 0  [ZeRO 1]"});
   check_output(job.tool({"plan", "--config", "run.yaml", "--tp-size", "1", "--dp-size", "4"}), 0,
                {"tp 1 x dp 4 = 4 ranks"});
   check_output(job.tool({"plan", "--config", "run.yaml", "--set", "parallel.zero_stage=0"}), 0,
-               {"ZeRO 0"});
+               {"[ZeRO 0]"});
+  check_output(job.tool({"plan", "--config", "run.yaml", "--set", "train.dtype=bf16", "--set",
+                         "parallel.recompute=full", "--set", "parallel.sequence_parallel=false",
+                         "--set", "parallel.zero_stage=3"}),
+               0,
+               {"ZeRO 3, no sequence parallelism", "bf16, recompute full", "master weights, fp32",
+                "[ZeRO 3]"});
   job.edit("dp_size: 2, ", "");
   check_output(job.tool({"plan", "--config", "run.yaml"}), 0,
                {"tp 2 x dp 1 = 2 ranks", "this is the plan of dp 1, --dp-size N shows another"});
@@ -53,8 +60,8 @@ TEST_CASE("the plan of a model's directory", "[e2e]") {
 TEST_CASE("what cannot be planned is refused with exit code 2", "[e2e]") {
   Job job;
   check_output(
-      job.tool({"plan", "--config", "run.yaml", "--tp-size", "4"}), 2,
-      {"config error: ", "num_key_value_heads is 2", "tp sizes that work for this model: 1, 2"});
+      job.tool({"plan", "--config", "run.yaml", "--tp-size", "3"}), 2,
+      {"config error: ", "num_key_value_heads is 2", "tp sizes that work for this model: 1, 2, 4"});
   check_output(job.tool({"plan", "--config", "nowhere.yaml"}), 2, {"config error: nowhere.yaml: "});
   check_output(job.tool({"plan", "--model", "nowhere"}), 2,
                {"config error: nowhere/config.json: "});

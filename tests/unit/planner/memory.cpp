@@ -1,102 +1,101 @@
-// The forecast against what a real decoder takes: the buckets' allocation exactly, the saved
-// activations as the allocator counts them.
+// The forecast of a whole rank against the peak of real optimizer steps: buckets, ZeRO and decoder
+// together, in shapes where parameters, activations or logits dominate.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
-
-#include <cstdlib>
 
 #include "comm/communicator.h"
+#include "kernels/cpu/counting_allocator.h"
 #include "model/decoder.h"
 #include "planner/plan.h"
 #include "support/catch.h"
 #include "zero/param_buckets.h"
+#include "zero/zero_optimizer.h"
 
 namespace tptrain::planner {
 namespace {
 
-model::DecoderConfig odd_sizes() {
-  // Sizes that leave padding at dp 4 and 8: norms of 30 elements, biases.
-  return {.model_type = "qwen2",
-          .vocab_size = 258,
-          .hidden_size = 30,
-          .intermediate_size = 66,
-          .num_hidden_layers = 3,
-          .num_attention_heads = 6,
-          .num_key_value_heads = 2,
-          .head_dim = 10,
-          .tie_word_embeddings = true,
-          .qkv_bias = true};
-}
+using kernels::cpu::CountingAllocator;
+using model::Recompute;
 
-/// Bytes that this thread has allocated on the CPU and not yet freed, since `reset`.
-class LiveBytes final : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
-    bytes_ += size;
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  int64_t bytes_ = 0;
+struct Shape {
+  const char* name;
+  model::DecoderConfig config;
+  int64_t seq_length;
 };
 
-struct SilentObserver final : tensor_parallel::BlockObserver {
-  void before_forward(int) override {}
-  void after_forward(int) override {}
-  void before_backward(int) override {}
-  void after_backward(int) override {}
-};
-
-TEST_CASE("the planned parameter memory is what the buckets allocate", "[planner]") {
-  for (const int tp_size : {1, 2}) {
-    for (const int dp_size : {1, 2, 4, 8}) {
-      const Plan plan = make_plan(odd_sizes(), {.tp_size = tp_size, .dp_size = dp_size});
-      int64_t largest = 0;
-      for (int rank = 0; rank < tp_size; ++rank) {
-        const auto tp = comm::planning_communicator("tp", rank, tp_size);
-        const model::Decoder decoder(odd_sizes(), *tp);
-        const zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = dp_size}, at::kCPU);
-        int64_t numel = 0;
-        for (const zero::Bucket& bucket : buckets.buckets()) numel += bucket.data.numel();
-        largest = std::max(largest, numel);
-      }
-      CHECK(plan.allocated_per_rank == largest);
-      CHECK(plan.memory.parameters == 4 * largest);
-      CHECK(plan.allocated_per_rank >= plan.parameters_per_rank);
-    }
-  }
+std::vector<Shape> shapes() {
+  const model::DecoderConfig small = {.model_type = "qwen2",
+                                      .vocab_size = 259,
+                                      .hidden_size = 60,
+                                      .intermediate_size = 134,
+                                      .num_hidden_layers = 3,
+                                      .num_attention_heads = 6,
+                                      .num_key_value_heads = 2,
+                                      .head_dim = 12,
+                                      .tie_word_embeddings = true,
+                                      .qkv_bias = true};
+  model::DecoderConfig wide = small;
+  wide.hidden_size = 250;
+  wide.intermediate_size = 700;
+  wide.tie_word_embeddings = false;
+  model::DecoderConfig wide_vocab = small;
+  wide_vocab.vocab_size = 8001;
+  return {{"parameters", wide, 16}, {"activations", small, 300}, {"logits", wide_vocab, 300}};
 }
 
-TEST_CASE("the planned activations are what forward keeps for backward", "[planner]") {
-  at::set_num_threads(1);
+/// Bytes alive at most in two steps on one rank.
+int64_t measured_peak(const model::DecoderConfig& config, const Layout& layout, int zero_stage) {
+  CountingAllocator& allocator = CountingAllocator::install();
+  const int64_t before = allocator.live_bytes();
   const auto tp = comm::single_rank_communicator("tp");
-  for (const int64_t layers : {1, 3}) {
-    for (const int64_t sequences : {1, 2}) {
-      model::DecoderConfig config = odd_sizes();
-      config.num_hidden_layers = layers;
-      const int64_t seq_length = 128;
-      model::Decoder decoder(config, *tp);
-      const zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, at::kCPU);
-      const at::Tensor ids = at::zeros({seq_length, sequences}, at::kLong);
-      const at::Tensor weight = at::ones({}, at::kFloat);
-      SilentObserver observer;
-      decoder.loss(ids, ids, weight, observer);  // makes what is made once: the rotary table
+  const auto dp = comm::single_rank_communicator("dp");
+  model::Decoder decoder(config, *tp, layout.training);
+  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1},
+                             {.device = at::kCPU, .dtype = layout.dtype, .zero_stage = zero_stage});
+  zero::ZeroOptimizer optimizer(
+      buckets, *tp, *dp,
+      {.zero_stage = zero_stage, .reduce_per_micro_batch = layout.reduce_per_micro_batch});
+  optimizer.initialise(1);
+  allocator.restart_peak();
+  const at::Tensor ids =
+      at::randint(config.vocab_size, {layout.seq_length, layout.micro_batch_size}, at::kLong);
+  const at::Tensor targets = ids.clone();
+  for (int step = 0; step < 2; ++step) {
+    optimizer.begin_step();
+    at::Tensor losses = at::zeros({2});
+    for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+      losses.add_(decoder.forward_backward({.ids = ids, .targets = targets},
+                                           at::scalar_tensor(1e-3), optimizer));
+    }
+    optimizer.finish_reduction();
+    optimizer.clip(1.0, losses);
+    optimizer.update(1e-3);
+  }
+  return allocator.peak_bytes() - before;
+}
 
-      const auto live = std::make_shared<LiveBytes>();
-      at::Tensor loss;
-      {
-        const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
-        loss = decoder.loss(ids, ids, weight, observer);
+TEST_CASE("a rank's planned memory is the peak of real steps", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+        for (const bool per_micro_batch : {false, true}) {
+          const Layout layout = {.seq_length = shape.seq_length,
+                                 .micro_batch_size = 2,
+                                 .micro_batches = 2,
+                                 .reduce_per_micro_batch = per_micro_batch,
+                                 .training = {.recompute = recompute},
+                                 .dtype = dtype};
+          const Plan plan = make_plan(shape.config, layout);
+          for (int stage = 0; stage < kZeroStages; ++stage) {
+            INFO(shape.name << ", " << dtype << ", recompute " << static_cast<int>(recompute)
+                            << ", per micro-batch " << per_micro_batch << ", ZeRO " << stage);
+            const auto measured = static_cast<double>(measured_peak(shape.config, layout, stage));
+            CHECK(static_cast<double>(plan.memory[stage].total()) ==
+                  testing::Approx(measured).epsilon(0.02));
+          }
+        }
       }
-      const Plan plan =
-          make_plan(config, {.seq_length = seq_length, .micro_batch_size = sequences});
-      // Besides: ids of the tokens (the decoder's own copies) and scalars.
-      const int64_t planned = plan.memory.activations;
-      CHECK(live->bytes() >= planned);
-      CHECK(live->bytes() <= planned + planned / 50);
     }
   }
 }

@@ -78,27 +78,96 @@ TEST_CASE("parameters count once over the model and with copies on a rank", "[pl
   }
 }
 
-TEST_CASE("ZeRO 1 divides the moments and nothing else", "[planner]") {
-  const Plan zero0 = make_plan(tiny(), {.dp_size = 4, .zero_stage = 0});
-  const Plan zero1 = make_plan(tiny(), {.dp_size = 4, .zero_stage = 1});
-  CHECK(zero0.memory.parameters == 4 * zero0.allocated_per_rank);
-  CHECK(zero0.memory.gradients == zero0.memory.parameters);
-  CHECK(zero0.memory.optimizer == 2 * zero0.memory.parameters);
-  CHECK(zero1.memory.optimizer * 4 == zero0.memory.optimizer);
-  CHECK(zero1.memory.parameters == zero0.memory.parameters);
-  CHECK(zero1.memory.gradients == zero0.memory.gradients);
-  CHECK(zero1.memory.activations == zero0.memory.activations);
+TEST_CASE("each stage divides what it says over dp, and nothing else", "[planner]") {
+  const Plan plan = make_plan(tiny(), {.dp_size = 4});
+  const auto& [zero0, zero1, zero2, zero3] = plan.memory;
+  CHECK(zero0.parameters == 4 * plan.allocated_per_rank);
+  CHECK(zero0.gradients == zero0.parameters);
+  CHECK(zero0.moments == 2 * zero0.parameters);
+  CHECK(zero1.moments * 4 == zero0.moments);
+  CHECK(zero1.parameters == zero0.parameters);
+  CHECK(zero1.gradients == zero0.gradients);
+  CHECK(zero1.buffers < 1024);  // flags and counters
+  CHECK(zero2.moments == zero1.moments);
+  CHECK(zero2.gradients * 4 == zero0.gradients);
+  CHECK(zero2.parameters == zero0.parameters);
+  CHECK(zero3.gradients == zero2.gradients);
+  CHECK(zero3.parameters * 4 == zero0.parameters);
+  // Gathered parameters beside the gradients.
+  CHECK(zero3.buffers - zero1.buffers == 2 * (zero2.buffers - zero1.buffers));
+  for (const MemoryPlan& memory : plan.memory) {
+    CHECK(memory.masters == 0);  // fp32 parameters are their own masters
+    CHECK(memory.activations == zero0.activations);
+  }
+}
+
+TEST_CASE("bf16 halves the parameters and adds master weights", "[planner]") {
+  const Plan fp32 = make_plan(tiny(), {.dp_size = 2});
+  const Plan bf16 = make_plan(tiny(), {.dp_size = 2, .dtype = at::kBFloat16});
+  for (int stage = 0; stage < 3; ++stage) {
+    INFO("ZeRO " << stage);
+    CHECK(bf16.memory[stage].parameters * 2 == fp32.memory[stage].parameters);
+    CHECK(bf16.memory[stage].masters == fp32.memory[stage].moments / 2);
+    CHECK(bf16.memory[stage].moments == fp32.memory[stage].moments);
+    CHECK(bf16.memory[stage].gradients == fp32.memory[stage].gradients);
+  }
+  CHECK(bf16.memory[3].masters == fp32.memory[3].parameters);
+  CHECK(bf16.memory[1].activations < fp32.memory[1].activations);
+  const Plan small = make_plan(tiny(), {.dp_size = 2,
+                                        .dtype = at::kBFloat16,
+                                        .master_dtype = at::kBFloat16,
+                                        .moments_dtype = at::kBFloat16});
+  CHECK(small.memory[1].masters == 0);
+  CHECK(small.memory[1].moments * 2 == bf16.memory[1].moments);
+}
+
+TEST_CASE("recompute and cut sequences take less for activations", "[planner]") {
+  const auto activations = [](model::Recompute recompute,
+                              tensor_parallel::SequenceParallel sequence) {
+    return make_plan(tiny(), {.tp_size = 2,
+                              .training = {.sequence_parallel = sequence, .recompute = recompute}})
+        .memory[0]
+        .activations;
+  };
+  using model::Recompute;
+  using tensor_parallel::SequenceParallel;
+  CHECK(activations(Recompute::selective, SequenceParallel::off) <
+        activations(Recompute::none, SequenceParallel::off));
+  CHECK(activations(Recompute::full, SequenceParallel::off) <
+        activations(Recompute::selective, SequenceParallel::off));
+  CHECK(activations(Recompute::none, SequenceParallel::on) <
+        activations(Recompute::none, SequenceParallel::off));
 }
 
 TEST_CASE("an axis of one rank communicates nothing", "[planner]") {
   const Communication none = make_plan(tiny(), {}).communication;
-  CHECK(none.tp_all_reduces_per_micro_batch == 0);
-  CHECK(none.tp_all_reduce_bytes_per_micro_batch == 0);
-  CHECK(none.dp_reduce_scatter_bytes_per_step == 0);
-  CHECK(none.dp_all_gather_bytes_per_step == 0);
-  CHECK(make_plan(tiny(), {.tp_size = 2}).communication.tp_all_reduces_per_micro_batch ==
-        4 * 3 + 4);
-  CHECK(make_plan(tiny(), {.dp_size = 2}).communication.tp_all_reduces_per_micro_batch == 0);
+  CHECK(none.tp.all_gather == Collective{});
+  CHECK(none.tp.reduce_scatter == Collective{});
+  CHECK(none.tp.all_reduce == Collective{});
+  for (const StageCommunication& stage : none.stages) {
+    CHECK(stage.tp_gradients == Collective{});
+    CHECK(stage.dp_reduce_scatter == Collective{});
+    CHECK(stage.dp_all_gather == Collective{});
+  }
+  CHECK(make_plan(tiny(), {.dp_size = 2}).communication.tp.all_reduce == Collective{});
+  CHECK(make_plan(tiny(), {.tp_size = 2}).communication.stages[3].dp_all_gather == Collective{});
+  CHECK(to_text(make_plan(tiny(), {})).find("communication of a rank: none") != std::string::npos);
+}
+
+TEST_CASE("the cadence decides how often gradients travel", "[planner]") {
+  const Layout layout = {.tp_size = 2, .dp_size = 2, .micro_batches = 3};
+  Layout often = layout;
+  often.reduce_per_micro_batch = true;
+  const auto once = make_plan(tiny(), layout).communication.stages;
+  const auto thrice = make_plan(tiny(), often).communication.stages;
+  for (const int stage : {0, 1}) {
+    CHECK(thrice[stage].dp_reduce_scatter.bytes == 3 * once[stage].dp_reduce_scatter.bytes);
+    CHECK(thrice[stage].tp_gradients.calls == 3 * once[stage].tp_gradients.calls);
+    CHECK(thrice[stage].dp_all_gather == once[stage].dp_all_gather);
+  }
+  CHECK(once[2].dp_reduce_scatter == thrice[1].dp_reduce_scatter);
+  CHECK(once[2].dp_all_gather == once[1].dp_all_gather);
+  CHECK(once[3].dp_all_gather.bytes > once[2].dp_all_gather.bytes);
 }
 
 TEST_CASE("consecutive layers that are alike fold into one row group", "[planner]") {
@@ -131,7 +200,8 @@ TEST_CASE("the printed plan, to the letter", "[planner]") {
       to_text(make_plan(tiny(), {.tp_size = 2, .dp_size = 2, .seq_length = 128}));
   CHECK(text ==
         R"(model   llama: 3 layers, hidden 48, ffn 96, 4 heads of 12 (2 kv), vocabulary 320
-layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequences of 128 tokens, 1 a micro-batch
+layout  tp 2 x dp 2 = 4 ranks, ZeRO 1, sequence parallelism
+step    1 micro-batch of 1 sequence of 128 tokens a dp rank, fp32, recompute none
 
 tensor                                               role             global shape  on a tp rank  parameters
 model.embed_tokens.weight                            vocab-parallel   [320, 48]     [160, 48]         15,360
@@ -150,37 +220,46 @@ total                                                                           
 total on a rank                                                                                       46,800
 
 memory of a rank
-  parameters   182.81 KiB  fp32
-  gradients    182.81 KiB  fp32
-  optimizer    182.81 KiB  both moments of AdamW, fp32, a share of 1/2 (ZeRO 1)
-  activations  747.50 KiB  estimate: what forward keeps for backward
-  sum            1.27 MiB  temporary buffers and libraries come on top
+                   ZeRO 0    [ZeRO 1]      ZeRO 2      ZeRO 3
+  parameters   182.81 KiB  182.81 KiB  182.81 KiB   91.41 KiB  fp32
+  gradients    182.81 KiB  182.81 KiB   91.41 KiB   91.41 KiB  fp32
+  moments      365.62 KiB  182.81 KiB  182.81 KiB  182.81 KiB  both of AdamW, fp32
+  buffers           261 B       261 B  112.19 KiB  224.13 KiB  gradients and gathered parameters of the blocks at work
+  activations  620.75 KiB  620.75 KiB  620.75 KiB  620.75 KiB  at their peak
+  sum            1.32 MiB    1.14 MiB    1.16 MiB    1.18 MiB  libraries come on top
 
-communication of a rank (bytes of the full tensors)
-  tp all-reduce      337.50 KiB  a micro-batch  16 calls, forward and backward
-  dp reduce-scatter  182.81 KiB  a step         gradients
-  dp all-gather      182.81 KiB  a step         updated parameters
+communication of a rank in a step (bytes of the full tensors)
+                         ZeRO 0    [ZeRO 1]      ZeRO 2      ZeRO 3
+  tp all-gather      480.00 KiB  480.00 KiB  480.00 KiB  480.00 KiB  activations, 20 calls a micro-batch
+  tp reduce-scatter  336.00 KiB  336.00 KiB  336.00 KiB  336.00 KiB  activations, 14 calls a micro-batch
+  tp all-reduce        1.50 KiB    1.50 KiB    1.50 KiB    1.50 KiB  activations, 2 calls a micro-batch
+  tp all-reduce        1.31 KiB    1.31 KiB    1.31 KiB    1.31 KiB  gradients of what tp ranks share
+  dp reduce-scatter  182.81 KiB  182.81 KiB  182.81 KiB  182.81 KiB  gradients
+  dp all-gather      182.81 KiB  182.81 KiB  182.81 KiB  223.69 KiB  ZeRO 0: gradients, else parameters
 
 checkpoint  1.07 MiB  master weights and both moments, fp32
 )");
 }
 
-TEST_CASE("a tp size that does not divide is refused with those that do", "[planner]") {
+TEST_CASE("a tp size that does not work is refused with those that do", "[planner]") {
   const std::string message = refusal(tiny(), {.tp_size = 3});
-  CHECK(message.find("num_attention_heads is 4") != std::string::npos);
-  CHECK(message.find("tp sizes that work for this model: 1, 2") != std::string::npos);
+  CHECK(message.find("num_key_value_heads is 2") != std::string::npos);
+  CHECK(message.find("tp sizes that work for this model: 1, 2, 4") != std::string::npos);
 }
 
 TEST_CASE("a layout out of its bounds is refused with every problem", "[planner]") {
-  CHECK(
-      refusal(
-          tiny(),
-          {.tp_size = 0, .dp_size = 0, .zero_stage = 2, .seq_length = 0, .micro_batch_size = -1}) ==
-      "config error: tp_size is 0: it must be at least 1.\n"
-      "config error: dp_size is 0: it must be at least 1.\n"
-      "config error: seq_length is 0: it must be at least 1.\n"
-      "config error: micro_batch_size is -1: it must be at least 1.\n"
-      "config error: zero_stage is 2: it must be 0 or 1.");
+  CHECK(refusal(tiny(), {.tp_size = 0,
+                         .dp_size = 0,
+                         .zero_stage = 4,
+                         .seq_length = 0,
+                         .micro_batch_size = -1,
+                         .micro_batches = 0}) ==
+        "config error: tp_size is 0: it must be at least 1.\n"
+        "config error: dp_size is 0: it must be at least 1.\n"
+        "config error: seq_length is 0: it must be at least 1.\n"
+        "config error: micro_batch_size is -1: it must be at least 1.\n"
+        "config error: micro_batches is 0: it must be at least 1.\n"
+        "config error: zero_stage is 4: it must be 0, 1, 2 or 3.");
 }
 
 }  // namespace

@@ -46,22 +46,36 @@ TEST_CASE("Qwen2.5-0.5B on tp 2 x dp 2 with ZeRO 1", "[planner][data]") {
   CHECK(fold_layers(plan.tensors).size() == 12 + 2);
   // (494,032,768 - 49 norms of 896) / 2 + the norms, whole on every rank
   CHECK(plan.parameters_per_rank == (494032768 - 49 * 896) / 2 + 49 * 896);
-  CHECK(plan.memory.parameters == 4 * plan.parameters_per_rank);  // nothing to pad at dp 2
-  CHECK(plan.memory.optimizer == plan.memory.parameters);         // 2 moments / dp 2
+  const MemoryPlan& zero1 = plan.memory[1];
+  CHECK(zero1.parameters == 4 * plan.parameters_per_rank);  // nothing to pad at dp 2
+  CHECK(zero1.moments == zero1.parameters);                 // 2 moments / dp 2
+  CHECK(plan.memory[3].parameters == zero1.parameters / 2);
   CHECK(plan.checkpoint_bytes == 12 * 494032768LL);
-  CHECK(plan.communication.tp_all_reduces_per_micro_batch == 4 * 24 + 4);
-  // 98 all-reduces of [512, 896] fp32 and 3 * 512 numbers of the cross entropy
-  CHECK(plan.communication.tp_all_reduce_bytes_per_micro_batch == 4 * (98LL * 512 * 896 + 3 * 512));
+  const TpCommunication& tp = plan.communication.tp;
+  CHECK(tp.all_gather == Collective{.calls = 6 * 24 + 2, .bytes = 4LL * 146 * 512 * 896});
+  CHECK(tp.reduce_scatter == Collective{.calls = 4 * 24 + 2, .bytes = 4LL * 98 * 512 * 896});
+  CHECK(tp.all_reduce == Collective{.calls = 2, .bytes = 4 * 3 * 512});
 }
 
-TEST_CASE("Qwen2.5-0.5B refuses tp 4 and names tp 2", "[planner][data]") {
+TEST_CASE("Qwen2.5-0.5B has 2 kv heads, and tp 4 holds each twice", "[planner][data]") {
+  const Plan plan = make_plan(qwen(), {.tp_size = 4});
+  // 14 query heads over 4 ranks: 4, 3, 4, 3; and 4864 ffn columns, 151936 rows.
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (tensor.name != "model.layers.7.self_attn.q_proj.weight") continue;
+    CHECK(tensor.local_shapes ==
+          std::vector<std::vector<int64_t>>{{256, 896}, {192, 896}, {256, 896}, {192, 896}});
+  }
+  CHECK(plan.communication.stages[1].tp_gradients.calls == 24 + 1);  // layers, and the head's norm
+}
+
+TEST_CASE("Qwen2.5-0.5B refuses tp 5 and names those that work", "[planner][data]") {
   try {
-    make_plan(qwen(), {.tp_size = 4});
+    make_plan(qwen(), {.tp_size = 5});
     FAIL("no error");
   } catch (const ConfigError& error) {
     const std::string message = error.what();
     CHECK(message.find("num_key_value_heads is 2") != std::string::npos);
-    CHECK(message.find("tp sizes that work for this model: 1, 2") != std::string::npos);
+    CHECK(message.find("tp sizes that work for this model: 1, 2, 4, ") != std::string::npos);
   }
 }
 

@@ -1,0 +1,346 @@
+// Every function here has the name of the one it mirrors.
+#include "planner/activations.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/cpu/loops.h"
+#include "model/head_share.h"
+#include "planner/timeline.h"
+#include "tensor_parallel/partition.h"
+
+namespace tptrain::planner {
+
+namespace {
+
+using model::Recompute;
+
+constexpr int64_t kFp32 = 4;
+constexpr int64_t kInt64 = 8;
+
+/// Elements of the tensors of one rank; a token stands for a position of one sequence.
+struct Sizes {
+  Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
+      : element(o.bf16 ? 2 : 4),
+        positions(o.seq_length),
+        batch(o.micro_batch_size),
+        tokens(positions * batch),
+        sliced(o.training.sequence_parallel == tensor_parallel::SequenceParallel::on &&
+               o.tp_size > 1),
+        slice_tokens(sliced ? (positions + o.tp_size - 1) / o.tp_size * batch : tokens),
+        padded_tokens(sliced ? slice_tokens * o.tp_size : tokens),
+        hidden(config.hidden_size),
+        head_dim(config.head_dim),
+        ffn(tensor_parallel::share_of(config.intermediate_size, o.tp_rank, o.tp_size).size()),
+        vocab(tensor_parallel::share_of(config.vocab_size, o.tp_rank, o.tp_size).size()),
+        cut_vocab(o.tp_size > 1) {
+    const model::HeadShare share = model::head_share(config, o.tp_rank, o.tp_size);
+    heads = share.heads.size();
+    kv_heads = share.kv_heads.size();
+    qkv = (heads + 2 * kv_heads) * head_dim;
+    context = heads * head_dim;
+  }
+
+  int64_t element;  // bytes of the compute dtype
+  int64_t positions, batch, tokens;
+  bool sliced;
+  int64_t slice_tokens;   // outside a region
+  int64_t padded_tokens;  // of a gathered tensor
+  int64_t hidden, head_dim, ffn, vocab;
+  bool cut_vocab;
+  int64_t heads = 0, kv_heads = 0;
+  int64_t qkv = 0, context = 0;  // columns
+};
+
+struct Stream {
+  Buffer residual, delta;
+};
+struct Norm {
+  Buffer sum, output, inverse_rms;
+};
+struct Attended {
+  Buffer context, logsumexp;
+};
+struct Kept {
+  Stream input;
+  Buffer attention_sum, attention_inverse_rms, attention_input, qkv;
+  Attended attention;
+  Buffer mlp_sum, mlp_inverse_rms, mlp_input, gate_up, product;
+};
+struct Head {
+  Buffer sum, inverse_rms, input;
+  Buffer exp, row_max, sums;  // the cross entropy's
+};
+
+class Run {
+ public:
+  Run(const model::DecoderConfig& config, const ActivationOptions& options)
+      : config_(config), options_(options), s_(config, options) {}
+
+  int64_t forward_backward() {
+    const Buffer batch = t_.make(2 * s_.tokens * kInt64);  // ids and targets
+    const Buffer rotary = t_.make(s_.positions * s_.head_dim * kFp32);
+    const auto layers = static_cast<size_t>(config_.num_hidden_layers);
+    Stream stream = {.residual = embed(), .delta = {}};
+    std::vector<Kept> kept(layers);
+    for (Kept& layer : kept) stream = forward(std::move(stream), layer);
+    Head head = head_forward(std::exchange(stream, {}));
+    Buffer grad = head_backward(std::exchange(head, {}));
+    for (size_t i = layers; i-- > 0;) grad = backward(std::move(grad), std::exchange(kept[i], {}));
+    embedding_backward(grad);
+    return t_.peak();
+  }
+
+ private:
+  // --- sequence_region.cpp
+  Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
+  Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
+  Buffer gather(const Buffer& outside) {
+    return s_.sliced ? t_.make(s_.padded_tokens * s_.hidden * s_.element) : outside;
+  }
+  Buffer reduce(Buffer partial) {
+    if (!s_.sliced) return partial;
+    if (s_.padded_tokens != s_.tokens) partial = t_.make(s_.padded_tokens * s_.hidden * s_.element);
+    return slice();
+  }
+
+  // --- kernels/gemm.cpp: bf16 is widened; the bias's sum reads a widened copy too
+  void accumulate_weight_gradient(int64_t out, int64_t in) {
+    if (options_.bf16) t_.touch(s_.tokens * out * kFp32, s_.tokens * in * kFp32);
+  }
+
+  // --- model/norm.cpp
+  Norm norm(const Stream& stream) {
+    Norm result;
+    result.sum = stream.delta ? slice() : stream.residual;
+    result.output = slice();
+    result.inverse_rms = t_.make(s_.slice_tokens * kFp32);
+    return result;
+  }
+  Buffer dropout_backward(const Buffer& grad) {
+    return options_.training.residual_dropout > 0 ? slice() : grad;
+  }
+
+  // --- kernels/attention.cpp, attention_dropout.cpp
+  int64_t scratch_bytes(bool backward) const {
+    kernels::cpu::Attention args;
+    args.positions = s_.positions;
+    args.batch = s_.batch;
+    args.heads = s_.heads;
+    args.kv_heads = s_.kv_heads;
+    args.head_dim = s_.head_dim;
+    const int64_t pieces = std::min(options_.cpu_threads, s_.batch * s_.kv_heads);
+    return pieces * kFp32 *
+           (backward ? kernels::cpu::attention_backward_scratch(args)
+                     : kernels::cpu::attention_scratch(args));
+  }
+  /// [S, S] of the heads that are worked on together, fp32, and [S, D] of one of them.
+  struct DropoutSizes {
+    int64_t future, matrix, rows, one_head;
+  };
+  DropoutSizes dropout_sizes() const {
+    constexpr int64_t kProbabilities = int64_t{1} << 22;
+    const int64_t square = s_.positions * s_.positions;
+    const int64_t together =
+        std::clamp<int64_t>(kProbabilities / square, 1, s_.heads / s_.kv_heads);
+    const int64_t one_head = s_.positions * s_.head_dim * kFp32;
+    return {.future = square,
+            .matrix = together * square * kFp32,
+            .rows = together * one_head,
+            .one_head = one_head};
+  }
+  int64_t widened(int64_t width) const { return options_.bf16 ? s_.tokens * width * kFp32 : 0; }
+  Attended attend() {
+    if (options_.training.attention_dropout > 0) {
+      const DropoutSizes d = dropout_sizes();
+      Buffer context = columns(s_.context);
+      const int64_t kv = options_.bf16 ? 2 * d.one_head : 0;
+      t_.touch(d.future, kv, d.rows, 2 * d.matrix);
+      return {.context = std::move(context), .logsumexp = {}};
+    }
+    const Buffer wide = t_.make(widened(s_.qkv));
+    Buffer context = t_.make(s_.tokens * s_.context * kFp32);
+    Buffer logsumexp = t_.make(s_.tokens * s_.heads * kFp32);
+    const Buffer scratch = t_.make(scratch_bytes(/*backward=*/false));
+    if (options_.bf16) context = columns(s_.context);
+    return {.context = std::move(context), .logsumexp = std::move(logsumexp)};
+  }
+  Buffer attend_backward() {
+    if (options_.training.attention_dropout > 0) {
+      const DropoutSizes d = dropout_sizes();
+      Buffer grad_qkv = columns(s_.qkv);
+      const int64_t kv = options_.bf16 ? 2 * d.one_head : 0;
+      t_.touch(d.future, kv, 2 * d.one_head, 3 * d.rows, 4 * d.matrix);
+      return grad_qkv;
+    }
+    const Buffer wide = t_.make(widened(s_.qkv) + 2 * widened(s_.context));
+    Buffer grad_qkv = t_.make(s_.tokens * s_.qkv * kFp32);
+    const Buffer scratch = t_.make(scratch_bytes(/*backward=*/true));
+    if (options_.bf16) grad_qkv = columns(s_.qkv);
+    return grad_qkv;
+  }
+
+  // --- model/decoder_layer.cpp
+  Kept activations(Stream stream) {
+    Kept kept;
+    Norm normed = norm(stream);
+    stream = {};
+    kept.attention_sum = std::move(normed.sum);
+    kept.attention_inverse_rms = std::move(normed.inverse_rms);
+    kept.attention_input = std::move(normed.output);
+    {
+      const Buffer whole = gather(kept.attention_input);
+      kept.qkv = columns(s_.qkv);
+    }
+    kept.attention = attend();
+    const Buffer attended = reduce(columns(s_.hidden));
+
+    normed = norm({.residual = kept.attention_sum, .delta = attended});
+    kept.mlp_sum = std::move(normed.sum);
+    kept.mlp_inverse_rms = std::move(normed.inverse_rms);
+    kept.mlp_input = std::move(normed.output);
+    {
+      const Buffer whole = gather(kept.mlp_input);
+      kept.gate_up = columns(2 * s_.ffn);
+    }
+    kept.product = columns(s_.ffn);
+    return kept;
+  }
+  Stream forward(Stream stream, Kept& kept) {
+    const Recompute recompute = options_.training.recompute;
+    const Stream input = recompute == Recompute::full ? stream : Stream{};
+    Kept all = activations(std::move(stream));
+    Buffer fed_forward = reduce(columns(s_.hidden));
+    Stream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
+    switch (recompute) {
+      case Recompute::none:
+        break;
+      case Recompute::selective:
+        for (Buffer* again : {&all.attention_input, &all.qkv, &all.mlp_input, &all.product})
+          again->reset();
+        break;
+      case Recompute::full:
+        all = {};
+        all.input = input;
+        break;
+    }
+    kept = std::move(all);
+    return output;
+  }
+  Buffer backward(Buffer grad, Kept kept) {
+    if (kept.input.residual) {
+      Stream input = std::exchange(kept.input, {});
+      kept = activations(std::move(input));
+    }
+    grad = mlp_backward(grad, kept);
+    return attention_backward(grad, kept);
+  }
+  Buffer mlp_backward(const Buffer& grad, Kept& kept) {
+    Buffer grad_gate_up;
+    {
+      const Buffer grad_output = gather(dropout_backward(grad));
+      if (!kept.product) kept.product = columns(s_.ffn);
+      accumulate_weight_gradient(s_.hidden, s_.ffn);
+      const Buffer grad_product = columns(s_.ffn);
+      grad_gate_up = columns(2 * s_.ffn);
+      kept.product.reset();
+      kept.gate_up.reset();
+    }
+    if (!kept.mlp_input) kept.mlp_input = slice();
+    Buffer partial;
+    {
+      const Buffer input = gather(std::exchange(kept.mlp_input, {}));
+      accumulate_weight_gradient(2 * s_.ffn, s_.hidden);
+      partial = columns(s_.hidden);
+      grad_gate_up.reset();
+    }
+    const Buffer grad_input = reduce(std::move(partial));
+    Buffer result = slice();
+    kept.mlp_sum.reset();
+    return result;
+  }
+  Buffer attention_backward(const Buffer& grad, Kept& kept) {
+    Buffer grad_context;
+    {
+      const Buffer grad_sum = dropout_backward(grad);
+      const Buffer whole = gather(grad_sum);
+      accumulate_weight_gradient(s_.hidden, s_.context);
+      grad_context = columns(s_.context);
+    }
+    if (!kept.attention_input) kept.attention_input = slice();
+    Buffer input;
+    if (!kept.qkv) {
+      input = gather(std::exchange(kept.attention_input, {}));
+      kept.qkv = columns(s_.qkv);
+    }
+    Buffer grad_qkv = attend_backward();
+    kept.qkv.reset();
+    kept.attention = {};
+    grad_context.reset();
+    if (!input) input = gather(std::exchange(kept.attention_input, {}));
+    accumulate_weight_gradient(s_.qkv, s_.hidden);
+    Buffer partial = columns(s_.hidden);
+    grad_qkv.reset();
+    input.reset();
+    const Buffer grad_input = reduce(std::move(partial));
+    Buffer result = slice();
+    kept.attention_sum.reset();
+    return result;
+  }
+
+  // --- model/decoder.cpp and tensor_parallel/vocab_parallel.cpp
+  /// Local rows of the ids, int64, and which lie elsewhere.
+  Buffer local_ids() { return t_.make(s_.cut_vocab ? s_.tokens * (kInt64 + 1) : 0); }
+  Buffer embed() {
+    const Buffer ids = local_ids();
+    const Buffer output = columns(s_.hidden);
+    return reduce(output);
+  }
+  void embedding_backward(const Buffer& outside) {
+    const Buffer ids = local_ids();
+    const int64_t wide = s_.tokens * s_.hidden * kFp32;
+    Buffer grad = gather(outside);
+    if (options_.bf16) grad = t_.make(wide);
+    if (s_.cut_vocab) grad = t_.make(wide);  // without the tokens of other ranks
+  }
+  Head head_forward(Stream stream) {
+    Norm normed = norm(stream);
+    stream = {};
+    Head head;
+    head.sum = std::move(normed.sum);
+    head.inverse_rms = std::move(normed.inverse_rms);
+    head.input = gather(normed.output);
+    const Buffer logits = columns(s_.vocab);
+    head.exp = options_.bf16 ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;
+    head.row_max = t_.make(s_.tokens * kFp32);
+    head.sums = t_.make(2 * s_.tokens * kFp32);
+    return head;
+  }
+  Buffer head_backward(Head kept) {
+    Buffer grad_logits = std::move(kept.exp);
+    kept.row_max.reset();
+    kept.sums.reset();
+    if (options_.bf16) grad_logits = columns(s_.vocab);
+    accumulate_weight_gradient(s_.vocab, s_.hidden);
+    const Buffer partial = columns(s_.hidden);
+    grad_logits.reset();
+    kept.input.reset();
+    const Buffer grad = reduce(partial);
+    return slice();
+  }
+
+  const model::DecoderConfig& config_;
+  const ActivationOptions& options_;
+  Sizes s_;
+  Timeline t_;
+};
+
+}  // namespace
+
+int64_t peak_activation_bytes(const model::DecoderConfig& config,
+                              const ActivationOptions& options) {
+  return Run(config, options).forward_backward();
+}
+
+}  // namespace tptrain::planner

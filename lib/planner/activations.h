@@ -1,0 +1,28 @@
+// The most that activations take at once on one rank: forward and backward of a micro-batch run
+// through a Timeline, statement by statement as model/decoder.cpp and model/decoder_layer.cpp have
+// them. A change of what those keep or free is a change here; tests hold both together. Temporary
+// tensors are those of the CPU kernels; cuDNN's, cuBLAS' and NCCL's workspaces come on top.
+#pragma once
+
+#include <cstdint>
+
+#include "model/decoder.h"
+#include "model/decoder_config.h"
+
+namespace tptrain::planner {
+
+struct ActivationOptions {
+  int tp_rank = 0;
+  int tp_size = 1;
+  int64_t seq_length = 512;
+  int64_t micro_batch_size = 1;
+  bool bf16 = false;
+  model::TrainingOptions training = {};
+  int64_t cpu_threads = 1;  // attention's scratch is one for each thread
+};
+
+/// Bytes, the micro-batch's ids and targets and the rotary table included. The peak lies behind
+/// whatever parameters, gradients and slots take: those stand all the time.
+int64_t peak_activation_bytes(const model::DecoderConfig& config, const ActivationOptions& options);
+
+}  // namespace tptrain::planner

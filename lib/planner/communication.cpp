@@ -1,0 +1,150 @@
+// Counted along model/decoder_layer.cpp (over tp) and zero's reduction and gathering (over dp).
+#include "planner/communication.h"
+
+#include "planner/plan.h"
+#include "zero/layout.h"
+
+namespace tptrain::planner {
+
+namespace {
+
+constexpr int64_t kFp32Bytes = 4;
+
+TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout) {
+  TpCommunication tp;
+  if (layout.tp_size == 1) return tp;
+  const int64_t layers = config.num_hidden_layers;
+  // Full recompute runs a layer's forward again, but for its last reduction.
+  const int64_t again = layout.training.recompute == model::Recompute::full ? layers : 0;
+  const auto element = static_cast<int64_t>(c10::elementSize(layout.dtype));
+  const int64_t tokens = layout.seq_length * layout.micro_batch_size;
+  const Collective of_cross_entropy = {.calls = 2, .bytes = kFp32Bytes * 3 * tokens};
+  tp.all_reduce = of_cross_entropy;
+  if (layout.training.sequence_parallel == tensor_parallel::SequenceParallel::off) {
+    const int64_t calls = 4 * layers + again + 2;  // and behind the embedding, before the head
+    tp.all_reduce.calls += calls;
+    tp.all_reduce.bytes += calls * tokens * config.hidden_size * element;
+    return tp;
+  }
+  const int64_t rows = (layout.seq_length + layout.tp_size - 1) / layout.tp_size * layout.tp_size;
+  const int64_t bytes = rows * layout.micro_batch_size * config.hidden_size * element;
+  // A layer: 2 + 4 gathers, 2 + 2 reductions. The ends: each one either way.
+  tp.all_gather.calls = 6 * layers + 2 * again + 2;
+  tp.reduce_scatter.calls = 4 * layers + again + 2;
+  tp.all_gather.bytes = tp.all_gather.calls * bytes;
+  tp.reduce_scatter.bytes = tp.reduce_scatter.calls * bytes;
+  return tp;
+}
+
+/// One sum a block over what zero::TpRegion is: partial gradients and the staging of copies.
+Collective tp_gradient_sums(const std::vector<sharding::ParameterBlock>& blocks,
+                            const std::vector<zero::Bucket>& buckets) {
+  std::vector<int64_t> summed;
+  for (const sharding::ParameterBlock& block : blocks) summed.push_back(zero::staging_numel(block));
+  for (const zero::Bucket& bucket : buckets) {
+    if (bucket.placement != sharding::Placement::tp_replicated) continue;
+    int64_t& numel = summed[bucket.block];
+    // A region is contiguous, and the staging stands behind the whole bucket.
+    numel += bucket.numel - bucket.partial_begin;
+  }
+  Collective sums;
+  for (const int64_t numel : summed) {
+    if (numel == 0) continue;
+    ++sums.calls;
+    sums.bytes += numel * kFp32Bytes;
+  }
+  return sums;
+}
+
+/// Of one collective a bucket, each `element` bytes an element.
+Collective on_all_buckets(const std::vector<zero::Bucket>& buckets, at::ScalarType dtype) {
+  Collective all;
+  for (const zero::Bucket& bucket : buckets) {
+    ++all.calls;
+    all.bytes += bucket.numel * static_cast<int64_t>(c10::elementSize(dtype));
+  }
+  return all;
+}
+
+Collective times(const Collective& one, int64_t count) {
+  return {.calls = one.calls * count, .bytes = one.bytes * count};
+}
+
+/// Stage 3: the blocks of a step in order of use, each gathered unless its slot holds it still.
+class Gathers {
+ public:
+  Gathers(const std::vector<sharding::ParameterBlock>& blocks,
+          const std::vector<zero::Bucket>& buckets, at::ScalarType dtype)
+      : blocks_(blocks), of_block_(blocks.size()), held_(zero::kSlots, -1) {
+    const auto element = static_cast<int64_t>(c10::elementSize(dtype));
+    for (const zero::Bucket& bucket : buckets) {
+      ++of_block_[bucket.block].calls;
+      of_block_[bucket.block].bytes += bucket.numel * element;
+    }
+  }
+  void micro_batch() {
+    const int last = static_cast<int>(blocks_.size()) - 1;
+    for (int block = 0; block <= last; ++block) use(block);
+    for (int block = last; block >= 0; --block) {
+      if (blocks_[block].backward_reads_data) use(block);
+    }
+  }
+  const Collective& total() const { return total_; }
+
+ private:
+  void use(int block) {
+    need(block);
+    if (blocks_[block].also_uses >= 0) need(blocks_[block].also_uses);
+  }
+  void need(int block) {
+    int& held = held_[zero::slot_of(blocks_, block)];
+    if (held == block) return;
+    held = block;
+    total_.calls += of_block_[block].calls;
+    total_.bytes += of_block_[block].bytes;
+  }
+
+  const std::vector<sharding::ParameterBlock>& blocks_;
+  std::vector<Collective> of_block_;
+  std::vector<int> held_;  // by slot
+  Collective total_;
+};
+
+StageCommunication of_stage(int stage, const Layout& layout,
+                            const std::vector<sharding::ParameterBlock>& blocks,
+                            const std::vector<zero::Bucket>& buckets) {
+  StageCommunication result;
+  const int64_t reductions = stage >= 2 || layout.reduce_per_micro_batch ? layout.micro_batches : 1;
+  if (layout.tp_size > 1)
+    result.tp_gradients = times(tp_gradient_sums(blocks, buckets), reductions);
+  if (layout.dp_size == 1) return result;
+  result.dp_reduce_scatter = times(on_all_buckets(buckets, layout.reduce_dtype), reductions);
+  switch (stage) {
+    case 0:
+      result.dp_all_gather = on_all_buckets(buckets, at::kFloat);
+      break;
+    case 3: {
+      Gathers gathers(blocks, buckets, layout.dtype);
+      for (int64_t i = 0; i < layout.micro_batches; ++i) gathers.micro_batch();
+      result.dp_all_gather = gathers.total();
+      break;
+    }
+    default:
+      result.dp_all_gather = on_all_buckets(buckets, layout.dtype);
+  }
+  return result;
+}
+
+}  // namespace
+
+Communication communication_of(const model::DecoderConfig& config, const Layout& layout,
+                               const std::vector<sharding::ParameterBlock>& blocks,
+                               const std::vector<zero::Bucket>& buckets) {
+  Communication result;
+  result.tp = over_tp(config, layout);
+  for (size_t stage = 0; stage < result.stages.size(); ++stage)
+    result.stages[stage] = of_stage(static_cast<int>(stage), layout, blocks, buckets);
+  return result;
+}
+
+}  // namespace tptrain::planner

@@ -1,0 +1,130 @@
+// The forecast of activations against the peak that a real forward and backward reach: shapes in
+// which layers, logits or attention dominate, every recompute, both dtypes, cut and whole
+// sequences, dropout.
+#include "planner/activations.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "kernels/cpu/counting_allocator.h"
+#include "silent_axis.h"
+#include "support/catch.h"
+#include "zero/param_buckets.h"
+
+namespace tptrain::planner {
+namespace {
+
+using kernels::cpu::CountingAllocator;
+using model::Recompute;
+using tensor_parallel::SequenceParallel;
+
+struct SilentObserver final : tensor_parallel::BlockObserver {
+  void before_forward(int) override {}
+  void after_forward(int) override {}
+  void before_backward(int) override {}
+  void after_backward(int) override {}
+};
+
+struct Shape {
+  const char* name;
+  model::DecoderConfig config;
+  int64_t seq_length;
+  int64_t micro_batch_size;
+};
+
+std::vector<Shape> shapes() {
+  const model::DecoderConfig odd = {.model_type = "qwen2",
+                                    .vocab_size = 259,
+                                    .hidden_size = 60,
+                                    .intermediate_size = 134,
+                                    .num_hidden_layers = 4,
+                                    .num_attention_heads = 6,
+                                    .num_key_value_heads = 2,
+                                    .head_dim = 12,
+                                    .tie_word_embeddings = true,
+                                    .qkv_bias = true};
+  model::DecoderConfig wide_vocab = odd;
+  wide_vocab.vocab_size = 8001;
+  wide_vocab.num_hidden_layers = 1;
+  wide_vocab.tie_word_embeddings = false;
+  model::DecoderConfig wide_ffn = odd;
+  wide_ffn.intermediate_size = 900;
+  wide_ffn.o_bias = true;
+  return {{"layers", odd, 101, 3},
+          {"logits", wide_vocab, 64, 2},
+          {"feed-forward", wide_ffn, 50, 2},
+          {"attention", odd, 513, 1}};
+}
+
+int64_t measured_peak(const model::DecoderConfig& config, const ActivationOptions& options) {
+  CountingAllocator& allocator = CountingAllocator::install();
+  testing::SilentAxis tp(options.tp_rank, options.tp_size);
+  model::Decoder decoder(config, tp, options.training);
+  zero::ParamBuckets buckets(
+      decoder.blocks(), {.rank = 0, .size = 1},
+      {.device = at::kCPU, .dtype = options.bf16 ? at::kBFloat16 : at::kFloat, .zero_stage = 0});
+  for (zero::Bucket& bucket : buckets.buckets()) bucket.data.fill_(0.01);
+  SilentObserver observer;
+  const int64_t before = allocator.live_bytes();
+  allocator.restart_peak();
+  {
+    const at::Tensor ids =
+        at::randint(config.vocab_size, {options.seq_length, options.micro_batch_size}, at::kLong);
+    const at::Tensor targets = ids.clone();
+    decoder.forward_backward({.ids = ids, .targets = targets},
+                             at::scalar_tensor(1.0 / static_cast<double>(ids.numel())), observer);
+  }
+  return allocator.peak_bytes() - before;
+}
+
+void check(const Shape& shape, ActivationOptions options) {
+  options.seq_length = shape.seq_length;
+  options.micro_batch_size = shape.micro_batch_size;
+  INFO(shape.name << ", tp rank " << options.tp_rank << " of " << options.tp_size
+                  << ", sequence cut "
+                  << (options.training.sequence_parallel == SequenceParallel::on) << ", recompute "
+                  << static_cast<int>(options.training.recompute) << ", bf16 " << options.bf16
+                  << ", dropout " << options.training.attention_dropout);
+  const int64_t measured = measured_peak(shape.config, options);
+  const int64_t planned = peak_activation_bytes(shape.config, options);
+  // Besides: scalars, and sums of the width of a bias.
+  CHECK(static_cast<double>(planned) ==
+        testing::Approx(static_cast<double>(measured)).epsilon(0.01));
+}
+
+TEST_CASE("planned activations are the peak of a real step", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+        check(shape, {.bf16 = bf16, .training = {.recompute = recompute}});
+        for (const SequenceParallel sequence : {SequenceParallel::off, SequenceParallel::on}) {
+          for (const int tp_rank : {0, 3}) {
+            check(shape, {.tp_rank = tp_rank,
+                          .tp_size = 4,
+                          .bf16 = bf16,
+                          .training = {.sequence_parallel = sequence, .recompute = recompute}});
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("dropout's copies and probabilities are in the plan", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true}) {
+      check(shape, {.bf16 = bf16, .training = {.attention_dropout = 0.1, .residual_dropout = 0.1}});
+      check(shape, {.tp_rank = 1,
+                    .tp_size = 2,
+                    .bf16 = bf16,
+                    .training = {.sequence_parallel = SequenceParallel::on,
+                                 .recompute = Recompute::selective,
+                                 .residual_dropout = 0.1}});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tptrain::planner
