@@ -2,7 +2,9 @@
 #include "mpi/zero/grid_run.h"
 
 #include <cmath>
+#include <cstring>
 #include <map>
+#include <utility>
 
 #include "base/text.h"
 #include "optim/adamw.h"
@@ -10,16 +12,20 @@
 namespace tptrain::testing {
 namespace {
 
-std::map<std::string, size_t> index_by_name() {
+std::map<std::string, size_t> index_by_name(Head head) {
   std::map<std::string, size_t> index;
-  for (const GlobalTensor& tensor : global_tensors()) index.emplace(tensor.name, index.size());
+  for (const GlobalTensor& tensor : global_tensors(head)) index.emplace(tensor.name, index.size());
   return index;
 }
 
 }  // namespace
 
 config::OptimizerConfig optimizer_config() {
-  return {.learning_rate = 1e-2, .weight_decay = 0.1, .max_grad_norm = 1.0};
+  config::OptimizerConfig optimizer;
+  optimizer.learning_rate = 1e-2;
+  optimizer.weight_decay = 0.1;
+  optimizer.max_grad_norm = 1.0;
+  return optimizer;
 }
 
 std::string Layout::text() const { return cat("tp ", tp, " x dp ", dp); }
@@ -32,30 +38,57 @@ std::vector<Layout> layouts() {
   return result;
 }
 
-GridRun::GridRun(const Layout& layout, int zero_stage, zero::Fault fault)
-    : mesh(session(), {.dp_size = layout.dp, .tp_size = layout.tp}, comm::DeviceType::cpu),
-      model(synthetic_model(mesh.tp_rank(), layout.tp)),
-      buckets(model.blocks, {.rank = mesh.dp_rank(), .size = layout.dp}, at::kCPU),
-      zero(buckets, mesh.tp(), mesh.dp(),
-           {.zero_stage = zero_stage, .optimizer = optimizer_config(), .fault = fault}) {
+std::string Setup::text() const {
+  return cat(layout.text(), ", stage ", stage, per_micro_batch ? ", per micro-batch" : "",
+             head == Head::tied ? ", tied" : "", ", ", at::toString(dtype), ", reduced in ",
+             at::toString(reduce_dtype), ", moments ", moments, ", masters ", masters);
+}
+
+namespace {
+
+zero::ZeroOptimizer::Options options_of(const Setup& setup) {
+  zero::ZeroOptimizer::Options options{.zero_stage = setup.stage,
+                                       .optimizer = optimizer_config(),
+                                       .reduce_per_micro_batch = setup.per_micro_batch,
+                                       .reduce_dtype = setup.reduce_dtype,
+                                       .seed = kSeed,
+                                       .fault = setup.fault};
+  options.optimizer.moments_dtype = setup.moments;
+  options.optimizer.master_dtype = setup.masters;
+  return options;
+}
+
+}  // namespace
+
+GridRun::GridRun(const Setup& setup)
+    : setup(setup),
+      mesh(session(), {.dp_size = setup.layout.dp, .tp_size = setup.layout.tp},
+           comm::DeviceType::cpu),
+      model(synthetic_model(mesh.tp_rank(), setup.layout.tp, setup.head)),
+      buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
+              {.dtype = setup.dtype, .zero_stage = setup.stage}),
+      zero(buckets, mesh.tp(), mesh.dp(), options_of(setup)) {
   zero.initialise(kSeed);
 }
 
-zero::GradientNorm GridRun::step(int index) {
+zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   const config::OptimizerConfig optimizer = optimizer_config();
   zero.begin_step();
-  add_samples_of(model, index, buckets.dp());
+  run_samples_of(model, zero, index, buckets.dp(), hooks);
   zero.finish_reduction();
-  const zero::GradientNorm norm = zero.clip(optimizer.max_grad_norm);
+  // The second says which dp rank it is from.
+  at::Tensor losses = at::full({2}, loss);
+  losses[1] = static_cast<float>(1 << mesh.dp_rank());
+  const zero::StepNumbers numbers = zero.clip(optimizer.max_grad_norm, losses);
   zero.update(optimizer.learning_rate);
-  return norm;
+  return numbers;
 }
 
 std::vector<at::Tensor> GridRun::put_together(const std::vector<sharding::StatePiece>& pieces,
                                               sharding::StateKind kind,
                                               std::vector<std::string>& complaints) {
-  const std::vector<GlobalTensor> tensors = global_tensors();
-  const std::map<std::string, size_t> index = index_by_name();
+  const std::vector<GlobalTensor> tensors = global_tensors(setup.head);
+  const std::map<std::string, size_t> index = index_by_name(setup.head);
   std::vector<int64_t> offsets;
   int64_t numel = 0;
   for (const GlobalTensor& tensor : tensors) {
@@ -95,46 +128,69 @@ std::vector<at::Tensor> GridRun::gradient(std::vector<std::string>& complaints) 
   return put_together(zero.gradient_pieces().pieces, sharding::StateKind::master, complaints);
 }
 
-std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>& master) const {
-  const std::map<std::string, size_t> index = index_by_name();
+std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>& master) {
+  const std::map<std::string, size_t> index = index_by_name(setup.head);
   std::vector<std::string> stale;
-  for (const auto& parameter : model.parameters) {
-    const at::Tensor flat = parameter->data.view({-1});
-    for (const sharding::NamedSlice& slice : parameter->slices) {
-      const at::Tensor& expected = master[index.at(slice.spec.name)];
-      for (const sharding::Run& run : runs_of(slice.spec, 0, slice.spec.local_numel())) {
-        const at::Tensor held = flat.narrow(0, slice.offset + run.local_begin, run.count);
-        if (at::equal(held, expected.narrow(0, run.global_begin, run.count))) continue;
-        stale.push_back(cat("this rank's part of ", slice.spec.name, " is not the master"));
-        break;
-      }
-    }
-  }
+  run_forward(
+      model, zero, {.use = [&](int block) {
+        for (const sharding::Parameter* parameter : model.blocks[block].parameters) {
+          const at::Tensor flat = parameter->data.view({-1});
+          for (const sharding::NamedSlice& slice : parameter->slices) {
+            const at::Tensor expected = master[index.at(slice.spec.name)].to(setup.dtype);
+            for (const sharding::Run& run : runs_of(slice.spec, 0, slice.spec.local_numel())) {
+              const at::Tensor held = flat.narrow(0, slice.offset + run.local_begin, run.count);
+              if (at::equal(held, expected.narrow(0, run.global_begin, run.count))) continue;
+              stale.push_back(cat("this rank's part of ", slice.spec.name, " is not the master"));
+              break;
+            }
+          }
+        }
+        for (const zero::Bucket& bucket : buckets.buckets()) {
+          if (bucket.block != block) continue;
+          const int64_t used = bucket.offsets.back() + bucket.parameters.back()->numel();
+          const at::Tensor padding = bucket.data.slice(0, used, bucket.numel);
+          if (!at::equal(padding, at::zeros_like(padding)))
+            stale.push_back(cat("padding of ", bucket.name, " is not zero"));
+        }
+      }});
   return stale;
 }
 
-std::vector<std::string> GridRun::dirty_padding() const {
-  std::vector<std::string> dirty;
-  for (const zero::Bucket& bucket : buckets.buckets()) {
-    const int64_t used = bucket.offsets.back() + bucket.parameters.back()->numel();
-    const at::Tensor padding = bucket.data.slice(0, used, bucket.numel);
-    if (!at::equal(padding, at::zeros_like(padding)))
-      dirty.push_back(cat("padding of ", bucket.name));
+std::vector<std::string> GridRun::drifted_copies() {
+  const auto own = zero.hash_parameters();
+  std::vector<std::string> complaints;
+  std::map<std::pair<std::string, int64_t>, uint64_t> seen;
+  for (const auto& slice : own) {
+    const std::string words(reinterpret_cast<const char*>(&slice.begin), sizeof slice.begin);
+    const std::string hash(reinterpret_cast<const char*>(&slice.hash), sizeof slice.hash);
+    for (const std::string& other : session().all_gather(words + hash)) {
+      int64_t begin = 0;
+      uint64_t value = 0;
+      std::memcpy(&begin, other.data(), sizeof begin);
+      std::memcpy(&value, other.data() + sizeof begin, sizeof value);
+      const auto [at, first] = seen.emplace(std::pair(slice.name, begin), value);
+      if (!first && at->second != value) complaints.push_back(cat("copies of ", slice.name));
+    }
   }
-  return dirty;
+  return complaints;
 }
 
 std::vector<at::Tensor> GridRun::snapshot() {
   std::vector<at::Tensor> copies;
-  for (const zero::Bucket& bucket : buckets.buckets()) copies.push_back(bucket.data.clone());
   for (const sharding::StatePiece& piece : zero.state_dict().pieces) {
     copies.push_back(piece.data.clone());
   }
+  run_forward(model, zero, {.use = [&](int block) {
+                for (const zero::Bucket& bucket : buckets.buckets()) {
+                  if (bucket.block == block) copies.push_back(bucket.data.clone());
+                }
+              }});
+  copies.push_back(at::full({1}, static_cast<double>(zero.updates_done())));
   return copies;
 }
 
-WholeRun::WholeRun() : updates_(at::zeros({})) {
-  for (const GlobalTensor& tensor : global_tensors()) {
+WholeRun::WholeRun(Head head) : head_(head), updates_(at::zeros({})) {
+  for (const GlobalTensor& tensor : global_tensors(head)) {
     at::Tensor values = at::empty({tensor.numel()});
     sharding::fill_initial(values, sharding::whole_tensor(tensor.name, tensor.shape), 0,
                            tensor.numel(), tensor.init, kSeed);
@@ -146,8 +202,8 @@ WholeRun::WholeRun() : updates_(at::zeros({})) {
 
 float WholeRun::step(int index) {
   const config::OptimizerConfig optimizer = optimizer_config();
-  const std::vector<GlobalTensor> tensors = global_tensors();
-  const std::vector<at::Tensor> gradients = reference_gradient(index);
+  const std::vector<GlobalTensor> tensors = global_tensors(head_);
+  const std::vector<at::Tensor> gradients = reference_gradient(index, head_);
   double square = 0;
   for (const at::Tensor& g : gradients) square += g.to(at::kDouble).square().sum().item<double>();
   const auto norm = static_cast<float>(std::sqrt(square));
@@ -155,19 +211,29 @@ float WholeRun::step(int index) {
       std::min(1.0f, (1.0f / (norm + 1e-6f)) * static_cast<float>(optimizer.max_grad_norm));
   std::vector<optim::AdamWRange> ranges;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    ranges.push_back(
-        {.master = master[i],
-         .exp_avg = exp_avg[i],
-         .exp_avg_sq = exp_avg_sq[i],
-         .gradient = gradients[i],
-         .options = {.beta1 = optimizer.betas[0],
+    optim::AdamWRange range{.master = master[i],
+                            .exp_avg = exp_avg[i],
+                            .exp_avg_sq = exp_avg_sq[i],
+                            .gradient = gradients[i],
+                            .weights = {}};
+    range.options = {.beta1 = optimizer.betas[0],
                      .beta2 = optimizer.betas[1],
                      .eps = optimizer.eps,
-                     .weight_decay = tensors[i].decays() ? optimizer.weight_decay : 0}});
+                     .weight_decay = tensors[i].decays() ? optimizer.weight_decay : 0};
+    ranges.push_back(std::move(range));
   }
   optim::adamw_update(ranges, updates_, at::scalar_tensor(scale),
-                      at::ones({}, at::TensorOptions().dtype(at::kBool)), optimizer.learning_rate);
+                      at::ones({}, at::TensorOptions().dtype(at::kBool)),
+                      {.learning_rate = optimizer.learning_rate});
   return norm;
+}
+
+bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!at::equal(a[i], b[i])) return false;
+  }
+  return true;
 }
 
 bool on_any_rank(bool value) { return session().max(value ? 1 : 0) == 1; }

@@ -25,13 +25,27 @@ struct Layout {
 /// Every tp x dp of the world's size.
 std::vector<Layout> layouts();
 
+/// A whole way of training: everything but the numbers of the step.
+struct Setup {
+  Layout layout;
+  int stage = 0;
+  bool per_micro_batch = false;  // stages 2 and 3 always
+  Head head = Head::own_table;
+  at::ScalarType dtype = at::kFloat;
+  at::ScalarType reduce_dtype = at::kFloat;
+  std::string moments = "fp32";
+  std::string masters = "fp32";
+  zero::Fault fault = zero::Fault::none;
+  std::string text() const;
+};
+
 class GridRun {
  public:
   /// Collective over the world. Holds initial values of kSeed.
-  GridRun(const Layout& layout, int zero_stage, zero::Fault fault = zero::Fault::none);
+  explicit GridRun(const Setup& setup);
 
-  /// A whole step. Collective over the world.
-  zero::GradientNorm step(int index);
+  /// A whole step, of kSamples micro-batches over all dp ranks. Collective over the world.
+  zero::StepNumbers step(int index, const Hooks& hooks = {}, float loss = 1.0f);
 
   /// One kind of state put together from the pieces that ranks save, 1-D, in the order of
   /// global_tensors(). Adds a complaint unless each element is saved exactly once. Collective over
@@ -39,13 +53,16 @@ class GridRun {
   std::vector<at::Tensor> assembled(sharding::StateKind kind, std::vector<std::string>& complaints);
   /// The reduced gradient, likewise.
   std::vector<at::Tensor> gradient(std::vector<std::string>& complaints);
-  /// Parts of this rank's parameters that are not the assembled master.
-  std::vector<std::string> stale_parameters(const std::vector<at::Tensor>& master) const;
-  /// Padding that is not zero any more.
-  std::vector<std::string> dirty_padding() const;
-  /// Copies of everything this rank holds: parameters, moments.
+  /// What is wrong with this rank's parameters where a forward uses them: not the assembled master
+  /// in the compute dtype, or padding that is not zero any more. Collective over dp.
+  std::vector<std::string> stale_parameters(const std::vector<at::Tensor>& master);
+  /// Complaints of the audit: copies with hashes of their own. Collective over the world.
+  std::vector<std::string> drifted_copies();
+  /// Copies of everything this rank holds: state, and parameters as a forward uses them. Collective
+  /// over dp.
   std::vector<at::Tensor> snapshot();
 
+  Setup setup;
   comm::DeviceMesh mesh;
   SyntheticModel model;
   zero::ParamBuckets buckets;
@@ -61,13 +78,16 @@ class GridRun {
 /// agree at tolerance 0.
 class WholeRun {
  public:
-  WholeRun();
+  explicit WholeRun(Head head = Head::own_table);
   /// Returns the norm before clipping.
   float step(int index);
   std::vector<at::Tensor> master, exp_avg, exp_avg_sq;  // 1-D, as GridRun::assembled
  private:
+  Head head_;
   at::Tensor updates_;
 };
+
+bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
 
 /// True where any rank says so. Collective over the world.
 bool on_any_rank(bool value);
