@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the whole parity product (layouts x ZeRO x cadence x sequence parallel x recompute x accumulation x tied) on 1, 2, 4 and 8
-# CPU ranks and writes the table to docs/parity.md. Needs a build of the cpu preset (scripts/test.sh makes one); takes about half an
-# hour on two cores.
+# CPU ranks and writes the table to docs/parity.md. Needs a build of the cpu preset (scripts/test.sh makes one); takes about three
+# minutes on two cores.
 #   scripts/parity.sh [test program] [output]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 // A parameter as one rank holds it: local value, fp32 gradient, and which slices of which global
-// tensors its rows are. Never an autograd leaf: an autograd Function keeps the Parameter*, resolves
-// `data` anew in backward and adds the weight gradient to `main_grad` itself.
+// tensors its rows are. Never an autograd leaf: a layer's backward reads `data` of that moment and
+// adds the weight gradient to `main_grad` itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>

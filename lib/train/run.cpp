@@ -16,6 +16,7 @@
 #include "data/token_store.h"
 #include "kernels/cpu/allocation.h"
 #include "model/decoder_config.h"
+#include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
 #include "train/engine.h"
@@ -162,6 +163,18 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
           .dtype = scalar_type(run.train.dtype)};
 }
 
+/// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the
+/// training.
+void check_parameter_groups(const config::OptimizerConfig& optimizer,
+                            const model::Decoder& decoder) {
+  std::vector<std::string> names;
+  for (const sharding::Parameter* parameter : decoder.parameters()) {
+    for (const sharding::NamedSlice& slice : parameter->slices) names.push_back(slice.spec.name);
+  }
+  const std::vector<Problem> problems = optim::check_groups(optimizer, names);
+  if (!problems.empty()) throw ConfigError(problems);
+}
+
 /// "rank 0: 1.2 GiB, rank 1: ...". Collective.
 std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
   std::vector<std::string> parts;
@@ -229,6 +242,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                " tokens"));
 
   Engine engine(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
+  comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });
   log.info(cat("model: ", resolved.decoder.model_type, ", ",
                with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
                run.parallel.zero_stage, "; global batch ", resolved.batch.global_batch_size(),

@@ -52,6 +52,11 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
     job.edit("tp_size: 2, dp_size: 2", "tp_size: 4, dp_size: 1");
     check_refused(job.run(), 2, {"num_key_value_heads is 3", "tp sizes that work", "1, 2, 3"});
   }
+  SECTION("a parameter group that fits no tensor") {
+    job.edit("learning_rate: 3e-3",
+             "learning_rate: 3e-3, groups: [{match: '*.baias', weight_decay: 0}]");
+    check_refused(job.run(), 2, {"*.baias"});
+  }
   SECTION("a rank without a query head") {
     job.edit("num_attention_heads: 4, num_key_value_heads: 2",
              "num_attention_heads: 2, num_key_value_heads: 1, head_dim: 8");
