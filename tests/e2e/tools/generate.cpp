@@ -123,7 +123,7 @@ TEST_CASE("what generate cannot do is refused", "[e2e]") {
       run_process(job.command(3, generate("run")), std::chrono::seconds(60), job.directory()), 2,
       "there are 3 ranks, and generate cuts the model over all of them: it must be a tp size that "
       "divides "
-      "the model.\n  tp sizes that work for this model: 1, 2. Start that many ranks.");
+      "the model.\n  tp sizes that work for this model: 1, 2, 4. Start that many ranks.");
 #ifndef TPTRAIN_CUDA
   check_refused(job.tool(generate("run", {"--device", "cuda"})), 2,
                 "--device is cuda, but this build of tptrain or this host has no CUDA.\n"
