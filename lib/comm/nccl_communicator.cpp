@@ -140,6 +140,10 @@ class NcclCommunicator final : public CheckedCommunicator {
     // In-switch sums (NVLS) need multicast memory, which many containers and virtual machines do
     // not grant; a user who has it can set the variable.
     setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
+    // Started collectives of dp run beside those of tp: two communicators on one GPU. Their kernels
+    // must be launched in the same order on every rank, or each may hold what the other waits for;
+    // the hosts' order is the same, and this makes it the launches' order (NCCL 2.26 and later).
+    setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", /*overwrite=*/0);
     std::string id_bytes(sizeof(ncclUniqueId), '\0');
     agree(group, [&] {
       if (rank() != 0) return;

@@ -53,14 +53,11 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device devic
     for (const at::Tensor& view : views) total.mutable_data_ptr<double>()[0] += sum_on_cpu(view);
     return total;
   }
-  for (const at::Tensor& view : views) {
-    // Reads fp32 and accumulates fp64 in one kernel; x.to(kDouble) would first write 8 bytes an
-    // element.
-    total +=
-        at::linalg_vector_norm(view, 2, at::OptionalIntArrayRef(), /*keepdim=*/false, at::kDouble)
-            .square_();
-  }
-  return total;
+  if (views.empty()) return total;
+  // Reads fp32 and accumulates fp64, all views in a few launches; x.to(kDouble) would first write 8
+  // bytes an element.
+  const std::vector<at::Tensor> norms = at::_foreach_norm(views, 2, at::kDouble);
+  return total.add_(at::stack(norms).square_().sum());
 }
 
 at::Tensor gather_rows(const at::Tensor& values, comm::Communicator& axis) {

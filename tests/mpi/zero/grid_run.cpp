@@ -62,11 +62,10 @@ zero::ZeroOptimizer::Options options_of(const Setup& setup) {
 
 GridRun::GridRun(const Setup& setup)
     : setup(setup),
-      mesh(session(), {.dp_size = setup.layout.dp, .tp_size = setup.layout.tp},
-           comm::DeviceType::cpu),
+      mesh(session(), {.dp_size = setup.layout.dp, .tp_size = setup.layout.tp}, setup.device),
       model(synthetic_model(mesh.tp_rank(), setup.layout.tp, setup.head)),
       buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
-              {.dtype = setup.dtype, .zero_stage = setup.stage}),
+              {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),
       zero(buckets, mesh.tp(), mesh.dp(), options_of(setup)) {
   zero.initialise(kSeed);
 }
@@ -79,7 +78,7 @@ zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   // The second says which dp rank it is from.
   at::Tensor losses = at::full({2}, loss);
   losses[1] = static_cast<float>(1 << mesh.dp_rank());
-  const zero::StepNumbers numbers = zero.clip(optimizer.max_grad_norm, losses);
+  const zero::StepNumbers numbers = zero.clip(optimizer.max_grad_norm, losses.to(mesh.device()));
   zero.update(optimizer.learning_rate);
   return numbers;
 }
@@ -106,8 +105,11 @@ std::vector<at::Tensor> GridRun::put_together(const std::vector<sharding::StateP
       counts.narrow(0, offset + run.global_begin, run.count).add_(1);
     }
   }
-  mesh.world().all_reduce(values, comm::ReduceOp::sum);
-  mesh.world().all_reduce(counts, comm::ReduceOp::sum);
+  for (at::Tensor* sums : {&values, &counts}) {
+    at::Tensor on_device = sums->to(mesh.device());
+    mesh.world().all_reduce(on_device, comm::ReduceOp::sum);
+    *sums = on_device.cpu();
+  }
   std::vector<at::Tensor> result;
   for (size_t i = 0; i < tensors.size(); ++i) {
     result.push_back(values.narrow(0, offsets[i], tensors[i].numel()));
@@ -134,7 +136,7 @@ std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>
   run_forward(
       model, zero, {.use = [&](int block) {
         for (const sharding::Parameter* parameter : model.blocks[block].parameters) {
-          const at::Tensor flat = parameter->data.view({-1});
+          const at::Tensor flat = parameter->data.cpu().view({-1});
           for (const sharding::NamedSlice& slice : parameter->slices) {
             const at::Tensor expected = master[index.at(slice.spec.name)].to(setup.dtype);
             for (const sharding::Run& run : runs_of(slice.spec, 0, slice.spec.local_numel())) {
@@ -148,7 +150,7 @@ std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>
         for (const zero::Bucket& bucket : buckets.buckets()) {
           if (bucket.block != block) continue;
           const int64_t used = bucket.offsets.back() + bucket.parameters.back()->numel();
-          const at::Tensor padding = bucket.data.slice(0, used, bucket.numel);
+          const at::Tensor padding = bucket.data.slice(0, used, bucket.numel).cpu();
           if (!at::equal(padding, at::zeros_like(padding)))
             stale.push_back(cat("padding of ", bucket.name, " is not zero"));
         }
@@ -178,11 +180,11 @@ std::vector<std::string> GridRun::drifted_copies() {
 std::vector<at::Tensor> GridRun::snapshot() {
   std::vector<at::Tensor> copies;
   for (const sharding::StatePiece& piece : zero.state_dict().pieces) {
-    copies.push_back(piece.data.clone());
+    copies.push_back(piece.data.clone().cpu());
   }
   run_forward(model, zero, {.use = [&](int block) {
                 for (const zero::Bucket& bucket : buckets.buckets()) {
-                  if (bucket.block == block) copies.push_back(bucket.data.clone());
+                  if (bucket.block == block) copies.push_back(bucket.data.clone().cpu());
                 }
               }});
   copies.push_back(at::full({1}, static_cast<double>(zero.updates_done())));

@@ -36,6 +36,7 @@ struct Setup {
   std::string moments = "fp32";
   std::string masters = "fp32";
   zero::Fault fault = zero::Fault::none;
+  comm::DeviceType device = comm::DeviceType::cpu;
   std::string text() const;
 };
 
@@ -58,8 +59,8 @@ class GridRun {
   std::vector<std::string> stale_parameters(const std::vector<at::Tensor>& master);
   /// Complaints of the audit: copies with hashes of their own. Collective over the world.
   std::vector<std::string> drifted_copies();
-  /// Copies of everything this rank holds: state, and parameters as a forward uses them. Collective
-  /// over dp.
+  /// Copies (on the CPU) of everything this rank holds: state, and parameters as a forward uses
+  /// them. Collective over dp.
   std::vector<at::Tensor> snapshot();
 
   Setup setup;

@@ -199,7 +199,7 @@ void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, i
       keep_share(values, model.tp_rank % sharers, sharers);
     }
     keep_share(values, use, uses);
-    flat.narrow(0, slice.offset, spec.local_numel()).add_(values);
+    flat.narrow(0, slice.offset, spec.local_numel()).add_(values.to(flat.device()));
   }
 }
 
