@@ -177,16 +177,6 @@ Views composition_backward(const at::Tensor& grad, const Views& views, const at:
           sum_over_group(at::matmul(p.transpose(-2, -1), wide_grad), shape.kv_heads)};
 }
 
-void check_shape(const at::Tensor& qkv, const AttentionShape& shape, const char* function) {
-  expect(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
-             shape.heads % shape.kv_heads == 0,
-         function, "have kv_heads that divide heads",
-         {shape.heads, shape.kv_heads, shape.head_dim});
-  expect(qkv.dim() == 3 && qkv.size(2) == (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
-         function, "be [S, B, (heads + 2 * kv_heads) * D]", qkv.sizes());
-  expect_contiguous(qkv, function);
-}
-
 }  // namespace
 
 AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& shape) {

@@ -15,16 +15,6 @@ namespace {
 // Probabilities held at once, where one head alone does not have more: 16 MiB of fp32.
 constexpr int64_t kProbabilities = int64_t{1} << 22;
 
-void check_shape(const at::Tensor& qkv, const AttentionShape& shape, const char* function) {
-  expect(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
-             shape.heads % shape.kv_heads == 0,
-         function, "have kv_heads that divide heads",
-         {shape.heads, shape.kv_heads, shape.head_dim});
-  expect(qkv.dim() == 3 && qkv.size(2) == (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
-         function, "be [S, B, (heads + 2 * kv_heads) * D]", qkv.sizes());
-  expect_contiguous(qkv, function);
-}
-
 /// [S, B, n * D] of one sequence, by heads: [S, n, D].
 at::Tensor heads_of(const at::Tensor& packed, int64_t b, int64_t head_dim) {
   return packed.view({packed.size(0), packed.size(1), packed.size(2) / head_dim, head_dim})

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/cpu/vector.h"
+#include "kernels/kernels.h"
 
 namespace tptrain::kernels {
 
@@ -61,6 +62,17 @@ inline void expect(bool holds, const char* function, const char* constraint,
 }
 inline void expect_contiguous(const at::Tensor& tensor, const char* function) {
   expect(tensor.is_contiguous(), function, "be contiguous", tensor.sizes());
+}
+
+/// The packed form that both paths of attention take.
+inline void check_shape(const at::Tensor& qkv, const AttentionShape& shape, const char* function) {
+  expect(shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
+             shape.heads % shape.kv_heads == 0,
+         function, "have kv_heads that divide heads",
+         {shape.heads, shape.kv_heads, shape.head_dim});
+  expect(qkv.dim() == 3 && qkv.size(2) == (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
+         function, "be [S, B, (heads + 2 * kv_heads) * D]", qkv.sizes());
+  expect_contiguous(qkv, function);
 }
 
 }  // namespace tptrain::kernels
