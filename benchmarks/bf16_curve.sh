@@ -1,11 +1,12 @@
 #!/bin/bash
 # bf16 against fp32 on the quick start's task: the loss of every step, on several layouts of four CPU ranks.
-#   benchmarks/bf16_curve.sh [steps] [program]
+#   benchmarks/bf16_curve.sh [steps] [program] [setting...]      (settings such as optimizer.learning_rate=1e-3, for every run)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 steps=${1:-300}
 program=$(realpath "${2:-build/cpu/bin/tptrain}")
+common=("${@:3}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # A snapshot of the text, so that runs beside an edit see the same data.
@@ -17,7 +18,7 @@ run() {  # name, settings...
   local name=$1
   shift
   local settings=()
-  for setting in "$@"; do settings+=(--set "$setting"); done
+  for setting in ${common[@]+"${common[@]}"} "$@"; do settings+=(--set "$setting"); done
   echo "== $name: $*" >&2
   (cd "$work" && "${mpirun[@]}" -n 4 "$program" --config "$root/configs/quickstart.yaml" --set run_dir="$work/$name" --set train.max_steps="$steps" \
     --set logging.every_steps=1 --set eval.every_steps=50 --set checkpoint.save_steps=0 "${settings[@]}" > "$work/$name.log" 2>&1) || { tail -20 "$work/$name.log" >&2; exit 1; }

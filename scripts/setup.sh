@@ -20,7 +20,8 @@ TORCH_VERSION=2.11.0
 # What libtorch_cpu.so of that wheel itself needs to load (CUPTI and the runtime, for its profiler): 0.02 GB beside the wheel's 0.5 GB.
 CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python3-venv openmpi-bin libopenmpi-dev
-  libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev catch2 libssl-dev)
+  libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev catch2 libssl-dev
+  libonig-dev libutf8proc-dev libsentencepiece-dev libsimdjson-dev)
 
 choice=
 print_preset=no

@@ -1,7 +1,15 @@
-# Packages of the distribution (Debian 12, Ubuntu 24.04): CLI11, yaml-cpp, nlohmann/json, spdlog, OpenSSL.
+# Packages of the distribution (Debian 12, Ubuntu 24.04): CLI11, yaml-cpp, nlohmann/json, spdlog, OpenSSL; Oniguruma, utf8proc, sentencepiece
+# (tokenizers) and simdjson (JSON lines).
 find_package(Threads REQUIRED)
 find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 REQUIRED)
+
+# These come with pkg-config files instead of CMake packages (simdjson has both; one way serves all).
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(oniguruma REQUIRED IMPORTED_TARGET oniguruma)
+pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
+pkg_check_modules(simdjson REQUIRED IMPORTED_TARGET simdjson)

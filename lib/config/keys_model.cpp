@@ -9,16 +9,18 @@ using A = ArchitectureConfig;
 
 std::vector<Key> source_keys() {
   return {
-      bind({.path = "model.path",
-            .presence = Presence::absent,
-            .doc =
-                "Directory of a model in Hugging Face layout, for the shape in its `config.json`; "
-                "its weights are not read yet, so training asks for `init: random` beside it."},
-           &RunConfig::model, &ModelConfig::path),
+      bind(
+          {.path = "model.path",
+           .presence = Presence::absent,
+           .doc = "Directory of a model in Hugging Face layout: `config.json`, `*.safetensors` and "
+                  "the tokenizer."},
+          &RunConfig::model, &ModelConfig::path),
       bind({.path = "model.init",
             .presence = Presence::absent,
-            .allowed = {"random"},
-            .doc = "What the values begin with: `random`, from train.seed. Required with `path`."},
+            .allowed = {"pretrained", "random"},
+            .doc = "What the values begin with: the weights of `path`, or `random`, from "
+                   "train.seed.",
+            .hint = "pretrained with path, random with architecture"},
            &RunConfig::model, &ModelConfig::init),
   };
 }

@@ -69,9 +69,32 @@ std::vector<Key> data_keys() {
             .hint = "no evaluation"},
            &RunConfig::data, &DataConfig::eval),
       bind({.path = "data.tokenizer",
-            .doc = "Directory or file of a tokenizer (`tokenizer.json`, `tokenizer.model`), or "
-                   "`bytes`: one token per byte."},
+            .presence = Presence::absent,
+            .doc = "Directory or file of a tokenizer (`tokenizer.json`, `tokenizer.model`, "
+                   "`vocab.json` with `merges.txt`), or `bytes`: one token per byte.",
+            .hint = "that of model.path, else bytes"},
            &RunConfig::data, &DataConfig::tokenizer),
+      bind(
+          {.path = "data.format",
+           .presence = Presence::absent,
+           .allowed = {"text", "jsonl"},
+           .doc = "What the files hold: `text`, a file is one document; or `jsonl`, a line is one: "
+                  "`{\"text\": ...}`, or `{\"input_ids\": [...]}` of text already tokenized (all "
+                  "lines of a run alike; -100 in `\"labels\"` beside it: not a target).",
+           .hint = "jsonl for names that end in .jsonl, else text"},
+          &RunConfig::data, &DataConfig::format),
+      bind({.path = "data.packing",
+            .allowed = {"stream", "none"},
+            .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "
+                   "closed by end of text, and cut where a sequence is full; or `none`, one "
+                   "document a sequence, the rest of a short one is padding that is no target, of "
+                   "a long one left out."},
+           &RunConfig::data, &DataConfig::packing),
+      bind({.path = "data.special_as_text",
+            .type = Type::boolean,
+            .doc = "Strings such as `<|endoftext|>` within documents are ordinary text instead of "
+                   "special tokens; for text that is not trusted."},
+           &RunConfig::data, &DataConfig::special_as_text),
       bind({.path = "data.shuffle",
             .type = Type::boolean,
             .doc = "Each epoch visits the sequences in another order, drawn from train.seed."},

@@ -32,7 +32,7 @@ struct ArchitectureConfig {
 struct ModelConfig {
   std::string path;  // directory with config.json; or:
   std::optional<ArchitectureConfig> architecture;
-  std::string init;  // random; "" where not said
+  std::string init;  // pretrained | random; "" where not said: pretrained with path
 
   bool operator==(const ModelConfig&) const = default;
 };
@@ -59,7 +59,10 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
-  std::string tokenizer = "bytes";
+  std::string tokenizer;  // "": that of model.path, else bytes
+  std::string format;     // text | jsonl; "": by the file's name, .jsonl or other
+  std::string packing = "stream";  // stream | none: documents end to end, or one a sequence
+  bool special_as_text = false;
   bool shuffle = true;
 
   bool operator==(const DataConfig&) const = default;
@@ -99,7 +102,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.01;
   double max_grad_norm = 1.0;          // 0: no clipping
-  std::vector<ParameterGroup> groups;  // the first that matches counts; none: the default rule
+  std::vector<ParameterGroup> groups = {};  // the first that matches counts; none: the default rule
                                        // (decay of matrices, not of norms and biases)
   std::string moments_dtype = "fp32";  // fp32 | bf16
   std::string master_dtype = "fp32";   // fp32 | bf16: no fp32 master weights, the update of the

@@ -49,7 +49,7 @@ struct Decoder::Impl {
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
         final_norm({.name = "model.norm",
                     .hidden_size = config.hidden_size,
-                    .eps = config.rms_norm_eps,
+                    .eps = config.norm_eps,
                     .gradient = replicated_gradient(options)},
                    tp) {
     // The tensors' names in Hugging Face's llama and qwen2, which share them.

@@ -148,7 +148,7 @@ DecoderConfig config_of_architecture(const config::ArchitectureConfig& given,
   config.num_key_value_heads =
       given.num_key_value_heads > 0 ? given.num_key_value_heads : given.num_attention_heads;
   config.head_dim = given.head_dim;
-  config.rms_norm_eps = given.rms_norm_eps;
+  config.norm_eps = given.rms_norm_eps;
   config.rope_theta = given.rope_theta;
   config.tie_word_embeddings = given.tie_word_embeddings;
   config.initializer_range = given.initializer_range;
@@ -221,7 +221,7 @@ DecoderConfig decoder_config_from_json(const std::string& json_text, const std::
   config.num_key_value_heads =
       keys.positive_integer("num_key_value_heads", config.num_attention_heads);
   config.head_dim = keys.positive_integer("head_dim", 0);
-  config.rms_norm_eps = keys.positive_number("rms_norm_eps", config.rms_norm_eps);
+  config.norm_eps = keys.positive_number("rms_norm_eps", config.norm_eps);
   config.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
   config.initializer_range = keys.positive_number("initializer_range", config.initializer_range);
   read_rotary(root, name, keys, config, problems);
@@ -247,7 +247,7 @@ std::string to_json(const DecoderConfig& config) {
   out["num_key_value_heads"] = config.num_key_value_heads;
   out["head_dim"] = config.head_dim;
   out["hidden_act"] = "silu";
-  out["rms_norm_eps"] = config.rms_norm_eps;
+  out["rms_norm_eps"] = config.norm_eps;
   out["rope_theta"] = config.rope_theta;
   out["tie_word_embeddings"] = config.tie_word_embeddings;
   out["initializer_range"] = config.initializer_range;

@@ -11,6 +11,28 @@
 
 namespace tptrain::model {
 
+enum class Norm {
+  rms,    // RMSNorm, a weight
+  layer,  // LayerNorm, a weight and a bias
+};
+enum class FeedForward {
+  swiglu,  // down(silu(gate(x)) * up(x))
+  gelu,    // down(gelu(up(x))), the tanh form
+};
+enum class Positions {
+  rotary,
+  learned,  // a table [max_position_embeddings, H], added to the embedding
+};
+struct RotaryScaling {
+  enum class Kind { none, linear, llama3 } kind = Kind::none;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;  // of llama3, and so on
+  double high_freq_factor = 4.0;
+  int64_t original_max_position_embeddings = 0;
+
+  bool operator==(const RotaryScaling&) const = default;
+};
+
 struct DecoderConfig {
   std::string model_type = "llama";
   int64_t vocab_size = 0;
@@ -20,11 +42,19 @@ struct DecoderConfig {
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
-  double rms_norm_eps = 1e-6;
+  int64_t max_position_embeddings =
+      0;  // 0: no bound; rows of the table where positions are learned
+  double norm_eps = 1e-6;
+  Norm norm = Norm::rms;
+  FeedForward feed_forward = FeedForward::swiglu;
+  Positions positions = Positions::rotary;
   double rope_theta = 10000.0;
+  RotaryScaling rope_scaling;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;  // RMSNorm of each head of q and k before rotation, weights [head_dim]
   double initializer_range = 0.02;
 
   bool operator==(const DecoderConfig&) const = default;
@@ -33,8 +63,8 @@ struct DecoderConfig {
 /// From the run file. `tokenizer_vocab_size` fills a vocab_size left out. Throws ConfigError with
 /// all problems.
 DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer_vocab_size);
-/// From the text of a config.json (`name` for messages): model_type llama or qwen2; anything the
-/// decoder does not support is refused by name.
+/// From the text of a config.json (`name` for messages), in the keys of transformers 4 or 5;
+/// anything the decoder does not support is refused by name.
 DecoderConfig decoder_config_from_json(const std::string& json_text, const std::string& name);
 /// The same keys as a config.json, for the manifest; decoder_config_from_json reads it back to an
 /// equal value.

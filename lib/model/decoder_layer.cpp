@@ -12,7 +12,7 @@ RmsNorm::Options norm_options(const DecoderConfig& config, const DecoderLayer::O
                               const char* name) {
   return {.name = layer.name + name,
           .hidden_size = config.hidden_size,
-          .eps = config.rms_norm_eps,
+          .eps = config.norm_eps,
           .gradient = layer.replicated_gradient};
 }
 

@@ -10,6 +10,7 @@
 
 #include "model/config_keys.h"
 #include "model/decoder_config.h"
+#include "sharding/stored_model.h"
 
 namespace tptrain::model {
 
@@ -32,6 +33,9 @@ struct Family {
 /// The family of a model_type, or null.
 const Family* find_family(std::string_view model_type);
 std::vector<std::string> family_names();
+
+/// How the tensors of such a model lie in Hugging Face files.
+sharding::StoredModel stored_model(const DecoderConfig& config);
 
 /// One a file of this folder.
 Family llama_family();
