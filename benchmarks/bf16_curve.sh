@@ -41,8 +41,9 @@ def worst(a, b, window):
 print("%-26s %9s | worst: step, 10-step mean, 50-step mean, held out (every 50 steps)" % ("run", "held out"))
 for name in losses:
     other = "fp32_tp2_dp2" if name in ("bf16_tp2_dp2", "fp32_tp4_dp1") else "bf16_tp2_dp2"
-    against = "" if name == "fp32_tp2_dp2" else "%.2f %%  %.2f %%  %.2f %%  %.2f %%  against %s" % (
+    steps = [i for i in range(len(losses[other])) if abs(losses[name][i] / losses[other][i] - 1) > 0.01]
+    against = "" if name == "fp32_tp2_dp2" else "%.2f %%  %.2f %%  %.2f %%  %.2f %%  against %s; above 1 %%: %s" % (
         worst(losses[name], losses[other], 1), worst(losses[name], losses[other], 10),
-        worst(losses[name], losses[other], min(50, len(losses[name]))), worst(held_out[name], held_out[other], 1), other)
+        worst(losses[name], losses[other], min(50, len(losses[name]))), worst(held_out[name], held_out[other], 1), other, "no step" if not steps else "%d steps, %s" % (len(steps), steps[:8]))
     print("%-26s %9.4f | %s" % (name, held_out[name][-1], against))
 PY

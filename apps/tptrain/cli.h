@@ -1,5 +1,5 @@
 // The command line as values: one struct a verb. Reads no file and starts nothing; what a verb does
-// is in commands/. The only place that knows CLI11 is cli.cpp.
+// is in commands/. The only place that knows CLI11 is options/.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,12 @@ struct PlanCommand {
 };
 
 struct GenerateCommand {
-  std::string checkpoint;  // a checkpoint, or a run directory: its newest
+  std::string checkpoint;  // a checkpoint, or a run directory: its newest; or:
+  std::string model;       // a Hugging Face directory
+  std::string tokenizer;   // "": the model's own
   std::string prompt;      // not empty
+  bool chat = false;       // the prompt is a user's turn
+  std::string system;      // message before it; with chat
   int64_t max_new_tokens = 200;
   double temperature = 0.0;  // 0: always the likeliest token
   int64_t top_k = 0;         // 0: all

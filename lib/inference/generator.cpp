@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <span>
 
 #include "base/error.h"
@@ -36,7 +37,7 @@ void check_prompt(const std::vector<int32_t>& prompt, int64_t vocab_size) {
 }
 
 std::vector<int32_t> generate(model::Decoder& decoder, const std::vector<int32_t>& prompt,
-                              int32_t end_of_text, const SamplingOptions& options,
+                              std::span<const int32_t> stop_ids, const SamplingOptions& options,
                               at::Device device, const std::function<void(int32_t)>& emit) {
   check_sampling_options(options);
   check_prompt(prompt, decoder.config().vocab_size);
@@ -53,7 +54,7 @@ std::vector<int32_t> generate(model::Decoder& decoder, const std::vector<int32_t
                                      static_cast<size_t>(logits.numel()));
     const int64_t position = prompt_tokens + static_cast<int64_t>(generated.size());
     const int32_t id = sample_token(row, options, position);
-    if (id == end_of_text) break;
+    if (std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) break;
     generated.push_back(id);
     emit(id);
     if (static_cast<int64_t>(generated.size()) == options.max_new_tokens) break;

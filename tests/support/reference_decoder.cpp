@@ -42,7 +42,7 @@ class Reference {
 
   at::Tensor norm(const at::Tensor& x, const std::string& name) const {
     const at::Tensor mean_square = x.pow(2).mean(-1, /*keepdim=*/true);
-    return x * at::rsqrt(mean_square + config_.rms_norm_eps) * weights_.at(name + ".weight");
+    return x * at::rsqrt(mean_square + config_.norm_eps) * weights_.at(name + ".weight");
   }
 
   // Transformers' rotate_half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). x [B, heads, S, D]

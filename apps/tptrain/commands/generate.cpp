@@ -13,10 +13,10 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/find_checkpoints.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
-#include "commands/find_checkpoints.h"
 #include "inference/generator.h"
 #include "inference/load_parameters.h"
 #include "inference/utf8_stream.h"
@@ -32,33 +32,12 @@ namespace {
 using checkpoint::CheckpointReader;
 using Clock = std::chrono::steady_clock;
 
-/// The newest of `path` whose contents are valid; says on standard error why others were not taken.
-std::string newest_valid(const std::string& path) {
-  std::vector<Problem> refused;
-  std::string chosen;
-  // Newest first. Hashing is what takes time, so older ones are only looked at where it comes to
-  // them.
-  for (const checkpoint::Verdict& found : find_checkpoints(path, checkpoint::Depth::manifest)) {
-    if (found.info && !chosen.empty()) continue;
-    const checkpoint::Verdict verdict =
-        found.info ? checkpoint::verify(found.path, checkpoint::Depth::contents) : found;
-    if (verdict.problem.empty()) {
-      chosen = verdict.path.string();
-      continue;
-    }
-    refused.push_back(problem(verdict.problem).at(verdict.path.string()));
-  }
-  if (chosen.empty()) throw CheckpointError(refused);
-  for (const Problem& p : refused) std::cerr << "not used: " << p.text() << "\n";
-  return chosen;
-}
-
 /// Rank 0 decides which checkpoint, every rank opens it. Collective.
 std::unique_ptr<CheckpointReader> open_checkpoint(comm::MpiSession& session,
                                                   const std::string& path) {
   std::string chosen;
   comm::agree(session, [&] {
-    if (session.rank() == 0) chosen = newest_valid(path);
+    if (session.rank() == 0) chosen = checkpoint::newest_valid(path).path.string();
   });
   chosen = session.broadcast(chosen, 0);
   std::unique_ptr<CheckpointReader> reader;
@@ -158,7 +137,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   stream.text(command.prompt);
   const Clock::time_point begin = Clock::now();
   const std::vector<int32_t> ids =
-      inference::generate(decoder, prompt, tokenizer->end_of_text(), sampling, mesh.device(),
+      inference::generate(decoder, prompt, std::vector<int32_t>{tokenizer->end_of_text()}, sampling, mesh.device(),
                           [&](int32_t id) { stream.token(id); });
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   stream.end();

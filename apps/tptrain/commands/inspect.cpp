@@ -10,8 +10,8 @@
 #include "base/text.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/verify.h"
+#include "checkpoint/find_checkpoints.h"
 #include "commands/commands.h"
-#include "commands/find_checkpoints.h"
 
 namespace tptrain::apps {
 namespace {
@@ -98,7 +98,7 @@ std::string facts(const Manifest& manifest, const std::string& path,
 }  // namespace
 
 int run_inspect(const InspectCommand& command) {
-  const auto verdicts = find_checkpoints(command.path, checkpoint::Depth::manifest);
+  const auto verdicts = checkpoint::find_checkpoints(command.path, checkpoint::Depth::manifest);
   const checkpoint::Verdict& newest = verdicts.front();
   if (!newest.info) {
     throw CheckpointError(problem(newest.problem)

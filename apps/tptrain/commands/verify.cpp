@@ -3,13 +3,13 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/find_checkpoints.h"
 #include "commands/commands.h"
-#include "commands/find_checkpoints.h"
 
 namespace tptrain::apps {
 
 int run_verify(const VerifyCommand& command) {
-  const auto verdicts = find_checkpoints(command.path, checkpoint::Depth::contents);
+  const auto verdicts = checkpoint::find_checkpoints(command.path, checkpoint::Depth::contents);
   size_t valid = 0;
   for (const checkpoint::Verdict& verdict : verdicts) {
     if (!verdict.problem.empty() || !verdict.info) {

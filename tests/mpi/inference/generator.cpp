@@ -38,7 +38,7 @@ std::vector<int32_t> ids_on(comm::Communicator& tp, const SamplingOptions& optio
   model::Decoder decoder(tiny(), tp);
   zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {});
   load_parameters(buckets, testing::InitialSource(/*seed=*/5, /*std=*/0.3));
-  return generate(decoder, {72, 101, 108, 108, 111}, /*end_of_text=*/-1, options, at::kCPU,
+  return generate(decoder, {72, 101, 108, 108, 111}, /*stop_ids=*/{}, options, at::kCPU,
                   [](int32_t) {});
 }
 

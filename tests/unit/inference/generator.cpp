@@ -45,7 +45,7 @@ struct Fixture {
 
   std::vector<int32_t> run(const std::vector<int32_t>& prompt, const SamplingOptions& options,
                            int32_t end = kNone) {
-    return generate(decoder, prompt, end, options, at::kCPU, [](int32_t) {});
+    return generate(decoder, prompt, std::vector<int32_t>{end}, options, at::kCPU, [](int32_t) {});
   }
   /// The argmax after each prefix, each prefix run from its beginning.
   std::vector<int32_t> by_whole_forward(std::vector<int32_t> text, int64_t tokens) {
@@ -95,7 +95,7 @@ TEST_CASE("generation ends before the end-of-text id", "[inference]") {
 TEST_CASE("every id is emitted as it comes, in order", "[inference]") {
   Fixture fixture;
   std::vector<int32_t> emitted;
-  const auto ids = generate(fixture.decoder, {65}, kEndOfText, {.max_new_tokens = 8}, at::kCPU,
+  const auto ids = generate(fixture.decoder, {65}, std::vector<int32_t>{kEndOfText}, {.max_new_tokens = 8}, at::kCPU,
                             [&](int32_t id) { emitted.push_back(id); });
   CHECK(emitted == ids);
 }

@@ -61,7 +61,7 @@ TEST_CASE("keys left out take transformers' defaults") {
   const DecoderConfig config = decoder_config_from_json("{" + kLlama + "}", "config.json");
   CHECK(config.num_key_value_heads == 4);
   CHECK(config.head_dim == 8);
-  CHECK(config.rms_norm_eps == 1e-6);
+  CHECK(config.norm_eps == 1e-6);
   CHECK(config.rope_theta == 10000.0);
   CHECK_FALSE(config.tie_word_embeddings);
   CHECK_FALSE(config.qkv_bias);

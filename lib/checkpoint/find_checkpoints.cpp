@@ -1,4 +1,4 @@
-#include "commands/find_checkpoints.h"
+#include "checkpoint/find_checkpoints.h"
 
 #include <filesystem>
 #include <system_error>
@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 
-namespace tptrain::apps {
+namespace tptrain::checkpoint {
 namespace fs = std::filesystem;
 
 namespace {
@@ -24,8 +24,7 @@ bool is_checkpoint(const fs::path& directory) {
 
 }  // namespace
 
-std::vector<checkpoint::Verdict> find_checkpoints(const std::string& path,
-                                                  checkpoint::Depth depth) {
+std::vector<Verdict> find_checkpoints(const std::string& path, Depth depth) {
   try {
     if (!fs::exists(path)) {
       throw CheckpointError(problem("there is no such directory")
@@ -39,10 +38,10 @@ std::vector<checkpoint::Verdict> find_checkpoints(const std::string& path,
                                 .must("be a checkpoint, a directory of checkpoints, or a run "
                                       "directory"));
     }
-    if (is_checkpoint(path)) return {checkpoint::verify(path, depth)};
+    if (is_checkpoint(path)) return {verify(path, depth)};
     const fs::path inner = fs::path(path) / "checkpoints";
     const fs::path directory = fs::is_directory(inner) ? inner : fs::path(path);
-    std::vector<checkpoint::Verdict> verdicts = checkpoint::list_checkpoints(directory, depth);
+    std::vector<Verdict> verdicts = list_checkpoints(directory, depth);
     if (!verdicts.empty()) return verdicts;
     throw CheckpointError(
         problem("no checkpoint is in this directory")
@@ -54,4 +53,21 @@ std::vector<checkpoint::Verdict> find_checkpoints(const std::string& path,
   }
 }
 
-}  // namespace tptrain::apps
+NewestValid newest_valid(const std::string& path) {
+  NewestValid newest;
+  // Newest first. Hashing is what takes time, so older ones are only looked at where it comes to
+  // them.
+  for (const Verdict& found : find_checkpoints(path, Depth::manifest)) {
+    if (found.info && !newest.path.empty()) continue;
+    const Verdict verdict = found.info ? verify(found.path, Depth::contents) : found;
+    if (verdict.problem.empty()) {
+      newest.path = verdict.path;
+      continue;
+    }
+    newest.not_used.push_back(problem(verdict.problem).at(verdict.path.string()));
+  }
+  if (newest.path.empty()) throw CheckpointError(newest.not_used);
+  return newest;
+}
+
+}  // namespace tptrain::checkpoint

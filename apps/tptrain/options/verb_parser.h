@@ -1,0 +1,126 @@
+// The rules that every verb's command line shares, on top of CLI11. Included by options/*.cpp
+// alone.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli.h"
+
+namespace tptrain::apps {
+
+template <typename T>
+struct NumberOf {
+  using type = T;
+};
+template <typename T>
+struct NumberOf<std::optional<T>> {
+  using type = T;
+};
+
+// "" where the whole text is a decimal number of type T, else why not. CLI11 by itself would read
+// 010 as 8 and -1 as 2^64 - 1.
+template <typename T>
+std::string reads_as(const std::string& text) {
+  using Number = typename NumberOf<T>::type;
+  Number value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const size_t digits = text.find_first_not_of("-");
+  const bool octal_to_cli11 = std::is_integral_v<Number> && digits != std::string::npos &&
+                              text[digits] == '0' && text.size() > digits + 1;
+  if (error == std::errc() && end == text.data() + text.size() && !octal_to_cli11) return "";
+  const char* wanted = std::is_floating_point_v<Number> ? "a number"
+                       : std::is_signed_v<Number>       ? "an integer"
+                                                        : "an integer of at least 0";
+  return cat("\"", text, "\" is not ", wanted);
+}
+
+// The rules of one verb's command line. Options are declared on `app`; parse() reports what CLI11
+// would word differently from version to version.
+class VerbParser {
+ public:
+  VerbParser(const std::string& verb, const std::string& description, const std::string& examples)
+      : name_(verb.empty() ? "tptrain" : "tptrain " + verb), app_(description, name_) {
+    app_.allow_extras();  // to name the nearest option ourselves
+    app_.footer("Examples:\n" + examples + "\n");
+  }
+
+  CLI::App& app() { return app_; }
+
+  /// Adds an option that takes one value.
+  template <typename T>
+  void option(const std::string& name, T& value, const std::string& type, const std::string& doc) {
+    names_.push_back(name);
+    CLI::Option* option = app_.add_option(name, value, doc)->option_text(type);
+    if constexpr (!std::is_same_v<T, std::string>) option->check(reads_as<T>);
+  }
+  /// Adds an option that may be repeated, each time with one value.
+  void list(const std::string& name, std::vector<std::string>& values, const std::string& type,
+            const std::string& doc) {
+    names_.push_back(name);
+    app_.add_option(name, values, doc)->option_text(type)->expected(1)->take_all();
+  }
+  void flag(const std::string& name, bool& value, const std::string& doc) {
+    names_.push_back(name);
+    app_.add_flag(name, value, doc);
+  }
+  void positional(const std::string& name, std::string& value, const std::string& doc) {
+    app_.add_option(name, value, doc)->option_text(" ");
+  }
+
+  /// The help text where --help is asked for; else fills what the options are bound to. Throws
+  /// ConfigError.
+  std::optional<PrintCommand> parse(std::vector<std::string> arguments) {
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    try {
+      app_.parse(arguments);
+    } catch (const CLI::CallForHelp&) {
+      return PrintCommand{app_.help()};
+    } catch (const CLI::ParseError& e) {
+      throw ConfigError(problem(e.what()).at(name_).remedy(see_help()));
+    }
+    const std::vector<std::string> extras = app_.remaining();
+    if (extras.empty()) return std::nullopt;
+    const std::string extra = extras[0].substr(0, extras[0].find('='));
+    if (extra[0] != '-') {
+      throw ConfigError(problem(cat("\"", extras[0], "\" is one argument too many"))
+                            .at(name_)
+                            .remedy(see_help()));
+    }
+    const std::string meant = nearest_word(extra, names_);
+    throw ConfigError(problem(cat(extra, " is no known option"))
+                          .at(name_)
+                          .remedy(meant.empty() ? cat("Its options are ", join(names_), ".")
+                                                : cat("Did you mean ", meant, "?")));
+  }
+
+  /// What the options broke, one after another; finish() throws where there was any.
+  void require(bool holds, const std::string& received, const std::string& constraint) {
+    if (!holds)
+      problems_.push_back(problem(received).at(name_).must(constraint).remedy(see_help()));
+  }
+  void finish() const {
+    if (!problems_.empty()) throw ConfigError(problems_);
+  }
+
+ private:
+  std::string see_help() const { return name_ + " --help shows the options."; }
+
+  std::string name_;
+  CLI::App app_;
+  std::vector<std::string> names_;
+  std::vector<Problem> problems_;
+};
+
+inline constexpr const char* kSetDoc =
+    "Overrides one value of the run file; may be repeated (docs/configuration.md)";
+
+}  // namespace tptrain::apps
