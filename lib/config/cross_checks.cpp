@@ -27,6 +27,16 @@ class CrossChecker {
                  .must("be a multiple of the micro-batch size"));
   }
 
+  void initial_values() {
+    if (!usable({"model.init", "model.architecture"})) return;
+    if (config_.model.init != "pretrained" || !config_.model.architecture) return;
+    complain({"model.init"},
+             problem("model.init is pretrained beside model.architecture")
+                 .must("stand beside model.path, where the weights are")
+                 .remedy("Name the model's directory with model.path, or leave model.init out to "
+                         "train from random values."));
+  }
+
   void reduction() {
     const ParallelConfig& parallel = config_.parallel;
     if (!usable({"parallel.reduce_gradients", "parallel.zero_stage"})) return;
@@ -103,6 +113,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
                                   const std::set<std::string>& refused) {
   CrossChecker checker(config, places, refused);
   checker.batch();
+  checker.initial_values();
   checker.reduction();
   checker.master_weights();
   checker.decay_steps();

@@ -7,6 +7,12 @@
 #include "optim/schedule.h"
 
 namespace tptrain::train {
+
+std::string tokenizer_of(const config::RunConfig& run) {
+  if (!run.data.tokenizer.empty()) return run.data.tokenizer;
+  return run.model.path.empty() ? "bytes" : run.model.path;
+}
+
 namespace {
 
 class Checker {
@@ -45,19 +51,10 @@ class Checker {
       if (p.where.empty()) p.where = place("parallel.tp_size");
       problems_.push_back(std::move(p));
     }
-    const config::ModelConfig& model = parsed_.config.model;
-    if (!model.path.empty() && model.init != "random") {
-      // Whoever names a model's directory may well expect its weights: beginning with random values
-      // unasked would waste their run.
-      complain("model.path", cat("model.path is ", model.path, " without model.init"),
-               "stand beside model.init: random",
-               "This version takes the shape from config.json and reads no weights: add "
-               "model.init: random to train from random values.");
-    }
     if (decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",
                cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '",
-                   parsed_.config.data.tokenizer, "' has ", tokenizer_vocab_size, " ids"),
+                   tokenizer_of(parsed_.config), "' has ", tokenizer_vocab_size, " ids"),
                cat("be at least ", tokenizer_vocab_size),
                "Leave vocab_size out to take the tokenizer's, or name the model's own tokenizer.");
     }
@@ -158,6 +155,10 @@ ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig&
   resolved.run.parallel.dp_size = resolved.mesh.dp_size;
   resolved.run.train.global_batch_size = resolved.batch.global_batch_size();
   resolved.run.train.grad_accum_steps = 0;  // said by the global batch from here on
+  resolved.run.data.tokenizer = tokenizer_of(resolved.run);
+  if (resolved.run.model.init.empty()) {
+    resolved.run.model.init = resolved.run.model.path.empty() ? "random" : "pretrained";
+  }
   std::string& reduce_gradients = resolved.run.parallel.reduce_gradients;
   if (reduce_gradients.empty()) {
     reduce_gradients = resolved.run.parallel.zero_stage >= 2 ? "per_micro_batch" : "per_step";

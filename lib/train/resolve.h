@@ -13,8 +13,8 @@
 namespace tptrain::train {
 
 struct ResolvedConfig {
-  config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size,
-                          // reduce_gradients, decay_steps of wsd
+  config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size, tokenizer,
+                          // model.init, reduce_gradients, decay_steps of wsd
   model::DecoderConfig decoder;
   comm::MeshShape mesh;
   comm::DeviceType device = comm::DeviceType::cpu;
@@ -23,6 +23,9 @@ struct ResolvedConfig {
   /// often it logs.
   std::string training_hash;
 };
+
+/// data.tokenizer, or what it means where it is left out: the model's own, else "bytes".
+std::string tokenizer_of(const config::RunConfig& run);
 
 /// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not
 /// divide (with tp sizes that would), batch sizes, vocabulary.

@@ -182,17 +182,37 @@ double Trainer::evaluate(int64_t step) {
     sequences = std::min(
         sequences, parts_.config.run.eval.max_batches * parts_.config.batch.global_batch_size());
   const int64_t per_round = shape.global_batch_size();
-  const int64_t target_tokens = sequences * shape.seq_length;
-
-  double loss = 0;
-  for (int64_t round = 0; round * per_round < sequences; ++round) {
+  const auto batch_of_round = [&](int64_t round) {
     data::HostBatch host = sampler.micro_batch(round, parts_.mesh.dp_rank(), 0);
     const int64_t first = round * per_round + parts_.mesh.dp_rank() * shape.micro_batch_size;
     for (int64_t b = 0; b < host.batch; ++b) {
       if (first + b < sequences) continue;
       std::fill_n(host.targets.begin() + b * host.seq_length, host.seq_length, int64_t{-100});
     }
-    loss += parts_.engine.evaluate({to_device(host, parts_.engine.device())}, target_tokens)
+    return host;
+  };
+  // Documents of their own lengths have fewer targets than positions: counted before the forward,
+  // each dp rank's once.
+  if (eval_target_tokens_ == 0) {
+    int64_t own = 0;
+    for (int64_t round = 0; round * per_round < sequences; ++round)
+      own += batch_of_round(round).target_tokens();
+    eval_target_tokens_ = parts_.session.sum(parts_.mesh.tp_rank() == 0 ? own : 0);
+  }
+  if (eval_target_tokens_ == 0) {
+    DataError error(problem("not a single token to predict")
+                        .at("data.eval")
+                        .must("hold at least one")
+                        .remedy("Check its labels: -100 says that a token is no target."));
+    error.set_agreed();
+    throw error;
+  }
+  const int64_t target_tokens = eval_target_tokens_;
+
+  double loss = 0;
+  for (int64_t round = 0; round * per_round < sequences; ++round) {
+    loss += parts_.engine
+                .evaluate({to_device(batch_of_round(round), parts_.engine.device())}, target_tokens)
                 .item<float>();
   }
   if (parts_.jsonl != nullptr) {

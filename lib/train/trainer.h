@@ -84,6 +84,7 @@ class Trainer {
       last_issued_;  // of the step before, or the end of an evaluation or save after it
   bool first_step_said_ = false;
   int64_t skipped_in_a_row_ = 0;
+  int64_t eval_target_tokens_ = 0;  // of an evaluation; 0: not yet counted
 };
 
 }  // namespace tptrain::train

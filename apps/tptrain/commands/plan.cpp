@@ -13,6 +13,7 @@
 #include "config/parse.h"
 #include "model/decoder_config.h"
 #include "tokenizer/tokenizer.h"
+#include "train/resolve.h"
 
 namespace tptrain::apps {
 namespace {
@@ -46,7 +47,7 @@ model::TrainingOptions training_of(const config::RunConfig& run) {
 Subject from_run_file(const PlanCommand& command) {
   const std::string text = read_file(command.config, kTextLimitBytes, FailAs::config_error);
   const config::RunConfig run = config::parse_run_config(text, command.config, command.sets).config;
-  const auto tokenizer = tokenizer::make_tokenizer(run.data.tokenizer);
+  const auto tokenizer = tokenizer::make_tokenizer(train::tokenizer_of(run));
   return {.decoder = model::decoder_config(run.model, tokenizer->vocab_size()),
           .layout = {.tp_size = run.parallel.tp_size,
                      .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
