@@ -29,7 +29,7 @@ std::vector<Key> size_keys() {
   const std::string in = "model.architecture.";
   return {
       bind({.path = in + "model_type",
-            .allowed = {"llama", "qwen2"},
+            .allowed = {"llama", "qwen2", "qwen3", "mistral", "gpt2"},
             .doc = "Family of the decoder."},
            &A::model_type),
       bind({.path = in + "vocab_size",
@@ -84,10 +84,17 @@ std::vector<Key> size_keys() {
 std::vector<Key> detail_keys() {
   const std::string in = "model.architecture.";
   return {
+      bind({.path = in + "max_position_embeddings",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Longest sequence: rows of gpt2's table of positions, which must be given; "
+                   "the others only write it into config.json.",
+            .hint = "not said"},
+           &A::max_position_embeddings),
       bind({.path = in + "rms_norm_eps",
             .type = Type::real,
             .limits = {.above = 0},
-            .doc = "Epsilon of the RMS norms."},
+            .doc = "Epsilon of the norms, gpt2's layer norms included."},
            &A::rms_norm_eps),
       bind({.path = in + "rope_theta",
             .type = Type::real,
@@ -101,8 +108,9 @@ std::vector<Key> detail_keys() {
       bind({.path = in + "attention_bias",
             .type = Type::boolean,
             .presence = Presence::absent,
-            .doc = "The query, key and value projections have a bias.",
-            .hint = "true for qwen2, false for llama"},
+            .doc = "The query, key and value projections have a bias; but for qwen2, the output "
+                   "projection too.",
+            .hint = "true for qwen2 and gpt2, which know no other; else false"},
            &A::attention_bias),
       bind({.path = in + "initializer_range",
             .type = Type::real,

@@ -12,18 +12,19 @@ namespace tptrain::config {
 
 /// Model shape by Hugging Face keys; optional ones default as transformers does.
 struct ArchitectureConfig {
-  std::string model_type = "llama";  // llama | qwen2
+  std::string model_type = "llama";  // llama | qwen2 | qwen3 | mistral | gpt2
   int64_t vocab_size = 0;            // 0: the tokenizer's size
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;
   int64_t num_attention_heads = 0;
-  int64_t num_key_value_heads = 0;  // 0: num_attention_heads
-  int64_t head_dim = 0;             // 0: hidden_size / num_attention_heads
-  double rms_norm_eps = 1e-6;
+  int64_t num_key_value_heads = 0;      // 0: num_attention_heads
+  int64_t head_dim = 0;                 // 0: hidden_size / num_attention_heads
+  int64_t max_position_embeddings = 0;  // 0: no bound; required where positions are learned
+  double rms_norm_eps = 1e-6;           // of the layer norms as well
   double rope_theta = 10000.0;
   bool tie_word_embeddings = false;
-  std::optional<bool> attention_bias;  // bias of q, k, v; default: true for qwen2, false for llama
+  std::optional<bool> attention_bias;  // of q, k, v (and o); default: what the family has
   double initializer_range = 0.02;
 
   bool operator==(const ArchitectureConfig&) const = default;
@@ -59,8 +60,8 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
-  std::string tokenizer;  // "": that of model.path, else bytes
-  std::string format;     // text | jsonl; "": by the file's name, .jsonl or other
+  std::string tokenizer;           // "": that of model.path, else bytes
+  std::string format;              // text | jsonl; "": by the file's name, .jsonl or other
   std::string packing = "stream";  // stream | none: documents end to end, or one a sequence
   bool special_as_text = false;
   bool shuffle = true;
@@ -101,12 +102,12 @@ struct OptimizerConfig {
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.01;
-  double max_grad_norm = 1.0;          // 0: no clipping
+  double max_grad_norm = 1.0;               // 0: no clipping
   std::vector<ParameterGroup> groups = {};  // the first that matches counts; none: the default rule
-                                       // (decay of matrices, not of norms and biases)
-  std::string moments_dtype = "fp32";  // fp32 | bf16
-  std::string master_dtype = "fp32";   // fp32 | bf16: no fp32 master weights, the update of the
-                                       // bf16 weights is rounded stochastically
+                                            // (decay of matrices, not of norms and biases)
+  std::string moments_dtype = "fp32";       // fp32 | bf16
+  std::string master_dtype = "fp32";  // fp32 | bf16: no fp32 master weights, the update of the
+                                      // bf16 weights is rounded stochastically
 
   bool operator==(const OptimizerConfig&) const = default;
 };

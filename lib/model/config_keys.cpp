@@ -18,12 +18,15 @@ ConfigKeys::ConfigKeys(const nlohmann::json& object, std::string name,
                        std::vector<Problem>& problems)
     : object_(object), name_(std::move(name)), problems_(problems) {}
 
-const nlohmann::json* ConfigKeys::find(const std::string& key) const {
+const nlohmann::json* ConfigKeys::value(const std::string& key) const {
   const auto found = object_.find(key);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }
 
-bool ConfigKeys::has(const std::string& key) const { return find(key) != nullptr; }
+bool ConfigKeys::is_null(const std::string& key) const {
+  const auto found = object_.find(key);
+  return found != object_.end() && found->is_null();
+}
 
 std::string ConfigKeys::shown(const std::string& key, const nlohmann::json& value) const {
   std::string text = value.dump();
@@ -35,7 +38,7 @@ std::string ConfigKeys::shown(const std::string& key, const nlohmann::json& valu
 void ConfigKeys::complain(Problem problem) { problems_.push_back(std::move(problem).at(name_)); }
 
 int64_t ConfigKeys::positive_integer(const std::string& key, std::optional<int64_t> otherwise) {
-  const nlohmann::json* value = find(key);
+  const nlohmann::json* value = this->value(key);
   if (!value && otherwise) return *otherwise;
   if (!value) {
     complain(
@@ -53,7 +56,7 @@ int64_t ConfigKeys::positive_integer(const std::string& key, std::optional<int64
 }
 
 double ConfigKeys::positive_number(const std::string& key, double otherwise) {
-  const nlohmann::json* value = find(key);
+  const nlohmann::json* value = this->value(key);
   if (!value) return otherwise;
   if (value->is_number() && value->get<double>() > 0) return value->get<double>();
   complain(problem(shown(key, *value)).must("be a number above 0"));
@@ -61,7 +64,7 @@ double ConfigKeys::positive_number(const std::string& key, double otherwise) {
 }
 
 bool ConfigKeys::boolean(const std::string& key, bool otherwise) {
-  const nlohmann::json* value = find(key);
+  const nlohmann::json* value = this->value(key);
   if (!value) return otherwise;
   if (value->is_boolean()) return value->get<bool>();
   complain(problem(shown(key, *value)).must("be true or false"));
@@ -69,23 +72,27 @@ bool ConfigKeys::boolean(const std::string& key, bool otherwise) {
 }
 
 std::string ConfigKeys::text(const std::string& key, const std::string& otherwise) {
-  const nlohmann::json* value = find(key);
+  const nlohmann::json* value = this->value(key);
   if (!value) return otherwise;
   if (value->is_string()) return value->get<std::string>();
   complain(problem(shown(key, *value)).must("be a string"));
   return otherwise;
 }
 
-const nlohmann::json* ConfigKeys::object(const std::string& key) {
-  const nlohmann::json* value = find(key);
-  if (!value || value->is_object()) return value;
-  complain(problem(shown(key, *value)).must("be an object"));
-  return nullptr;
+std::optional<ConfigKeys> ConfigKeys::section(const std::string& key) {
+  const nlohmann::json* object = value(key);
+  if (!object) return std::nullopt;
+  if (!object->is_object()) {
+    complain(problem(shown(key, *object)).must("be an object"));
+    return std::nullopt;
+  }
+  if (object->empty()) return std::nullopt;
+  return ConfigKeys(*object, cat(name_, ": ", key), problems_);
 }
 
 void ConfigKeys::refuse_unless(const std::string& key, const nlohmann::json& harmless,
                                const std::string& why) {
-  const nlohmann::json* value = find(key);
+  const nlohmann::json* value = this->value(key);
   if (!value || *value == harmless) return;
   const std::string allowed =
       harmless.is_null() ? "be absent" : cat("be ", harmless.dump(), " or absent");

@@ -25,8 +25,9 @@ class ConfigKeys {
   double positive_number(const std::string& key, double otherwise);
   bool boolean(const std::string& key, bool otherwise);
   std::string text(const std::string& key, const std::string& otherwise);
-  /// An object within this one, or nothing (absent, null, or of another type, which is noted).
-  const nlohmann::json* object(const std::string& key);
+  /// The keys of a non-empty object within this one, or nothing (absent, null, or of another type,
+  /// which is noted).
+  std::optional<ConfigKeys> section(const std::string& key);
 
   /// Notes that the decoder cannot do what the key asks for, unless it is absent, null or
   /// `harmless`.
@@ -34,10 +35,13 @@ class ConfigKeys {
                      const std::string& why);
   /// Notes a complaint about a key of this file.
   void complain(Problem problem);
-  bool has(const std::string& key) const;
+  bool has(const std::string& key) const { return value(key) != nullptr; }
+  /// The key is there and says null, which transformers tells from an absent one.
+  bool is_null(const std::string& key) const;
+  /// As it stands; null pointer where absent or null.
+  const nlohmann::json* value(const std::string& key) const;
 
  private:
-  const nlohmann::json* find(const std::string& key) const;
   std::string shown(const std::string& key, const nlohmann::json& value) const;
 
   const nlohmann::json& object_;

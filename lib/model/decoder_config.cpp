@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/files.h"
@@ -42,7 +43,7 @@ void check_shape(DecoderConfig& config, bool head_dim_given, const std::string& 
     }
     config.head_dim = config.hidden_size / heads;
   }
-  if (config.head_dim % 2 != 0) {
+  if (config.positions == Positions::rotary && config.head_dim % 2 != 0) {
     complain(problem(cat("head_dim is ", config.head_dim,
                          head_dim_given ? "" : " (hidden_size / num_attention_heads)"))
                  .must("be even")
@@ -56,52 +57,22 @@ void check_shape(DecoderConfig& config, bool head_dim_given, const std::string& 
   }
 }
 
-// rope_theta and the kind of rotary embedding: at the top with rope_scaling (transformers 4) or
-// together in rope_parameters (transformers 5).
-void read_rotary(const json& root, const std::string& name, ConfigKeys& keys, DecoderConfig& config,
-                 std::vector<Problem>& problems) {
-  config.rope_theta = keys.positive_number("rope_theta", config.rope_theta);
-  for (const std::string key : {"rope_scaling", "rope_parameters"}) {
-    const json* rotary = keys.object(key);
-    if (!rotary) continue;
-    ConfigKeys inner(*rotary, cat(name, ": ", key), problems);
-    config.rope_theta = inner.positive_number("rope_theta", config.rope_theta);
-    const std::string why = "Only the plain rotary embedding is built; scaled forms are not.";
-    for (const std::string type_key : {"rope_type", "type"}) {
-      inner.refuse_unless(type_key, "default", why);
-    }
-    if (!inner.has("rope_type") && !inner.has("type") && inner.has("factor")) {
-      inner.refuse_unless("factor", 1.0, why);
-    }
-    inner.refuse_unless("partial_rotary_factor", 1.0, "Every element of a head is rotated.");
+// Of a family whose files hold q, k and v side by side, as wide as the hidden state.
+void check_fused_heads(const DecoderConfig& config, const std::string& where,
+                       std::vector<Problem>& problems) {
+  const int64_t heads = config.num_attention_heads;
+  if (config.num_key_value_heads != heads) {
+    problems.push_back(
+        problem(cat("num_key_value_heads is ", config.num_key_value_heads,
+                    " and num_attention_heads is ", heads))
+            .at(where)
+            .must(cat("be the same for ", config.model_type, ", or num_key_value_heads absent")));
   }
-  keys.refuse_unless("partial_rotary_factor", 1.0, "Every element of a head is rotated.");
-}
-
-void refuse_unsupported(ConfigKeys& keys) {
-  keys.refuse_unless("hidden_act", "silu", "The decoder's feed-forward is SwiGLU.");
-  keys.refuse_unless("attention_dropout", 0.0, "The decoder has no dropout; set it to 0.");
-  keys.refuse_unless("quantization_config", nullptr,
-                     "Quantized weights cannot be trained; use the unquantized model.");
-  for (const std::string key : {"num_experts", "num_local_experts", "n_routed_experts",
-                                "num_experts_per_tok", "moe_intermediate_size"}) {
-    keys.refuse_unless(key, nullptr, "Mixtures of experts are not built.");
-  }
-}
-
-void refuse_layer_types(const json& root, ConfigKeys& keys) {
-  const auto types = root.find("layer_types");
-  if (types == root.end() || types->is_null()) return;
-  if (!types->is_array()) {
-    keys.complain(problem(cat("layer_types is ", types->dump())).must("be a list"));
-    return;
-  }
-  for (const json& type : *types) {
-    if (type == "full_attention") continue;
-    keys.complain(problem(cat("layer_types holds ", type.dump()))
-                      .must("hold \"full_attention\" only")
-                      .remedy("The decoder attends to the whole sequence in every layer."));
-    return;
+  if (config.head_dim * heads != config.hidden_size) {
+    problems.push_back(problem(cat("head_dim is ", config.head_dim))
+                           .at(where)
+                           .must(cat("be hidden_size / num_attention_heads for ", config.model_type,
+                                     ", or absent")));
   }
 }
 
@@ -132,6 +103,22 @@ DecoderConfig config_of_directory(const std::string& path) {
   return decoder_config_from_json(read_file(file, kConfigBytesLimit), file.string());
 }
 
+void set_attention_bias(const Family& family, const std::optional<bool>& given,
+                        DecoderConfig& config, std::vector<Problem>& problems) {
+  const bool optional = family.attention_bias == AttentionBias::optional;
+  const bool usual = family.attention_bias == AttentionBias::always_qkv ||
+                     family.attention_bias == AttentionBias::always;
+  config.qkv_bias = optional ? given.value_or(false) : usual;
+  config.o_bias = config.qkv_bias && family.attention_bias != AttentionBias::always_qkv;
+  if (optional || given.value_or(usual) == usual) return;
+  problems.push_back(
+      problem(cat("attention_bias is ", *given ? "true" : "false"))
+          .at("model.architecture")
+          .must(cat("be ", usual ? "true" : "false", " or absent for ", family.model_type))
+          .remedy(cat("Use model_type llama for a model ", usual ? "without" : "with",
+                      " these biases.")));
+}
+
 DecoderConfig config_of_architecture(const config::ArchitectureConfig& given,
                                      int64_t tokenizer_vocab_size, std::vector<Problem>& problems) {
   const std::string where = "model.architecture";
@@ -152,15 +139,9 @@ DecoderConfig config_of_architecture(const config::ArchitectureConfig& given,
   config.rope_theta = given.rope_theta;
   config.tie_word_embeddings = given.tie_word_embeddings;
   config.initializer_range = given.initializer_range;
-  const bool always_qkv = family->attention_bias == AttentionBias::always_qkv;
-  config.qkv_bias = given.attention_bias.value_or(always_qkv);
-  config.o_bias = config.qkv_bias && !always_qkv;
-  if (always_qkv && !config.qkv_bias) {
-    problems.push_back(problem("attention_bias is false")
-                           .at(where)
-                           .must(cat("be true or absent for ", family->model_type))
-                           .remedy("Use model_type llama for a model without these biases."));
-  }
+  config.max_position_embeddings = given.max_position_embeddings;
+  family->set_form(config);
+  set_attention_bias(*family, given.attention_bias, config, problems);
 
   const std::pair<const char*, int64_t> required[] = {
       {"vocab_size", config.vocab_size},
@@ -173,7 +154,15 @@ DecoderConfig config_of_architecture(const config::ArchitectureConfig& given,
     problems.push_back(
         problem(cat(key, " is ", value)).at(where).must("be given, as an integer above 0"));
   }
+  if (config.positions == Positions::learned && config.max_position_embeddings == 0) {
+    problems.push_back(problem("max_position_embeddings is 0")
+                           .at(where)
+                           .must(cat("be given for ", config.model_type, ", as an integer above 0"))
+                           .remedy("Positions are learned: it is the longest sequence there will "
+                                   "be."));
+  }
   check_shape(config, given.head_dim > 0, where, problems);
+  if (family->fused_heads) check_fused_heads(config, where, problems);
   return config;
 }
 
@@ -213,22 +202,11 @@ DecoderConfig decoder_config_from_json(const std::string& json_text, const std::
   // Of another architecture nothing else can be judged.
   if (!family) throw ConfigError(unknown_family(config.model_type).at(name));
 
-  config.vocab_size = keys.positive_integer("vocab_size", std::nullopt);
-  config.hidden_size = keys.positive_integer("hidden_size", std::nullopt);
-  config.intermediate_size = keys.positive_integer("intermediate_size", std::nullopt);
-  config.num_hidden_layers = keys.positive_integer("num_hidden_layers", std::nullopt);
-  config.num_attention_heads = keys.positive_integer("num_attention_heads", std::nullopt);
-  config.num_key_value_heads =
-      keys.positive_integer("num_key_value_heads", config.num_attention_heads);
-  config.head_dim = keys.positive_integer("head_dim", 0);
-  config.norm_eps = keys.positive_number("rms_norm_eps", config.norm_eps);
-  config.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
-  config.initializer_range = keys.positive_number("initializer_range", config.initializer_range);
-  read_rotary(root, name, keys, config, problems);
+  family->set_form(config);
   family->read(keys, config);
-  refuse_unsupported(keys);
-  refuse_layer_types(root, keys);
-  check_shape(config, keys.has("head_dim"), name, problems);
+  keys.refuse_unless("quantization_config", nullptr,
+                     "Quantized weights cannot be trained; use the unquantized model.");
+  check_shape(config, config.head_dim > 0, name, problems);
   if (!problems.empty()) throw ConfigError(problems);
   return config;
 }
@@ -239,18 +217,6 @@ std::string to_json(const DecoderConfig& config) {
   nlohmann::ordered_json out;
   out["architectures"] = {std::string(family->architecture)};
   out["model_type"] = config.model_type;
-  out["vocab_size"] = config.vocab_size;
-  out["hidden_size"] = config.hidden_size;
-  out["intermediate_size"] = config.intermediate_size;
-  out["num_hidden_layers"] = config.num_hidden_layers;
-  out["num_attention_heads"] = config.num_attention_heads;
-  out["num_key_value_heads"] = config.num_key_value_heads;
-  out["head_dim"] = config.head_dim;
-  out["hidden_act"] = "silu";
-  out["rms_norm_eps"] = config.norm_eps;
-  out["rope_theta"] = config.rope_theta;
-  out["tie_word_embeddings"] = config.tie_word_embeddings;
-  out["initializer_range"] = config.initializer_range;
   family->write(config, out);
   return out.dump(2) + "\n";
 }

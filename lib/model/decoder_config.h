@@ -42,8 +42,9 @@ struct DecoderConfig {
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
-  int64_t max_position_embeddings =
-      0;  // 0: no bound; rows of the table where positions are learned
+  // Rows of the table where positions are learned; else what the model was trained for, 0: not
+  // said.
+  int64_t max_position_embeddings = 0;
   double norm_eps = 1e-6;
   Norm norm = Norm::rms;
   FeedForward feed_forward = FeedForward::swiglu;
@@ -55,6 +56,9 @@ struct DecoderConfig {
   bool o_bias = false;
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm of each head of q and k before rotation, weights [head_dim]
+  // Positions that attention looks back on, itself included; 0: all. Longer sequences are refused
+  // (check_seq_length): there is no windowed attention.
+  int64_t sliding_window = 0;
   double initializer_range = 0.02;
 
   bool operator==(const DecoderConfig&) const = default;
@@ -76,6 +80,11 @@ std::string to_json(const DecoderConfig& config);
 std::vector<Problem> check_tp_size(const DecoderConfig& config, int64_t tp_size);
 /// The tp sizes up to `limit` that check_tp_size accepts.
 std::vector<int64_t> working_tp_sizes(const DecoderConfig& config, int64_t limit = 64);
+
+/// What of the model a sequence of this many tokens does not allow: more positions than were
+/// learned, or more than a sliding window holds. `name` is what the message says it is.
+std::vector<Problem> check_seq_length(const DecoderConfig& config, int64_t seq_length,
+                                      const std::string& name = "train.seq_length");
 
 /// Number of elements of all global tensors, a tied head once.
 int64_t parameter_count(const DecoderConfig& config);

@@ -3,6 +3,8 @@
 
 #include "base/text.h"
 #include "model/decoder_config.h"
+#include "model/families/family.h"
+#include "sharding/shard_spec.h"
 
 namespace tptrain::model {
 
@@ -37,7 +39,8 @@ int64_t linear_elements(const DecoderConfig& config) {
   const int64_t q_width = config.num_attention_heads * config.head_dim;
   const int64_t kv_width = config.num_key_value_heads * config.head_dim;
   const int64_t attention = config.hidden_size * (2 * q_width + 2 * kv_width);
-  const int64_t mlp = 3 * config.hidden_size * config.intermediate_size;
+  const int64_t matrices = config.feed_forward == FeedForward::swiglu ? 3 : 2;
+  const int64_t mlp = matrices * config.hidden_size * config.intermediate_size;
   return config.num_hidden_layers * (attention + mlp) + config.vocab_size * config.hidden_size;
 }
 
@@ -64,15 +67,31 @@ std::vector<Problem> check_tp_size(const DecoderConfig& config, int64_t tp_size)
   return problems;
 }
 
+std::vector<Problem> check_seq_length(const DecoderConfig& config, int64_t seq_length,
+                                      const std::string& name) {
+  std::vector<Problem> problems;
+  if (config.positions == Positions::learned && seq_length > config.max_position_embeddings) {
+    problems.push_back(
+        problem(cat(name, " is ", seq_length, ", and the model's max_position_embeddings is ",
+                    config.max_position_embeddings))
+            .must("be at most that")
+            .remedy("Positions are learned: there are no embeddings of later ones."));
+  }
+  if (config.sliding_window > 0 && seq_length > config.sliding_window) {
+    problems.push_back(
+        problem(cat(name, " is ", seq_length, ", and the model's sliding_window is ",
+                    config.sliding_window))
+            .must("be at most that")
+            .remedy("Sliding windows are not built: up to that length the model has none."));
+  }
+  return problems;
+}
+
 int64_t parameter_count(const DecoderConfig& config) {
-  const int64_t q_width = config.num_attention_heads * config.head_dim;
-  const int64_t kv_width = config.num_key_value_heads * config.head_dim;
-  const int64_t biases =
-      (config.qkv_bias ? q_width + 2 * kv_width : 0) + (config.o_bias ? config.hidden_size : 0);
-  const int64_t norms = 2 * config.num_hidden_layers * config.hidden_size + config.hidden_size;
-  // The head's matrix is among the linears; tied, it is the embedding's table as well.
-  const int64_t table = config.tie_word_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  return linear_elements(config) + config.num_hidden_layers * biases + norms + table;
+  int64_t count = 0;
+  for (const sharding::StoredTensor& tensor : stored_model(config).tensors)
+    count += sharding::whole_tensor(tensor.name, tensor.shape).global_numel();
+  return count;
 }
 
 double flops_per_token(const DecoderConfig& config, int64_t seq_length) {

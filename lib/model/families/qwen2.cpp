@@ -1,29 +1,34 @@
 // Qwen2 and Qwen2.5 (transformers: Qwen2Config): q, k, v always have biases, o never.
 #include "model/families/family.h"
+#include "model/families/llama_keys.h"
 
 namespace tptrain::model {
 
 namespace {
 
 void read(ConfigKeys& keys, DecoderConfig& config) {
+  read_llama_keys(keys, {.num_key_value_heads = 32}, config);
   config.qkv_bias = true;
-  config.o_bias = false;
   keys.refuse_unless("attention_bias", true, "Qwen2 has biases of q, k and v in every checkpoint.");
-  keys.refuse_unless("use_sliding_window", false,
-                     "The decoder attends to the whole sequence; sliding windows are not built.");
+  refuse_windowed_layers(keys, config);
   keys.refuse_unless("use_mrope", false, "Multimodal rotary positions are not built.");
 }
 
-void write(const DecoderConfig&, nlohmann::ordered_json& out) { out["use_sliding_window"] = false; }
+void write(const DecoderConfig& config, nlohmann::ordered_json& out) {
+  write_llama_keys(config, out);
+  out["use_sliding_window"] = false;
+}
 
 }  // namespace
 
 Family qwen2_family() {
   return {.model_type = "qwen2",
           .architecture = "Qwen2ForCausalLM",
+          .attention_bias = AttentionBias::always_qkv,
+          .set_form = [](DecoderConfig&) {},
           .read = read,
           .write = write,
-          .attention_bias = AttentionBias::always_qkv};
+          .stored = stored_with_llama_names};
 }
 
 }  // namespace tptrain::model

@@ -24,7 +24,20 @@ std::string with(const std::string& more) { return "{" + kLlama + ", " + more + 
 
 std::string qwen2(const std::string& more) {
   return R"({"model_type": "qwen2", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48,
-             "num_hidden_layers": 2, "num_attention_heads": 4)" +
+             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4)" +
+         more + "}";
+}
+
+std::string of(const std::string& model_type, const std::string& more) {
+  return R"({"model_type": ")" + model_type +
+         R"(", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48,
+             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2)" +
+         more + "}";
+}
+
+std::string gpt2(const std::string& more) {
+  return R"({"model_type": "gpt2", "vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4,
+             "n_positions": 24)" +
          more + "}";
 }
 
@@ -91,11 +104,89 @@ TEST_CASE("biases are the family's") {
   CHECK_FALSE(qwen.o_bias);
 }
 
+TEST_CASE("families' forms and transformers' defaults of keys left out") {
+  const DecoderConfig qwen3 = decoder_config_from_json(of("qwen3", ""), "c");
+  CHECK(qwen3.qk_norm);
+  CHECK(qwen3.head_dim == 128);
+  CHECK_FALSE(qwen3.qkv_bias);
+  CHECK(decoder_config_from_json(of("qwen3", R"(, "head_dim": null)"), "c").head_dim == 8);
+  CHECK(decoder_config_from_json(of("qwen3", R"(, "attention_bias": true)"), "c").o_bias);
+
+  const DecoderConfig mistral = decoder_config_from_json(of("mistral", ""), "c");
+  CHECK(mistral.sliding_window == 4096);
+  CHECK_FALSE(mistral.qkv_bias);
+  CHECK(
+      decoder_config_from_json(of("mistral", R"(, "sliding_window": null)"), "c").sliding_window ==
+      0);
+
+  const DecoderConfig gpt = decoder_config_from_json(gpt2(R"(, "attn_pdrop": 0.1)"), "c");
+  CHECK(gpt.norm == model::Norm::layer);
+  CHECK(gpt.feed_forward == model::FeedForward::gelu);
+  CHECK(gpt.positions == model::Positions::learned);
+  CHECK(gpt.max_position_embeddings == 24);
+  CHECK(gpt.intermediate_size == 128);
+  CHECK(gpt.num_key_value_heads == 4);
+  CHECK(gpt.norm_eps == 1e-5);
+  CHECK((gpt.qkv_bias && gpt.o_bias && gpt.mlp_bias && gpt.tie_word_embeddings));
+
+  const DecoderConfig llama = decoder_config_from_json(with(R"("mlp_bias": true)"), "c");
+  CHECK(llama.mlp_bias);
+  // A window that no layer looks through is none.
+  CHECK(refusal(of("qwen3", R"(, "use_sliding_window": true, "max_window_layers": 2)")).empty());
+}
+
+TEST_CASE("scaled rotary embeddings in every form of the key") {
+  using Kind = model::RotaryScaling::Kind;
+  const std::string values =
+      R"("factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 8192)";
+  const DecoderConfig four = decoder_config_from_json(
+      with(R"("rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", )" + values + "}"), "c");
+  CHECK(four.rope_scaling == model::RotaryScaling{.kind = Kind::llama3,
+                                                  .factor = 8.0,
+                                                  .low_freq_factor = 1.0,
+                                                  .high_freq_factor = 4.0,
+                                                  .original_max_position_embeddings = 8192});
+  CHECK(
+      decoder_config_from_json(
+          with(R"("rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", )" + values + "}"),
+          "c") == four);
+  const DecoderConfig linear =
+      decoder_config_from_json(with(R"("rope_scaling": {"type": "linear", "factor": 2.0})"), "c");
+  CHECK(linear.rope_scaling == model::RotaryScaling{.kind = Kind::linear, .factor = 2.0});
+}
+
+TEST_CASE("sequences are no longer than learned positions or a sliding window") {
+  const auto problems = [](const std::string& json, int64_t length) {
+    std::string text;
+    for (const Problem& problem :
+         model::check_seq_length(decoder_config_from_json(json, "c"), length))
+      text += problem.text();
+    return text;
+  };
+  CHECK(problems(gpt2(""), 24).empty());
+  CHECK(problems(gpt2(""), 25) ==
+        "train.seq_length is 25, and the model's max_position_embeddings is 24: it must be at most "
+        "that.\n  Positions are learned: there are no embeddings of later ones.");
+  CHECK(problems(of("mistral", R"(, "sliding_window": 16)"), 16).empty());
+  CHECK(problems(of("mistral", R"(, "sliding_window": 16)"), 17) ==
+        "train.seq_length is 17, and the model's sliding_window is 16: it must be at most that.\n  "
+        "Sliding windows are not built: up to that length the model has none.");
+  CHECK(problems(with(R"("max_position_embeddings": 8)"), 4096).empty());  // rotary: no bound
+}
+
 TEST_CASE("to_json is read back to an equal shape") {
   for (const std::string& json :
        {with(R"("attention_bias": true, "rms_norm_eps": 1e-05, "head_dim": 16)"),
         qwen2(R"(, "rope_theta": 1000000.0, "tie_word_embeddings": true,
-                 "num_key_value_heads": 2, "initializer_range": 0.0123456789012345)")}) {
+                 "initializer_range": 0.0123456789012345)"),
+        with(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+                "mlp_bias": true, "max_position_embeddings": 131072)"),
+        with(R"("rope_scaling": {"type": "linear", "factor": 2.5})"),
+        of("qwen3", R"(, "head_dim": 16, "attention_bias": true)"),
+        of("mistral", R"(, "sliding_window": null)"), of("mistral", R"(, "sliding_window": 16)"),
+        gpt2(""), gpt2(R"(, "n_inner": 100, "tie_word_embeddings": false)")}) {
     const DecoderConfig config = decoder_config_from_json(json, "c");
     CHECK(decoder_config_from_json(to_json(config), "c") == config);
   }
@@ -106,21 +197,36 @@ TEST_CASE("what the decoder does not support is refused by its key") {
     std::string json;
     std::string message;
   };
-  const std::string rope = "Only the plain rotary embedding is built; scaled forms are not.";
+  const std::string rope = "Other scaled forms of the rotary embedding are not built.";
   const std::string moe = "Mixtures of experts are not built.";
+  const std::string gelu =
+      "it must be \"gelu_new\" or \"gelu_pytorch_tanh\".\n  Other activations are not built.";
   const std::vector<Case> cases = {
-      {with(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0})"),
-       "config.json: rope_scaling: rope_type is \"llama3\": it must be \"default\" or absent.\n  " +
+      {with(R"("rope_scaling": {"rope_type": "yarn", "factor": 8.0})"),
+       "config.json: rope_scaling: rope_type is \"yarn\": it must be one of: default, linear, "
+       "llama3.\n  " +
            rope},
-      {with(R"("rope_scaling": {"type": "linear", "factor": 2.0})"),
-       "config.json: rope_scaling: type is \"linear\": it must be \"default\" or absent.\n  " +
+      {with(R"("rope_scaling": {"type": "dynamic", "factor": 2.0})"),
+       "config.json: rope_scaling: type is \"dynamic\": it must be one of: default, linear, "
+       "llama3.\n  " +
+           rope},
+      {with(R"("rope_parameters": {"rope_type": "longrope"})"),
+       "config.json: rope_parameters: rope_type is \"longrope\": it must be one of: default, "
+       "linear, llama3.\n  " +
            rope},
       {with(R"("rope_scaling": {"factor": 2.0})"),
-       "config.json: rope_scaling: factor is 2.0: it must be 1.0 or absent.\n  " + rope},
-      {with(R"("rope_parameters": {"rope_type": "yarn"})"),
-       "config.json: rope_parameters: rope_type is \"yarn\": it must be \"default\" or absent.\n "
-       " " +
-           rope},
+       "config.json: rope_scaling: factor is 2.0: it must be 1.0 or absent.\n  Without a rope_type "
+       "it is unclear what is scaled."},
+      {with(R"("rope_scaling": {"rope_type": "linear"})"),
+       "config.json: rope_scaling: factor is missing: it must be a number above 0."},
+      {with(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 32})"),
+       "config.json: rope_scaling: high_freq_factor is 4 and low_freq_factor is 4: it must be the "
+       "larger one."},
+      {with(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0})"),
+       "config.json: rope_scaling: original_max_position_embeddings is missing: it must be an "
+       "integer from 1 to 2147483647."},
       {with(R"("rope_parameters": {"partial_rotary_factor": 0.5})"),
        "config.json: rope_parameters: partial_rotary_factor is 0.5: it must be 1.0 or absent.\n  "
        "Every element of a head is rotated."},
@@ -128,15 +234,11 @@ TEST_CASE("what the decoder does not support is refused by its key") {
        "config.json: partial_rotary_factor is 0.5: it must be 1.0 or absent.\n  Every element of a "
        "head is rotated."},
       {with(R"("hidden_act": "gelu")"),
-       "config.json: hidden_act is \"gelu\": it must be \"silu\" or absent.\n  The decoder's "
+       "config.json: hidden_act is \"gelu\": it must be \"silu\" or absent.\n  The family's "
        "feed-forward is SwiGLU."},
-      {with(R"("mlp_bias": true)"),
-       "config.json: mlp_bias is true: it must be false or absent.\n  The decoder's feed-forward "
-       "has "
-       "no biases."},
       {with(R"("attention_dropout": 0.1)"),
-       "config.json: attention_dropout is 0.1: it must be 0.0 or absent.\n  The decoder has no "
-       "dropout; set it to 0."},
+       "config.json: attention_dropout is 0.1: it must be 0.0 or absent.\n  Dropout is the run "
+       "file's: set it to 0 here and train.attention_dropout there."},
       {with(R"("quantization_config": {"bits": 4})"),
        "config.json: quantization_config is {\"bits\":4}: it must be absent.\n  Quantized weights "
        "cannot be trained; use the unquantized model."},
@@ -146,10 +248,10 @@ TEST_CASE("what the decoder does not support is refused by its key") {
        "config.json: layer_types holds \"sliding_attention\": it must hold \"full_attention\" "
        "only.\n  The decoder attends to the whole sequence in every layer."},
       {with(R"("layer_types": 7)"), "config.json: layer_types is 7: it must be a list."},
-      {qwen2(R"(, "use_sliding_window": true)"),
-       "config.json: use_sliding_window is true: it must be false or absent.\n  The decoder "
-       "attends "
-       "to the whole sequence; sliding windows are not built."},
+      {qwen2(R"(, "use_sliding_window": true, "max_window_layers": 1)"),
+       "config.json: use_sliding_window is true, with max_window_layers 1 of 2 layers: it must be "
+       "false or absent.\n  The decoder attends to the whole sequence; sliding windows are not "
+       "built."},
       {qwen2(R"(, "use_mrope": true)"),
        "config.json: use_mrope is true: it must be false or absent.\n  Multimodal rotary positions "
        "are not built."},
@@ -157,12 +259,30 @@ TEST_CASE("what the decoder does not support is refused by its key") {
        "config.json: attention_bias is false: it must be true or absent.\n  Qwen2 has biases of q, "
        "k "
        "and v in every checkpoint."},
-      {R"({"model_type": "gpt2", "n_embd": 768})",
-       "config.json: model_type is \"gpt2\": it must be one of: llama, qwen2.\n  Other "
-       "architectures "
-       "differ in more than names; tptrain would train them wrongly."},
+      {of("mistral", R"(, "attention_bias": true)"),
+       "config.json: attention_bias is true: it must be false or absent.\n  Mistral has no "
+       "biases."},
+      {gpt2(R"(, "activation_function": "gelu")"),
+       "config.json: activation_function is \"gelu\": " + gelu},
+      {gpt2(R"(, "scale_attn_weights": false)"),
+       "config.json: scale_attn_weights is false: it must be true or absent.\n  Attention scores "
+       "are scaled by 1 / sqrt(D)."},
+      {gpt2(R"(, "scale_attn_by_inverse_layer_idx": true)"),
+       "config.json: scale_attn_by_inverse_layer_idx is true: it must be false or absent.\n  "
+       "Attention scores are scaled alike in every layer."},
+      {gpt2(R"(, "reorder_and_upcast_attn": true)"),
+       "config.json: reorder_and_upcast_attn is true: it must be false or absent.\n  Attention "
+       "works in fp32 inside in any case; set it to false."},
+      {gpt2(R"(, "add_cross_attention": true)"),
+       "config.json: add_cross_attention is true: it must be false or absent.\n  Cross attention "
+       "is not built."},
+      {R"({"model_type": "gpt_neox", "n_embd": 768})",
+       "config.json: model_type is \"gpt_neox\": it must be one of: llama, qwen2, qwen3, mistral, "
+       "gpt2.\n  Other architectures differ in more than names; tptrain would train them "
+       "wrongly."},
       {R"({"vocab_size": 9})",
-       "config.json: model_type is missing: it must be one of: llama, qwen2."},
+       "config.json: model_type is missing: it must be one of: llama, qwen2, qwen3, mistral, "
+       "gpt2."},
   };
   for (const Case& c : cases) CHECK(refusal(c.json) == "config error: " + c.message);
 }
@@ -273,8 +393,27 @@ TEST_CASE("the run file's architecture is refused with all its problems") {
   model.architecture->model_type = "mamba";
   CHECK(refusal(model, 300) ==
         "config error: model.architecture: model_type is \"mamba\": it must be one of: llama, "
-        "qwen2.\n  Other architectures differ in more than names; tptrain would train them "
-        "wrongly.");
+        "qwen2, qwen3, mistral, gpt2.\n  Other architectures differ in more than names; tptrain "
+        "would train them wrongly.");
+
+  model = architecture();
+  model.architecture->model_type = "mistral";
+  model.architecture->attention_bias = true;
+  CHECK(refusal(model, 300) ==
+        "config error: model.architecture: attention_bias is true: it must be false or absent for "
+        "mistral.\n  Use model_type llama for a model with these biases.");
+
+  model.architecture->model_type = "gpt2";
+  model.architecture->num_key_value_heads = 2;
+  model.architecture->head_dim = 16;
+  CHECK(refusal(model, 300) ==
+        "config error: model.architecture: max_position_embeddings is 0: it must be given for "
+        "gpt2, as an integer above 0.\n  Positions are learned: it is the longest sequence there "
+        "will be.\n"
+        "config error: model.architecture: num_key_value_heads is 2 and num_attention_heads is 4: "
+        "it must be the same for gpt2, or num_key_value_heads absent.\n"
+        "config error: model.architecture: head_dim is 16: it must be hidden_size / "
+        "num_attention_heads for gpt2, or absent.");
 }
 
 TEST_CASE("a model directory is read through its config.json") {
