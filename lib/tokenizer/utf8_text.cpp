@@ -1,0 +1,66 @@
+#include "tokenizer/utf8_text.h"
+
+#include <algorithm>
+
+namespace tptrain::tokenizer {
+
+namespace {
+
+struct Begin {
+  size_t length = 0;   // bytes of the whole character; 0: no character begins so
+  size_t present = 0;  // of those, the bytes that are there and fit
+};
+
+Begin begin_of(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return {1, 1};
+  if (lead < 0xC2 || lead > 0xF4) return {0, 1};
+  const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  // The second byte carries the bounds: no overlong form, no surrogate, nothing beyond U+10FFFF.
+  const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  const unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  size_t present = 1;
+  while (present < length && present < text.size()) {
+    const unsigned char next = byte(present);
+    if (next < (present == 1 ? low : 0x80) || next > (present == 1 ? high : 0xBF)) break;
+    ++present;
+  }
+  return {length, present};
+}
+
+}  // namespace
+
+size_t utf8_length(std::string_view text) {
+  if (text.empty()) return 0;
+  const Begin begin = begin_of(text);
+  return begin.present == begin.length ? begin.length : 0;
+}
+
+size_t first_invalid_utf8(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t length = utf8_length(text.substr(at));
+    if (length == 0) return at;
+    at += length;
+  }
+  return std::string_view::npos;
+}
+
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string valid;
+  valid.reserve(text.size());
+  size_t at = 0;
+  while (at < text.size()) {
+    const Begin begin = begin_of(text.substr(at));
+    if (begin.present == begin.length) {
+      valid.append(text.substr(at, begin.length));
+    } else {
+      valid += "\xEF\xBF\xBD";
+    }
+    at += begin.present;
+  }
+  return valid;
+}
+
+}  // namespace tptrain::tokenizer
