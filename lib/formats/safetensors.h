@@ -9,43 +9,12 @@
 #include <map>
 #include <span>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/files.h"
+#include "formats/safetensors_header.h"
 
 namespace tptrain::formats {
-
-enum class Dtype {
-  boolean,
-  u8,
-  i8,
-  f8_e5m2,
-  f8_e4m3,
-  i16,
-  u16,
-  f16,
-  bf16,
-  i32,
-  u32,
-  f32,
-  f64,
-  i64,
-  u64
-};
-/// As the format spells it: "BF16".
-std::string_view dtype_name(Dtype dtype);
-int64_t dtype_bytes(Dtype dtype);
-
-/// What the header says of one tensor.
-struct SafetensorsEntry {
-  std::string name;
-  Dtype dtype = Dtype::f32;
-  std::vector<int64_t> shape;
-  int64_t offset_bytes = 0;  // from the first byte after the header; the writer sets it
-  int64_t size_bytes = 0;    // likewise
-};
 
 /// Writes a file front to back: the header at construction, then the tensors' bytes in the order
 /// given, in pieces of any size. Equal input gives equal bytes.
@@ -71,28 +40,30 @@ class SafetensorsWriter {
   int64_t remaining_bytes_ = 0;
 };
 
-/// A whole file, checked and mapped. Strict: the header must be whole, valid and free of duplicate
-/// keys, and the tensors must fill the file exactly, without holes, overlaps or trailing bytes.
-/// What lies in a tensor is not looked at.
+/// A whole file, checked (read_safetensors_header) and mapped: of the tensors, only what is looked
+/// at is read. What lies in a tensor is not checked.
 class SafetensorsFile {
  public:
-  /// Throws DataError naming the file, the tensor and the rule that is broken.
+  /// Follows symbolic links. Throws DataError naming the file, the tensor and the rule that is
+  /// broken.
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   /// In the order in which they lie in the file.
-  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::vector<SafetensorsEntry>& entries() const { return header_.entries; }
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  int64_t size_bytes() const { return static_cast<int64_t>(map_.bytes().size()); }
   /// nullptr where there is none of this name.
   const SafetensorsEntry* find(const std::string& name) const;
-  /// Valid as long as this object lives. `entry` must be one of entries().
+  /// Valid as long as this object lives, at any alignment. `entry` must be one of entries().
   std::span<const std::byte> bytes(const SafetensorsEntry& entry) const;
+  /// Bytes of this file that were read and will hardly be again: their pages no longer count as
+  /// this process's memory. They can be read again all the same.
+  void release(std::span<const std::byte> bytes) const;
 
  private:
   MappedFile map_;
-  int64_t data_begin_ = 0;
-  std::vector<SafetensorsEntry> entries_;
-  std::unordered_map<std::string, size_t> by_name_;
-  std::map<std::string, std::string> metadata_;
+  SafetensorsHeader header_;
+  std::vector<uint32_t> by_name_;  // numbers of entries, in the order of their names
 };
 
 }  // namespace tptrain::formats

@@ -24,9 +24,81 @@ std::string readable(const char* what) {
   return text;
 }
 
+// nlohmann takes a NUL byte for the end of the text, so that anything could follow it unseen.
+void refuse_nul(std::string_view text, const std::string& where) {
+  if (const size_t nul = text.find('\0'); nul != text.npos) {
+    throw DataError(problem(cat("not valid JSON: byte ", nul, " is NUL")).at(where));
+  }
+}
+
+// nlohmann's events -> ours.
+class SaxAdapter {
+ public:
+  using number_integer_t = nlohmann::json::number_integer_t;
+  using number_unsigned_t = nlohmann::json::number_unsigned_t;
+  using number_float_t = nlohmann::json::number_float_t;
+  using string_t = nlohmann::json::string_t;
+  using binary_t = nlohmann::json::binary_t;
+
+  SaxAdapter(JsonEvents& events, const std::string& where) : events_(events), where_(where) {}
+
+  bool null() { return other("null"); }
+  bool boolean(bool) { return other("a boolean"); }
+  bool number_integer(number_integer_t) { return other("a negative number"); }
+  bool number_float(number_float_t, const string_t&) { return other("no whole number"); }
+  bool binary(binary_t&) { return other("binary"); }
+  bool number_unsigned(number_unsigned_t value) {
+    events_.unsigned_number(value);
+    return true;
+  }
+  bool string(string_t& text) {
+    events_.string(std::move(text));
+    return true;
+  }
+  bool key(string_t& name) {
+    events_.key(std::move(name));
+    return true;
+  }
+  bool start_object(size_t) {
+    events_.begin_object();
+    return true;
+  }
+  bool end_object() {
+    events_.end_object();
+    return true;
+  }
+  bool start_array(size_t) {
+    events_.begin_array();
+    return true;
+  }
+  bool end_array() {
+    events_.end_array();
+    return true;
+  }
+  [[noreturn]] bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) {
+    throw DataError(problem(cat("not valid JSON: ", readable(e.what()))).at(where_));
+  }
+
+ private:
+  bool other(const char* kind) {
+    events_.other(kind);
+    return true;
+  }
+
+  JsonEvents& events_;
+  const std::string& where_;
+};
+
 }  // namespace
 
+void walk_json(std::string_view text, const std::string& where, JsonEvents& events) {
+  refuse_nul(text, where);
+  SaxAdapter adapter(events, where);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &adapter);
+}
+
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where, int max_depth) {
+  refuse_nul(text, where);
   std::vector<std::unordered_set<std::string>> open_objects;
   const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     using Event = nlohmann::json::parse_event_t;

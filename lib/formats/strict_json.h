@@ -16,4 +16,24 @@ namespace tptrain::formats {
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where,
                                  int max_depth = 64);
 
+/// What a walk over a JSON text meets, in its order. An event may throw to end the walk.
+class JsonEvents {
+ public:
+  virtual ~JsonEvents() = default;
+  virtual void begin_object() = 0;
+  virtual void key(std::string&& name) = 0;  // of the innermost object; not checked for duplicates
+  virtual void end_object() = 0;
+  virtual void begin_array() = 0;
+  virtual void end_array() = 0;
+  virtual void string(std::string&& text) = 0;
+  virtual void unsigned_number(uint64_t value) = 0;
+  /// null, true, false, a negative number, one with a fraction or exponent, or one beyond uint64.
+  virtual void other(const char* kind) = 0;
+};
+
+/// Walks over one JSON value that fills `text` and keeps nothing of it: for files that may be large
+/// and hostile, of which a tree would take many times their size. Throws DataError as
+/// parse_strict_json does; nesting and duplicate keys are for `events` to refuse.
+void walk_json(std::string_view text, const std::string& where, JsonEvents& events);
+
 }  // namespace tptrain::formats

@@ -1,0 +1,167 @@
+#include "checkpoint/huggingface_files.h"
+
+#include <algorithm>
+#include <array>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "formats/links.h"
+
+namespace tptrain::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kMaxIndexBytes = 100'000'000;
+
+// A link that leads nowhere counts as present: opening it says what is wrong with it.
+bool present(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
+
+std::vector<fs::path> entries_of(const fs::path& directory) {
+  std::vector<fs::path> paths;
+  try {
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+      paths.push_back(entry.path());
+    }
+  } catch (const fs::filesystem_error& e) {
+    throw DataError(problem(cat("cannot be read: ", e.code().message())).at(directory.string()));
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+[[noreturn]] void refuse_without_weights(const fs::path& directory) {
+  std::string pickled;
+  for (const fs::path& path : entries_of(directory)) {
+    const std::string name = path.filename().string();
+    if (name.starts_with("pytorch_model") && pickled.empty()) pickled = name;
+  }
+  Problem p = problem(cat("neither ", kModelFileName, " nor ", kModelIndexName, " is here"))
+                  .at(directory.string());
+  if (pickled.empty()) {
+    throw DataError(std::move(p).remedy(
+        "Give the directory of a downloaded model, with its config.json and *.safetensors files."));
+  }
+  throw DataError(
+      std::move(p).remedy(cat("The weights are pickled (", pickled,
+                              "), and loading them would run code out of the file. Download the "
+                              "model's safetensors files, or convert it once in Python: "
+                              "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT).")));
+}
+
+}  // namespace
+
+HuggingFaceFiles::HuggingFaceFiles(const fs::path& directory) : directory_(directory) {
+  std::error_code ignored;
+  if (!fs::is_directory(directory, ignored)) {
+    throw DataError(problem("there is no such directory")
+                        .at(directory.string())
+                        .remedy("Give the directory of a downloaded model."));
+  }
+  if (present(directory / kModelFileName)) {
+    ignored_index_ = present(directory / kModelIndexName);
+    open(kModelFileName);
+    return;
+  }
+  const fs::path index_path = directory / kModelIndexName;
+  if (!present(index_path)) refuse_without_weights(directory);
+  formats::refuse_broken_link(index_path);
+  index_ =
+      formats::parse_safetensors_index(read_file(index_path, kMaxIndexBytes), index_path.string());
+  std::vector<std::string> missing;
+  for (const std::string& name : index_->files) {
+    if (!present(directory / name)) missing.push_back(name);
+  }
+  if (!missing.empty()) {
+    throw DataError(
+        problem(cat(missing.size(), " of the ", index_->files.size(),
+                    " files that the index names are not here"))
+            .at(index_path.string())
+            .remedy(cat("Finish the download or the copy. Missing:\n", capped_list(missing))));
+  }
+  for (const std::string& name : index_->files) open(name);
+  check_index();
+}
+
+void HuggingFaceFiles::open(const std::string& name) {
+  files_.push_back({name, formats::SafetensorsFile(directory_ / name)});
+  for (const formats::SafetensorsEntry& entry : files_.back().file.entries()) {
+    // A name in two files: the index names one of them, and check_index() complains of the other.
+    tensors_.emplace(entry.name, Stored{files_.size() - 1, &entry});
+  }
+}
+
+void HuggingFaceFiles::check_index() const {
+  std::vector<std::string> wrong;
+  for (const formats::SafetensorsIndex::Row& row : index_->rows) {
+    if (files_[row.file].file.find(row.tensor) == nullptr) {
+      wrong.push_back(cat("the index says that ", formats::quoted_name(row.tensor), " is in ",
+                          files_[row.file].name, ", which lacks it"));
+    }
+  }
+  const auto row_of = [&](const std::string& tensor) {
+    const auto row = std::lower_bound(
+        index_->rows.begin(), index_->rows.end(), tensor,
+        [](const formats::SafetensorsIndex::Row& a, const std::string& b) { return a.tensor < b; });
+    return row == index_->rows.end() || row->tensor != tensor ? nullptr : &*row;
+  };
+  for (size_t i = 0; i < files_.size(); ++i) {
+    for (const formats::SafetensorsEntry& entry : files_[i].file.entries()) {
+      const formats::SafetensorsIndex::Row* row = row_of(entry.name);
+      if (row != nullptr && row->file == i) continue;
+      wrong.push_back(cat(files_[i].name, " holds ", formats::quoted_name(entry.name), ", which ",
+                          row == nullptr ? "the index does not name"
+                                         : cat("the index says is in ", files_[row->file].name)));
+    }
+  }
+  if (wrong.empty()) return;
+  throw DataError(
+      problem(cat(wrong.size(), wrong.size() == 1 ? " tensor is" : " tensors are",
+                  " not where the index says"))
+          .at((directory_ / kModelIndexName).string())
+          .must("name every tensor of its files, each in its file")
+          .remedy(cat("The files are not all of one model: download or copy it again.\n",
+                      capped_list(wrong))));
+}
+
+bool has_huggingface_weights(const fs::path& directory) {
+  return present(directory / kModelFileName) || present(directory / kModelIndexName);
+}
+
+bool is_side_file(std::string_view name) {
+  constexpr std::array<std::string_view, 12> kNames = {
+      "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
+      "tokenizer.model",         "vocab.json",        "merges.txt",
+      "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+      "chat_template.json",      "tekken.json",       "LICENSE"};
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end() ||
+         name.ends_with(".tiktoken");
+}
+
+std::vector<fs::path> side_files(const fs::path& directory) {
+  std::vector<fs::path> found;
+  for (const fs::path& path : entries_of(directory)) {
+    if (!is_side_file(path.filename().string())) continue;
+    formats::refuse_broken_link(path);
+    std::error_code ignored;
+    if (fs::is_regular_file(path, ignored)) found.push_back(path);
+  }
+  return found;
+}
+
+std::string capped_list(const std::vector<std::string>& lines, size_t limit) {
+  std::vector<std::string> shown;
+  for (const std::string& line : lines) {
+    if (shown.size() == limit) break;
+    shown.push_back("  " + line);
+  }
+  if (lines.size() > limit) shown.push_back(cat("  ... and ", lines.size() - limit, " more"));
+  return join(shown, "\n");
+}
+
+}  // namespace tptrain::checkpoint
