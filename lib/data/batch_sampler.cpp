@@ -1,6 +1,5 @@
 #include "data/batch_sampler.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -10,22 +9,12 @@
 
 namespace tptrain::data {
 
-uint64_t HostBatch::hash() const {
-  uint64_t hash = mix64(mix64(static_cast<uint64_t>(batch)) ^ static_cast<uint64_t>(seq_length));
-  for (const int64_t id : ids) hash = mix64(hash ^ static_cast<uint64_t>(id));
-  for (const int64_t target : targets) hash = mix64(hash ^ static_cast<uint64_t>(target));
-  return hash;
-}
-
-int64_t HostBatch::target_tokens() const {
-  return static_cast<int64_t>(targets.size()) - std::count(targets.begin(), targets.end(), -100);
-}
-
 struct BatchSampler::Impl {
   formats::TokenFile file;
   BatchShape shape;
   SamplerOptions options;
   int64_t windows = 0;
+  int64_t truncated = 0;
 };
 
 namespace {
@@ -41,29 +30,26 @@ void check(const BatchShape& shape) {
   }
 }
 
-void check_same_file(const PreparedTokens& tokens, const formats::TokenFile& file) {
-  if (file.header().identity == tokens.identity && file.tokens() == tokens.tokens) return;
-  throw DataError(problem(cat("the token file holds ", file.tokens(), " tokens of identity ",
-                              file.header().identity))
-                      .at(tokens.path.string())
-                      .must(cat("hold the ", tokens.tokens, " tokens of identity ", tokens.identity,
-                                " that were prepared for this run"))
-                      .remedy("Check that every host sees the same folder, and that no other run "
-                              "writes to it."));
-}
-
-void check_enough(const PreparedTokens& tokens, const BatchShape& shape, int64_t windows) {
+void check_enough(const PreparedTokens& tokens, const BatchShape& shape, Packing packing,
+                  int64_t windows) {
   const int64_t global_batch = shape.global_batch_size();
   if (windows >= global_batch) return;
+  const std::string needed =
+      packing == Packing::none
+          ? cat(with_thousands(global_batch), " documents, one a sequence")
+          : cat(with_thousands(global_batch * shape.seq_length + 1), " tokens");
   throw DataError(problem(cat("the text has ", with_thousands(tokens.tokens), " tokens in ",
                               tokens.documents, " document(s), enough for ", windows,
                               " sequence(s) of ", shape.seq_length, " tokens; one global batch is ",
                               global_batch, " (", shape.micro_batch_size, " a micro-batch x ",
                               shape.accumulation, " micro-batches x dp ", shape.dp_size, ")"))
                       .at("data." + tokens.split)
-                      .must(cat("have at least ",
-                                with_thousands(global_batch * shape.seq_length + 1), " tokens"))
-                      .remedy("Add text, or lower train.seq_length or train.global_batch_size."));
+                      .must(cat("have at least ", needed))
+                      .remedy(packing == Packing::none
+                                  ? "Add documents, lower train.global_batch_size, or set "
+                                    "data.packing: stream."
+                                  : "Add text, or lower train.seq_length or "
+                                    "train.global_batch_size."));
 }
 
 }  // namespace
@@ -71,13 +57,16 @@ void check_enough(const PreparedTokens& tokens, const BatchShape& shape, int64_t
 BatchSampler::BatchSampler(const PreparedTokens& tokens, const BatchShape& shape,
                            const SamplerOptions& options) {
   check(shape);
-  formats::TokenFile file(tokens.path);
-  check_same_file(tokens, file);
+  formats::TokenFile file = open_tokens(tokens);
   // The last token of a window is only a target, so the last window needs one token more than its
   // length.
-  const int64_t windows = (file.tokens() - 1) / shape.seq_length;
-  check_enough(tokens, shape, windows);
-  impl_ = std::make_unique<Impl>(Impl{std::move(file), shape, options, windows});
+  const int64_t windows = options.packing == Packing::none ? file.header().documents()
+                                                           : (file.tokens() - 1) / shape.seq_length;
+  check_enough(tokens, shape, options.packing, windows);
+  const int64_t truncated = options.packing == Packing::none
+                                ? documents_longer_than(file.header(), shape.seq_length + 1)
+                                : 0;
+  impl_ = std::make_unique<Impl>(Impl{std::move(file), shape, options, windows, truncated});
 }
 
 BatchSampler::~BatchSampler() = default;
@@ -93,11 +82,7 @@ HostBatch BatchSampler::micro_batch(int64_t step, int dp_rank, int64_t micro) co
                                       shape.dp_size, " dp ranks")));
   }
   const int64_t length = shape.seq_length;
-  HostBatch out;
-  out.batch = shape.micro_batch_size;
-  out.seq_length = length;
-  out.ids.resize(static_cast<size_t>(out.batch * length));
-  out.targets.resize(out.ids.size());
+  HostBatch out = padding(shape.micro_batch_size, length);
   out.step = step;
   out.first_sample = (micro * shape.dp_size + dp_rank) * shape.micro_batch_size;
   const int64_t first = step * shape.global_batch_size() + out.first_sample;
@@ -108,15 +93,18 @@ HostBatch BatchSampler::micro_batch(int64_t step, int dp_rank, int64_t micro) co
       window =
           Permutation(impl_->windows, impl_->options.seed, static_cast<uint64_t>(epoch))(window);
     }
-    const size_t row = static_cast<size_t>(b * length);
-    const size_t count = static_cast<size_t>(length);
-    impl_->file.copy(window * length, {out.ids.data() + row, count});
-    impl_->file.copy(window * length + 1, {out.targets.data() + row, count});
+    if (impl_->options.packing == Packing::none) {
+      const TokenRange document = document_range(impl_->file.header(), window);
+      fill_row(impl_->file, document, out, b);
+    } else {
+      fill_row(impl_->file, {window * length, impl_->file.tokens()}, out, b);
+    }
   }
   return out;
 }
 
 int64_t BatchSampler::windows() const { return impl_->windows; }
+int64_t BatchSampler::truncated() const { return impl_->truncated; }
 int64_t BatchSampler::steps_per_epoch() const {
   return impl_->windows / impl_->shape.global_batch_size();
 }

@@ -1,8 +1,11 @@
 // The micro-batch of (step, dp_rank) as a pure function of (seed, step): no position is hidden
-// anywhere, so any layout and any resume read the same data. Sequences are windows of seq_length +
-// 1 tokens at stride seq_length of the token stream; epoch e visits them in a permutation keyed by
-// (seed, e) (a Feistel network: no memory, any index at once). The global batch of step s is
-// windows [s*G, (s+1)*G) of the endless concatenation of epochs.
+// anywhere, so any layout and any resume read the same data. A sequence is, by packing:
+//   stream   a window of seq_length + 1 tokens, at stride seq_length, of all documents end to end
+//   none     a document: its first seq_length + 1 tokens; what a shorter one leaves is padded with
+//            id 0, which is no target
+// Epoch e visits them in a permutation keyed by (seed, e) (a Feistel network: no memory, any index
+// at once). The global batch of step s is sequences [s*G, (s+1)*G) of the endless concatenation of
+// epochs.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +13,10 @@
 #include <string>
 #include <vector>
 
+#include "data/packing.h"
 #include "data/token_store.h"
 
 namespace tptrain::data {
-
-/// One micro-batch of one dp rank, row-major [batch][seq_length].
-struct HostBatch {
-  int64_t batch = 0;
-  int64_t seq_length = 0;
-  std::vector<int64_t> ids;
-  std::vector<int64_t> targets;  // the next token; -100: not counted
-  int64_t step = 0;              // whose global batch this is a part of
-  int64_t first_sample = 0;      // number of row 0 within that global batch
-  /// 8-byte hash of ids and targets, to compare across tp ranks.
-  uint64_t hash() const;
-  int64_t target_tokens() const;
-};
 
 struct BatchShape {
   int64_t seq_length = 0;
@@ -38,11 +29,12 @@ struct BatchShape {
 struct SamplerOptions {
   uint64_t seed = 0;
   bool shuffle = true;
+  Packing packing = Packing::stream;
 };
 
 class BatchSampler {
  public:
-  /// Maps the token file. Throws DataError: damaged file, or fewer windows than one global batch
+  /// Maps the token file. Throws DataError: damaged file, or fewer sequences than one global batch
   /// (says how much text there is and what is needed).
   BatchSampler(const PreparedTokens& tokens, const BatchShape& shape,
                const SamplerOptions& options);
@@ -54,6 +46,7 @@ class BatchSampler {
   /// does not depend on dp and accumulation as long as the global batch is the same.
   HostBatch micro_batch(int64_t step, int dp_rank, int64_t micro) const;
   int64_t windows() const;          // sequences per epoch
+  int64_t truncated() const;        // of these, documents of which tokens are left out
   int64_t steps_per_epoch() const;  // rounded down
   const BatchShape& shape() const;
 

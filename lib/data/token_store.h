@@ -1,5 +1,11 @@
-// Text files -> one contiguous token file per split, prepared once and reused. Never includes
-// torch.
+// Text -> one contiguous token file per split, prepared once and reused. Never includes torch.
+//
+//   format   a document is
+//   text     a file. Closed by end of text.
+//   jsonl    a line: {"text": "..."}, tokenized and closed as above; or {"input_ids": [...]},
+//            taken as it is, nothing added. With "labels": [...] beside input_ids, labels[i] is
+//            what the token before i is asked to predict; -100: not counted (Hugging Face's
+//            meaning). All lines of a file are of one kind; data/jsonl_rows.h reads them.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +24,17 @@ namespace tptrain::data {
 std::vector<std::filesystem::path> expand_sources(const std::vector<config::DataSource>& sources,
                                                   const std::string& key = "data.train");
 
+/// What is tokenized, and how.
+struct Corpus {
+  std::vector<config::DataSource> sources;
+  std::string format = {};       // text | jsonl; "": each file by its name, .jsonl or other
+  bool special_as_text = false;  // special tokens' strings in the text are ordinary text
+  /// ids and labels must be below it: the model's. 0, or where it is larger: the tokenizer's.
+  int64_t vocab_size = 0;
+  int threads = 0;       // 0: one a core of this process
+  std::string key = {};  // of the sources, for messages; "": data.<split>
+};
+
 /// The token file of one split. Every rank opens it by `path`; one rank prepares it and tells the
 /// others this.
 struct PreparedTokens {
@@ -30,16 +47,18 @@ struct PreparedTokens {
   std::string rebuilt_because;  // what was wrong with the file that stood there; "" where none did
 };
 
-/// Tokenizes all files (each one document, closed by end_of_text; an empty one is none) into
+/// Tokenizes all documents of all files (an empty one is none) into
 /// `directory`/<split>-<identity>.bin and .idx (formats/token_file.h), durably, unless a valid one
-/// is there. `identity` is the SHA-256 of the tokenizer's hash and the files' contents in order:
-/// neither names nor time stamps decide reuse. Files are read in pieces where the tokenizer allows
-/// it, else one at a time. A damaged token file is made anew. Temporaries of a killed call are
-/// removed, so only one process at a time may prepare in a directory. Throws DataError: no text, a
-/// source that matches nothing, an unreadable file, a file that changes while it is read, a failed
+/// is there. Text gets what the tokenizer's post-processor adds (begin of text), and end of text
+/// where it does not end with it (and the tokenizer knows one). `identity` is the SHA-256 of the
+/// tokenizer's hash, what decides tokens in `corpus`, and the files' formats and contents in order:
+/// neither names nor time stamps decide reuse. Memory is bounded but for text files with a
+/// tokenizer that needs a document whole: such a file (at most 2 GiB) is held by itself. A damaged
+/// token file is made anew. Temporaries of a killed call are removed, so only one process at a time
+/// may prepare in a directory. Throws DataError: no text, a source that matches nothing, an
+/// unreadable file, a file that changes while it is read, a row that is not as above, a failed
 /// write.
-PreparedTokens prepare_tokens(const std::vector<config::DataSource>& sources,
-                              const tokenizer::Tokenizer& tokenizer,
+PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
                               const std::filesystem::path& directory, const std::string& split);
 
 }  // namespace tptrain::data

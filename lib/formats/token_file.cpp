@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <system_error>
 #include <utility>
@@ -22,9 +23,9 @@ static_assert(std::endian::native == std::endian::little,
 namespace {
 
 constexpr std::string_view kMagic = "TPTOKIDX";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kHexBytes = 64;
-constexpr size_t kFixedBytes = 8 + 2 * 4 + 3 * 8 + 2 * kHexBytes;
+constexpr size_t kFixedBytes = 8 + 2 * 4 + 4 * 8 + 2 * kHexBytes;
 // Sizes beyond this are damage, and would overflow the sums below.
 constexpr uint64_t kMaxCount = uint64_t{1} << 56;
 
@@ -52,7 +53,9 @@ bool is_sha256(std::string_view text) {
          text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-int bytes_per_token(int64_t vocab_size) { return vocab_size <= 65536 ? 2 : 4; }
+int bytes_per_token(int64_t vocab_size, bool labelled) {
+  return vocab_size + (labelled ? 1 : 0) <= 65536 ? 2 : 4;
+}
 
 [[noreturn]] void damaged(const std::string& name, std::string received, std::string constraint) {
   throw DataError(
@@ -91,6 +94,7 @@ std::string encode_token_index(const TokenFileHeader& header) {
   put(out, static_cast<uint64_t>(header.tokens));
   put(out, static_cast<uint64_t>(ends.size()));
   put(out, static_cast<uint64_t>(header.vocab_size));
+  put(out, uint64_t{header.labelled});
   out += header.bin_sha256;
   out += header.identity;
   for (const int64_t end : ends) put(out, static_cast<uint64_t>(end));
@@ -115,6 +119,7 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
   const auto tokens = take<uint64_t>(rest);
   const auto documents = take<uint64_t>(rest);
   const auto vocab_size = take<uint64_t>(rest);
+  const auto labelled = take<uint64_t>(rest);
   header.bin_sha256 = take_text(rest, kHexBytes);
   header.identity = take_text(rest, kHexBytes);
   // Sizes before the hash: a truncated file should be called truncated.
@@ -130,14 +135,16 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
             "be as it was when written");
   }
   // What follows can fail only in a file made by another program, or made to deceive.
-  if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount ||
+  if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount || labelled > 1 ||
       !is_sha256(header.bin_sha256) || !is_sha256(header.identity)) {
-    damaged(name, cat("vocab_size is ", vocab_size, ", tokens is ", tokens),
-            "hold a vocabulary of 1 to 2^31 tokens and two SHA-256 hashes");
+    damaged(name,
+            cat("vocab_size is ", vocab_size, ", tokens is ", tokens, ", labels is ", labelled),
+            "hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1 and two SHA-256 hashes");
   }
   header.vocab_size = static_cast<int64_t>(vocab_size);
   header.tokens = static_cast<int64_t>(tokens);
-  header.bytes_per_token = bytes_per_token(header.vocab_size);
+  header.labelled = labelled == 1;
+  header.bytes_per_token = bytes_per_token(header.vocab_size, header.labelled);
   if (static_cast<int>(stored_bytes_per_token) != header.bytes_per_token) {
     damaged(name, cat("bytes per token is ", stored_bytes_per_token),
             cat("be ", header.bytes_per_token, " for a vocabulary of ", vocab_size));
@@ -165,37 +172,56 @@ TokenFile::TokenFile(const fs::path& stem)
     : bin_path_(token_bin_path(stem)),
       header_(decode_token_index(read_file(token_idx_path(stem)), token_idx_path(stem).string())),
       bin_(bin_path_) {
-  const auto expected = static_cast<size_t>(header_.tokens) * header_.bytes_per_token;
+  const auto expected =
+      static_cast<size_t>(header_.tokens) * header_.bytes_per_token * (header_.labelled ? 2 : 1);
   if (bin_.bytes().size() != expected) {
     damaged(bin_path_.string(), cat("the file has ", bin_.bytes().size(), " bytes"),
-            cat("have ", expected, " (", header_.tokens, " tokens of ", header_.bytes_per_token,
-                " bytes), as the .idx beside it says"));
+            cat("have ", expected, " bytes (", header_.tokens, " tokens of ",
+                header_.bytes_per_token, " bytes", header_.labelled ? ", each with a label" : "",
+                "), as the .idx beside it says"));
   }
 }
 
 template <typename Stored>
-void TokenFile::copy_as(int64_t begin, std::span<int64_t> out) const {
+void TokenFile::copy_as(Column column, int64_t begin, std::span<int64_t> out) const {
   // A map begins at a page, so tokens are aligned.
-  const Stored* tokens = reinterpret_cast<const Stored*>(bin_.bytes().data()) + begin;
+  const auto* stored = reinterpret_cast<const Stored*>(bin_.bytes().data());
+  const int64_t stride = header_.labelled ? 2 : 1;
+  const bool labels = header_.labelled && column == Column::label;
+  stored += begin * stride + (labels ? 1 : 0);
   const auto vocab_size = static_cast<uint64_t>(header_.vocab_size);
-  for (size_t i = 0; i < out.size(); ++i) {
-    if (tokens[i] >= vocab_size) {
-      damaged(bin_path_.string(), cat("token ", begin + static_cast<int64_t>(i), " is ", tokens[i]),
+  for (size_t i = 0; i < out.size(); ++i, stored += stride) {
+    if (labels && *stored == std::numeric_limits<Stored>::max()) {
+      out[i] = kNoLabel;
+      continue;
+    }
+    if (*stored >= vocab_size) {
+      damaged(bin_path_.string(),
+              cat(labels ? "the label of token " : "token ", begin + static_cast<int64_t>(i),
+                  " is ", *stored),
               cat("be below the vocabulary size, ", vocab_size));
     }
-    out[i] = tokens[i];
+    out[i] = *stored;
   }
 }
 
-void TokenFile::copy(int64_t begin, std::span<int64_t> out) const {
+void TokenFile::copy_column(Column column, int64_t begin, std::span<int64_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
   if (begin < 0 || begin > header_.tokens || count > header_.tokens - begin) {
     throw InternalError(
         problem(cat("tokens ", begin, " to ", begin + count, " of ", header_.tokens, " asked for"))
             .at(bin_path_.string()));
   }
-  if (header_.bytes_per_token == 2) return copy_as<uint16_t>(begin, out);
-  copy_as<uint32_t>(begin, out);
+  if (header_.bytes_per_token == 2) return copy_as<uint16_t>(column, begin, out);
+  copy_as<uint32_t>(column, begin, out);
+}
+
+void TokenFile::copy(int64_t begin, std::span<int64_t> out) const {
+  copy_column(Column::token, begin, out);
+}
+
+void TokenFile::copy_labels(int64_t begin, std::span<int64_t> out) const {
+  copy_column(Column::label, begin, out);
 }
 
 void TokenFile::verify() const {
@@ -205,7 +231,8 @@ void TokenFile::verify() const {
           cat("be ", header_.bin_sha256, ", as the .idx beside it says"));
 }
 
-TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::string identity)
+TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::string identity,
+                                 Labels labels)
     : stem_(stem) {
   if (vocab_size < 1 || vocab_size > (int64_t{1} << 31) || !is_sha256(identity)) {
     throw InternalError(
@@ -213,7 +240,8 @@ TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::
             .at(stem.string()));
   }
   header_.vocab_size = vocab_size;
-  header_.bytes_per_token = bytes_per_token(vocab_size);
+  header_.labelled = labels == Labels::stored;
+  header_.bytes_per_token = bytes_per_token(vocab_size, header_.labelled);
   header_.identity = std::move(identity);
   // Random, so that what a killed writer left is never in the way.
   temporary_ = cat(stem.string(), ".bin.tmp-", std::hex, std::random_device()());
@@ -224,23 +252,37 @@ TokenFileWriter::~TokenFileWriter() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-void TokenFileWriter::append(std::span<const int32_t> tokens) {
+void TokenFileWriter::append(std::span<const int32_t> tokens, std::span<const int32_t> labels) {
+  const bool same = labels.data() == tokens.data();
+  if (labels.size() != tokens.size() || (!header_.labelled && !same)) {
+    throw InternalError(problem(cat(labels.size(), " labels for ", tokens.size(), " tokens"))
+                            .at(stem_.string())
+                            .must("be as many, and go into a file that stores labels"));
+  }
   std::string bytes;
-  bytes.reserve(tokens.size() * static_cast<size_t>(header_.bytes_per_token));
-  for (const int32_t token : tokens) {
-    if (token < 0 || token >= header_.vocab_size) {
-      throw InternalError(problem(cat("the tokenizer gave token ", token))
-                              .at(stem_.string())
-                              .must(cat("be below its vocabulary size, ", header_.vocab_size)));
-    }
+  bytes.reserve(tokens.size() * static_cast<size_t>(header_.bytes_per_token) *
+                (header_.labelled ? 2 : 1));
+  const auto put_one = [&](uint32_t value) {
     if (header_.bytes_per_token == 2) {
-      put(bytes, static_cast<uint16_t>(token));
+      put(bytes, static_cast<uint16_t>(value));
     } else {
-      put(bytes, static_cast<uint32_t>(token));
+      put(bytes, value);
     }
+  };
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    put_one(checked(tokens[i]));
+    if (!header_.labelled) continue;
+    put_one(labels[i] == kNoLabel ? ~uint32_t{0} : checked(labels[i]));
   }
   bin_->write(bytes);
   header_.tokens += static_cast<int64_t>(tokens.size());
+}
+
+uint32_t TokenFileWriter::checked(int32_t token) const {
+  if (token >= 0 && token < header_.vocab_size) return static_cast<uint32_t>(token);
+  throw InternalError(problem(cat("the tokenizer gave token ", token))
+                          .at(stem_.string())
+                          .must(cat("be below its vocabulary size, ", header_.vocab_size)));
 }
 
 void TokenFileWriter::end_document() {

@@ -1,17 +1,20 @@
 // Token files: the tokens of a corpus as one array (.bin) and what is known of it (.idx). Knows
 // nothing of text, tokenizers or batches.
 //
-//   NAME.bin   tokens, little-endian unsigned: 2 bytes each where vocab_size <= 65,536, else 4
+//   NAME.bin   tokens, little-endian unsigned, 2 bytes each where that is enough for the vocabulary
+//              (and for "no label", where there are labels), else 4. With labels each token is
+//              followed by its own: a token, or all ones (65,535 or 4,294,967,295) for none.
 //   NAME.idx   little-endian, in this order:
 //     offset 0    8 bytes   magic "TPTOKIDX"
-//     offset 8    uint32    version, 1
+//     offset 8    uint32    version, 2
 //     offset 12   uint32    bytes per token, 2 or 4
 //     offset 16   uint64    tokens
 //     offset 24   uint64    documents
-//     offset 32   uint64    vocab_size: every token is below it
-//     offset 40   64 bytes  SHA-256 of NAME.bin, hex
-//     offset 104  64 bytes  identity: SHA-256 of what the tokens were made from, hex
-//     offset 168  uint64 a document: its end, counted in tokens; rising, the last one is `tokens`
+//     offset 32   uint64    vocab_size: every token and label is below it
+//     offset 40   uint64    1 where there are labels, else 0
+//     offset 48   64 bytes  SHA-256 of NAME.bin, hex
+//     offset 112  64 bytes  identity: SHA-256 of what the tokens were made from, hex
+//     offset 176  uint64 a document: its end, counted in tokens; rising, the last one is `tokens`
 //     the last 64 bytes     SHA-256 of everything before, hex
 // The .idx is written last and atomically: a .bin without a valid .idx is no token file.
 #pragma once
@@ -31,12 +34,16 @@ struct TokenFileHeader {
   int64_t tokens = 0;
   int64_t vocab_size = 0;
   int bytes_per_token = 0;
+  bool labelled = false;
   std::string bin_sha256;              // hex
   std::string identity;                // hex
   std::vector<int64_t> document_ends;  // in tokens, exclusive
 
   int64_t documents() const { return static_cast<int64_t>(document_ends.size()); }
 };
+
+/// The label of a token that is not to be predicted.
+inline constexpr int32_t kNoLabel = -100;
 
 /// Text of an .idx. The header must be consistent; InternalError where it is not.
 std::string encode_token_index(const TokenFileHeader& header);
@@ -59,17 +66,23 @@ class TokenFile {
   /// Copies tokens [begin, begin + out.size()). Throws DataError where a token is not below
   /// vocab_size (the .bin is damaged).
   void copy(int64_t begin, std::span<int64_t> out) const;
+  /// The same of the labels, kNoLabel where there is none; in a file without labels the tokens.
+  void copy_labels(int64_t begin, std::span<int64_t> out) const;
   /// Reads the whole .bin. Throws DataError where its SHA-256 is not the one in the index.
   void verify() const;
 
  private:
+  enum class Column { token, label };
+  void copy_column(Column column, int64_t begin, std::span<int64_t> out) const;
   template <typename Stored>
-  void copy_as(int64_t begin, std::span<int64_t> out) const;
+  void copy_as(Column column, int64_t begin, std::span<int64_t> out) const;
 
   std::filesystem::path bin_path_;
   TokenFileHeader header_;
   MappedFile bin_;
 };
+
+enum class Labels { none, stored };
 
 /// Writes a token file front to back. Nothing stands under the final names before commit(); without
 /// commit() the temporary is removed.
@@ -77,20 +90,29 @@ class TokenFileWriter {
  public:
   /// The directory of `stem` must exist. `identity`: 64 hex digits. Throws DataError where the file
   /// cannot be created.
-  TokenFileWriter(const std::filesystem::path& stem, int64_t vocab_size, std::string identity);
+  TokenFileWriter(const std::filesystem::path& stem, int64_t vocab_size, std::string identity,
+                  Labels labels = Labels::none);
   ~TokenFileWriter();
   TokenFileWriter(const TokenFileWriter&) = delete;
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
-  /// Throws InternalError where a token is not in [0, vocab_size); DataError where the write fails.
-  void append(std::span<const int32_t> tokens);
+  /// Each token is its own label. Throws InternalError where a token is not in [0, vocab_size);
+  /// DataError where the write fails.
+  void append(std::span<const int32_t> tokens) { append(tokens, tokens); }
+  /// As many labels as tokens, each in [0, vocab_size) or kNoLabel. InternalError where the file
+  /// stores none and they differ from the tokens.
+  void append(std::span<const int32_t> tokens, std::span<const int32_t> labels);
   /// The tokens since the last call are one document. Documents are not empty: InternalError.
   void end_document();
+  /// So far.
+  int64_t tokens() const { return header_.tokens; }
   /// Puts both files in place, durably; replaces what stood there. The last document must be ended.
   /// Returns the header.
   TokenFileHeader commit();
 
  private:
+  uint32_t checked(int32_t token) const;
+
   std::filesystem::path stem_;
   std::filesystem::path temporary_;
   TokenFileHeader header_;

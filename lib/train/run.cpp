@@ -44,14 +44,21 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
   return session.broadcast(text, 0);
 }
 
+data::Corpus corpus_of(const ResolvedConfig& resolved,
+                       const std::vector<config::DataSource>& sources) {
+  return {.sources = sources,
+          .format = resolved.run.data.format,
+          .special_as_text = resolved.run.data.special_as_text,
+          .vocab_size = resolved.decoder.vocab_size};
+}
+
 /// Rank 0 turns text into tokens; every rank learns where they are. Collective.
-data::PreparedTokens prepare(comm::MpiSession& session,
-                             const std::vector<config::DataSource>& sources,
+data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corpus,
                              const tokenizer::Tokenizer& tokenizer, const fs::path& directory,
                              const std::string& split) {
   data::PreparedTokens prepared;
   comm::agree(session, [&] {
-    if (session.rank() == 0) prepared = data::prepare_tokens(sources, tokenizer, directory, split);
+    if (session.rank() == 0) prepared = data::prepare_tokens(corpus, tokenizer, directory, split);
   });
   const nlohmann::json message = {{"path", prepared.path.string()},
                                   {"identity", prepared.identity},
@@ -217,20 +224,25 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   log.info(mesh.picture());
 
   const data::PreparedTokens train_tokens =
-      prepare(session, run.data.train, *tokenizer, run_dir / "data", "train");
+      prepare(session, corpus_of(resolved, run.data.train), *tokenizer, run_dir / "data", "train");
   std::optional<data::BatchSampler> train_data;
   std::optional<data::BatchSampler> eval_data;
   data::PreparedTokens eval_tokens;
   if (!run.data.eval.empty())
-    eval_tokens = prepare(session, run.data.eval, *tokenizer, run_dir / "data", "eval");
+    eval_tokens =
+        prepare(session, corpus_of(resolved, run.data.eval), *tokenizer, run_dir / "data", "eval");
+  const data::Packing packing = data::packing_of(run.data.packing);
   comm::agree(session, [&] {
     train_data.emplace(train_tokens, resolved.batch,
-                       data::SamplerOptions{.seed = run.train.seed, .shuffle = run.data.shuffle});
+                       data::SamplerOptions{.seed = run.train.seed,
+                                            .shuffle = run.data.shuffle,
+                                            .packing = packing});
     if (run.data.eval.empty()) return;
     data::BatchShape shape = resolved.batch;
     shape.accumulation = 1;
     eval_data.emplace(eval_tokens, shape,
-                      data::SamplerOptions{.seed = run.train.seed, .shuffle = false});
+                      data::SamplerOptions{
+                          .seed = run.train.seed, .shuffle = false, .packing = packing});
   });
   for (const data::PreparedTokens& prepared : {train_tokens, eval_tokens}) {
     if (!prepared.rebuilt_because.empty())
@@ -240,6 +252,11 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                " documents, ", with_thousands(train_data->windows()), " sequences of ",
                resolved.batch.seq_length, "; held out: ", with_thousands(eval_tokens.tokens),
                " tokens"));
+  if (train_data->truncated() > 0)
+    log.warn(
+        cat("data: ", with_thousands(train_data->truncated()), " of ", train_tokens.documents,
+            " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
+            " tokens; data.packing is none, so what is beyond is left out"));
 
   Engine engine(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
   comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });

@@ -17,15 +17,11 @@ using testing::has;
 using testing::message_of;
 using testing::TempDir;
 
-std::vector<config::DataSource> source(const fs::path& path) {
-  config::DataSource one;
-  one.path = path.string();
-  return {one};
-}
+Corpus corpus(const fs::path& path) { return {.sources = {{.path = path.string()}}}; }
 
 PreparedTokens prepare(const fs::path& text, const fs::path& directory,
                        const std::string& split = "train") {
-  return prepare_tokens(source(text), *tokenizer::make_tokenizer("bytes"), directory, split);
+  return prepare_tokens(corpus(text), *tokenizer::make_tokenizer("bytes"), directory, split);
 }
 
 std::vector<int32_t> tokens_of(const PreparedTokens& prepared) {
@@ -48,7 +44,8 @@ class PairTokenizer final : public tokenizer::Tokenizer {
  public:
   int64_t vocab_size() const override { return 70000; }
   int32_t end_of_text() const override { return 69999; }
-  std::vector<int32_t> encode(std::string_view text) const override {
+  std::vector<int32_t> encode(std::string_view text,
+                              const tokenizer::EncodeOptions&) const override {
     std::vector<int32_t> ids;
     for (size_t i = 0; i < text.size(); i += 2) {
       const int high = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
@@ -56,7 +53,11 @@ class PairTokenizer final : public tokenizer::Tokenizer {
     }
     return ids;
   }
-  std::string decode(const std::vector<int32_t>&) const override { return ""; }
+  std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
+    return "";
+  }
+  std::string token(int32_t) const override { return ""; }
+  int32_t find(std::string_view) const override { return -1; }
   std::string hash() const override { return "pairs"; }
 };
 
@@ -88,9 +89,9 @@ TEST_CASE("a file larger than a piece is whole, whether the tokenizer takes piec
   CHECK(tokens_of(prepare(dir / "text", dir / "tokens")) == expected);
 
   const PairTokenizer pairs;
-  expected = pairs.encode(text);
+  expected = pairs.encode(text, {});
   expected.push_back(69999);
-  CHECK(tokens_of(prepare_tokens(source(dir / "text"), pairs, dir / "tokens", "train")) ==
+  CHECK(tokens_of(prepare_tokens(corpus(dir / "text"), pairs, dir / "tokens", "train")) ==
         expected);
 }
 
@@ -124,7 +125,7 @@ TEST_CASE("identity: contents, their order and the tokenizer; not the folder, na
   CHECK(prepare(dir / "two", dir / "tokens").reused);
   CHECK(prepare(dir / "swapped", dir / "tokens").identity != identity);
   CHECK(prepare(dir / "joined", dir / "tokens").identity != identity);
-  CHECK(prepare_tokens(source(dir / "one"), PairTokenizer(), dir / "tokens", "train").identity !=
+  CHECK(prepare_tokens(corpus(dir / "one"), PairTokenizer(), dir / "tokens", "train").identity !=
         identity);
   dir.put("one/b", "seconD");
   const PreparedTokens changed = prepare(dir / "one", dir / "tokens");
@@ -187,7 +188,8 @@ TEST_CASE("a valid token file of other text under this name is not taken") {
   fs::copy_file(bin(two), bin(one), fs::copy_options::overwrite_existing);
   fs::copy_file(idx(two), idx(one), fs::copy_options::overwrite_existing);
   const PreparedTokens again = prepare(dir / "one", dir / "tokens");
-  CHECK(again.rebuilt_because == "the file was made from other text or by another tokenizer");
+  CHECK(again.rebuilt_because ==
+        "the file was made from other text, by another tokenizer or for another vocabulary size");
   CHECK(tokens_of(again) == std::vector<int32_t>{'o', 'n', 'e', 256});
 }
 
@@ -230,12 +232,17 @@ class DisturbingTokenizer final : public tokenizer::Tokenizer {
   explicit DisturbingTokenizer(fs::path path) : path_(std::move(path)) {}
   int64_t vocab_size() const override { return 257; }
   int32_t end_of_text() const override { return 256; }
-  std::vector<int32_t> encode(std::string_view text) const override {
+  std::vector<int32_t> encode(std::string_view text,
+                              const tokenizer::EncodeOptions&) const override {
     if (!done_) std::ofstream(path_, std::ios::app) << "more";
     done_ = true;
     return std::vector<int32_t>(text.size(), 1);
   }
-  std::string decode(const std::vector<int32_t>&) const override { return ""; }
+  std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
+    return "";
+  }
+  std::string token(int32_t) const override { return ""; }
+  int32_t find(std::string_view) const override { return -1; }
   std::string hash() const override { return "disturbing"; }
   bool encodes_piecewise() const override { return true; }
 
@@ -249,7 +256,7 @@ TEST_CASE("a file that changes while it is read is an error, and leaves no token
   const fs::path text = dir.put("text", "some");
   CHECK(
       message_of<DataError>([&] {
-        prepare_tokens(source(text), DisturbingTokenizer(text), dir / "tokens", "train");
+        prepare_tokens(corpus(text), DisturbingTokenizer(text), dir / "tokens", "train");
       }) ==
       "data error: " + text.string() +
           ": the file changed while it was read: it must stay as it is until training has begun.\n"

@@ -69,6 +69,73 @@ TEST_CASE("tokens, document ends and header round trip, in 2 bytes up to a vocab
   }
 }
 
+TEST_CASE("labels stand beside the tokens, in 2 bytes while none is distinct from every token") {
+  for (const int64_t vocab_size :
+       {int64_t{257}, int64_t{65535}, int64_t{65536}, int64_t{1} << 31}) {
+    const TempDir dir;
+    const auto last = static_cast<int32_t>(vocab_size - 1);
+    TokenFileWriter writer(dir / "t", vocab_size, kIdentity, Labels::stored);
+    writer.append(std::vector<int32_t>{0, 1, last}, std::vector<int32_t>{kNoLabel, last, 2});
+    writer.end_document();
+    writer.append(std::vector<int32_t>{last, 5});  // without labels: each its own
+    writer.end_document();
+    writer.commit();
+    const TokenFile file(dir / "t");
+    CHECK(file.header().labelled);
+    CHECK(file.header().bytes_per_token == (vocab_size <= 65535 ? 2 : 4));
+    CHECK(all_tokens(file) == std::vector<int64_t>{0, 1, last, last, 5});
+    std::vector<int64_t> labels(4);
+    file.copy_labels(1, labels);
+    CHECK(labels == std::vector<int64_t>{last, 2, last, 5});
+    file.copy_labels(0, labels);
+    CHECK(labels == std::vector<int64_t>{kNoLabel, last, 2, last});
+    CHECK_NOTHROW(file.verify());
+    CHECK(decode_token_index(contents_of(dir / "t.idx"), "t.idx").labelled);
+  }
+}
+
+TEST_CASE("the labels of a file without labels are its tokens") {
+  const TempDir dir;
+  write_small(dir / "t", 257);
+  const TokenFile file(dir / "t");
+  CHECK_FALSE(file.header().labelled);
+  std::vector<int64_t> labels(3);
+  file.copy_labels(1, labels);
+  CHECK(labels == std::vector<int64_t>{1, 2, 7});
+}
+
+TEST_CASE("labels that cannot be stored, or are damaged, are refused") {
+  const TempDir dir;
+  TokenFileWriter plain(dir / "p", 257, kIdentity);
+  const std::vector<int32_t> tokens = {1, 2};
+  CHECK(has(message_of<InternalError>([&] {
+              plain.append(tokens, std::vector<int32_t>{1, 2});
+            }),
+            "2 labels for 2 tokens: it must be as many, and go into a file that stores labels"));
+  TokenFileWriter writer(dir / "t", 257, kIdentity, Labels::stored);
+  CHECK(has(message_of<InternalError>([&] { writer.append(tokens, std::vector<int32_t>{1}); }),
+            "1 labels for 2 tokens"));
+  CHECK(has(message_of<InternalError>([&] {
+              writer.append(tokens, std::vector<int32_t>{1, -1});
+            }),
+            "token -1"));
+  writer.append(tokens, std::vector<int32_t>{kNoLabel, 2});
+  writer.end_document();
+  writer.commit();
+  std::string bin = contents_of(dir / "t.bin");
+  REQUIRE(bin.size() == 8);
+  dir.put("t.bin", bin.substr(0, 6));
+  CHECK(has(message_of<DataError>([&] { TokenFile(dir / "t"); }),
+            "it must have 8 bytes (2 tokens of 2 bytes, each with a label)"));
+  bin[7] = 9;
+  dir.put("t.bin", bin);
+  const TokenFile file(dir / "t");
+  std::vector<int64_t> out(2);
+  CHECK_NOTHROW(file.copy(0, out));
+  CHECK(has(message_of<DataError>([&] { file.copy_labels(0, out); }),
+            "the label of token 1 is 2306: it must be below the vocabulary size, 257"));
+}
+
 TEST_CASE("tokens are stored little-endian") {
   const TempDir dir;
   TokenFileWriter writer(dir / "t", 65536, kIdentity);
@@ -147,14 +214,14 @@ TEST_CASE("a damaged index says what is wrong, also where its hash is right") {
         "  The file is damaged or no token file: remove it (and the file beside it) and start "
         "again; it "
         "is made anew from the text.");
-  CHECK(has(message(index.substr(0, 20)), "the file has 20 bytes: it must have at least 232"));
+  CHECK(has(message(index.substr(0, 20)), "the file has 20 bytes: it must have at least 240"));
   CHECK(has(message(index.substr(0, index.size() - 1)), "says it lists 2 documents"));
   std::string flipped = index;
-  flipped[41] = flipped[41] == '0' ? '1' : '0';
+  flipped[49] = flipped[49] == '0' ? '1' : '0';
   CHECK(has(message(flipped), "the SHA-256 of the contents is not the one at the end"));
 
-  CHECK(has(message(forged(index, [](std::string& t) { t[8] = 2; })),
-            "the format version is 2: it must be 1"));
+  CHECK(has(message(forged(index, [](std::string& t) { t[8] = 1; })),
+            "the format version is 1: it must be 2"));
   CHECK(has(message(forged(index, [](std::string& t) { t[12] = 4; })),
             "bytes per token is 4: it must be 2 for a vocabulary of 257"));
   CHECK(has(message(forged(index, [](std::string& t) { set_u64(t, 24, ~uint64_t{0}); })),
@@ -164,9 +231,11 @@ TEST_CASE("a damaged index says what is wrong, also where its hash is right") {
             "document 1 ends at token 5, the one before at 3, and there are 4 tokens"));
   CHECK(has(message(forged(index, [](std::string& t) { set_u64(t, 16, 6); })),
             "the last document ends at token 5 of 6"));
-  CHECK(has(message(forged(index, [](std::string& t) { set_u64(t, 176, 3); })),
+  CHECK(has(message(forged(index, [](std::string& t) { set_u64(t, 184, 3); })),
             "rising document ends"));
-  CHECK(has(message(forged(index, [](std::string& t) { t[40] = 'Z'; })), "two SHA-256 hashes"));
+  CHECK(has(message(forged(index, [](std::string& t) { t[48] = 'Z'; })), "two SHA-256 hashes"));
+  CHECK(has(message(forged(index, [](std::string& t) { set_u64(t, 40, 2); })),
+            "labels is 2: it must hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1"));
 }
 
 TEST_CASE("a .bin of another size is refused at once, other contents by verify") {
@@ -175,7 +244,7 @@ TEST_CASE("a .bin of another size is refused at once, other contents by verify")
   const std::string bin = contents_of(dir / "t.bin");
   dir.put("t.bin", bin.substr(0, 8));
   CHECK(has(message_of<DataError>([&] { TokenFile(dir / "t"); }),
-            "t.bin: the file has 8 bytes: it must have 10 (5 tokens of 2 bytes)"));
+            "t.bin: the file has 8 bytes: it must have 10 bytes (5 tokens of 2 bytes)"));
   dir.put("t.bin", bin + "xx");
   CHECK(has(message_of<DataError>([&] { TokenFile(dir / "t"); }), "the file has 12 bytes"));
 

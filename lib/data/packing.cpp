@@ -1,0 +1,73 @@
+#include "data/packing.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "data/permutation.h"
+
+namespace tptrain::data {
+
+Packing packing_of(const std::string& name) {
+  if (name == "stream") return Packing::stream;
+  if (name == "none") return Packing::none;
+  throw ConfigError(problem(cat("packing is ", name)).must("be stream or none"));
+}
+
+HostBatch padding(int64_t rows, int64_t seq_length) {
+  const auto size = static_cast<size_t>(rows * seq_length);
+  return {.batch = rows,
+          .seq_length = seq_length,
+          .ids = std::vector<int64_t>(size),
+          .targets = std::vector<int64_t>(size, formats::kNoLabel)};
+}
+
+uint64_t HostBatch::hash() const {
+  uint64_t hash = mix64(mix64(static_cast<uint64_t>(batch)) ^ static_cast<uint64_t>(seq_length));
+  for (const int64_t id : ids) hash = mix64(hash ^ static_cast<uint64_t>(id));
+  for (const int64_t target : targets) hash = mix64(hash ^ static_cast<uint64_t>(target));
+  return hash;
+}
+
+int64_t HostBatch::target_tokens() const {
+  return static_cast<int64_t>(targets.size()) -
+         std::count(targets.begin(), targets.end(), formats::kNoLabel);
+}
+
+formats::TokenFile open_tokens(const PreparedTokens& tokens) {
+  formats::TokenFile file(tokens.path);
+  if (file.header().identity == tokens.identity && file.tokens() == tokens.tokens) return file;
+  throw DataError(problem(cat("the token file holds ", file.tokens(), " tokens of identity ",
+                              file.header().identity))
+                      .at(tokens.path.string())
+                      .must(cat("hold the ", tokens.tokens, " tokens of identity ", tokens.identity,
+                                " that were prepared for this run"))
+                      .remedy("Check that every host sees the same folder, and that no other run "
+                              "writes to it."));
+}
+
+TokenRange document_range(const formats::TokenFileHeader& header, int64_t document) {
+  const auto at = static_cast<size_t>(document);
+  return {document == 0 ? 0 : header.document_ends[at - 1], header.document_ends[at]};
+}
+
+int64_t documents_longer_than(const formats::TokenFileHeader& header, int64_t tokens) {
+  int64_t count = 0;
+  int64_t begin = 0;
+  for (const int64_t end : header.document_ends) {
+    if (end - begin > tokens) ++count;
+    begin = end;
+  }
+  return count;
+}
+
+void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
+              int64_t row) {
+  const int64_t here = row * batch.seq_length;
+  const int64_t ids = std::min(batch.seq_length, range.end - range.begin);
+  const int64_t targets = std::min(batch.seq_length, range.end - range.begin - 1);
+  file.copy(range.begin, {batch.ids.data() + here, static_cast<size_t>(ids)});
+  file.copy_labels(range.begin + 1, {batch.targets.data() + here, static_cast<size_t>(targets)});
+}
+
+}  // namespace tptrain::data

@@ -1,0 +1,52 @@
+// How tokens become the rows of a batch: what a batch is, and one row of it from a range of a token
+// file. Which ranges, and in which order, is for batch_sampler.h and sequential_batches.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/token_store.h"
+#include "formats/token_file.h"
+
+namespace tptrain::data {
+
+/// stream: documents end to end; none: a document is a sequence of its own.
+enum class Packing { stream, none };
+/// Throws ConfigError where it is neither.
+Packing packing_of(const std::string& name);
+
+/// One micro-batch of one dp rank, row-major [batch][seq_length].
+struct HostBatch {
+  int64_t batch = 0;
+  int64_t seq_length = 0;
+  std::vector<int64_t> ids;
+  std::vector<int64_t> targets;  // the next token; -100: not counted
+  int64_t step = 0;              // whose global batch this is a part of
+  int64_t first_sample = 0;      // number of row 0 within that global batch
+  /// 8-byte hash of ids and targets, to compare across tp ranks.
+  uint64_t hash() const;
+  int64_t target_tokens() const;
+};
+
+/// Rows of padding alone: ids 0 without a target.
+HostBatch padding(int64_t rows, int64_t seq_length);
+
+/// Tokens [begin, end).
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/// Maps the token file. Throws DataError: missing, damaged, or another than was prepared.
+formats::TokenFile open_tokens(const PreparedTokens& tokens);
+
+TokenRange document_range(const formats::TokenFileHeader& header, int64_t document);
+int64_t documents_longer_than(const formats::TokenFileHeader& header, int64_t tokens);
+
+/// Row `row` from the first tokens of `range`, which is not empty: as many ids as fit, and beside
+/// each the label of the token after it, where that is in the range. The rest of the row stays.
+void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
+              int64_t row);
+
+}  // namespace tptrain::data

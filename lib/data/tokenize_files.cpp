@@ -1,0 +1,201 @@
+#include "data/tokenize_files.h"
+
+#include <sched.h>
+#include <simdjson.h>
+
+#include <optional>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "data/file_reader.h"
+#include "data/jsonl_rows.h"
+
+namespace tptrain::data {
+
+namespace {
+
+// Text that waits to be tokenized at once: enough work for many threads, little memory.
+constexpr size_t kBytesAtOnce = size_t{16} << 20;
+
+int cores_of_process() {
+  cpu_set_t cores;
+  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+/// The name of the token file was made from the first reading.
+void check_unchanged(const CorpusFile& file, const std::string& sha256) {
+  if (sha256 == file.sha256) return;
+  throw DataError(problem("the file changed while it was read")
+                      .at(file.path.string())
+                      .must("stay as it is until training has begun")
+                      .remedy("Start again when it is complete."));
+}
+
+/// A tokenizer that works on characters would say it too, but not where.
+void check_utf8(const std::string& text, const CorpusFile& file) {
+  if (simdjson::validate_utf8(text.data(), text.size())) return;
+  int64_t line = 1;
+  std::string_view rest = text;
+  while (true) {
+    const size_t end = rest.find('\n');  // never within a character
+    if (end == std::string_view::npos || !simdjson::validate_utf8(rest.data(), end)) break;
+    rest.remove_prefix(end + 1);
+    ++line;
+  }
+  throw DataError(problem("the line is not UTF-8")
+                      .at(cat(file.path.string(), ":", line))
+                      .must("be UTF-8: this tokenizer works on characters")
+                      .remedy("Convert the file, for example with iconv -t utf-8."));
+}
+
+/// Documents in, tokens out in the same order; texts wait until there are enough for all threads.
+class DocumentWriter {
+ public:
+  DocumentWriter(const tokenizer::Tokenizer& tokenizer, const Corpus& corpus,
+                 formats::TokenFileWriter& writer)
+      : tokenizer_(tokenizer),
+        options_{.add_special = true, .special_as_text = corpus.special_as_text},
+        threads_(corpus.threads > 0 ? corpus.threads : cores_of_process()),
+        writer_(writer) {}
+
+  void text(std::string document) {
+    if (document.empty()) return;
+    waiting_bytes_ += document.size() + sizeof document;  // many small ones count, too
+    waiting_.push_back(std::move(document));
+    if (waiting_bytes_ >= kBytesAtOnce) flush();
+  }
+
+  void ids(const JsonlRow& row) {
+    if (row.ids.empty()) return;
+    flush();
+    if (row.kind == RowKind::labelled_ids) {
+      writer_.append(row.ids, row.labels);
+    } else {
+      writer_.append(row.ids);
+    }
+    writer_.end_document();
+  }
+
+  /// One document in pieces, for a tokenizer that encodes piecewise (which adds nothing at the
+  /// beginning).
+  void piece(std::string_view text) {
+    flush();
+    writer_.append(tokenizer_.encode(
+        text, {.add_special = false, .special_as_text = options_.special_as_text}));
+  }
+  void end_pieces() {
+    const int32_t end = tokenizer_.end_of_text();
+    if (end >= 0) writer_.append({&end, 1});
+    writer_.end_document();
+  }
+
+  void flush() {
+    if (waiting_.empty()) return;
+    const std::vector<std::string_view> views(waiting_.begin(), waiting_.end());
+    const int32_t end = tokenizer_.end_of_text();  // -1: it knows none
+    for (const std::string_view& view : views) {
+      std::vector<int32_t> ids = tokenizer_.encode(view, options_);
+      // A post-processor that closes a sequence has done so already.
+      if (end >= 0 && (ids.empty() || ids.back() != end)) ids.push_back(end);
+      if (ids.empty()) continue;  // nothing but what the tokenizer drops
+      writer_.append(ids);
+      writer_.end_document();
+    }
+    waiting_.clear();
+    waiting_bytes_ = 0;
+  }
+
+ private:
+  const tokenizer::Tokenizer& tokenizer_;
+  tokenizer::EncodeOptions options_;
+  int threads_;
+  formats::TokenFileWriter& writer_;
+  std::vector<std::string> waiting_;
+  size_t waiting_bytes_ = 0;
+};
+
+void append_text_file(const CorpusFile& file, const tokenizer::Tokenizer& tokenizer,
+                      DocumentWriter& documents) {
+  if (!tokenizer.encodes_piecewise()) {
+    std::string text = read_file(file.path);
+    check_unchanged(file, sha256_hex(text));
+    check_utf8(text, file);
+    return documents.text(std::move(text));
+  }
+  FileReader reader(file.path);
+  bool any = false;
+  for (std::string_view piece = reader.next(); !piece.empty(); piece = reader.next()) {
+    documents.piece(piece);
+    any = true;
+  }
+  check_unchanged(file, reader.sha256());
+  if (any) documents.end_pieces();
+}
+
+void check_kind(RowKind kind, RowKind first, const CorpusFile& file, int64_t line,
+                int64_t first_line) {
+  if (kind == first) return;
+  throw DataError(problem(cat("the row is ", describe(kind), ", that of line ", first_line, " is ",
+                              describe(first)))
+                      .at(cat(file.path.string(), ":", line))
+                      .must("be of the same kind as all rows of its file")
+                      .remedy("Put rows of different kinds into different files; a row of which "
+                              "every token counts has its input_ids as labels."));
+}
+
+void append_jsonl_file(const CorpusFile& file, JsonlParser& parser, DocumentWriter& documents) {
+  LineReader lines(file.path, kMaxLineBytes);
+  std::optional<RowKind> first;
+  int64_t first_line = 0;
+  while (const auto line = lines.next()) {
+    std::optional<JsonlRow> row = parser.parse(*line, file.path.native(), lines.line_number());
+    if (!row) continue;
+    if (!first) first_line = lines.line_number();
+    check_kind(row->kind, first.value_or(row->kind), file, lines.line_number(), first_line);
+    first = row->kind;
+    if (row->kind == RowKind::text) {
+      documents.text(std::move(row->text));
+    } else {
+      documents.ids(*row);
+    }
+  }
+  check_unchanged(file, lines.sha256());
+}
+
+}  // namespace
+
+bool any_labels(const std::vector<CorpusFile>& files, int64_t vocab_size) {
+  JsonlParser parser(vocab_size);
+  for (const CorpusFile& file : files) {
+    if (file.format != Format::jsonl) continue;
+    LineReader lines(file.path, kMaxLineBytes);
+    while (const auto line = lines.next()) {
+      const auto row = parser.parse(*line, file.path.native(), lines.line_number());
+      if (!row) continue;
+      if (row->kind == RowKind::labelled_ids) return true;
+      break;
+    }
+  }
+  return false;
+}
+
+void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
+                    int64_t vocab_size, const Corpus& corpus, formats::TokenFileWriter& writer) {
+  JsonlParser parser(vocab_size);
+  DocumentWriter documents(tokenizer, corpus, writer);
+  for (const CorpusFile& file : files) {
+    if (file.format == Format::jsonl) {
+      append_jsonl_file(file, parser, documents);
+    } else {
+      append_text_file(file, tokenizer, documents);
+    }
+  }
+  documents.flush();
+}
+
+}  // namespace tptrain::data

@@ -1,0 +1,237 @@
+// The formats of a corpus: which documents a token file holds, what is refused, and what the name
+// of the token file depends on. The rows by themselves: jsonl_rows.cpp.
+#include "base/error.h"
+#include "base/files.h"
+#include "data/packing.h"
+#include "data/token_store.h"
+#include "formats/token_file.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::data {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::has;
+using testing::message_of;
+using testing::TempDir;
+using Ids = std::vector<int64_t>;
+
+/// Works on characters as BPE does: a letter is an id, "<s>" begins each text, "<e>" in it is end
+/// of text unless special tokens are text.
+class LetterTokenizer final : public tokenizer::Tokenizer {
+ public:
+  explicit LetterTokenizer(int32_t end = 256, bool closes = false) : end_(end), closes_(closes) {}
+  int64_t vocab_size() const override { return 258; }
+  int32_t end_of_text() const override { return end_; }
+  std::vector<int32_t> encode(std::string_view text,
+                              const tokenizer::EncodeOptions& options) const override {
+    std::vector<int32_t> ids;
+    if (options.add_special) ids.push_back(257);
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (!options.special_as_text && text.substr(i, 3) == "<e>") {
+        ids.push_back(256);
+        i += 2;
+        continue;
+      }
+      ids.push_back(static_cast<unsigned char>(text[i]));
+    }
+    if (closes_ && options.add_special) ids.push_back(end_);
+    return ids;
+  }
+  std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
+    return "";
+  }
+  std::string token(int32_t) const override { return ""; }
+  int32_t find(std::string_view) const override { return -1; }
+  std::string hash() const override { return "letters"; }
+
+ private:
+  int32_t end_;
+  bool closes_;
+};
+
+Corpus corpus(const fs::path& path, const std::string& format = "") {
+  return {.sources = {{.path = path.string()}}, .format = format};
+}
+
+struct Documents {
+  bool labelled = false;
+  std::vector<Ids> ids = {};
+  std::vector<Ids> labels = {};
+};
+
+Documents documents_of(const PreparedTokens& prepared) {
+  const formats::TokenFile file(prepared.path);
+  CHECK(file.tokens() == prepared.tokens);
+  CHECK(file.header().documents() == prepared.documents);
+  Documents out{.labelled = file.header().labelled};
+  for (int64_t document = 0; document < prepared.documents; ++document) {
+    const TokenRange range = document_range(file.header(), document);
+    Ids ids(static_cast<size_t>(range.end - range.begin));
+    file.copy(range.begin, ids);
+    out.ids.push_back(ids);
+    file.copy_labels(range.begin, ids);
+    out.labels.push_back(ids);
+  }
+  return out;
+}
+
+PreparedTokens prepare(const TempDir& dir, const Corpus& corpus,
+                       const tokenizer::Tokenizer& tokenizer = LetterTokenizer()) {
+  return prepare_tokens(corpus, tokenizer, dir / "tokens", "train");
+}
+
+std::string failure(const TempDir& dir, const Corpus& corpus) {
+  return message_of<DataError>([&] { prepare(dir, corpus); });
+}
+
+TEST_CASE(
+    "a line of text is a document with begin and end of text; blank and empty ones are none") {
+  const TempDir dir;
+  const fs::path file =
+      dir.put("a.jsonl", "{\"text\": \"hi\"}\n\n{\"text\": \"\"}\n \r\n{\"text\": \"j\"}");
+  const Documents documents = documents_of(prepare(dir, corpus(file)));
+  CHECK(documents.ids == std::vector<Ids>{{257, 'h', 'i', 256}, {257, 'j', 256}});
+  CHECK_FALSE(documents.labelled);
+}
+
+TEST_CASE("ids are taken as they are, up to the model's vocabulary") {
+  const TempDir dir;
+  const fs::path file = dir.put("a.jsonl",
+                                "{\"input_ids\": [5, 299]}\n{\"input_ids\": []}\n"
+                                "{\"input_ids\": [7]}\n");
+  Corpus with_model = corpus(file);
+  with_model.vocab_size = 300;
+  CHECK(documents_of(prepare(dir, with_model)).ids == std::vector<Ids>{{5, 299}, {7}});
+  CHECK(failure(dir, corpus(file)) ==
+        "data error: " + file.string() +
+            ":1: input_ids[1] is 299: it must be at least 0 and below the vocabulary's size, 258.\n"
+            "  Were the rows made with another tokenizer? Make them with the model's.");
+}
+
+TEST_CASE("labels are kept; what has none counts every token") {
+  const TempDir dir;
+  dir.put("d/a.txt", "x");
+  dir.put("d/b.jsonl", "\n{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, 9]}\n");
+  dir.put("d/c.jsonl", "{\"input_ids\": [4, 5]}\n");
+  const Documents documents = documents_of(prepare(dir, corpus(dir / "d")));
+  CHECK(documents.labelled);
+  CHECK(documents.ids == std::vector<Ids>{{257, 'x', 256}, {1, 2, 3}, {4, 5}});
+  CHECK(documents.labels == std::vector<Ids>{{257, 'x', 256}, {-100, -100, 9}, {4, 5}});
+}
+
+TEST_CASE("the format is that of the file's name, or the one that is asked for") {
+  const TempDir dir;
+  const std::string row = "{\"text\": \"h\"}\n";
+  dir.put("d/a.jsonl", row);
+  dir.put("d/b.json", row);
+  const auto count = [&](const std::string& format) {
+    return prepare(dir, corpus(dir / "d", format)).tokens;
+  };
+  CHECK(count("") == 3 + static_cast<int64_t>(row.size()) + 2);
+  CHECK(count("jsonl") == 3 + 3);
+  CHECK(count("text") == 2 * (static_cast<int64_t>(row.size()) + 2));
+}
+
+TEST_CASE("end of text closes a document once, and not at all where the tokenizer has none") {
+  const TempDir dir;
+  const fs::path file = dir.put("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b<e>\"}\n");
+  CHECK(documents_of(prepare(dir, corpus(file))).ids ==
+        std::vector<Ids>{{257, 'a', 256}, {257, 'b', 256}});
+  const TempDir closing;
+  CHECK(documents_of(prepare(closing, corpus(file), LetterTokenizer(256, true))).ids ==
+        std::vector<Ids>{{257, 'a', 256}, {257, 'b', 256, 256}});
+  const TempDir endless;
+  CHECK(documents_of(prepare(endless, corpus(file), LetterTokenizer(-1))).ids ==
+        std::vector<Ids>{{257, 'a'}, {257, 'b', 256}});
+}
+
+TEST_CASE("special tokens in the text are text where that is asked for") {
+  const TempDir dir;
+  const fs::path file = dir.put("a.txt", "b<e>c");
+  Corpus as_text = corpus(file);
+  as_text.special_as_text = true;
+  CHECK(documents_of(prepare(dir, corpus(file))).ids ==
+        std::vector<Ids>{{257, 'b', 256, 'c', 256}});
+  CHECK(documents_of(prepare(dir, as_text)).ids ==
+        std::vector<Ids>{{257, 'b', '<', 'e', '>', 'c', 256}});
+}
+
+TEST_CASE("identity: format and special_as_text decide it besides contents and tokenizer") {
+  const TempDir dir;
+  const fs::path file = dir.put("a.jsonl", "{\"text\": \"a\"}\n");
+  const fs::path copy = dir.put("elsewhere/b.jsonl", "{\"text\": \"a\"}\n");
+  const std::string identity = prepare(dir, corpus(file)).identity;
+  CHECK(prepare(dir, corpus(file, "jsonl")).identity == identity);
+  CHECK(prepare(dir, corpus(copy)).reused);
+  CHECK(prepare(dir, corpus(file, "text")).identity != identity);
+  Corpus as_text = corpus(file);
+  as_text.special_as_text = true;
+  CHECK(prepare(dir, as_text).identity != identity);
+  // Another vocabulary's size may be stored otherwise: not another identity, but made anew.
+  Corpus larger = corpus(file);
+  larger.vocab_size = 70'000;
+  CHECK(prepare(dir, larger).identity == identity);
+  CHECK(has(prepare(dir, corpus(file)).rebuilt_because, "for another vocabulary size"));
+}
+
+TEST_CASE("many documents come out in order, whatever the number of threads") {
+  const TempDir dir;
+  std::string rows;
+  std::vector<Ids> expected;
+  for (int i = 0; i < 300; ++i) {
+    const std::string text(static_cast<size_t>(100'000 + i), static_cast<char>('a' + i % 26));
+    rows += "{\"text\": \"" + text + "\"}\n";  // 30 MB: several rounds of tokenizing
+    expected.push_back({257});
+    expected.back().insert(expected.back().end(), text.begin(), text.end());
+    expected.back().push_back(256);
+  }
+  Corpus many = corpus(dir.put("a.jsonl", rows));
+  for (const int threads : {1, 3}) {
+    many.threads = threads;
+    fs::remove_all(dir / "tokens");
+    const bool same = documents_of(prepare(dir, many)).ids == expected;
+    CHECK(same);
+  }
+}
+
+TEST_CASE("what a corpus cannot hold is refused with its place, and leaves no token file") {
+  const TempDir dir;
+  const auto message = [&](const std::string& name, const std::string& contents) {
+    return failure(dir, corpus(dir.put(name, contents)));
+  };
+  CHECK(message("a.jsonl", "{\"text\": \"a\"}\n\n{\"input_ids\": [1]}\n") ==
+        "data error: " + (dir / "a.jsonl").string() +
+            ":3: the row is input_ids, that of line 1 is text: it must be of the same kind as all "
+            "rows of its file.\n"
+            "  Put rows of different kinds into different files; a row of which every token counts "
+            "has its input_ids as labels.");
+  CHECK(has(message("a.jsonl", "{\"input_ids\": [1], \"labels\": [1]}\n{\"input_ids\": [1]}"),
+            "a.jsonl:2: the row is input_ids, that of line 1 is input_ids with labels"));
+  CHECK(has(message("a.jsonl", "{\"text\": \"a\"}\nplain\n"), "a.jsonl:2: the line is not JSON"));
+  CHECK(has(message("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"" +
+                                   std::string(size_t{33} << 20, 'x') + "\"}\n"),
+            "a.jsonl:2: the line is longer than 32.00 MiB"));
+  CHECK(message("b.txt",
+                "good\nb\xff"
+                "d\n") ==
+        "data error: " + (dir / "b.txt").string() +
+            ":2: the line is not UTF-8: it must be UTF-8: this tokenizer works on characters.\n"
+            "  Convert the file, for example with iconv -t utf-8.");
+  CHECK(has(message("b.txt", "\xc3"), "b.txt:1: the line is not UTF-8"));
+  CHECK(has(
+      message("c.jsonl", "\n{\"text\": \"\"}\n"),
+      "data.train: all rows of 1 file(s) are empty, the first is " + (dir / "c.jsonl").string()));
+  CHECK(fs::is_empty(dir / "tokens"));
+}
+
+TEST_CASE("messages name the sources as the caller does") {
+  const TempDir dir;
+  Corpus named = corpus(dir / "none*");
+  named.key = "--data";
+  CHECK(has(failure(dir, named), "--data[0]: \""));
+}
+
+}  // namespace
+}  // namespace tptrain::data

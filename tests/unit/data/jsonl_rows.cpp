@@ -1,0 +1,141 @@
+#include "data/jsonl_rows.h"
+
+#include <random>
+
+#include "base/error.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::data {
+namespace {
+
+using testing::has;
+using testing::message_of;
+
+JsonlRow parse(std::string_view line, int64_t vocab_size = 300) {
+  JsonlParser parser(vocab_size);
+  const auto row = parser.parse(line, "d/a.jsonl", 7);
+  REQUIRE(row.has_value());
+  return *row;
+}
+
+std::string failure(std::string_view line) {
+  JsonlParser parser(300);
+  return message_of<DataError>([&] { parser.parse(line, "d/a.jsonl", 7); });
+}
+
+TEST_CASE("a row is text, ids or ids with labels; other keys are ignored") {
+  const JsonlRow text = parse(R"({"id": 1, "text": "a\n\u65e5\ud83d\ude00\u0000b", "meta": {}})");
+  CHECK(text.kind == RowKind::text);
+  CHECK(text.text == std::string("a\n\u65e5\U0001F600\0b", 11));
+  CHECK(parse(R"({"text": ""})").text.empty());
+
+  const JsonlRow ids = parse(R"({"input_ids": [0, 5, 299], "attention_mask": [1, 1, 1]})");
+  CHECK(ids.kind == RowKind::ids);
+  CHECK(ids.ids == std::vector<int32_t>{0, 5, 299});
+  CHECK(ids.labels.empty());
+  CHECK(parse(R"({"input_ids": []})").ids.empty());
+
+  const JsonlRow labelled = parse(R"({"labels": [-100, 7, 299], "input_ids": [0, 5, 299]})");
+  CHECK(labelled.kind == RowKind::labelled_ids);
+  CHECK(labelled.ids == std::vector<int32_t>{0, 5, 299});
+  CHECK(labelled.labels == std::vector<int32_t>{-100, 7, 299});
+  CHECK(parse("  {\"text\": \"x\"} \r").text == "x");
+  CHECK(parse(R"({"input_ids": [2147483646]})", int64_t{1} << 31).ids.at(0) == 2147483646);
+}
+
+TEST_CASE("a blank line is no row") {
+  JsonlParser parser(300);
+  for (const char* line : {"", " ", "\t \r"}) CHECK_FALSE(parser.parse(line, "f", 1).has_value());
+}
+
+TEST_CASE("a row that is wrong is refused with its place, what it is and what it must be") {
+  CHECK(failure(R"({"input_ids": [1, 300]})") ==
+        "data error: d/a.jsonl:7: input_ids[1] is 300: it must be at least 0 and below the "
+        "vocabulary's size, 300.\n"
+        "  Were the rows made with another tokenizer? Make them with the model's.");
+  CHECK(has(failure(R"({"input_ids": [-1]})"), "input_ids[0] is -1: it must be at least 0"));
+  CHECK(has(failure(R"({"input_ids": [-100]})"), "input_ids[0] is -100"));
+  CHECK(has(failure(R"({"input_ids": [9223372036854775808]})"),
+            "input_ids[0] is 9223372036854775808: it must be at least 0 and below"));
+  CHECK(has(failure(R"({"input_ids": [4294967297]})"), "input_ids[0] is 4294967297"));
+  for (const char* element : {"1.0", "\"1\"", "true", "null", "[1]", "1e2"}) {
+    INFO(element);
+    CHECK(has(failure(std::string(R"({"input_ids": [4, )") + element + "]}"),
+              ": it must be an integer"));
+  }
+  CHECK(
+      has(failure(R"({"input_ids": [[1, 2]]})"), "input_ids[0] is a list: it must be an integer"));
+  CHECK(has(failure(R"({"input_ids": ")" + std::string(5, 'x') + R"("})"),
+            "input_ids is a string: it must be a list of integers"));
+  CHECK(has(failure(R"({"input_ids": [")" + std::string(100, 'x') + R"("]})"),
+            "input_ids[0] is \"" + std::string(39, 'x') + "...: it must be an integer"));
+
+  CHECK(has(failure(R"({"input_ids": [1, 2], "labels": [1]})"),
+            "there are 1 labels and 2 input_ids: it must be as many of both"));
+  CHECK(has(failure(R"({"input_ids": [1], "labels": [-101]})"),
+            "labels[0] is -101: it must be at least 0 and below the vocabulary's size, 300, or "
+            "-100 (not counted)"));
+  CHECK(
+      has(failure(R"({"input_ids": [1], "labels": 3})"), "labels is a number: it must be a list"));
+  CHECK(has(failure(R"({"text": "a", "labels": [1]})"), "there are \"labels\" beside \"text\""));
+  CHECK(has(failure(R"({"text": "a", "input_ids": [1]})"),
+            "there are both \"text\" and \"input_ids\": it must be one of them"));
+  CHECK(has(failure(R"({"text": "a", "text": "b"})"), "the key \"text\" stands twice"));
+  CHECK(has(failure(R"({"Text": "a"})"),
+            "d/a.jsonl:7: there is neither \"text\" nor \"input_ids\": it must be one JSON object "
+            "a line, {\"text\": \"...\"} or {\"input_ids\": [...]}"));
+  CHECK(has(failure(R"({"text": null})"), "\"text\" is null: it must be a string"));
+  CHECK(has(failure(R"(["text"])"), "the line is a list: it must be one JSON object a line"));
+  CHECK(has(failure("17"), "the line is a number"));
+}
+
+TEST_CASE("what is no JSON or no UTF-8 is refused") {
+  for (const char* line :
+       {"hello", "{\"text\": \"a\"", "{\"text\": \"a\"} {}", "{'text': 'a'}", "{\"text\": \"a\",}",
+        "{\"text\": \"\\ud800\"}", "{\"text\": \"\\q\"}", "{\"input_ids\": [01]}",
+        "{\"input_ids\": [1 2]}", "{\"input_ids\": [NaN]}", "\xEF\xBB\xBF"}) {
+    INFO(line);
+    CHECK(has(failure(line), "d/a.jsonl:7: the line is not JSON ("));
+  }
+  CHECK(has(failure("{\"text\": \"a"), "for plain text set data.format: text"));
+  CHECK(failure("{\"text\": \"\xff\"}") ==
+        "data error: d/a.jsonl:7: the line is not UTF-8: it must be UTF-8.\n"
+        "  Convert the file, for example with iconv -t utf-8.");
+  CHECK(has(failure("{\"text\": \"\xed\xa0\x80\"}"), "not UTF-8"));  // a surrogate
+  // Nested deeper than any row has reason to be.
+  CHECK(has(failure("{\"text\": \"a\", \"x\": " + std::string(100'000, '[')), "not JSON"));
+}
+
+TEST_CASE("a line longer than the limit is refused before it is parsed") {
+  const std::string line =
+      "{\"text\": \"" + std::string(static_cast<size_t>(kMaxLineBytes), 'x') + "\"}";
+  CHECK(has(failure(line), "it must have at most 33554432"));
+}
+
+TEST_CASE("damaged rows are refused or read, never more") {
+  // Each seed flips bytes of a good row; the parser is used again after every refusal.
+  const std::string good = R"({"input_ids": [1, 22, 33], "labels": [-100, 22, 33], "x": "\u65e5"})";
+  JsonlParser parser(300);
+  std::mt19937 random(7);
+  int read = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string line = good;
+    for (int flips = 1 + static_cast<int>(random() % 3); flips > 0; --flips) {
+      line[random() % line.size()] = static_cast<char>(random());
+    }
+    try {
+      const auto row = parser.parse(line, "f", 1);
+      if (!row) continue;
+      ++read;
+      for (const int32_t id : row->ids) CHECK((id >= 0 && id < 300));
+      if (row->kind == RowKind::labelled_ids) CHECK(row->labels.size() == row->ids.size());
+    } catch (const DataError&) {
+    }
+  }
+  CHECK(read > 100);
+  CHECK(parser.parse(good, "f", 1)->ids == std::vector<int32_t>{1, 22, 33});
+}
+
+}  // namespace
+}  // namespace tptrain::data
