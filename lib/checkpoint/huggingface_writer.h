@@ -29,8 +29,8 @@ enum class EarlierExport { refuse, replace };
 /// A file beside the weights: its text, or a file to be copied.
 struct SideFile {
   std::string name;
-  std::string text;
-  std::filesystem::path copied_from;  // empty: `text` it is
+  std::string text = {};
+  std::filesystem::path copied_from = {};  // empty: `text` it is
 };
 
 constexpr int64_t kDefaultShardBytes = 5'000'000'000;  // transformers' "5GB"

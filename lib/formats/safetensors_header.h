@@ -33,7 +33,7 @@ constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 /// Reads and checks the header of a whole file. Strict: it must be valid JSON that begins with '{',
 /// without duplicate keys or unknown fields, and the tensors must fill the file exactly, without
-/// holes, overlaps or trailing bytes. Takes no more memory than about six times the header's text.
+/// holes, overlaps or trailing bytes. Takes no more memory than about ten times the header's text.
 /// Throws DataError naming `where`, the tensor and the rule that is broken.
 SafetensorsHeader read_safetensors_header(std::span<const std::byte> file,
                                           const std::string& where);

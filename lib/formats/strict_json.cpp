@@ -21,13 +21,37 @@ std::string readable(const char* what) {
   }
   if (const size_t raw = text.find("; last read"); raw != text.npos) text.resize(raw);
   if (const size_t raw = text.find(" - invalid string"); raw != text.npos) text.resize(raw);
-  return text;
+  constexpr size_t kLongest = 300;  // a number of a million digits stands in the message whole
+  return text.size() > kLongest ? text.substr(0, kLongest) + "..." : text;
 }
 
 // nlohmann takes a NUL byte for the end of the text, so that anything could follow it unseen.
 void refuse_nul(std::string_view text, const std::string& where) {
   if (const size_t nul = text.find('\0'); nul != text.npos) {
     throw DataError(problem(cat("not valid JSON: byte ", nul, " is NUL")).at(where));
+  }
+}
+
+// A number of megabytes, or as much space before a fault, would be copied a dozen times into
+// nlohmann's message.
+void refuse_endless_tokens(std::string_view text, const std::string& where) {
+  constexpr size_t kLongest = 1 << 16;
+  bool in_string = false;
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+      begin = i + 1;
+    } else if (c == '"' || c == ',' || c == ':' || c == '{' || c == '}' || c == '[' || c == ']') {
+      in_string = c == '"';
+      begin = i + 1;
+    } else if (i - begin == kLongest) {
+      throw DataError(problem(cat("not valid JSON: from byte ", begin, " on, ", kLongest,
+                                  " bytes are one number, one word or space"))
+                          .at(where));
+    }
   }
 }
 
@@ -92,7 +116,9 @@ class SaxAdapter {
 }  // namespace
 
 void walk_json(std::string_view text, const std::string& where, JsonEvents& events) {
+  text = text.substr(0, text.find_last_not_of(" \t\r\n") + 1);  // padding may be long
   refuse_nul(text, where);
+  refuse_endless_tokens(text, where);
   SaxAdapter adapter(events, where);
   nlohmann::json::sax_parse(text.begin(), text.end(), &adapter);
 }
@@ -112,7 +138,7 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& where
     if (event == Event::key) {
       const std::string& key = parsed.get_ref<const std::string&>();
       if (!open_objects.back().insert(key).second) {
-        throw DataError(problem(cat("JSON object names the key \"", key, "\" twice"))
+        throw DataError(problem(cat("JSON object names the key \"", key.substr(0, 200), "\" twice"))
                             .at(where)
                             .must("name each key once"));
       }

@@ -154,6 +154,77 @@ TEST_CASE("the reader refuses tensors that are not as the format wants them") {
             "whose size overflows"));
 }
 
+TEST_CASE("the reader refuses keys given twice, and what JSON readers disagree on") {
+  const std::string a = R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
+  CHECK(has(refusal("{" + a + "," + a + "}", "x"), "the header names the tensor \"a\" twice"));
+  CHECK(has(refusal(R"({"a":{"dtype":"U8","dtype":"U8","shape":[],"data_offsets":[0,1]}})", "x"),
+            "names the field dtype twice"));
+  CHECK(has(refusal(R"({"__metadata__":{},"__metadata__":{}})"), "names __metadata__ twice"));
+  CHECK(has(refusal(R"({"__metadata__":{"k":"1","k":"2"}})"), "__metadata__ names \"k\" twice"));
+  CHECK(has(refusal(R"({"__metadata__":null})"), "must be an object of texts"));
+  CHECK(has(refusal(R"({"__metadata__":{"k":{}}})"), "must be an object of texts"));
+  // nlohmann's parser stops at a NUL as at the end of the text.
+  CHECK(has(refusal(std::string("{}\0garbage", 10)), "header: not valid JSON: byte 2 is NUL"));
+  CHECK(has(refusal("{} {}"), "not valid JSON"));
+  CHECK(has(refusal("{\"a\xff\":{}}"), "not valid JSON"));
+  CHECK(has(refusal("\xef\xbb\xbf{}"), "begin with '{'"));
+  CHECK(has(refusal("{/**/}"), "not valid JSON"));
+  CHECK(refusal("{" + a + "}   ", "x") == "(nothing was thrown)");
+}
+
+TEST_CASE("the newer types of the format are known, with their sizes") {
+  const auto of = [](const std::string& dtype, int elements, int bytes) {
+    return refusal("{\"a\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + std::to_string(elements) +
+                       "],\"data_offsets\":[0," + std::to_string(bytes) + "]}}",
+                   std::string(static_cast<size_t>(bytes), 'x'));
+  };
+  for (const auto& [dtype, bytes] : std::vector<std::pair<std::string, int>>{{"F4", 4},
+                                                                             {"F6_E2M3", 6},
+                                                                             {"F6_E3M2", 6},
+                                                                             {"F8_E8M0", 8},
+                                                                             {"F8_E4M3", 8},
+                                                                             {"F8_E5M2", 8},
+                                                                             {"F8_E4M3FNUZ", 8},
+                                                                             {"C64", 64},
+                                                                             {"F8_E5M2FNUZ", 8}}) {
+    INFO(dtype);
+    CHECK(of(dtype, 8, bytes) == "(nothing was thrown)");
+    CHECK(has(of(dtype, 8, bytes + 1), "have the same number of bytes by both"));
+  }
+  CHECK(has(of("F4", 3, 2), "not a whole number of bytes"));
+}
+
+TEST_CASE("links are followed, and broken ones are told apart") {
+  const TempDir dir;
+  dir.put("blobs/1234", file_of("{}", ""));
+  std::filesystem::create_directories(dir / "snapshots/x");
+  const auto link = [&](const char* target, const char* name) {
+    std::filesystem::create_symlink(target, dir / "snapshots/x" / name);
+    return message_of<DataError>([&] { SafetensorsFile file(dir / "snapshots/x" / name); });
+  };
+  CHECK(link("../../blobs/1234", "model.safetensors") == "(nothing was thrown)");
+  CHECK(has(link("../../blobs/5678", "gone.safetensors"),
+            "this symbolic link points to ../../blobs/5678, which does not exist: it must lead to "
+            "a file.\n  A link of the hub's cache needs the folder blobs/ beside snapshots/"));
+  CHECK(has(link("circle.safetensors", "circle.safetensors"),
+            "this symbolic link leads in a circle: it must lead to a file"));
+  CHECK(has(link("../../blobs", "dir.safetensors"), "this is a directory"));
+}
+
+TEST_CASE("what was released can be read again") {
+  const TempDir dir;
+  SafetensorsWriter writer(dir / "a", {{.name = "a", .dtype = Dtype::u8, .shape = {20'000}}});
+  const std::string bytes(20'000, 'q');
+  writer.write(bytes.data(), bytes.size());
+  writer.commit();
+  const SafetensorsFile file(dir / "a");
+  const auto span = file.bytes(*file.find("a"));
+  file.release(span);
+  file.release(span.subspan(0, 0));
+  CHECK(std::memcmp(span.data(), bytes.data(), bytes.size()) == 0);
+  CHECK(file.size_bytes() == static_cast<int64_t>(std::filesystem::file_size(dir / "a")));
+}
+
 TEST_CASE("the reader refuses holes, overlaps and trailing bytes") {
   const auto two = [](int begin_b, int end_b) {
     return R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[)" +

@@ -40,5 +40,9 @@ TEST_CASE("strict JSON refuses deep nesting before it costs anything") {
   CHECK(has(refusal(std::string(100'000, '[')), "JSON nested deeper"));
 }
 
+TEST_CASE("strict JSON refuses a NUL, at which nlohmann would stop reading") {
+  CHECK(has(refusal(std::string("{}\0 more", 8)), "a.json: not valid JSON: byte 2 is NUL"));
+}
+
 }  // namespace
 }  // namespace tptrain::testing
