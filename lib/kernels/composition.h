@@ -4,8 +4,11 @@
 
 #include <ATen/ATen.h>
 
+#include <vector>
+
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/kernels.h"
 
@@ -53,6 +56,14 @@ inline at::ScalarType compute_type(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+inline int64_t rows_of(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
+/// [T] -> [.., 1], to broadcast over the columns of x.
+inline at::Tensor as_column(const at::Tensor& of_tokens, const at::Tensor& x) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = 1;
+  return of_tokens.reshape(sizes);
+}
+
 /// A wrong shape here is a mistake of a caller in lib/, never of a user.
 inline void expect(bool holds, const char* function, const char* constraint,
                    at::IntArrayRef received) {
@@ -62,6 +73,22 @@ inline void expect(bool holds, const char* function, const char* constraint,
 }
 inline void expect_contiguous(const at::Tensor& tensor, const char* function) {
   expect(tensor.is_contiguous(), function, "be contiguous", tensor.sizes());
+}
+
+/// Sums over rows that each piece of rows makes for itself, in fp32: body(sums, scratch, begin,
+/// end) adds to `sums` and may overwrite `scratch`, both of `width` floats. The pieces' sums join
+/// `total` in their order.
+template <typename Body>
+void add_row_sums(int64_t rows, int64_t row_elements, int64_t width, float* total, Body body) {
+  const int64_t pieces = cpu::piece_count(rows, cpu::grain_of(row_elements));
+  std::vector<float> scratch(static_cast<size_t>(pieces * width));
+  std::vector<float> sums(static_cast<size_t>(pieces * width), 0.0f);
+  cpu::parallel_pieces(rows, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
+    body(sums.data() + piece * width, scratch.data() + piece * width, begin, end);
+  });
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    for (int64_t i = 0; i < width; ++i) total[i] += sums[static_cast<size_t>(piece * width + i)];
+  }
 }
 
 /// The packed form that both paths of attention take.

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace tptrain::kernels {
 
@@ -45,6 +46,40 @@ at::Tensor add_rms_norm_backward(const at::Tensor& grad_sum, const at::Tensor& g
                                  const at::Tensor& sum, const at::Tensor& weight,
                                  const at::Tensor& inverse_rms, at::Tensor& weight_grad);
 
+// --- LayerNorm: y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias. Source: Ba, Kiros &
+// Hinton, "Layer Normalization", 2016.
+struct LayerNormResult {
+  at::Tensor output;      // like x
+  at::Tensor statistics;  // [2, T] fp32, for backward: means, inverse standard deviations
+};
+LayerNormResult layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                           double eps);  // x [.., H], weight and bias [H]
+/// Returns the gradient of x; adds those of weight and bias to weight_grad and bias_grad [H] fp32.
+at::Tensor layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
+                               const at::Tensor& weight, const at::Tensor& statistics,
+                               at::Tensor& weight_grad, at::Tensor& bias_grad);
+
+/// residual + delta, then LayerNorm of the sum, in one pass.
+struct AddLayerNormResult {
+  at::Tensor sum;  // like residual
+  LayerNormResult norm;
+};
+AddLayerNormResult add_layer_norm(const at::Tensor& residual, const at::Tensor& delta,
+                                  const at::Tensor& weight, const at::Tensor& bias, double eps);
+/// The output of layer_norm or add_layer_norm anew, bitwise the same.
+at::Tensor layer_norm_again(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            const at::Tensor& statistics);
+/// Gradient of the sum: layer_norm_backward(grad_output) + grad_sum, in one pass.
+at::Tensor add_layer_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output,
+                                   const at::Tensor& sum, const at::Tensor& weight,
+                                   const at::Tensor& statistics, at::Tensor& weight_grad,
+                                   at::Tensor& bias_grad);
+
+// --- GELU, tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Source: Hendrycks &
+// Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+at::Tensor gelu_tanh(const at::Tensor& x);
+at::Tensor gelu_tanh_backward(const at::Tensor& grad_output, const at::Tensor& x);
+
 // --- SwiGLU: y = silu(gate) * up. gate_up [.., 2F]: the first F columns are the gate. Source:
 // Shazeer, "GLU Variants Improve Transformer", 2020.
 at::Tensor swiglu(const at::Tensor& gate_up);  // -> [.., F]
@@ -60,11 +95,29 @@ struct RotaryTable {
 /// Angles position * theta^(-2i/D) in double, rounded once; positions first .. first + length - 1.
 RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_dim, double theta,
                          at::Device device);
+/// The same with other angles a position: frequencies [D/2].
+RotaryTable rotary_table(int64_t first_position, int64_t length,
+                         const std::vector<double>& frequencies, at::Device device);
 enum class Rotation { forward, inverse };  // inverse is the backward
 /// In place on the first `rotated_heads` heads of qkv [S, B, heads * D] (q and k lie before v in
 /// the packed layout).
 void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, int64_t head_dim,
              Rotation direction);
+
+// --- RMSNorm of each head of q and k, on the packed buffer that attention takes (below). Source:
+// Henry et al., "Query-Key Normalization for Transformers", 2020, in the form of Qwen3.
+struct HeadNorm {
+  at::Tensor q_weight;  // [D]
+  at::Tensor k_weight;  // [D]
+  double eps = 0.0;
+};
+struct AttentionShape;
+/// In place on the q and k heads of qkv [S, B, (heads + 2 * kv_heads) * D].
+void head_rms_norm_(at::Tensor& qkv, const HeadNorm& norm, const AttentionShape& shape);
+/// In place on the gradient of qkv; `input` [S, B, (heads + kv_heads) * D] are q and k as they were
+/// before. Adds the weights' gradients to q_grad and k_grad [D] fp32.
+void head_rms_norm_backward_(at::Tensor& grad_qkv, const at::Tensor& input, const HeadNorm& norm,
+                             const AttentionShape& shape, at::Tensor& q_grad, at::Tensor& k_grad);
 
 // --- Causal attention with grouped query heads on a packed buffer [S, B, (heads + 2 * kv_heads) *
 // D]: q heads, then k heads, then v heads.

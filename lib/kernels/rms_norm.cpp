@@ -10,8 +10,6 @@ namespace tptrain::kernels {
 
 namespace {
 
-int64_t rows_of(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
-
 RmsNormResult norm_by_loops(const at::Tensor& x, const at::Tensor* delta, at::Tensor* sum,
                             const at::Tensor& weight, double eps) {
   const int64_t hidden = x.size(-1);
@@ -63,22 +61,11 @@ RmsNormResult norm_by_composition(const at::Tensor& x, const at::Tensor& weight,
   return {output_by_composition(x, weight, inverse_rms), inverse_rms.reshape({-1})};
 }
 
-/// [T] -> [.., 1], to broadcast over the columns of x.
-at::Tensor as_column(const at::Tensor& inverse_rms, const at::Tensor& x) {
-  std::vector<int64_t> sizes = x.sizes().vec();
-  sizes.back() = 1;
-  return inverse_rms.reshape(sizes);
-}
-
 at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_output,
                              const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& inverse_rms, at::Tensor& weight_grad) {
   const int64_t hidden = x.size(-1);
   at::Tensor grad_x = at::empty_like(x);
-  // Each piece of rows sums its own weight gradient; they join in the order of the pieces.
-  const int64_t pieces = cpu::piece_count(rows_of(x), cpu::grain_of(hidden));
-  std::vector<float> scratch(static_cast<size_t>(pieces * hidden));
-  std::vector<float> partial(static_cast<size_t>(pieces * hidden), 0.0f);
   with_element_of(x, [&]<typename T>(T) {
     cpu::RmsNormBackward<T> args;
     args.grad_output = read<T>(grad_output);
@@ -88,16 +75,11 @@ at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_
     args.grad_sum = grad_sum != nullptr ? read<T>(*grad_sum) : nullptr;
     args.grad_x = write<T>(grad_x);
     args.hidden = hidden;
-    cpu::parallel_pieces(rows_of(x), pieces, [&](int64_t piece, int64_t begin, int64_t end) {
-      cpu::rms_norm_backward_rows(args, partial.data() + piece * hidden,
-                                  scratch.data() + piece * hidden, begin, end);
-    });
+    add_row_sums(rows_of(x), hidden, hidden, write<float>(weight_grad),
+                 [&](float* sums, float* scratch, int64_t begin, int64_t end) {
+                   cpu::rms_norm_backward_rows(args, sums, scratch, begin, end);
+                 });
   });
-  float* total = write<float>(weight_grad);
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    for (int64_t h = 0; h < hidden; ++h)
-      total[h] += partial[static_cast<size_t>(piece * hidden + h)];
-  }
   return grad_x;
 }
 

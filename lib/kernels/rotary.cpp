@@ -1,5 +1,6 @@
 // Rotary embedding: the table, and the rotation in place on packed q and k heads.
 #include <cmath>
+#include <vector>
 
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
@@ -12,16 +13,24 @@ RotaryTable rotary_table(int64_t first_position, int64_t length, int64_t head_di
                          at::Device device) {
   expect(head_dim > 0 && head_dim % 2 == 0, "rotary_table", "have an even head_dim",
          {first_position, length, head_dim});
-  const int64_t half = head_dim / 2;
+  std::vector<double> frequencies;
+  for (int64_t i = 0; i < head_dim / 2; ++i)
+    frequencies.push_back(
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+  return rotary_table(first_position, length, frequencies, device);
+}
+
+RotaryTable rotary_table(int64_t first_position, int64_t length,
+                         const std::vector<double>& frequencies, at::Device device) {
+  const auto half = static_cast<int64_t>(frequencies.size());
   at::Tensor cos = at::empty({length, half}, at::kFloat);
   at::Tensor sin = at::empty({length, half}, at::kFloat);
   float* cos_data = cos.data_ptr<float>();
   float* sin_data = sin.data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency =
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
     for (int64_t s = 0; s < length; ++s) {
-      const double angle = static_cast<double>(first_position + s) * frequency;
+      const double angle =
+          static_cast<double>(first_position + s) * frequencies[static_cast<size_t>(i)];
       cos_data[s * half + i] = static_cast<float>(std::cos(angle));
       sin_data[s * half + i] = static_cast<float>(std::sin(angle));
     }

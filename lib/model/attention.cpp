@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 namespace tptrain::model {
 
 namespace {
@@ -36,15 +38,32 @@ tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& 
           .init_std = config.initializer_range};
 }
 
+// Every rank has the whole weight and sees its own heads alone: the gradient is a partial sum over
+// tp, whatever happens to the sequence. Ranks with copies of a kv head each add their share to it.
+std::unique_ptr<sharding::Parameter> norm_weight(const DecoderConfig& config,
+                                                 const std::string& name,
+                                                 const comm::Communicator& tp) {
+  if (!config.qk_norm) return nullptr;
+  auto weight = std::make_unique<sharding::Parameter>();
+  tensor_parallel::declare_replicated(*weight, name + ".weight", {config.head_dim},
+                                      {.kind = sharding::Init::Kind::ones},
+                                      sharding::TpGradient::partial, tp);
+  return weight;
+}
+
 }  // namespace
 
 Attention::Attention(const DecoderConfig& config, const std::string& name,
                      sharding::TpGradient replicated_gradient, const comm::Communicator& tp)
-    : share_(head_share(config, tp.rank(), tp.size())),
+    : positions_(config.positions),
+      norm_eps_(config.norm_eps),
+      share_(head_share(config, tp.rank(), tp.size())),
       shape_({.heads = share_.heads.size(),
               .kv_heads = share_.kv_heads.size(),
               .head_dim = config.head_dim}),
       qkv_proj_(qkv_options(config, name, share_)),
+      q_norm_(norm_weight(config, name + ".q_norm", tp)),
+      k_norm_(norm_weight(config, name + ".k_norm", tp)),
       o_proj_({.name = name + ".o_proj",
                .in_features = config.num_attention_heads * config.head_dim,
                .out_features = config.hidden_size,
@@ -54,11 +73,23 @@ Attention::Attention(const DecoderConfig& config, const std::string& name,
                .bias_gradient = replicated_gradient},
               tp) {}
 
-at::Tensor Attention::rotated_qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const {
-  at::Tensor qkv = qkv_proj_.forward(x);
-  kernels::rotate_(qkv, rotary, shape_.heads + shape_.kv_heads, shape_.head_dim,
-                   kernels::Rotation::forward);
-  return qkv;
+kernels::HeadNorm Attention::head_norm() const {
+  return {.q_weight = q_norm_->data, .k_weight = k_norm_->data, .eps = norm_eps_};
+}
+
+void Attention::norm_and_rotate(at::Tensor& qkv, const kernels::RotaryTable& rotary) const {
+  if (q_norm_) kernels::head_rms_norm_(qkv, head_norm(), shape_);
+  if (positions_ == Positions::rotary)
+    kernels::rotate_(qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::forward);
+}
+
+Attention::Qkv Attention::qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const {
+  Qkv result;
+  result.packed = qkv_proj_.forward(x);
+  if (q_norm_)
+    result.unnormed = result.packed.narrow(2, 0, qk_heads() * shape_.head_dim).contiguous();
+  norm_and_rotate(result.packed, rotary);
+  return result;
 }
 
 Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout& dropout) const {
@@ -68,22 +99,27 @@ Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout&
   return {.context = std::move(result.context), .logsumexp = std::move(result.logsumexp)};
 }
 
-at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv& qkv,
                                       const Kept& kept, const kernels::RotaryTable& rotary,
-                                      const kernels::Dropout& dropout) const {
+                                      const kernels::Dropout& dropout) {
   at::Tensor grad_qkv =
       dropout.probability > 0
-          ? kernels::causal_attention_dropout_backward(grad_context, qkv, shape_, dropout)
+          ? kernels::causal_attention_dropout_backward(grad_context, qkv.packed, shape_, dropout)
           : kernels::causal_attention_backward(
-                grad_context, qkv, {.context = kept.context, .logsumexp = kept.logsumexp}, shape_);
-  kernels::rotate_(grad_qkv, rotary, shape_.heads + shape_.kv_heads, shape_.head_dim,
-                   kernels::Rotation::inverse);
+                grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp},
+                shape_);
+  if (positions_ == Positions::rotary)
+    kernels::rotate_(grad_qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::inverse);
+  if (q_norm_)
+    kernels::head_rms_norm_backward_(grad_qkv, qkv.unnormed, head_norm(), shape_,
+                                     q_norm_->main_grad, k_norm_->main_grad);
   return grad_qkv;
 }
 
 at::Tensor Attention::forward_cached(const at::Tensor& x, const kernels::RotaryTable& rotary,
                                      KvCache& cache, int64_t layer) const {
-  const at::Tensor qkv = rotated_qkv(x, rotary);
+  at::Tensor qkv = qkv_proj_.forward(x);
+  norm_and_rotate(qkv, rotary);
   const int64_t q_width = shape_.heads * shape_.head_dim;
   const int64_t kv_width = shape_.kv_heads * shape_.head_dim;
   const KvCache::View seen = cache.append(layer, qkv.narrow(2, q_width, kv_width),
@@ -94,6 +130,7 @@ at::Tensor Attention::forward_cached(const at::Tensor& x, const kernels::RotaryT
 
 std::vector<sharding::Parameter*> Attention::parameters() {
   std::vector<sharding::Parameter*> all = qkv_proj_.parameters();
+  if (q_norm_) all.insert(all.end(), {q_norm_.get(), k_norm_.get()});
   for (sharding::Parameter* parameter : o_proj_.parameters()) all.push_back(parameter);
   return all;
 }

@@ -1,9 +1,11 @@
-// The attention sublayer: packed q, k, v -> rotary embedding -> causal attention with grouped query
-// heads -> output projection. Heads are cut over tp (head_share.h).
+// The attention sublayer: packed q, k, v -> RMSNorm of each head of q and k (some families) ->
+// rotary embedding (but for learned positions) -> causal attention with grouped query heads ->
+// output projection. Heads are cut over tp (head_share.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,9 +30,13 @@ class Attention {
     at::Tensor context;    // [S, B, heads/tp * D]
     at::Tensor logsumexp;  // undefined with dropout of the probabilities
   };
-  /// x [S, B, H] whole, positions 0 .. S-1 in `rotary` -> rotated packed qkv [S, B, (heads + 2
-  /// kv_heads)/tp * D].
-  at::Tensor rotated_qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const;
+  struct Qkv {
+    at::Tensor packed;    // [S, B, (heads + 2 kv_heads)/tp * D], normed and rotated
+    at::Tensor unnormed;  // [S, B, (heads + kv_heads)/tp * D]: q and k before their norm, for
+                          // backward; undefined where there is none
+  };
+  /// x [S, B, H] whole, of the positions in `rotary`.
+  Qkv qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const;
   /// Attention within the sequence; `dropout` of the probabilities (0: the fused path).
   Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout) const;
   /// context -> the partial output [S, B, H], to be summed over tp.
@@ -43,10 +49,9 @@ class Attention {
   at::Tensor project_backward(const at::Tensor& grad_output, const at::Tensor& context) {
     return o_proj_.backward(grad_output, context);
   }
-  /// -> gradient of qkv before rotation.
-  at::Tensor attend_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
-                             const Kept& kept, const kernels::RotaryTable& rotary,
-                             const kernels::Dropout& dropout) const;
+  /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
+  at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
+                             const kernels::RotaryTable& rotary, const kernels::Dropout& dropout);
   /// -> the partial gradient of x.
   at::Tensor qkv_backward(const at::Tensor& grad_qkv, const at::Tensor& x) {
     return qkv_proj_.backward(grad_qkv, x);
@@ -62,9 +67,18 @@ class Attention {
   std::vector<sharding::Parameter*> parameters();
 
  private:
+  kernels::HeadNorm head_norm() const;
+  /// In place: norm, if any, and rotation of q and k.
+  void norm_and_rotate(at::Tensor& qkv, const kernels::RotaryTable& rotary) const;
+  int64_t qk_heads() const { return shape_.heads + shape_.kv_heads; }
+
+  Positions positions_;
+  double norm_eps_;
   HeadShare share_;
   kernels::AttentionShape shape_;  // local
   tensor_parallel::ColumnParallelLinear qkv_proj_;
+  std::unique_ptr<sharding::Parameter> q_norm_;  // [D]; null: no norm
+  std::unique_ptr<sharding::Parameter> k_norm_;  // [D]
   tensor_parallel::RowParallelLinear o_proj_;
 };
 

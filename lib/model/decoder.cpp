@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/decoder_layer.h"
 #include "model/head_share.h"
+#include "model/positions.h"
 #include "tensor_parallel/partition.h"
 #include "tensor_parallel/vocab_parallel.h"
 
@@ -47,14 +48,18 @@ struct Decoder::Impl {
         tp(tp_axis),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
-        final_norm({.name = "model.norm",
-                    .hidden_size = config.hidden_size,
-                    .eps = config.norm_eps,
-                    .gradient = replicated_gradient(options)},
-                   tp) {
-    // The tensors' names in Hugging Face's llama and qwen2, which share them.
+        final_norm(config, {.name = "model.norm", .gradient = replicated_gradient(options)}, tp) {
+    // The tensors' names in Hugging Face's llama and its descendants; families/ maps the others'.
     blocks.push_back(
         {.name = "embedding", .parameters = {embedding.get()}, .backward_reads_data = false});
+    if (config.positions == Positions::learned) {
+      positions = std::make_unique<LearnedPositions>(
+          config,
+          LearnedPositions::Options{.name = "model.embed_positions",
+                                    .gradient = replicated_gradient(options)},
+          tp);
+      blocks.back().parameters.push_back(&positions->table());
+    }
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
       layers.push_back(std::make_unique<DecoderLayer>(
           config,
@@ -64,7 +69,7 @@ struct Decoder::Impl {
           tp));
       blocks.push_back({.name = cat("layer ", i), .parameters = layers.back()->parameters()});
     }
-    blocks.push_back({.name = "head", .parameters = {&final_norm.weight()}});
+    blocks.push_back({.name = "head", .parameters = final_norm.parameters()});
     if (config.tie_word_embeddings) {
       blocks.back().also_uses = 0;
       return;
@@ -76,38 +81,47 @@ struct Decoder::Impl {
   Parameter& head() { return untied_head ? *untied_head : *embedding; }
   int head_block() const { return static_cast<int>(blocks.size()) - 1; }
 
-  const kernels::RotaryTable& rotary(int64_t length, at::Device device) {
-    const bool fits = training_rotary.cos.defined() && training_rotary.cos.size(0) == length &&
-                      training_rotary.cos.device() == device;
-    if (!fits) {
-      training_rotary =
-          kernels::rotary_table(0, length, config.head_dim, config.rope_theta, device);
-    }
-    return training_rotary;
+  /// Of the positions first .. first + length - 1; nothing where positions are learned.
+  kernels::RotaryTable rotary_table(int64_t first, int64_t length, at::Device device) const {
+    if (positions) return {};
+    return kernels::rotary_table(first, length, rotary_frequencies(config), device);
+  }
+  const kernels::RotaryTable& training_rotary(int64_t length, at::Device device) {
+    const at::Tensor& last = last_rotary.cos;
+    const bool fits = last.defined() && last.size(0) == length && last.device() == device;
+    if (!fits) last_rotary = rotary_table(0, length, device);
+    return last_rotary;
   }
 
   /// The embedding's output as the first layer's input.
   ResidualStream embed(const at::Tensor& ids, const LayerContext& context) {
     at::Tensor rows = tensor_parallel::vocab_parallel_embedding(ids, *embedding, context.region);
-    kernels::dropout_(rows, context.dropout.residual(-1, "embedding"),
-                      context.region.first_position());
+    const int64_t first = context.region.first_position();
+    if (positions) positions->add(rows, first, held_rows(context.region));
+    kernels::dropout_(rows, context.dropout.residual(-1, "embedding"), first);
     return {.residual = std::move(rows), .delta = {}};
+  }
+  void embed_backward(at::Tensor grad, const at::Tensor& ids, const LayerContext& context) {
+    const int64_t first = context.region.first_position();
+    kernels::dropout_(grad, context.dropout.residual(-1, "embedding"), first);
+    if (positions) positions->backward(grad, first, held_rows(context.region));
+    tensor_parallel::vocab_parallel_embedding_backward(grad, ids, *embedding, context.region);
   }
 
   /// Final norm and head. What backward needs is kept where it is defined.
   struct Head {
-    at::Tensor sum;          // [rows, B, H]
-    at::Tensor inverse_rms;  // [rows * B]
-    at::Tensor input;        // [T, H] whole
+    at::Tensor sum;         // [rows, B, H]
+    at::Tensor statistics;  // [rows * B] or twice that
+    at::Tensor input;       // [T, H] whole
     std::unique_ptr<tensor_parallel::VocabParallelCrossEntropy> cross_entropy;
   };
   Head head_forward(ResidualStream stream, const at::Tensor& targets,
                     const SequenceRegion& region) {
-    RmsNorm::Result norm = final_norm.forward(stream);
+    NormLayer::Result norm = final_norm.forward(stream);
     stream = {};
     Head result;
     result.sum = std::move(norm.sum);
-    result.inverse_rms = std::move(norm.inverse_rms);
+    result.statistics = std::move(norm.statistics);
     result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
     result.cross_entropy = std::make_unique<tensor_parallel::VocabParallelCrossEntropy>(
         tensor_parallel::linear(result.input, head(), nullptr).to(at::kFloat),
@@ -126,19 +140,20 @@ struct Decoder::Impl {
     kept.input.reset();
     const at::Tensor grad =
         region.reduce(partial.view({targets.size(0), targets.size(1), config.hidden_size}));
-    return final_norm.backward(grad, {}, kept.sum, kept.inverse_rms);
+    return final_norm.backward(grad, {}, kept.sum, kept.statistics);
   }
 
   DecoderConfig config;
   TrainingOptions options;
   comm::Communicator& tp;
-  std::unique_ptr<Parameter> embedding;  // [V/tp, H]
+  std::unique_ptr<Parameter> embedding;         // [V/tp, H]
+  std::unique_ptr<LearnedPositions> positions;  // null: rotary
   std::vector<std::unique_ptr<DecoderLayer>> layers;
-  RmsNorm final_norm;
+  NormLayer final_norm;
   std::unique_ptr<Parameter>
       untied_head;  // [V/tp, H]; null where the head is the embedding's table
   std::vector<ParameterBlock> blocks;
-  kernels::RotaryTable training_rotary;  // of the last sequence length, which rarely changes
+  kernels::RotaryTable last_rotary;  // of the last sequence length, which rarely changes
 };
 
 Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp,
@@ -170,7 +185,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                                 .step = batch.step,
                                 .first_sample = batch.first_sample});
   const LayerContext context{.region = region,
-                             .rotary = model.rotary(batch.ids.size(0), batch.ids.device()),
+                             .rotary = model.training_rotary(batch.ids.size(0), batch.ids.device()),
                              .dropout = dropout,
                              .recompute = model.options.recompute};
   const int head = model.head_block();
@@ -199,8 +214,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
     observer.after_backward(block);
   }
   observer.before_backward(0);
-  kernels::dropout_(grad, dropout.residual(-1, "embedding"), region.first_position());
-  tensor_parallel::vocab_parallel_embedding_backward(grad, batch.ids, *model.embedding, region);
+  model.embed_backward(std::move(grad), batch.ids, context);
   observer.after_backward(0);
   return losses;
 }
@@ -211,7 +225,7 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
   const SequenceRegion region(model.tp, batch.ids.size(0), model.options.sequence_parallel);
   const DropoutNumbers no_dropout({});
   const LayerContext context{.region = region,
-                             .rotary = model.rotary(batch.ids.size(0), batch.ids.device()),
+                             .rotary = model.training_rotary(batch.ids.size(0), batch.ids.device()),
                              .dropout = no_dropout};
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context);
@@ -241,13 +255,13 @@ at::Tensor Decoder::next_token_logits(const at::Tensor& ids, KvCache& cache) {
             .must("fit into the cache")
             .remedy("Make the cache as long as prompt and continuation together."));
   }
-  const kernels::RotaryTable rotary = kernels::rotary_table(
-      cache.length(), positions, model.config.head_dim, model.config.rope_theta, ids.device());
+  const kernels::RotaryTable rotary = model.rotary_table(cache.length(), positions, ids.device());
   // One position at a time cannot be cut: all rows on every rank.
   const SequenceRegion region(model.tp, positions, SequenceParallel::off);
 
   ResidualStream stream;
   stream.residual = tensor_parallel::vocab_parallel_embedding(ids, *model.embedding, region);
+  if (model.positions) model.positions->add(stream.residual, cache.length(), positions);
   for (const std::unique_ptr<DecoderLayer>& layer : model.layers) {
     stream = layer->forward_cached(stream, region, rotary, cache);
   }

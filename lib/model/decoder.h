@@ -1,6 +1,7 @@
-// The one decoder: embedding, layers of attention and SwiGLU with RMSNorm, head; written with
-// tensor_parallel layers. Families map onto it by config alone. Holds the parameters' declarations;
-// their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B, H].
+// The one decoder: embedding, layers of attention and feed-forward with a norm before each, head;
+// written with tensor_parallel layers. Families map onto it by config alone. Holds the parameters'
+// declarations; their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B,
+// H].
 //
 // Forward and backward are written out, block by block, without an autograd graph: what is kept
 // between them is known to the byte, a block's backward can first make again what was not kept
@@ -26,7 +27,7 @@ namespace tptrain::model {
 /// same.
 enum class Recompute {
   none,
-  selective,  // norm outputs, packed q k v, the SwiGLU product: one GEMM and little else again
+  selective,  // norm outputs, packed q k v, the activation: one GEMM and little else again
   full,       // all but the layer's input: the layer's forward again
 };
 

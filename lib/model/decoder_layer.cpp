@@ -8,12 +8,8 @@ namespace tptrain::model {
 
 namespace {
 
-RmsNorm::Options norm_options(const DecoderConfig& config, const DecoderLayer::Options& layer,
-                              const char* name) {
-  return {.name = layer.name + name,
-          .hidden_size = config.hidden_size,
-          .eps = config.norm_eps,
-          .gradient = layer.replicated_gradient};
+NormLayer::Options norm_options(const DecoderLayer::Options& layer, const char* name) {
+  return {.name = layer.name + name, .gradient = layer.replicated_gradient};
 }
 
 // The gradient behind a dropout: a copy, since the residual stream's own gradient is the same
@@ -31,23 +27,23 @@ at::Tensor dropout_backward(const at::Tensor& grad, const kernels::Dropout& drop
 DecoderLayer::DecoderLayer(const DecoderConfig& config, const Options& options,
                            const comm::Communicator& tp)
     : index_(options.index),
-      input_norm_(norm_options(config, options, ".input_layernorm"), tp),
+      input_norm_(config, norm_options(options, ".input_layernorm"), tp),
       attention_(config, options.name + ".self_attn", options.replicated_gradient, tp),
-      post_attention_norm_(norm_options(config, options, ".post_attention_layernorm"), tp),
-      mlp_(config, options.name + ".mlp", tp) {}
+      post_attention_norm_(config, norm_options(options, ".post_attention_layernorm"), tp),
+      mlp_(config, options.name + ".mlp", options.replicated_gradient, tp) {}
 
 DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
                                              const LayerContext& context) const {
   const auto& region = context.region;
   Kept kept;
-  RmsNorm::Result norm = input_norm_.forward(stream);
+  NormLayer::Result norm = input_norm_.forward(stream);
   stream = {};
   kept.attention_sum = std::move(norm.sum);
-  kept.attention_inverse_rms = std::move(norm.inverse_rms);
+  kept.attention_statistics = std::move(norm.statistics);
   kept.attention_input = std::move(norm.output);
-  kept.qkv = attention_.rotated_qkv(region.gather(kept.attention_input), context.rotary);
-  kept.attention =
-      attention_.attend(kept.qkv, context.dropout.attention(index_, attention_.first_head()));
+  kept.qkv = attention_.qkv(region.gather(kept.attention_input), context.rotary);
+  kept.attention = attention_.attend(kept.qkv.packed,
+                                     context.dropout.attention(index_, attention_.first_head()));
   at::Tensor attended = region.reduce(attention_.project(kept.attention.context));  // [rows, B, H]
   attention_.add_bias(attended);
   kernels::dropout_(attended, context.dropout.residual(index_, "attention"),
@@ -55,10 +51,10 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
 
   norm = post_attention_norm_.forward({.residual = kept.attention_sum, .delta = attended});
   kept.mlp_sum = std::move(norm.sum);
-  kept.mlp_inverse_rms = std::move(norm.inverse_rms);
+  kept.mlp_statistics = std::move(norm.statistics);
   kept.mlp_input = std::move(norm.output);
-  kept.gate_up = mlp_.gate_up(region.gather(kept.mlp_input));
-  kept.product = mlp_.product(kept.gate_up);
+  kept.up = mlp_.up(region.gather(kept.mlp_input));
+  kept.activation = mlp_.activation(kept.up);
   return kept;
 }
 
@@ -66,7 +62,8 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
                                      Kept* kept) const {
   const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
   Kept all = activations(std::move(stream), context);
-  at::Tensor fed_forward = context.region.reduce(mlp_.down(all.product));
+  at::Tensor fed_forward = context.region.reduce(mlp_.down(all.activation));
+  mlp_.add_bias(fed_forward);
   kernels::dropout_(fed_forward, context.dropout.residual(index_, "mlp"),
                     context.region.first_position());
   ResidualStream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
@@ -75,7 +72,8 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
     case Recompute::none:
       break;
     case Recompute::selective:
-      for (at::Tensor* made_again : {&all.attention_input, &all.qkv, &all.mlp_input, &all.product})
+      all.qkv = {};
+      for (at::Tensor* made_again : {&all.attention_input, &all.mlp_input, &all.activation})
         made_again->reset();
       break;
     case Recompute::full:
@@ -101,26 +99,28 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext
 at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
                                       const LayerContext& context) {
   const auto& region = context.region;
-  at::Tensor grad_gate_up;
+  at::Tensor grad_up;
   {
-    const at::Tensor grad_output = region.gather(
-        dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position()));
-    if (!kept.product.defined()) kept.product = mlp_.product(kept.gate_up);
-    grad_gate_up = mlp_.down_backward(grad_output, kept.product, kept.gate_up);
-    kept.product.reset();
-    kept.gate_up.reset();
+    const at::Tensor grad_sum =
+        dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
+    mlp_.bias_backward(grad_sum);
+    const at::Tensor grad_output = region.gather(grad_sum);
+    if (!kept.activation.defined()) kept.activation = mlp_.activation(kept.up);
+    grad_up = mlp_.down_backward(grad_output, kept.activation, kept.up);
+    kept.activation.reset();
+    kept.up.reset();
   }
   if (!kept.mlp_input.defined())
-    kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_inverse_rms);
+    kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
   at::Tensor partial;
   {
     const at::Tensor input = region.gather(std::exchange(kept.mlp_input, {}));
-    partial = mlp_.gate_up_backward(grad_gate_up, input);
-    grad_gate_up.reset();
+    partial = mlp_.up_backward(grad_up, input);
+    grad_up.reset();
   }
   const at::Tensor grad_input = region.reduce(std::move(partial));
   return post_attention_norm_.backward(grad_input, grad, std::exchange(kept.mlp_sum, {}),
-                                       kept.mlp_inverse_rms);
+                                       kept.mlp_statistics);
 }
 
 at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
@@ -134,11 +134,11 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
     grad_context = attention_.project_backward(region.gather(grad_sum), kept.attention.context);
   }
   if (!kept.attention_input.defined())
-    kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_inverse_rms);
+    kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
   at::Tensor input;  // [S, B, H]: gathered once, for qkv again and for the weight gradient
-  if (!kept.qkv.defined()) {
+  if (!kept.qkv.packed.defined()) {
     input = region.gather(std::exchange(kept.attention_input, {}));
-    kept.qkv = attention_.rotated_qkv(input, context.rotary);
+    kept.qkv = attention_.qkv(input, context.rotary);
   }
   at::Tensor grad_qkv = attention_.attend_backward(
       grad_context, std::exchange(kept.qkv, {}), std::exchange(kept.attention, {}), context.rotary,
@@ -150,28 +150,29 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
   input.reset();
   const at::Tensor grad_input = region.reduce(std::move(partial));
   return input_norm_.backward(grad_input, grad, std::exchange(kept.attention_sum, {}),
-                              kept.attention_inverse_rms);
+                              kept.attention_statistics);
 }
 
 ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,
                                             const tensor_parallel::SequenceRegion& region,
                                             const kernels::RotaryTable& rotary,
                                             KvCache& cache) const {
-  const RmsNorm::Result first = input_norm_.forward(stream);
+  const NormLayer::Result first = input_norm_.forward(stream);
   at::Tensor attended =
       region.reduce(attention_.forward_cached(first.output, rotary, cache, index_));
   attention_.add_bias(attended);
-  const RmsNorm::Result second =
+  const NormLayer::Result second =
       post_attention_norm_.forward({.residual = first.sum, .delta = attended});
-  return {.residual = second.sum,
-          .delta = region.reduce(mlp_.down(mlp_.product(mlp_.gate_up(second.output))))};
+  at::Tensor fed_forward = region.reduce(mlp_.down(mlp_.activation(mlp_.up(second.output))));
+  mlp_.add_bias(fed_forward);
+  return {.residual = second.sum, .delta = std::move(fed_forward)};
 }
 
 std::vector<sharding::Parameter*> DecoderLayer::parameters() {
-  std::vector<sharding::Parameter*> all = {&input_norm_.weight()};
-  for (sharding::Parameter* parameter : attention_.parameters()) all.push_back(parameter);
-  all.push_back(&post_attention_norm_.weight());
-  for (sharding::Parameter* parameter : mlp_.parameters()) all.push_back(parameter);
+  std::vector<sharding::Parameter*> all;
+  for (const auto& parameters : {input_norm_.parameters(), attention_.parameters(),
+                                 post_attention_norm_.parameters(), mlp_.parameters()})
+    all.insert(all.end(), parameters.begin(), parameters.end());
   return all;
 }
 

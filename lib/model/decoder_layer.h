@@ -44,17 +44,17 @@ class DecoderLayer {
   struct Kept {
     ResidualStream input;  // full recompute: this and nothing else
     // The attention sublayer.
-    at::Tensor attention_sum;          // [rows, B, H]
-    at::Tensor attention_inverse_rms;  // [rows * B]
-    at::Tensor attention_input;        // [rows, B, H]; none
-    at::Tensor qkv;                    // [S, B, (heads + 2 kv_heads)/tp * D]; none
-    Attention::Kept attention;         // [S, B, heads/tp * D] and log-sum-exp
+    at::Tensor attention_sum;         // [rows, B, H]
+    at::Tensor attention_statistics;  // [rows * B] or twice that
+    at::Tensor attention_input;       // [rows, B, H]; none
+    Attention::Qkv qkv;         // [S, B, (heads + 2 kv_heads)/tp * D], and q, k unnormed; none
+    Attention::Kept attention;  // [S, B, heads/tp * D] and log-sum-exp
     // The feed-forward sublayer.
-    at::Tensor mlp_sum;          // [rows, B, H]
-    at::Tensor mlp_inverse_rms;  // [rows * B]
-    at::Tensor mlp_input;        // [rows, B, H]; none
-    at::Tensor gate_up;          // [S, B, 2 F/tp]
-    at::Tensor product;          // [S, B, F/tp]; none
+    at::Tensor mlp_sum;         // [rows, B, H]
+    at::Tensor mlp_statistics;  // [rows * B] or twice that
+    at::Tensor mlp_input;       // [rows, B, H]; none
+    at::Tensor up;              // [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU
+    at::Tensor activation;      // [S, B, F/tp]; none
   };
 
   /// `kept` may be null (evaluation). Collective over tp.
@@ -78,9 +78,9 @@ class DecoderLayer {
   at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
 
   int64_t index_;
-  RmsNorm input_norm_;
+  NormLayer input_norm_;
   Attention attention_;
-  RmsNorm post_attention_norm_;
+  NormLayer post_attention_norm_;
   Mlp mlp_;
 };
 

@@ -1,4 +1,5 @@
-// The SwiGLU feed-forward sublayer: down(silu(gate(x)) * up(x)), gate and up packed into one GEMM.
+// The feed-forward sublayer: SwiGLU, down(silu(gate(x)) * up(x)), gate and up packed into one GEMM;
+// or GELU, down(gelu(up(x))).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,7 +8,6 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "tensor_parallel/parallel_linear.h"
 
@@ -15,31 +15,35 @@ namespace tptrain::model {
 
 class Mlp {
  public:
-  /// `name` is the sublayer's: "model.layers.0.mlp".
-  Mlp(const DecoderConfig& config, const std::string& name, const comm::Communicator& tp);
+  /// `name` is the sublayer's: "model.layers.0.mlp". `replicated_gradient`: what a replicated
+  /// parameter behind the region gets (partial on sequence slices).
+  Mlp(const DecoderConfig& config, const std::string& name,
+      sharding::TpGradient replicated_gradient, const comm::Communicator& tp);
 
-  /// x [S, B, H] whole -> [S, B, 2 F/tp].
-  at::Tensor gate_up(const at::Tensor& x) const { return gate_up_proj_.forward(x); }
-  /// silu(gate) * up, [S, B, F/tp].
-  at::Tensor product(const at::Tensor& gate_up) const { return kernels::swiglu(gate_up); }
-  /// product -> the partial output [S, B, H], to be summed over tp.
-  at::Tensor down(const at::Tensor& product) const { return down_proj_.forward(product); }
+  /// x [S, B, H] whole -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
+  at::Tensor up(const at::Tensor& x) const { return up_proj_.forward(x); }
+  /// silu(gate) * up or gelu(up), [S, B, F/tp].
+  at::Tensor activation(const at::Tensor& up) const;
+  /// activation -> the partial output [S, B, H], to be summed over tp.
+  at::Tensor down(const at::Tensor& activation) const { return down_proj_.forward(activation); }
+  /// Adds the bias of the second product, if any, to the sum, in place.
+  void add_bias(at::Tensor& sum) const { down_proj_.add_bias(sum); }
 
-  /// Gradient of down()'s output, whole -> gradient of gate_up.
-  at::Tensor down_backward(const at::Tensor& grad_output, const at::Tensor& product,
-                           const at::Tensor& gate_up) {
-    return kernels::swiglu_backward(down_proj_.backward(grad_output, product), gate_up);
-  }
+  void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
+  /// Gradient of down()'s output, whole -> gradient of up()'s.
+  at::Tensor down_backward(const at::Tensor& grad_output, const at::Tensor& activation,
+                           const at::Tensor& up);
   /// -> the partial gradient of x.
-  at::Tensor gate_up_backward(const at::Tensor& grad_gate_up, const at::Tensor& x) {
-    return gate_up_proj_.backward(grad_gate_up, x);
+  at::Tensor up_backward(const at::Tensor& grad_up, const at::Tensor& x) {
+    return up_proj_.backward(grad_up, x);
   }
 
   /// In order of use.
   std::vector<sharding::Parameter*> parameters();
 
  private:
-  tensor_parallel::ColumnParallelLinear gate_up_proj_;
+  FeedForward form_;
+  tensor_parallel::ColumnParallelLinear up_proj_;  // SwiGLU: gate, then up
   tensor_parallel::RowParallelLinear down_proj_;
 };
 

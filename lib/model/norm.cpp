@@ -1,37 +1,66 @@
 #include "model/norm.h"
 
+#include <utility>
+
 #include "kernels/kernels.h"
 #include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::model {
 
-RmsNorm::RmsNorm(const Options& options, const comm::Communicator& tp) : eps_(options.eps) {
-  tensor_parallel::declare_replicated(weight_, options.name + ".weight", {options.hidden_size},
+NormLayer::NormLayer(const DecoderConfig& config, const Options& options,
+                     const comm::Communicator& tp)
+    : eps_(config.norm_eps) {
+  tensor_parallel::declare_replicated(weight_, options.name + ".weight", {config.hidden_size},
                                       {.kind = sharding::Init::Kind::ones}, options.gradient, tp);
+  if (config.norm == Norm::rms) return;
+  bias_ = std::make_unique<sharding::Parameter>();
+  tensor_parallel::declare_replicated(*bias_, options.name + ".bias", {config.hidden_size},
+                                      {.kind = sharding::Init::Kind::zeros}, options.gradient, tp);
 }
 
-RmsNorm::Result RmsNorm::forward(const ResidualStream& stream) const {
+NormLayer::Result NormLayer::forward(const ResidualStream& stream) const {
   if (!stream.delta.defined()) {
-    kernels::RmsNormResult norm = kernels::rms_norm(stream.residual, weight_.data, eps_);
-    return {.sum = stream.residual, .output = norm.output, .inverse_rms = norm.inverse_rms};
+    if (!bias_) {
+      kernels::RmsNormResult norm = kernels::rms_norm(stream.residual, weight_.data, eps_);
+      return {stream.residual, std::move(norm.output), std::move(norm.inverse_rms)};
+    }
+    kernels::LayerNormResult norm =
+        kernels::layer_norm(stream.residual, weight_.data, bias_->data, eps_);
+    return {stream.residual, std::move(norm.output), std::move(norm.statistics)};
   }
-  kernels::AddRmsNormResult result =
-      kernels::add_rms_norm(stream.residual, stream.delta, weight_.data, eps_);
-  return {.sum = result.sum, .output = result.norm.output, .inverse_rms = result.norm.inverse_rms};
+  if (!bias_) {
+    kernels::AddRmsNormResult added =
+        kernels::add_rms_norm(stream.residual, stream.delta, weight_.data, eps_);
+    return {std::move(added.sum), std::move(added.norm.output), std::move(added.norm.inverse_rms)};
+  }
+  kernels::AddLayerNormResult added =
+      kernels::add_layer_norm(stream.residual, stream.delta, weight_.data, bias_->data, eps_);
+  return {std::move(added.sum), std::move(added.norm.output), std::move(added.norm.statistics)};
 }
 
-at::Tensor RmsNorm::again(const at::Tensor& sum, const at::Tensor& inverse_rms) const {
-  return kernels::rms_norm_again(sum, weight_.data, inverse_rms);
+at::Tensor NormLayer::again(const at::Tensor& sum, const at::Tensor& statistics) const {
+  return bias_ ? kernels::layer_norm_again(sum, weight_.data, bias_->data, statistics)
+               : kernels::rms_norm_again(sum, weight_.data, statistics);
 }
 
-at::Tensor RmsNorm::backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
-                             const at::Tensor& sum, const at::Tensor& inverse_rms) {
+at::Tensor NormLayer::backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
+                               const at::Tensor& sum, const at::Tensor& statistics) {
   if (!grad_sum.defined()) {
-    return kernels::rms_norm_backward(grad_output, sum, weight_.data, inverse_rms,
-                                      weight_.main_grad);
+    return bias_ ? kernels::layer_norm_backward(grad_output, sum, weight_.data, statistics,
+                                                weight_.main_grad, bias_->main_grad)
+                 : kernels::rms_norm_backward(grad_output, sum, weight_.data, statistics,
+                                              weight_.main_grad);
   }
-  return kernels::add_rms_norm_backward(grad_sum, grad_output, sum, weight_.data, inverse_rms,
-                                        weight_.main_grad);
+  return bias_ ? kernels::add_layer_norm_backward(grad_sum, grad_output, sum, weight_.data,
+                                                  statistics, weight_.main_grad, bias_->main_grad)
+               : kernels::add_rms_norm_backward(grad_sum, grad_output, sum, weight_.data,
+                                                statistics, weight_.main_grad);
+}
+
+std::vector<sharding::Parameter*> NormLayer::parameters() {
+  std::vector<sharding::Parameter*> all = {&weight_};
+  if (bias_) all.push_back(bias_.get());
+  return all;
 }
 
 }  // namespace tptrain::model

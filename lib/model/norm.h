@@ -1,12 +1,16 @@
-// RMSNorm with the residual addition before it, as one layer: the weight is whole on every tp rank.
+// The norms with the residual addition before them, as one layer: RMSNorm with a weight, or
+// LayerNorm with a weight and a bias, which are whole on every tp rank.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "comm/communicator.h"
+#include "model/decoder_config.h"
 #include "sharding/parameter.h"
 
 namespace tptrain::model {
@@ -19,36 +23,36 @@ struct ResidualStream {
   at::Tensor delta;     // [rows, B, H]; undefined after the embedding
 };
 
-class RmsNorm {
+class NormLayer {
  public:
   struct Options {
-    std::string name;  // "model.norm"; the tensor adds ".weight"
-    int64_t hidden_size = 0;
-    double eps = 1e-6;
+    std::string name;  // "model.norm"; the tensors add ".weight" and ".bias"
     /// partial where the norm works on a slice of the sequence
     sharding::TpGradient gradient = sharding::TpGradient::whole;
   };
-  RmsNorm(const Options& options, const comm::Communicator& tp);
+  NormLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
 
   struct Result {
-    at::Tensor sum;          // [rows, B, H] residual + delta: the residual stream from here on
-    at::Tensor output;       // [rows, B, H] the norm of it
-    at::Tensor inverse_rms;  // [rows * B] fp32
+    at::Tensor sum;         // [rows, B, H] residual + delta: the residual stream from here on
+    at::Tensor output;      // [rows, B, H] the norm of it
+    at::Tensor statistics;  // fp32: [rows * B], of LayerNorm [2, rows * B]
   };
   Result forward(const ResidualStream& stream) const;
   /// Result::output anew, bitwise the same.
-  at::Tensor again(const at::Tensor& sum, const at::Tensor& inverse_rms) const;
+  at::Tensor again(const at::Tensor& sum, const at::Tensor& statistics) const;
 
   /// The gradient of the sum, from that of the output and, where the sum has gone on as the
-  /// residual stream, its own (`grad_sum`, may be undefined). Adds the weight's.
+  /// residual stream, its own (`grad_sum`, may be undefined). Adds the parameters'.
   at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
-                      const at::Tensor& sum, const at::Tensor& inverse_rms);
+                      const at::Tensor& sum, const at::Tensor& statistics);
 
-  sharding::Parameter& weight() { return weight_; }
+  /// Weight, then bias.
+  std::vector<sharding::Parameter*> parameters();
 
  private:
   double eps_;
-  sharding::Parameter weight_;  // [H]
+  sharding::Parameter weight_;                 // [H]
+  std::unique_ptr<sharding::Parameter> bias_;  // [H]; null: RMSNorm
 };
 
 }  // namespace tptrain::model

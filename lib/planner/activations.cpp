@@ -32,6 +32,8 @@ struct Sizes {
         padded_tokens(sliced ? slice_tokens * o.tp_size : tokens),
         hidden(config.hidden_size),
         head_dim(config.head_dim),
+        learned_positions(config.positions == model::Positions::learned),
+        statistics(config.norm == model::Norm::layer ? 2 : 1),
         ffn(tensor_parallel::share_of(config.intermediate_size, o.tp_rank, o.tp_size).size()),
         vocab(tensor_parallel::share_of(config.vocab_size, o.tp_rank, o.tp_size).size()),
         cut_vocab(o.tp_size > 1) {
@@ -39,6 +41,8 @@ struct Sizes {
     heads = share.heads.size();
     kv_heads = share.kv_heads.size();
     qkv = (heads + 2 * kv_heads) * head_dim;
+    unnormed = config.qk_norm ? (heads + kv_heads) * head_dim : 0;
+    up = config.feed_forward == model::FeedForward::swiglu ? 2 * ffn : ffn;
     context = heads * head_dim;
   }
 
@@ -47,29 +51,36 @@ struct Sizes {
   bool sliced;
   int64_t slice_tokens;   // outside a region
   int64_t padded_tokens;  // of a gathered tensor
-  int64_t hidden, head_dim, ffn, vocab;
+  int64_t hidden, head_dim;
+  bool learned_positions;
+  int64_t statistics;  // of a token's norm
+  int64_t ffn, vocab;
   bool cut_vocab;
   int64_t heads = 0, kv_heads = 0;
-  int64_t qkv = 0, context = 0;  // columns
+  int64_t qkv = 0, unnormed = 0, context = 0, up = 0;  // columns
 };
 
 struct Stream {
   Buffer residual, delta;
 };
 struct Norm {
-  Buffer sum, output, inverse_rms;
+  Buffer sum, output, statistics;
 };
 struct Attended {
   Buffer context, logsumexp;
 };
+struct Qkv {
+  Buffer packed, unnormed;
+};
 struct Kept {
   Stream input;
-  Buffer attention_sum, attention_inverse_rms, attention_input, qkv;
+  Buffer attention_sum, attention_statistics, attention_input;
+  Qkv qkv;
   Attended attention;
-  Buffer mlp_sum, mlp_inverse_rms, mlp_input, gate_up, product;
+  Buffer mlp_sum, mlp_statistics, mlp_input, up, activation;
 };
 struct Head {
-  Buffer sum, inverse_rms, input;
+  Buffer sum, statistics, input;
   Buffer exp, row_max, sums;  // the cross entropy's
 };
 
@@ -80,7 +91,7 @@ class Run {
 
   int64_t forward_backward() {
     const Buffer batch = t_.make(2 * s_.tokens * kInt64);  // ids and targets
-    const Buffer rotary = t_.make(s_.positions * s_.head_dim * kFp32);
+    const Buffer rotary = t_.make(s_.learned_positions ? 0 : s_.positions * s_.head_dim * kFp32);
     const auto layers = static_cast<size_t>(config_.num_hidden_layers);
     Stream stream = {.residual = embed(), .delta = {}};
     std::vector<Kept> kept(layers);
@@ -115,11 +126,19 @@ class Run {
     Norm result;
     result.sum = stream.delta ? slice() : stream.residual;
     result.output = slice();
-    result.inverse_rms = t_.make(s_.slice_tokens * kFp32);
+    result.statistics = t_.make(s_.statistics * s_.slice_tokens * kFp32);
     return result;
   }
   Buffer dropout_backward(const Buffer& grad) {
     return options_.training.residual_dropout > 0 ? slice() : grad;
+  }
+
+  // --- model/attention.cpp
+  Qkv qkv() {
+    Qkv result;
+    result.packed = columns(s_.qkv);
+    if (s_.unnormed > 0) result.unnormed = columns(s_.unnormed);
+    return result;
   }
 
   // --- kernels/attention.cpp, attention_dropout.cpp
@@ -187,24 +206,24 @@ class Run {
     Norm normed = norm(stream);
     stream = {};
     kept.attention_sum = std::move(normed.sum);
-    kept.attention_inverse_rms = std::move(normed.inverse_rms);
+    kept.attention_statistics = std::move(normed.statistics);
     kept.attention_input = std::move(normed.output);
     {
       const Buffer whole = gather(kept.attention_input);
-      kept.qkv = columns(s_.qkv);
+      kept.qkv = qkv();
     }
     kept.attention = attend();
     const Buffer attended = reduce(columns(s_.hidden));
 
     normed = norm({.residual = kept.attention_sum, .delta = attended});
     kept.mlp_sum = std::move(normed.sum);
-    kept.mlp_inverse_rms = std::move(normed.inverse_rms);
+    kept.mlp_statistics = std::move(normed.statistics);
     kept.mlp_input = std::move(normed.output);
     {
       const Buffer whole = gather(kept.mlp_input);
-      kept.gate_up = columns(2 * s_.ffn);
+      kept.up = columns(s_.up);
     }
-    kept.product = columns(s_.ffn);
+    kept.activation = columns(s_.ffn);
     return kept;
   }
   Stream forward(Stream stream, Kept& kept) {
@@ -217,7 +236,8 @@ class Run {
       case Recompute::none:
         break;
       case Recompute::selective:
-        for (Buffer* again : {&all.attention_input, &all.qkv, &all.mlp_input, &all.product})
+        all.qkv = {};
+        for (Buffer* again : {&all.attention_input, &all.mlp_input, &all.activation})
           again->reset();
         break;
       case Recompute::full:
@@ -237,23 +257,24 @@ class Run {
     return attention_backward(grad, kept);
   }
   Buffer mlp_backward(const Buffer& grad, Kept& kept) {
-    Buffer grad_gate_up;
+    Buffer grad_up;
     {
-      const Buffer grad_output = gather(dropout_backward(grad));
-      if (!kept.product) kept.product = columns(s_.ffn);
+      const Buffer grad_sum = dropout_backward(grad);
+      const Buffer grad_output = gather(grad_sum);
+      if (!kept.activation) kept.activation = columns(s_.ffn);
       accumulate_weight_gradient(s_.hidden, s_.ffn);
-      const Buffer grad_product = columns(s_.ffn);
-      grad_gate_up = columns(2 * s_.ffn);
-      kept.product.reset();
-      kept.gate_up.reset();
+      const Buffer grad_activation = columns(s_.ffn);
+      grad_up = columns(s_.up);
+      kept.activation.reset();
+      kept.up.reset();
     }
     if (!kept.mlp_input) kept.mlp_input = slice();
     Buffer partial;
     {
       const Buffer input = gather(std::exchange(kept.mlp_input, {}));
-      accumulate_weight_gradient(2 * s_.ffn, s_.hidden);
+      accumulate_weight_gradient(s_.up, s_.hidden);
       partial = columns(s_.hidden);
-      grad_gate_up.reset();
+      grad_up.reset();
     }
     const Buffer grad_input = reduce(std::move(partial));
     Buffer result = slice();
@@ -270,12 +291,12 @@ class Run {
     }
     if (!kept.attention_input) kept.attention_input = slice();
     Buffer input;
-    if (!kept.qkv) {
+    if (!kept.qkv.packed) {
       input = gather(std::exchange(kept.attention_input, {}));
-      kept.qkv = columns(s_.qkv);
+      kept.qkv = qkv();
     }
     Buffer grad_qkv = attend_backward();
-    kept.qkv.reset();
+    kept.qkv = {};
     kept.attention = {};
     grad_context.reset();
     if (!input) input = gather(std::exchange(kept.attention_input, {}));
@@ -298,6 +319,10 @@ class Run {
     return reduce(output);
   }
   void embedding_backward(const Buffer& outside) {
+    if (s_.learned_positions) {  // the sum over the sequences of a position, bf16 widened before
+      const int64_t wide = options_.bf16 ? s_.slice_tokens * s_.hidden * kFp32 : 0;
+      t_.touch(wide, s_.slice_tokens / s_.batch * s_.hidden * kFp32);
+    }
     const Buffer ids = local_ids();
     const int64_t wide = s_.tokens * s_.hidden * kFp32;
     Buffer grad = gather(outside);
@@ -309,7 +334,7 @@ class Run {
     stream = {};
     Head head;
     head.sum = std::move(normed.sum);
-    head.inverse_rms = std::move(normed.inverse_rms);
+    head.statistics = std::move(normed.statistics);
     head.input = gather(normed.output);
     const Buffer logits = columns(s_.vocab);
     head.exp = options_.bf16 ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;

@@ -62,6 +62,39 @@ DecoderConfig odd_decoder() {
   return config;
 }
 
+// LayerNorm, learned positions, GELU, biases everywhere; 6 heads, on tp 4 as 2, 2, 1, 1.
+DecoderConfig gpt2_like() {
+  DecoderConfig config = odd_decoder();
+  config.model_type = "gpt2";
+  config.num_attention_heads = 6;
+  config.num_key_value_heads = 6;
+  config.norm = model::Norm::layer;
+  config.norm_eps = 1e-5;
+  config.feed_forward = model::FeedForward::gelu;
+  config.positions = model::Positions::learned;
+  config.max_position_embeddings = 9;  // the longest sequence here
+  config.mlp_bias = true;
+  config.tie_word_embeddings = true;
+  return config;
+}
+
+// Norms of q and k per head, frequencies scaled as llama3's: with these factors and a head_dim of
+// 8, one is as it was, one stretched and one in between.
+DecoderConfig qwen3_like() {
+  DecoderConfig config = odd_decoder();
+  config.model_type = "qwen3";
+  config.qkv_bias = false;
+  config.o_bias = false;
+  config.head_dim = 8;
+  config.qk_norm = true;
+  config.rope_scaling = {.kind = model::RotaryScaling::Kind::llama3,
+                         .factor = 8.0,
+                         .low_freq_factor = 0.05,
+                         .high_freq_factor = 0.5,
+                         .original_max_position_embeddings = 12};
+  return config;
+}
+
 struct NamedConfig {
   std::string name;
   DecoderConfig config;
@@ -96,6 +129,9 @@ std::vector<NamedConfig> decoder_variants(const comm::Communicator& tp) {
   DecoderConfig large = small_decoder();
   large.num_hidden_layers = 1;
   large.vocab_size = 4099;  // cut at multiples of 8 on tp 2 and 4
+  DecoderConfig mlp_biased = odd_decoder();
+  mlp_biased.mlp_bias = true;
+  mlp_biased.rope_scaling = {.kind = model::RotaryScaling::Kind::linear, .factor = 2.5};
   std::vector<NamedConfig> working;
   for (const NamedConfig& variant :
        {NamedConfig{"llama", small_decoder()}, NamedConfig{"llama with attention_bias", biased},
@@ -105,10 +141,12 @@ std::vector<NamedConfig> decoder_variants(const comm::Communicator& tp) {
         NamedConfig{"6 heads, 1 kv head, tied", odd_tied, 0.02},
         NamedConfig{"3 heads, 1 kv head", three_heads},
         NamedConfig{"6 heads, 3 kv heads", three_kv_heads},
-        NamedConfig{"a vocabulary of 4099", large, 0.02}}) {
+        NamedConfig{"a vocabulary of 4099", large, 0.02},
+        NamedConfig{"llama with mlp_bias, linear rotary scaling", mlp_biased},
+        NamedConfig{"gpt2", gpt2_like(), 0.02}, NamedConfig{"qwen3", qwen3_like()}}) {
     if (check_tp_size(variant.config, tp.size()).empty()) working.push_back(variant);
   }
-  REQUIRE(working.size() >= 8);  // 4 ranks: all but 3 heads and 3 kv heads
+  REQUIRE(working.size() >= 11);  // 4 ranks: all but 3 heads and 3 kv heads
   return working;
 }
 
@@ -210,8 +248,9 @@ void check_decoder_against_reference(comm::Communicator& tp) {
   }
 }
 
-void check_sequence_lengths(comm::Communicator& tp) {
-  const DecoderConfig config = odd_decoder();
+namespace {
+
+void check_sequence_lengths_of(const DecoderConfig& config, comm::Communicator& tp) {
   const Tensors weights = noisy_weights(config, /*seed=*/9);
   // On four ranks: 2 leaves two of them empty, 5 the last one (2, 2, 1, 0).
   for (const int64_t length : {2, 5, 8, 9}) {
@@ -226,6 +265,13 @@ void check_sequence_lengths(comm::Communicator& tp) {
       model.check_gradients(expected.gradients);
     }
   }
+}
+
+}  // namespace
+
+void check_sequence_lengths(comm::Communicator& tp) {
+  check_sequence_lengths_of(odd_decoder(), tp);
+  check_sequence_lengths_of(gpt2_like(), tp);
 }
 
 void check_gradients_accumulate(comm::Communicator& tp) {
@@ -368,7 +414,7 @@ void check_dropout_over_layouts(comm::Communicator& tp) {
   const auto alone = comm::single_rank_communicator("tp");
   DecoderConfig tied = odd_decoder();
   tied.tie_word_embeddings = true;
-  for (const DecoderConfig& config : {small_decoder(), tied}) {
+  for (const DecoderConfig& config : {small_decoder(), tied, gpt2_like(), qwen3_like()}) {
     const Tensors weights = noisy_weights(config, /*seed=*/10);
     TokenBatch batch = make_batch("batch", config);
     batch.step = 4;
@@ -432,12 +478,10 @@ void check_dropout_numbers(comm::Communicator& tp) {
   CHECK(at::equal(model.evaluate(batch), plain.evaluate(batch)));
 }
 
-void check_dropout_gradient() {
+namespace {
+
+void check_dropout_gradient_of(const DecoderConfig& config) {
   const auto tp = comm::single_rank_communicator("tp");
-  DecoderConfig config = small_decoder();
-  config.num_hidden_layers = 2;
-  config.qkv_bias = true;
-  config.o_bias = true;
   const Tensors weights = noisy_weights(config, /*seed=*/13);
   const TokenBatch batch = make_batch("batch", config);
   Model model(config, *tp, with_dropout(SequenceParallel::off), weights);
@@ -459,6 +503,18 @@ void check_dropout_gradient() {
     CAPTURE(parameter->name, slope);
     CHECK((above - below) / (2 * width) / slope == Approx(1.0).margin(0.02));
   }
+}
+
+}  // namespace
+
+void check_dropout_gradient() {
+  DecoderConfig config = small_decoder();
+  config.num_hidden_layers = 2;
+  config.qkv_bias = true;
+  config.o_bias = true;
+  check_dropout_gradient_of(config);
+  check_dropout_gradient_of(gpt2_like());
+  check_dropout_gradient_of(qwen3_like());
 }
 
 void check_evaluation(comm::Communicator& tp) {

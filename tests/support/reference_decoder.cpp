@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "model/decoder.h"
+#include "support/gradient_scale.h"
 
 namespace tptrain::testing {
 
@@ -24,6 +25,8 @@ class Reference {
     const at::Tensor& table = weights_.at("model.embed_tokens.weight");
     at::Tensor x = at::index_select(table, 0, ids.reshape({-1}))
                        .view({ids.size(0), ids.size(1), config_.hidden_size});
+    if (config_.positions == model::Positions::learned)
+      x = x + weights_.at("model.embed_positions.weight").narrow(0, 0, ids.size(0)).unsqueeze(1);
     for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
       const std::string layer = cat("model.layers.", i);
       x = x + attention(norm(x, layer + ".input_layernorm"), layer + ".self_attn");
@@ -41,17 +44,38 @@ class Reference {
   }
 
   at::Tensor norm(const at::Tensor& x, const std::string& name) const {
+    if (config_.norm == model::Norm::rms) return rms_norm(x, name);
+    return at::layer_norm(x, {config_.hidden_size}, weights_.at(name + ".weight"),
+                          weights_.at(name + ".bias"), config_.norm_eps);
+  }
+  at::Tensor rms_norm(const at::Tensor& x, const std::string& name) const {  // of the last dim
     const at::Tensor mean_square = x.pow(2).mean(-1, /*keepdim=*/true);
     return x * at::rsqrt(mean_square + config_.norm_eps) * weights_.at(name + ".weight");
   }
 
+  // As transformers' _compute_llama3_parameters writes it, by wave lengths.
+  at::Tensor scaled(const at::Tensor& frequency) const {
+    const model::RotaryScaling& scaling = config_.rope_scaling;
+    if (scaling.kind == model::RotaryScaling::Kind::none) return frequency;
+    if (scaling.kind == model::RotaryScaling::Kind::linear) return frequency / scaling.factor;
+    const auto context = static_cast<double>(scaling.original_max_position_embeddings);
+    const at::Tensor wave_length = 2 * M_PI / frequency;
+    const at::Tensor smooth = (context / wave_length - scaling.low_freq_factor) /
+                              (scaling.high_freq_factor - scaling.low_freq_factor);
+    const at::Tensor mixed = (1 - smooth) * frequency / scaling.factor + smooth * frequency;
+    const at::Tensor stretched = at::where(wave_length > context / scaling.low_freq_factor,
+                                           frequency / scaling.factor, mixed);
+    return at::where(wave_length < context / scaling.high_freq_factor, frequency, stretched);
+  }
+
   // Transformers' rotate_half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). x [B, heads, S, D]
   at::Tensor rotate(const at::Tensor& x) const {
+    if (config_.positions == model::Positions::learned) return x;
     const int64_t half = config_.head_dim / 2;
     const auto fp64 = x.options().dtype(at::kDouble);
     const at::Tensor frequency = at::pow(
         config_.rope_theta, at::arange(half, fp64) * (-2.0 / static_cast<double>(2 * half)));
-    const at::Tensor angle = at::outer(at::arange(x.size(2), fp64), frequency);  // [S, D/2]
+    const at::Tensor angle = at::outer(at::arange(x.size(2), fp64), scaled(frequency));  // [S, D/2]
     const at::Tensor cos = angle.cos().to(x.scalar_type());
     const at::Tensor sin = angle.sin().to(x.scalar_type());
     const at::Tensor x1 = x.narrow(3, 0, half);
@@ -66,9 +90,12 @@ class Reference {
   at::Tensor attention(const at::Tensor& x, const std::string& name) const {
     const int64_t length = x.size(0);
     const int64_t groups = config_.num_attention_heads / config_.num_key_value_heads;
-    const at::Tensor q = rotate(heads_of(linear(x, name + ".q_proj"), config_.num_attention_heads));
-    const at::Tensor k = rotate(heads_of(linear(x, name + ".k_proj"), config_.num_key_value_heads))
-                             .repeat_interleave(groups, 1);
+    const auto projected = [&](const char* which, int64_t heads) {
+      const at::Tensor rows = heads_of(linear(x, cat(name, ".", which, "_proj")), heads);
+      return rotate(config_.qk_norm ? rms_norm(rows, cat(name, ".", which, "_norm")) : rows);
+    };
+    const at::Tensor q = projected("q", config_.num_attention_heads);
+    const at::Tensor k = projected("k", config_.num_key_value_heads).repeat_interleave(groups, 1);
     const at::Tensor v = heads_of(linear(x, name + ".v_proj"), config_.num_key_value_heads)
                              .repeat_interleave(groups, 1);
     const at::Tensor future =
@@ -81,6 +108,8 @@ class Reference {
   }
 
   at::Tensor mlp(const at::Tensor& x, const std::string& name) const {
+    if (config_.feed_forward == model::FeedForward::gelu)
+      return linear(at::gelu(linear(x, name + ".up_proj"), "tanh"), name + ".down_proj");
     return linear(at::silu(linear(x, name + ".gate_proj")) * linear(x, name + ".up_proj"),
                   name + ".down_proj");
   }
@@ -224,7 +253,8 @@ GradientError gradient_error(const std::vector<sharding::Parameter*>& parameters
           flat.narrow(0, slice.offset, slice.spec.local_numel()).view(slice.spec.local_shape());
       // Against the whole tensor's largest element: a slice of small values is held to no other
       // rule.
-      const double largest = global.abs().max().item<double>();
+      const double largest =
+          gradients.at(gradient_scale_of(slice.spec.name, gradients)).abs().max().item<double>();
       const double error =
           (part - slice_of_global(global, slice.spec)).abs().max().item<double>() / largest;
       if (error <= result.worst && !result.name.empty()) continue;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "sharding/philox.h"
+#include "support/gradient_scale.h"
 
 namespace tptrain::testing {
 namespace {
@@ -29,10 +30,11 @@ double worst(const GlobalTensors& values, const GlobalTensors& reference,
   for (const auto& [name, expected] : reference) {
     const auto found = values.find(name);
     double largest = 0;
+    for (const float scale : reference.at(gradient_scale_of(name, reference)))
+      largest = std::max(largest, std::abs(static_cast<double>(scale)));
     double difference =
         found == values.end() || found->second.size() != expected.size() ? INFINITY : 0.0;
     for (size_t i = 0; i < expected.size() && std::isfinite(difference); ++i) {
-      largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
       const double d = std::abs(static_cast<double>(found->second[i]) - expected[i]);
       difference = std::isnan(d) ? INFINITY : std::max(difference, d);
     }

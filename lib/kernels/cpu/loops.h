@@ -44,6 +44,72 @@ void rms_norm_backward_rows(const RmsNormBackward<float>& args, float* weight_gr
 void rms_norm_backward_rows(const RmsNormBackward<Bf16>& args, float* weight_grad, float* scratch,
                             int64_t begin, int64_t end);
 
+template <typename T>
+struct LayerNormForward {
+  const T* x = nullptr;          // [T, H]
+  const T* delta = nullptr;      // [T, H] or null: added to x, the sum goes to `sum`
+  const T* weight = nullptr;     // [H]
+  const T* bias = nullptr;       // [H]
+  T* sum = nullptr;              // [T, H], only with delta; what is normed is the sum as stored
+  T* output = nullptr;           // [T, H]
+  float* mean = nullptr;         // [T]
+  float* inverse_std = nullptr;  // [T]
+  int64_t hidden = 0;
+  double eps = 0.0;
+};
+void layer_norm_rows(const LayerNormForward<float>& args, int64_t begin, int64_t end);
+void layer_norm_rows(const LayerNormForward<Bf16>& args, int64_t begin, int64_t end);
+/// Output anew from x, mean and inverse_std, which are only read here.
+void layer_norm_again_rows(const LayerNormForward<float>& args, int64_t begin, int64_t end);
+void layer_norm_again_rows(const LayerNormForward<Bf16>& args, int64_t begin, int64_t end);
+
+template <typename T>
+struct LayerNormBackward {
+  const T* grad_output = nullptr;      // [T, H]
+  const T* x = nullptr;                // [T, H]
+  const T* weight = nullptr;           // [H]
+  const float* mean = nullptr;         // [T]
+  const float* inverse_std = nullptr;  // [T]
+  const T* grad_sum = nullptr;         // [T, H] or null: added to the gradient of x
+  T* grad_x = nullptr;                 // [T, H]
+  int64_t hidden = 0;
+};
+/// Adds to gradients [2, H], weight's then bias's; scratch [2, H] is overwritten.
+void layer_norm_backward_rows(const LayerNormBackward<float>& args, float* gradients,
+                              float* scratch, int64_t begin, int64_t end);
+void layer_norm_backward_rows(const LayerNormBackward<Bf16>& args, float* gradients, float* scratch,
+                              int64_t begin, int64_t end);
+
+/// RMSNorm of the heads of q and k at the front of packed tokens.
+template <typename T>
+struct HeadNorm {
+  T* packed = nullptr;          // [T, width]: values, or in backward gradients, in place
+  const T* input = nullptr;     // [T, (q_heads + k_heads) * D]: backward's values before the norm
+  const T* q_weight = nullptr;  // [D]
+  const T* k_weight = nullptr;  // [D]
+  int64_t width = 0;
+  int64_t q_heads = 0;
+  int64_t k_heads = 0;
+  int64_t head_dim = 0;
+  double eps = 0.0;
+};
+/// Tokens [begin, end).
+void head_norm_tokens(const HeadNorm<float>& args, int64_t begin, int64_t end);
+void head_norm_tokens(const HeadNorm<Bf16>& args, int64_t begin, int64_t end);
+/// Adds to gradients [2, D], that of q_weight and of k_weight; scratch [2, D] is overwritten.
+void head_norm_backward_tokens(const HeadNorm<float>& args, float* gradients, float* scratch,
+                               int64_t begin, int64_t end);
+void head_norm_backward_tokens(const HeadNorm<Bf16>& args, float* gradients, float* scratch,
+                               int64_t begin, int64_t end);
+
+/// Elements [begin, end).
+void gelu_elements(const float* x, float* output, int64_t begin, int64_t end);
+void gelu_elements(const Bf16* x, Bf16* output, int64_t begin, int64_t end);
+void gelu_backward_elements(const float* grad_output, const float* x, float* grad_x, int64_t begin,
+                            int64_t end);
+void gelu_backward_elements(const Bf16* grad_output, const Bf16* x, Bf16* grad_x, int64_t begin,
+                            int64_t end);
+
 void swiglu_rows(const float* gate_up, float* output, int64_t ffn, int64_t begin, int64_t end);
 void swiglu_rows(const Bf16* gate_up, Bf16* output, int64_t ffn, int64_t begin, int64_t end);
 void swiglu_backward_rows(const float* grad_output, const float* gate_up, float* grad_gate_up,

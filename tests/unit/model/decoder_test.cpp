@@ -169,6 +169,41 @@ TEST_CASE("replicated gradients are partial where the sequence is sliced, whole 
   }
 }
 
+TEST_CASE("gradients of the norms of q and k are partial on every layout of several ranks") {
+  DecoderConfig config = tiny(false);
+  config.qk_norm = true;
+  for (const int tp_size : {1, 2}) {
+    const auto tp = comm::planning_communicator("tp", /*rank=*/0, tp_size);
+    const Decoder decoder(config, *tp);
+    int norms = 0;
+    for (const sharding::Parameter* parameter : decoder.parameters()) {
+      if (parameter->name.find("self_attn.q_norm") == std::string::npos &&
+          parameter->name.find("self_attn.k_norm") == std::string::npos)
+        continue;
+      CHECK(parameter->shape == std::vector<int64_t>{4});
+      CHECK((parameter->tp_gradient == sharding::TpGradient::partial) == (tp_size > 1));
+      ++norms;
+    }
+    CHECK(norms == 2 * 2);
+  }
+}
+
+TEST_CASE("learned positions stand beside the table, and nothing lies behind their last") {
+  DecoderConfig config = tiny(false);
+  config.positions = model::Positions::learned;
+  config.max_position_embeddings = 4;
+  const auto tp = comm::single_rank_communicator("tp");
+  Decoder decoder(config, *tp);
+  REQUIRE(decoder.blocks()[0].parameters.size() == 2);
+  CHECK(decoder.blocks()[0].parameters[1]->name == "model.embed_positions.weight");
+  bind_parameters(decoder.parameters(), noisy_weights(config, 1));
+  const auto cache = decoder.make_cache(/*batch=*/1, /*max_length=*/8);
+  decoder.next_token_logits(at::zeros({3, 1}, at::kLong), *cache);
+  CHECK_THROWS_WITH(decoder.next_token_logits(at::zeros({2, 1}, at::kLong), *cache),
+                    "internal error: positions 3 to 5 of a table of 4: it must lie within it.\n  "
+                    "check_seq_length tells so before a model is built.");
+}
+
 TEST_CASE("a layer's parameters stand in order of use, roles told by the layer") {
   const auto tp = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
   DecoderConfig config = tiny(false);

@@ -1,23 +1,29 @@
 // Published models' config.json: those the decoder supports give exactly the tensors of the model,
-// on every tp size; the others are refused by name. Needs the folder TPTRAIN_TEST_DATA, with
-// models/<name>/config.json and shapes.json ({"parameters": n, "shapes": {name: shape}}).
+// on every tp size, and are stored as transformers stores them. Needs the folder TPTRAIN_TEST_DATA,
+// with models/<name>/config.json and shapes.json ({"parameters": n, "shapes": {name: shape}}).
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
+#include "model/families/family.h"
 #include "support/catch.h"
 
 namespace tptrain::testing {
 namespace {
 
 using Shapes = std::map<std::string, std::vector<int64_t>>;
+
+const std::vector<std::string> kPublished = {
+    "Qwen2.5-0.5B",   "Qwen2-7B",     "Qwen3-0.6B",   "Meta-Llama-3-8B", "Llama-2-7B",
+    "TinyLlama-1.1B", "Llama-3.1-8B", "Llama-3.2-1B", "Mistral-7B-v0.1", "gpt2"};
 
 std::filesystem::path models_folder() {
   const char* folder = std::getenv("TPTRAIN_TEST_DATA");
@@ -30,8 +36,7 @@ std::string config_text(const std::string& model) {
 }
 
 TEST_CASE("published models give their tensors, each element owned once, on every tp size") {
-  for (const std::string name :
-       {"Qwen2.5-0.5B", "Qwen2-7B", "Meta-Llama-3-8B", "Llama-2-7B", "TinyLlama-1.1B"}) {
+  for (const std::string& name : kPublished) {
     CAPTURE(name);
     const model::DecoderConfig config =
         model::decoder_config_from_json(config_text(name), name + "/config.json");
@@ -39,6 +44,9 @@ TEST_CASE("published models give their tensors, each element owned once, on ever
     CHECK(model::parameter_count(config) == published.at("parameters").get<int64_t>());
     CHECK(model::decoder_config_from_json(model::to_json(config), "again") == config);
 
+    Shapes canonical;
+    for (const sharding::StoredTensor& tensor : model::stored_model(config).tensors)
+      canonical[tensor.name] = tensor.shape;
     for (const int64_t tp_size : model::working_tp_sizes(config, 8)) {
       CAPTURE(tp_size);
       Shapes shapes;
@@ -57,7 +65,7 @@ TEST_CASE("published models give their tensors, each element owned once, on ever
           CHECK(covered == parameter->numel());
         }
       }
-      CHECK(shapes == published.at("shapes").get<Shapes>());
+      CHECK(shapes == canonical);
       for (const auto& [tensor, shape] : shapes) {
         int64_t numel = 1;
         for (const int64_t size : shape) numel *= size;
@@ -70,25 +78,36 @@ TEST_CASE("published models give their tensors, each element owned once, on ever
 TEST_CASE("transformers 5 writes the same model differently") {
   CHECK(model::decoder_config_from_json(config_text("Qwen2.5-0.5B-v5form"), "five") ==
         model::decoder_config_from_json(config_text("Qwen2.5-0.5B"), "four"));
+  CHECK(model::decoder_config_from_json(config_text("Llama-3.1-8B-v5form"), "five") ==
+        model::decoder_config_from_json(config_text("Llama-3.1-8B"), "four"));
 }
 
-TEST_CASE("published models that are not supported are refused by name") {
-  const std::map<std::string, std::string> refused = {
-      {"Llama-3.1-8B", "rope_scaling: rope_type is \"llama3\""},
-      {"Llama-3.1-8B-v5form", "rope_parameters: rope_type is \"llama3\""},
-      {"Llama-3.2-1B", "rope_scaling: rope_type is \"llama3\""},
-      {"Mistral-7B-v0.1", "model_type is \"mistral\""},
-      {"Qwen3-0.6B", "model_type is \"qwen3\""},
-      {"gpt2", "model_type is \"gpt2\""}};
-  for (const auto& [name, reason] : refused) {
+// Where shapes.json and the files agree: names and shapes as transformers has them, in its order.
+TEST_CASE("published models are stored under transformers' names, in its order") {
+  for (const std::string& name : kPublished) {
     CAPTURE(name);
-    std::string message;
-    try {
-      model::decoder_config_from_json(config_text(name), name);
-    } catch (const ConfigError& error) {
-      message = error.what();
+    const model::DecoderConfig config =
+        model::decoder_config_from_json(config_text(name), name + "/config.json");
+    const auto published =
+        nlohmann::ordered_json::parse(read_file(models_folder() / name / "shapes.json"));
+    std::vector<std::pair<std::string, std::vector<int64_t>>> expected;
+    for (const auto& [tensor, shape] : published.at("shapes").items())
+      expected.emplace_back(tensor, shape.get<std::vector<int64_t>>());
+    std::vector<std::pair<std::string, std::vector<int64_t>>> stored;
+    int64_t covered = 0;  // of the stored tensor at hand, along its output features
+    for (const sharding::StoredTensor& tensor : model::stored_model(config).tensors) {
+      if (stored.empty() || stored.back().first != tensor.stored_name) {
+        stored.emplace_back(tensor.stored_name, tensor.stored_shape);
+        covered = 0;
+      }
+      CHECK(stored.back().second == tensor.stored_shape);
+      CHECK(tensor.first == covered);
+      covered += tensor.shape[0];
+      const bool last =
+          covered == (tensor.transposed ? tensor.stored_shape[1] : tensor.stored_shape[0]);
+      if (!last) CHECK(covered < tensor.stored_shape.back());
     }
-    CHECK(message.find("config error: " + name + ": " + reason) == 0);
+    CHECK(stored == expected);
   }
 }
 

@@ -50,10 +50,23 @@ std::vector<Shape> shapes() {
   model::DecoderConfig wide_ffn = odd;
   wide_ffn.intermediate_size = 900;
   wide_ffn.o_bias = true;
-  return {{"layers", odd, 101, 3},
-          {"logits", wide_vocab, 64, 2},
-          {"feed-forward", wide_ffn, 50, 2},
-          {"attention", odd, 513, 1}};
+  model::DecoderConfig gpt2 = odd;
+  gpt2.model_type = "gpt2";
+  gpt2.num_key_value_heads = 6;
+  gpt2.norm = model::Norm::layer;
+  gpt2.feed_forward = model::FeedForward::gelu;
+  gpt2.positions = model::Positions::learned;
+  gpt2.max_position_embeddings = 101;
+  gpt2.o_bias = true;
+  gpt2.mlp_bias = true;
+  model::DecoderConfig qwen3 = odd;
+  qwen3.model_type = "qwen3";
+  qwen3.head_dim = 24;
+  qwen3.qkv_bias = false;
+  qwen3.qk_norm = true;
+  return {{"layers", odd, 101, 3},           {"gpt2", gpt2, 101, 3},
+          {"qwen3", qwen3, 101, 3},          {"logits", wide_vocab, 64, 2},
+          {"feed-forward", wide_ffn, 50, 2}, {"attention", odd, 513, 1}};
 }
 
 int64_t measured_peak(const model::DecoderConfig& config, const ActivationOptions& options) {
