@@ -24,6 +24,7 @@ Verbs (tptrain VERB --help shows the options of one):
   train     train a model; the default, so that the word may be left out
   plan      show how a model is cut over the ranks, and what memory and communication it takes; needs no GPU
   generate  continue a text with a trained model
+  evaluate  measure a model's loss and perplexity on text
   inspect   show what a checkpoint holds
   verify    check that checkpoints are whole
   schema    print the JSON Schema of the run file, or its reference
@@ -53,8 +54,9 @@ struct Verb {
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},     {"plan", parse_plan},     {"generate", parse_generate},
-      {"inspect", parse_inspect}, {"verify", parse_verify}, {"schema", parse_schema},
+      {"train", parse_train},       {"plan", parse_plan},       {"generate", parse_generate},
+      {"evaluate", parse_evaluate}, {"inspect", parse_inspect}, {"verify", parse_verify},
+      {"schema", parse_schema},
   };
   return kVerbs;
 }

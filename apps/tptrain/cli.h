@@ -40,6 +40,24 @@ struct GenerateCommand {
   std::string device = "auto";  // auto | cpu | cuda
 };
 
+/// tptrain evaluate: exactly one of checkpoint and model is given.
+struct EvaluateCommand {
+  std::string checkpoint;  // as in GenerateCommand
+  std::string model;
+  std::string tokenizer;
+  std::vector<std::string> data;  // files, directories, globs; at least one
+  std::string format;             // text | jsonl; "": by the file's name
+  std::string packing = "stream";
+  bool special_as_text = false;
+  int64_t tp_size = 1;
+  std::optional<int64_t> seq_length;
+  int64_t micro_batch_size = 1;
+  int64_t max_batches = 0;      // 0: all of the text
+  std::string dtype = "fp32";   // fp32 | bf16
+  std::string device = "auto";  // auto | cpu | cuda
+  bool json = false;
+};
+
 /// PATH of both: a checkpoint, a directory of checkpoints, or a run directory.
 struct InspectCommand {
   std::string path;
@@ -57,8 +75,8 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, InspectCommand,
-                             VerifyCommand, SchemaCommand, PrintCommand>;
+using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
+                             InspectCommand, VerifyCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

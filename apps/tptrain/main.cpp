@@ -21,6 +21,7 @@ struct Run {
   int operator()(const TrainCommand& command) { return run_train(command, &argc, &argv); }
   int operator()(const PlanCommand& command) { return run_plan(command); }
   int operator()(const GenerateCommand& command) { return run_generate(command, argc, argv); }
+  int operator()(const EvaluateCommand& command) { return run_evaluate(command, argc, argv); }
   int operator()(const InspectCommand& command) { return run_inspect(command); }
   int operator()(const VerifyCommand& command) { return run_verify(command); }
   int operator()(const SchemaCommand& command) { return run_schema(command); }

@@ -26,14 +26,21 @@ SequentialBatches::SequentialBatches(const PreparedTokens& tokens, const Options
   }
   if (options.packing == Packing::stream) {
     windows_ = windows_of(file_.tokens(), options.seq_length);
-    return;
+  } else {
+    count_windows_of_documents();
   }
+  if (options.max_windows == 0 || options.max_windows >= windows_) return;
+  windows_ = options.max_windows;
+  whole_text_ = false;
+}
+
+void SequentialBatches::count_windows_of_documents() {
   const formats::TokenFileHeader& header = file_.header();
   windows_before_.reserve(header.document_ends.size());
   for (int64_t document = 0; document < header.documents(); ++document) {
     windows_before_.push_back(windows_);
     const TokenRange range = document_range(header, document);
-    windows_ += windows_of(range.end - range.begin, options.seq_length);
+    windows_ += windows_of(range.end - range.begin, options_.seq_length);
   }
 }
 

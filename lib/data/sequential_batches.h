@@ -22,21 +22,26 @@ class SequentialBatches {
     int64_t micro_batch_size = 1;  // rows of one dp rank in a round
     int dp_size = 1;
     Packing packing = Packing::stream;
+    int64_t max_windows = 0;  // of all, the first; 0: all
   };
   /// Maps the token file. Throws DataError as open_tokens.
   SequentialBatches(const PreparedTokens& tokens, const Options& options);
 
   int64_t windows() const { return windows_; }
+  /// False where max_windows left something out.
+  bool whole_text() const { return whole_text_; }
   /// Every dp rank takes one batch a round; 0 where no document has a second token.
   int64_t rounds() const;
   HostBatch batch(int64_t round, int dp_rank) const;
 
  private:
+  void count_windows_of_documents();
   void fill(int64_t window, HostBatch& batch, int64_t row) const;
 
   formats::TokenFile file_;
   Options options_;
   int64_t windows_ = 0;
+  bool whole_text_ = true;
   std::vector<int64_t> windows_before_;  // of each document, with packing none
 };
 

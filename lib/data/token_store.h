@@ -26,7 +26,7 @@ std::vector<std::filesystem::path> expand_sources(const std::vector<config::Data
 
 /// What is tokenized, and how.
 struct Corpus {
-  std::vector<config::DataSource> sources;
+  std::vector<config::DataSource> sources = {};
   std::string format = {};       // text | jsonl; "": each file by its name, .jsonl or other
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// ids and labels must be below it: the model's. 0, or where it is larger: the tokenizer's.

@@ -98,8 +98,8 @@ class DocumentWriter {
     if (waiting_.empty()) return;
     const std::vector<std::string_view> views(waiting_.begin(), waiting_.end());
     const int32_t end = tokenizer_.end_of_text();  // -1: it knows none
-    for (const std::string_view& view : views) {
-      std::vector<int32_t> ids = tokenizer_.encode(view, options_);
+    for (std::vector<int32_t>& ids :
+         tokenizer::encode_documents(tokenizer_, views, options_, threads_)) {
       // A post-processor that closes a sequence has done so already.
       if (end >= 0 && (ids.empty() || ids.back() != end)) ids.push_back(end);
       if (ids.empty()) continue;  // nothing but what the tokenizer drops

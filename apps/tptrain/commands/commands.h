@@ -10,6 +10,7 @@ namespace tptrain::apps {
 int run_train(const TrainCommand& command, int* argc, char*** argv);
 int run_plan(const PlanCommand& command);
 int run_generate(const GenerateCommand& command, int argc, char** argv);
+int run_evaluate(const EvaluateCommand& command, int argc, char** argv);
 /// Prints the manifest's facts and the table of tensors. Throws CheckpointError where there is no
 /// valid manifest.
 int run_inspect(const InspectCommand& command);

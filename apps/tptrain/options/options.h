@@ -11,6 +11,7 @@ namespace tptrain::apps {
 Command parse_train(const std::vector<std::string>& arguments);
 Command parse_plan(const std::vector<std::string>& arguments);
 Command parse_generate(const std::vector<std::string>& arguments);
+Command parse_evaluate(const std::vector<std::string>& arguments);
 Command parse_inspect(const std::vector<std::string>& arguments);
 Command parse_verify(const std::vector<std::string>& arguments);
 Command parse_schema(const std::vector<std::string>& arguments);

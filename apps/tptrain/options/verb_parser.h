@@ -68,6 +68,12 @@ class VerbParser {
     names_.push_back(name);
     app_.add_option(name, values, doc)->option_text(type)->expected(1)->take_all();
   }
+  /// Adds an option that takes one value or more (as a shell expands a glob), and may be repeated.
+  void values(const std::string& name, std::vector<std::string>& values, const std::string& type,
+              const std::string& doc) {
+    names_.push_back(name);
+    app_.add_option(name, values, doc)->option_text(type)->expected(-1);
+  }
   void flag(const std::string& name, bool& value, const std::string& doc) {
     names_.push_back(name);
     app_.add_flag(name, value, doc);

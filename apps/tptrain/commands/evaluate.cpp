@@ -1,0 +1,263 @@
+// tptrain evaluate: loss and perplexity of a model on text; by itself or under mpirun, tp x dp.
+// Writes nothing that stays: the tokens are kept in a temporary directory of each host.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "comm/device_mesh.h"
+#include "comm/mpi_session.h"
+#include "commands/commands.h"
+#include "data/sequential_batches.h"
+#include "data/token_store.h"
+#include "inference/evaluation.h"
+#include "inference/load_parameters.h"
+#include "inference/model_source.h"
+#include "job.h"
+#include "model/decoder.h"
+#include "train/device_facts.h"
+#include "zero/param_buckets.h"
+
+namespace tptrain::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+// Longer windows predict better and cost more; the model's own limit may be far beyond.
+constexpr int64_t kUsualSeqLength = 1024;
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (fs::temp_directory_path() / "tptrain-evaluate-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) {
+      throw DataError(problem(cat("mkdtemp failed: ", std::generic_category().message(errno)))
+                          .at(name)
+                          .remedy("Set TMPDIR to a directory that can be written."));
+    }
+    path_ = name;
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;  // it is a temporary directory, and there is nobody left to tell
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+std::string host_name() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+/// The tokens of the text, made once on each host: no directory is known to be shared.
+class HostTokens {
+ public:
+  HostTokens(comm::MpiSession& session, const data::Corpus& corpus,
+             const tokenizer::Tokenizer& tokenizer) {
+    comm::agree(session, [&] {
+      if (session.local_rank() != 0) return;
+      directory_ = std::make_unique<TemporaryDirectory>();
+      tokens_ = data::prepare_tokens(corpus, tokenizer, directory_->path(), "text");
+    });
+    const nlohmann::json own = {
+        {"host", host_name()},           {"made", session.local_rank() == 0},
+        {"path", tokens_.path.string()}, {"identity", tokens_.identity},
+        {"tokens", tokens_.tokens},      {"documents", tokens_.documents}};
+    const std::vector<std::string> all = session.all_gather(own.dump());
+    comm::agree(session, [&] { adopt(all); });
+  }
+  const data::PreparedTokens& tokens() const { return tokens_; }
+
+ private:
+  void adopt(const std::vector<std::string>& all) {
+    const nlohmann::json first = nlohmann::json::parse(all.front());
+    for (const std::string& message : all) {
+      const nlohmann::json one = nlohmann::json::parse(message);
+      if (!one["made"].get<bool>()) continue;
+      if (one["identity"] != first["identity"]) {
+        throw DataError(
+            problem(cat("host ", one["host"].get<std::string>(), " reads other text than host ",
+                        first["host"].get<std::string>()))
+                .at("--data")
+                .must("name the same files on every host"));
+      }
+      if (one["host"] != host_name()) continue;
+      tokens_ = {.path = one["path"].get<std::string>(),
+                 .identity = one["identity"],
+                 .tokens = one["tokens"],
+                 .documents = one["documents"],
+                 .split = "text",
+                 .rebuilt_because = ""};
+    }
+  }
+
+  std::unique_ptr<TemporaryDirectory> directory_;  // of the host's first rank
+  data::PreparedTokens tokens_;
+};
+
+comm::DeviceType device_type(const std::string& name) {
+  if (name == "cpu") return comm::DeviceType::cpu;
+  if (at::hasCUDA()) return comm::DeviceType::cuda;
+  if (name == "auto") return comm::DeviceType::cpu;
+  throw ConfigError(problem("--device is cuda, but this build of tptrain or this host has no CUDA")
+                        .remedy("Use --device cpu or auto, or a build of the cuda preset."));
+}
+
+comm::MeshShape mesh_shape(const model::DecoderConfig& config, int64_t tp_size, int ranks) {
+  if (!model::check_tp_size(config, tp_size).empty()) {
+    throw ConfigError(problem(cat("--tp-size is ", tp_size))
+                          .must("be a tp size that divides the model")
+                          .remedy(cat("tp sizes that work for this model: ",
+                                      join(model::working_tp_sizes(config)), ".")));
+  }
+  if (ranks % tp_size != 0) {
+    throw ConfigError(problem(cat("--tp-size is ", tp_size, ", and there are ", ranks, " ranks"))
+                          .must("divide their number")
+                          .remedy(cat("Start a multiple of ", tp_size, " ranks (mpirun -n).")));
+  }
+  return {.dp_size = static_cast<int>(ranks / tp_size), .tp_size = static_cast<int>(tp_size)};
+}
+
+int64_t seq_length_of(const EvaluateCommand& command, const model::DecoderConfig& config) {
+  if (command.seq_length) {
+    const std::vector<Problem> problems =
+        model::check_seq_length(config, *command.seq_length, "--seq-length");
+    if (!problems.empty()) throw ConfigError(problems);
+    return *command.seq_length;
+  }
+  int64_t length = kUsualSeqLength;
+  if (config.max_position_embeddings > 0) length = std::min(length, config.max_position_embeddings);
+  if (config.sliding_window > 0) length = std::min(length, config.sliding_window);
+  return length;
+}
+
+data::Corpus corpus_of(const EvaluateCommand& command, const model::DecoderConfig& config) {
+  data::Corpus corpus{.format = command.format,
+                      .special_as_text = command.special_as_text,
+                      .vocab_size = config.vocab_size,
+                      .key = "--data"};
+  for (const std::string& path : command.data) corpus.sources.push_back({.path = path});
+  return corpus;
+}
+
+/// A table smaller than the tokenizer's vocabulary would be read beyond its end.
+void check_vocabulary(const model::DecoderConfig& config, const tokenizer::Tokenizer& tokenizer) {
+  if (tokenizer.vocab_size() <= config.vocab_size) return;
+  throw ConfigError(problem(cat("the tokenizer has ", tokenizer.vocab_size(),
+                                " ids, and the model's vocab_size is ", config.vocab_size))
+                        .at("--tokenizer")
+                        .must("have no more ids than the model")
+                        .remedy("Leave --tokenizer out to use the model's own."));
+}
+
+void report(const EvaluateCommand& command, const std::string& description,
+            const data::PreparedTokens& tokens, const inference::Evaluation& result,
+            int64_t seq_length, bool whole, comm::MeshShape shape, double seconds) {
+  const double per_second = static_cast<double>(result.target_tokens) / seconds;
+  if (command.json) {
+    std::cout << nlohmann::ordered_json{{"model", description},
+                                        {"loss", result.loss},
+                                        {"perplexity", result.perplexity()},
+                                        {"target_tokens", result.target_tokens},
+                                        {"tokens", tokens.tokens},
+                                        {"documents", tokens.documents},
+                                        {"whole_text", whole},
+                                        {"seq_length", seq_length},
+                                        {"packing", command.packing},
+                                        {"dtype", command.dtype},
+                                        {"tp_size", shape.tp_size},
+                                        {"dp_size", shape.dp_size},
+                                        {"seconds", seconds},
+                                        {"tokens_per_second", per_second}}
+                     .dump()
+              << "\n";
+    return;
+  }
+  std::cout << "model       " << description << "\n"
+            << "loss        " << fixed(result.loss, 6) << " nats a token\n"
+            << "perplexity  " << fixed(result.perplexity(), 4) << "\n"
+            << "tokens      " << with_thousands(result.target_tokens) << " predicted"
+            << (whole ? "" : " (stopped by --max-batches)") << ", of "
+            << with_thousands(tokens.tokens) << " in " << with_thousands(tokens.documents)
+            << (tokens.documents == 1 ? " document" : " documents") << "; windows of " << seq_length
+            << ", packing " << command.packing << "\n"
+            << "time        " << fixed(seconds, 2) << " s, "
+            << with_thousands(static_cast<int64_t>(per_second)) << " tokens/s on tp "
+            << shape.tp_size << " x dp " << shape.dp_size << ", " << command.dtype << "\n";
+}
+
+void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
+  const inference::OpenedModel opened = inference::open_model(
+      session,
+      {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
+  for (const std::string& line : opened.not_used) std::cerr << "not used: " << line << "\n";
+  comm::MeshShape shape;
+  comm::DeviceType device = comm::DeviceType::cpu;
+  int64_t seq_length = 0;
+  comm::agree(session, [&] {
+    shape = mesh_shape(opened.config, command.tp_size, session.size());
+    seq_length = seq_length_of(command, opened.config);
+    check_vocabulary(opened.config, *opened.tokenizer);
+    device = device_type(command.device);
+  });
+  const HostTokens text(session, corpus_of(command, opened.config), *opened.tokenizer);
+  std::unique_ptr<data::SequentialBatches> batches;
+  comm::agree(session, [&] {
+    batches = std::make_unique<data::SequentialBatches>(
+        text.tokens(),
+        data::SequentialBatches::Options{
+            .seq_length = seq_length,
+            .micro_batch_size = command.micro_batch_size,
+            .dp_size = shape.dp_size,
+            .packing = data::packing_of(command.packing),
+            // Not by the batches of all ranks: then other layouts would see another text.
+            .max_windows = command.max_batches * command.micro_batch_size});
+  });
+
+  comm::DeviceMesh mesh(session, shape, device);
+  at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
+  model::Decoder decoder(opened.config, mesh.tp());
+  // Stage 2 for its memory: gradients, which are not made here, share a block's.
+  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1},
+                             {.device = mesh.device(),
+                              .dtype = command.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
+                              .zero_stage = 2});
+  comm::agree(session, [&] { inference::load_parameters(buckets, *opened.parameters); });
+  const Clock::time_point begin = Clock::now();
+  const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  if (session.rank() == 0) {
+    report(command, opened.description, text.tokens(), result, seq_length, batches->whole_text(),
+           shape, seconds);
+  }
+}
+
+}  // namespace
+
+int run_evaluate(const EvaluateCommand& command, int argc, char** argv) {
+  comm::MpiSession session(&argc, &argv);
+  return run_job(session, [&] {
+    evaluate(session, command);
+    return ExitCode::done;
+  });
+}
+
+}  // namespace tptrain::apps

@@ -1,0 +1,65 @@
+#include "options/options.h"
+#include "options/verb_parser.h"
+
+namespace tptrain::apps {
+
+Command parse_evaluate(const std::vector<std::string>& arguments) {
+  VerbParser parser("evaluate",
+                    "Measures a model on text: the mean loss of all tokens (each is predicted "
+                    "once, the first of a document is not) and its perplexity. The same on every "
+                    "number of ranks, which are tp x dp.",
+                    "  tptrain evaluate --checkpoint runs/a --data test.txt\n"
+                    "  mpirun -n 4 tptrain evaluate --model Qwen2.5-0.5B --data 'test/*.jsonl' "
+                    "--tp-size 2 --seq-length 2048 --json");
+  EvaluateCommand command;
+  parser.option("--checkpoint", command.checkpoint, "PATH",
+                "A checkpoint, or a run directory: its newest valid one; or:");
+  parser.option("--model", command.model, "DIR",
+                "A Hugging Face directory: config.json, *.safetensors and the tokenizer");
+  parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
+  parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
+  parser.option("--format", command.format, "text|jsonl",
+                "What the files are (by their names: .jsonl or other)");
+  parser.option("--packing", command.packing, "stream|none",
+                "Windows of all documents end to end (stream), or each document by itself");
+  parser.flag("--special-as-text", command.special_as_text,
+              "Special tokens' strings in the text are ordinary text");
+  parser.option("--seq-length", command.seq_length, "N",
+                "Tokens that a window holds (1024, or as many as the model takes)");
+  parser.option("--micro-batch-size", command.micro_batch_size, "N",
+                "Windows that a rank computes at once (1)");
+  parser.option("--max-batches", command.max_batches, "N",
+                "Stop after N x micro-batch-size windows (0: all of the text)");
+  parser.option("--tp-size", command.tp_size, "N",
+                "Ranks that share one copy of the model (1); copies work side by side");
+  parser.option("--dtype", command.dtype, "fp32|bf16", "Weights and activations (fp32)");
+  parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
+  parser.flag("--json", command.json, "Print one JSON object instead of text");
+  if (auto help = parser.parse(arguments)) return *help;
+  parser.require(command.checkpoint.empty() != command.model.empty(),
+                 command.model.empty() ? "neither --checkpoint nor --model is given"
+                                       : "--checkpoint and --model are both given",
+                 "be exactly one of them");
+  parser.require(!command.data.empty(), "--data is missing",
+                 "name at least one file, directory or glob");
+  const auto one_of = [&](const std::string& name, const std::string& value,
+                          const std::vector<std::string>& known) {
+    parser.require(std::find(known.begin(), known.end(), value) != known.end(),
+                   cat(name, " is ", value), cat("be one of ", join(known)));
+  };
+  if (!command.format.empty()) one_of("--format", command.format, {"text", "jsonl"});
+  one_of("--packing", command.packing, {"stream", "none"});
+  one_of("--dtype", command.dtype, {"fp32", "bf16"});
+  one_of("--device", command.device, {"auto", "cpu", "cuda"});
+  const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {
+    parser.require(value >= least, cat(name, " is ", value), cat("be at least ", least));
+  };
+  at_least("--seq-length", command.seq_length.value_or(1), 1);
+  at_least("--micro-batch-size", command.micro_batch_size, 1);
+  at_least("--max-batches", command.max_batches, 0);
+  at_least("--tp-size", command.tp_size, 1);
+  parser.finish();
+  return command;
+}
+
+}  // namespace tptrain::apps
