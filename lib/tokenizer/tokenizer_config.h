@@ -19,16 +19,17 @@ struct NamedToken {
 };
 
 struct TokenizerConfig {
-  std::string place;  // the directory, for messages
-  std::string tokenizer_class;
-  std::vector<NamedToken> named;
-  std::vector<AddedToken> added;  // with ids, by id; from added_tokens_decoder, added_tokens.json
-  std::optional<bool> add_bos_token;
-  std::optional<bool> add_eos_token;
-  std::optional<bool> add_prefix_space;
-  std::optional<bool> legacy;
+  std::string place = {};  // the directory, for messages
+  std::string tokenizer_class = {};
+  std::vector<NamedToken> named = {};
+  std::vector<AddedToken> added =
+      {};  // with ids, by id; from added_tokens_decoder, added_tokens.json
+  std::optional<bool> add_bos_token = {};
+  std::optional<bool> add_eos_token = {};
+  std::optional<bool> add_prefix_space = {};
+  std::optional<bool> legacy = {};
   /// Name and source; the only one is called "default".
-  std::vector<std::pair<std::string, std::string>> chat_templates;
+  std::vector<std::pair<std::string, std::string>> chat_templates = {};
 
   /// The content of the token that `key` names, "" where none is.
   std::string token(const std::string& key) const;

@@ -1,0 +1,179 @@
+#include "tokenizer/chat_template.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "tokenizer/template_evaluator.h"
+#include "tokenizer/utf8_text.h"
+
+namespace tptrain::tokenizer {
+
+namespace {
+
+constexpr size_t kLongestSource = size_t{1} << 20;  // the longest known has 0.03 MB
+
+using Variables = std::vector<std::pair<std::string, jinja::Value>>;
+
+/// Later ones hide earlier ones.
+void put(Variables& variables, const std::string& name, jinja::Value value) {
+  for (auto& [known, old] : variables) {
+    if (known == name) {
+      old = std::move(value);
+      return;
+    }
+  }
+  variables.emplace_back(name, std::move(value));
+}
+
+void check_messages(const nlohmann::ordered_json& messages) {
+  const auto refuse = [](const std::string& received, const std::string& constraint) {
+    throw DataError(problem(received).at("chat").must(constraint));
+  };
+  if (!messages.is_array()) {
+    refuse(cat("messages is ", messages.type_name()), "be a list of messages");
+  }
+  size_t index = 0;
+  for (const auto& message : messages) {
+    const auto role = message.is_object() ? message.find("role") : message.end();
+    if (!message.is_object() || role == message.end() || !role->is_string()) {
+      refuse(cat("message ", index, " has no role"),
+             "be an object with a string \"role\" (and mostly a \"content\")");
+    }
+    ++index;
+  }
+}
+
+}  // namespace
+
+struct ChatTemplate::Impl {
+  std::string name;
+  std::string source;
+  jinja::Body body;
+  std::vector<std::pair<std::string, std::string>> constants;
+
+  std::string place(size_t at) const {
+    const std::string_view before = std::string_view(source).substr(0, at);
+    const auto lines = std::count(before.begin(), before.end(), '\n');
+    const size_t line_begin = before.rfind('\n') == before.npos ? 0 : before.rfind('\n') + 1;
+    const auto column = jinja::characters_of(before.substr(line_begin)).size();
+    return cat(name, ":", lines + 1, ":", column + 1);
+  }
+
+  [[noreturn]] void fail(const jinja::TemplateError& error) const {
+    throw DataError(problem(cat("chat template: ", error.message))
+                        .at(place(error.at))
+                        .remedy("What templates may use stands in docs/tokenizers.md."));
+  }
+};
+
+ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+ChatTemplate::~ChatTemplate() = default;
+
+ChatTemplate ChatTemplate::from_source(std::string_view source, const std::string& name,
+                                       std::vector<std::pair<std::string, std::string>> constants) {
+  if (source.size() > kLongestSource) {
+    throw DataError(problem(cat("a chat template of ", human_bytes(source.size())))
+                        .at(name)
+                        .must(cat("have at most ", human_bytes(kLongestSource))));
+  }
+  const size_t bad = first_invalid_utf8(source);
+  if (bad != std::string_view::npos) {
+    throw DataError(
+        problem(cat("the byte at offset ", bad, " of the chat template is no UTF-8")).at(name));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->name = name;
+  impl->source = jinja::normalize_source(source);
+  impl->constants = std::move(constants);
+  try {
+    impl->body = jinja::parse(jinja::lex(impl->source));
+  } catch (const jinja::TemplateError& error) {
+    impl->fail(error);
+  }
+  return ChatTemplate(std::move(impl));
+}
+
+ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std::string& which) {
+  std::vector<std::string> names;
+  for (const auto& [name, source] : config.chat_templates) {
+    if (name != which) {
+      names.push_back(name);
+      continue;
+    }
+    std::vector<std::pair<std::string, std::string>> constants;
+    for (const NamedToken& named : config.named) {
+      if (named.key == "additional_special_tokens") continue;
+      constants.emplace_back(named.key, named.token.content);
+    }
+    return from_source(source, cat(config.place, " chat template"), std::move(constants));
+  }
+  if (names.empty()) {
+    throw ConfigError(problem("this tokenizer has no chat template")
+                          .at(config.place)
+                          .must("have chat_template in tokenizer_config.json, or a "
+                                "chat_template.jinja beside it")
+                          .remedy("Instruction-tuned models come with one; base models often have "
+                                  "none."));
+  }
+  throw ConfigError(problem(cat("there is no chat template called \"", which, "\""))
+                        .at(config.place)
+                        .must(cat("be one of ", join(names))));
+}
+
+ChatTemplate ChatTemplate::from_tokenizer(const std::string& tokenizer, const std::string& which) {
+  if (tokenizer == "bytes") return from_config({.place = "bytes"}, which);
+  std::filesystem::path folder = tokenizer;
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored)) {
+    folder = folder.has_parent_path() ? folder.parent_path() : std::filesystem::path(".");
+  }
+  return from_config(read_tokenizer_config(folder.string()), which);
+}
+
+std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
+                                 const ChatOptions& options) const {
+  auto list = nlohmann::ordered_json::array();
+  for (const ChatMessage& message : messages) {
+    list.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return render_json(list, options);
+}
+
+std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
+                                      const ChatOptions& options) const {
+  check_messages(messages);
+  if (!options.variables.is_null() && !options.variables.is_object()) {
+    throw DataError(problem(cat("the variables are ", options.variables.type_name()))
+                        .at("chat")
+                        .must("be an object"));
+  }
+  try {
+    Variables variables;
+    for (const auto& [name, value] : impl_->constants) {
+      put(variables, name, jinja::make_text(value));
+    }
+    put(variables, "documents", jinja::None{});
+    put(variables, "tools", jinja::value_of(options.tools));
+    put(variables, "messages", jinja::value_of(messages));
+    put(variables, "add_generation_prompt", options.add_generation_prompt);
+    if (options.variables.is_object()) {
+      for (const auto& [name, value] : options.variables.items()) {
+        put(variables, name, jinja::value_of(value));
+      }
+    }
+    return jinja::Evaluator(options.time_seconds).run(impl_->body, std::move(variables));
+  } catch (const jinja::ValueError& error) {
+    throw DataError(problem(error.message).at("chat"));
+  } catch (const jinja::TemplateError& error) {
+    impl_->fail(error);
+  } catch (const jinja::Refusal& refusal) {
+    throw DataError(problem(cat("the chat template refuses this conversation: ", refusal.message))
+                        .at(impl_->place(refusal.at)));
+  }
+}
+
+}  // namespace tptrain::tokenizer
