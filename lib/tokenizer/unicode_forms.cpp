@@ -31,8 +31,9 @@ std::vector<bool> build_unsafe() {
         utf8proc_decompose_char(c, parts, 32, UTF8PROC_DECOMPOSE, &boundary_class);
     for (int i = 1; i < count && i < 32; ++i) unsafe[parts[i]] = true;
     std::vector<utf8proc_int32_t> whole(parts, parts + std::clamp<int>(count, 0, 32));
-    const auto composed = utf8proc_normalize_utf32(whole.data(), static_cast<int>(whole.size()),
-                                                   UTF8PROC_COMPOSE);
+    const auto composed = utf8proc_normalize_utf32(
+        whole.data(), static_cast<utf8proc_ssize_t>(whole.size()),
+        static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
     if (composed != 1 || whole[0] != c) unsafe[c] = true;
   }
   // The characters below kFirstUnsafe decompose too; what they decompose into is the same set of
