@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -10,12 +11,15 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/huggingface_source.h"
+#include "checkpoint/model_files.h"
 #include "checkpoint/shared_directory.h"
 #include "comm/device_mesh.h"
 #include "config/parse.h"
 #include "data/token_store.h"
 #include "kernels/cpu/allocation.h"
 #include "model/decoder_config.h"
+#include "model/families/family.h"
 #include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
@@ -192,6 +196,27 @@ std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
   return join(parts);
 }
 
+/// The first values of the parameters. Collective.
+void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
+                Logger& log) {
+  const config::RunConfig& run = resolved.run;
+  if (run.model.init == "random") {
+    engine.zero().initialise(run.train.seed);
+    log.info(cat("start: random values from seed ", run.train.seed));
+    return;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  std::optional<checkpoint::HuggingFaceSource> weights;
+  comm::agree(session,
+              [&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); });
+  engine.zero().load_parameters(*weights);
+  session.barrier();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  log.info(cat("start: the weights of ", run.model.path, " (",
+               formats::dtype_name(weights->stored_dtype()), "), read in ",
+               fixed(seconds.count(), 2), " s"));
+}
+
 }  // namespace
 
 ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
@@ -202,7 +227,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   comm::agree(session, [&] {
     const config::Parsed parsed =
         config::parse_run_config(text, request.config_path, request.overrides);
-    tokenizer = tokenizer::make_tokenizer(parsed.config.data.tokenizer);
+    tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
     const model::DecoderConfig decoder =
         model::decoder_config(parsed.config.model, tokenizer->vocab_size());
     resolved = resolve(parsed, decoder, tokenizer->vocab_size(), session.size());
@@ -214,7 +239,9 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   checkpoint::check_shared_directory(session, run_dir);  // creates it
   std::optional<FileLock> lock;
   comm::agree(session, [&] {
-    if (session.rank() == 0) lock.emplace(run_dir / ".lock");
+    if (session.rank() != 0) return;
+    lock.emplace(run_dir / ".lock");
+    checkpoint::keep_model_files(run_dir, run.model.path, run.data.tokenizer);
   });
   Logger log({.rank = session.rank(),
               .world_size = session.size(),
@@ -298,8 +325,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     log.info(cat("resume: ", from->path.string(), ", step ", state.step, ", ",
                  with_thousands(state.tokens_seen), " tokens seen"));
   } else {
-    engine.zero().initialise(run.train.seed);
-    log.info(cat("start: random values from seed ", run.train.seed));
+    begin_anew(engine, resolved, session, log);
   }
 
   std::optional<metrics::JsonlWriter> jsonl;
