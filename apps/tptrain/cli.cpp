@@ -25,7 +25,8 @@ Verbs (tptrain VERB --help shows the options of one):
   plan      show how a model is cut over the ranks, and what memory and communication it takes; needs no GPU
   generate  continue a text with a trained model
   evaluate  measure a model's loss and perplexity on text
-  inspect   show what a checkpoint holds
+  export    write a checkpoint as a Hugging Face model directory
+  inspect   show what a checkpoint, a Hugging Face directory or a .safetensors file holds
   verify    check that checkpoints are whole
   schema    print the JSON Schema of the run file, or its reference
 
@@ -34,6 +35,7 @@ Examples:
   mpirun -n 4 tptrain --config run.yaml --set train.max_steps=200 --set optimizer.learning_rate=1e-4
   tptrain plan --config run.yaml --tp-size 2
   tptrain generate --checkpoint runs/quickstart --prompt "Once upon a time"
+  tptrain export --checkpoint runs/quickstart --out exported
   tptrain verify runs/quickstart
 
 Exit codes:
@@ -54,9 +56,9 @@ struct Verb {
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},       {"generate", parse_generate},
-      {"evaluate", parse_evaluate}, {"inspect", parse_inspect}, {"verify", parse_verify},
-      {"schema", parse_schema},
+      {"train", parse_train},       {"plan", parse_plan},         {"generate", parse_generate},
+      {"evaluate", parse_evaluate}, {"export", parse_export},     {"inspect", parse_inspect},
+      {"verify", parse_verify},     {"schema", parse_schema},
   };
   return kVerbs;
 }

@@ -58,10 +58,23 @@ struct EvaluateCommand {
   bool json = false;
 };
 
-/// PATH of both: a checkpoint, a directory of checkpoints, or a run directory.
+/// tptrain export: exactly one of checkpoint and model is given.
+struct ExportCommand {
+  std::string checkpoint;  // a checkpoint, or a run directory: its newest valid one
+  std::string model;       // a Hugging Face directory
+  std::string out;
+  std::string max_shard_size = "5GB";
+  std::string dtype = "as-stored";  // as-stored | f32 | bf16 | f16
+  std::string model_files;          // "": what the run kept
+  bool overwrite = false;
+};
+
+/// PATH: a checkpoint, a directory of checkpoints, a run directory, a Hugging Face directory or a
+/// .safetensors file.
 struct InspectCommand {
   std::string path;
 };
+/// PATH: a checkpoint, a directory of checkpoints, or a run directory.
 struct VerifyCommand {
   std::string path;
 };
@@ -75,8 +88,9 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
-                             InspectCommand, VerifyCommand, SchemaCommand, PrintCommand>;
+using Command =
+    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, ExportCommand,
+                 InspectCommand, VerifyCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

@@ -32,6 +32,7 @@ class HuggingFaceSource final : public sharding::TensorSource {
                   at::Tensor& out) const override;
 
   const std::filesystem::path& directory() const { return files_.directory(); }
+  const HuggingFaceFiles& files() const { return files_; }
   /// The type of most elements.
   formats::Dtype stored_dtype() const { return stored_dtype_; }
   /// Of each stored tensor, by its name in the StoredModel.

@@ -11,8 +11,11 @@ int run_train(const TrainCommand& command, int* argc, char*** argv);
 int run_plan(const PlanCommand& command);
 int run_generate(const GenerateCommand& command, int argc, char** argv);
 int run_evaluate(const EvaluateCommand& command, int argc, char** argv);
-/// Prints the manifest's facts and the table of tensors. Throws CheckpointError where there is no
-/// valid manifest.
+/// Prints a line a file as it is written, and what the model is.
+int run_export(const ExportCommand& command);
+/// Prints the facts and the table of tensors: of a checkpoint's manifest, or of a Hugging Face
+/// directory or safetensors file, which it checks whole. Throws CheckpointError where there is no
+/// valid manifest or a rule is broken.
 int run_inspect(const InspectCommand& command);
 /// Prints a line a checkpoint. Returns 0 where all are valid, else 4. Throws CheckpointError where
 /// there is none.

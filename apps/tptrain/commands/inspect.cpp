@@ -1,5 +1,5 @@
-// tptrain inspect: what a checkpoint holds, as its manifest says it. Reads no shard; tptrain verify
-// does.
+// tptrain inspect: what a checkpoint holds, as its manifest says it (reading no shard: tptrain
+// verify does), or what a Hugging Face directory holds.
 #include <algorithm>
 #include <array>
 #include <iostream>
@@ -8,10 +8,12 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/find_checkpoints.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/verify.h"
-#include "checkpoint/find_checkpoints.h"
 #include "commands/commands.h"
+#include "commands/inspect_huggingface.h"
+#include "commands/print_table.h"
 
 namespace tptrain::apps {
 namespace {
@@ -41,24 +43,6 @@ std::map<std::string, TensorRow> rows_of(const Manifest& manifest) {
     }
   }
   return rows;
-}
-
-using Line = std::vector<std::string>;
-
-// Left-aligned columns, two spaces apart.
-void print_table(const std::vector<Line>& lines, std::ostream& out) {
-  std::vector<size_t> widths(lines.at(0).size());
-  for (const Line& line : lines) {
-    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
-  }
-  for (const Line& line : lines) {
-    std::string text;
-    for (size_t i = 0; i < line.size(); ++i) {
-      text += line[i] + std::string(widths[i] - line[i].size() + 2, ' ');
-    }
-    text.erase(text.find_last_not_of(' ') + 1);
-    out << text << "\n";
-  }
 }
 
 // Texts come from a file: no control character of theirs reaches the terminal.
@@ -98,6 +82,10 @@ std::string facts(const Manifest& manifest, const std::string& path,
 }  // namespace
 
 int run_inspect(const InspectCommand& command) {
+  if (is_huggingface_path(command.path)) {
+    inspect_huggingface(command.path);
+    return 0;
+  }
   const auto verdicts = checkpoint::find_checkpoints(command.path, checkpoint::Depth::manifest);
   const checkpoint::Verdict& newest = verdicts.front();
   if (!newest.info) {

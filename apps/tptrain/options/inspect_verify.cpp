@@ -7,13 +7,14 @@ namespace {
 
 // inspect and verify: one path.
 template <typename PathCommand>
-Command parse_path(VerbParser& parser, const std::vector<std::string>& arguments) {
+Command parse_path(VerbParser& parser, const std::vector<std::string>& arguments,
+                   const std::string& more = "") {
   PathCommand command;
   parser.positional("PATH", command.path,
-                    "A checkpoint, a directory of checkpoints, or a run directory");
+                    cat("A checkpoint, a directory of checkpoints, or a run directory", more));
   if (auto help = parser.parse(arguments)) return *help;
   parser.require(!command.path.empty(), "PATH is missing",
-                 "name a checkpoint, a directory of checkpoints, or a run directory");
+                 cat("name a checkpoint, a directory of checkpoints, or a run directory", more));
   parser.finish();
   return command;
 }
@@ -22,11 +23,16 @@ Command parse_path(VerbParser& parser, const std::vector<std::string>& arguments
 
 Command parse_inspect(const std::vector<std::string>& arguments) {
   VerbParser parser("inspect",
-                    "Shows what a checkpoint holds (the newest, where PATH holds several). Reads "
-                    "the manifest alone.",
+                    "Shows what a checkpoint holds (the newest, where PATH holds several), by its "
+                    "manifest alone; or what a Hugging Face directory or .safetensors file holds, "
+                    "checking its headers, its index and its tensors against config.json.\n"
+                    "Exit code 4: a rule is broken.",
                     "  tptrain inspect runs/a\n"
-                    "  tptrain inspect runs/a/checkpoints/step-00000100");
-  return parse_path<InspectCommand>(parser, arguments);
+                    "  tptrain inspect runs/a/checkpoints/step-00000100\n"
+                    "  tptrain inspect models/Qwen2.5-0.5B\n"
+                    "  tptrain inspect model-00001-of-00004.safetensors");
+  return parse_path<InspectCommand>(parser, arguments,
+                                    "; or a Hugging Face directory or .safetensors file");
 }
 
 Command parse_verify(const std::vector<std::string>& arguments) {

@@ -146,6 +146,107 @@ TEST_CASE("numbers of another type are refused as what they are") {
   }
 }
 
+TEST_CASE("evaluate") {
+  const auto command = parsed<EvaluateCommand>({"evaluate",
+                                                "--model",
+                                                "m",
+                                                "--tokenizer",
+                                                "t",
+                                                "--data",
+                                                "a.txt",
+                                                "b c.txt",
+                                                "--data",
+                                                "d.jsonl",
+                                                "--format",
+                                                "jsonl",
+                                                "--packing",
+                                                "none",
+                                                "--special-as-text",
+                                                "--seq-length",
+                                                "64",
+                                                "--micro-batch-size",
+                                                "2",
+                                                "--max-batches",
+                                                "3",
+                                                "--tp-size",
+                                                "4",
+                                                "--dtype",
+                                                "bf16",
+                                                "--device",
+                                                "cpu",
+                                                "--json"});
+  CHECK(command.checkpoint.empty());
+  CHECK(command.model == "m");
+  CHECK(command.tokenizer == "t");
+  CHECK(command.data == Strings{"a.txt", "b c.txt", "d.jsonl"});
+  CHECK(command.format == "jsonl");
+  CHECK(command.packing == "none");
+  CHECK(command.special_as_text);
+  CHECK(command.seq_length == 64);
+  CHECK(command.micro_batch_size == 2);
+  CHECK(command.max_batches == 3);
+  CHECK(command.tp_size == 4);
+  CHECK(command.dtype == "bf16");
+  CHECK(command.device == "cpu");
+  CHECK(command.json);
+  const auto defaults = parsed<EvaluateCommand>({"evaluate", "--checkpoint=c", "--data=a.txt"});
+  CHECK(defaults.format.empty());
+  CHECK(defaults.packing == "stream");
+  CHECK(!defaults.seq_length);
+  CHECK(defaults.tp_size == 1);
+  CHECK(defaults.dtype == "fp32");
+}
+
+TEST_CASE("evaluate: everything wrong is named at once") {
+  const std::string message =
+      refusal({"evaluate", "--format", "csv", "--packing", "best", "--dtype", "fp16", "--device",
+               "tpu", "--seq-length=0", "--micro-batch-size=0", "--max-batches=-1", "--tp-size=0"});
+  for (const char* part :
+       {"neither --checkpoint nor --model is given: it must be exactly one of them",
+        "--data is missing: it must name at least one file, directory or glob",
+        "--format is csv: it must be one of text, jsonl",
+        "--packing is best: it must be one of stream, none",
+        "--dtype is fp16: it must be one of fp32, bf16",
+        "--device is tpu: it must be one of auto, cpu, cuda",
+        "--seq-length is 0: it must be at least 1",
+        "--micro-batch-size is 0: it must be at least 1",
+        "--max-batches is -1: it must be at least 0", "--tp-size is 0: it must be at least 1"}) {
+    check_contains(message, part);
+  }
+  check_contains(refusal({"evaluate", "--checkpoint", "c", "--model", "m", "--data", "a"}),
+                 "--checkpoint and --model are both given: it must be exactly one of them");
+}
+
+TEST_CASE("export takes a checkpoint or a model, and where to write") {
+  const auto command = parsed<ExportCommand>({"export", "--checkpoint", "runs/a", "--out", "x"});
+  CHECK(command.checkpoint == "runs/a");
+  CHECK(command.out == "x");
+  CHECK(command.max_shard_size == "5GB");
+  CHECK(command.dtype == "as-stored");
+  CHECK_FALSE(command.overwrite);
+  const auto all =
+      parsed<ExportCommand>({"export", "--checkpoint=c", "--out=x", "--max-shard-size=500MB",
+                             "--dtype=bf16", "--model-files=m", "--overwrite"});
+  CHECK(all.max_shard_size == "500MB");
+  CHECK(all.dtype == "bf16");
+  CHECK(all.model_files == "m");
+  CHECK(all.overwrite);
+  CHECK(parsed<ExportCommand>({"export", "--model", "m", "--out", "x"}).model == "m");
+
+  check_contains(refusal({"export", "--out", "x"}),
+                 "neither --checkpoint nor --model is given: it must be exactly one of them");
+  check_contains(refusal({"export", "--out", "x", "--model", "a", "--checkpoint", "b"}),
+                 "--checkpoint and --model are both given");
+  check_contains(refusal({"export", "--checkpoint", "a"}),
+                 "--out is missing: it must name the directory to write");
+  check_contains(refusal({"export", "--model", "a", "--out", "x", "--model-files", "f"}),
+                 "--model-files is given with --model: it must go with --checkpoint");
+  check_contains(refusal({"export", "--model", "a", "--out", "x", "--dtype", "fp8"}),
+                 "--dtype is fp8: it must be one of as-stored, f32, bf16, f16");
+  check_contains(refusal({"export", "--model", "a", "--out", "x", "--overwite"}),
+                 "Did you mean --overwrite?");
+}
+
 TEST_CASE("inspect, verify, schema") {
   CHECK(parsed<InspectCommand>({"inspect", "runs/a"}).path == "runs/a");
   CHECK(parsed<VerifyCommand>({"verify", "runs/a"}).path == "runs/a");
@@ -163,7 +264,7 @@ TEST_CASE("inspect, verify, schema") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, inspect, verify, schema.\n  Did you mean tptrain verify?");
+        "generate, evaluate, inspect, verify, schema.\n  Did you mean tptrain verify?");
   check_contains(refusal({"export"}), "\"export\" is no known verb");
   check_contains(refusal({"export"}), "tptrain --help shows what each does.");
   check_contains(refusal({"configs/a.yaml"}), "To train: tptrain --config configs/a.yaml");
@@ -198,8 +299,8 @@ TEST_CASE("what is missing is named") {
 TEST_CASE("help and version say what a user needs") {
   for (const char* flag : {"--help", "-h"}) {
     const std::string text = parsed<PrintCommand>({flag}).text;
-    for (const char* part : {"mpirun -n", "--config", "--set", "plan", "generate", "inspect",
-                             "verify", "schema", "Examples:", "Exit codes:", "75"}) {
+    for (const char* part : {"mpirun -n", "--config", "--set", "plan", "generate", "evaluate",
+                             "inspect", "verify", "schema", "Examples:", "Exit codes:", "75"}) {
       check_contains(text, part);
     }
   }

@@ -1,0 +1,256 @@
+// tptrain export: a checkpoint, or a Hugging Face directory, -> a Hugging Face directory. One
+// process, a few pieces of a tensor in memory.
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/directory_scan.h"
+#include "checkpoint/find_checkpoints.h"
+#include "checkpoint/huggingface_source.h"
+#include "checkpoint/huggingface_writer.h"
+#include "checkpoint/model_files.h"
+#include "commands/commands.h"
+#include "formats/links.h"
+#include "model/decoder_config.h"
+#include "model/families/family.h"
+
+namespace tptrain::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using formats::Dtype;
+
+constexpr const char* kConfigName = "config.json";
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+
+// The types of weights, in the names of the command line and of config.json.
+struct WeightDtype {
+  Dtype dtype;
+  const char* option;
+  const char* config;
+};
+constexpr WeightDtype kWeightDtypes[] = {{Dtype::f32, "f32", "float32"},
+                                         {Dtype::bf16, "bf16", "bfloat16"},
+                                         {Dtype::f16, "f16", "float16"}};
+
+std::string config_name_of(Dtype dtype) {
+  for (const WeightDtype& row : kWeightDtypes) {
+    if (row.dtype == dtype) return row.config;
+  }
+  throw InternalError(problem(cat("no config.json names ", formats::dtype_name(dtype))));
+}
+
+/// Nothing for as-stored; parse_cli has checked the name.
+std::optional<Dtype> requested_dtype(const std::string& option) {
+  for (const WeightDtype& row : kWeightDtypes) {
+    if (option == row.option) return row.dtype;
+  }
+  return std::nullopt;
+}
+
+/// A config.json: its text, and the type it names, under the key of transformers 5 or of 4.
+class ModelConfig {
+ public:
+  ModelConfig(std::string text, std::string where)
+      : text_(std::move(text)),
+        decoder_(model::decoder_config_from_json(text_, where)),
+        json_(nlohmann::ordered_json::parse(text_)),
+        where_(std::move(where)) {}
+
+  const model::DecoderConfig& decoder() const { return decoder_; }
+  const std::string& where() const { return where_; }
+
+  /// What transformers takes for the type where none is named: F32.
+  Dtype dtype() const {
+    for (const char* key : {"dtype", "torch_dtype"}) {
+      const auto found = json_.find(key);
+      if (found == json_.end() || found->is_null()) continue;
+      for (const WeightDtype& row : kWeightDtypes) {
+        if (*found == row.config) return row.dtype;
+      }
+      throw ConfigError(problem(cat(key, " is ", found->dump()))
+                            .at(where_)
+                            .must("be float32, bfloat16 or float16")
+                            .remedy("Say with --dtype as what the weights are to be written."));
+    }
+    return Dtype::f32;
+  }
+
+  /// The text as it was, but for the type.
+  std::string text_with(Dtype dtype) const {
+    nlohmann::ordered_json changed = json_;
+    const std::string name = config_name_of(dtype);
+    // transformers 5 writes rope_parameters and dtype, 4 rope_theta and torch_dtype.
+    const bool newer = json_.contains("dtype") || json_.contains("rope_parameters");
+    bool named = false;
+    for (const char* key : {"dtype", "torch_dtype"}) {
+      if (!json_.contains(key)) continue;
+      changed[key] = name;
+      named = true;
+    }
+    if (!named && dtype != Dtype::f32) changed[newer ? "dtype" : "torch_dtype"] = name;
+    return changed == json_ ? text_ : changed.dump(2, ' ', /*ensure_ascii=*/true) + "\n";
+  }
+
+ private:
+  std::string text_;
+  model::DecoderConfig decoder_;
+  nlohmann::ordered_json json_;
+  std::string where_;
+};
+
+ModelConfig config_of(const fs::path& directory) {
+  const fs::path path = directory / kConfigName;
+  formats::refuse_broken_link(path);
+  return ModelConfig(read_file(path, kMaxConfigBytes, FailAs::config_error), path.string());
+}
+
+// Writing into the place that is read from would end both.
+void refuse_same_directory(const fs::path& out, const fs::path& input) {
+  std::error_code ignored;
+  if (!fs::equivalent(out, input, ignored)) return;
+  throw ConfigError(problem("--out is the directory that is exported from")
+                        .at(out.string())
+                        .must("be another directory"));
+}
+
+bool is_weights(const std::string& name) {
+  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+}
+
+/// Everything in model_files/ but config.json goes along.
+std::vector<checkpoint::SideFile> all_files_beside_config(const fs::path& directory) {
+  std::vector<checkpoint::SideFile> files;
+  std::error_code failed;
+  for (fs::directory_iterator at(directory, failed), end; !failed && at != end;
+       at.increment(failed)) {
+    const std::string name = at->path().filename().string();
+    formats::refuse_broken_link(at->path());
+    if (name == kConfigName || is_weights(name) || !at->is_regular_file()) continue;
+    files.push_back({.name = name, .copied_from = at->path()});
+  }
+  if (failed) {
+    throw ConfigError(problem(cat("cannot be read: ", failed.message())).at(directory.string()));
+  }
+  return files;
+}
+
+void write(const ExportCommand& command, const std::string& what,
+           const sharding::TensorSource& source, const model::DecoderConfig& config,
+           checkpoint::HuggingFaceExport order) {
+  order.directory = command.out;
+  order.max_shard_bytes = checkpoint::parse_shard_size(command.max_shard_size, "--max-shard-size");
+  if (command.overwrite) order.earlier = checkpoint::EarlierExport::replace;
+  order.on_file = [](const std::string& name, int64_t bytes) {
+    std::cout << "written: " << name << ", " << human_bytes(bytes) << std::endl;
+  };
+  const checkpoint::ExportedModel done =
+      checkpoint::write_huggingface_model(source, model::stored_model(config), order);
+  std::cout << "exported " << what << " to " << command.out << ": "
+            << with_thousands(done.parameters) << " parameters, " << human_bytes(done.total_bytes)
+            << ", " << done.weight_files.size()
+            << (done.weight_files.size() == 1 ? " file" : " files") << "\n";
+}
+
+void export_directory(const ExportCommand& command) {
+  const fs::path directory = command.model;
+  refuse_same_directory(command.out, directory);
+  const ModelConfig config = config_of(directory);
+  const checkpoint::HuggingFaceSource source(directory, model::stored_model(config.decoder()));
+  checkpoint::HuggingFaceExport order;
+  std::string config_text = config.text_with(config.dtype());
+  if (const std::optional<Dtype> dtype = requested_dtype(command.dtype)) {
+    order.dtype = *dtype;
+    config_text = config.text_with(*dtype);
+  } else {
+    order.dtype = source.stored_dtype();
+    order.dtypes = source.stored_dtypes();
+  }
+  order.side_files = {{.name = kConfigName, .text = config_text}};
+  for (const fs::path& path : checkpoint::side_files(directory)) {
+    order.side_files.push_back({.name = path.filename().string(), .copied_from = path});
+  }
+  write(command, directory.string(), source, config.decoder(), std::move(order));
+}
+
+std::unique_ptr<checkpoint::CheckpointReader> open_checkpoint(const std::string& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored) && checkpoint::has_manifest(path)) {
+    return std::make_unique<checkpoint::CheckpointReader>(path);  // verifies by itself
+  }
+  const checkpoint::NewestValid newest = checkpoint::newest_valid(path);
+  for (const Problem& refused : newest.not_used) {
+    std::cerr << "not used: " << refused.text() << "\n";
+  }
+  return std::make_unique<checkpoint::CheckpointReader>(newest.path);
+}
+
+/// config.json of the run's model files where there is one, else what the manifest says of the
+/// model. Both must mean the same model: the weights are the manifest's.
+ModelConfig config_of_checkpoint(const checkpoint::CheckpointInfo& info, const fs::path& files,
+                                 bool files_named_by_user) {
+  const ModelConfig trained(info.state.model_json, info.path.string());
+  std::error_code ignored;
+  const bool kept = fs::exists(fs::symlink_status(files / kConfigName, ignored));
+  if (!kept && files_named_by_user) {
+    throw ConfigError(problem("there is no config.json here")
+                          .at(files.string())
+                          .must("hold the config.json and tokenizer files of the model"));
+  }
+  if (!kept) {
+    return ModelConfig(
+        nlohmann::ordered_json::parse(model::to_json(trained.decoder())).dump(2) + "\n",
+        info.path.string());
+  }
+  ModelConfig config = config_of(files);
+  if (config.decoder() == trained.decoder()) return config;
+  throw ConfigError(problem("config.json describes another model than the checkpoint's manifest")
+                        .at(config.where())
+                        .must("be that of the model that was trained")
+                        .remedy("Name the directory of that model with --model-files."));
+}
+
+void export_checkpoint(const ExportCommand& command) {
+  const std::unique_ptr<checkpoint::CheckpointReader> reader = open_checkpoint(command.checkpoint);
+  const checkpoint::CheckpointInfo& info = reader->info();
+  const bool named = !command.model_files.empty();
+  const fs::path files =
+      named ? fs::path(command.model_files) : checkpoint::model_files_of_checkpoint(info.path);
+  refuse_same_directory(command.out, info.path);
+  refuse_same_directory(command.out, files);
+  const ModelConfig config = config_of_checkpoint(info, files, named);
+  checkpoint::HuggingFaceExport order;
+  order.dtype = requested_dtype(command.dtype).value_or(config.dtype());
+  order.side_files = {{.name = kConfigName, .text = config.text_with(order.dtype)}};
+  std::error_code ignored;
+  if (fs::is_directory(files, ignored)) {
+    for (checkpoint::SideFile& file : all_files_beside_config(files)) {
+      order.side_files.push_back(std::move(file));
+    }
+  }
+  write(command, cat(info.path.string(), " (step ", info.state.step, ")"), *reader,
+        config.decoder(), std::move(order));
+}
+
+}  // namespace
+
+int run_export(const ExportCommand& command) {
+  // A wrong size is said before gigabytes are verified.
+  checkpoint::parse_shard_size(command.max_shard_size, "--max-shard-size");
+  if (command.model.empty()) {
+    export_checkpoint(command);
+  } else {
+    export_directory(command);
+  }
+  return 0;
+}
+
+}  // namespace tptrain::apps
