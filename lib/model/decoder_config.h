@@ -50,7 +50,7 @@ struct DecoderConfig {
   FeedForward feed_forward = FeedForward::swiglu;
   Positions positions = Positions::rotary;
   double rope_theta = 10000.0;
-  RotaryScaling rope_scaling;
+  RotaryScaling rope_scaling = {};
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;

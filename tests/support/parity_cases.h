@@ -18,19 +18,26 @@ struct ParityCase {
   bool sequence_parallel = false;
   model::Recompute recompute = model::Recompute::none;
   int64_t accumulation = 1;
-  bool tied = false;
+  int64_t model = 0;  // of parity_models()
 
-  model::DecoderConfig config() const { return tied ? odd_qwen2() : odd_llama(); }
+  const model::DecoderConfig& config() const;
   TrainingOptions options() const;
   std::string text() const;  // "tp 2 dp 2 ZeRO 3, per micro-batch, sequence parallel, ..."
   /// Cases of equal key must be bitwise equal: the stages at one cadence, and recompute.
   std::string bitwise_key() const;
 };
 
+/// odd_llama and odd_qwen2 of training.h, and with sizes like theirs:
+model::DecoderConfig odd_gpt2();   // LayerNorm, learned positions, GELU, biases; tied; 5 heads
+model::DecoderConfig odd_qwen3();  // norms of q and k; untied; 6 heads, 2 kv heads, scaled rotary
+/// The four of them.
+const std::vector<model::DecoderConfig>& parity_models();
+
 /// All of `world_size` ranks.
 std::vector<ParityCase> all_parity_cases(int world_size);
 
-/// In an order that `seed` shuffles, those of `cases` that are the first to show some pair.
+/// Of `cases` in an order that `seed` shuffles, again and again the one that shows most pairs not
+/// shown yet.
 std::vector<ParityCase> pairwise_sample(std::vector<ParityCase> cases, uint64_t seed);
 
 }  // namespace tptrain::testing
