@@ -29,7 +29,7 @@ class LetterTokenizer final : public tokenizer::Tokenizer {
     std::vector<int32_t> ids;
     if (options.add_special) ids.push_back(257);
     for (size_t i = 0; i < text.size(); ++i) {
-      if (!options.special_as_text && text.substr(i, 3) == "<e>") {
+      if (!options.special_as_text && text[i] == '<' && text.substr(i, 3) == "<e>") {
         ids.push_back(256);
         i += 2;
         continue;
@@ -180,9 +180,9 @@ TEST_CASE("many documents come out in order, whatever the number of threads") {
   const TempDir dir;
   std::string rows;
   std::vector<Ids> expected;
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 200; ++i) {
     const std::string text(static_cast<size_t>(100'000 + i), static_cast<char>('a' + i % 26));
-    rows += "{\"text\": \"" + text + "\"}\n";  // 30 MB: several rounds of tokenizing
+    rows += "{\"text\": \"" + text + "\"}\n";  // 20 MB: two rounds of tokenizing
     expected.push_back({257});
     expected.back().insert(expected.back().end(), text.begin(), text.end());
     expected.back().push_back(256);
