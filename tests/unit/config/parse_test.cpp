@@ -20,7 +20,8 @@ TEST_CASE("every section is read") {
 run_dir: "runs/with space"
 model:
   architecture: {model_type: qwen2, vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2,
-                 num_attention_heads: 4, num_key_value_heads: 2, head_dim: 16, rms_norm_eps: 1e-5, rope_theta: 1000000,
+                 num_attention_heads: 4, num_key_value_heads: 2, head_dim: 16, max_position_embeddings: 128,
+                 rms_norm_eps: 1e-5, rope_theta: 1000000,
                  tie_word_embeddings: true, attention_bias: false, initializer_range: .01}
 parallel: {tp_size: 2, dp_size: 4, zero_stage: 3, sequence_parallel: false, recompute: selective, reduce_gradients: per_micro_batch,
            reduce_dtype: bf16}
@@ -45,6 +46,7 @@ logging: {every_steps: 4, audit_steps: 0}
   CHECK(a.num_attention_heads == 4);
   CHECK(a.num_key_value_heads == 2);
   CHECK(a.head_dim == 16);
+  CHECK(a.max_position_embeddings == 128);
   CHECK(a.rms_norm_eps == 1e-5);
   CHECK(a.rope_theta == 1e6);
   CHECK(a.tie_word_embeddings);
