@@ -28,6 +28,7 @@ Verbs (tptrain VERB --help shows the options of one):
   export    write a checkpoint as a Hugging Face model directory
   inspect   show what a checkpoint, a Hugging Face directory or a .safetensors file holds
   verify    check that checkpoints are whole
+  tokenize  show the ids of texts, or the texts of ids
   schema    print the JSON Schema of the run file, or its reference
 
 Examples:
@@ -58,7 +59,7 @@ const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
       {"train", parse_train},       {"plan", parse_plan},         {"generate", parse_generate},
       {"evaluate", parse_evaluate}, {"export", parse_export},     {"inspect", parse_inspect},
-      {"verify", parse_verify},     {"schema", parse_schema},
+      {"verify", parse_verify},     {"tokenize", parse_tokenize}, {"schema", parse_schema},
   };
   return kVerbs;
 }

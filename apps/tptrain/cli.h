@@ -83,6 +83,18 @@ struct SchemaCommand {
   bool markdown = false;  // the reference of docs/configuration.md instead of the JSON Schema
 };
 
+/// tptrain tokenize: JSON lines from standard input to standard output.
+struct TokenizeCommand {
+  std::string tokenizer;  // directory, file or "bytes"
+  bool no_special = false;
+  bool special_as_text = false;
+  bool decode = false;  // at most one of decode and chat
+  bool chat = false;
+  bool generation_prompt = false;  // with chat
+  std::string chat_variables;      // with chat: a JSON object
+  int64_t threads = 1;
+};
+
 /// --help and --version: nothing to do but to print.
 struct PrintCommand {
   std::string text;
@@ -90,7 +102,7 @@ struct PrintCommand {
 
 using Command =
     std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, ExportCommand,
-                 InspectCommand, VerifyCommand, SchemaCommand, PrintCommand>;
+                 InspectCommand, VerifyCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

@@ -51,6 +51,10 @@ class Checker {
       if (p.where.empty()) p.where = place("parallel.tp_size");
       problems_.push_back(std::move(p));
     }
+    for (Problem& p : model::check_seq_length(decoder, parsed_.config.train.seq_length)) {
+      if (p.where.empty()) p.where = place("train.seq_length");
+      problems_.push_back(std::move(p));
+    }
     if (decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",
                cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '",

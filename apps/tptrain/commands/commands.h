@@ -20,6 +20,9 @@ int run_inspect(const InspectCommand& command);
 /// Prints a line a checkpoint. Returns 0 where all are valid, else 4. Throws CheckpointError where
 /// there is none.
 int run_verify(const VerifyCommand& command);
+/// Lines of standard input to lines of standard output, in their order. Throws DataError naming the
+/// first line that fails; those before it are written.
+int run_tokenize(const TokenizeCommand& command);
 int run_schema(const SchemaCommand& command);
 
 }  // namespace tptrain::apps

@@ -1,6 +1,5 @@
 // tptrain evaluate: loss and perplexity of a model on text; by itself or under mpirun, tp x dp.
 // Writes nothing that stays: the tokens are kept in a temporary directory of each host.
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,6 +19,7 @@
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
+#include "commands/device_option.h"
 #include "data/sequential_batches.h"
 #include "data/token_store.h"
 #include "inference/evaluation.h"
@@ -112,14 +112,6 @@ class HostTokens {
   std::unique_ptr<TemporaryDirectory> directory_;  // of the host's first rank
   data::PreparedTokens tokens_;
 };
-
-comm::DeviceType device_type(const std::string& name) {
-  if (name == "cpu") return comm::DeviceType::cpu;
-  if (at::hasCUDA()) return comm::DeviceType::cuda;
-  if (name == "auto") return comm::DeviceType::cpu;
-  throw ConfigError(problem("--device is cuda, but this build of tptrain or this host has no CUDA")
-                        .remedy("Use --device cpu or auto, or a build of the cuda preset."));
-}
 
 comm::MeshShape mesh_shape(const model::DecoderConfig& config, int64_t tp_size, int ranks) {
   if (!model::check_tp_size(config, tp_size).empty()) {

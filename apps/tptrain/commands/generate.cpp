@@ -1,6 +1,5 @@
 // tptrain generate: continues a text from a checkpoint; by itself or under mpirun, where the ranks
 // are the tp axis. Not a server: one prompt, then it ends.
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -12,16 +11,17 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "checkpoint/checkpoint_store.h"
-#include "checkpoint/find_checkpoints.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
+#include "commands/device_option.h"
 #include "inference/generator.h"
 #include "inference/load_parameters.h"
+#include "inference/model_source.h"
 #include "inference/utf8_stream.h"
 #include "job.h"
 #include "model/decoder.h"
+#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
@@ -29,33 +29,7 @@
 namespace tptrain::apps {
 namespace {
 
-using checkpoint::CheckpointReader;
 using Clock = std::chrono::steady_clock;
-
-/// Rank 0 decides which checkpoint, every rank opens it. Collective.
-std::unique_ptr<CheckpointReader> open_checkpoint(comm::MpiSession& session,
-                                                  const std::string& path) {
-  std::string chosen;
-  comm::agree(session, [&] {
-    if (session.rank() == 0) chosen = checkpoint::newest_valid(path).path.string();
-  });
-  chosen = session.broadcast(chosen, 0);
-  std::unique_ptr<CheckpointReader> reader;
-  comm::agree(session, [&] { reader = std::make_unique<CheckpointReader>(chosen); });
-  return reader;
-}
-
-std::unique_ptr<tokenizer::Tokenizer> tokenizer_of(const checkpoint::CheckpointInfo& info) {
-  auto tokenizer = tokenizer::make_tokenizer(info.state.tokenizer_name);
-  if (tokenizer->hash() == info.state.tokenizer_hash) return tokenizer;
-  throw CheckpointError(
-      problem(cat("tokenizer '", info.state.tokenizer_name, "' has the hash ", tokenizer->hash(),
-                  ", the manifest says ", info.state.tokenizer_hash))
-          .at(info.path.string())
-          .must("be the tokenizer that the model was trained with")
-          .remedy(
-              "Put the files of that tokenizer back: with another one the ids mean other text."));
-}
 
 void check_ranks(const model::DecoderConfig& config, int ranks) {
   if (model::check_tp_size(config, ranks).empty()) return;
@@ -66,12 +40,17 @@ void check_ranks(const model::DecoderConfig& config, int ranks) {
                       ". Start that many ranks.")));
 }
 
-comm::DeviceType device_type(const std::string& name) {
-  if (name == "cpu") return comm::DeviceType::cpu;
-  if (at::hasCUDA()) return comm::DeviceType::cuda;
-  if (name == "auto") return comm::DeviceType::cpu;
-  throw ConfigError(problem("--device is cuda, but this build of tptrain or this host has no CUDA")
-                        .remedy("Use --device cpu or auto, or a build of the cuda preset."));
+/// The command's prompt, plain or as the user's turn of a conversation.
+std::vector<int32_t> prompt_ids(const GenerateCommand& command,
+                                const inference::OpenedModel& model) {
+  if (!command.chat) return model.tokenizer->encode(command.prompt, {.add_special = true});
+  const tokenizer::ChatTemplate chat =
+      tokenizer::ChatTemplate::from_tokenizer(model.tokenizer_path);
+  std::vector<tokenizer::ChatMessage> messages;
+  if (!command.system.empty()) messages.push_back({.role = "system", .content = command.system});
+  messages.push_back({.role = "user", .content = command.prompt});
+  // The template writes begin-of-text and the turns' marks as text.
+  return model.tokenizer->encode(chat.render(messages, {.add_generation_prompt = true}));
 }
 
 /// Ids -> standard output as they come. The text of an id may depend on those before it, so all are
@@ -111,40 +90,42 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
                                          .seed = command.seed};
   comm::agree(session, [&] { inference::check_sampling_options(sampling); });
 
-  const std::unique_ptr<CheckpointReader> reader = open_checkpoint(session, command.checkpoint);
-  const checkpoint::CheckpointInfo& info = reader->info();
-  model::DecoderConfig config;
+  inference::OpenedModel model = inference::open_model(
+      session,
+      {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
+  for (const std::string& line : model.not_used) std::cerr << "not used: " << line << "\n";
   comm::DeviceType device = comm::DeviceType::cpu;
-  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::vector<int32_t> prompt;
   comm::agree(session, [&] {
-    config = model::decoder_config_from_json(info.state.model_json, info.path.string());
-    check_ranks(config, session.size());
+    check_ranks(model.config, session.size());
     device = device_type(command.device);
-    tokenizer = tokenizer_of(info);
-    prompt = tokenizer->encode(command.prompt);
-    inference::check_prompt(prompt, config.vocab_size);
+    prompt = prompt_ids(command, model);
+    inference::check_prompt(prompt, model.config.vocab_size);
+    const auto tokens = static_cast<int64_t>(prompt.size()) + command.max_new_tokens;
+    const std::vector<Problem> problems =
+        model::check_seq_length(model.config, tokens, "the prompt with --max-new-tokens");
+    if (!problems.empty()) throw ConfigError(problems);
   });
-  sampling.vocab_limit = tokenizer->vocab_size();
+  sampling.vocab_limit = model.tokenizer->vocab_size();
 
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
-  model::Decoder decoder(config, mesh.tp());
+  model::Decoder decoder(model.config, mesh.tp());
   zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {.device = mesh.device()});
-  comm::agree(session, [&] { inference::load_parameters(buckets, *reader); });
+  comm::agree(session, [&] { inference::load_parameters(buckets, *model.parameters); });
 
-  TextStream stream(*tokenizer, prompt, /*prints=*/session.rank() == 0);
-  stream.text(command.prompt);
+  TextStream stream(*model.tokenizer, prompt, /*prints=*/session.rank() == 0);
+  if (!command.chat) stream.text(command.prompt);
   const Clock::time_point begin = Clock::now();
   const std::vector<int32_t> ids =
-      inference::generate(decoder, prompt, std::vector<int32_t>{tokenizer->end_of_text()}, sampling, mesh.device(),
+      inference::generate(decoder, prompt, model.stop_ids, sampling, mesh.device(),
                           [&](int32_t id) { stream.token(id); });
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   stream.end();
   if (session.rank() == 0) {
     // Standard error, so that standard output is the text alone.
-    std::cerr << "[" << info.path.string() << ", step " << info.state.step << ": " << prompt.size()
-              << " + " << ids.size() << " tokens in " << fixed(seconds, 2) << " s]\n";
+    std::cerr << "[" << model.description << ": " << prompt.size() << " + " << ids.size()
+              << " tokens in " << fixed(seconds, 2) << " s]\n";
   }
 }
 

@@ -113,6 +113,66 @@ TEST_CASE("a checkpoint of another tokenizer is refused", "[e2e]") {
           "  Put the files of that tokenizer back: with another one the ids mean other text.");
 }
 
+TEST_CASE("a Hugging Face directory generates, and so does a run begun with it when it has moved",
+          "[e2e]") {
+  Job job;
+  fs::copy(fs::path(TPTRAIN_SOURCE_DIR) / "tests/golden/models/llama3_scaling",
+           job.directory() / "model");
+  const Arguments from_model = {"generate", "--model",  "model",     "--tokenizer",
+                                "bytes",    "--prompt", "Sentence ", "--max-new-tokens",
+                                "12"};
+  const std::string text = text_of(job.tool(from_model));
+  CHECK(text_of(run_process(job.command(4, from_model), std::chrono::seconds(60),
+                            job.directory())) == text);
+
+  // A learning rate of next to nothing: the run's model is the directory's.
+  job.edit(
+      "architecture: {model_type: llama, vocab_size: 272, hidden_size: 32, intermediate_size: "
+      "64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}",
+      "path: model");
+  job.edit("  eval: [text/eval.txt]", "  tokenizer: bytes");
+  job.edit("eval: {every_steps: 4}", "");
+  job.edit("learning_rate: 3e-3", "learning_rate: 1e-30");
+  const ProcessResult run = job.run();
+  INFO(run.output);
+  REQUIRE(run.exit_code == 0);
+  CHECK(has(run.output, "start: the weights of model (F32)"));
+  CHECK(read_text(job.run_dir() / "model_files/config.json") ==
+        read_text(job.directory() / "model/config.json"));
+  fs::rename(job.directory() / "model", job.directory() / "elsewhere");
+  CHECK(text_of(job.tool(generate("run"))) == text);
+  // Nothing of the weights is needed to go on, but the shape is.
+  fs::rename(job.directory() / "elsewhere", job.directory() / "model");
+  fs::remove(job.directory() / "model/model.safetensors");
+  const ProcessResult more = job.run(4, {"--set", "train.max_steps=9"});
+  INFO(more.output);
+  CHECK(more.exit_code == 0);
+  const ProcessResult anew = job.run(4, {"--set", "run_dir=other"});
+  check_refused(anew, 3, "model");
+}
+
+TEST_CASE("generation stops at the ids that generation_config.json names", "[e2e]") {
+  const Job job;
+  fs::copy(fs::path(TPTRAIN_SOURCE_DIR) / "tests/golden/models/qwen2", job.directory() / "model");
+  const auto tokens_of = [&] {
+    const ProcessResult result = job.tool({"generate", "--model", "model", "--tokenizer", "bytes",
+                                           "--prompt", "Sentence ", "--max-new-tokens", "12"});
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    return result.output.substr(result.standard_output.size());
+  };
+  CHECK(has(tokens_of(), "9 + 12 tokens"));
+  nlohmann::json all = nlohmann::json::array();
+  for (int id = 0; id < 263; ++id) all.push_back(id);
+  write_text(job.directory() / "model/generation_config.json",
+             nlohmann::json{{"eos_token_id", all}}.dump());
+  CHECK(has(tokens_of(), "9 + 0 tokens"));
+  write_text(job.directory() / "model/generation_config.json", R"({"eos_token_id": 263})");
+  check_refused(job.tool({"generate", "--model", "model", "--tokenizer", "bytes", "--prompt", "a"}),
+                3,
+                "generation_config.json: eos_token_id holds 263: it must be ids below vocab_size");
+}
+
 TEST_CASE("what generate cannot do is refused", "[e2e]") {
   const Job& job = trained();
   check_refused(job.tool(generate("nowhere")), 4,
@@ -124,6 +184,14 @@ TEST_CASE("what generate cannot do is refused", "[e2e]") {
       "there are 3 ranks, and generate cuts the model over all of them: it must be a tp size that "
       "divides "
       "the model.\n  tp sizes that work for this model: 1, 2, 4. Start that many ranks.");
+  fs::copy(fs::path(TPTRAIN_SOURCE_DIR) / "tests/golden/models/gpt2", job.directory() / "gpt2");
+  check_refused(
+      job.tool({"generate", "--model", "gpt2", "--tokenizer", "bytes", "--prompt", "abc",
+                "--max-new-tokens", "38"}),
+      2,
+      "the prompt with --max-new-tokens is 41, and the model's max_position_embeddings is "
+      "40: it must be at most that");
+  check_refused(job.tool({"generate", "--model", "gpt2", "--prompt", "abc"}), 2, "tokenizer");
 #ifndef TPTRAIN_CUDA
   check_refused(job.tool(generate("run", {"--device", "cuda"})), 2,
                 "--device is cuda, but this build of tptrain or this host has no CUDA.\n"

@@ -103,21 +103,33 @@ TEST_CASE("generate") {
   CHECK(defaults.max_new_tokens == 200);
   CHECK(defaults.temperature == 0.0);
   CHECK(defaults.device == "auto");
+  CHECK(!defaults.chat);
+  const auto chat =
+      parsed<GenerateCommand>({"generate", "--model", "m", "--tokenizer", "t", "--chat", "--system",
+                               "Be brief.", "--prompt", "Hello"});
+  CHECK(chat.model == "m");
+  CHECK(chat.tokenizer == "t");
+  CHECK(chat.chat);
+  CHECK(chat.system == "Be brief.");
+  check_contains(refusal({"generate", "--checkpoint", "c", "--model", "m", "--prompt", "p"}),
+                 "--checkpoint and --model are both given: it must be exactly one of them");
+  check_contains(refusal({"generate", "--model", "m", "--prompt", "p", "--system", "s"}),
+                 "--system is given without --chat: it must go with --chat");
 }
 
 TEST_CASE("generate: everything wrong is named at once") {
   const std::string message =
       refusal({"generate", "--prompt", "", "--max-new-tokens", "0", "--temperature=-1",
                "--top-k=-1", "--top-p", "1.5", "--device", "tpu"});
-  for (const char* part :
-       {"tptrain generate: --checkpoint is missing: it must name a checkpoint or a run directory",
-        "--prompt is missing or empty: it must be the text to continue",
-        "--max-new-tokens is 0: it must be at least 1",
-        "--temperature is -1: it must be a number of at least 0",
-        "--top-k is -1: it must be at least 0",
-        "--top-p is 1.5: it must be greater than 0 and at most 1",
-        "--device is tpu: it must be one of auto, cpu, cuda",
-        "tptrain generate --help shows the options."}) {
+  for (const char* part : {"tptrain generate: neither --checkpoint nor --model is given: it must "
+                           "be exactly one of them",
+                           "--prompt is missing or empty: it must be the text to continue",
+                           "--max-new-tokens is 0: it must be at least 1",
+                           "--temperature is -1: it must be a number of at least 0",
+                           "--top-k is -1: it must be at least 0",
+                           "--top-p is 1.5: it must be greater than 0 and at most 1",
+                           "--device is tpu: it must be one of auto, cpu, cuda",
+                           "tptrain generate --help shows the options."}) {
     check_contains(message, part);
   }
   const Strings good = {"generate", "--checkpoint", "c", "--prompt", "p"};
@@ -264,9 +276,9 @@ TEST_CASE("inspect, verify, schema") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, inspect, verify, schema.\n  Did you mean tptrain verify?");
-  check_contains(refusal({"export"}), "\"export\" is no known verb");
-  check_contains(refusal({"export"}), "tptrain --help shows what each does.");
+        "generate, evaluate, export, inspect, verify, tokenize, schema.\n  Did you mean tptrain verify?");
+  check_contains(refusal({"deploy"}), "\"deploy\" is no known verb");
+  check_contains(refusal({"deploy"}), "tptrain --help shows what each does.");
   check_contains(refusal({"configs/a.yaml"}), "To train: tptrain --config configs/a.yaml");
 }
 

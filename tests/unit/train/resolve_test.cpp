@@ -136,15 +136,34 @@ TEST_CASE("what does not fit is refused with the sizes that would", "[train]") {
   CHECK(testing::has(all, "num_key_value_heads"));
 }
 
-TEST_CASE("a model's directory is not silently trained from random values", "[train]") {
+TEST_CASE("a model's directory means its weights and its tokenizer, unless the file says otherwise",
+          "[train]") {
   const testing::TempDir directory;
   const model::DecoderConfig tiny = resolved({}, 2).decoder;
   directory.put("config.json", model::to_json(tiny));
   const std::string path = "model.path=" + directory.path().string();
-  const std::string message = refusal({path}, 2);
-  CHECK(testing::has(message, "config error: --set " + path + ": "));
-  CHECK(testing::has(message, "without model.init: it must stand beside model.init: random"));
-  CHECK(resolved({path, "model.init=random"}, 2).decoder == tiny);
+  const auto plain = resolved({path}, 2).run;
+  CHECK(plain.model.init == "pretrained");
+  const auto random = resolved({path, "model.init=random"}, 2).run;
+  CHECK(random.model.init == "random");
+  CHECK(resolved({}, 2).run.model.init == "random");
+  CHECK(resolved({path, "model.init=random"}, 2).training_hash !=
+        resolved({path}, 2).training_hash);
+
+  config::RunConfig run;
+  CHECK(tokenizer_of(run) == "bytes");
+  run.model.path = "models/a";
+  CHECK(tokenizer_of(run) == "models/a");
+  run.data.tokenizer = "bytes";
+  CHECK(tokenizer_of(run) == "bytes");
+}
+
+TEST_CASE("sequences beyond the learned positions are refused", "[train]") {
+  const std::string message =
+      refusal({"model.architecture.model_type=gpt2", "model.architecture.num_key_value_heads=0",
+               "model.architecture.max_position_embeddings=16"},
+              2);
+  CHECK(testing::has(message, "and the model's max_position_embeddings is 16: it must be at most"));
 }
 
 }  // namespace tptrain::train

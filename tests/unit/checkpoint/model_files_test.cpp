@@ -1,0 +1,66 @@
+// What a run keeps of the model and tokenizer it began with.
+#include "checkpoint/model_files.h"
+
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+namespace tptrain::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::contents_of;
+using testing::TempDir;
+
+std::vector<std::string> names_in(const fs::path& directory) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(directory))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("the model's configuration and the tokenizer's files are kept, weights are not") {
+  const TempDir temporary;
+  temporary.put("model/config.json", "{}");
+  temporary.put("model/generation_config.json", "{\"a\": 1}");
+  temporary.put("model/model.safetensors", "weights");
+  temporary.put("model/tokenizer.json", "the model's own");
+  temporary.put("tok/tokenizer.json", "tok");
+  temporary.put("tok/chat_template.jinja", "chat");
+  temporary.put("tok/notes.txt", "no part of it");
+  const fs::path run = temporary / "run";
+  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string());
+  const fs::path kept = model_files_of_run(run);
+  CHECK(names_in(kept) == std::vector<std::string>{"chat_template.jinja", "config.json",
+                                                   "generation_config.json", "tokenizer.json"});
+  CHECK(contents_of(kept / "tokenizer.json") == "tok");
+  CHECK(contents_of(kept / "generation_config.json") == "{\"a\": 1}");
+
+  // Again: what has changed is replaced, the rest is not written.
+  temporary.put("tok/tokenizer.json", "changed");
+  const auto before = fs::last_write_time(kept / "config.json");
+  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string());
+  CHECK(contents_of(kept / "tokenizer.json") == "changed");
+  CHECK(fs::last_write_time(kept / "config.json") == before);
+}
+
+TEST_CASE("a run of its own making keeps nothing") {
+  const TempDir temporary;
+  keep_model_files(temporary / "run", "", "bytes");
+  CHECK(!fs::exists(temporary / "run"));
+}
+
+TEST_CASE("a checkpoint's model files are its run's, however its path is written") {
+  const TempDir temporary;
+  const fs::path checkpoint = temporary / "run/checkpoints/step-00000003";
+  fs::create_directories(checkpoint);
+  const fs::path expected = fs::canonical(temporary.path()) / "run/model_files";
+  CHECK(model_files_of_checkpoint(checkpoint) == expected);
+  CHECK(model_files_of_checkpoint(checkpoint / "..") != expected);
+  CHECK(model_files_of_checkpoint(temporary / "run/../run/checkpoints/./step-00000003") ==
+        expected);
+}
+
+}  // namespace tptrain::checkpoint
