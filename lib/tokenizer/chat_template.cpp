@@ -51,6 +51,7 @@ struct ChatTemplate::Impl {
   std::string name;
   std::string source;
   jinja::Body body;
+  std::vector<std::string> hidden;
   std::vector<std::pair<std::string, std::string>> constants;
 
   std::string place(size_t at) const {
@@ -91,6 +92,7 @@ ChatTemplate ChatTemplate::from_source(std::string_view source, const std::strin
   impl->constants = std::move(constants);
   try {
     impl->body = jinja::parse(jinja::lex(impl->source));
+    impl->hidden = jinja::settle_scopes(impl->body);
   } catch (const jinja::TemplateError& error) {
     impl->fail(error);
   }
@@ -165,7 +167,8 @@ std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
         put(variables, name, jinja::value_of(value));
       }
     }
-    return jinja::Evaluator(options.time_seconds).run(impl_->body, std::move(variables));
+    return jinja::Evaluator(options.time_seconds)
+        .run(impl_->body, impl_->hidden, std::move(variables));
   } catch (const jinja::ValueError& error) {
     throw DataError(problem(error.message).at("chat"));
   } catch (const jinja::TemplateError& error) {

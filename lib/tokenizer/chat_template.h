@@ -27,9 +27,9 @@ struct ChatMessage {
 struct ChatOptions {
   bool add_generation_prompt = false;  // end with what an answer of the model begins with
   /// A JSON list of tools; null where there are none.
-  nlohmann::ordered_json tools;
+  nlohmann::ordered_json tools = {};
   /// Further variables of the template, an object: {"enable_thinking": false}.
-  nlohmann::ordered_json variables;
+  nlohmann::ordered_json variables = {};
   /// What strftime_now says, in seconds since 1970, local time; -1: now.
   int64_t time_seconds = -1;
 };

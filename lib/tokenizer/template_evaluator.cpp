@@ -27,8 +27,10 @@ struct Evaluator::Level {
   Evaluator& evaluator;
 };
 
-std::string Evaluator::run(const Body& body, std::vector<std::pair<std::string, Value>> variables) {
-  Frame globals{nullptr, std::move(variables)};
+std::string Evaluator::run(const Body& body, const std::vector<std::string>& hidden,
+                           std::vector<std::pair<std::string, Value>> variables) {
+  Frame context{nullptr, std::move(variables)};
+  Frame globals{&context, {}, &hidden};
   return capture(body, globals);
 }
 
@@ -78,7 +80,7 @@ Evaluator::Flow Evaluator::run_statement(const Statement& statement) {
       assign(statement, evaluate(*statement.expression));
       break;
     case Kind::set_block: {
-      Frame inner{frame_, {}};
+      Frame inner{frame_, {}, &statement.hidden};
       set(statement.targets[0], text(capture(statement.body, inner)));
       break;
     }
@@ -89,7 +91,7 @@ Evaluator::Flow Evaluator::run_statement(const Statement& statement) {
       set(statement.text, Macro{&statement, frame_});
       break;
     case Kind::scope: {
-      Frame inner{frame_, {}};
+      Frame inner{frame_, {}, &statement.hidden};
       write(capture(statement.body, inner));
       break;
     }
@@ -125,17 +127,20 @@ void Evaluator::run_loop(const Statement& statement) {
   }
   LoopData loop{&items, 0};
   Flow flow = Flow::on;
+  bool completed = false;
   for (const size_t size = items.size();
        flow != Flow::break_loop && loop.index < static_cast<int64_t>(size); ++loop.index) {
-    Frame turn{outer, {}};  // what a turn sets, the next one does not see
+    Frame turn{outer, {}, &statement.hidden};  // what a turn sets, the next one does not see
     frame_ = &turn;
     set("loop", Loop{&loop});
     assign(statement, items[loop.index]);
     flow = run_body(statement.body);
+    completed = completed || flow == Flow::on;
     frame_ = outer;
   }
-  if (items.empty()) {
-    Frame inner{outer, {}};
+  // Jinja's else runs where no turn has come to its end, be it for a break or a continue.
+  if (!completed) {
+    Frame inner{outer, {}, &statement.hidden_otherwise};
     frame_ = &inner;
     flow = run_body(statement.otherwise);
     frame_ = outer;
@@ -292,6 +297,10 @@ Value Evaluator::variable(const std::string& name) {
   for (const Frame* frame = frame_; frame != nullptr; frame = frame->parent) {
     for (const auto& [known, value] : frame->variables) {
       if (known == name) return value;
+    }
+    if (frame->hidden != nullptr &&
+        std::binary_search(frame->hidden->begin(), frame->hidden->end(), name)) {
+      return Undefined{name};
     }
   }
   return function_named(name);
@@ -524,7 +533,7 @@ Value Evaluator::call_macro(const Macro& macro, Arguments arguments) {
     throw ValueError{cat("macro ", statement.text, " takes ", statement.parameters.size(),
                          " arguments, got ", arguments.values.size())};
   }
-  Frame frame{macro.frame, {}};
+  Frame frame{macro.frame, {}, &statement.hidden};
   for (size_t i = 0; i < arguments.values.size(); ++i) {
     frame.variables.emplace_back(statement.parameters[i].first, std::move(arguments.values[i]));
   }

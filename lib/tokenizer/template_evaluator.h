@@ -24,7 +24,8 @@ struct Refusal {
 /// Variables of one scope: the template, one turn of a loop, a macro, a block.
 struct Frame {
   Frame* parent = nullptr;
-  std::vector<std::pair<std::string, Value>> variables;
+  std::vector<std::pair<std::string, Value>> variables = {};
+  const std::vector<std::string>* hidden = nullptr;  // names that are undefined until they are set
 };
 
 struct Arguments {
@@ -37,7 +38,8 @@ class Evaluator {
   explicit Evaluator(int64_t time_seconds) : time_seconds_(time_seconds) {}
 
   /// Throws TemplateError and Refusal.
-  std::string run(const Body& body, std::vector<std::pair<std::string, Value>> variables);
+  std::string run(const Body& body, const std::vector<std::string>& hidden,
+                  std::vector<std::pair<std::string, Value>> variables);
 
  private:
   enum class Flow { on, break_loop, continue_loop };

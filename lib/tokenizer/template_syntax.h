@@ -1,6 +1,7 @@
 // A chat template as a tree. Private to this folder.
 //   lex    source -> tokens   (white space is settled here: it is a matter of how tags are written)
 //   parse  tokens -> statements
+//   settle_scopes  which variables hide which
 // Both follow Jinja 3.1's lexer and parser, with trim_blocks and lstrip_blocks.
 #pragma once
 
@@ -100,6 +101,8 @@ struct Statement {
   std::vector<std::pair<std::string, ExpressionPtr>> parameters = {};  // the default may be null
   Body body = {};
   Body otherwise = {};
+  std::vector<std::string> hidden = {};            // of the scope of body, see settle_scopes
+  std::vector<std::string> hidden_otherwise = {};  // of a loop's
 };
 
 /// As Jinja sees it: line ends made "\n", one at the very end dropped.
@@ -107,5 +110,7 @@ std::string normalize_source(std::string_view source);
 /// Both throw TemplateError.
 std::vector<Token> lex(const std::string& source);
 Body parse(const std::vector<Token>& tokens);
+/// Fills in `hidden` of all scopes inside; returns that of the template itself.
+std::vector<std::string> settle_scopes(Body& body);
 
 }  // namespace tptrain::tokenizer::jinja
