@@ -110,8 +110,8 @@ void AddedTokenMatcher::split(std::string_view text, bool special_as_text,
     size_t part_end = begin + length;
     begin = part_end;  // the next match may lie in white space that this one takes
     if (special_as_text && token->special) continue;
-    if (token->single_word && (ends_with_word(text.substr(0, part_begin)) ||
-                               starts_with_word(text.substr(part_end)))) {
+    if (token->single_word &&
+        (ends_with_word(text.substr(0, part_begin)) || starts_with_word(text.substr(part_end)))) {
       continue;
     }
     if (token->lstrip) {

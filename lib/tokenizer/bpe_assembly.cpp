@@ -21,8 +21,9 @@ Vocabulary make_vocabulary(std::vector<std::pair<std::string, int32_t>> entries,
                           .must(cat("have ids below ", limit)));
     }
     if (vocabulary.find(token) >= 0) {
-      throw DataError(
-          problem(cat("the token ", shown(token), " is given twice")).at(where).must("be given once"));
+      throw DataError(problem(cat("the token ", shown(token), " is given twice"))
+                          .at(where)
+                          .must("be given once"));
     }
     if (vocabulary.has(id)) {
       throw DataError(problem(cat("the tokens ", shown(vocabulary.token(id)), " and ", shown(token),

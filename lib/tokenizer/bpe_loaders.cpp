@@ -85,8 +85,8 @@ void read_model(TokenizerJson& file, const JsonObject& root, const std::string& 
   if (!model.value("vocab").is_object()) model.wrong("vocab", "an object of tokens and ids");
   if (!model.value("merges").is_array()) model.wrong("merges", "a list");
   parts.vocabulary = make_vocabulary(std::move(file.vocab), cat(name, ": model.vocab"));
-  parts.merges = make_merges(file.merges, parts.vocabulary,
-                             parts.options.continuing_subword_prefix, cat(name, ": model.merges"));
+  parts.merges = make_merges(file.merges, parts.vocabulary, parts.options.continuing_subword_prefix,
+                             cat(name, ": model.merges"));
 }
 
 }  // namespace
@@ -100,9 +100,8 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(std::string_view text, const std:
   root.only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
              "post_processor", "decoder", "model"});
   if (root.text("version", "1.0") != "1.0") {
-    throw DataError(problem(cat("version \"", shown(root.text("version")), "\""))
-                        .at(name)
-                        .must("be 1.0"));
+    throw DataError(
+        problem(cat("version \"", shown(root.text("version")), "\"")).at(name).must("be 1.0"));
   }
   BpeParts parts;
   parts.name = name;

@@ -78,9 +78,7 @@ int32_t Vocabulary::find(std::string_view token) const {
   return -1;
 }
 
-bool Vocabulary::has(int32_t id) const {
-  return id >= 0 && id < end_id() && entry_of_id_[id] >= 0;
-}
+bool Vocabulary::has(int32_t id) const { return id >= 0 && id < end_id() && entry_of_id_[id] >= 0; }
 
 const std::string& Vocabulary::token(int32_t id) const {
   static const std::string none;
@@ -241,8 +239,10 @@ void BpeModel::encode_cached(std::string_view piece, std::vector<int32_t>& ids, 
 int32_t BpeModel::unknown_id(std::string_view character) const {
   const int32_t id = vocabulary_.find(*options_.unk_token);
   if (id >= 0) return id;
-  throw DataError(problem(cat("the character ", character, " is not in the vocabulary, and neither "
-                              "is unk_token ", *options_.unk_token))
+  throw DataError(problem(cat("the character ", character,
+                              " is not in the vocabulary, and neither "
+                              "is unk_token ",
+                              *options_.unk_token))
                       .at("tokenizer")
                       .remedy("Leave such characters out, or give model.vocab the unknown token."));
 }
@@ -281,7 +281,9 @@ void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symb
       continue;
     }
     if (options_.byte_fallback) {
-      const auto known = [&](char byte) { return fallback_[static_cast<unsigned char>(byte)] >= 0; };
+      const auto known = [&](char byte) {
+        return fallback_[static_cast<unsigned char>(byte)] >= 0;
+      };
       if (std::all_of(character.begin(), character.end(), known)) {
         // An unknown character before it stays pending and comes behind the bytes, as in the
         // library.
@@ -342,8 +344,8 @@ void BpeModel::merge_long(std::vector<int32_t>& symbols, Scratch& scratch) const
   }
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
   const auto refresh = [&](int32_t place) {
-    pairs[place] = next[place] < 0 ? Joined{kNoRank, -1}
-                                   : joined(symbols[place], symbols[next[place]]);
+    pairs[place] =
+        next[place] < 0 ? Joined{kNoRank, -1} : joined(symbols[place], symbols[next[place]]);
     if (pairs[place].rank == kNoRank) return;
     heap.push_back(entry(static_cast<size_t>(place)));
     std::push_heap(heap.begin(), heap.end(), std::greater<>());

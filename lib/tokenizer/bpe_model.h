@@ -93,11 +93,11 @@ class BpeModel {
   BpeOptions options_;
   std::vector<Slot> pairs_;
   bool bytes_ = false;
-  std::vector<int32_t> id_of_byte_;      // of bytes, or of ASCII characters; -1: none
-  std::vector<int32_t> fallback_;        // ids of <0x00>..; -1: none
-  std::optional<Vocabulary> raw_;        // entries as bytes, for ignore_merges
-  bool metaspace_begins_ = false;        // no entry made by merges has a metaspace behind another
-                                         // character: long pieces fall apart before them
+  std::vector<int32_t> id_of_byte_;  // of bytes, or of ASCII characters; -1: none
+  std::vector<int32_t> fallback_;    // ids of <0x00>..; -1: none
+  std::optional<Vocabulary> raw_;    // entries as bytes, for ignore_merges
+  bool metaspace_begins_ = false;    // no entry made by merges has a metaspace behind another
+                                     // character: long pieces fall apart before them
 };
 
 }  // namespace tptrain::tokenizer

@@ -168,11 +168,17 @@ TiktokenOptions llama3_tiktoken_options(int32_t ranks) {
   options.pattern = kLlama3Pattern;
   options.begin_of_text = "<|begin_of_text|>";
   options.eos_token = "<|end_of_text|>";
-  const std::vector<std::string> named = {
-      "<|begin_of_text|>",    "<|end_of_text|>",         "<|reserved_special_token_0|>",
-      "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>",
-      "<|start_header_id|>",  "<|end_header_id|>",       "<|eom_id|>",
-      "<|eot_id|>",           "<|python_tag|>"};
+  const std::vector<std::string> named = {"<|begin_of_text|>",
+                                          "<|end_of_text|>",
+                                          "<|reserved_special_token_0|>",
+                                          "<|reserved_special_token_1|>",
+                                          "<|finetune_right_pad_id|>",
+                                          "<|reserved_special_token_2|>",
+                                          "<|start_header_id|>",
+                                          "<|end_header_id|>",
+                                          "<|eom_id|>",
+                                          "<|eot_id|>",
+                                          "<|python_tag|>"};
   int32_t id = ranks;
   for (const std::string& name : named) options.special.push_back({.id = id++, .content = name});
   for (int reserved = 3; reserved <= 247; ++reserved) {
@@ -203,8 +209,8 @@ std::unique_ptr<Tokenizer> load_tiktoken_ranks(std::string_view text, const std:
   if (known != KnownPattern::none) {
     parts.pre_tokenizer.add_known_split(known);
   } else {
-    parts.pre_tokenizer.add_split(Pattern::of_regex(options.pattern, name),
-                                  SplitBehavior::isolated, false);
+    parts.pre_tokenizer.add_split(Pattern::of_regex(options.pattern, name), SplitBehavior::isolated,
+                                  false);
   }
   parts.pre_tokenizer.add_byte_characters();
   parts.decoder.add_byte_level();

@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kTextLimit = size_t{1} << 28;
 
 // In this order, of those that are special.
-constexpr std::array kUsualEnds = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>",
+constexpr std::array kUsualEnds = {"<|endoftext|>", "<|end_of_text|>",       "</s>",      "<eos>",
                                    "<|eos|>",       "<｜end▁of▁sentence｜>", "<|im_end|>"};
 
 class BpeTokenizer final : public Tokenizer {

@@ -1,5 +1,5 @@
-// Which class a character belongs to, as Oniguruma sees it, so that hand-written scanners and
-// regular expressions cannot disagree whatever Unicode version the library was built with.
+// Which class a character belongs to: as Oniguruma sees it, so that hand-written scanners and
+// regular expressions agree, but by the Unicode version that the Hugging Face library has.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,9 @@ enum CharacterClass : uint8_t {
   kWord = 16,        // \w of Rust's regex: Oniguruma's and the joiners U+200C, U+200D
   kPunctuation = 32  // \p{P} and all of ASCII's punctuation
 };
+
+/// True for letters and numbers that the Oniguruma at hand may not know as such.
+bool newer_than_oniguruma(uint32_t code_point);
 
 /// The classes of every code point. Built at the first call (a few milliseconds), then shared.
 const std::vector<uint8_t>& character_classes();

@@ -36,11 +36,10 @@ void require_utf8(std::string_view text) {
   if (bad == std::string_view::npos) return;
   constexpr char kHex[] = "0123456789abcdef";
   const auto byte = static_cast<unsigned char>(text[bad]);
-  throw DataError(
-      problem(cat("text has the byte 0x", kHex[byte >> 4], kHex[byte & 15], " at offset ", bad,
-                  ", where no UTF-8 character has it"))
-          .must("be UTF-8 for this tokenizer")
-          .remedy("Convert the text to UTF-8, or use the tokenizer \"bytes\"."));
+  throw DataError(problem(cat("text has the byte 0x", kHex[byte >> 4], kHex[byte & 15],
+                              " at offset ", bad, ", where no UTF-8 character has it"))
+                      .must("be UTF-8 for this tokenizer")
+                      .remedy("Convert the text to UTF-8, or use the tokenizer \"bytes\"."));
 }
 
 void append_utf8(std::string& out, uint32_t c) {

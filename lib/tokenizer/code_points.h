@@ -16,8 +16,8 @@ inline uint32_t next_code_point(std::string_view text, size_t& pos) {
   if (p[0] < 0x80) return ++pos, p[0];
   if (p[0] < 0xE0) return pos += 2, (p[0] & 0x1Fu) << 6 | (p[1] & 0x3Fu);
   if (p[0] < 0xF0) return pos += 3, (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
-  return pos += 4, (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 |
-                       (p[3] & 0x3Fu);
+  return pos += 4,
+         (p[0] & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
 }
 
 /// The start of the character that ends before `pos` > 0. `text` must be valid.

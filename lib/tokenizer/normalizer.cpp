@@ -59,9 +59,9 @@ std::string joined(std::string_view text, const std::vector<Span>& spans,
       replaced += text.substr(span.begin, span.end - span.begin);
     }
     if (replaced.size() > growth_limit(text.size())) {
-      throw DataError(problem(cat("replacing lets a text of ", text.size(), " bytes grow to ",
-                                  replaced.size()))
-                          .at("tokenizer"));
+      throw DataError(
+          problem(cat("replacing lets a text of ", text.size(), " bytes grow to ", replaced.size()))
+              .at("tokenizer"));
     }
   }
   return replaced;
@@ -161,8 +161,8 @@ std::string_view Normalizer::apply(std::string_view text, std::string& buffer,
         break;
     }
     if (current.size() > limit) {
-      throw DataError(problem(cat("the normalizer lets a text of ", text.size(),
-                                  " bytes grow to ", current.size()))
+      throw DataError(problem(cat("the normalizer lets a text of ", text.size(), " bytes grow to ",
+                                  current.size()))
                           .at("tokenizer"));
     }
   }

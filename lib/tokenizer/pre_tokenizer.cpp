@@ -65,10 +65,8 @@ uint8_t word_kind(uint8_t classes) {
 }  // namespace
 
 void PreTokenizer::add_split(Pattern pattern, SplitBehavior behavior, bool invert) {
-  steps_.push_back({.kind = Kind::split,
-                    .behavior = behavior,
-                    .invert = invert,
-                    .pattern = std::move(pattern)});
+  steps_.push_back(
+      {.kind = Kind::split, .behavior = behavior, .invert = invert, .pattern = std::move(pattern)});
 }
 
 void PreTokenizer::add_known_split(KnownPattern pattern) {
@@ -159,8 +157,8 @@ void PreTokenizer::split(const Step& step, std::string_view text, std::vector<Pi
     find(step, text.substr(piece.begin, piece.end - piece.begin), spans);
     for (const Span& span : behave(step.behavior, spans)) {
       if (span.begin == span.end) continue;
-      cut.push_back({piece.begin + span.begin, piece.begin + span.end,
-                     piece.at_start && span.begin == 0});
+      cut.push_back(
+          {piece.begin + span.begin, piece.begin + span.end, piece.at_start && span.begin == 0});
     }
   }
   pieces = std::move(cut);

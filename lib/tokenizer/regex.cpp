@@ -27,8 +27,8 @@ size_t long_searches_allowed(size_t text_size) { return 16 + text_size / 1000; }
 
 std::string message_of(int code, OnigErrorInfo* info) {
   UChar text[ONIG_MAX_ERROR_MESSAGE_LEN];
-  const int length =
-      info != nullptr ? onig_error_code_to_str(text, code, info) : onig_error_code_to_str(text, code);
+  const int length = info != nullptr ? onig_error_code_to_str(text, code, info)
+                                     : onig_error_code_to_str(text, code);
   return replace_invalid_utf8(
       std::string_view(reinterpret_cast<char*>(text), static_cast<size_t>(std::max(length, 0))));
 }
@@ -77,9 +77,9 @@ Regex::Regex(const std::string& pattern, const std::string& where)
                             ONIG_OPTION_NONE, ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
   if (code != ONIG_NORMAL) {
     const std::string reason = message_of(code, &info);
-    throw DataError(problem(cat("regular expression ", pattern.substr(0, 200),
-                                " does not compile: ", reason))
-                        .at(where));
+    throw DataError(
+        problem(cat("regular expression ", pattern.substr(0, 200), " does not compile: ", reason))
+            .at(where));
   }
 }
 
@@ -94,8 +94,8 @@ void Regex::find_all(std::string_view text, std::vector<Span>& spans) const {
   onig_initialize_match_param(parameters.get());
   // A repeat may remember each character it passed, some of them twice.
   onig_set_match_stack_limit_size_of_match_param(
-      parameters.get(), static_cast<unsigned int>(std::min<size_t>(100'000 + 16 * text.size(),
-                                                                   1u << 31)));
+      parameters.get(),
+      static_cast<unsigned int>(std::min<size_t>(100'000 + 16 * text.size(), 1u << 31)));
   const auto search = [&](size_t from, unsigned long steps) {
     onig_set_retry_limit_in_match_of_match_param(parameters.get(), steps);
     onig_set_retry_limit_in_search_of_match_param(parameters.get(), steps);
@@ -120,8 +120,8 @@ void Regex::find_all(std::string_view text, std::vector<Span>& spans) const {
     if (found == ONIG_MISMATCH) break;
     if (found < 0) {
       throw DataError(
-          problem(cat("regular expression ", impl_->pattern.substr(0, 200),
-                      " fails on a text of ", with_thousands(static_cast<int64_t>(text.size())),
+          problem(cat("regular expression ", impl_->pattern.substr(0, 200), " fails on a text of ",
+                      with_thousands(static_cast<int64_t>(text.size())),
                       " bytes: ", message_of(found, nullptr)))
               .at(impl_->where)
               .remedy("The pattern takes too many steps for this text. Cut the text into shorter "

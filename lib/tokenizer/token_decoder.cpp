@@ -87,8 +87,8 @@ void strip(std::string& token, uint32_t character, size_t start, size_t stop) {
     begin += stripped.size();
   }
   size_t end = token.size();
-  for (size_t i = 0; i < stop && std::string_view(token).substr(begin, end - begin).ends_with(stripped);
-       ++i) {
+  for (size_t i = 0;
+       i < stop && std::string_view(token).substr(begin, end - begin).ends_with(stripped); ++i) {
     end -= stripped.size();
   }
   token = token.substr(begin, end - begin);

@@ -14,8 +14,7 @@ class TokenDecoder {
   void add_byte_fallback() { steps_.push_back({.kind = Kind::byte_fallback}); }
   void add_fuse() { steps_.push_back({.kind = Kind::fuse}); }
   void add_strip(uint32_t character, size_t start, size_t stop) {
-    steps_.push_back(
-        {.kind = Kind::strip, .character = character, .start = start, .stop = stop});
+    steps_.push_back({.kind = Kind::strip, .character = character, .start = start, .stop = stop});
   }
   void add_replace(Pattern pattern, const std::string& content) {
     steps_.push_back({.kind = Kind::replace, .text = content, .pattern = std::move(pattern)});

@@ -41,8 +41,7 @@ std::string readable(const char* what) {
 }
 
 int32_t id_of(const json& value, const std::string& token, const std::string& where) {
-  if (value.is_number_unsigned() &&
-      value.get<uint64_t>() <= std::numeric_limits<int32_t>::max()) {
+  if (value.is_number_unsigned() && value.get<uint64_t>() <= std::numeric_limits<int32_t>::max()) {
     return static_cast<int32_t>(value.get<uint64_t>());
   }
   throw DataError(problem(cat("the token ", shown(token), " has ",
@@ -67,9 +66,9 @@ class Watcher {
                               .at(name_)
                               .must(cat("stay within ", kDepthLimit, " levels")));
         }
-        if (in_vocab(depth)) id_of(json(event == Event::object_start ? json::value_t::object
-                                                                     : json::value_t::array),
-                                   token_, vocab_place());
+        if (in_vocab(depth))
+          id_of(json(event == Event::object_start ? json::value_t::object : json::value_t::array),
+                token_, vocab_place());
         if (event == Event::object_start && depth == 3 && in_merges()) merge(json::object());
         if (event == Event::object_start) keys_.emplace_back();
         count();

@@ -17,9 +17,9 @@ struct TokenizerJson {
   std::vector<std::pair<std::string, std::string>> merges;
 };
 
-/// Throws DataError naming `name` and what is wrong: not JSON, not UTF-8, too deep, too large, a key
-/// given twice, an entry of vocab that is no id, an entry of merges that is no pair. Takes memory in
-/// proportion to the text.
+/// Throws DataError naming `name` and what is wrong: not JSON, not UTF-8, too deep, too large, a
+/// key given twice, an entry of vocab that is no id, an entry of merges that is no pair. Takes
+/// memory in proportion to the text.
 TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& name);
 
 /// The same for a vocab.json, which is one flat object.
@@ -32,8 +32,8 @@ std::string shown(const std::string& token);
 /// "left right" with exactly one space; false where it is not.
 bool split_merge(const std::string& line, std::pair<std::string, std::string>& merge);
 
-/// An object of the tree and where it stands, so that each complaint can say so. Every getter throws
-/// DataError where the value is missing or of another kind.
+/// An object of the tree and where it stands, so that each complaint can say so. Every getter
+/// throws DataError where the value is missing or of another kind.
 class JsonObject {
  public:
   JsonObject(const nlohmann::json& value, std::string where);

@@ -10,7 +10,7 @@ namespace tptrain::tokenizer {
 
 namespace {
 
-constexpr size_t kStepLimit = 64;      // of a Sequence, those within it included
+constexpr size_t kStepLimit = 64;       // of a Sequence, those within it included
 constexpr size_t kContentLimit = 1024;  // bytes that a replacement puts in
 
 [[noreturn]] void unknown_type(const JsonObject& section, const std::string& type,
@@ -69,8 +69,7 @@ struct Metaspace {
 // the replacement.
 Metaspace read_metaspace(const JsonObject& section) {
   using Scheme = PreTokenizer::PrependScheme;
-  section.only(
-      {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"});
+  section.only({"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"});
   const std::string name = section.text("prepend_scheme", "always");
   if (name != "always" && name != "never" && name != "first") {
     throw DataError(problem(cat("prepend_scheme \"", name, "\""))
@@ -153,9 +152,8 @@ void read_template(const JsonObject& section, BpeParts& parts) {
     }
   }
   if (!behind_text) {
-    throw DataError(problem("no sequence in \"single\"")
-                        .at(section.where())
-                        .must("name the sequence A, once"));
+    throw DataError(
+        problem("no sequence in \"single\"").at(section.where()).must("name the sequence A, once"));
   }
 }
 
@@ -219,8 +217,8 @@ void read_pre_tokenizer(const JsonObject& section, PreTokenizer& pre_tokenizer) 
                                                                : SplitBehavior::contiguous);
   } else if (type == "Punctuation") {
     section.only({"type", "behavior"});
-    pre_tokenizer.add_character_split(
-        Characters::punctuation, read_behavior(section, section.text("behavior", "Isolated")));
+    pre_tokenizer.add_character_split(Characters::punctuation,
+                                      read_behavior(section, section.text("behavior", "Isolated")));
   } else if (type == "Whitespace") {
     section.only({"type"});
     pre_tokenizer.add_whitespace();
@@ -286,9 +284,8 @@ void read_post_processor(const JsonObject& section, BpeParts& parts) {
     return;
   }
   if (!parts.before.empty() || !parts.behind.empty()) {
-    throw DataError(problem("a second processor that adds tokens")
-                        .at(section.where())
-                        .must("be the only one"));
+    throw DataError(
+        problem("a second processor that adds tokens").at(section.where()).must("be the only one"));
   }
   if (type == "TemplateProcessing") {
     read_template(section, parts);

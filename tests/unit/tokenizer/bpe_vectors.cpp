@@ -1,0 +1,153 @@
+// BPE tokenizers of real models against the vectors of the Hugging Face library. Needs
+// TPTRAIN_TEST_DATA.
+#include <bit>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+#include "test_data.h"
+#include "tokenizer/bpe_loaders.h"
+#include "tokenizer/utf8_text.h"
+
+namespace tptrain::tokenizer {
+namespace {
+
+using Ids = std::vector<int32_t>;
+using testing::message_of;
+
+std::unique_ptr<Tokenizer> tokenizer_json(const std::string& model) {
+  return load_tokenizer_json(content_of(tokenizer_data(model) / "tokenizer.json"),
+                             model + "/tokenizer.json", "");
+}
+
+std::unique_ptr<Tokenizer> gpt2_pair() {
+  const auto folder = tokenizer_data("gpt2");
+  return load_vocab_and_merges(content_of(folder / "vocab.json"), "vocab.json",
+                               content_of(folder / "merges.txt"), "merges.txt", "");
+}
+
+std::unique_ptr<Tokenizer> llama3_ranks() {
+  return load_tiktoken_ranks(content_of(tokenizer_data("llama3") / "tokenizer.model"),
+                             "tokenizer.model", llama3_tiktoken_options());
+}
+
+std::string little_endian(const Ids& ids) {
+  static_assert(std::endian::native == std::endian::little);
+  return {reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t)};
+}
+
+void check_vectors(const Tokenizer& tokenizer, const std::string& model) {
+  const auto vectors = json_of(tokenizer_data(model) / "vectors.json");
+  CHECK(tokenizer.vocab_size() == vectors["vocab_size"].get<int64_t>());
+  REQUIRE(vectors["cases"].size() == 104);
+  for (const auto& c : vectors["cases"]) {
+    INFO(model << ": " << c["name"].get<std::string>());
+    const std::string text = c["text"].get<std::string>();
+    const Ids ids = tokenizer.encode(text, {.add_special = true});
+    CHECK(ids == c["ids"].get<Ids>());
+    const Ids plain = tokenizer.encode(text);
+    CHECK(plain == c["ids_no_special"].get<Ids>());
+    CHECK(tokenizer.encode(text, {.special_as_text = true}) == c["ids_special_as_text"].get<Ids>());
+    const auto tokens = c["tokens"].get<std::vector<std::string>>();
+    REQUIRE(tokens.size() == plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) {
+      const std::string entry = tokenizer.token(plain[i]);
+      // The library shows an added token with the space that it was found with; an id has one
+      // spelling here, that of the file.
+      CHECK((tokens[i] == entry ||
+             (model == "llama2" && plain[i] < 3 && tokens[i] == "\xE2\x96\x81" + entry)));
+      CHECK(tokenizer.find(entry) == plain[i]);
+    }
+    CHECK(replace_invalid_utf8(tokenizer.decode(ids, {.skip_special = false})) ==
+          c["decoded"].get<std::string>());
+    CHECK(replace_invalid_utf8(tokenizer.decode(ids)) ==
+          c["decoded_skip_special"].get<std::string>());
+  }
+}
+
+TEST_CASE("tokenizer.json gives the library's ids, tokens and texts") {
+  for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
+    check_vectors(*tokenizer_json(model), model);
+  }
+}
+
+TEST_CASE("vocab.json with merges.txt gives what GPT-2's tokenizer.json gives") {
+  check_vectors(*gpt2_pair(), "gpt2");
+}
+
+TEST_CASE("a tiktoken rank file gives what Llama-3's tokenizer.json gives") {
+  const auto ranks = llama3_ranks();
+  check_vectors(*ranks, "llama3");
+  const auto json = tokenizer_json("llama3");
+  for (int32_t id = 0; id < json->vocab_size(); ++id) {
+    if (ranks->token(id) != json->token(id)) FAIL("id " << id);
+  }
+  CHECK(looks_like_tiktoken(content_of(tokenizer_data("llama3") / "tokenizer.model")));
+  CHECK_FALSE(looks_like_tiktoken(content_of(tokenizer_data("llama2") / "tokenizer.model")));
+}
+
+TEST_CASE("the end of text is found by its usual names, or as asked") {
+  CHECK(tokenizer_json("qwen2")->end_of_text() == 151643);
+  CHECK(tokenizer_json("llama3")->end_of_text() == 128001);
+  CHECK(tokenizer_json("llama2")->end_of_text() == 2);
+  CHECK(gpt2_pair()->end_of_text() == 50256);
+  const std::string file = content_of(tokenizer_data("qwen2") / "tokenizer.json");
+  CHECK(load_tokenizer_json(file, "f", "<|im_end|>")->end_of_text() == 151645);
+}
+
+TEST_CASE("whole files have the library's ids, on one thread or several") {
+  const auto corpus = json_of(tokenizer_data("") / "corpus.json");
+  for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
+    const auto tokenizer = tokenizer_json(model);
+    for (const char* name : {"wikitext-2-raw/valid.txt", "wikitext-2-raw/train_head.txt"}) {
+      INFO(model << " " << name);
+      const auto& expected = corpus.at(name).at(model);
+      const std::string text = content_of(tokenizer_data("") / ".." / "text" / name);
+      const Ids ids = tokenizer->encode(text);
+      CHECK(ids.size() == expected["tokens"].get<size_t>());
+      CHECK(sha256_hex(little_endian(ids)) == expected["sha256"].get<std::string>());
+      // Lines as documents: the pieces that one thread has met must not change what another gets.
+      std::vector<std::string_view> lines;
+      for (size_t begin = 0; begin < text.size() && lines.size() < 2000;) {
+        const size_t end = std::min(text.find('\n', begin), text.size() - 1) + 1;
+        lines.push_back(std::string_view(text).substr(begin, end - begin));
+        begin = end;
+      }
+      CHECK(encode_documents(*tokenizer, lines, {}, 4) ==
+            encode_documents(*tokenizer_json(model), lines, {}, 1));
+    }
+  }
+}
+
+TEST_CASE("text that is no UTF-8 is refused with the place of its first bad byte") {
+  for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
+    const auto tokenizer = tokenizer_json(model);
+    for (const auto& c : json_of(tokenizer_data(model) / "invalid_utf8.json")["cases"]) {
+      INFO(model << ": " << c["name"].get<std::string>());
+      std::string bytes;
+      const std::string hex = c["hex"].get<std::string>();
+      for (size_t i = 0; i < hex.size(); i += 2) {
+        bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+      }
+      const std::string message = message_of<DataError>([&] { tokenizer->encode(bytes); });
+      CHECK(message.find("at offset " + std::to_string(first_invalid_utf8(bytes)) + ",") !=
+            std::string::npos);
+      CHECK(replace_invalid_utf8(bytes) == c["replaced"].get<std::string>());
+      CHECK(tokenizer->encode(replace_invalid_utf8(bytes)) == c["ids_if_replaced"].get<Ids>());
+    }
+  }
+}
+
+TEST_CASE("the hash tells tokenizers apart and stays as it is") {
+  // Token files and checkpoints hold it: a change here makes them foreign.
+  CHECK(gpt2_pair()->hash() == "d14e88eb91d6ad171bdfce72f643a9ad859a3fd3a294463f8e42ff4f146b3ffc");
+  CHECK(tokenizer_json("gpt2")->hash() ==
+        "2c2079cf5f32639521c93b89306e7e44ee67d759437814ae81881103257bee7a");
+  std::string changed = content_of(tokenizer_data("gpt2") / "tokenizer.json");
+  changed.replace(changed.find("\"add_prefix_space\": false"), 25, "\"add_prefix_space\": true ");
+  CHECK(load_tokenizer_json(changed, "changed", "")->hash() != tokenizer_json("gpt2")->hash());
+}
+
+}  // namespace
+}  // namespace tptrain::tokenizer
