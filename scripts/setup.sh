@@ -5,9 +5,10 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/setup.sh [--cpu | --cuda] [--print-preset]
+usage: scripts/setup.sh [--cpu | --cuda] [--fuzz] [--print-preset]
   --cpu            the small set: LibTorch without the CUDA libraries (the choice where no nvcc 13 is found)
   --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 is found)
+  --fuzz           also clang with libFuzzer, for scripts/fuzz.sh (0.25 GB on disk); where that cannot be installed, it is left out
   --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
 environment:
   TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing is downloaded then
@@ -25,10 +26,12 @@ PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python
 
 choice=
 print_preset=no
+fuzz=no
 for argument in "$@"; do
   case "$argument" in
     --cpu) choice=cpu ;;
     --cuda) choice=cuda ;;
+    --fuzz) fuzz=yes ;;
     --print-preset) print_preset=yes ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup.sh: unknown argument '$argument'" >&2; usage >&2; exit 2 ;;
@@ -64,6 +67,19 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
   "${as_root[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ "$fuzz" = yes ] && ! command -v clang++ >/dev/null; then
+  as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
+  # The runtime's package has the number of the distribution's clang in its name: 14 on Debian 12, 18 on Ubuntu 24.04.
+  install_clang() {
+    "${as_root[@]}" apt-get update -qq &&
+      version=$(apt-cache depends clang | grep -oE 'clang-[0-9]+' | head -n 1 | grep -oE '[0-9]+') &&
+      DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends clang "libclang-rt-$version-dev" >/dev/null
+  }
+  echo "setup: installing clang with libFuzzer"
+  install_clang || echo "setup: clang with libFuzzer could not be installed: fuzzing will be left out"
 fi
 
 if [ -n "${TPTRAIN_TORCH_DIR:-}" ]; then

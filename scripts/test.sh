@@ -3,7 +3,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-scripts/setup.sh
+scripts/setup.sh --fuzz
 
 # The tests run on the cpu build. Where a CUDA toolkit is at hand the cuda build must compile as well, and its program train without a driver.
 cmake --preset cpu >/dev/null
@@ -28,3 +28,14 @@ fi
 [ "${#arguments[@]}" -gt 0 ] || arguments+=(--label-exclude gpu)
 echo "test.sh: left out: the tests with label 'gpu' (on a GPU machine: ctest --preset cuda -L gpu)"
 ctest --preset cpu -j 2 "${arguments[@]}" "$@"
+
+# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600.
+if [ $# -eq 0 ]; then
+  fuzzed=0
+  scripts/fuzz.sh 10 || fuzzed=$?
+  case $fuzzed in
+    0) ;;
+    3) echo "test.sh: left out: fuzzing (no clang with libFuzzer on this machine)" ;;
+    *) exit 1 ;;
+  esac
+fi
