@@ -279,7 +279,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                " documents, ", with_thousands(train_data->windows()), " sequences of ",
                resolved.batch.seq_length, "; held out: ", with_thousands(eval_tokens.tokens),
                " tokens"));
-  if (train_data->truncated() > 0)
+  if (session.rank() == 0 && train_data->truncated() > 0)
     log.warn(
         cat("data: ", with_thousands(train_data->truncated()), " of ", train_tokens.documents,
             " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
