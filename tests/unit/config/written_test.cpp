@@ -27,7 +27,8 @@ parallel:
 data:
   train: [corpus.txt]
   eval: []
-  tokenizer: bytes
+  packing: stream
+  special_as_text: false
   shuffle: true
 train:
   seq_length: 512
@@ -140,6 +141,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     }
     // What one key asks of another.
     config.train.micro_batch_size = 1;
+    if (!with_path && config.model.init == "pretrained") config.model.init = "random";
     if (config.parallel.zero_stage > 1) config.parallel.reduce_gradients = "per_micro_batch";
     if (config.train.dtype == "fp32") config.optimizer.master_dtype = "fp32";
     config.scheduler.decay_steps =
