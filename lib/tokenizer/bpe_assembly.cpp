@@ -42,7 +42,9 @@ std::vector<Merge> make_merges(const std::vector<std::pair<std::string, std::str
   std::vector<Merge> merges;
   merges.reserve(pairs.size());
   std::string product;
-  for (const auto& [left, right] : pairs) {
+  for (const auto& pair : pairs) {
+    const std::string& left = pair.first;
+    const std::string& right = pair.second;
     const auto refuse = [&](const std::string& what) {
       throw DataError(problem(cat("merge ", merges.size(), " joins \"", shown(left), "\" and \"",
                                   shown(right), "\": ", what))

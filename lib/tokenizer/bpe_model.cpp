@@ -185,6 +185,12 @@ BpeModel::Joined BpeModel::joined(int32_t left, int32_t right) const {
 }
 
 void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids, Scratch& scratch) const {
+  if (piece.size() > std::numeric_limits<int32_t>::max()) {  // places in it have 32 bits
+    throw DataError(problem(cat("piece of ", human_bytes(static_cast<int64_t>(piece.size()))))
+                        .at("tokenizer")
+                        .must("be shorter than 2 GiB")
+                        .remedy("Cut the text into documents."));
+  }
   if (!metaspace_begins_) return encode_cached(piece, ids, scratch, options_.ignore_merges);
   if (options_.ignore_merges) {
     if (const int32_t id = vocabulary_.find(piece); id >= 0) return ids.push_back(id);

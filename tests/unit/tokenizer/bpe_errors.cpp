@@ -231,6 +231,22 @@ TEST_CASE("patterns are checked when loading, and bounded when they run") {
       "use the tokenizer that the model was published with.");
 }
 
+TEST_CASE("files, values and texts are bounded") {
+  const std::string huge((size_t{256} << 20) + 1, 'a');
+  CHECK(refusal_of(huge) == "t.json: file of 256.00 MiB: it must have at most 256.00 MiB.");
+  CHECK(message_of<DataError>([&] { load_tiktoken_ranks(huge, "r", llama3_tiktoken_options()); }) ==
+        "data error: r: file of 256.00 MiB: it must have at most 256.00 MiB.");
+  CHECK(
+      message_of<DataError>([&] { load(small())->encode(huge); }) ==
+      "data error: text of 256.00 MiB: it must be at most 256.00 MiB in one piece.\n  Cut it into "
+      "documents.");
+  std::string values = "{\"normalizer\": [0";
+  for (int i = 0; i < 2'000'000; ++i) values += ",0";
+  CHECK(refusal_of(values + "]}") ==
+        "t.json: more than 2,000,000 values outside model.vocab and model.merges: it must have "
+        "fewer.");
+}
+
 TEST_CASE("steps and what they put in are bounded") {
   json many = {{"type", "Sequence"}, {"normalizers", json::array()}};
   for (int i = 0; i < 65; ++i) many["normalizers"].push_back({{"type", "NFC"}});
@@ -328,6 +344,22 @@ TEST_CASE("vocab.json and merges.txt are refused with the line") {
       "0 to 2147483647.");
 }
 
+TEST_CASE("tokens beside a vocab.json have ids of their own") {
+  const auto refusal = [](const std::vector<AddedToken>& added) {
+    return message_of<DataError>(
+        [&] { load_vocab_and_merges("{\"a\": 0, \"b\": 1}", "vocab.json", "", "m", "", added); });
+  };
+  CHECK(
+      refusal({{.id = 1, .content = "<s>"}}) ==
+      "data error: vocab.json: added_tokens: the token <s> has the id 1, which b has: it must have "
+      "an id of its own.");
+  CHECK(refusal({{.id = 2, .content = "<s>"}, {.id = 2, .content = "<t>"}}) ==
+        "data error: vocab.json: added_tokens: the token <t> has the id 2, which <s> has: it must "
+        "have an id of its own.");
+  CHECK(refusal({{.id = 2, .content = "<s>"}, {.id = 1, .content = "b"}}) ==
+        "(nothing was thrown)");
+}
+
 TEST_CASE("rank files are refused with the line") {
   const auto refusal = [](const std::string& text) {
     return message_of<DataError>(
@@ -346,6 +378,18 @@ TEST_CASE("rank files are refused with the line") {
   CHECK(refusal("IQ== 0\n") ==
         "data error: r: no rank for the single byte 0: it must have one for "
         "each of the 256 bytes.");
+  std::string all;  // every byte in base64
+  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (int byte = 0; byte < 256; ++byte) {
+    all += {kDigits[byte >> 2], kDigits[(byte & 3) << 4], '=', '=', ' '};
+    all += std::to_string(byte) + "\n";
+  }
+  CHECK(load_tiktoken_ranks(all, "r", llama3_tiktoken_options(256))
+            ->encode("a<|eot_id|>", {.add_special = true}) == std::vector<int32_t>{256, 97, 265});
+  TiktokenOptions options = llama3_tiktoken_options(256);
+  options.begin_of_text = "<s>";
+  CHECK(message_of<DataError>([&] { load_tiktoken_ranks(all, "r", options); }) ==
+        "data error: r: the begin of text is \"<s>\": it must be one of the special tokens.");
   CHECK_FALSE(looks_like_tiktoken("IQ== 1\n"));
   CHECK_FALSE(looks_like_tiktoken(""));
   CHECK(looks_like_tiktoken("IQ== 0\r\nIg== 1\n"));
