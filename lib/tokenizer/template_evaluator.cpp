@@ -9,7 +9,7 @@ namespace tptrain::tokenizer::jinja {
 
 namespace {
 
-constexpr uint64_t kMostWork = uint64_t{1} << 26;  // a long conversation needs about 2^16
+constexpr uint64_t kMostWork = uint64_t{1} << 25;  // a long conversation needs about 2^16
 constexpr size_t kLongestOutput = size_t{64} << 20;
 constexpr int kDeepest = 400;
 

@@ -232,7 +232,7 @@ const Value* find(const DictData& dict, std::string_view key) {
 std::string kind_of(const Value& value) {
   if (const Undefined* undefined = value.as<Undefined>()) {
     return undefined->name.empty() ? "an undefined value"
-                                   : cat("\"", undefined->name, "\", which is undefined");
+                                   : cat("the undefined \"", undefined->name, "\"");
   }
   if (value.is<None>()) return "none";
   if (value.is<bool>()) return "a boolean";

@@ -70,9 +70,20 @@ class Value {
   using Variant = std::variant<Undefined, None, bool, int64_t, double, Text, List, Dict, Namespace,
                                Function, Macro, Loop>;
   Value() = default;
+  Value(Undefined value) : variant_(std::move(value)) {}
+  Value(None value) : variant_(value) {}
+  Value(bool value) : variant_(value) {}
+  Value(int64_t value) : variant_(value) {}
+  Value(double value) : variant_(value) {}
+  Value(Text value) : variant_(std::move(value)) {}
+  Value(List value) : variant_(std::move(value)) {}
+  Value(Dict value) : variant_(std::move(value)) {}
+  Value(Namespace value) : variant_(std::move(value)) {}
+  Value(Function value) : variant_(value) {}
+  Value(Macro value) : variant_(value) {}
+  Value(Loop value) : variant_(value) {}
   template <typename T>
-  requires std::is_constructible_v<Variant, std::in_place_type_t<T>, T> Value(T value)
-      : variant_(std::in_place_type<T>, std::move(value)) {}
+  Value(T*) = delete;  // would be a bool
 
   template <typename T>
   const T* as() const {
