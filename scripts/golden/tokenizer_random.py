@@ -5,8 +5,7 @@ with special tokens as text, the tokens' spelling, and the text that the ids dec
   tokenizer_random.py --tptrain build/apps/tptrain/tptrain --tokenizer DIR [--count 1000000] [--seed 1]
 
 DIR holds a tokenizer.json. Prints the strings that differ, at most 20, and how many were compared; exit code 1 where any
-differ. Needs the Python package tokenizers. Code points that are unassigned in one of the Unicode versions of the two programs
-may differ and are left out: --unicode says up to which version to go.
+differ. Needs the Python package tokenizers, version 0.22.2: 0.23.3 decodes special tokens of Llama-2 with their space.
 """
 import argparse
 import json
@@ -14,7 +13,6 @@ import pathlib
 import subprocess
 import sys
 import threading
-import unicodedata
 
 from tokenizers import Tokenizer
 
@@ -45,7 +43,6 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, default=20_000)
-    parser.add_argument("--unassigned", action="store_true", help="also strings with code points that Python's Unicode does not know")
     args = parser.parse_args()
 
     path = pathlib.Path(args.tokenizer) / "tokenizer.json"
@@ -54,7 +51,7 @@ def main() -> int:
     as_text.encode_special_tokens = True
     added = [token["content"] for token in json.loads(path.read_text(encoding="utf-8"))["added_tokens"]]
     base = [args.tptrain, "tokenize", "--tokenizer", args.tokenizer]
-    compared = different = left_out = 0
+    compared = different = 0
 
     def check(what: str, text: str, mine, theirs) -> None:
         nonlocal different
@@ -69,10 +66,6 @@ def main() -> int:
         texts = [text for _, text in zip(range(args.batch), strings)]
         if not texts:
             break
-        if not args.unassigned:
-            kept = [t for t in texts if all(unicodedata.category(c) != "Cn" for c in t)]
-            left_out += len(texts) - len(kept)
-            texts = kept
         lines = [json.dumps({"text": text}) for text in texts]
         with_special = run_lines(base, lines)
         plain = run_lines(base + ["--no-special"], lines)
@@ -88,7 +81,7 @@ def main() -> int:
             check("tokens", text, plain[i]["tokens"], [library.id_to_token(id) for id in ids[i]])
             check("text", text, decoded[i]["text"], library.decode(ids[i], skip_special_tokens=False))
         compared += len(texts)
-        print(f"{compared} strings compared, {different} differences, {left_out} left out", flush=True)
+        print(f"{compared} strings compared, {different} differences", flush=True)
     return 1 if different else 0
 
 
