@@ -133,6 +133,7 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   decisive.data = {};                 // the data's identity stands beside this hash
   decisive.data.tokenizer = resolved.run.data.tokenizer;
   decisive.data.shuffle = resolved.run.data.shuffle;
+  decisive.data.packing = resolved.run.data.packing;
   return sha256_hex(config::to_yaml(decisive) + model::to_json(resolved.decoder));
 }
 

@@ -1,0 +1,354 @@
+// Training steps on GPUs: tokens/s, model FLOP utilisation, peak memory, and where the device's
+// time goes, of any model and layout, against its GEMMs and attention alone.
+//   build/cuda/bin/bench_gpu_step --model DIR|config.json --seq-length 4096 --micro-batch-size 1
+//   mpirun -n 2 build/cuda/bin/bench_gpu_step --model ... --tp 2 [--zero 1] [--layers N] [--dtype
+//   bf16]
+// Random weights and tokens; every step is a whole optimizer step with its host-to-device copies,
+// no accumulation unless --accumulation says so. Times are those of the slowest rank. The shares
+// come from a few profiled steps (Kineto) after the timed ones, which the profiler does not slow.
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "base/text.h"
+#include "comm/device_info.h"
+#include "comm/device_mesh.h"
+#include "comm/mpi_session.h"
+#include "kernels/kernels.h"
+#include "model/decoder_config.h"
+#include "sharding/philox.h"
+#include "train/device_facts.h"
+#include "train/engine.h"
+
+namespace {
+
+using namespace tptrain;
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  std::string model;
+  int tp = 1;
+  int zero_stage = 1;
+  int64_t seq_length = 2048;
+  int64_t micro_batch_size = 1;
+  int64_t accumulation = 1;
+  int64_t layers = 0;
+  std::string dtype = "bf16";
+  std::string recompute = "none";
+  int warmup = 5;
+  int steps = 20;
+};
+
+Arguments parse(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Training steps on GPUs: tokens/s, MFU, memory and where the time goes");
+  app.add_option("--model", a.model, "config.json, or the directory that holds it")->required();
+  app.add_option("--tp", a.tp, "tp size; dp is ranks / tp");
+  app.add_option("--zero", a.zero_stage, "ZeRO stage");
+  app.add_option("--seq-length", a.seq_length);
+  app.add_option("--micro-batch-size", a.micro_batch_size, "Sequences per dp rank");
+  app.add_option("--accumulation", a.accumulation, "Micro-batches a step");
+  app.add_option("--layers", a.layers, "This many layers instead of the model's");
+  app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
+  app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
+  app.add_option("--warmup", a.warmup);
+  app.add_option("--steps", a.steps);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    std::exit(app.exit(e));
+  }
+  return a;
+}
+
+model::DecoderConfig config_of(const Arguments& arguments) {
+  std::filesystem::path path = arguments.model;
+  if (std::filesystem::is_directory(path)) path /= "config.json";
+  model::DecoderConfig config =
+      model::decoder_config_from_json(read_file(path, 1 << 20), path.string());
+  if (arguments.layers > 0) config.num_hidden_layers = arguments.layers;
+  return config;
+}
+
+/// A step as the trainer makes one: tokens from the host each time.
+class Stepper {
+ public:
+  Stepper(train::Engine& engine, const Arguments& arguments, int64_t vocab_size, int dp_rank,
+          int dp_size)
+      : engine_(engine),
+        host_{.batch = arguments.micro_batch_size,
+              .seq_length = arguments.seq_length,
+              .ids = {},
+              .targets = {}},
+        accumulation_(arguments.accumulation),
+        target_tokens_(arguments.micro_batch_size * arguments.seq_length * arguments.accumulation *
+                       dp_size) {
+    const auto key = sharding::philox_key(static_cast<uint64_t>(dp_rank), "benchmark batch");
+    const auto vocabulary = static_cast<uint64_t>(vocab_size);
+    for (int64_t i = 0; i < arguments.micro_batch_size * arguments.seq_length; ++i) {
+      host_.ids.push_back(
+          static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), vocabulary)));
+      host_.targets.push_back((host_.ids.back() * 7 + 1) % vocab_size);
+    }
+  }
+
+  int64_t tokens() const { return target_tokens_; }
+
+  /// Hands a step to the device and, as the trainer does, reads the loss of the step before.
+  void operator()() {
+    std::vector<train::MicroBatch> micro;
+    for (int64_t i = 0; i < accumulation_; ++i)
+      micro.push_back(train::to_device(host_, engine_.device()));
+    zero::StepNumbers numbers = engine_.step(micro, target_tokens_, 1e-4, 1.0);
+    if (before_.defined()) loss_ = before_.item<float>();
+    before_ = numbers.losses[0];
+  }
+  float last_loss() { return before_.item<float>(); }
+
+ private:
+  train::Engine& engine_;
+  data::HostBatch host_;
+  int64_t accumulation_;
+  int64_t target_tokens_;
+  at::Tensor before_;
+  float loss_ = 0;
+};
+
+/// The GEMMs of forward, input and weight gradient, and attention, of one rank's share of a
+/// micro-batch: nothing else.
+class Limit {
+ public:
+  Limit(const model::DecoderConfig& config, const Arguments& arguments, at::TensorOptions options)
+      : layers_(config.num_hidden_layers), options_(options) {
+    const int64_t tokens = arguments.seq_length * arguments.micro_batch_size;
+    const int64_t heads = config.num_attention_heads / arguments.tp;
+    const int64_t kv_heads = std::max<int64_t>(1, config.num_key_value_heads / arguments.tp);
+    const int64_t q = heads * config.head_dim;
+    const int64_t width = q + 2 * kv_heads * config.head_dim;
+    const int64_t ffn = config.intermediate_size / arguments.tp;
+    const bool gated = config.feed_forward == model::FeedForward::swiglu;
+    attention_ = {.heads = heads, .kv_heads = kv_heads, .head_dim = config.head_dim};
+    qkv_ = at::randn({arguments.seq_length, arguments.micro_batch_size, width}, options);
+    context_gradient_ = at::randn({arguments.seq_length, arguments.micro_batch_size, q}, options);
+    add(tokens, config.hidden_size, width);
+    add(tokens, q, config.hidden_size);
+    add(tokens, config.hidden_size, gated ? 2 * ffn : ffn);
+    add(tokens, ffn, config.hidden_size);
+    head_ = gemm(tokens, config.hidden_size, config.vocab_size / arguments.tp);
+  }
+
+  void operator()() {
+    for (int64_t layer = 0; layer < layers_; ++layer) {
+      for (Gemm& g : gemms_) run(g);
+      const kernels::AttentionResult forward = kernels::causal_attention(qkv_, attention_);
+      kernels::causal_attention_backward(context_gradient_, qkv_, forward, attention_);
+    }
+    run(head_);
+  }
+
+ private:
+  struct Gemm {
+    at::Tensor x, weight, y, grad_x, grad_weight;
+  };
+  Gemm gemm(int64_t tokens, int64_t in, int64_t out) const {
+    return {at::randn({tokens, in}, options_), at::randn({out, in}, options_),
+            at::empty({tokens, out}, options_), at::empty({tokens, in}, options_),
+            at::zeros({out, in}, options_)};
+  }
+  void add(int64_t tokens, int64_t in, int64_t out) { gemms_.push_back(gemm(tokens, in, out)); }
+  static void run(Gemm& g) {
+    at::mm_out(g.y, g.x, g.weight.t());
+    at::mm_out(g.grad_x, g.y, g.weight);
+    at::mm_out(g.grad_weight, g.y.t(), g.x);
+  }
+
+  int64_t layers_;
+  at::TensorOptions options_;
+  std::vector<Gemm> gemms_;
+  Gemm head_;
+  kernels::AttentionShape attention_;
+  at::Tensor qkv_, context_gradient_;
+};
+
+/// Seconds a call, of the slowest rank, after `warmup` calls.
+template <typename Work>
+double seconds_each(comm::MpiSession& session, int warmup, int count, Work&& work) {
+  for (int i = 0; i < warmup; ++i) work();
+  at::cuda::getCurrentCUDAStream().synchronize();
+  session.barrier();
+  const auto begin = Clock::now();
+  for (int i = 0; i < count; ++i) work();
+  at::cuda::getCurrentCUDAStream().synchronize();
+  const double own = std::chrono::duration<double>(Clock::now() - begin).count();
+  return static_cast<double>(session.max(static_cast<int64_t>(own * 1e9))) * 1e-9 / count;
+}
+
+enum Kind { gemm, attention, communication, elementwise, kKinds };
+
+Kind kind_of(const std::string& kernel) {
+  const auto holds = [&](std::initializer_list<const char*> parts) {
+    return std::any_of(parts.begin(), parts.end(),
+                       [&](const char* part) { return kernel.find(part) != std::string::npos; });
+  };
+  if (holds({"ncclDevKernel", "ncclKernel"})) return communication;
+  if (holds({"flash", "fmha", "sdpa", "cudnn_generated_fort_native_sdpa"})) return attention;
+  if (holds({"gemm", "cutlass", "xmma", "nvjet", "cublas", "splitKreduce"})) return gemm;
+  return elementwise;
+}
+
+struct Shares {
+  double busy = 0;  // any kernel runs
+  double kinds[kKinds] = {};
+  double hidden_communication = 0;  // under another kernel
+  int64_t kernels = 0;
+  std::vector<std::pair<double, std::string>> largest;  // of elementwise, by seconds
+};
+
+double covered(std::vector<std::pair<int64_t, int64_t>> spans) {
+  std::sort(spans.begin(), spans.end());
+  int64_t total = 0;
+  int64_t end = std::numeric_limits<int64_t>::min();
+  for (const auto& [first, last] : spans) {
+    total += std::max<int64_t>(0, last - std::max(first, end));
+    end = std::max(end, last);
+  }
+  return static_cast<double>(total) * 1e-9;
+}
+
+template <typename Work>
+Shares profiled(int steps, Work&& work) {
+  namespace profiler = torch::autograd::profiler;
+  const std::set<torch::profiler::impl::ActivityType> activities = {
+      torch::profiler::impl::ActivityType::CUDA};
+  const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+  profiler::prepareProfiler(config, activities);
+  profiler::enableProfiler(config, activities);
+  for (int i = 0; i < steps; ++i) work();
+  at::cuda::getCurrentCUDAStream().synchronize();
+  const auto result = profiler::disableProfiler();
+
+  Shares shares;
+  std::vector<std::pair<int64_t, int64_t>> all, compute;
+  std::map<std::string, double> by_name;
+  for (const auto& event : result->events()) {
+    if (event.deviceType() != c10::DeviceType::CUDA) continue;
+    const auto begin = static_cast<int64_t>(event.startNs());
+    const auto end = begin + static_cast<int64_t>(event.durationNs());
+    const Kind kind = kind_of(event.name());
+    ++shares.kernels;
+    shares.kinds[kind] += static_cast<double>(event.durationNs()) * 1e-9;
+    all.emplace_back(begin, end);
+    if (kind != communication) compute.emplace_back(begin, end);
+    if (kind == elementwise)
+      by_name[event.name()] += static_cast<double>(event.durationNs()) * 1e-9;
+  }
+  shares.busy = covered(all);
+  shares.hidden_communication = covered(compute) + shares.kinds[communication] - shares.busy;
+  for (const auto& [name, seconds] : by_name) shares.largest.emplace_back(seconds, name);
+  std::sort(shares.largest.rbegin(), shares.largest.rend());
+  for (double& seconds : shares.kinds) seconds /= steps;
+  for (auto& [seconds, name] : shares.largest) seconds /= steps;
+  shares.busy /= steps;
+  shares.hidden_communication /= steps;
+  shares.kernels /= steps;
+  return shares;
+}
+
+/// Dense bf16 peak of the tensor cores in FLOP/s, of NVIDIA's data sheets for the SXM parts.
+double peak_bf16_flops(const std::string& device) {
+  for (const auto& [part, flops] :
+       {std::pair("H200", 989e12), std::pair("H100", 989e12), std::pair("A100", 312e12)}) {
+    if (device.find(part) != std::string::npos) return flops;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Arguments arguments = parse(argc, argv);
+  comm::MpiSession session(&argc, &argv);
+  if (session.size() % arguments.tp != 0) {
+    if (session.rank() == 0)
+      std::fprintf(stderr, "--tp %d does not divide the %d ranks\n", arguments.tp, session.size());
+    return 2;
+  }
+  const comm::MeshShape shape = {.dp_size = session.size() / arguments.tp, .tp_size = arguments.tp};
+  comm::DeviceMesh mesh(session, shape, comm::DeviceType::cuda);
+  const model::DecoderConfig config = config_of(arguments);
+  const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+
+  double limit_seconds = 0;
+  {
+    Limit limit(config, arguments, at::TensorOptions().dtype(dtype).device(mesh.device()));
+    limit_seconds =
+        seconds_each(session, 2, 5, limit) * static_cast<double>(arguments.accumulation);
+  }
+  train::Engine engine(
+      {.decoder = config,
+       .training = {.sequence_parallel = tensor_parallel::SequenceParallel::on,
+                    .recompute = arguments.recompute == "full"        ? model::Recompute::full
+                                 : arguments.recompute == "selective" ? model::Recompute::selective
+                                                                      : model::Recompute::none},
+       .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}},
+       .dtype = dtype},
+      mesh.tp(), mesh.dp(), mesh.device());
+  engine.zero().initialise(1);
+  Stepper step(engine, arguments, config.vocab_size, mesh.dp_rank(), shape.dp_size);
+  const double seconds = seconds_each(session, arguments.warmup, arguments.steps, step);
+  const Shares shares = profiled(3, step);
+  const float loss = step.last_loss();
+  if (session.rank() != 0) return 0;
+
+  const std::string device = comm::device_name(mesh.device());
+  const double ranks = session.size();
+  const double tokens_per_gpu = static_cast<double>(step.tokens()) / seconds / ranks;
+  const double causal = model::flops_per_token(config, arguments.seq_length);
+  const double whole =
+      causal + 6.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads *
+                                         config.head_dim * arguments.seq_length);
+  const double peak = peak_bf16_flops(device);
+  const auto share = [&](double part) { return 100 * part / seconds; };
+  std::printf("%s, %d layers, %s; tp %d x dp %d on %s, ZeRO-%d, %s, sequence %ld x %ld x %ld\n",
+              config.model_type.c_str(), static_cast<int>(config.num_hidden_layers),
+              with_thousands(model::parameter_count(config)).c_str(), shape.tp_size, shape.dp_size,
+              device.c_str(), arguments.zero_stage, arguments.dtype.c_str(), arguments.seq_length,
+              arguments.micro_batch_size, arguments.accumulation);
+  std::printf("  step                      %9.2f ms   %10s tokens/s/GPU   loss %.4f\n",
+              seconds * 1e3, with_thousands(static_cast<int64_t>(tokens_per_gpu)).c_str(), loss);
+  const double limit_tokens =
+      static_cast<double>(step.tokens()) / limit_seconds / shape.dp_size / shape.tp_size;
+  std::printf("  GEMM and attention alone  %9.2f ms   %10s tokens/s/GPU   step reaches %.1f %%\n",
+              limit_seconds * 1e3, with_thousands(static_cast<int64_t>(limit_tokens)).c_str(),
+              100 * limit_seconds / seconds);
+  if (peak > 0) {
+    std::printf(
+        "  MFU (of %.0f TFLOP/s)      %8.1f %% with the causal half, %.1f %% with all of "
+        "attention\n",
+        peak * 1e-12, 100 * causal * tokens_per_gpu / peak, 100 * whole * tokens_per_gpu / peak);
+  }
+  std::printf("  peak memory               %9s\n",
+              human_bytes(train::memory_use(mesh.device()).peak_bytes).c_str());
+  std::printf(
+      "  of the step's time: GEMM %.1f %%, attention %.1f %%, elementwise and optimizer %.1f %%,"
+      " communication %.1f %% (hidden %.1f %%), idle %.1f %%; %ld kernels\n",
+      share(shares.kinds[gemm]), share(shares.kinds[attention]), share(shares.kinds[elementwise]),
+      share(shares.kinds[communication]), share(shares.hidden_communication),
+      share(seconds - shares.busy), shares.kernels);
+  for (size_t i = 0; i < std::min<size_t>(12, shares.largest.size()); ++i)
+    std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
+                shares.largest[i].second.c_str());
+  return 0;
+}

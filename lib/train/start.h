@@ -1,0 +1,33 @@
+// Where a training begins: the newest checkpoint that is its own, the weights of a Hugging Face
+// directory, or random values.
+#pragma once
+
+#include <optional>
+
+#include "base/log.h"
+#include "checkpoint/checkpoint_store.h"
+#include "comm/mpi_session.h"
+#include "data/token_store.h"
+#include "tokenizer/tokenizer.h"
+#include "train/engine.h"
+#include "train/resolve.h"
+
+namespace tptrain::train {
+
+struct StartParts {
+  comm::MpiSession& session;
+  const ResolvedConfig& resolved;
+  Engine& engine;
+  checkpoint::CheckpointStore& store;
+  Logger& log;
+};
+
+/// Fills the engine's parameters and optimizer state, and says from where. Nothing where the
+/// checkpoint is already at train.max_steps. Throws CheckpointError where checkpoints are there but
+/// none is valid, or the one to resume is not this training's; DataError where the weights of
+/// model.path cannot be read. Collective.
+std::optional<checkpoint::TrainState> start_or_resume(const StartParts& parts,
+                                                      const tokenizer::Tokenizer& tokenizer,
+                                                      const data::PreparedTokens& tokens);
+
+}  // namespace tptrain::train
