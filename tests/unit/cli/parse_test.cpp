@@ -259,6 +259,20 @@ TEST_CASE("export takes a checkpoint or a model, and where to write") {
                  "Did you mean --overwrite?");
 }
 
+TEST_CASE("tokenize") {
+  const auto command =
+      parsed<TokenizeCommand>({"tokenize", "--tokenizer", "dir", "--chat", "--generation-prompt",
+                               "--chat-variables", "{}", "--threads", "3"});
+  CHECK(command.tokenizer == "dir");
+  CHECK(command.chat);
+  CHECK(command.generation_prompt);
+  CHECK(command.chat_variables == "{}");
+  CHECK(command.threads == 3);
+  CHECK(parsed<TokenizeCommand>({"tokenize", "--tokenizer", "bytes"}).threads >= 1);
+  check_contains(refusal({"tokenize", "--tokenizer", "bytes", "--decode", "--chat"}),
+                 "--decode and --chat are both given");
+}
+
 TEST_CASE("inspect, verify, schema") {
   CHECK(parsed<InspectCommand>({"inspect", "runs/a"}).path == "runs/a");
   CHECK(parsed<VerifyCommand>({"verify", "runs/a"}).path == "runs/a");
@@ -276,7 +290,8 @@ TEST_CASE("inspect, verify, schema") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, export, inspect, verify, tokenize, schema.\n  Did you mean tptrain verify?");
+        "generate, evaluate, export, inspect, verify, tokenize, schema.\n  Did you mean tptrain "
+        "verify?");
   check_contains(refusal({"deploy"}), "\"deploy\" is no known verb");
   check_contains(refusal({"deploy"}), "tptrain --help shows what each does.");
   check_contains(refusal({"configs/a.yaml"}), "To train: tptrain --config configs/a.yaml");
@@ -311,8 +326,9 @@ TEST_CASE("what is missing is named") {
 TEST_CASE("help and version say what a user needs") {
   for (const char* flag : {"--help", "-h"}) {
     const std::string text = parsed<PrintCommand>({flag}).text;
-    for (const char* part : {"mpirun -n", "--config", "--set", "plan", "generate", "evaluate",
-                             "inspect", "verify", "schema", "Examples:", "Exit codes:", "75"}) {
+    for (const char* part :
+         {"mpirun -n", "--config", "--set", "plan", "generate", "evaluate", "inspect", "verify",
+          "tokenize", "schema", "Examples:", "Exit codes:", "75"}) {
       check_contains(text, part);
     }
   }
