@@ -206,7 +206,8 @@ TEST_CASE("a fault at any step leaves the old export, no model, or the new one")
         CHECK(taken_for_a_model(dir.path()) == (earlier_shard_bytes > 0));
       }
       if (!faulted) break;
-      // The same command again makes it whole.
+      // The same command again makes it whole (each costs a dozen fsyncs, so after some faults).
+      if (fault % 4 != 3) continue;
       order.fault_point = nullptr;
       write(order);
       CHECK(wrong_elements(dir.path()) == 0);
