@@ -1,6 +1,8 @@
 // Runs the tree of a chat template. Private to this folder.
-//   template_evaluator.cpp   statements, expressions, scopes
-//   template_builtins.cpp    what can be called: filters, tests, methods, functions
+//   template_statements.cpp    statements, scopes, bounds
+//   template_expressions.cpp   expressions
+//   template_filters.cpp       filters and tests
+//   template_methods.cpp       methods of strings and dictionaries, functions
 // One object renders once.
 #pragma once
 
@@ -43,7 +45,19 @@ class Evaluator {
 
  private:
   enum class Flow { on, break_loop, continue_loop };
-  struct Level;
+
+  /// Counts what stands on the stack while it lives.
+  struct Level {
+    explicit Level(Evaluator& evaluator) : evaluator(evaluator) {
+      if (++evaluator.depth_ > kDeepest) {
+        --evaluator.depth_;
+        throw ValueError{"macros calling one another too deeply"};
+      }
+    }
+    ~Level() { --evaluator.depth_; }
+    static constexpr int kDeepest = 400;
+    Evaluator& evaluator;
+  };
 
   // statements
   Flow run_body(const Body& body);
