@@ -9,6 +9,7 @@
 #include "tokenizer/bpe_loaders.h"
 #include "tokenizer/bpe_tokenizer.h"
 #include "tokenizer/tokenizer_json.h"
+#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 
@@ -140,6 +141,10 @@ std::unique_ptr<Tokenizer> load_vocab_and_merges(std::string_view vocab_json,
   parts.name = vocab_name;
   parts.eos_token = eos_token;
   parts.vocabulary = make_vocabulary(parse_vocab_json(vocab_json, vocab_name), vocab_name);
+  if (const size_t bad = first_invalid_utf8(merges_text); bad != std::string_view::npos) {
+    throw DataError(
+        problem(cat("the byte at offset ", bad)).at(merges_name).must("belong to UTF-8 text"));
+  }
   std::vector<std::pair<std::string, std::string>> pairs;
   for (size_t number = 1; !merges_text.empty(); ++number) {
     const std::string line(next_line(merges_text));

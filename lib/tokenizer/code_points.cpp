@@ -42,6 +42,11 @@ void require_utf8(std::string_view text) {
                       .remedy("Convert the text to UTF-8, or use the tokenizer \"bytes\"."));
 }
 
+std::string beginning_of(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  return std::string(text.substr(0, previous_character(text, limit + 1))) + "...";
+}
+
 void append_utf8(std::string& out, uint32_t c) {
   const auto tail = [&](int shift) { out += static_cast<char>(0x80 | (c >> shift & 0x3F)); };
   if (c < 0x80) {

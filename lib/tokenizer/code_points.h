@@ -28,6 +28,10 @@ inline size_t previous_character(std::string_view text, size_t pos) {
   return pos;
 }
 
+/// The start of `text` for a message: whole characters, at most `limit` bytes, "..." behind them
+/// where more follows. `text` must be valid.
+std::string beginning_of(std::string_view text, size_t limit);
+
 void append_utf8(std::string& out, uint32_t code_point);
 
 }  // namespace tptrain::tokenizer

@@ -77,9 +77,9 @@ Regex::Regex(const std::string& pattern, const std::string& where)
                             ONIG_OPTION_NONE, ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
   if (code != ONIG_NORMAL) {
     const std::string reason = message_of(code, &info);
-    throw DataError(
-        problem(cat("regular expression ", pattern.substr(0, 200), " does not compile: ", reason))
-            .at(where));
+    throw DataError(problem(cat("regular expression ", beginning_of(pattern, 200),
+                                " does not compile: ", reason))
+                        .at(where));
   }
 }
 
@@ -120,8 +120,8 @@ void Regex::find_all(std::string_view text, std::vector<Span>& spans) const {
     if (found == ONIG_MISMATCH) break;
     if (found < 0) {
       throw DataError(
-          problem(cat("regular expression ", impl_->pattern.substr(0, 200), " fails on a text of ",
-                      with_thousands(static_cast<int64_t>(text.size())),
+          problem(cat("regular expression ", beginning_of(impl_->pattern, 200),
+                      " fails on a text of ", with_thousands(static_cast<int64_t>(text.size())),
                       " bytes: ", message_of(found, nullptr)))
               .at(impl_->where)
               .remedy("The pattern takes too many steps for this text. Cut the text into shorter "

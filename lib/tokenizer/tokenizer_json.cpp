@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "tokenizer/code_points.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 
@@ -194,7 +193,7 @@ std::vector<std::pair<std::string, int32_t>> parse_vocab_json(std::string_view t
 std::string shown(const std::string& token) {
   constexpr size_t kShown = 80;
   if (token.size() <= kShown) return token;
-  return cat(replace_invalid_utf8(token.substr(0, kShown)), "... (", token.size(), " bytes)");
+  return cat(beginning_of(token, kShown), " (", token.size(), " bytes)");
 }
 
 bool split_merge(const std::string& line, std::pair<std::string, std::string>& merge) {

@@ -231,6 +231,18 @@ TEST_CASE("patterns are checked when loading, and bounded when they run") {
       "use the tokenizer that the model was published with.");
 }
 
+TEST_CASE("long strings are cut at a character in messages") {
+  std::string token;
+  for (int i = 0; i < 60; ++i) token += "é";
+  json file = small();
+  file["model"]["vocab"][token] = -1;
+  std::string beginning;
+  for (int i = 0; i < 40; ++i) beginning += "é";
+  CHECK(refusal_of(file) == "t.json: model.vocab: the token " + beginning +
+                                "... (120 bytes) has -1 as its id: it must have a whole number "
+                                "from 0 to 2147483647.");
+}
+
 TEST_CASE("files, values and texts are bounded") {
   const std::string huge((size_t{256} << 20) + 1, 'a');
   CHECK(refusal_of(huge) == "t.json: file of 256.00 MiB: it must have at most 256.00 MiB.");
@@ -338,6 +350,8 @@ TEST_CASE("vocab.json and merges.txt are refused with the line") {
       refusal("{\"a\": 0, \"b\": 1}", "a b\n") ==
       "data error: merges.txt: merge 0 joins \"a\" and \"b\": \"ab\" is not in the vocabulary: it "
       "must join two tokens of the vocabulary to a third.");
+  CHECK(refusal("{\"a\": 0}", "#version\na \xff\n") ==
+        "data error: merges.txt: the byte at offset 11: it must belong to UTF-8 text.");
   CHECK(
       refusal("{\"a\": {\"b\": 1}}", "") ==
       "data error: vocab.json: the token a has object as its id: it must have a whole number from "
