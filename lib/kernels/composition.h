@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/kernels.h"
 
 namespace tptrain::kernels {
@@ -19,6 +21,15 @@ namespace tptrain::kernels {
 inline bool takes_cpu_loops(const at::Tensor& tensor) {
   return tensor.is_cpu() &&
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+
+/// fp32 and bf16 on CUDA take the kernels of cuda/, where the build has them.
+inline bool takes_cuda_kernels(const at::Tensor& tensor) {
+  return tensor.is_cuda() && cuda::built() &&
+         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+inline cuda::Element element_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 ? cuda::Element::bf16 : cuda::Element::fp32;
 }
 
 /// A tensor that takes the loops, with its element type there: body(float{}) or body(cpu::Bf16{}).

@@ -55,6 +55,17 @@ at::Tensor vocab_row_max(const at::Tensor& logits) {
   expect(logits.dim() == 2 && logits.size(1) > 0, "vocab_row_max", "be [T, V_local]",
          logits.sizes());
   expect_contiguous(logits, "vocab_row_max");
+  if (takes_cuda_kernels(logits)) {
+    at::Tensor row_max = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
+    cuda::vocab_row_max({.element = element_of(logits),
+                         .logits = const_cast<void*>(logits.const_data_ptr()),  // only read
+                         .row_max = row_max.data_ptr<float>(),
+                         .tokens = logits.size(0),
+                         .vocab = logits.size(1)},
+                        cuda::stream_of(logits));
+    cuda::check_launch("vocab_row_max");
+    return row_max;
+  }
   if (!takes_cpu_loops(logits)) return at::amax(logits, {1}).to(compute_type(logits));
   at::Tensor row_max = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   float* out = row_max.data_ptr<float>();
@@ -90,6 +101,20 @@ at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::T
         cpu::vocab_exp_rows(args, begin, end);
       });
     });
+    return sums;
+  }
+  if (takes_cuda_kernels(logits)) {
+    expect_contiguous(row_max, "vocab_exp_");
+    cuda::vocab_sums({.element = element_of(logits),
+                      .logits = logits.mutable_data_ptr(),
+                      .row_max = const_cast<float*>(row_max.const_data_ptr<float>()),  // only read
+                      .targets = targets.const_data_ptr<int64_t>(),
+                      .sums = sums.data_ptr<float>(),
+                      .vocab_begin = vocab_begin,
+                      .tokens = tokens,
+                      .vocab = vocab},
+                     cuda::stream_of(logits));
+    cuda::check_launch("vocab_exp_");
     return sums;
   }
   const LocalTargets local = local_targets(targets, vocab_begin, vocab);
@@ -168,6 +193,21 @@ void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::
         cpu::vocab_backward_rows(args, begin, end);
       });
     });
+    return;
+  }
+  if (takes_cuda_kernels(exp)) {
+    cuda::vocab_backward({.element = element_of(exp),
+                          .logits = exp.mutable_data_ptr(),
+                          .row_max = const_cast<float*>(row_max.const_data_ptr<float>()),
+                          .targets = targets.const_data_ptr<int64_t>(),
+                          .sums = const_cast<float*>(sums.const_data_ptr<float>()),  // only read
+                          .scale = scale.const_data_ptr<float>(),
+                          .z_loss = static_cast<float>(z_loss),
+                          .vocab_begin = vocab_begin,
+                          .tokens = exp.size(0),
+                          .vocab = vocab},
+                         cuda::stream_of(exp));
+    cuda::check_launch("vocab_softmax_backward_");
     return;
   }
   const LocalTargets local = local_targets(targets, vocab_begin, vocab);

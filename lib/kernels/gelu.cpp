@@ -8,6 +8,13 @@ namespace tptrain::kernels {
 
 at::Tensor gelu_tanh(const at::Tensor& x) {
   expect_contiguous(x, "gelu_tanh");
+  if (takes_cuda_kernels(x)) {
+    at::Tensor output = at::empty_like(x);
+    cuda::gelu_tanh(element_of(x), x.const_data_ptr(), output.mutable_data_ptr(), x.numel(),
+                    cuda::stream_of(x));
+    cuda::check_launch("gelu_tanh");
+    return output;
+  }
   if (!takes_cpu_loops(x)) return at::gelu(x.to(compute_type(x)), "tanh").to(x.scalar_type());
   at::Tensor output = at::empty_like(x);
   with_element_of(x, [&]<typename T>(T) {
@@ -25,6 +32,13 @@ at::Tensor gelu_tanh_backward(const at::Tensor& grad_output, const at::Tensor& x
          x.sizes());
   expect_contiguous(x, "gelu_tanh_backward");
   expect_contiguous(grad_output, "gelu_tanh_backward");
+  if (takes_cuda_kernels(x)) {
+    at::Tensor grad_x = at::empty_like(x);
+    cuda::gelu_tanh_backward(element_of(x), grad_output.const_data_ptr(), x.const_data_ptr(),
+                             grad_x.mutable_data_ptr(), x.numel(), cuda::stream_of(x));
+    cuda::check_launch("gelu_tanh_backward");
+    return grad_x;
+  }
   if (!takes_cpu_loops(x)) {
     const at::ScalarType type = compute_type(x);
     return at::gelu_backward(grad_output.to(type), x.to(type), "tanh").to(x.scalar_type());

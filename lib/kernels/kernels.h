@@ -1,6 +1,7 @@
 // Fused operations on plain local tensors, forward and backward side by side: no autograd, no
-// parameters, no communication. CPU tensors take the vectorised CPU code (fp32 and bf16), CUDA
-// tensors the ATen composition; both give the same numbers within rounding. Activations and weights
+// parameters, no communication. CPU tensors take the vectorised CPU code, CUDA tensors the
+// kernels of cuda/ (both fp32 and bf16), and what has none the ATen composition; all give the same
+// numbers within rounding. Activations and weights
 // of one call have one type; whatever it is, arithmetic is fp32 and rounds where it is stored. T =
 // S
 // * B tokens, sequence-first: token t = s * B + b. All tensors contiguous. Weight gradients are
@@ -166,9 +167,10 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const a
 // steps are the caller's all-reduces over tp.
 /// Row maxima [T] fp32. -> all-reduce max.
 at::Tensor vocab_row_max(const at::Tensor& logits);
-/// logits := exp(logits - row_max). Returns [2, T] fp32: row sums of that, and the target's logit -
-/// row_max where the target lies in [vocab_begin, vocab_begin + V_local), else 0. targets [T]
-/// int64, -100 ignored. -> all-reduce sum.
+/// Returns [2, T] fp32: row sums of exp(logits - row_max), and the target's logit - row_max where
+/// the target lies in [vocab_begin, vocab_begin + V_local), else 0. Consumes the logits: what they
+/// hold afterwards (the exponentials, or themselves) is for vocab_softmax_backward_ alone. targets
+/// [T] int64, -100 ignored. -> all-reduce sum.
 at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::Tensor& targets,
                       int64_t vocab_begin);
 /// Over the counted targets, fp32 [2] summed in fp64 on CPU: the sum of log(sum_exp) - target_logit
@@ -176,7 +178,8 @@ at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::T
 /// 2016, as used in PaLM, section 5). sums: [2, T], reduced; row_max [T], reduced.
 at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
                               const at::Tensor& targets);
-/// exp := gradient by the logits of scale * (cross entropy sum + z_loss * z-loss sum):
+/// What vocab_exp_ left := gradient by the logits of scale * (cross entropy sum + z_loss * z-loss
+/// sum):
 /// (softmax * (1 + 2 z_loss * logsumexp) - onehot(target)) * scale, 0 on ignored rows. scale: fp32
 /// scalar tensor.
 void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& row_max,

@@ -58,6 +58,79 @@ at::Tensor again_by_loops(const at::Tensor& x, const Weights& weights,
   return output;
 }
 
+LayerNormResult norm_by_cuda(const at::Tensor& x, const at::Tensor* delta, at::Tensor* sum,
+                             const Weights& weights, double eps) {
+  const int64_t rows = rows_of(x);
+  LayerNormResult result{at::empty_like(x), at::empty({2, rows}, x.options().dtype(at::kFloat))};
+  float* statistics = result.statistics.data_ptr<float>();
+  cuda::norm_forward({.element = element_of(x),
+                      .x = x.const_data_ptr(),
+                      .delta = delta != nullptr ? delta->const_data_ptr() : nullptr,
+                      .weight = weights.weight.const_data_ptr(),
+                      .bias = weights.bias.const_data_ptr(),
+                      .sum = sum != nullptr ? sum->mutable_data_ptr() : nullptr,
+                      .output = result.output.mutable_data_ptr(),
+                      .mean = statistics,
+                      .inverse = statistics + rows,
+                      .rows = rows,
+                      .hidden = x.size(-1),
+                      .eps = static_cast<float>(eps)},
+                     cuda::stream_of(x));
+  cuda::check_launch("layer_norm");
+  return result;
+}
+
+at::Tensor again_by_cuda(const at::Tensor& x, const Weights& weights,
+                         const at::Tensor& statistics) {
+  at::Tensor output = at::empty_like(x);
+  const int64_t rows = rows_of(x);
+  auto* means = const_cast<float*>(statistics.const_data_ptr<float>());  // only read
+  cuda::norm_again({.element = element_of(x),
+                    .x = x.const_data_ptr(),
+                    .weight = weights.weight.const_data_ptr(),
+                    .bias = weights.bias.const_data_ptr(),
+                    .output = output.mutable_data_ptr(),
+                    .mean = means,
+                    .inverse = means + rows,
+                    .rows = rows,
+                    .hidden = x.size(-1)},
+                   cuda::stream_of(x));
+  cuda::check_launch("layer_norm_again");
+  return output;
+}
+
+at::Tensor backward_by_cuda(const at::Tensor* grad_sum, const at::Tensor& grad_output,
+                            const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& statistics, at::Tensor& weight_grad,
+                            at::Tensor& bias_grad) {
+  const int64_t rows = rows_of(x);
+  const int64_t hidden = x.size(-1);
+  at::Tensor grad_x = at::empty_like(x);
+  const at::Tensor partial =
+      at::empty({cuda::norm_backward_blocks(rows), 2 * hidden}, x.options().dtype(at::kFloat));
+  const float* means = statistics.const_data_ptr<float>();
+  cuda::norm_backward({.element = element_of(x),
+                       .grad_output = grad_output.const_data_ptr(),
+                       .grad_sum = grad_sum != nullptr ? grad_sum->const_data_ptr() : nullptr,
+                       .x = x.const_data_ptr(),
+                       .weight = weight.const_data_ptr(),
+                       .mean = means,
+                       .inverse = means + rows,
+                       .grad_x = grad_x.mutable_data_ptr(),
+                       .partial = partial.data_ptr<float>(),
+                       .weight_grad = weight_grad.data_ptr<float>(),
+                       .bias_grad = bias_grad.data_ptr<float>(),
+                       .rows = rows,
+                       .hidden = hidden},
+                      cuda::stream_of(x));
+  cuda::check_launch("layer_norm_backward");
+  return grad_x;
+}
+
+bool takes_cuda_norms(const at::Tensor& x) {
+  return takes_cuda_kernels(x) && x.size(-1) <= cuda::kMostHidden;
+}
+
 at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_output,
                              const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& statistics, at::Tensor& weight_grad,
@@ -160,6 +233,7 @@ LayerNormResult layer_norm(const at::Tensor& x, const at::Tensor& weight, const 
   const Weights weights{weight, bias};
   check_forward(x, weights, "layer_norm");
   if (takes_cpu_loops(x)) return norm_by_loops(x, nullptr, nullptr, weights, eps);
+  if (takes_cuda_norms(x)) return norm_by_cuda(x, nullptr, nullptr, weights, eps);
   return norm_by_composition(x, weights, eps);
 }
 
@@ -169,6 +243,7 @@ at::Tensor layer_norm_again(const at::Tensor& x, const at::Tensor& weight, const
   check_forward(x, weights, "layer_norm_again");
   check_statistics(x, statistics, "layer_norm_again");
   if (takes_cpu_loops(x)) return again_by_loops(x, weights, statistics);
+  if (takes_cuda_norms(x)) return again_by_cuda(x, weights, statistics);
   return output_by_composition(x, weights, statistics);
 }
 
@@ -178,6 +253,8 @@ at::Tensor layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& 
   check_backward(grad_output, x, statistics, weight_grad, bias_grad, "layer_norm_backward");
   if (takes_cpu_loops(x))
     return backward_by_loops(nullptr, grad_output, x, weight, statistics, weight_grad, bias_grad);
+  if (takes_cuda_norms(x))
+    return backward_by_cuda(nullptr, grad_output, x, weight, statistics, weight_grad, bias_grad);
   return backward_by_composition(grad_output, x, weight, statistics, weight_grad, bias_grad)
       .to(x.scalar_type());
 }
@@ -189,9 +266,11 @@ AddLayerNormResult add_layer_norm(const at::Tensor& residual, const at::Tensor& 
   expect(delta.sizes() == residual.sizes(), "add_layer_norm",
          "have a delta of the size of residual", delta.sizes());
   expect_contiguous(delta, "add_layer_norm");
-  if (takes_cpu_loops(residual)) {
+  if (takes_cpu_loops(residual) || takes_cuda_norms(residual)) {
     at::Tensor sum = at::empty_like(residual);
-    LayerNormResult norm = norm_by_loops(residual, &delta, &sum, weights, eps);
+    LayerNormResult norm = takes_cpu_loops(residual)
+                               ? norm_by_loops(residual, &delta, &sum, weights, eps)
+                               : norm_by_cuda(residual, &delta, &sum, weights, eps);
     return {std::move(sum), std::move(norm)};
   }
   at::Tensor sum = residual + delta;  // rounded to its type: the norm is of the sum as stored
@@ -210,6 +289,9 @@ at::Tensor add_layer_norm_backward(const at::Tensor& grad_sum, const at::Tensor&
   if (takes_cpu_loops(sum))
     return backward_by_loops(&grad_sum, grad_output, sum, weight, statistics, weight_grad,
                              bias_grad);
+  if (takes_cuda_norms(sum))
+    return backward_by_cuda(&grad_sum, grad_output, sum, weight, statistics, weight_grad,
+                            bias_grad);
   // Added before the rounding to bf16, as one pass would.
   return (backward_by_composition(grad_output, sum, weight, statistics, weight_grad, bias_grad) +
           grad_sum)

@@ -61,6 +61,67 @@ RmsNormResult norm_by_composition(const at::Tensor& x, const at::Tensor& weight,
   return {output_by_composition(x, weight, inverse_rms), inverse_rms.reshape({-1})};
 }
 
+RmsNormResult norm_by_cuda(const at::Tensor& x, const at::Tensor* delta, at::Tensor* sum,
+                           const at::Tensor& weight, double eps) {
+  RmsNormResult result{at::empty_like(x), at::empty({rows_of(x)}, x.options().dtype(at::kFloat))};
+  cuda::norm_forward({.element = element_of(x),
+                      .x = x.const_data_ptr(),
+                      .delta = delta != nullptr ? delta->const_data_ptr() : nullptr,
+                      .weight = weight.const_data_ptr(),
+                      .sum = sum != nullptr ? sum->mutable_data_ptr() : nullptr,
+                      .output = result.output.mutable_data_ptr(),
+                      .inverse = result.inverse_rms.data_ptr<float>(),
+                      .rows = rows_of(x),
+                      .hidden = x.size(-1),
+                      .eps = static_cast<float>(eps)},
+                     cuda::stream_of(x));
+  cuda::check_launch("rms_norm");
+  return result;
+}
+
+at::Tensor again_by_cuda(const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& inverse_rms) {
+  at::Tensor output = at::empty_like(x);
+  cuda::norm_again(
+      {.element = element_of(x),
+       .x = x.const_data_ptr(),
+       .weight = weight.const_data_ptr(),
+       .output = output.mutable_data_ptr(),
+       .inverse = const_cast<float*>(inverse_rms.const_data_ptr<float>()),  // only read
+       .rows = rows_of(x),
+       .hidden = x.size(-1)},
+      cuda::stream_of(x));
+  cuda::check_launch("rms_norm_again");
+  return output;
+}
+
+at::Tensor backward_by_cuda(const at::Tensor* grad_sum, const at::Tensor& grad_output,
+                            const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& inverse_rms, at::Tensor& weight_grad) {
+  const int64_t hidden = x.size(-1);
+  at::Tensor grad_x = at::empty_like(x);
+  const at::Tensor partial =
+      at::empty({cuda::norm_backward_blocks(rows_of(x)), hidden}, x.options().dtype(at::kFloat));
+  cuda::norm_backward({.element = element_of(x),
+                       .grad_output = grad_output.const_data_ptr(),
+                       .grad_sum = grad_sum != nullptr ? grad_sum->const_data_ptr() : nullptr,
+                       .x = x.const_data_ptr(),
+                       .weight = weight.const_data_ptr(),
+                       .inverse = inverse_rms.const_data_ptr<float>(),
+                       .grad_x = grad_x.mutable_data_ptr(),
+                       .partial = partial.data_ptr<float>(),
+                       .weight_grad = weight_grad.data_ptr<float>(),
+                       .rows = rows_of(x),
+                       .hidden = hidden},
+                      cuda::stream_of(x));
+  cuda::check_launch("rms_norm_backward");
+  return grad_x;
+}
+
+bool takes_cuda_norms(const at::Tensor& x) {
+  return takes_cuda_kernels(x) && x.size(-1) <= cuda::kMostHidden;
+}
+
 at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_output,
                              const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& inverse_rms, at::Tensor& weight_grad) {
@@ -121,6 +182,7 @@ void check_backward(const at::Tensor& grad_output, const at::Tensor& x,
 RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   check_forward(x, weight, "rms_norm");
   if (takes_cpu_loops(x)) return norm_by_loops(x, nullptr, nullptr, weight, eps);
+  if (takes_cuda_norms(x)) return norm_by_cuda(x, nullptr, nullptr, weight, eps);
   return norm_by_composition(x, weight, eps);
 }
 
@@ -130,6 +192,7 @@ at::Tensor rms_norm_again(const at::Tensor& x, const at::Tensor& weight,
   expect(inverse_rms.numel() == rows_of(x), "rms_norm_again", "have one inverse_rms a token",
          inverse_rms.sizes());
   if (takes_cpu_loops(x)) return again_by_loops(x, weight, inverse_rms);
+  if (takes_cuda_norms(x)) return again_by_cuda(x, weight, inverse_rms);
   return output_by_composition(x, weight, as_column(inverse_rms, x));
 }
 
@@ -139,6 +202,8 @@ at::Tensor rms_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
   check_backward(grad_output, x, inverse_rms, weight_grad, "rms_norm_backward");
   if (takes_cpu_loops(x))
     return backward_by_loops(nullptr, grad_output, x, weight, inverse_rms, weight_grad);
+  if (takes_cuda_norms(x))
+    return backward_by_cuda(nullptr, grad_output, x, weight, inverse_rms, weight_grad);
   return backward_by_composition(grad_output, x, weight, inverse_rms, weight_grad)
       .to(x.scalar_type());
 }
@@ -149,9 +214,11 @@ AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delt
   expect(delta.sizes() == residual.sizes(), "add_rms_norm", "have a delta of the size of residual",
          delta.sizes());
   expect_contiguous(delta, "add_rms_norm");
-  if (takes_cpu_loops(residual)) {
+  if (takes_cpu_loops(residual) || takes_cuda_norms(residual)) {
     at::Tensor sum = at::empty_like(residual);
-    RmsNormResult norm = norm_by_loops(residual, &delta, &sum, weight, eps);
+    RmsNormResult norm = takes_cpu_loops(residual)
+                             ? norm_by_loops(residual, &delta, &sum, weight, eps)
+                             : norm_by_cuda(residual, &delta, &sum, weight, eps);
     return {std::move(sum), std::move(norm)};
   }
   at::Tensor sum = residual + delta;  // rounded to its type: the norm is of the sum as stored
@@ -168,6 +235,8 @@ at::Tensor add_rms_norm_backward(const at::Tensor& grad_sum, const at::Tensor& g
   expect_contiguous(grad_sum, "add_rms_norm_backward");
   if (takes_cpu_loops(sum))
     return backward_by_loops(&grad_sum, grad_output, sum, weight, inverse_rms, weight_grad);
+  if (takes_cuda_norms(sum))
+    return backward_by_cuda(&grad_sum, grad_output, sum, weight, inverse_rms, weight_grad);
   // Added before the rounding to bf16, as one pass would.
   return (backward_by_composition(grad_output, sum, weight, inverse_rms, weight_grad) + grad_sum)
       .to(sum.scalar_type());

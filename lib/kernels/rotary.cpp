@@ -68,6 +68,21 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
     });
     return;
   }
+  if (takes_cuda_kernels(qkv)) {
+    cuda::rotate({.element = element_of(qkv),
+                  .packed = qkv.mutable_data_ptr(),
+                  .cos = table.cos.const_data_ptr<float>(),
+                  .sin = table.sin.const_data_ptr<float>(),
+                  .positions = positions,
+                  .batch = batch,
+                  .width = qkv.size(2),
+                  .heads = rotated_heads,
+                  .head_dim = head_dim,
+                  .sign = direction == Rotation::inverse ? -1.0f : 1.0f},
+                 cuda::stream_of(qkv));
+    cuda::check_launch("rotate_");
+    return;
+  }
   const at::ScalarType type = compute_type(qkv);
   const at::Tensor heads = qkv.narrow(2, 0, rotated_heads * head_dim)
                                .view({positions, batch, rotated_heads, 2, head_dim / 2});

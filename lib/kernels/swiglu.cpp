@@ -21,6 +21,13 @@ at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
          gate_up.sizes());
   expect_contiguous(gate_up, "swiglu");
   const int64_t ffn = gate_up.size(-1) / 2;
+  if (takes_cuda_kernels(gate_up)) {
+    at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
+    cuda::swiglu(element_of(gate_up), gate_up.const_data_ptr(), output.mutable_data_ptr(),
+                 rows_of(gate_up), ffn, cuda::stream_of(gate_up));
+    cuda::check_launch("swiglu");
+    return output;
+  }
   if (!takes_cpu_loops(gate_up)) {
     const at::ScalarType type = compute_type(gate_up);
     const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);
@@ -46,6 +53,13 @@ at::Tensor swiglu_backward(const at::Tensor& grad_output,
   expect_contiguous(gate_up, "swiglu_backward");
   expect_contiguous(grad_output, "swiglu_backward");
   at::Tensor grad_gate_up = at::empty_like(gate_up);
+  if (takes_cuda_kernels(gate_up)) {
+    cuda::swiglu_backward(element_of(gate_up), grad_output.const_data_ptr(),
+                          gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(),
+                          rows_of(gate_up), ffn, cuda::stream_of(gate_up));
+    cuda::check_launch("swiglu_backward");
+    return grad_gate_up;
+  }
   if (!takes_cpu_loops(gate_up)) {
     const at::ScalarType type = compute_type(gate_up);
     const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);

@@ -123,9 +123,12 @@ struct Decoder::Impl {
     result.sum = std::move(norm.sum);
     result.statistics = std::move(norm.statistics);
     result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
+    at::Tensor logits = tensor_parallel::linear(result.input, head(), nullptr);  // [T, V/tp]
+    // The CPU loops keep exponentials in the logits' memory, which bf16 would round once more; the
+    // CUDA kernels make them again.
+    if (logits.is_cpu()) logits = logits.to(at::kFloat);
     result.cross_entropy = std::make_unique<tensor_parallel::VocabParallelCrossEntropy>(
-        tensor_parallel::linear(result.input, head(), nullptr).to(at::kFloat),
-        targets.reshape({-1}), head(), tp);
+        std::move(logits), targets.reshape({-1}), head(), tp);
     return result;
   }
   /// -> the gradient of the last layer's outgoing stream.

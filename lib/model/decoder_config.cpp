@@ -31,6 +31,21 @@ Problem unknown_family(const std::string& model_type) {
 void check_shape(DecoderConfig& config, bool head_dim_given, const std::string& where,
                  std::vector<Problem>& problems) {
   const auto complain = [&](Problem p) { problems.push_back(std::move(p).at(where)); };
+  // No model comes near these; a file that says so is damaged, and would be believed until memory
+  // ends.
+  const std::tuple<const char*, int64_t, int64_t> bounds[] = {
+      {"num_hidden_layers", config.num_hidden_layers, 10'000},
+      {"hidden_size", config.hidden_size, 1 << 20},
+      {"intermediate_size", config.intermediate_size, 1 << 24},
+      {"num_attention_heads", config.num_attention_heads, 1 << 16},
+      {"head_dim", config.head_dim, 1 << 16},
+      {"vocab_size", config.vocab_size, 1 << 26}};
+  for (const auto& [key, value, most] : bounds) {
+    if (value > most)
+      complain(problem(cat(key, " is ", value))
+                   .must(cat("be at most ", most))
+                   .remedy("Copy the model's config.json again."));
+  }
   const int64_t heads = config.num_attention_heads;
   if (heads <= 0 || config.hidden_size <= 0) return;
   if (!head_dim_given) {

@@ -42,8 +42,8 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Param
 void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
                                        sharding::Parameter& table, const SequenceRegion& region);
 
-/// Softmax cross entropy of logits [T, V/tp] fp32, which are consumed: forward and backward work in
-/// their memory.
+/// Softmax cross entropy of logits [T, V/tp] (fp32; bf16 on CUDA too), which are consumed: forward
+/// and backward work in their memory.
 class VocabParallelCrossEntropy {
  public:
   /// targets [T] int64, -100 is ignored; `table` says which columns these are. Collective over tp.

@@ -1,6 +1,7 @@
 // Against transformers, through the program: a Hugging Face directory is trained for ten steps on
 // token rows and exported again; losses, gradient norms and the exported parameters are compared.
-// (Logits and gradients: tests/mpi/train/golden.cpp.)
+// (Logits and gradients: tests/mpi/train/golden.cpp; export alone:
+// tests/e2e/tools/golden_export.cpp.)
 #include "support/golden.h"
 
 #include <ATen/ATen.h>
@@ -147,37 +148,6 @@ TEST_CASE("ten steps of the golden models are those of transformers", "[e2e][gol
   for (const fs::path& directory : golden_directories(defined)) {
     const GoldenModel golden(directory);
     for (const Layout& layout : layouts) train_and_compare(golden, layout);
-  }
-}
-
-TEST_CASE("import and export without training give the same bytes", "[e2e][golden]") {
-  for (const fs::path& directory : golden_directories(TPTRAIN_GOLDEN_MODELS)) {
-    const GoldenModel golden(directory);
-    CAPTURE(golden.name());
-    Job job;
-    const ProcessResult exported =
-        job.tool({"export", "--model", directory.string(), "--out", "exported"});
-    INFO(exported.output);
-    REQUIRE(exported.exit_code == 0);
-    const formats::SafetensorsFile out(job.directory() / "exported" / "model.safetensors");
-    size_t compared = 0;
-    for (const auto& file : fs::directory_iterator(directory)) {
-      const std::string name = file.path().filename().string();
-      if (name.rfind("model", 0) != 0 || file.path().extension() != ".safetensors") continue;
-      const formats::SafetensorsFile in(file.path());
-      for (const formats::SafetensorsEntry& entry : in.entries()) {
-        const formats::SafetensorsEntry* same = out.find(entry.name);
-        CAPTURE(entry.name);
-        REQUIRE(same != nullptr);
-        CHECK(same->dtype == entry.dtype);
-        CHECK(same->shape == entry.shape);
-        const auto a = in.bytes(entry);
-        const auto b = out.bytes(*same);
-        CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
-        ++compared;
-      }
-    }
-    CHECK(compared == out.entries().size());
   }
 }
 

@@ -155,7 +155,7 @@ TEST_CASE("a target outside the slice counts in the slice that holds it and nowh
   CHECK(sums[1][0].item<float>() == 0.0f);
   CHECK(sums[1][1].item<float>() == (logits[1][0] - row_max[1]).item<float>());
   CHECK(sums[1][2].item<float>() == 0.0f);
-  const at::Tensor before = exp.clone();
+  const at::Tensor before = (logits - row_max.unsqueeze(1)).exp();
   vocab_softmax_backward_(exp, sums, row_max, targets, 8, at::ones({}, exp.options()), 0.0);
   CHECK_CLOSE(exp[0], before[0] / sums[0][0],
               1e-6);  // softmax alone: the target's -1 is another slice's
@@ -204,8 +204,12 @@ TEST_CASE("the exponential is within 2 ulp from 1 down to the denormals", "[kern
   at::set_num_threads(1);
   const at::Tensor x = at::linspace(-110.0, 0.0, 200001, at::kFloat).unsqueeze(0);
   at::Tensor received = x.to(device()).clone();
-  vocab_exp_(received, at::zeros({1}, received.options()),
-             at::full({1}, -100, at::kLong).to(device()), 0);
+  // With the target in another slice and a sum of 1 the gradient is the exponential itself.
+  const at::Tensor elsewhere = at::full({1}, 1 << 30, at::kLong).to(device());
+  const at::Tensor row_max = at::zeros({1}, received.options());
+  vocab_exp_(received, row_max, elsewhere, 0);
+  vocab_softmax_backward_(received, at::ones({2, 1}, received.options()), row_max, elsewhere, 0,
+                          at::ones({}, received.options()), 0.0);
   const at::Tensor expected = x.to(at::kDouble).exp();
   const at::Tensor error = (received.cpu().to(at::kDouble) - expected).abs();
   CHECK((error / (expected + 1.2e-38)).max().item<double>() < 2 * 1.2e-7);

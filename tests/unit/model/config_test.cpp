@@ -287,6 +287,14 @@ TEST_CASE("what the decoder does not support is refused by its key") {
   for (const Case& c : cases) CHECK(refusal(c.json) == "config error: " + c.message);
 }
 
+TEST_CASE("sizes that no model has are refused before anything is made of them") {
+  const std::string json = R"({"model_type": "llama", "vocab_size": 96, "hidden_size": 32,
+      "intermediate_size": 48, "num_hidden_layers": 2000000000, "num_attention_heads": 4})";
+  CHECK(refusal(json) ==
+        "config error: config.json: num_hidden_layers is 2000000000: it must be at most 10000.\n"
+        "  Copy the model's config.json again.");
+}
+
 TEST_CASE("all problems of a config.json are told at once") {
   CHECK(
       refusal(R"({"model_type": "llama", "vocab_size": "96", "hidden_size": 32.0,

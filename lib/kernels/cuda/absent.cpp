@@ -1,0 +1,33 @@
+// A build without CUDA: the ATen composition serves what would come here.
+#include "base/error.h"
+#include "kernels/cuda/stream.h"
+
+namespace tptrain::kernels::cuda {
+
+namespace {
+
+[[noreturn]] void absent() {
+  throw InternalError(problem("a CUDA kernel was asked for in a build without CUDA"));
+}
+
+}  // namespace
+
+bool built() { return false; }
+Stream stream_of(const at::Tensor&) { absent(); }
+void check_launch(const char*) { absent(); }
+void norm_forward(const NormForward&, Stream) { absent(); }
+void norm_again(const NormForward&, Stream) { absent(); }
+int64_t norm_backward_blocks(int64_t) { absent(); }
+void norm_backward(const NormBackward&, Stream) { absent(); }
+void swiglu(Element, const void*, void*, int64_t, int64_t, Stream) { absent(); }
+void swiglu_backward(Element, const void*, const void*, void*, int64_t, int64_t, Stream) {
+  absent();
+}
+void gelu_tanh(Element, const void*, void*, int64_t, Stream) { absent(); }
+void gelu_tanh_backward(Element, const void*, const void*, void*, int64_t, Stream) { absent(); }
+void rotate(const Rotary&, Stream) { absent(); }
+void vocab_row_max(const Vocab&, Stream) { absent(); }
+void vocab_sums(const Vocab&, Stream) { absent(); }
+void vocab_backward(const Vocab&, Stream) { absent(); }
+
+}  // namespace tptrain::kernels::cuda
