@@ -15,6 +15,18 @@ if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
+
+# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600.
+if [ $# -eq 0 ]; then
+  fuzzed=0
+  scripts/fuzz.sh 10 || fuzzed=$?
+  case $fuzzed in
+    0) ;;
+    3) echo "test.sh: left out: fuzzing (no clang with libFuzzer on this machine)" ;;
+    *) exit 1 ;;
+  esac
+fi
+
 arguments=()
 
 TPTRAIN_TEST_DATA=${TPTRAIN_TEST_DATA:-$root/../shared/data}
@@ -28,14 +40,3 @@ fi
 [ "${#arguments[@]}" -gt 0 ] || arguments+=(--label-exclude gpu)
 echo "test.sh: left out: the tests with label 'gpu' (on a GPU machine: ctest --preset cuda -L gpu)"
 ctest --preset cpu -j 2 "${arguments[@]}" "$@"
-
-# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600.
-if [ $# -eq 0 ]; then
-  fuzzed=0
-  scripts/fuzz.sh 10 || fuzzed=$?
-  case $fuzzed in
-    0) ;;
-    3) echo "test.sh: left out: fuzzing (no clang with libFuzzer on this machine)" ;;
-    *) exit 1 ;;
-  esac
-fi

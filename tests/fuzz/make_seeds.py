@@ -68,11 +68,17 @@ def chat_template():
     yield b"{{ messages[1:]|length }}{% set ns = namespace(a=1) %}{% set ns.a = ns.a + loop.index0 if loop else 2 %}{{ raise_exception('no') }}"
 
 
+def tokenizer_ranks():
+    yield b"aGU= 256\nbGxv 257\naGVsbG8= 258\n"
+    yield b'{"h": 0, "e": 1, "he": 2, "\\u0120h": 3}\0#version: 0.2\nh e\n'
+
+
 def jsonl_rows():
     yield b'{"text": "one"}\n{"input_ids": [1, 2, 3]}\n{"input_ids": [1, 2], "labels": [-100, 2]}\n\n{"text": "\\u00e4", "id": 7}\n'
 
 
-SEEDS = {f.__name__: f for f in (safetensors, safetensors_index, config_json, tokenizer_json, chat_template, jsonl_rows)}
+SEEDS = {f.__name__: f for f in (safetensors, safetensors_index, config_json, tokenizer_json, tokenizer_ranks, chat_template,
+                                jsonl_rows)}
 
 
 def main() -> int:
