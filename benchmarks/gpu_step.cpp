@@ -266,15 +266,6 @@ Shares profiled(int steps, Work&& work) {
   return shares;
 }
 
-/// Dense bf16 peak of the tensor cores in FLOP/s, of NVIDIA's data sheets for the SXM parts.
-double peak_bf16_flops(const std::string& device) {
-  for (const auto& [part, flops] :
-       {std::pair("H200", 989e12), std::pair("H100", 989e12), std::pair("A100", 312e12)}) {
-    if (device.find(part) != std::string::npos) return flops;
-  }
-  return 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -319,7 +310,7 @@ int main(int argc, char** argv) {
   const double whole =
       causal + 6.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads *
                                          config.head_dim * arguments.seq_length);
-  const double peak = peak_bf16_flops(device);
+  const double peak = train::peak_flops(device, dtype).value_or(0);
   const auto share = [&](double part) { return 100 * part / seconds; };
   std::printf("%s, %d layers, %s; tp %d x dp %d on %s, ZeRO-%d, %s, sequence %ld x %ld x %ld\n",
               config.model_type.c_str(), static_cast<int>(config.num_hidden_layers),

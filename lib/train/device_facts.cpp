@@ -7,7 +7,6 @@
 #include <array>
 #include <fstream>
 #include <string>
-#include <utility>
 
 #include "comm/device_info.h"
 
@@ -34,14 +33,24 @@ MemoryUse memory_use(at::Device device) {
   return {.peak_bytes = memory.peak_reserved_bytes, .total_bytes = memory.total_bytes};
 }
 
-std::optional<double> peak_fp32_flops(at::Device device) {
+std::optional<double> peak_flops(at::Device device, at::ScalarType dtype) {
   if (!device.is_cuda()) return std::nullopt;
-  // FP32 (not tensor core) rows of NVIDIA's data sheets for the SXM parts.
-  constexpr std::array<std::pair<const char*, double>, 3> kPeaks = {
-      {{"H200", 66.9e12}, {"H100", 66.9e12}, {"A100", 19.5e12}}};
-  const std::string name = comm::device_name(device);
-  for (const auto& [part, flops] : kPeaks) {
-    if (name.find(part) != std::string::npos) return flops;
+  return peak_flops(comm::device_name(device), dtype);
+}
+
+std::optional<double> peak_flops(const std::string& device_name, at::ScalarType dtype) {
+  struct Part {
+    const char* name;
+    double fp32;
+    double bf16;
+  };
+  // NVIDIA's data sheets for the SXM parts: "FP32" and "BFLOAT16 Tensor Core", the latter halved
+  // where the sheet counts sparsity.
+  constexpr std::array<Part, 3> kParts = {
+      {{"H200", 66.9e12, 989e12}, {"H100", 66.9e12, 989e12}, {"A100", 19.5e12, 312e12}}};
+  for (const Part& part : kParts) {
+    if (device_name.find(part.name) == std::string::npos) continue;
+    return dtype == at::kBFloat16 ? part.bf16 : part.fp32;
   }
   return std::nullopt;
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace tptrain::train {
 
@@ -15,9 +16,12 @@ struct MemoryUse {
 };
 MemoryUse memory_use(at::Device device);
 
-/// Dense fp32 peak (TF32 off) of the device in FLOP/s by its vendor's data sheet, where the device
-/// is known; nothing on a CPU.
-std::optional<double> peak_fp32_flops(at::Device device);
+/// Dense peak of the device for GEMMs of this type (fp32: with TF32 off; bf16: tensor cores,
+/// without sparsity) in FLOP/s by its vendor's data sheet, where the device is known; nothing on a
+/// CPU.
+std::optional<double> peak_flops(at::Device device, at::ScalarType dtype);
+/// The same for a device of this name: "NVIDIA H200".
+std::optional<double> peak_flops(const std::string& device_name, at::ScalarType dtype);
 
 /// Processors this process may run on.
 int available_cores();

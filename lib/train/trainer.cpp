@@ -160,7 +160,8 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) *
       step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
-  if (const auto peak = peak_fp32_flops(parts_.engine.device())) step.mfu = flops / *peak;
+  const at::ScalarType dtype = parts_.config.run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  if (const auto peak = peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
   step.memory_fraction = memory.total_bytes > 0 ? static_cast<double>(memory.peak_bytes) /
                                                       static_cast<double>(memory.total_bytes)
                                                 : 0.0;
