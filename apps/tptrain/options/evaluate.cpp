@@ -1,3 +1,4 @@
+#include "options/model_options.h"
 #include "options/options.h"
 #include "options/verb_parser.h"
 
@@ -12,10 +13,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
                     "  mpirun -n 4 tptrain evaluate --model Qwen2.5-0.5B --data 'test/*.jsonl' "
                     "--tp-size 2 --seq-length 2048 --json");
   EvaluateCommand command;
-  parser.option("--checkpoint", command.checkpoint, "PATH",
-                "A checkpoint, or a run directory: its newest valid one; or:");
-  parser.option("--model", command.model, "DIR",
-                "A Hugging Face directory: config.json, *.safetensors and the tokenizer");
+  model_options(parser, command.checkpoint, command.model);
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
   parser.option("--format", command.format, "text|jsonl",
@@ -36,10 +34,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
   parser.flag("--json", command.json, "Print one JSON object instead of text");
   if (auto help = parser.parse(arguments)) return *help;
-  parser.require(command.checkpoint.empty() != command.model.empty(),
-                 command.model.empty() ? "neither --checkpoint nor --model is given"
-                                       : "--checkpoint and --model are both given",
-                 "be exactly one of them");
+  require_one_model(parser, command.checkpoint, command.model);
   parser.require(!command.data.empty(), "--data is missing",
                  "name at least one file, directory or glob");
   const auto one_of = [&](const std::string& name, const std::string& value,

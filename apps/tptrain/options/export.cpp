@@ -1,3 +1,4 @@
+#include "options/model_options.h"
 #include "options/options.h"
 #include "options/verb_parser.h"
 
@@ -13,10 +14,7 @@ Command parse_export(const std::vector<std::string>& arguments) {
       "--max-shard-size 2GB\n"
       "  tptrain export --model models/Qwen2.5-0.5B --out resharded --max-shard-size 500MB");
   ExportCommand command;
-  parser.option("--checkpoint", command.checkpoint, "PATH",
-                "A checkpoint, or a run directory: its newest valid one; or:");
-  parser.option("--model", command.model, "DIR",
-                "A Hugging Face directory, to be written anew without training");
+  model_options(parser, command.checkpoint, command.model);
   parser.option("--out", command.out, "DIR", "The directory to write; made where it is missing");
   parser.option("--max-shard-size", command.max_shard_size, "SIZE",
                 "Most bytes of tensors in one file, like 5GB (the default), 500MB, 4GiB");
@@ -28,10 +26,7 @@ Command parse_export(const std::vector<std::string>& arguments) {
   parser.flag("--overwrite", command.overwrite,
               "Replaces the files of an earlier export in --out, as a set");
   if (auto help = parser.parse(arguments)) return *help;
-  parser.require(!command.checkpoint.empty() || !command.model.empty(),
-                 "neither --checkpoint nor --model is given", "be exactly one of them");
-  parser.require(command.checkpoint.empty() || command.model.empty(),
-                 "--checkpoint and --model are both given", "be exactly one of them");
+  require_one_model(parser, command.checkpoint, command.model);
   parser.require(!command.out.empty(), "--out is missing", "name the directory to write");
   parser.require(command.model_files.empty() || command.model.empty(),
                  "--model-files is given with --model",

@@ -1,3 +1,4 @@
+#include "options/model_options.h"
 #include "options/options.h"
 #include "options/verb_parser.h"
 
@@ -9,10 +10,7 @@ Command parse_generate(const std::vector<std::string>& arguments) {
                     "  mpirun -n 2 tptrain generate --checkpoint runs/a/checkpoints/step-00000100 "
                     "--prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7");
   GenerateCommand command;
-  parser.option("--checkpoint", command.checkpoint, "PATH",
-                "A checkpoint, or a run directory: its newest valid one; or:");
-  parser.option("--model", command.model, "DIR",
-                "A Hugging Face directory: config.json, *.safetensors and the tokenizer");
+  model_options(parser, command.checkpoint, command.model);
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.option("--prompt", command.prompt, "TEXT", "The text to continue");
   parser.flag("--chat", command.chat,
@@ -29,10 +27,7 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   parser.option("--seed", command.seed, "N", "Seed of the sampling (0)");
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
   if (auto help = parser.parse(arguments)) return *help;
-  parser.require(command.checkpoint.empty() != command.model.empty(),
-                 command.model.empty() ? "neither --checkpoint nor --model is given"
-                                       : "--checkpoint and --model are both given",
-                 "be exactly one of them");
+  require_one_model(parser, command.checkpoint, command.model);
   parser.require(command.chat || command.system.empty(), "--system is given without --chat",
                  "go with --chat");
   parser.require(!command.prompt.empty(), "--prompt is missing or empty",
