@@ -16,8 +16,8 @@
 
 namespace tptrain::kernels {
 
-/// fp32 and bf16 on the CPU take the loops of cpu/; everything else (CUDA, and fp64 on the CPU) the
-/// ATen composition.
+/// fp32 and bf16 on the CPU take the loops of cpu/. What takes neither these nor the kernels of
+/// cuda/ (fp64; on CUDA attention, dropout and the norms of heads) takes the ATen composition.
 inline bool takes_cpu_loops(const at::Tensor& tensor) {
   return tensor.is_cpu() &&
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
@@ -27,6 +27,9 @@ inline bool takes_cpu_loops(const at::Tensor& tensor) {
 inline bool takes_cuda_kernels(const at::Tensor& tensor) {
   return tensor.is_cuda() && cuda::built() &&
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+inline bool takes_cuda_norms(const at::Tensor& x) {
+  return takes_cuda_kernels(x) && x.size(-1) <= cuda::kMostHidden;
 }
 inline cuda::Element element_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? cuda::Element::bf16 : cuda::Element::fp32;

@@ -1,11 +1,9 @@
 // Fused operations on plain local tensors, forward and backward side by side: no autograd, no
 // parameters, no communication. CPU tensors take the vectorised CPU code, CUDA tensors the
 // kernels of cuda/ (both fp32 and bf16), and what has none the ATen composition; all give the same
-// numbers within rounding. Activations and weights
-// of one call have one type; whatever it is, arithmetic is fp32 and rounds where it is stored. T =
-// S
-// * B tokens, sequence-first: token t = s * B + b. All tensors contiguous. Weight gradients are
-// *added* to fp32 buffers.
+// numbers within rounding. Activations and weights of one call have one type; whatever it is,
+// arithmetic is fp32 and rounds where it is stored. T = S * B tokens, sequence-first: token t = s *
+// B + b. All tensors contiguous. Weight gradients are *added* to fp32 buffers.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -127,10 +127,6 @@ at::Tensor backward_by_cuda(const at::Tensor* grad_sum, const at::Tensor& grad_o
   return grad_x;
 }
 
-bool takes_cuda_norms(const at::Tensor& x) {
-  return takes_cuda_kernels(x) && x.size(-1) <= cuda::kMostHidden;
-}
-
 at::Tensor backward_by_loops(const at::Tensor* grad_sum, const at::Tensor& grad_output,
                              const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& statistics, at::Tensor& weight_grad,
