@@ -1,0 +1,112 @@
+#include "base/watchdog.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace tptrain {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+// Often enough to be on time, seldom enough to cost nothing.
+milliseconds look_every(milliseconds limit) {
+  return std::clamp(limit / 20, milliseconds(5), milliseconds(1000));
+}
+
+// For saying what happened: a log on a file system that hangs must not keep the process alive.
+constexpr auto kSayAtMost = std::chrono::seconds(5);
+// mpirun kills the other ranks at the first exit. They have waited as long as this one: what each
+// of them waited for shall be read as well.
+constexpr auto kLetOthersSpeak = milliseconds(1500);
+
+}  // namespace
+
+StallClock::StallClock(Span limit, Span between_looks)
+    : limit_(limit), between_looks_(between_looks) {}
+
+std::optional<StallClock::Span> StallClock::look(const ProgressBoard::Entry& entry, Time now) {
+  const bool progress = !last_look_ || entry.writes != writes_;
+  // A look that comes far too late says that this process was held up, and with it what it waits
+  // for may have been.
+  const Span since = last_look_ ? std::min(now - *last_look_, 2 * between_looks_) : Span::zero();
+  last_look_ = now;
+  writes_ = entry.writes;
+  stalled_ = progress ? Span::zero() : stalled_ + since;
+  if (entry.patience == Patience::no_limit) return std::nullopt;
+  const Span allowed = entry.patience == Patience::files ? kFilePatience * limit_ : limit_;
+  if (stalled_ < allowed) return std::nullopt;
+  return stalled_;
+}
+
+std::string stall_message(const ProgressBoard::Entry& entry, int rank, StallClock::Span stalled) {
+  const auto ms = std::chrono::duration_cast<milliseconds>(stalled).count();
+  const std::string time =
+      ms < 10000 ? fixed(static_cast<double>(ms) / 1000, 1) : std::to_string((ms + 500) / 1000);
+  return cat(
+      "[rank ", rank, "] ",
+      CommError(
+          problem(cat("no progress for ", time, " s: ", describe(entry)))
+              .remedy("Compare this line of all ranks: one that is missing, or stands at another "
+                      "step or collective, is the one the others wait for. Where a step takes "
+                      "that long, raise train.hang_timeout_s; 0 switches this off."))
+          .what());
+}
+
+Watchdog::Watchdog(const ProgressBoard& board, Options options)
+    : board_(board), options_(std::move(options)), thread_([this] { watch(); }) {}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void Watchdog::watch() {
+  // A signal to this process is for the thread that does the work: it may be sleeping in a call.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+
+  const milliseconds interval = look_every(options_.limit);
+  StallClock clock(options_.limit, interval);
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, interval, [this] { return done_; })) {
+    const ProgressBoard::Entry entry = board_.read();
+    const auto stalled = clock.look(entry, std::chrono::steady_clock::now());
+    if (stalled) end_process(entry, *stalled);
+  }
+}
+
+void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled) const {
+  auto said = std::make_shared<std::promise<void>>();
+  std::future<void> all_said = said->get_future();
+  std::thread([said, message = stall_message(entry, options_.rank, stalled),
+               also_say = options_.also_say] {
+    // Without stdio, whose lock the thread that hangs may hold.
+    const std::string line = message + "\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+    if (also_say) also_say(message);
+    std::fflush(nullptr);
+    said->set_value();
+  }).detach();
+  all_said.wait_for(kSayAtMost);
+  std::this_thread::sleep_for(kLetOthersSpeak);
+  std::_Exit(static_cast<int>(ExitCode::communication));
+}
+
+}  // namespace tptrain

@@ -1,0 +1,69 @@
+// Ends a process that makes no progress: a thread that reads a ProgressBoard and calls nothing that
+// could hang with the rest (no CUDA, no MPI). It cannot tell a hung peer from a slow one: it knows
+// only that this process has written nothing on its board for too long.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "base/progress_board.h"
+
+namespace tptrain {
+
+/// The rule, with the clock given: how long nothing has been written. Time in which this process
+/// did not run at all (stopped and continued, a suspended job) counts as one look at most.
+class StallClock {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+  using Span = std::chrono::steady_clock::duration;
+
+  /// `between_looks`: the time that passes from look to look where nothing holds this process up.
+  StallClock(Span limit, Span between_looks);
+  /// How long there has been no progress, where that is more than the phase allows.
+  std::optional<Span> look(const ProgressBoard::Entry& entry, Time now);
+
+ private:
+  Span limit_;
+  Span between_looks_;
+  std::optional<Time> last_look_;
+  uint64_t writes_ = 0;
+  Span stalled_ = {};
+};
+
+/// "[rank 1] communication error: no progress for 600 s: step 57, ..." and what to look at.
+std::string stall_message(const ProgressBoard::Entry& entry, int rank,
+                          std::chrono::steady_clock::duration stalled);
+
+class Watchdog {
+ public:
+  struct Options {
+    std::chrono::milliseconds limit;  // of a phase of normal patience; above 0
+    int rank = 0;
+    /// Gets the message as well, after standard error has it: for the log. It may hang.
+    std::function<void(const std::string&)> also_say = {};
+  };
+  /// Watches until destroyed. On expiry the process ends at once with
+  /// ExitCode::communication; no destructor runs. `board` must outlive it.
+  Watchdog(const ProgressBoard& board, Options options);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+ private:
+  void watch();
+  [[noreturn]] void end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled) const;
+
+  const ProgressBoard& board_;
+  Options options_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool done_ = false;
+  std::thread thread_;
+};
+
+}  // namespace tptrain
