@@ -23,7 +23,7 @@ std::string message_size(int64_t bytes) {
 
 }  // namespace
 
-void ProgressBoard::enter(std::string_view phase, int64_t step, Patience patience) {
+void ProgressBoard::enter(std::string_view phase, int64_t step, double patience) {
   const std::lock_guard lock(mutex_);
   ++writes_;
   phase_ = phase;

@@ -5,19 +5,21 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <string_view>
 
 namespace tptrain {
 
-/// How long a phase may go without progress.
-enum class Patience {
-  normal,   // the watchdog's time
-  files,    // ten times of it: a rank that is done waits while others still read or write
-  no_limit  // for as long as it takes: rank 0 tokenizes and the others wait for it
-};
-inline constexpr int kFilePatience = 10;
+/// How long a phase may go without progress, as a multiple of the watchdog's limit.
+namespace patience {
+inline constexpr double kUsual = 1;
+/// Reading and writing many files: a rank that is done waits while others are still at it.
+inline constexpr double kFiles = 10;
+/// For as long as it takes: rank 0 tokenizes and the others wait for it.
+inline constexpr double kEndless = std::numeric_limits<double>::infinity();
+}  // namespace patience
 
 class ProgressBoard {
  public:
@@ -25,7 +27,7 @@ class ProgressBoard {
     uint64_t writes = 0;          // rises with every write
     std::string_view phase = {};  // "" before the first
     int64_t step = -1;            // -1: none
-    Patience patience = Patience::normal;
+    double patience = patience::kUsual;
     std::string axis = {};  // of the last collective; "": none yet
     std::string_view call = {};
     int64_t bytes = 0;
@@ -37,7 +39,7 @@ class ProgressBoard {
   ProgressBoard& operator=(const ProgressBoard&) = delete;
 
   /// `phase` is a literal, as "evaluation"; it reads well after "step 7, ".
-  void enter(std::string_view phase, int64_t step = -1, Patience patience = Patience::normal);
+  void enter(std::string_view phase, int64_t step = -1, double patience = patience::kUsual);
   /// A collective is about to begin. `call` is a literal; `axis` is copied, its first 15
   /// characters. `bytes` are those of the full tensor.
   void collective(std::string_view axis, std::string_view call, int64_t bytes);
@@ -51,7 +53,7 @@ class ProgressBoard {
   uint64_t writes_ = 0;
   std::string_view phase_;
   int64_t step_ = -1;
-  Patience patience_ = Patience::normal;
+  double patience_ = patience::kUsual;
   std::array<char, 16> axis_ = {};  // ends with a zero
   std::string_view call_;
   int64_t bytes_ = 0;

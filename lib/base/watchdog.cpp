@@ -44,9 +44,8 @@ std::optional<StallClock::Span> StallClock::look(const ProgressBoard::Entry& ent
   last_look_ = now;
   writes_ = entry.writes;
   stalled_ = progress ? Span::zero() : stalled_ + since;
-  if (entry.patience == Patience::no_limit) return std::nullopt;
-  const Span allowed = entry.patience == Patience::files ? kFilePatience * limit_ : limit_;
-  if (stalled_ < allowed) return std::nullopt;
+  using Seconds = std::chrono::duration<double>;
+  if (Seconds(stalled_) < Seconds(limit_) * entry.patience) return std::nullopt;
   return stalled_;
 }
 

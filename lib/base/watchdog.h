@@ -42,7 +42,7 @@ std::string stall_message(const ProgressBoard::Entry& entry, int rank,
 class Watchdog {
  public:
   struct Options {
-    std::chrono::milliseconds limit;  // of a phase of normal patience; above 0
+    std::chrono::milliseconds limit;  // of a phase of the usual patience; above 0
     int rank = 0;
     /// Gets the message as well, after standard error has it: for the log. It may hang.
     std::function<void(const std::string&)> also_say = {};

@@ -123,9 +123,9 @@ TEST_CASE("file phases have ten times as long, a phase without a limit has for e
     }
     return most;
   };
-  board.enter("checkpoint", 100, Patience::files);
+  board.enter("checkpoint", 100, patience::kFiles);
   CHECK(seconds_until_stall(1000) == 100);
-  board.enter("tokenizing", -1, Patience::no_limit);
+  board.enter("tokenizing", -1, patience::kEndless);
   CHECK(seconds_until_stall(100'000) == 100'000);
   board.enter("training", 101);  // and starts anew after it
   CHECK(seconds_until_stall(1000) == 10);
