@@ -231,11 +231,13 @@ int main(int argc, char** argv) {
   const std::vector<at::Tensor> master = {at::randn({parameters})}, gradient = {ranges[0].gradient},
                                 m = {at::zeros({parameters})}, v = {at::zeros({parameters})},
                                 none = {}, steps = {at::ones({})};
-  at::Tensor updates = at::zeros({});
-  const at::Tensor finite = at::ones({}, at::kBool);
+  const tptrain::optim::AdamWStep step{.learning_rate = at::full({}, 1e-4, at::kDouble),
+                                       .gradient_scale = one,
+                                       .finite = at::ones({}, at::kBool),
+                                       .updates = at::zeros({})};
+  tptrain::optim::AdamW adamw(ranges, {});
   const double optimizer = report(
-      "adamw_update", {.floats_moved = 7.0 * static_cast<double>(parameters)},
-      [&] { tptrain::optim::adamw_update(ranges, updates, one, finite, {.learning_rate = 1e-4}); },
+      "adamw", {.floats_moved = 7.0 * static_cast<double>(parameters)}, [&] { adamw.update(step); },
       [&] {
         at::_fused_adamw_(master, gradient, m, v, none, steps, 1e-4, 0.9, 0.95, 0.0, 1e-8, false,
                           false);
@@ -295,12 +297,9 @@ int main(int argc, char** argv) {
     } else {
       narrow_ranges[0].weights = at::zeros({parameters}, at::kBFloat16);
     }
+    tptrain::optim::AdamW narrow_adamw(narrow_ranges, {});
     report(name, {.floats_moved = floats * static_cast<double>(parameters)},
-           [&] {
-             tptrain::optim::adamw_update(narrow_ranges, updates, one, finite,
-                                          {.learning_rate = 1e-4});
-           },
-           {});
+           [&] { narrow_adamw.update(step); }, {});
   };
   optimizer_line("adamw, bf16 weights", at::kFloat, at::kFloat, 7.5);
   optimizer_line("adamw, bf16 moments too", at::kFloat, at::kBFloat16, 5.5);

@@ -1,16 +1,16 @@
-// AdamW: one vectorised pass on the CPU; elsewhere adamw_composition.h.
+// AdamW: one vectorised pass on the CPU, one kernel on CUDA (cuda_update.h).
 #include "optim/adamw.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/cpu/parallel.h"
-#include "optim/adamw_composition.h"
 #include "optim/adamw_loop.h"
+#include "optim/cuda_update.h"
 #include "optim/stochastic_rounding.h"
 
 namespace tptrain::optim {
@@ -22,6 +22,11 @@ constexpr int64_t kElementsPerThread = 32768;
 // the elements finds them in the first-level cache.
 constexpr int64_t kBlock = 2048;
 
+/// "cuda" stands for any of them.
+bool is_on(const at::Device& device, const at::Tensor& tensor) {
+  return device.has_index() ? tensor.device() == device : tensor.device().type() == device.type();
+}
+
 /// Shards are cut in lib/: a range that does not fit is a mistake there, never a user's.
 void check_tensor(const AdamWRange& range, size_t index, const at::Tensor& tensor, const char* name,
                   bool type_fits, const char* types) {
@@ -30,13 +35,13 @@ void check_tensor(const AdamWRange& range, size_t index, const at::Tensor& tenso
     return;
   }
   throw InternalError(
-      problem(cat("adamw_update: ", name, " of range ", index, " is ", tensor.scalar_type(), " [",
+      problem(cat("AdamW: ", name, " of range ", index, " is ", tensor.scalar_type(), " [",
                   join(tensor.sizes()), "] on ", tensor.device(), ", its master holds ",
                   range.master.numel(), " elements on ", range.master.device()))
           .must(cat("be contiguous ", types, " of the master's size, on its device")));
 }
 
-void check(const AdamWRange& range, size_t index) {
+void check(const AdamWRange& range, size_t index, const at::Device& device) {
   const auto fp32_or_bf16 = [](const at::Tensor& tensor) {
     return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16;
   };
@@ -51,32 +56,30 @@ void check(const AdamWRange& range, size_t index) {
     check_tensor(range, index, range.weights, "weights",
                  range.weights.scalar_type() == at::kBFloat16, "bf16");
   }
+  if (!is_on(device, range.master)) {
+    throw InternalError(problem(cat("AdamW: range ", index, " is on ", range.master.device().str()))
+                            .must(cat("be on ", device.str())));
+  }
   if (range.master.scalar_type() == at::kFloat) return;
   const int64_t begin = range.rounding ? range.rounding->begin : 0;
   const int64_t slice = range.rounding ? range.rounding->spec.local_numel() : 0;
   if (range.rounding && begin >= 0 && begin + range.master.numel() <= slice) return;
   throw InternalError(
-      problem(cat("adamw_update: the bf16 master of range ", index, " holds ", range.master.numel(),
+      problem(cat("AdamW: the bf16 master of range ", index, " holds ", range.master.numel(),
                   " elements, ",
                   range.rounding ? cat("from element ", begin, " of a slice of ", slice)
                                  : std::string("without a rounding site")))
           .must("say where its elements lie in their tensor"));
 }
 
-AdamWConstants constants_of(const AdamWOptions& options, double step_learning_rate, double update,
-                            float gradient_scale) {
-  const double learning_rate = step_learning_rate * options.learning_rate_scale;
-  AdamWConstants constants;
-  constants.decay = static_cast<float>(learning_rate * options.weight_decay);
-  constants.beta2 = static_cast<float>(options.beta2);
-  constants.one_minus_beta1 = static_cast<float>(1.0 - options.beta1);
-  constants.one_minus_beta2 = static_cast<float>(1.0 - options.beta2);
-  constants.step_size = static_cast<float>(learning_rate / (1.0 - std::pow(options.beta1, update)));
-  constants.inverse_correction2 =
-      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options.beta2, update)));
-  constants.eps = static_cast<float>(options.eps);
-  constants.gradient_scale = gradient_scale;
-  return constants;
+void check_number(const at::Tensor& number, at::ScalarType type, const at::Device& device,
+                  const char* name) {
+  if (number.defined() && number.numel() == 1 && number.scalar_type() == type &&
+      is_on(device, number)) {
+    return;
+  }
+  throw InternalError(
+      problem(cat(name, " of an AdamW update")).must(cat("be one ", type, " on ", device.str())));
 }
 
 template <typename T>
@@ -129,21 +132,19 @@ void update_bf16(const AdamWRange& range, const AdamWConstants& constants, uint6
       });
 }
 
-void update_on_cpu(std::vector<AdamWRange>& ranges, at::Tensor& updates,
-                   const at::Tensor& gradient_scale, const at::Tensor& finite,
-                   const AdamWStep& step) {
-  if (!*finite.const_data_ptr<bool>()) return;
-  float* count = updates.data_ptr<float>();
+void update_on_cpu(const std::vector<AdamWRange>& ranges, const AdamWStep& step, uint64_t seed) {
+  if (!*step.finite.const_data_ptr<bool>()) return;
+  float* count = step.updates.mutable_data_ptr<float>();
   *count += 1.0f;
   for (const AdamWRange& range : ranges) {
     const AdamWConstants constants =
-        constants_of(range.options, step.learning_rate, static_cast<double>(*count),
-                     *gradient_scale.const_data_ptr<float>());
+        constants_of(range.options, *step.learning_rate.const_data_ptr<double>(),
+                     static_cast<double>(*count), *step.gradient_scale.const_data_ptr<float>());
     const uint32_t update = static_cast<uint32_t>(*count);
     const bool bf16_moments = range.exp_avg.scalar_type() == at::kBFloat16;
     if (range.master.scalar_type() == at::kBFloat16) {
-      bf16_moments ? update_bf16<Bf16>(range, constants, step.seed, update)
-                   : update_bf16<float>(range, constants, step.seed, update);
+      bf16_moments ? update_bf16<Bf16>(range, constants, seed, update)
+                   : update_bf16<float>(range, constants, seed, update);
     } else {
       bf16_moments ? update_fp32<Bf16>(range, constants) : update_fp32<float>(range, constants);
     }
@@ -152,14 +153,26 @@ void update_on_cpu(std::vector<AdamWRange>& ranges, at::Tensor& updates,
 
 }  // namespace
 
-void adamw_update(std::vector<AdamWRange>& ranges, at::Tensor& updates,
-                  const at::Tensor& gradient_scale, const at::Tensor& finite,
-                  const AdamWStep& step) {
-  for (size_t i = 0; i < ranges.size(); ++i) check(ranges[i], i);
-  if (updates.is_cpu()) {
-    update_on_cpu(ranges, updates, gradient_scale, finite, step);
+AdamW::AdamW(std::vector<AdamWRange> ranges, const Settings& settings)
+    : ranges_(std::move(ranges)), settings_(settings) {
+  for (size_t i = 0; i < ranges_.size(); ++i) check(ranges_[i], i, settings.device);
+  if (settings.device.is_cuda()) {
+    on_cuda_ = std::make_unique<CudaUpdate>(ranges_, settings.device, settings.seed);
+  }
+}
+AdamW::~AdamW() = default;
+AdamW::AdamW(AdamW&&) noexcept = default;
+AdamW& AdamW::operator=(AdamW&&) noexcept = default;
+
+void AdamW::update(const AdamWStep& step) {
+  check_number(step.learning_rate, at::kDouble, settings_.device, "learning_rate");
+  check_number(step.gradient_scale, at::kFloat, settings_.device, "gradient_scale");
+  check_number(step.finite, at::kBool, settings_.device, "finite");
+  check_number(step.updates, at::kFloat, settings_.device, "updates");
+  if (on_cuda_ != nullptr) {
+    (*on_cuda_)(step);
   } else {
-    adamw_by_composition(ranges, updates, gradient_scale, finite, step);
+    update_on_cpu(ranges_, step, settings_.seed);
   }
 }
 

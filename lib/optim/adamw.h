@@ -6,20 +6,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "optim/adamw_constants.h"
 #include "sharding/shard_spec.h"
 
 namespace tptrain::optim {
-
-struct AdamWOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double eps = 1e-8;
-  double weight_decay = 0.0;         // of this range
-  double learning_rate_scale = 1.0;  // likewise
-};
 
 /// Where the elements of a bf16 master lie in their global tensor: stochastic rounding draws by
 /// (seed, update, tensor name, global element), so that it is the same on every layout.
@@ -39,19 +33,40 @@ struct AdamWRange {
   std::optional<RoundingSite> rounding = {};
 };
 
+/// The numbers of one update, 0-dimensional tensors on the device of the ranges: the host need not
+/// know them, and a captured update finds new values in the same place.
 struct AdamWStep {
-  double learning_rate = 0.0;
-  uint64_t seed = 0;  // of stochastic rounding
+  at::Tensor learning_rate = {};   // fp64
+  at::Tensor gradient_scale = {};  // fp32: the clip factor
+  at::Tensor finite = {};          // bool; false leaves everything as it is, bitwise
+  at::Tensor updates = {};         // fp32: t-1 before and t after (unchanged where not finite)
 };
 
-/// p -= lr * wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * (m / (1-b1^t)) /
-/// (sqrt(v / (1-b2^t)) + eps), with g = gradient * gradient_scale and lr = learning_rate *
-/// learning_rate_scale. gradient_scale: fp32 scalar on the device (the clip factor). finite: bool
-/// scalar on the device; false leaves everything as it is, bitwise. gradient is only read.
-/// updates: fp32 scalar on the device, t-1 before and t after (unchanged where not finite). No host
-/// synchronisation on CUDA.
-void adamw_update(std::vector<AdamWRange>& ranges, at::Tensor& updates,
-                  const at::Tensor& gradient_scale, const at::Tensor& finite,
-                  const AdamWStep& step);
+class CudaUpdate;
+
+class AdamW {
+ public:
+  struct Settings {
+    at::Device device = at::kCPU;
+    uint64_t seed = 0;  // of stochastic rounding
+  };
+  /// The ranges' tensors keep their memory as long as this lives. Throws InternalError where they
+  /// do not fit together or are not on `device`.
+  AdamW(std::vector<AdamWRange> ranges, const Settings& settings);
+  ~AdamW();
+  AdamW(AdamW&&) noexcept;
+  AdamW& operator=(AdamW&&) noexcept;
+
+  /// p -= lr * wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * (m / (1-b1^t)) /
+  /// (sqrt(v / (1-b2^t)) + eps), with g = gradient * gradient_scale and lr = learning_rate *
+  /// learning_rate_scale. gradient is only read. On CUDA: no host synchronisation, no allocation,
+  /// launches that are the same in every update.
+  void update(const AdamWStep& step);
+
+ private:
+  std::vector<AdamWRange> ranges_;
+  Settings settings_;
+  std::unique_ptr<CudaUpdate> on_cuda_;  // or null
+};
 
 }  // namespace tptrain::optim

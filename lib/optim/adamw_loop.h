@@ -6,22 +6,11 @@
 #include <cstdint>
 
 #include "kernels/cpu/vector.h"
+#include "optim/adamw_constants.h"
 
 namespace tptrain::optim {
 
 using kernels::cpu::Bf16;
-
-/// Constants of one update, rounded once from double.
-struct AdamWConstants {
-  float decay = 0.0f;  // lr * weight_decay
-  float beta2 = 0.0f;
-  float one_minus_beta1 = 0.0f;
-  float one_minus_beta2 = 0.0f;
-  float step_size = 0.0f;            // lr / (1 - beta1^t)
-  float inverse_correction2 = 0.0f;  // 1 / sqrt(1 - beta2^t)
-  float eps = 0.0f;
-  float gradient_scale = 1.0f;
-};
 
 template <typename Master, typename Moment>
 struct AdamWArrays {

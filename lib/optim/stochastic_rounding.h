@@ -1,9 +1,6 @@
-// Stochastic rounding of a bf16 master: which random bits an element gets, as a loop for the CPU
-// and as tensor arithmetic for CUDA, which give the same bits. The sum that uses them is in the
-// update.
+// Stochastic rounding of a bf16 master: which random bits an element gets. The sum that uses them
+// is in the update: adamw_loop.cpp on the CPU, cuda/adamw.cu, which draws the same bits.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <array>
 #include <cstdint>
@@ -21,12 +18,14 @@ std::array<uint32_t, 2> rounding_key(uint64_t seed, std::string_view tensor);
 void fill_rounding_bits(const RoundingSite& site, std::array<uint32_t, 2> key, uint32_t update,
                         int64_t begin, int64_t end, uint16_t* out);
 
-/// The same as int32 in [0, 2^16) [end - begin], on the device of `updates` (a scalar, read there).
-at::Tensor rounding_bits(const RoundingSite& site, std::array<uint32_t, 2> key,
-                         const at::Tensor& updates, int64_t begin, int64_t end);
-
-/// fp32 -> bf16: the bits are added below the last bf16 place, the rest is cut off; infinity and
-/// NaN stay.
-at::Tensor round_stochastically(const at::Tensor& values, const at::Tensor& bits);
+/// A slice as blocks of `local_block` elements that are contiguous in the global tensor as well,
+/// one every `global_block` elements there from `global_begin` on: what sharding::runs_of says,
+/// without a run for every row of a matrix that is cut along its columns.
+struct SliceBlocks {
+  int64_t local_block = 1;
+  int64_t global_block = 1;
+  int64_t global_begin = 0;
+};
+SliceBlocks blocks_of(const sharding::ShardSpec& spec);
 
 }  // namespace tptrain::optim

@@ -5,6 +5,10 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "kernels/cuda/stream.h"
+#include "zero/cuda/passes.h"
 
 namespace tptrain::zero {
 namespace {
@@ -47,17 +51,51 @@ double sum_on_cpu(const at::Tensor& view) {
 
 }  // namespace
 
-at::Tensor sum_of_squares(const std::vector<at::Tensor>& views, at::Device device) {
-  at::Tensor total = at::zeros({1}, at::TensorOptions().dtype(at::kDouble).device(device));
-  if (device.is_cpu()) {
-    for (const at::Tensor& view : views) total.mutable_data_ptr<double>()[0] += sum_on_cpu(view);
-    return total;
+SumsOfSquares::SumsOfSquares(std::vector<std::vector<at::Tensor>> groups, at::Device device)
+    : groups_(std::move(groups)), device_(device) {
+  if (device.is_cpu()) return;
+  std::vector<const float*> tensors;
+  std::vector<kernels::cuda::Chunk> chunks;
+  std::vector<int64_t> begins = {0};
+  for (const std::vector<at::Tensor>& group : groups_) {
+    for (const at::Tensor& tensor : group) {
+      kernels::cuda::append_chunks(chunks, static_cast<int64_t>(tensors.size()), tensor.numel(),
+                                   cuda::kChunkElements);
+      tensors.push_back(tensor.const_data_ptr<float>());
+    }
+    begins.push_back(static_cast<int64_t>(chunks.size()));
   }
-  if (views.empty()) return total;
-  // Reads fp32 and accumulates fp64, all views in a few launches; x.to(kDouble) would first write 8
-  // bytes an element.
-  const std::vector<at::Tensor> norms = at::_foreach_norm(views, 2, at::kDouble);
-  return total.add_(at::stack(norms).square_().sum());
+  tensors_ = {tensors, device};
+  chunks_ = {chunks, device};
+  group_begins_ = {begins, device};
+  partial_ = {std::vector<double>(chunks.size()), device};
+}
+
+at::Tensor SumsOfSquares::operator()() const {
+  at::Tensor sums = at::empty({static_cast<int64_t>(groups_.size())},
+                              at::TensorOptions().dtype(at::kDouble).device(device_));
+  if (!device_.is_cpu()) {
+    sum_on_cuda(sums);
+    return sums;
+  }
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    double total = 0;
+    for (const at::Tensor& tensor : groups_[i]) total += sum_on_cpu(tensor);
+    sums.mutable_data_ptr<double>()[i] = total;
+  }
+  return sums;
+}
+
+void SumsOfSquares::sum_on_cuda(at::Tensor& sums) const {
+  cuda::sums_of_squares({.tensors = tensors_.rows(),
+                         .chunks = chunks_.rows(),
+                         .chunk_count = chunks_.size(),
+                         .partial = partial_.rows(),
+                         .group_begins = group_begins_.rows(),
+                         .groups = sums.numel(),
+                         .sums = sums.mutable_data_ptr<double>()},
+                        kernels::cuda::stream_of(sums));
+  kernels::cuda::check_launch("sums_of_squares");
 }
 
 at::Tensor gather_rows(const at::Tensor& values, comm::Communicator& axis) {

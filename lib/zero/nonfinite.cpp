@@ -1,13 +1,16 @@
-// CPU: the exponent bits of every word. CUDA: ATen's largest magnitude of many tensors in two
-// launches.
+// The exponent bits of every word: a loop on the CPU, one launch over all gradients on CUDA.
 #include "zero/nonfinite.h"
 
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
+#include <utility>
+
+#include "kernels/cuda/stream.h"
+#include "zero/cuda/passes.h"
 
 namespace tptrain::zero {
 namespace {
@@ -38,19 +41,41 @@ bool is_finite_on_cpu(const at::Tensor& values) {
 
 }  // namespace
 
-void mark_nonfinite(const std::vector<at::Tensor>& gradients, at::Tensor& marks) {
-  if (gradients.empty()) return;
-  if (marks.is_cpu()) {
-    float* words = marks.mutable_data_ptr<float>();
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      if (!is_finite_on_cpu(gradients[i])) words[i] = std::numeric_limits<float>::infinity();
-    }
+NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks)
+    : gradients_(std::move(gradients)), marks_(std::move(marks)) {
+  if (marks_.is_cpu()) return;
+  std::vector<const float*> tensors;
+  std::vector<kernels::cuda::Chunk> chunks;
+  for (const at::Tensor& gradient : gradients_) {
+    const float* data = gradient.const_data_ptr<float>();
+    kernels::cuda::append_chunks(
+        chunks, static_cast<int64_t>(tensors.size()), gradient.numel(), cuda::kChunkElements,
+        kernels::cuda::elements_before_packs({{data, static_cast<int64_t>(sizeof(float))}}));
+    tensors.push_back(data);
+  }
+  tensors_ = {tensors, marks_.device()};
+  chunks_ = {chunks, marks_.device()};
+}
+
+void NonfiniteMarks::update() {
+  if (gradients_.empty()) return;
+  if (!marks_.is_cpu()) {
+    update_on_cuda();
     return;
   }
-  // The largest of all micro-batches, not their sum, which could overflow where no gradient does.
-  const std::vector<at::Tensor> largest =
-      at::_foreach_norm(gradients, std::numeric_limits<double>::infinity());
-  at::maximum_out(marks, marks, at::stack(largest));
+  float* words = marks_.mutable_data_ptr<float>();
+  for (size_t i = 0; i < gradients_.size(); ++i) {
+    if (!is_finite_on_cpu(gradients_[i])) words[i] = std::numeric_limits<float>::infinity();
+  }
+}
+
+void NonfiniteMarks::update_on_cuda() {
+  cuda::mark_nonfinite({.tensors = tensors_.rows(),
+                        .chunks = chunks_.rows(),
+                        .chunk_count = chunks_.size(),
+                        .marks = marks_.mutable_data_ptr<float>()},
+                       kernels::cuda::stream_of(marks_));
+  kernels::cuda::check_launch("mark_nonfinite");
 }
 
 }  // namespace tptrain::zero

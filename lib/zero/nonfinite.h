@@ -5,10 +5,30 @@
 
 #include <vector>
 
+#include "kernels/cuda/device_table.h"
+#include "kernels/cuda/multi_tensor.h"
+
 namespace tptrain::zero {
 
-/// marks: fp32, one word for each of `gradients` (1-D fp32, contiguous, same device): becomes inf
-/// or nan where the gradient holds one; else stays what it was, or becomes another finite number.
-void mark_nonfinite(const std::vector<at::Tensor>& gradients, at::Tensor& marks);
+class NonfiniteMarks {
+ public:
+  NonfiniteMarks() = default;  // of no gradient
+  /// marks: fp32, one word for each of `gradients` (1-D fp32, contiguous, same device), which stay
+  /// where they are.
+  NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks);
+
+  /// A gradient's word becomes infinite where it holds inf or nan; else it stays what it was. On
+  /// CUDA a launch that is the same every time.
+  void update();
+
+ private:
+  void update_on_cuda();
+
+  std::vector<at::Tensor> gradients_;
+  at::Tensor marks_;
+  // Of CUDA:
+  kernels::cuda::DeviceTable<const float*> tensors_;
+  kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;
+};
 
 }  // namespace tptrain::zero

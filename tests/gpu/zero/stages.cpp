@@ -1,8 +1,10 @@
 // ZeRO on GPUs: the checks of the CPU, and the passes that have code of their own on CUDA.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "base/text.h"
 #include "mpi/zero/grid_run.h"
@@ -77,32 +79,76 @@ TEST_CASE("a non-finite number on a GPU leaves everything as it was and is named
   }
 }
 
-TEST_CASE("hashes, marks and sums of squares on a GPU are the CPU's", "[zero]") {
+TEST_CASE("hashes on a GPU are the CPU's", "[zero]") {
   for (const int64_t numel : {1, 1000, (1 << 20) + 7, 5'000'000}) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const at::Tensor values = at::arange(numel).mul(0.37).sin_().to(dtype);
       CHECK(zero::value_hash(values.to(gpu())).item<int64_t>() ==
             zero::value_hash(values).item<int64_t>());
     }
-    const at::Tensor values = at::arange(numel).to(at::kFloat).mul_(0.37f).sin_().mul_(1e25f);
-    const double expected = zero::sum_of_squares({values}, at::kCPU).item<double>();
-    const double actual = zero::sum_of_squares({values.to(gpu())}, gpu()).item<double>();
-    CHECK(std::abs(actual - expected) <= 1e-12 * expected);
+  }
+}
 
-    for (const float poison :
-         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
-      at::Tensor marks = at::zeros({3}, at::TensorOptions().device(gpu()));
-      at::Tensor bad = at::full({numel}, std::numeric_limits<float>::max()).to(gpu());
-      const std::vector<at::Tensor> gradients = {at::ones({5}).to(gpu()), bad,
-                                                 at::zeros({3}).to(gpu())};
-      zero::mark_nonfinite(gradients, marks);
-      CHECK(at::isfinite(marks).all().item<bool>());
-      bad[numel / 2] = poison;
-      zero::mark_nonfinite(gradients, marks);
-      bad[numel / 2] = 0;
-      zero::mark_nonfinite(gradients, marks);  // a mark stays
-      CHECK(at::equal(at::isfinite(marks).cpu(), at::tensor({1, 0, 1}).to(at::kBool)));
+// Sizes around packs of four and chunks of 8192, each view behind the last.
+std::vector<at::Tensor> views_of(const at::Tensor& values, int64_t first) {
+  std::vector<at::Tensor> views;
+  for (int64_t i = 0, begin = first; begin < values.numel(); ++i) {
+    const std::vector<int64_t> sizes = {1, 896, 3, 8192, 0, 8191, 5, 100'003, 8193, 2, 1 + i % 97};
+    const int64_t size = std::min(sizes[i % sizes.size()], values.numel() - begin);
+    views.push_back(values.narrow(0, begin, size));
+    begin += size;
+  }
+  return views;
+}
+
+TEST_CASE("sums of squares on a GPU: the CPU's, the same bits wherever the views lie", "[zero]") {
+  for (const int64_t numel : {1, 1000, (1 << 20) + 7, 5'000'000}) {
+    INFO(numel);
+    const at::Tensor values = at::arange(numel).to(at::kFloat).mul_(0.37f).sin_().mul_(1e25f);
+    const double whole = zero::SumsOfSquares({{values}}, at::kCPU)().item<double>();
+    const at::Tensor of_views =
+        zero::SumsOfSquares({{values}, {}, views_of(values, 0)}, at::kCPU)();
+    at::Tensor first_bits;
+    for (const int64_t offset : {0, 1, 2, 4}) {
+      at::Tensor moved = at::zeros({numel + offset}, at::TensorOptions().device(gpu()));
+      moved.narrow(0, offset, numel).copy_(values);
+      const zero::SumsOfSquares sums(
+          {{moved.narrow(0, offset, numel)}, {}, views_of(moved, offset)}, gpu());
+      const at::Tensor actual = sums().cpu();
+      CHECK(at::equal(actual, sums().cpu()));
+      if (offset == 0) first_bits = actual;
+      CHECK(at::equal(actual, first_bits));
+      CHECK(std::abs(actual[0].item<double>() - whole) <= 1e-12 * whole);
+      CHECK(actual[1].item<double>() == 0);
+      CHECK(std::abs(actual[2].item<double>() - of_views[2].item<double>()) <= 1e-12 * whole);
     }
+  }
+  const at::Tensor bad = at::full({9000}, std::numeric_limits<float>::infinity()).to(gpu());
+  CHECK_FALSE(std::isfinite(zero::SumsOfSquares({{bad}}, gpu())().item<double>()));
+}
+
+TEST_CASE("inf and nan are found on a GPU in any of many views, and their marks stay", "[zero]") {
+  for (const int64_t offset : {0, 1, 3}) {
+    at::Tensor values = at::full({400'000}, std::numeric_limits<float>::max()).to(gpu());
+    const std::vector<at::Tensor> views = views_of(values, offset);
+    const auto count = static_cast<int64_t>(views.size());
+    const at::Tensor marks = at::zeros({count}, at::TensorOptions().device(gpu()));
+    zero::NonfiniteMarks search(views, marks);
+    search.update();
+    CHECK(at::isfinite(marks).all().item<bool>());
+    at::Tensor expected = at::ones({count}, at::kBool);
+    for (int64_t i = 0; i < count; i += 7) {
+      if (views[i].numel() == 0) continue;
+      at::Tensor word = views[i].narrow(0, (i * 5) % views[i].numel(), 1);
+      word.fill_(i % 2 == 0 ? std::numeric_limits<float>::quiet_NaN()
+                            : -std::numeric_limits<float>::infinity());
+      expected[i] = false;
+      search.update();
+      CHECK(at::equal(at::isfinite(marks).cpu(), expected));
+      word.fill_(0);
+    }
+    search.update();
+    CHECK(at::equal(at::isfinite(marks).cpu(), expected));
   }
 }
 

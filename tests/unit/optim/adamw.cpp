@@ -22,13 +22,14 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
       std::vector<AdamWRange> ranges = {fresh(start, options), fresh(start, other)};
       Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
       Formula other_formula = formula;
-      at::Tensor updates = scalar(0.0);
+      AdamW adamw(ranges, {.device = device()});
+      const at::Tensor updates = scalar(0.0);
       for (int64_t t = 1; t <= 20; ++t) {
         const at::Tensor gradient = normal({size}, 100 + static_cast<uint64_t>(t), 0.01);
         const double lr = 1e-3 * static_cast<double>(t);
         for (AdamWRange& range : ranges) range.gradient.copy_(gradient);
         const at::Tensor before = ranges[0].gradient.clone();
-        adamw_update(ranges, updates, scalar(0.5), flag(true), {.learning_rate = lr});
+        adamw.update(step_of(updates, {.learning_rate = lr, .gradient_scale = 0.5}));
         formula.update(gradient * 0.5, options, lr, t);
         other_formula.update(gradient * 0.5, other, lr * other.learning_rate_scale, t);
         REQUIRE(same_bits(ranges[0].gradient, before));  // only read
@@ -48,12 +49,12 @@ TEST_CASE("ten updates agree with ATen's fused AdamW", "[optim]") {
   const at::Tensor start = normal({1000}, 2);
   std::vector<AdamWRange> ranges = {fresh(start, options)};
   const AdamWRange theirs = fresh(start, options);
-  at::Tensor updates = scalar(0.0);
-  const at::Tensor step = scalar(0.0);
+  AdamW adamw(ranges, {.device = device()});
+  const at::Tensor updates = scalar(0.0), step = scalar(0.0);
   for (uint64_t t = 1; t <= 10; ++t) {
     const at::Tensor gradient = normal({1000}, 200 + t).to(device(), at::kFloat);
     ranges[0].gradient.copy_(gradient);
-    adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-2});
+    adamw.update(step_of(updates, {.learning_rate = 1e-2}));
     step.add_(1.0);
     const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.exp_avg},
                                   v = {theirs.exp_avg_sq}, none = {}, steps = {step};
@@ -69,21 +70,22 @@ TEST_CASE("a step that is not finite leaves every bit as it is, and the next one
           "[optim]") {
   at::set_num_threads(1);
   std::vector<AdamWRange> ranges = {fresh(normal({333}, 3), {.weight_decay = 0.1})};
-  at::Tensor updates = scalar(0.0);
+  AdamW adamw(ranges, {.device = device()});
+  const at::Tensor updates = scalar(0.0);
   ranges[0].gradient.copy_(normal({333}, 4));
-  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
+  adamw.update(step_of(updates, {}));
   const AdamWRange before = {.master = ranges[0].master.clone(),
                              .exp_avg = ranges[0].exp_avg.clone(),
                              .exp_avg_sq = ranges[0].exp_avg_sq.clone()};
   ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
-  adamw_update(ranges, updates, scalar(std::numeric_limits<double>::quiet_NaN()), flag(false),
-               {.learning_rate = 1e-3});
+  adamw.update(step_of(
+      updates, {.gradient_scale = std::numeric_limits<double>::quiet_NaN(), .finite = false}));
   CHECK(updates.item<float>() == 1.0f);
   CHECK(same_bits(ranges[0].master, before.master));
   CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
   CHECK(same_bits(ranges[0].exp_avg_sq, before.exp_avg_sq));
   ranges[0].gradient.copy_(normal({333}, 5));
-  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
+  adamw.update(step_of(updates, {}));
   CHECK(updates.item<float>() == 2.0f);
   CHECK(ranges[0].master.isfinite().all().item<bool>());
 }
@@ -105,10 +107,10 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
                         .options = whole.options});
       begin += size;
     }
-    at::Tensor updates = scalar(0.0);
+    AdamW adamw(ranges, {.device = device()});
+    const at::Tensor updates = scalar(0.0);
     for (int step = 0; step < 3; ++step) {
-      whole.gradient.copy_(gradient);
-      adamw_update(ranges, updates, scalar(0.7), flag(true), {.learning_rate = 1e-2});
+      adamw.update(step_of(updates, {.learning_rate = 1e-2, .gradient_scale = 0.7}));
     }
     at::set_num_threads(1);
     return whole;
@@ -128,17 +130,57 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
   }
 }
 
-TEST_CASE("a range whose tensors do not belong together is refused", "[optim]") {
+TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[optim]") {
+  // Sizes around what a CUDA block takes (2048) and around the packs of four that it moves.
+  std::vector<int64_t> sizes = {0, 1, 3, 4, 5, 896, 2047, 2048, 2049, 4096, 10007};
+  for (int64_t i = 0; i < 300; ++i) sizes.push_back(1 + i % 17);
+  int64_t numel = 0;
+  for (const int64_t size : sizes) numel += size;
+  const AdamWOptions decaying{.weight_decay = 0.1};
+  const at::Tensor start = normal({numel}, 9), gradient = normal({numel}, 10);
+  const AdamWRange whole = fresh(start, decaying), cut = fresh(start, decaying);
+  whole.gradient.copy_(gradient);
+  cut.gradient.copy_(gradient);
+  std::vector<AdamWRange> ranges;
+  int64_t begin = 0;
+  for (const int64_t size : sizes) {
+    ranges.push_back({.master = cut.master.narrow(0, begin, size),
+                      .exp_avg = cut.exp_avg.narrow(0, begin, size),
+                      .exp_avg_sq = cut.exp_avg_sq.narrow(0, begin, size),
+                      .gradient = cut.gradient.narrow(0, begin, size),
+                      .options = decaying});
+    begin += size;
+  }
+  AdamW of_whole({whole}, {.device = device()}), of_ranges(ranges, {.device = device()});
+  const at::Tensor updates = scalar(0.0), more_updates = scalar(0.0);
+  for (int step = 0; step < 3; ++step) {
+    of_whole.update(step_of(updates, {.learning_rate = 1e-2}));
+    of_ranges.update(step_of(more_updates, {.learning_rate = 1e-2}));
+  }
+  CHECK(same_bits(cut.master, whole.master));
+  CHECK(same_bits(cut.exp_avg, whole.exp_avg));
+  CHECK(same_bits(cut.exp_avg_sq, whole.exp_avg_sq));
+
+  AdamW of_nothing({}, {.device = device()});  // a rank may own no element: it counts all the same
+  of_nothing.update(step_of(updates, {}));
+  CHECK(updates.item<float>() == 4.0f);
+  of_nothing.update(step_of(updates, {.finite = false}));
+  CHECK(updates.item<float>() == 4.0f);
+}
+
+TEST_CASE("tensors that do not belong together are refused", "[optim]") {
   std::vector<AdamWRange> ranges = {fresh(normal({8}, 8), {})};
-  at::Tensor updates = scalar(0.0);
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());
-  CHECK(contains(message_of([&] {
-                   adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
-                 }),
-                 "gradient of range 0"));
-  CHECK(contains(message_of([&] {
-                   adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3});
-                 }),
-                 "its master holds 8 elements"));
+  const std::string message = message_of([&] { AdamW(ranges, {.device = device()}); });
+  CHECK(contains(message, "gradient of range 0"));
+  CHECK(contains(message, "its master holds 8 elements"));
+
+  AdamW adamw({fresh(normal({8}, 8), {})}, {.device = device()});
+  const at::Tensor updates = scalar(0.0);
+  AdamWStep step = step_of(updates, {});
+  step.learning_rate = scalar(1e-3);
+  const std::string refusal = message_of([&] { adamw.update(step); });
+  CHECK(contains(refusal, "learning_rate of an AdamW update"));
+  CHECK(contains(refusal, "one Double on"));
   CHECK(updates.item<float>() == 0.0f);
 }

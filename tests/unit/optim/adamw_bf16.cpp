@@ -1,11 +1,9 @@
 // AdamW with bf16 state: moments rounded to nearest, a bf16 copy of the weights, and a bf16 master
-// rounded stochastically, on every layout alike. CPU loop and composition (what CUDA runs) against
-// each other.
+// rounded stochastically, on every layout alike.
 #include <functional>
 #include <set>
 
 #include "base/philox.h"
-#include "optim/adamw_composition.h"
 #include "optim/adamw_reference.h"
 #include "optim/stochastic_rounding.h"
 
@@ -49,6 +47,10 @@ AdamWRange cut(const AdamWRange& whole, int64_t begin, int64_t end) {
   return part;
 }
 
+AdamW adamw_of(const std::vector<AdamWRange>& ranges) {
+  return {ranges, {.device = device(), .seed = kSeed}};
+}
+
 /// The elements of a global tensor that a slice holds, 1-D.
 at::Tensor slice(const at::Tensor& global, const ShardSpec& spec) {
   const at::Tensor shaped = global.view(spec.global_shape);
@@ -83,10 +85,8 @@ const std::vector<ShardSpec> kSpecs = {
 
 }  // namespace
 
-TEST_CASE("an element's random bits are its own: loop and tensor arithmetic, every slice and cut",
-          "[optim]") {
+TEST_CASE("an element's random bits are its own, in every slice and cut", "[optim]") {
   const std::array<uint32_t, 2> key = rounding_key(kSeed, "a.weight");
-  const at::Tensor updates = scalar(5.0);
   for (const ShardSpec& spec : kSpecs) {
     const int64_t numel = spec.local_numel();
     const at::Tensor global = at::arange(spec.global_numel(), at::kLong).view(spec.global_shape);
@@ -98,19 +98,19 @@ TEST_CASE("an element's random bits are its own: loop and tensor arithmetic, eve
         CAPTURE(spec.global_shape[0], spec.dim, first, begin, end);
         std::vector<uint16_t> bits(static_cast<size_t>(end - begin));
         fill_rounding_bits(site, key, 5, begin, end, bits.data());
-        const at::Tensor tensor = rounding_bits(site, key, updates, begin, end).cpu();
-        REQUIRE(tensor.sizes() == at::IntArrayRef({end - begin}));
+        const SliceBlocks blocks = blocks_of(spec);
         bool same = true;
         for (int64_t i = begin; i < end; ++i) {
-          const uint16_t expected = expected_bits(key, 5, elements[first + i].item<int64_t>());
-          same = same && bits[static_cast<size_t>(i - begin)] == expected &&
-                 tensor[i - begin].item<int>() == expected;
+          const auto element = elements[first + i].item<int64_t>();
+          const int64_t block = (first + i) / blocks.local_block;
+          same = same && bits[static_cast<size_t>(i - begin)] == expected_bits(key, 5, element) &&
+                 element == block * blocks.global_block + blocks.global_begin + first + i -
+                                block * blocks.local_block;
         }
         CHECK(same);
       }
     }
   }
-  CHECK(rounding_bits({kSpecs[0], 4}, key, updates, 7, 7).numel() == 0);
 }
 
 TEST_CASE("bits differ between elements, updates, tensors and seeds; beyond 2^35 elements too",
@@ -123,10 +123,6 @@ TEST_CASE("bits differ between elements, updates, tensors and seeds; beyond 2^35
           const RoundingSite site{whole_tensor(name, {1 << 20, 1 << 20}), first};
           std::vector<uint16_t> bits(8);
           fill_rounding_bits(site, rounding_key(seed, name), update, 0, 8, bits.data());
-          const at::Tensor tensor =
-              rounding_bits(site, rounding_key(seed, name), scalar(update), 0, 8).cpu();
-          for (int64_t i = 0; i < 8; ++i)
-            CHECK(tensor[i].item<int>() == bits[static_cast<size_t>(i)]);
           seen.insert(bits);
         }
       }
@@ -144,14 +140,14 @@ TEST_CASE("bf16 state follows the formula within its roundings", "[optim]") {
     CAPTURE(static_cast<int>(types));
     std::vector<AdamWRange> ranges = {
         fresh_as(types, start, whole_tensor("a.weight", {4099}), options)};
+    AdamW adamw = adamw_of(ranges);
     Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
-    at::Tensor updates = scalar(0.0);
+    const at::Tensor updates = scalar(0.0);
     for (int64_t t = 1; t <= 10; ++t) {
       const at::Tensor gradient = normal({4099}, 300 + static_cast<uint64_t>(t), 0.01);
       ranges[0].gradient.copy_(gradient);
       const at::Tensor before = ranges[0].gradient.clone();
-      adamw_update(ranges, updates, scalar(0.5), flag(true),
-                   {.learning_rate = 2e-2, .seed = kSeed});
+      adamw.update(step_of(updates, {.learning_rate = 2e-2, .gradient_scale = 0.5}));
       formula.update(gradient * 0.5, options, 1e-2, t);
       REQUIRE(same_bits(ranges[0].gradient, before));
     }
@@ -173,8 +169,7 @@ TEST_CASE("one update with bf16 moments computes in fp32 and rounds the moments 
   std::vector<AdamWRange> narrow = {fresh_as(Types::bf16_moments, start, spec, {})};
   for (std::vector<AdamWRange>* ranges : {&wide, &narrow}) {
     (*ranges)[0].gradient.copy_(normal({333}, 23));
-    at::Tensor updates = scalar(0.0);
-    adamw_update(*ranges, updates, scalar(0.37), flag(true), {.learning_rate = 1e-2});
+    adamw_of(*ranges).update(step_of(scalar(0.0), {.learning_rate = 1e-2, .gradient_scale = 0.37}));
   }
   CHECK(same_bits(narrow[0].master, wide[0].master));
   CHECK(same_bits(narrow[0].exp_avg, wide[0].exp_avg.to(at::kBFloat16)));
@@ -187,12 +182,13 @@ TEST_CASE("stochastic rounding goes to a neighbour, and is right on average", "[
   const int64_t size = 1 << 15;
   std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, at::full({size}, 1.0, at::kDouble),
                                              whole_tensor("a.weight", {size}), {})};
-  at::Tensor updates = scalar(0.0);
+  AdamW adamw = adamw_of(ranges);
+  const at::Tensor updates = scalar(0.0);
   const double step = 0.1 / 256;  // below 1 the last place of bf16 is 2^-8
   for (int t = 1; t <= 20; ++t) {
     ranges[0].gradient.fill_(1.0);  // Adam's update of a constant gradient is the learning rate
     const at::Tensor before = ranges[0].master.clone();
-    adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = step, .seed = kSeed});
+    adamw.update(step_of(updates, {.learning_rate = step}));
     CHECK(largest_distance(ranges[0].master, before) <= 1);
   }
   // Standard deviation of an element after 20 draws: sqrt(20 * 0.09) / 256; of the mean 2.9e-5.
@@ -208,18 +204,11 @@ TEST_CASE("infinity and NaN are not rounded into something else", "[optim]") {
   const ShardSpec spec = whole_tensor("a.weight", {3});
   std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, start, spec, {})};
   ranges[0].gradient.copy_(at::tensor({-1.0, 1.0, 0.0}, at::kDouble));
-  at::Tensor updates = scalar(0.0);
-  adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 3e38, .seed = kSeed});
+  adamw_of(ranges).update(step_of(scalar(0.0), {.learning_rate = 3e38}));
   const at::Tensor result = ranges[0].master.cpu().to(at::kDouble);
   CHECK(result[0].item<double>() == infinity);
   CHECK(result[1].item<double>() == -infinity);
   CHECK(std::isnan(result[2].item<double>()));
-  const at::Tensor values = at::tensor({infinity, -infinity, nan}, at::kDouble);
-  const at::Tensor bits = at::full({3}, 0xffff, at::TensorOptions(device()).dtype(at::kInt));
-  const at::Tensor rounded = round_stochastically(values.to(device(), at::kFloat), bits).cpu();
-  CHECK(rounded[0].item<float>() == infinity);
-  CHECK(rounded[1].item<float>() == -infinity);
-  CHECK(rounded[2].isnan().item<bool>());
 }
 
 TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and every cut of a range",
@@ -240,11 +229,11 @@ TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and ever
         begin = end;
       }
       ranges.push_back(cut(whole, begin, spec.local_numel()));
-      at::Tensor updates = scalar(0.0);
+      AdamW adamw = adamw_of(ranges);
+      const at::Tensor updates = scalar(0.0);
       for (uint64_t t = 1; t <= 3; ++t) {
         whole.gradient.copy_(slice(gradient_of(t), spec));
-        adamw_update(ranges, updates, scalar(0.7), flag(true),
-                     {.learning_rate = 1e-2, .seed = kSeed});
+        adamw.update(step_of(updates, {.learning_rate = 1e-2, .gradient_scale = 0.7}));
       }
       at::set_num_threads(1);
       return whole;
@@ -279,18 +268,19 @@ TEST_CASE("a step that is not finite leaves bf16 state and weights as they are",
     CAPTURE(static_cast<int>(types));
     std::vector<AdamWRange> ranges = {
         fresh_as(types, normal({777}, 25), whole_tensor("a.weight", {777}), {.weight_decay = 0.1})};
-    at::Tensor updates = scalar(0.0);
+    AdamW adamw = adamw_of(ranges);
+    const at::Tensor updates = scalar(0.0);
     ranges[0].gradient.copy_(normal({777}, 26));
-    const AdamWStep step{.learning_rate = 1e-2, .seed = kSeed};
-    adamw_update(ranges, updates, scalar(1.0), flag(true), step);
+    adamw.update(step_of(updates, {.learning_rate = 1e-2}));
     ranges[0].weights.fill_(3.0);  // not the master's: they must stay as they are, not be restored
     AdamWRange before = ranges[0];
     for (at::Tensor* tensor :
          {&before.master, &before.exp_avg, &before.exp_avg_sq, &before.weights})
       *tensor = tensor->clone();
     ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
-    adamw_update(ranges, updates, scalar(std::numeric_limits<double>::infinity()), flag(false),
-                 step);
+    adamw.update(step_of(updates, {.learning_rate = 1e-2,
+                                   .gradient_scale = std::numeric_limits<double>::infinity(),
+                                   .finite = false}));
     CHECK(updates.item<float>() == 1.0f);
     CHECK(same_bits(ranges[0].master, before.master));
     CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
@@ -299,63 +289,12 @@ TEST_CASE("a step that is not finite leaves bf16 state and weights as they are",
   }
 }
 
-TEST_CASE("the composition that CUDA runs agrees with the loop, several ranges in one call",
-          "[optim]") {
-  at::set_num_threads(1);
-  const auto ranges_on = [](at::Device where) {
-    std::vector<AdamWRange> ranges;
-    uint64_t seed = 30;
-    for (const Types types :
-         {Types::fp32, Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
-      const ShardSpec spec = slice_of("a.weight", {50, 99}, 1, 20, 60);
-      AdamWRange range =
-          fresh_as(types, normal({2000}, seed++), spec,
-                   {.weight_decay = seed % 2 == 0 ? 0.1 : 0.0, .learning_rate_scale = 0.5});
-      for (at::Tensor* tensor :
-           {&range.master, &range.exp_avg, &range.exp_avg_sq, &range.gradient, &range.weights})
-        *tensor = tensor->to(where);
-      ranges.push_back(range);
-    }
-    return ranges;
-  };
-  std::vector<AdamWRange> ours = ranges_on(at::kCPU), theirs = ranges_on(device());
-  at::Tensor updates = at::zeros({}), their_updates = scalar(0.0);
-  for (uint64_t t = 1; t <= 5; ++t) {
-    for (size_t i = 0; i < ours.size(); ++i) {
-      ours[i].gradient.copy_(normal({2000}, 500 + t, 0.1));
-      theirs[i].gradient.copy_(ours[i].gradient);
-    }
-    const AdamWStep step{.learning_rate = 1e-2, .seed = kSeed};
-    adamw_update(ours, updates, at::full({}, 0.7f), at::ones({}, at::kBool), step);
-    adamw_by_composition(theirs, their_updates, scalar(0.7), flag(true), step);
-  }
-  CHECK(their_updates.item<float>() == 5.0f);
-  for (size_t i = 0; i < ours.size(); ++i) {
-    CAPTURE(i);
-    CHECK(same_bits(theirs[i].gradient, ours[i].gradient));
-    if (ours[i].master.scalar_type() == at::kFloat) {
-      CHECK_CLOSE(theirs[i].master, ours[i].master, i == 2 ? 1e-4 : 1e-6);
-      CHECK(largest_distance(theirs[i].weights, ours[i].weights) <= 1);
-      continue;
-    }
-    // fp32 differs in its last bits, which moves a rounding once in some ten thousand.
-    CHECK(same_bits(theirs[i].weights, theirs[i].master));
-    const at::Tensor differ = theirs[i].master.cpu().ne(ours[i].master);
-    CHECK(differ.to(at::kDouble).mean().item<double>() < 5e-3);
-    CHECK(largest_distance(theirs[i].master, ours[i].master) <= 1);
-  }
-}
-
 TEST_CASE("bf16 state that does not fit is refused", "[optim]") {
-  at::Tensor updates = scalar(0.0);
   const auto refusal = [&](const std::function<void(AdamWRange&)>& spoil) {
     std::vector<AdamWRange> ranges = {
         fresh_as(Types::all_bf16, normal({8}, 27), whole_tensor("a.weight", {8}), {})};
     spoil(ranges[0]);
-    const std::string message = message_of(
-        [&] { adamw_update(ranges, updates, scalar(1.0), flag(true), {.learning_rate = 1e-3}); });
-    CHECK(updates.item<float>() == 0.0f);
-    return message;
+    return message_of([&] { adamw_of(ranges); });
   };
   CHECK(contains(refusal([](AdamWRange& range) { range.rounding.reset(); }),
                  "the bf16 master of range 0 holds 8 elements, without a rounding site"));

@@ -28,11 +28,22 @@ inline optim::AdamWRange fresh(const at::Tensor& master, const optim::AdamWOptio
           .options = options};
 }
 
+/// The numbers of one update, on the device under test unless said otherwise.
+struct Numbers {
+  double learning_rate = 1e-3;
+  double gradient_scale = 1.0;
+  bool finite = true;
+};
+inline optim::AdamWStep step_of(const at::Tensor& updates, const Numbers& numbers) {
+  const at::TensorOptions options(updates.device());
+  return {.learning_rate = at::full({}, numbers.learning_rate, options.dtype(at::kDouble)),
+          .gradient_scale = at::full({}, numbers.gradient_scale, options.dtype(at::kFloat)),
+          .finite = at::full({}, numbers.finite, options.dtype(at::kBool)),
+          .updates = updates};
+}
+
 inline at::Tensor scalar(double value) {
   return at::scalar_tensor(value, at::TensorOptions(device()).dtype(at::kFloat));
-}
-inline at::Tensor flag(bool value) {
-  return at::scalar_tensor(value ? 1 : 0, at::TensorOptions(device()).dtype(at::kBool));
 }
 
 }  // namespace tptrain::testing

@@ -16,17 +16,23 @@ TEST_CASE("sums of squares: fp64, the same bits with any number of threads", "[z
   const at::Tensor values = at::arange(100003).to(at::kFloat).mul_(1e-3).sub_(31);
   const std::vector<at::Tensor> views = {values.slice(0, 0, 7), values.slice(0, 7, 70001),
                                          values.slice(0, 70001, 100003)};
+  const auto sum_of = [](const std::vector<at::Tensor>& tensors) {
+    return SumsOfSquares({tensors}, at::kCPU)().item<double>();
+  };
   at::set_num_threads(1);
-  const double one = sum_of_squares(views, at::kCPU).item<double>();
+  const double one = sum_of(views);
   at::set_num_threads(2);
-  const double two = sum_of_squares(views, at::kCPU).item<double>();
+  const double two = sum_of(views);
   at::set_num_threads(1);
   CHECK(one == two);
   const double expected = values.to(at::kDouble).square().sum().item<double>();
   CHECK(std::abs(one - expected) < 1e-12 * expected);
-  CHECK(sum_of_squares({}, at::kCPU).item<double>() == 0);
+  CHECK(sum_of({}) == 0);
   // 1e30 squared is beyond fp32, whose largest is 3.4e38.
-  CHECK(sum_of_squares({at::full({1}, 1e30f)}, at::kCPU).item<double>() > 9e59);
+  CHECK(sum_of({at::full({1}, 1e30f)}) > 9e59);
+  const at::Tensor groups =
+      SumsOfSquares({{at::full({2}, 3.0f)}, {}, {at::ones({1}), at::ones({4})}}, at::kCPU)();
+  CHECK(at::equal(groups, at::tensor({18.0, 0.0, 5.0}, at::kDouble)));
 }
 
 TEST_CASE("inf and nan are found wherever they are, large numbers are not taken for them",
@@ -37,14 +43,15 @@ TEST_CASE("inf and nan are found wherever they are, large numbers are not taken 
     for (const int64_t at : {0, 1, 16383, 16384, 70000, 99999}) {
       at::Tensor values = at::full({100000}, -std::numeric_limits<float>::max());
       const std::vector<at::Tensor> gradients = {at::zeros({3}), values, at::zeros({0})};
-      at::Tensor marks = at::zeros({3});
-      mark_nonfinite(gradients, marks);
+      const at::Tensor marks = at::zeros({3});
+      NonfiniteMarks search(gradients, marks);
+      search.update();
       CHECK(at::isfinite(marks).all().item<bool>());
       values[at] = poison;
-      mark_nonfinite(gradients, marks);
+      search.update();
       CHECK(at::equal(at::isfinite(marks), at::tensor({1, 0, 1}).to(at::kBool)));
       values[at] = 0;
-      mark_nonfinite(gradients, marks);  // a mark stays
+      search.update();  // a mark stays
       CHECK_FALSE(std::isfinite(marks[1].item<float>()));
     }
   }

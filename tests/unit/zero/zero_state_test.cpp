@@ -159,4 +159,21 @@ TEST_CASE("gradient pieces are the global gradient", "[zero]") {
   }
 }
 
+TEST_CASE("an update takes the learning rate that was set last", "[zero]") {
+  OneRank given({}), set({});
+  for (OneRank* one : {&given, &set}) {
+    one->zero.begin_step();
+    testing::run_samples_of(one->model, one->zero, 0, {.rank = 0, .size = 1}, {});
+    one->zero.finish_reduction();
+    one->zero.clip(1.0, no_losses());
+  }
+  given.zero.update(0.1);
+  set.zero.set_learning_rate(0.3);
+  set.zero.set_learning_rate(0.1);
+  set.zero.update();
+  const auto expected = assembled(given.zero, StateKind::master);
+  const auto received = assembled(set.zero, StateKind::master);
+  for (size_t i = 0; i < expected.size(); ++i) CHECK(at::equal(received[i], expected[i]));
+}
+
 }  // namespace tptrain::zero

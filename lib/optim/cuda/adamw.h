@@ -1,0 +1,67 @@
+// AdamW on CUDA memory: one pass over all ranges of an update, predicated on a flag in device
+// memory. Plain pointers, no torch; what the tables hold is cuda_update.h's affair. In a build
+// without CUDA (absent.cpp) nothing of it is called.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/multi_tensor.h"
+#include "optim/adamw_constants.h"
+
+namespace tptrain::optim::cuda {
+
+using kernels::cuda::Chunk;
+using kernels::cuda::Element;
+using kernels::cuda::Stream;
+
+/// The random bits of a bf16 master (../stochastic_rounding.h). Element i of the slice is element
+/// i / local_block * global_block + global_begin + i % local_block of the tensor.
+struct Rounding {
+  uint32_t key[2] = {};
+  int64_t begin = 0;  // of the range's first element, in the slice
+  int64_t local_block = 1;
+  int64_t global_block = 1;
+  int64_t global_begin = 0;
+};
+
+/// A row of the table of ranges.
+struct Range {
+  void* master = nullptr;
+  void* exp_avg = nullptr;
+  void* exp_avg_sq = nullptr;
+  const float* gradient = nullptr;
+  void* weights = nullptr;  // bf16, or null
+  int64_t options = 0;      // its row in the table of options
+  Rounding rounding;
+};
+
+/// Elements a chunk has at most: eight a thread, so that all its loads are on their way at once.
+inline constexpr int64_t kChunkElements = 2048;
+
+/// constants[i] of options[i], and updates += 1, where finite; nothing where not.
+struct Begin {
+  const AdamWOptions* options = nullptr;
+  AdamWConstants* constants = nullptr;
+  int64_t count = 0;
+  const double* learning_rate = nullptr;
+  const float* gradient_scale = nullptr;
+  const bool* finite = nullptr;
+  float* updates = nullptr;
+};
+void begin(const Begin& args, Stream stream);
+
+/// All ranges of one pair of types.
+struct Update {
+  Element master = Element::fp32;
+  Element moments = Element::fp32;
+  const Range* ranges = nullptr;
+  const Chunk* chunks = nullptr;
+  int64_t chunk_count = 0;
+  const AdamWConstants* constants = nullptr;
+  const bool* finite = nullptr;
+  const float* updates = nullptr;  // as begin() left it
+};
+void update(const Update& args, Stream stream);
+
+}  // namespace tptrain::optim::cuda

@@ -1,0 +1,41 @@
+// Passes over many fp32 tensors on CUDA: sums of squares, and the search for inf and nan. Plain
+// pointers, no torch. In a build without CUDA (absent.cpp) nothing of it is called.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/multi_tensor.h"
+
+namespace tptrain::zero::cuda {
+
+using kernels::cuda::Chunk;
+using kernels::cuda::Stream;
+
+/// Elements a chunk has at most: 32 a thread.
+inline constexpr int64_t kChunkElements = 8192;
+
+/// sums[i]: over the chunks of group i, in fp64. What is added to what follows from the chunks
+/// alone, never from where the tensors lie.
+struct SumsOfSquares {
+  const float* const* tensors = nullptr;
+  const Chunk* chunks = nullptr;
+  int64_t chunk_count = 0;
+  double* partial = nullptr;  // [chunk_count]
+  // The chunks of group i are [group_begins[i], group_begins[i + 1]).
+  const int64_t* group_begins = nullptr;
+  int64_t groups = 0;
+  double* sums = nullptr;
+};
+void sums_of_squares(const SumsOfSquares& args, Stream stream);
+
+/// marks[i] = inf where tensor i holds inf or nan; no other word is written.
+struct Marks {
+  const float* const* tensors = nullptr;
+  const Chunk* chunks = nullptr;
+  int64_t chunk_count = 0;
+  float* marks = nullptr;
+};
+void mark_nonfinite(const Marks& args, Stream stream);
+
+}  // namespace tptrain::zero::cuda
