@@ -10,6 +10,7 @@
 // - Anything else, and a single position (cuDNN refuses it): plain composition, softmax in fp32 or
 // fp64.
 #include <cmath>
+#include <tuple>
 
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
@@ -58,6 +59,45 @@ at::Tensor sum_over_group(const at::Tensor& per_query_head,
                           int64_t kv_heads) {  // [B, kv * group, S, D] -> [B, kv, S, D]
   if (per_query_head.size(1) == kv_heads) return per_query_head;
   return per_query_head.unflatten(1, {kv_heads, per_query_head.size(1) / kv_heads}).sum(2);
+}
+
+/// Into packed grad_qkv, q and k turned back where they were rotated.
+void pack_gradient(const Views& gradient, at::Tensor& grad_qkv, const AttentionShape& shape,
+                   const RotaryTable* rotated_by) {
+  const auto fits = [&](const at::Tensor& heads) {
+    return heads.scalar_type() == grad_qkv.scalar_type() && heads.stride(3) == 1;
+  };
+  if (takes_cuda_kernels(grad_qkv) && shape.head_dim % 2 == 0 && fits(gradient.q) &&
+      fits(gradient.k) && fits(gradient.v)) {
+    const auto strided = [](const at::Tensor& heads) {  // [B, n, S, D]
+      return cuda::StridedHeads{.data = heads.const_data_ptr(),
+                                .position = heads.stride(2),
+                                .batch = heads.stride(0),
+                                .head = heads.stride(1)};
+    };
+    cuda::pack_heads(
+        {.element = element_of(grad_qkv),
+         .q = strided(gradient.q),
+         .k = strided(gradient.k),
+         .v = strided(gradient.v),
+         .packed = grad_qkv.mutable_data_ptr(),
+         .rotation =
+             rotated_by != nullptr ? rotation_of(*rotated_by, Rotation::inverse) : cuda::Rotation{},
+         .positions = grad_qkv.size(0),
+         .batch = grad_qkv.size(1),
+         .heads = shape.heads,
+         .kv_heads = shape.kv_heads,
+         .head_dim = shape.head_dim},
+        cuda::stream_of(grad_qkv));
+    cuda::check_launch("causal_attention_backward");
+    return;
+  }
+  const Views out = split(grad_qkv, shape);
+  out.q.copy_(gradient.q);
+  out.k.copy_(gradient.k);
+  out.v.copy_(gradient.v);
+  if (rotated_by != nullptr)
+    rotate_(grad_qkv, *rotated_by, shape.heads + shape.kv_heads, shape.head_dim, Rotation::inverse);
 }
 
 enum class Backend { cpu_loops, cudnn, cuda_flash, cuda_efficient, composition };
@@ -211,7 +251,8 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
 }
 
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
-                                     const AttentionResult& forward, const AttentionShape& shape) {
+                                     const AttentionResult& forward, const AttentionShape& shape,
+                                     const RotaryTable* rotated_by) {
   check_shape(qkv, shape, "causal_attention_backward");
   expect(grad_context.sizes() == forward.context.sizes(), "causal_attention_backward",
          "have a grad_context of the size of context", grad_context.sizes());
@@ -222,34 +263,36 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   const at::Tensor grad = heads_first(grad_context, shape.head_dim);
   const at::Tensor context = heads_first(forward.context, shape.head_dim);
   const Backend backend = backend_for(qkv, shape);
-  if (backend == Backend::cpu_loops) return loops_backward(grad_context, qkv, forward, shape);
+  if (backend == Backend::cpu_loops) {
+    at::Tensor grad_qkv = loops_backward(grad_context, qkv, forward, shape);
+    if (rotated_by != nullptr)
+      rotate_(grad_qkv, *rotated_by, shape.heads + shape.kv_heads, shape.head_dim,
+              Rotation::inverse);
+    return grad_qkv;
+  }
   at::Tensor grad_qkv = at::empty_like(qkv);
-  const Views out = split(grad_qkv, shape);
   // Without dropout no backend reads the seed; it must only be a tensor where the backend expects
   // one.
-  const auto no_seed = [&] { return at::zeros({}, qkv.options().dtype(at::kLong)); };
+  const auto no_seed = [&] { return at::empty({}, qkv.options().dtype(at::kLong)); };
+  Views gradient;
   switch (backend) {
     case Backend::cudnn: {
       const at::Tensor none;
-      const auto [dq, dk, dv] = at::_scaled_dot_product_cudnn_attention_backward(
-          grad, views.q, views.k, views.v, context, forward.logsumexp, no_seed(), no_seed(), none,
-          none, none, qkv.size(0), qkv.size(0),
-          /*dropout_p=*/0.0, /*is_causal=*/true);
-      out.q.copy_(dq);
-      out.k.copy_(dk);
-      out.v.copy_(dv);
-      return grad_qkv;
+      std::tie(gradient.q, gradient.k, gradient.v) =
+          at::_scaled_dot_product_cudnn_attention_backward(
+              grad, views.q, views.k, views.v, context, forward.logsumexp, no_seed(), no_seed(),
+              none, none, none, qkv.size(0), qkv.size(0),
+              /*dropout_p=*/0.0, /*is_causal=*/true);
+      break;
     }
     case Backend::cuda_flash: {
       const at::Tensor none;
-      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_backward(
-          grad, views.q, views.k, views.v, context, forward.logsumexp, none, none, qkv.size(0),
-          qkv.size(0), /*dropout_p=*/0.0,
-          /*is_causal=*/true, no_seed(), no_seed());
-      out.q.copy_(dq);
-      out.k.copy_(dk);
-      out.v.copy_(dv);
-      return grad_qkv;
+      std::tie(gradient.q, gradient.k, gradient.v) =
+          at::_scaled_dot_product_flash_attention_backward(
+              grad, views.q, views.k, views.v, context, forward.logsumexp, none, none, qkv.size(0),
+              qkv.size(0), /*dropout_p=*/0.0,
+              /*is_causal=*/true, no_seed(), no_seed());
+      break;
     }
     case Backend::cuda_efficient: {
       const at::Tensor none;
@@ -257,19 +300,15 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
           grad, views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group), none,
           context, forward.logsumexp, no_seed(), no_seed(), /*dropout_p=*/0.0,
           {true, true, true, false}, /*is_causal=*/true);
-      out.q.copy_(dq);
-      out.k.copy_(sum_over_group(dk, shape.kv_heads));
-      out.v.copy_(sum_over_group(dv, shape.kv_heads));
-      return grad_qkv;
+      gradient = {dq, sum_over_group(dk, shape.kv_heads), sum_over_group(dv, shape.kv_heads)};
+      break;
     }
     case Backend::cpu_loops:
     case Backend::composition:
+      gradient = composition_backward(grad, views, context, forward.logsumexp, shape);
       break;
   }
-  const Views gradient = composition_backward(grad, views, context, forward.logsumexp, shape);
-  out.q.copy_(gradient.q);
-  out.k.copy_(gradient.k);
-  out.v.copy_(gradient.v);
+  pack_gradient(gradient, grad_qkv, shape, rotated_by);
   return grad_qkv;
 }
 
@@ -309,6 +348,29 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const a
   return context.view({batch, shape.kv_heads, group, queries, shape.head_dim})
       .permute({3, 0, 1, 2, 4})
       .reshape({queries, batch, shape.heads * shape.head_dim});
+}
+
+AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape) {
+  const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
+  switch (backend_for(qkv, shape)) {
+    case Backend::cpu_loops:
+      return {"blocked loops of the CPU", ""};
+    case Backend::cudnn:
+      return {"cuDNN", ""};
+    case Backend::cuda_flash:
+      return {"FlashAttention-2",
+              at::globalContext().deterministicAlgorithms() && shape.head_dim <= 128
+                  ? "cuDNN, whose backward is not deterministic"
+                  : "cuDNN, which serves head_dim up to 128"};
+    case Backend::cuda_efficient:
+      return {"memory-efficient attention", "cuDNN, which serves bf16 only"};
+    case Backend::composition:
+      break;
+  }
+  if (!qkv.is_cuda()) return {"plain ATen", ""};
+  return {"plain ATen, scores in memory",
+          cat("a fused kernel, which needs head_dim to be a multiple of ", half ? 8 : 4,
+              half ? " and at most 256" : "")};
 }
 
 }  // namespace tptrain::kernels

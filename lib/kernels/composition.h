@@ -17,7 +17,7 @@
 namespace tptrain::kernels {
 
 /// fp32 and bf16 on the CPU take the loops of cpu/. What takes neither these nor the kernels of
-/// cuda/ (fp64; on CUDA attention, dropout and the norms of heads) takes the ATen composition.
+/// cuda/ (fp64; on CUDA attention, dropout and norms of unusual heads) takes the ATen composition.
 inline bool takes_cpu_loops(const at::Tensor& tensor) {
   return tensor.is_cpu() &&
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
@@ -30,6 +30,11 @@ inline bool takes_cuda_kernels(const at::Tensor& tensor) {
 }
 inline bool takes_cuda_norms(const at::Tensor& x) {
   return takes_cuda_kernels(x) && x.size(-1) <= cuda::kMostHidden;
+}
+inline cuda::Rotation rotation_of(const RotaryTable& table, Rotation direction) {
+  return {.cos = table.cos.const_data_ptr<float>(),
+          .sin = table.sin.const_data_ptr<float>(),
+          .sign = direction == Rotation::inverse ? -1.0f : 1.0f};
 }
 inline cuda::Element element_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 ? cuda::Element::bf16 : cuda::Element::fp32;

@@ -1,5 +1,5 @@
 // Vocab-parallel cross entropy in steps, without full logits and without one-hot tensors: dispatch
-// to the CPU loops or the ATen composition.
+// to the CPU loops, the CUDA kernels or the ATen composition.
 #include <algorithm>
 #include <cmath>
 
@@ -16,12 +16,19 @@ constexpr int64_t kIgnored = -100;
 // The composition widens bf16 logits so many at a time: 64 MiB of fp32.
 constexpr int64_t kWideElements = int64_t{1} << 24;
 
+/// [T, V_local]: rows that begin at equal distances; on the CPU one right after the other.
+void check_logits(const at::Tensor& logits, const char* function) {
+  expect(logits.dim() == 2 && logits.size(1) > 0, function, "be [T, V_local]", logits.sizes());
+  if (!logits.is_cuda()) return expect_contiguous(logits, function);
+  expect(logits.stride(1) == 1 && logits.stride(0) >= logits.size(1), function,
+         "have rows without gaps between their elements", logits.sizes());
+}
+
 void check_rows(const at::Tensor& matrix, const at::Tensor& targets, const char* function) {
-  expect(matrix.dim() == 2 && matrix.size(1) > 0, function, "be [T, V_local]", matrix.sizes());
+  check_logits(matrix, function);
   expect(
       targets.dim() == 1 && targets.size(0) == matrix.size(0) && targets.scalar_type() == at::kLong,
       function, "have int64 targets [T]", targets.sizes());
-  expect_contiguous(matrix, function);
   expect_contiguous(targets, function);
 }
 
@@ -33,6 +40,17 @@ void check_sums(const at::Tensor& sums, const at::Tensor& row_max, const at::Ten
   expect_contiguous(sums, function);
   expect_contiguous(row_max, function);
   expect_contiguous(targets, function);
+}
+
+/// What every kernel takes.
+cuda::Vocab kernel_args(const at::Tensor& logits, const at::Tensor& targets, int64_t vocab_begin) {
+  return {.element = element_of(logits),
+          .logits = const_cast<void*>(logits.const_data_ptr()),
+          .targets = targets.const_data_ptr<int64_t>(),
+          .vocab_begin = vocab_begin,
+          .tokens = logits.size(0),
+          .vocab = logits.size(1),
+          .stride = logits.stride(0)};
 }
 
 /// Where the target lies in this slice, and its column there (0 where not).
@@ -52,20 +70,7 @@ LocalTargets local_targets(const at::Tensor& targets, int64_t vocab_begin, int64
 }  // namespace
 
 at::Tensor vocab_row_max(const at::Tensor& logits) {
-  expect(logits.dim() == 2 && logits.size(1) > 0, "vocab_row_max", "be [T, V_local]",
-         logits.sizes());
-  expect_contiguous(logits, "vocab_row_max");
-  if (takes_cuda_kernels(logits)) {
-    at::Tensor row_max = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
-    cuda::vocab_row_max({.element = element_of(logits),
-                         .logits = const_cast<void*>(logits.const_data_ptr()),  // only read
-                         .row_max = row_max.data_ptr<float>(),
-                         .tokens = logits.size(0),
-                         .vocab = logits.size(1)},
-                        cuda::stream_of(logits));
-    cuda::check_launch("vocab_row_max");
-    return row_max;
-  }
+  check_logits(logits, "vocab_row_max");
   if (!takes_cpu_loops(logits)) return at::amax(logits, {1}).to(compute_type(logits));
   at::Tensor row_max = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   float* out = row_max.data_ptr<float>();
@@ -104,18 +109,9 @@ at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::T
     return sums;
   }
   if (takes_cuda_kernels(logits)) {
-    expect_contiguous(row_max, "vocab_exp_");
-    cuda::vocab_sums({.element = element_of(logits),
-                      .logits = logits.mutable_data_ptr(),
-                      .row_max = const_cast<float*>(row_max.const_data_ptr<float>()),  // only read
-                      .targets = targets.const_data_ptr<int64_t>(),
-                      .sums = sums.data_ptr<float>(),
-                      .vocab_begin = vocab_begin,
-                      .tokens = tokens,
-                      .vocab = vocab},
-                     cuda::stream_of(logits));
-    cuda::check_launch("vocab_exp_");
-    return sums;
+    VocabStatistics statistics = vocab_statistics_(logits, targets, vocab_begin);
+    vocab_rescale_(statistics.sums, logits, statistics.row_max, row_max, targets, vocab_begin);
+    return statistics.sums;
   }
   const LocalTargets local = local_targets(targets, vocab_begin, vocab);
   const at::Tensor shifted_target =
@@ -141,6 +137,40 @@ at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::T
   return sums;
 }
 
+VocabStatistics vocab_statistics_(at::Tensor& logits, const at::Tensor& targets,
+                                  int64_t vocab_begin) {
+  check_rows(logits, targets, "vocab_statistics_");
+  if (!takes_cuda_kernels(logits)) {
+    const at::Tensor row_max = vocab_row_max(logits);
+    return {row_max, vocab_exp_(logits, row_max, targets, vocab_begin)};
+  }
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  VocabStatistics result{at::empty({logits.size(0)}, options),
+                         at::empty({2, logits.size(0)}, options)};
+  cuda::Vocab args = kernel_args(logits, targets, vocab_begin);
+  args.row_max = result.row_max.data_ptr<float>();
+  args.sums = result.sums.data_ptr<float>();
+  cuda::vocab_statistics(args, cuda::stream_of(logits));
+  cuda::check_launch("vocab_statistics_");
+  return result;
+}
+
+bool vocab_keeps_logits(const at::Tensor& logits) { return takes_cuda_kernels(logits); }
+
+void vocab_rescale_(at::Tensor& sums, const at::Tensor& logits, const at::Tensor& slice_max,
+                    const at::Tensor& row_max, const at::Tensor& targets, int64_t vocab_begin) {
+  check_rows(logits, targets, "vocab_rescale_");
+  check_sums(sums, row_max, targets, "vocab_rescale_");
+  check_sums(sums, slice_max, targets, "vocab_rescale_");
+  expect(vocab_keeps_logits(logits), "vocab_rescale_", "still hold the logits", logits.sizes());
+  cuda::Vocab args = kernel_args(logits, targets, vocab_begin);
+  args.sums = sums.data_ptr<float>();
+  args.slice_max = slice_max.const_data_ptr<float>();
+  args.row_max = const_cast<float*>(row_max.const_data_ptr<float>());  // only read
+  cuda::vocab_rescale(args, cuda::stream_of(logits));
+  cuda::check_launch("vocab_rescale_");
+}
+
 at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
                               const at::Tensor& targets) {
   check_sums(sums, row_max, targets, "cross_entropy_sums");
@@ -162,6 +192,21 @@ at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
     at::Tensor result = at::empty({2}, sums.options());
     result.data_ptr<float>()[0] = static_cast<float>(loss);
     result.data_ptr<float>()[1] = static_cast<float>(squares);
+    return result;
+  }
+  if (takes_cuda_kernels(sums)) {
+    const int64_t tokens = targets.size(0);
+    at::Tensor result = at::empty({2}, sums.options());
+    const at::Tensor partial =
+        at::empty({cuda::cross_entropy_blocks(tokens), 2}, sums.options().dtype(at::kDouble));
+    cuda::cross_entropy_sums({.sums = sums.const_data_ptr<float>(),
+                              .row_max = row_max.const_data_ptr<float>(),
+                              .targets = targets.const_data_ptr<int64_t>(),
+                              .partial = partial.data_ptr<double>(),
+                              .result = result.data_ptr<float>(),
+                              .tokens = tokens},
+                             cuda::stream_of(sums));
+    cuda::check_launch("cross_entropy_sums");
     return result;
   }
   const at::Tensor log_sum = at::log(sums.select(0, 0));            // [T]
@@ -196,17 +241,12 @@ void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::
     return;
   }
   if (takes_cuda_kernels(exp)) {
-    cuda::vocab_backward({.element = element_of(exp),
-                          .logits = exp.mutable_data_ptr(),
-                          .row_max = const_cast<float*>(row_max.const_data_ptr<float>()),
-                          .targets = targets.const_data_ptr<int64_t>(),
-                          .sums = const_cast<float*>(sums.const_data_ptr<float>()),  // only read
-                          .scale = scale.const_data_ptr<float>(),
-                          .z_loss = static_cast<float>(z_loss),
-                          .vocab_begin = vocab_begin,
-                          .tokens = exp.size(0),
-                          .vocab = vocab},
-                         cuda::stream_of(exp));
+    cuda::Vocab args = kernel_args(exp, targets, vocab_begin);
+    args.row_max = const_cast<float*>(row_max.const_data_ptr<float>());  // only read
+    args.sums = const_cast<float*>(sums.const_data_ptr<float>());        // likewise
+    args.scale = scale.const_data_ptr<float>();
+    args.z_loss = static_cast<float>(z_loss);
+    cuda::vocab_backward(args, cuda::stream_of(exp));
     cuda::check_launch("vocab_softmax_backward_");
     return;
   }

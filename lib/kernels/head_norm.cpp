@@ -1,4 +1,5 @@
-// RMSNorm of each head of packed q and k: dispatch to the CPU loops or the ATen composition.
+// RMSNorm of each head of packed q and k: dispatch to the CPU loops, the CUDA kernels or the ATen
+// composition.
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/parallel.h"
@@ -31,6 +32,35 @@ cpu::HeadNorm<T> loop_args(const at::Tensor& packed, const HeadNorm& norm,
   args.head_dim = shape.head_dim;
   args.eps = norm.eps;
   return args;
+}
+
+cuda::HeadNorm kernel_args(const at::Tensor& packed, const HeadNorm& norm,
+                           const AttentionShape& shape) {
+  return {.element = element_of(packed),
+          .packed = packed.mutable_data_ptr(),
+          .q_weight = norm.q_weight.const_data_ptr(),
+          .k_weight = norm.k_weight.const_data_ptr(),
+          .tokens = rows_of(packed),
+          .width = packed.size(2),
+          .q_heads = shape.heads,
+          .k_heads = shape.kv_heads,
+          .head_dim = shape.head_dim,
+          .eps = static_cast<float>(norm.eps)};
+}
+
+/// Whether it took the gradients: heads of unusual sizes are left to the composition.
+bool backward_by_cuda(cuda::HeadNorm args, const at::Tensor& input, at::Tensor& q_grad,
+                      at::Tensor& k_grad) {
+  args.input = input.const_data_ptr();
+  if (!cuda::takes_head_norm(args)) return false;
+  const int64_t blocks = cuda::head_norm_backward_blocks(args.tokens, args.q_heads + args.k_heads);
+  const at::Tensor partial = at::empty({blocks, 2 * args.head_dim}, q_grad.options());
+  args.partial = partial.data_ptr<float>();
+  args.q_grad = q_grad.data_ptr<float>();
+  args.k_grad = k_grad.data_ptr<float>();
+  cuda::head_norm_backward(args, cuda::stream_of(input));
+  cuda::check_launch("head_rms_norm_backward_");
+  return true;
 }
 
 /// The heads of q, or of k behind them, in [S, B, ..]: a view [S, B, heads, D].
@@ -75,6 +105,14 @@ void head_rms_norm_(at::Tensor& qkv, const HeadNorm& norm, const AttentionShape&
     });
     return;
   }
+  if (takes_cuda_kernels(qkv)) {
+    const cuda::HeadNorm args = kernel_args(qkv, norm, shape);
+    if (cuda::takes_head_norm(args)) {
+      cuda::head_norm(args, cuda::stream_of(qkv));
+      cuda::check_launch("head_rms_norm_");
+      return;
+    }
+  }
   norm_by_composition(heads_of(qkv, 0, shape.heads, shape.head_dim), norm.q_weight, norm.eps);
   norm_by_composition(heads_of(qkv, shape.heads, shape.kv_heads, shape.head_dim), norm.k_weight,
                       norm.eps);
@@ -89,6 +127,9 @@ void head_rms_norm_backward_(at::Tensor& grad_qkv, const at::Tensor& input, cons
   expect(q_grad.numel() == shape.head_dim && k_grad.numel() == shape.head_dim,
          "head_rms_norm_backward_", "have weight gradients of the size of a head", q_grad.sizes());
   expect_contiguous(input, "head_rms_norm_backward_");
+  if (takes_cuda_kernels(grad_qkv) &&
+      backward_by_cuda(kernel_args(grad_qkv, norm, shape), input, q_grad, k_grad))
+    return;
   if (!takes_cpu_loops(grad_qkv)) {
     backward_by_composition(heads_of(grad_qkv, 0, shape.heads, shape.head_dim),
                             heads_of(input, 0, shape.heads, shape.head_dim), norm.q_weight,

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -132,9 +133,17 @@ struct AttentionResult {
 };
 AttentionResult causal_attention(const at::Tensor& qkv,
                                  const AttentionShape& shape);  // scale 1/sqrt(D)
-/// Gradient of qkv, packed as qkv is.
+/// Gradient of qkv, packed as qkv is; with `rotated_by`, of what qkv was before rotate_ turned q
+/// and k by that table (on CUDA in the pass that packs).
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
-                                     const AttentionResult& forward, const AttentionShape& shape);
+                                     const AttentionResult& forward, const AttentionShape& shape,
+                                     const RotaryTable* rotated_by = nullptr);
+/// What causal_attention calls for such a tensor (of more than one position), for the log.
+struct AttentionBackend {
+  std::string name;         // "cuDNN"
+  std::string slower_than;  // "cuDNN, which ... (the reason)"; empty: it is the fastest there is
+};
+AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape);
 /// Which random numbers an application of dropout draws: Philox4x32-10 under `key`, which stands
 /// for (seed, step, layer, site), with the counter (index / 4, position, sample, head). An element
 /// is dropped where word index % 4 is below probability * 2^32; what stays is scaled by 1 / (1 -
@@ -161,8 +170,11 @@ at::Tensor causal_attention_dropout_backward(const at::Tensor& grad_context, con
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                             const AttentionShape& shape);
 
-// --- Cross entropy on a vocabulary slice, in place on logits [T, V_local]; the sums between the
-// steps are the caller's all-reduces over tp.
+// --- Cross entropy on a vocabulary slice, in place on logits [T, V_local] (on CUDA rows may lie
+// further apart than they are long); the sums between the steps are the caller's all-reduces over
+// tp. With one slice: vocab_statistics_ alone. With several, where vocab_keeps_logits:
+// vocab_statistics_, all-reduce of row_max, vocab_rescale_, all-reduce of sums; elsewhere
+// vocab_row_max, all-reduce, vocab_exp_, all-reduce.
 /// Row maxima [T] fp32. -> all-reduce max.
 at::Tensor vocab_row_max(const at::Tensor& logits);
 /// Returns [2, T] fp32: row sums of exp(logits - row_max), and the target's logit - row_max where
@@ -171,7 +183,20 @@ at::Tensor vocab_row_max(const at::Tensor& logits);
 /// [T] int64, -100 ignored. -> all-reduce sum.
 at::Tensor vocab_exp_(at::Tensor& logits, const at::Tensor& row_max, const at::Tensor& targets,
                       int64_t vocab_begin);
-/// Over the counted targets, fp32 [2] summed in fp64 on CPU: the sum of log(sum_exp) - target_logit
+struct VocabStatistics {
+  at::Tensor row_max;  // [T] fp32
+  at::Tensor sums;     // [2, T] fp32
+};
+/// vocab_row_max, and vocab_exp_ with these maxima; on CUDA in one pass over the logits.
+VocabStatistics vocab_statistics_(at::Tensor& logits, const at::Tensor& targets,
+                                  int64_t vocab_begin);
+/// Whether the steps leave the logits as they are until backward.
+bool vocab_keeps_logits(const at::Tensor& logits);
+/// Sums relative to this slice's maxima become relative to those over all slices. Only where
+/// vocab_keeps_logits.
+void vocab_rescale_(at::Tensor& sums, const at::Tensor& logits, const at::Tensor& slice_max,
+                    const at::Tensor& row_max, const at::Tensor& targets, int64_t vocab_begin);
+/// Over the counted targets, fp32 [2] summed in fp64: the sum of log(sum_exp) - target_logit
 /// (cross entropy), and the sum of (row_max + log(sum_exp))^2 (z-loss; de Brebisson & Vincent,
 /// 2016, as used in PaLM, section 5). sums: [2, T], reduced; row_max [T], reduced.
 at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
@@ -185,8 +210,25 @@ void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::
                              const at::Tensor& scale, double z_loss);
 
 // --- GEMM with the weight gradient's accumulation: grad += dy^T x, grad fp32 [out, in], dy [T,
-// out], x [T, in].
+// out] (rows may lie further apart than they are long), x [T, in].
+/// overwrite: grad = dy^T x, whatever it held.
+enum class Accumulate { add, overwrite };
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
-                                const at::Tensor& input);
+                                const at::Tensor& input, Accumulate accumulate = Accumulate::add);
+/// A bias: grad [N] fp32 += the sum over tokens of grad_output [.., N].
+void accumulate_bias_gradient(at::Tensor& grad, const at::Tensor& grad_output);
+
+// --- Embedding on a slice of the vocabulary: a table [V_local, H] of the ids begin .. begin +
+// V_local - 1; ids [T] int64 in [0, vocab).
+struct VocabSlice {
+  int64_t begin = 0;
+  int64_t vocab = 0;  // of the whole vocabulary
+};
+/// -> [T, H]: zeros for ids of other slices.
+at::Tensor embedding_rows(const at::Tensor& table, const at::Tensor& ids, const VocabSlice& slice);
+/// Adds row t of grad_output [T, H] to row ids[t] of table_grad (fp32), ids of other slices left
+/// out; in an order that depends on the ids alone.
+void accumulate_embedding_gradient(at::Tensor& table_grad, at::Tensor grad_output,
+                                   const at::Tensor& ids, const VocabSlice& slice);
 
 }  // namespace tptrain::kernels

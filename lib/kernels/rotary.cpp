@@ -71,14 +71,12 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
   if (takes_cuda_kernels(qkv)) {
     cuda::rotate({.element = element_of(qkv),
                   .packed = qkv.mutable_data_ptr(),
-                  .cos = table.cos.const_data_ptr<float>(),
-                  .sin = table.sin.const_data_ptr<float>(),
+                  .rotation = rotation_of(table, direction),
                   .positions = positions,
                   .batch = batch,
                   .width = qkv.size(2),
                   .heads = rotated_heads,
-                  .head_dim = head_dim,
-                  .sign = direction == Rotation::inverse ? -1.0f : 1.0f},
+                  .head_dim = head_dim},
                  cuda::stream_of(qkv));
     cuda::check_launch("rotate_");
     return;

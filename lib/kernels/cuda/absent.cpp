@@ -19,6 +19,10 @@ void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }
 int64_t norm_backward_blocks(int64_t) { absent(); }
 void norm_backward(const NormBackward&, Stream) { absent(); }
+bool takes_head_norm(const HeadNorm&) { absent(); }
+void head_norm(const HeadNorm&, Stream) { absent(); }
+int64_t head_norm_backward_blocks(int64_t, int64_t) { absent(); }
+void head_norm_backward(const HeadNorm&, Stream) { absent(); }
 void swiglu(Element, const void*, void*, int64_t, int64_t, Stream) { absent(); }
 void swiglu_backward(Element, const void*, const void*, void*, int64_t, int64_t, Stream) {
   absent();
@@ -26,8 +30,16 @@ void swiglu_backward(Element, const void*, const void*, void*, int64_t, int64_t,
 void gelu_tanh(Element, const void*, void*, int64_t, Stream) { absent(); }
 void gelu_tanh_backward(Element, const void*, const void*, void*, int64_t, Stream) { absent(); }
 void rotate(const Rotary&, Stream) { absent(); }
-void vocab_row_max(const Vocab&, Stream) { absent(); }
-void vocab_sums(const Vocab&, Stream) { absent(); }
+void pack_heads(const PackHeads&, Stream) { absent(); }
+void vocab_statistics(const Vocab&, Stream) { absent(); }
+void vocab_rescale(const Vocab&, Stream) { absent(); }
 void vocab_backward(const Vocab&, Stream) { absent(); }
+int64_t cross_entropy_blocks(int64_t) { absent(); }
+void cross_entropy_sums(const CrossEntropySums&, Stream) { absent(); }
+void embedding_rows(const EmbeddingRows&, Stream) { absent(); }
+int64_t embedding_chunks(int64_t) { absent(); }
+void embedding_gradient(const EmbeddingGradient&, Stream) { absent(); }
+int64_t column_sum_blocks(int64_t, int64_t) { absent(); }
+void add_column_sums(const ColumnSums&, Stream) { absent(); }
 
 }  // namespace tptrain::kernels::cuda

@@ -1,5 +1,6 @@
-// SwiGLU, GELU and the rotary embedding: one thread an element, or eight.
-#include <type_traits>
+// SwiGLU, GELU, the rotary embedding and the packing of heads: one thread 16 bytes of each tensor,
+// or, of heads, the same two columns of several heads, which share their angles.
+#include <algorithm>
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
@@ -10,7 +11,7 @@ namespace {
 
 template <typename T>
 __device__ float sigmoid(float x) {
-  return 1.0f / (1.0f + exponential<T>(-x));
+  return quotient<T>(1.0f, 1.0f + exponential<T>(-x));
 }
 
 // tanh form: u = sqrt(2/pi) (x + 0.044715 x^3), and tanh(u) = 1 - 2 / (exp(2u) + 1), which does not
@@ -18,35 +19,36 @@ __device__ float sigmoid(float x) {
 template <typename T>
 __device__ float gelu_tanh_of(float x) {
   const float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-  return 1.0f - 2.0f / (exponential<T>(2.0f * u) + 1.0f);
+  return 1.0f - quotient<T>(2.0f, exponential<T>(2.0f * u) + 1.0f);
 }
 
+// Indices of packs are 32 bit: a division of 64 bit costs more than the rest of such a kernel.
+// Larger tensors are launched in slabs of rows (in_slabs).
 template <typename T, int kWidth>
-__global__ void swiglu_kernel(const T* gate_up, T* output, int64_t packs, int64_t ffn) {
-  const int64_t pack = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+__global__ void swiglu_kernel(const T* gate_up, T* output, uint32_t packs, uint32_t packs_a_row) {
+  const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
   if (pack >= packs) return;
-  const int64_t element = pack * kWidth;
-  const int64_t row = element / ffn;
-  const int64_t column = element - row * ffn;
-  const T* gate_row = gate_up + row * 2 * ffn + column;
+  const uint32_t row = pack / packs_a_row;
+  // Behind the gates of this row and the ups of the rows before it.
+  const T* gate_at = gate_up + (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
   float gate[kWidth], up[kWidth];
-  load<T, kWidth>(gate_row, gate);
-  load<T, kWidth>(gate_row + ffn, up);
+  load<T, kWidth>(gate_at, gate);
+  load<T, kWidth>(gate_at + int64_t{packs_a_row} * kWidth, up);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) gate[j] *= sigmoid<T>(gate[j]) * up[j];
-  store<T, kWidth>(output + element, gate);
+  store<T, kWidth>(output + int64_t{pack} * kWidth, gate);
 }
 
 template <typename T, int kWidth>
 __global__ void swiglu_backward_kernel(const T* grad_output, const T* gate_up, T* grad_gate_up,
-                                       int64_t packs, int64_t ffn) {
-  const int64_t pack = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+                                       uint32_t packs, uint32_t packs_a_row) {
+  const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
   if (pack >= packs) return;
-  const int64_t element = pack * kWidth;
-  const int64_t row = element / ffn;
-  const int64_t at = row * 2 * ffn + element - row * ffn;
+  const uint32_t row = pack / packs_a_row;
+  const int64_t at = (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
+  const int64_t ffn = int64_t{packs_a_row} * kWidth;
   float grad[kWidth], gate[kWidth], up[kWidth];
-  load<T, kWidth>(grad_output + element, grad);
+  load<T, kWidth>(grad_output + int64_t{pack} * kWidth, grad);
   load<T, kWidth>(gate_up + at, gate);
   load<T, kWidth>(gate_up + at + ffn, up);
 #pragma unroll
@@ -89,51 +91,142 @@ __global__ void gelu_backward_kernel(const T* grad_output, const T* x, T* grad_x
   store<T, kWidth>(grad_x + pack * kWidth, grad);
 }
 
-// One thread a pair of kWidth neighbours: elements i .. and i + D/2 .. of a head.
+// --- Heads.
+
+constexpr int kHeadsAThread = 4;
+
+/// Heads from several places to one, the first `rotated` of them rotated.
+struct MoveHeads {
+  StridedHeads from[3];
+  int heads[3] = {};   // of each
+  void* to = nullptr;  // [positions, batch, width]
+  int64_t width = 0;
+  Rotation rotation;
+  int rotated = 0;
+  uint32_t batch = 0;
+  int half = 0;  // of head_dim
+  uint32_t threads = 0;
+  uint32_t packs_a_half = 0;
+  uint32_t head_groups = 0;  // of kHeadsAThread
+};
+
+template <typename T>
+__device__ const T* head_of(const MoveHeads& args, int head, int64_t position, int64_t batch) {
+  int part = 0;
+  while (part < 2 && head >= args.heads[part]) head -= args.heads[part++];
+  const StridedHeads& from = args.from[part];
+  return static_cast<const T*>(from.data) + position * from.position + batch * from.batch +
+         head * from.head;
+}
+
+// One thread: the columns i .. and i + D/2 .. of kHeadsAThread heads of a token. In place each
+// thread reads what it writes itself.
 template <typename T, int kWidth>
-__global__ void rotary_kernel(Rotary args, int64_t packs) {
-  const int64_t pack = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (pack >= packs) return;
-  const int64_t half = args.head_dim / 2;
-  const int64_t packs_a_head = half / kWidth;
-  const int64_t i = pack % packs_a_head * kWidth;
-  const int64_t head = pack / packs_a_head % args.heads;
-  const int64_t token = pack / (packs_a_head * args.heads);
-  const int64_t position = token / args.batch;
-  T* first = static_cast<T*>(args.packed) + token * args.width + head * args.head_dim + i;
-  float a[kWidth], c[kWidth];
-  load<T, kWidth>(first, a);
-  load<T, kWidth>(first + half, c);
+__global__ void __launch_bounds__(kThreads) move_heads_kernel(MoveHeads args) {
+  const uint32_t thread = blockIdx.x * kThreads + threadIdx.x;
+  if (thread >= args.threads) return;
+  const uint32_t rest = thread / args.packs_a_half;
+  const int i = static_cast<int>(thread - rest * args.packs_a_half) * kWidth;
+  const uint32_t token = rest / args.head_groups;
+  const int first_head = static_cast<int>(rest - token * args.head_groups) * kHeadsAThread;
+  const uint32_t position = token / args.batch;
+  const uint32_t sample = token - position * args.batch;
+  const int all = args.heads[0] + args.heads[1] + args.heads[2];
+
+  Pack<T, kWidth> a[kHeadsAThread], c[kHeadsAThread];
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const float cos = args.cos[position * half + i + j];
-    const float sin = args.sign * args.sin[position * half + i + j];
-    const float rotated = a[j] * cos - c[j] * sin;
-    c[j] = c[j] * cos + a[j] * sin;
-    a[j] = rotated;
+  for (int h = 0; h < kHeadsAThread; ++h) {
+    if (first_head + h >= all) break;
+    const T* from = head_of<T>(args, first_head + h, position, sample) + i;
+    a[h] = load_pack<T, kWidth>(from);
+    c[h] = load_pack<T, kWidth>(from + args.half);
   }
-  store<T, kWidth>(first, a);
-  store<T, kWidth>(first + half, c);
+  float cos[kWidth], sin[kWidth];
+  if (first_head < args.rotated) {
+    load_floats<kWidth>(args.rotation.cos + int64_t{position} * args.half + i, cos);
+    load_floats<kWidth>(args.rotation.sin + int64_t{position} * args.half + i, sin);
+  }
+  T* to = static_cast<T*>(args.to) + token * args.width + i;
+#pragma unroll
+  for (int h = 0; h < kHeadsAThread; ++h) {
+    const int head = first_head + h;
+    if (head >= all) break;
+    T* at = to + int64_t{head} * 2 * args.half;
+    if (head >= args.rotated) {
+      store_pack(at, a[h]);
+      store_pack(at + args.half, c[h]);
+      continue;
+    }
+    float first[kWidth], second[kWidth];
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+      const float x = wide(a[h].values[j]);
+      const float y = wide(c[h].values[j]);
+      const float s = args.rotation.sign * sin[j];
+      first[j] = x * cos[j] - y * s;
+      second[j] = y * cos[j] + x * s;
+    }
+    store<T, kWidth>(at, first);
+    store<T, kWidth>(at + args.half, second);
+  }
 }
 
 unsigned blocks_of(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-/// launch(T{}, width): the element type and elements a load, as integral constants.
-template <typename Packs, typename Launch>
-void with_form(Element element, const Packs& packs, const Launch& launch) {
-  if (element == Element::bf16) {
-    if (packs(__nv_bfloat16{})) {
-      launch(__nv_bfloat16{}, std::integral_constant<int, 8>{});
-    } else {
-      launch(__nv_bfloat16{}, std::integral_constant<int, 1>{});
+constexpr int64_t kMost32 = int64_t{1} << 31;
+
+/// launch(first row, rows) with at most kMost32 packs each.
+template <typename Launch>
+void in_slabs(int64_t rows, int64_t packs_a_row, const Launch& launch) {
+  const int64_t slab = std::max<int64_t>(kMost32 / packs_a_row, 1);
+  for (int64_t first = 0; first < rows; first += slab) launch(first, std::min(slab, rows - first));
+}
+
+/// Of a MoveHeads that lacks what follows from the width of a load. Positions are few enough for 32
+/// bit each time: whole positions make a slab.
+template <typename T, int kWidth>
+void launch_move(MoveHeads args, int64_t positions, cudaStream_t stream) {
+  const int all = args.heads[0] + args.heads[1] + args.heads[2];
+  args.packs_a_half = static_cast<uint32_t>(args.half / kWidth);
+  args.head_groups = static_cast<uint32_t>((all + kHeadsAThread - 1) / kHeadsAThread);
+  const int64_t threads_a_position = int64_t{args.batch} * args.head_groups * args.packs_a_half;
+  in_slabs(positions, threads_a_position, [&](int64_t first, int64_t count) {
+    MoveHeads slab = args;
+    for (StridedHeads& from : slab.from)
+      from.data = static_cast<const T*>(from.data) + first * from.position;
+    slab.to = static_cast<T*>(args.to) + first * args.batch * args.width;
+    if (args.rotated > 0) {
+      slab.rotation.cos += first * args.half;
+      slab.rotation.sin += first * args.half;
     }
-  } else if (packs(float{})) {
-    launch(float{}, std::integral_constant<int, 4>{});
-  } else {
-    launch(float{}, std::integral_constant<int, 1>{});
+    slab.threads = static_cast<uint32_t>(count * threads_a_position);
+    move_heads_kernel<T, kWidth><<<blocks_of(slab.threads), kThreads, 0, stream>>>(slab);
+  });
+}
+
+/// Whether halves of heads begin at 16 bytes from wherever they come.
+template <typename T>
+bool heads_move_in_packs(const MoveHeads& args) {
+  const auto fits = [](int64_t size, const void* data) { return moves_in_packs<T>(size, data); };
+  for (const StridedHeads& from : args.from) {
+    if (!fits(from.position, from.data) || !fits(from.batch, from.data) ||
+        !fits(from.head, from.data))
+      return false;
   }
+  return fits(args.half, args.to) && fits(args.width, args.to) &&
+         (args.rotated == 0 ||
+          (fits(args.half, args.rotation.cos) && fits(args.half, args.rotation.sin)));
+}
+
+void move_heads(Element element, const MoveHeads& args, int64_t positions, Stream stream) {
+  if (positions == 0 || args.batch == 0 || args.half == 0) return;
+  with_packs(
+      element, [&](auto type) { return heads_move_in_packs<decltype(type)>(args); },
+      [&](auto type, auto width) {
+        launch_move<decltype(type), width>(args, positions, static_cast<cudaStream_t>(stream));
+      });
 }
 
 }  // namespace
@@ -141,38 +234,48 @@ void with_form(Element element, const Packs& packs, const Launch& launch) {
 void swiglu(Element element, const void* gate_up, void* output, int64_t rows, int64_t ffn,
             Stream stream) {
   if (rows * ffn == 0) return;
-  with_form(
+  with_packs(
       element, [&](auto type) { return moves_in_packs<decltype(type)>(ffn, gate_up, output); },
       [&](auto type, auto width) {
         using T = decltype(type);
-        const int64_t packs = rows * ffn / width;
-        swiglu_kernel<T, width>
-            <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-                static_cast<const T*>(gate_up), static_cast<T*>(output), packs, ffn);
+        const int64_t packs_a_row = ffn / width;
+        in_slabs(rows, packs_a_row, [&](int64_t first, int64_t count) {
+          const int64_t packs = count * packs_a_row;
+          swiglu_kernel<T, width>
+              <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+                  static_cast<const T*>(gate_up) + first * 2 * ffn,
+                  static_cast<T*>(output) + first * ffn, static_cast<uint32_t>(packs),
+                  static_cast<uint32_t>(packs_a_row));
+        });
       });
 }
 
 void swiglu_backward(Element element, const void* grad_output, const void* gate_up,
                      void* grad_gate_up, int64_t rows, int64_t ffn, Stream stream) {
   if (rows * ffn == 0) return;
-  with_form(
+  with_packs(
       element,
       [&](auto type) {
         return moves_in_packs<decltype(type)>(ffn, grad_output, gate_up, grad_gate_up);
       },
       [&](auto type, auto width) {
         using T = decltype(type);
-        const int64_t packs = rows * ffn / width;
-        swiglu_backward_kernel<T, width>
-            <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-                static_cast<const T*>(grad_output), static_cast<const T*>(gate_up),
-                static_cast<T*>(grad_gate_up), packs, ffn);
+        const int64_t packs_a_row = ffn / width;
+        in_slabs(rows, packs_a_row, [&](int64_t first, int64_t count) {
+          const int64_t packs = count * packs_a_row;
+          swiglu_backward_kernel<T, width>
+              <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+                  static_cast<const T*>(grad_output) + first * ffn,
+                  static_cast<const T*>(gate_up) + first * 2 * ffn,
+                  static_cast<T*>(grad_gate_up) + first * 2 * ffn, static_cast<uint32_t>(packs),
+                  static_cast<uint32_t>(packs_a_row));
+        });
       });
 }
 
 void gelu_tanh(Element element, const void* x, void* output, int64_t count, Stream stream) {
   if (count == 0) return;
-  with_form(
+  with_packs(
       element, [&](auto type) { return moves_in_packs<decltype(type)>(count, x, output); },
       [&](auto type, auto width) {
         using T = decltype(type);
@@ -185,7 +288,7 @@ void gelu_tanh(Element element, const void* x, void* output, int64_t count, Stre
 void gelu_tanh_backward(Element element, const void* grad_output, const void* x, void* grad_x,
                         int64_t count, Stream stream) {
   if (count == 0) return;
-  with_form(
+  with_packs(
       element,
       [&](auto type) { return moves_in_packs<decltype(type)>(count, grad_output, x, grad_x); },
       [&](auto type, auto width) {
@@ -199,21 +302,35 @@ void gelu_tanh_backward(Element element, const void* grad_output, const void* x,
 }
 
 void rotate(const Rotary& args, Stream stream) {
-  const int64_t pairs = args.positions * args.batch * args.heads * args.head_dim / 2;
-  if (pairs == 0) return;
-  with_form(
-      args.element,
-      // Both halves of a head, and every head, must begin at 16 bytes.
-      [&](auto type) {
-        return moves_in_packs<decltype(type)>(args.head_dim / 2, args.packed) &&
-               moves_in_packs<decltype(type)>(args.width, args.packed);
-      },
-      [&](auto type, auto width) {
-        using T = decltype(type);
-        const int64_t packs = pairs / width;
-        rotary_kernel<T, width>
-            <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args, packs);
-      });
+  if (args.heads == 0) return;
+  MoveHeads move;
+  for (StridedHeads& from : move.from)
+    from = {args.packed, args.batch * args.width, args.width, args.head_dim};
+  move.heads[0] = static_cast<int>(args.heads);
+  move.to = args.packed;
+  move.width = args.width;
+  move.rotation = args.rotation;
+  move.rotated = static_cast<int>(args.heads);
+  move.batch = static_cast<uint32_t>(args.batch);
+  move.half = static_cast<int>(args.head_dim / 2);
+  move_heads(args.element, move, args.positions, stream);
+}
+
+void pack_heads(const PackHeads& args, Stream stream) {
+  MoveHeads move;
+  move.from[0] = args.q;
+  move.from[1] = args.k;
+  move.from[2] = args.v;
+  move.heads[0] = static_cast<int>(args.heads);
+  move.heads[1] = static_cast<int>(args.kv_heads);
+  move.heads[2] = static_cast<int>(args.kv_heads);
+  move.to = args.packed;
+  move.width = (args.heads + 2 * args.kv_heads) * args.head_dim;
+  move.rotation = args.rotation;
+  move.rotated = args.rotation.cos != nullptr ? static_cast<int>(args.heads + args.kv_heads) : 0;
+  move.batch = static_cast<uint32_t>(args.batch);
+  move.half = static_cast<int>(args.head_dim / 2);
+  move_heads(args.element, move, args.positions, stream);
 }
 
 }  // namespace tptrain::kernels::cuda

@@ -78,6 +78,28 @@ TEST_CASE("causal attention and its gradient match autograd", "[kernels]") {
   }
 }
 
+TEST_CASE("the gradient of what was rotated is that of the rotated, turned back", "[kernels]") {
+  at::set_num_threads(1);
+  for (const Case& c : kCases) {
+    for (const Precision precision : precisions()) {
+      CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim,
+              precision.type);
+      const int64_t heads = c.shape.heads + 2 * c.shape.kv_heads;
+      const at::Tensor qkv =
+          on_device(normal({c.positions, c.batch, heads * c.shape.head_dim}, 46), precision.type);
+      const at::Tensor grad = on_device(
+          normal({c.positions, c.batch, c.shape.heads * c.shape.head_dim}, 47), precision.type);
+      const RotaryTable table = rotary_table(5, c.positions, c.shape.head_dim, 100.0, device());
+      const AttentionResult result = causal_attention(qkv, c.shape);
+      at::Tensor expected = causal_attention_backward(grad, qkv, result, c.shape);
+      rotate_(expected, table, c.shape.heads + c.shape.kv_heads, c.shape.head_dim,
+              Rotation::inverse);
+      const at::Tensor received = causal_attention_backward(grad, qkv, result, c.shape, &table);
+      CHECK_CLOSE(received, expected, precision.tolerance);
+    }
+  }
+}
+
 TEST_CASE("no position sees the future", "[kernels]") {
   at::set_num_threads(1);
   const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 16};

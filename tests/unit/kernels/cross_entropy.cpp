@@ -62,9 +62,15 @@ TEST_CASE("cross entropy and its gradient match autograd, whole and sliced", "[k
     int64_t tokens, vocab;
     std::vector<int64_t> cuts;
   };
-  const std::vector<Case> cases = {{1, 7, {7}},       {5, 7, {4, 3}},
-                                   {33, 172, {172}},  {33, 172, {43, 43, 43, 43}},
-                                   {9, 5000, {5000}}, {9, 5000, {1, 4999}}};
+  const std::vector<Case> cases = {{1, 7, {7}},
+                                   {5, 7, {4, 3}},
+                                   {33, 172, {172}},
+                                   {33, 172, {43, 43, 43, 43}},
+                                   {9, 5000, {5000}},
+                                   {9, 5000, {1, 4999}},
+                                   {10000, 16, {16}},
+                                   {3, 50257, {50257}},
+                                   {3, 50257, {25128, 25129}}};
   for (const Case& c : cases) {
     for (const bool some_ignored : {false, true}) {
       for (const Precision precision : precisions()) {
@@ -191,6 +197,56 @@ TEST_CASE("large logits do not overflow; NaN and infinity reach the loss", "[ker
   CHECK(received.grad_logits.narrow(1, 50, 50).eq(0.0).all().item<bool>());
 }
 
+TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
+  at::set_num_threads(1);
+  for (const int64_t vocab : {1, 7, 172, 4099, 50257}) {
+    for (const Precision precision : precisions()) {
+      CAPTURE(vocab, precision.type);
+      const at::Tensor logits = on_device(normal({9, vocab}, 41, 3.0), precision.type);
+      const at::Tensor targets = (random_targets(9, 2 * vocab, 42)).to(device());
+      at::Tensor one_pass = logits.clone(), two_passes = logits.clone();
+      const VocabStatistics received = vocab_statistics_(one_pass, targets, vocab / 2);
+      const at::Tensor row_max = vocab_row_max(two_passes);
+      const at::Tensor sums = vocab_exp_(two_passes, row_max, targets, vocab / 2);
+      CHECK(same_bits(received.row_max, row_max));
+      CHECK_CLOSE(received.sums, sums, 1e-6);
+      CHECK(vocab_keeps_logits(logits) == (device().is_cuda() && precision.type != at::kDouble));
+      if (vocab_keeps_logits(logits)) CHECK(same_bits(one_pass, logits));
+    }
+  }
+}
+
+TEST_CASE("rows of logits may lie apart on CUDA; what lies between is left alone", "[kernels]") {
+  at::set_num_threads(1);
+  for (const int64_t vocab : {1, 7, 172, 1003, 50257}) {
+    for (const Precision precision : precisions()) {
+      CAPTURE(vocab, precision.type);
+      const at::Tensor logits = leaf(normal({5, vocab}, 43, 3.0));
+      at::Tensor targets = random_targets(5, vocab, 44);
+      targets[3] = -100;
+      const at::Tensor loss = at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, -100);
+      loss.backward();
+      const at::Tensor wide =
+          at::full({5, (vocab + 63) / 64 * 64 + 64}, std::numeric_limits<double>::quiet_NaN(),
+                   at::TensorOptions(device()).dtype(precision.type));
+      at::Tensor rows = wide.narrow(1, 0, vocab);
+      rows.copy_(logits.detach());
+      const at::Tensor local = targets.to(device());
+      if (device().is_cpu()) {
+        CHECK(contains(message_of([&] { vocab_statistics_(rows, local, 0); }), "be contiguous"));
+        continue;
+      }
+      const VocabStatistics statistics = vocab_statistics_(rows, local, 0);
+      CHECK_CLOSE(cross_entropy_sums(statistics.sums, statistics.row_max, local)[0], loss,
+                  precision.tolerance);
+      vocab_softmax_backward_(rows, statistics.sums, statistics.row_max, local, 0,
+                              at::ones({}, statistics.sums.options()), 0.0);
+      CHECK_CLOSE(rows, logits.grad(), precision.tolerance);
+      CHECK(wide.slice(1, vocab).isnan().all().item<bool>());
+    }
+  }
+}
+
 TEST_CASE("vocab_row_max is at::amax, bit for bit", "[kernels]") {
   at::set_num_threads(1);
   for (const int64_t vocab : {1, 7, 172, 4099}) {
@@ -229,6 +285,64 @@ TEST_CASE("the weight gradient is added in fp32", "[kernels]") {
                                on_device(input, precision.type));
     // bf16 inputs lose nothing: their products are exact in fp32.
     CHECK_CLOSE(grad, expected, precision.type == at::kDouble ? 1e-12 : 2e-6);
+  }
+}
+
+TEST_CASE("the weight gradient overwrites whatever was there", "[kernels]") {
+  at::set_num_threads(1);
+  for (const Precision precision : precisions()) {
+    CAPTURE(precision.type);
+    const at::Tensor grad_output = on_device(normal({33, 24}, 29), precision.type);
+    const at::Tensor input = on_device(normal({33, 40}, 30), precision.type);
+    const at::ScalarType accumulator = precision.type == at::kDouble ? at::kDouble : at::kFloat;
+    const auto options = at::TensorOptions(device()).dtype(accumulator);
+    at::Tensor added = at::zeros({24, 40}, options);
+    accumulate_weight_gradient(added, grad_output, input);
+    at::Tensor written = at::full({24, 40}, std::nan(""), options);
+    accumulate_weight_gradient(written, grad_output, input, Accumulate::overwrite);
+    // cuBLAS may choose another kernel for each.
+    CHECK_CLOSE(written, added, precision.type == at::kDouble ? 1e-12 : 2e-6);
+    accumulate_weight_gradient(written, grad_output, input, Accumulate::add);
+    CHECK_CLOSE(written, added * 2, precision.type == at::kDouble ? 1e-12 : 2e-6);
+  }
+}
+
+TEST_CASE("the weight gradient takes rows that lie apart", "[kernels]") {
+  at::set_num_threads(1);
+  for (const Precision precision : precisions()) {
+    CAPTURE(precision.type);
+    const at::Tensor grad_output = normal({33, 27}, 45);
+    const at::Tensor input = normal({33, 40}, 46);
+    const at::Tensor rows =
+        on_device(at::cat({grad_output, normal({33, 37}, 47)}, 1), precision.type).narrow(1, 0, 27);
+    const at::ScalarType accumulator = precision.type == at::kDouble ? at::kDouble : at::kFloat;
+    at::Tensor grad = at::ones({27, 40}, at::TensorOptions(device()).dtype(accumulator));
+    accumulate_weight_gradient(grad, rows, on_device(input, precision.type));
+    CHECK_CLOSE(grad, at::matmul(grad_output.t(), input) + 1.0,
+                precision.type == at::kDouble ? 1e-12 : 2e-6);
+  }
+}
+
+TEST_CASE("a bias gradient is the sum over tokens, added in fp32", "[kernels]") {
+  at::set_num_threads(1);
+  struct Size {
+    int64_t tokens, columns;
+  };
+  for (const Size size : {Size{1, 7}, {130, 172}, {600, 64}, {33, 1}, {5000, 768}, {257, 2304}}) {
+    for (const Precision precision : precisions()) {
+      CAPTURE(size.tokens, size.columns, precision.type);
+      const at::Tensor grad_output = normal({size.tokens, 1, size.columns}, 48);
+      const at::Tensor local = on_device(grad_output, precision.type);
+      const at::ScalarType accumulator = precision.type == at::kDouble ? at::kDouble : at::kFloat;
+      const at::Tensor ones =
+          at::ones({size.columns}, at::TensorOptions(device()).dtype(accumulator));
+      at::Tensor grad = ones.clone(), again = ones.clone();
+      accumulate_bias_gradient(grad, local);
+      accumulate_bias_gradient(again, local);
+      CHECK_CLOSE(grad, grad_output.sum(at::IntArrayRef({0, 1})) + 1.0,
+                  precision.type == at::kDouble ? 1e-12 : 2e-6);
+      CHECK(same_bits(grad, again));
+    }
   }
 }
 

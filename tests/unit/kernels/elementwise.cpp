@@ -19,7 +19,10 @@ struct Size {
   int64_t tokens;
   int64_t columns;
 };
-const std::vector<Size> kSizes = {{1, 7}, {1, 172}, {5, 7}, {130, 172}, {33, 256}, {600, 64}};
+// The last ones: rows that the CUDA kernels hold in a warp, in a block and not at all.
+const std::vector<Size> kSizes = {{1, 7},    {1, 172},  {5, 7},    {130, 172}, {33, 256},
+                                  {600, 64}, {70, 768}, {9, 896},  {5, 1000},  {3, 1536},
+                                  {7, 4096}, {3, 7168}, {2, 9216}, {3, 1001}};
 
 }  // namespace
 
@@ -104,6 +107,28 @@ TEST_CASE("rms_norm_again is the forward's output bit for bit", "[kernels]") {
         CHECK(same_bits(rms_norm_again(added.sum, weight, added.norm.inverse_rms),
                         added.norm.output));
       }
+    }
+  }
+}
+
+TEST_CASE("equal rows of a norm get equal bits wherever they lie", "[kernels]") {
+  for (const int64_t columns : {7, 172, 768, 896, 4096, 9216}) {
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      CAPTURE(columns, type);
+      const at::Tensor row = on_device(normal({1, columns}, 1), type);
+      const at::Tensor grad_row = on_device(normal({1, columns}, 3), type);
+      const at::Tensor weight = on_device(normal({columns}, 2), type);
+      const auto run = [&](const at::Tensor& x, const at::Tensor& grad) {
+        const RmsNormResult result = rms_norm(x, weight, kEps);
+        at::Tensor unused = at::zeros({columns}, weight.options().dtype(at::kFloat));
+        return std::vector<at::Tensor>{
+            result.output, rms_norm_backward(grad, x, weight, result.inverse_rms, unused)};
+      };
+      const std::vector<at::Tensor> alone = run(row, grad_row);
+      const std::vector<at::Tensor> many =
+          run(row.repeat({301, 1}).contiguous(), grad_row.repeat({301, 1}).contiguous());
+      for (size_t i = 0; i < alone.size(); ++i)
+        CHECK(same_bits(many[i], alone[i].repeat({301, 1})));
     }
   }
 }

@@ -14,7 +14,9 @@ struct Size {
   int64_t tokens;
   int64_t columns;
 };
-const std::vector<Size> kSizes = {{1, 7}, {1, 172}, {5, 7}, {130, 172}, {33, 256}, {600, 64}};
+const std::vector<Size> kSizes = {{1, 7},    {1, 172},  {5, 7},    {130, 172}, {33, 256},
+                                  {600, 64}, {70, 768}, {9, 896},  {5, 1000},  {3, 1536},
+                                  {7, 4096}, {3, 7168}, {2, 9216}, {3, 1001}};
 
 at::Tensor reference_layer_norm(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias) {
@@ -33,8 +35,9 @@ struct HeadSizes {
   }
   int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
 };
-const std::vector<HeadSizes> kHeadSizes = {
-    {1, 1, 1, 1, 2}, {7, 3, 3, 1, 6}, {16, 2, 8, 4, 32}, {40, 1, 14, 2, 128}, {5, 2, 70, 1, 10}};
+const std::vector<HeadSizes> kHeadSizes = {{1, 1, 1, 1, 2},   {7, 3, 3, 1, 6},
+                                           {16, 2, 8, 4, 32}, {40, 1, 14, 2, 128},
+                                           {5, 2, 70, 1, 10}, {700, 1, 14, 2, 64}};
 
 }  // namespace
 

@@ -1,0 +1,112 @@
+// Sums over rows in two launches: blocks add up their rows, and add_partials adds up the blocks in
+// order. The gradient of a bias is one.
+#include <algorithm>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace tptrain::kernels::cuda {
+
+namespace {
+
+// A warp reads 32 neighbouring columns of a row; 32 warps read every 32nd row.
+__global__ void __launch_bounds__(1024) add_partials_kernel(Partials args) {
+  __shared__ float warps[32][33];
+  const int64_t column = int64_t{blockIdx.x} * 32 + threadIdx.x;
+  const float* partial = args.partial + blockIdx.y * args.columns;
+  float sum = 0;
+  if (column < args.columns) {
+#pragma unroll 4
+    for (int64_t block = threadIdx.y; block < args.blocks; block += 32)
+      sum += partial[block * args.stride + column];
+  }
+  warps[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  // Transposed: warp y has column y.
+  sum = warp_sum(warps[threadIdx.x][threadIdx.y]);
+  const int64_t own = int64_t{blockIdx.x} * 32 + threadIdx.y;
+  if (threadIdx.x == 0 && own < args.columns) {
+    float* total = blockIdx.y == 0 ? args.first : args.second;
+    total[own] += sum;
+  }
+}
+
+constexpr int kRowLanes = 8;
+constexpr int kRowsAtOnce = 4;  // loads in flight of a thread
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(256) column_sums_kernel(ColumnSums args, int64_t rows_a_block) {
+  __shared__ float lanes[kRowLanes][32 * kWidth + 1];
+  const int64_t column = (int64_t{blockIdx.x} * 32 + threadIdx.x) * kWidth;
+  const bool inside = column < args.columns;
+  const int64_t begin = blockIdx.y * rows_a_block;
+  const int64_t end = begin + rows_a_block < args.rows ? begin + rows_a_block : args.rows;
+  const T* x = static_cast<const T*>(args.x) + column;
+  float sums[kWidth] = {};
+  if (inside) {
+    for (int64_t row = begin + threadIdx.y; row < end; row += kRowLanes * kRowsAtOnce) {
+      Pack<T, kWidth> packs[kRowsAtOnce];
+#pragma unroll
+      for (int r = 0; r < kRowsAtOnce; ++r) {
+        const int64_t at = row + r * kRowLanes;
+        packs[r] = at < end ? load_pack<T, kWidth>(x + at * args.columns) : zero_pack<T, kWidth>();
+      }
+#pragma unroll
+      for (int r = 0; r < kRowsAtOnce; ++r) {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) sums[j] += wide(packs[r].values[j]);
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) lanes[threadIdx.y][threadIdx.x * kWidth + j] = sums[j];
+  __syncthreads();
+  for (int i = threadIdx.y * 32 + threadIdx.x; i < 32 * kWidth; i += 256) {
+    const int64_t own = int64_t{blockIdx.x} * 32 * kWidth + i;
+    if (own >= args.columns) break;
+    float sum = 0;
+#pragma unroll
+    for (int lane = 0; lane < kRowLanes; ++lane) sum += lanes[lane][i];
+    args.partial[blockIdx.y * args.columns + own] = sum;
+  }
+}
+
+}  // namespace
+
+void add_partials(const Partials& args, Stream stream) {
+  const dim3 threads(32, 32);
+  const dim3 blocks(static_cast<unsigned>((args.columns + 31) / 32),
+                    args.second != nullptr ? 2 : 1);
+  add_partials_kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+}
+
+int64_t column_sum_blocks(int64_t rows, int64_t columns) {
+  // Some thousand blocks in all, each with some hundred rows at least.
+  const int64_t across = (columns + 255) / 256;
+  return std::clamp<int64_t>(1056 / across, 1, std::max<int64_t>((rows + 127) / 128, 1));
+}
+
+void add_column_sums(const ColumnSums& args, Stream stream) {
+  if (args.rows == 0 || args.columns == 0) return;
+  const auto on = static_cast<cudaStream_t>(stream);
+  const int64_t down = column_sum_blocks(args.rows, args.columns);
+  const int64_t rows_a_block = (args.rows + down - 1) / down;
+  const dim3 threads(32, kRowLanes);
+  with_packs(
+      args.element,
+      [&](auto element) { return moves_in_packs<decltype(element)>(args.columns, args.x); },
+      [&](auto element, auto width) {
+        const int64_t across = (args.columns + 32 * width - 1) / (32 * width);
+        const dim3 blocks(static_cast<unsigned>(across), static_cast<unsigned>(down));
+        column_sums_kernel<decltype(element), width>
+            <<<blocks, threads, 0, on>>>(args, rows_a_block);
+      });
+  add_partials({.partial = args.partial,
+                .blocks = down,
+                .stride = args.columns,
+                .columns = args.columns,
+                .first = args.total},
+               stream);
+}
+
+}  // namespace tptrain::kernels::cuda
