@@ -11,11 +11,13 @@
 #include <cstdio>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/kernels.h"
 #include "optim/adamw.h"
 #include "zero/gradient_norm.h"
 #include "zero/nonfinite.h"
@@ -41,8 +43,8 @@ Work copy() {
   return {.bytes = 2.0 * static_cast<double>(from.nbytes()), .run = [from, to] { to.copy_(from); }};
 }
 
-// 2^28 elements in 300 ranges, as the tensors of a model: from 896 elements of a norm up to 10^7,
-// every one beginning at a multiple of eight.
+// 2^28 elements in 300 ranges, as the tensors of a model: 896 elements of a norm, up to 3 * 10^6 of
+// a matrix, every one beginning at a multiple of eight.
 constexpr int64_t kElements = int64_t{1} << 28;
 std::vector<int64_t> range_sizes() {
   std::vector<int64_t> sizes;
@@ -81,27 +83,250 @@ Work adamw(at::ScalarType master, at::ScalarType moments, bool weights) {
   const double an_element = 2.0 * static_cast<double>(at::elementSize(master)) +
                             4.0 * static_cast<double>(at::elementSize(moments)) + 4.0 +
                             (weights ? 2.0 : 0.0);
-  at::Tensor updates = at::zeros({}, cuda(at::kFloat));
-  const at::Tensor scale = at::ones({}, cuda(at::kFloat)), finite = at::ones({}, cuda(at::kBool));
-  return {.bytes = an_element * static_cast<double>(kElements), .run = [=]() mutable {
-            tptrain::optim::adamw_update(ranges, updates, scale, finite, {.learning_rate = 1e-4});
-          }};
+  const auto optimizer = std::make_shared<tptrain::optim::AdamW>(
+      std::move(ranges), tptrain::optim::AdamW::Settings{.device = at::Device("cuda")});
+  const tptrain::optim::AdamWStep step{
+      .learning_rate = at::full({}, 1e-4, cuda(at::kDouble)),
+      .gradient_scale = at::ones({}, cuda(at::kFloat)),
+      .finite = at::ones({}, cuda(at::kBool)),
+      .updates = at::zeros({}, cuda(at::kFloat)),
+  };
+  return {.bytes = an_element * static_cast<double>(kElements),
+          .run = [optimizer, step] { optimizer->update(step); }};
 }
 
 Work sums() {
-  const std::vector<at::Tensor> views = views_of(at::ones({kElements}, cuda(at::kFloat)));
-  return {.bytes = 4.0 * static_cast<double>(kElements),
-          .run = [views] { tptrain::zero::sum_of_squares(views, at::Device("cuda")); }};
+  const tptrain::zero::SumsOfSquares sums({views_of(at::ones({kElements}, cuda(at::kFloat)))},
+                                          at::Device("cuda"));
+  return {.bytes = 4.0 * static_cast<double>(kElements), .run = [sums] { sums(); }};
 }
 
 Work marks() {
   const std::vector<at::Tensor> views = views_of(at::ones({kElements}, cuda(at::kFloat)));
-  at::Tensor words = at::zeros({static_cast<int64_t>(views.size())}, cuda(at::kFloat));
+  tptrain::zero::NonfiniteMarks search(
+      views, at::zeros({static_cast<int64_t>(views.size())}, cuda(at::kFloat)));
   return {.bytes = 4.0 * static_cast<double>(kElements),
-          .run = [views, words]() mutable { tptrain::zero::mark_nonfinite(views, words); }};
+          .run = [search]() mutable { search.update(); }};
+}
+
+// --- Activations, at the shapes of three runs: Llama-3-8B at tp 2 (8,192 tokens), Qwen2.5-0.5B
+// (16,384) and GPT-2 (65,536).
+namespace kernels = tptrain::kernels;
+
+double bytes_of(std::initializer_list<at::Tensor> tensors) {
+  double sum = 0;
+  for (const at::Tensor& tensor : tensors) sum += static_cast<double>(tensor.nbytes());
+  return sum;
+}
+at::Tensor activation(at::IntArrayRef sizes) { return at::randn(sizes, cuda(at::kBFloat16)); }
+at::Tensor gradient_of(int64_t size) { return at::zeros({size}, cuda(at::kFloat)); }
+
+template <int64_t tokens, int64_t hidden>
+Work rms_norm_forward() {
+  const at::Tensor x = activation({tokens, hidden}), delta = at::ones_like(x),
+                   weight = activation({hidden});
+  return {.bytes = 4 * bytes_of({x}),
+          .run = [=] { kernels::add_rms_norm(x, delta, weight, 1e-6); }};
+}
+template <int64_t tokens, int64_t hidden>
+Work rms_norm_again() {
+  const at::Tensor x = activation({tokens, hidden}), weight = activation({hidden}),
+                   inverse = gradient_of(tokens);
+  return {.bytes = 2 * bytes_of({x}), .run = [=] { kernels::rms_norm_again(x, weight, inverse); }};
+}
+template <int64_t tokens, int64_t hidden>
+Work rms_norm_backward() {
+  const at::Tensor x = activation({tokens, hidden}), grad = at::ones_like(x),
+                   grad_sum = at::ones_like(x), weight = activation({hidden}),
+                   inverse = gradient_of(tokens);
+  return {.bytes = 4 * bytes_of({x}), .run = [=, weight_grad = gradient_of(hidden)]() mutable {
+            kernels::add_rms_norm_backward(grad_sum, grad, x, weight, inverse, weight_grad);
+          }};
+}
+template <int64_t tokens, int64_t hidden>
+Work layer_norm_forward() {
+  const at::Tensor x = activation({tokens, hidden}), delta = at::ones_like(x),
+                   weight = activation({hidden});
+  return {.bytes = 4 * bytes_of({x}),
+          .run = [=] { kernels::add_layer_norm(x, delta, weight, weight, 1e-5); }};
+}
+template <int64_t tokens, int64_t hidden>
+Work layer_norm_backward() {
+  const at::Tensor x = activation({tokens, hidden}), grad = at::ones_like(x),
+                   grad_sum = at::ones_like(x), weight = activation({hidden}),
+                   statistics = at::ones({2, tokens}, cuda(at::kFloat));
+  return {.bytes = 4 * bytes_of({x}),
+          .run = [=, weight_grad = gradient_of(hidden), bias_grad = gradient_of(hidden)]() mutable {
+            kernels::add_layer_norm_backward(grad_sum, grad, x, weight, statistics, weight_grad,
+                                             bias_grad);
+          }};
+}
+
+template <int64_t tokens, int64_t ffn>
+Work swiglu() {
+  const at::Tensor gate_up = activation({tokens, 2 * ffn});
+  return {.bytes = 1.5 * bytes_of({gate_up}), .run = [=] { kernels::swiglu(gate_up); }};
+}
+template <int64_t tokens, int64_t ffn>
+Work swiglu_backward() {
+  const at::Tensor gate_up = activation({tokens, 2 * ffn}), grad = activation({tokens, ffn});
+  return {.bytes = 2.5 * bytes_of({gate_up}),
+          .run = [=] { kernels::swiglu_backward(grad, gate_up); }};
+}
+template <int64_t tokens, int64_t ffn>
+Work gelu() {
+  const at::Tensor x = activation({tokens, ffn});
+  return {.bytes = 2 * bytes_of({x}), .run = [=] { kernels::gelu_tanh(x); }};
+}
+template <int64_t tokens, int64_t ffn>
+Work gelu_backward() {
+  const at::Tensor x = activation({tokens, ffn}), grad = at::ones_like(x);
+  return {.bytes = 3 * bytes_of({x}), .run = [=] { kernels::gelu_tanh_backward(grad, x); }};
+}
+
+template <int64_t positions, int64_t batch, int64_t heads, int64_t kv_heads, int64_t head_dim>
+Work rotation() {
+  const kernels::RotaryTable table =
+      kernels::rotary_table(0, positions, head_dim, 10000.0, at::Device("cuda"));
+  const int64_t rotated = heads + kv_heads;
+  const at::Tensor qkv = activation({positions, batch, (rotated + kv_heads) * head_dim});
+  return {.bytes = 2 * bytes_of({qkv}) * static_cast<double>(rotated) /
+                   static_cast<double>(rotated + kv_heads),
+          .run = [table, packed = qkv]() mutable {
+            kernels::rotate_(packed, table, rotated, head_dim, kernels::Rotation::forward);
+          }};
+}
+// cuDNN's or FlashAttention's share of it as well: the difference between the two is the packing's.
+template <int64_t positions, int64_t batch, int64_t heads, int64_t kv_heads, int64_t head_dim,
+          bool rotated>
+Work attention_backward() {
+  const kernels::AttentionShape shape = {
+      .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim};
+  const kernels::RotaryTable table =
+      kernels::rotary_table(0, positions, head_dim, 10000.0, at::Device("cuda"));
+  const at::Tensor qkv = activation({positions, batch, (heads + 2 * kv_heads) * head_dim}),
+                   grad = activation({positions, batch, heads * head_dim});
+  const kernels::AttentionResult forward = kernels::causal_attention(qkv, shape);
+  return {.bytes = 2 * bytes_of({qkv}) + 2 * bytes_of({grad}), .run = [=] {
+            kernels::causal_attention_backward(grad, qkv, forward, shape,
+                                               rotated ? &table : nullptr);
+          }};
+}
+template <int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim>
+Work head_norm_backward() {
+  const kernels::AttentionShape shape = {
+      .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim};
+  const at::Tensor weight = activation({head_dim}),
+                   grad = activation({tokens, 1, (heads + 2 * kv_heads) * head_dim}),
+                   input = activation({tokens, 1, (heads + kv_heads) * head_dim});
+  const kernels::HeadNorm norm = {.q_weight = weight, .k_weight = weight, .eps = 1e-6};
+  return {
+      .bytes = 3 * bytes_of({input}),
+      .run = [=, in_place = grad, q = gradient_of(head_dim), k = gradient_of(head_dim)]() mutable {
+        kernels::head_rms_norm_backward_(in_place, input, norm, shape, q, k);
+      }};
+}
+
+template <int64_t tokens, int64_t vocab>
+struct Logits {
+  at::Tensor rows = activation({tokens, (vocab + 63) / 64 * 64}).narrow(1, 0, vocab);
+  at::Tensor targets = at::randint(vocab, {tokens}, cuda(at::kLong));
+  double bytes = 2.0 * tokens * vocab;
+};
+template <int64_t tokens, int64_t vocab>
+Work cross_entropy_forward() {
+  Logits<tokens, vocab> logits;
+  return {.bytes = logits.bytes, .run = [logits]() mutable {
+            const auto found = kernels::vocab_statistics_(logits.rows, logits.targets, 0);
+            kernels::cross_entropy_sums(found.sums, found.row_max, logits.targets);
+          }};
+}
+template <int64_t tokens, int64_t vocab>
+Work cross_entropy_backward() {
+  Logits<tokens, vocab> logits;
+  const auto found = kernels::vocab_statistics_(logits.rows, logits.targets, 0);
+  const at::Tensor scale = at::ones({}, cuda(at::kFloat));
+  return {.bytes = 2 * logits.bytes, .run = [=]() mutable {
+            kernels::vocab_softmax_backward_(logits.rows, found.sums, found.row_max, logits.targets,
+                                             0, scale, 0.0);
+          }};
+}
+
+template <int64_t tokens, int64_t hidden>
+Work embedding_gradient() {
+  // A tenth of the tokens are one id.
+  at::Tensor ids = at::randint(50000, {tokens}, cuda(at::kLong));
+  ids.masked_fill_(at::rand({tokens}, cuda(at::kFloat)) < 0.1, 7);
+  const at::Tensor grad = activation({tokens, hidden});
+  return {.bytes = bytes_of({grad}),
+          .run = [=, table = at::zeros({50000, hidden}, cuda(at::kFloat))]() mutable {
+            kernels::accumulate_embedding_gradient(table, grad, ids, {.begin = 0, .vocab = 50000});
+          }};
+}
+template <int64_t tokens, int64_t columns>
+Work bias_gradient() {
+  const at::Tensor grad = activation({tokens, columns});
+  return {.bytes = bytes_of({grad}), .run = [=, sums = gradient_of(columns)]() mutable {
+            kernels::accumulate_bias_gradient(sums, grad);
+          }};
+}
+
+// The head's three products at GPT-2's odd vocabulary: what the distance between rows costs. Bytes
+// of the logits alone.
+enum class Product { logits, input_gradient, weight_gradient };
+template <Product product, int64_t stride>
+Work gpt2_head() {
+  constexpr int64_t tokens = 16384, hidden = 768, vocab = 50257;
+  const at::Tensor x = activation({tokens, hidden}), weight = activation({vocab, hidden}),
+                   rows = activation({tokens, stride}).narrow(1, 0, vocab);
+  return {.bytes = 2.0 * tokens * vocab,
+          .run = [=, logits = rows, grad_x = at::empty_like(x),
+                  grad = at::zeros({vocab, hidden}, cuda(at::kFloat))]() mutable {
+            if (product == Product::logits) at::mm_out(logits, x, weight.t());
+            if (product == Product::input_gradient) at::mm_out(grad_x, rows, weight);
+            if (product == Product::weight_gradient)
+              kernels::accumulate_weight_gradient(grad, rows, x);
+          }};
 }
 
 const Entry kEntries[] = {
+    {"add_rms_norm 8192 x 4096", rms_norm_forward<8192, 4096>},
+    {"add_rms_norm 16384 x 896", rms_norm_forward<16384, 896>},
+    {"rms_norm_again 8192 x 4096", rms_norm_again<8192, 4096>},
+    {"add_rms_norm_backward 8192 x 4096", rms_norm_backward<8192, 4096>},
+    {"add_rms_norm_backward 16384 x 896", rms_norm_backward<16384, 896>},
+    {"add_layer_norm 65536 x 768", layer_norm_forward<65536, 768>},
+    {"add_layer_norm_backward 65536 x 768", layer_norm_backward<65536, 768>},
+    {"swiglu 8192 x 7168", swiglu<8192, 7168>},
+    {"swiglu 16384 x 4864", swiglu<16384, 4864>},
+    {"swiglu_backward 8192 x 7168", swiglu_backward<8192, 7168>},
+    {"swiglu_backward 16384 x 4864", swiglu_backward<16384, 4864>},
+    {"gelu 65536 x 3072", gelu<65536, 3072>},
+    {"gelu_backward 65536 x 3072", gelu_backward<65536, 3072>},
+    {"rotate 8192 x 20 heads of 128", rotation<8192, 1, 16, 4, 128>},
+    {"rotate 16384 x 16 heads of 64", rotation<2048, 8, 14, 2, 64>},
+    {"attention backward, 8B", attention_backward<8192, 1, 16, 4, 128, false>},
+    {"attention backward rotated, 8B", attention_backward<8192, 1, 16, 4, 128, true>},
+    {"attention backward, 0.5B", attention_backward<2048, 8, 14, 2, 64, false>},
+    {"attention backward rotated, 0.5B", attention_backward<2048, 8, 14, 2, 64, true>},
+    {"head norm backward 16384 x 24", head_norm_backward<16384, 16, 8, 128>},
+    {"cross entropy 8192 x 64128", cross_entropy_forward<8192, 64128>},
+    {"cross entropy 16384 x 75968", cross_entropy_forward<16384, 75968>},
+    {"cross entropy 65536 x 50257", cross_entropy_forward<65536, 50257>},
+    {"cross entropy backward 8192 x 64128", cross_entropy_backward<8192, 64128>},
+    {"cross entropy backward 16384 x 75968", cross_entropy_backward<16384, 75968>},
+    {"cross entropy backward 65536 x 50257", cross_entropy_backward<65536, 50257>},
+    {"embedding gradient 8192 x 4096", embedding_gradient<8192, 4096>},
+    {"embedding gradient 65536 x 768", embedding_gradient<65536, 768>},
+    {"bias gradient 65536 x 2304", bias_gradient<65536, 2304>},
+    {"bias gradient 65536 x 768", bias_gradient<65536, 768>},
+    {"bias gradient 16384 x 1152", bias_gradient<16384, 1152>},
+    {"GPT-2 logits, rows 50257", gpt2_head<Product::logits, 50257>},
+    {"GPT-2 logits, rows 50304", gpt2_head<Product::logits, 50304>},
+    {"GPT-2 logits' dgrad, rows 50257", gpt2_head<Product::input_gradient, 50257>},
+    {"GPT-2 logits' dgrad, rows 50304", gpt2_head<Product::input_gradient, 50304>},
+    {"GPT-2 logits' wgrad, rows 50257", gpt2_head<Product::weight_gradient, 50257>},
+    {"GPT-2 logits' wgrad, rows 50304", gpt2_head<Product::weight_gradient, 50304>},
     {"adamw, fp32", [] { return adamw(at::kFloat, at::kFloat, false); }},
     {"adamw, fp32 and bf16 weights", [] { return adamw(at::kFloat, at::kFloat, true); }},
     {"adamw, bf16 moments", [] { return adamw(at::kFloat, at::kBFloat16, true); }},
@@ -139,7 +364,7 @@ double best_ms(const Work& work) {
 double rate_of(const char* name, const Work& work, double limit) {
   const double ms = best_ms(work);
   const double rate = work.bytes / ms * 1e-6;
-  std::printf("%-32s %9.3f %9.1f %8.1f %%\n", name, ms, rate,
+  std::printf("%-38s %9.3f %9.1f %8.1f %%\n", name, ms, rate,
               100.0 * rate / (limit > 0 ? limit : rate));
   std::fflush(stdout);
   return rate;
@@ -150,7 +375,7 @@ double rate_of(const char* name, const Work& work, double limit) {
 int main(int argc, char** argv) {
   at::NoGradGuard no_grad;
   const std::string_view wanted = argc > 1 ? argv[1] : "";
-  std::printf("%-32s %9s %9s %10s\n", "operation", "ms", "GB/s", "of a copy");
+  std::printf("%-38s %9s %9s %10s\n", "operation", "ms", "GB/s", "of a copy");
   const double limit = rate_of("copy, device to device", copy(), 0);
   for (const Entry& entry : kEntries) {
     if (std::string_view(entry.name).find(wanted) == std::string_view::npos) continue;
