@@ -123,7 +123,7 @@ struct Decoder::Impl {
     result.sum = std::move(norm.sum);
     result.statistics = std::move(norm.statistics);
     result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
-    at::Tensor logits = tensor_parallel::linear(result.input, head(), nullptr);  // [T, V/tp]
+    at::Tensor logits = tensor_parallel::vocab_parallel_logits(result.input, head());  // [T, V/tp]
     // The CPU loops keep exponentials in the logits' memory, which bf16 would round once more; the
     // CUDA kernels make them again.
     if (logits.is_cpu()) logits = logits.to(at::kFloat);

@@ -5,7 +5,7 @@
 //   vocab_parallel_embedding        look-up of own rows, reduce         gather, add to own rows
 //   vocab_parallel_cross_entropy    all_reduce max [T], sum [2, T]      none
 //
-// The head's own GEMM is parallel_linear.h's linear() on the table. Source of the cross entropy:
+// The head's own backward is parallel_linear.h's, on the table. Source of the cross entropy:
 // Shoeybi et al., "Megatron-LM", 2019, section 3.
 #pragma once
 
@@ -41,6 +41,11 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Param
 /// where the region is sliced.
 void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
                                        sharding::Parameter& table, const SequenceRegion& region);
+
+/// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the rows lie further apart
+/// than they are long where V/tp is no multiple of 64, so that each begins aligned; what lies
+/// between them is undefined.
+at::Tensor vocab_parallel_logits(const at::Tensor& x, const sharding::Parameter& table);
 
 /// Softmax cross entropy of logits [T, V/tp] (fp32; bf16 on CUDA too), which are consumed: forward
 /// and backward work in their memory.
