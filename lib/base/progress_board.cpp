@@ -1,6 +1,7 @@
 #include "base/progress_board.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/text.h"
 
@@ -47,6 +48,13 @@ void ProgressBoard::advance() {
   ++writes_;
 }
 
+void ProgressBoard::fail(ExitCode code, std::string message) {
+  const std::lock_guard lock(mutex_);
+  ++writes_;
+  failure_ = std::move(message);
+  failure_code_ = code;
+}
+
 ProgressBoard::Entry ProgressBoard::read() const {
   const std::lock_guard lock(mutex_);
   return {.writes = writes_,
@@ -56,7 +64,9 @@ ProgressBoard::Entry ProgressBoard::read() const {
           .axis = axis_.data(),
           .call = call_,
           .bytes = bytes_,
-          .collectives = collectives_};
+          .collectives = collectives_,
+          .failure = failure_,
+          .failure_code = failure_code_};
 }
 
 std::string describe(const ProgressBoard::Entry& entry) {

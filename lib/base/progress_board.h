@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
+
 namespace tptrain {
 
 /// How long a phase may go without progress, as a multiple of the watchdog's limit.
@@ -31,7 +33,9 @@ class ProgressBoard {
     std::string axis = {};  // of the last collective; "": none yet
     std::string_view call = {};
     int64_t bytes = 0;
-    int64_t collectives = 0;  // the last one's number, from 1
+    int64_t collectives = 0;   // the last one's number, from 1
+    std::string failure = {};  // "": none
+    ExitCode failure_code = ExitCode::internal;
   };
 
   ProgressBoard() = default;
@@ -46,6 +50,10 @@ class ProgressBoard {
   /// Something came to its end: a step's numbers are here, a collective is done.
   void advance();
 
+  /// This process is about to end with this error, once its objects are destroyed. Should that
+  /// hang (a peer is gone), the watchdog says the error and ends the process with its code.
+  void fail(ExitCode code, std::string message);
+
   Entry read() const;
 
  private:
@@ -58,6 +66,8 @@ class ProgressBoard {
   std::string_view call_;
   int64_t bytes_ = 0;
   int64_t collectives_ = 0;
+  std::string failure_;
+  ExitCode failure_code_ = ExitCode::internal;
 };
 
 /// "step 57, forward and backward, last collective "tp: all_gather of 67.1 MB, number 1234"".

@@ -31,6 +31,9 @@ constexpr auto kSayAtMost = std::chrono::seconds(5);
 // of them waited for shall be read as well.
 constexpr auto kLetOthersSpeak = milliseconds(1500);
 
+// Of a process that has failed and only has to clean up.
+constexpr auto kEndWithin = std::chrono::seconds(20);
+
 }  // namespace
 
 StallClock::StallClock(Span limit, Span between_looks)
@@ -45,7 +48,9 @@ std::optional<StallClock::Span> StallClock::look(const ProgressBoard::Entry& ent
   writes_ = entry.writes;
   stalled_ = progress ? Span::zero() : stalled_ + since;
   using Seconds = std::chrono::duration<double>;
-  if (Seconds(stalled_) < Seconds(limit_) * entry.patience) return std::nullopt;
+  const Seconds allowed = entry.failure.empty() ? Seconds(limit_) * entry.patience
+                                                : Seconds(std::min<Span>(limit_, kEndWithin));
+  if (Seconds(stalled_) < allowed) return std::nullopt;
   return stalled_;
 }
 
@@ -53,6 +58,10 @@ std::string stall_message(const ProgressBoard::Entry& entry, int rank, StallCloc
   const auto ms = std::chrono::duration_cast<milliseconds>(stalled).count();
   const std::string time =
       ms < 10000 ? fixed(static_cast<double>(ms) / 1000, 1) : std::to_string((ms + 500) / 1000);
+  if (!entry.failure.empty()) {
+    return cat("[rank ", rank, "] ", entry.failure, "\n  (Its end hung for ", time,
+               " s after this and was cut short.)");
+  }
   return cat(
       "[rank ", rank, "] ",
       CommError(
@@ -105,7 +114,8 @@ void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span s
   }).detach();
   all_said.wait_for(kSayAtMost);
   std::this_thread::sleep_for(kLetOthersSpeak);
-  std::_Exit(static_cast<int>(ExitCode::communication));
+  const bool failed = !entry.failure.empty();
+  std::_Exit(static_cast<int>(failed ? entry.failure_code : ExitCode::communication));
 }
 
 }  // namespace tptrain

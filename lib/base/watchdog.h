@@ -35,7 +35,8 @@ class StallClock {
   Span stalled_ = {};
 };
 
-/// "[rank 1] communication error: no progress for 600 s: step 57, ..." and what to look at.
+/// "[rank 1] communication error: no progress for 600 s: step 57, ..." and what to look at; of a
+/// process that could not end after an error, that error.
 std::string stall_message(const ProgressBoard::Entry& entry, int rank,
                           std::chrono::steady_clock::duration stalled);
 
@@ -47,8 +48,8 @@ class Watchdog {
     /// Gets the message as well, after standard error has it: for the log. It may hang.
     std::function<void(const std::string&)> also_say = {};
   };
-  /// Watches until destroyed. On expiry the process ends at once with
-  /// ExitCode::communication; no destructor runs. `board` must outlive it.
+  /// Watches until destroyed. On expiry the process ends at once with ExitCode::communication, or
+  /// with the code of the error it failed with; no destructor runs. `board` must outlive it.
   Watchdog(const ProgressBoard& board, Options options);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

@@ -16,8 +16,12 @@ int64_t bytes_of(const at::Tensor& tensor) {
 }  // namespace
 
 CheckedCommunicator::CheckedCommunicator(std::string name, int rank, int size,
-                                         std::optional<at::Device> device)
-    : name_(std::move(name)), rank_(rank), size_(size), device_(device) {}
+                                         std::optional<at::Device> device, ProgressBoard* board)
+    : name_(std::move(name)), rank_(rank), size_(size), device_(device), board_(board) {}
+
+void CheckedCommunicator::write_on_board(const char* call, int64_t bytes) {
+  if (board_ != nullptr) board_->collective(name_, call, bytes);
+}
 
 void CheckedCommunicator::check_tensor(const char* call, const char* argument,
                                        const at::Tensor& tensor) const {
@@ -81,6 +85,7 @@ void CheckedCommunicator::check_pieces(const char* call, const char* piece_name,
 
 void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
   check_tensor("all_reduce", "tensor", tensor);
+  write_on_board("all_reduce", bytes_of(tensor));
   ++counters_.all_reduces;
   counters_.bytes += bytes_of(tensor);
   if (tensor.numel() > 0) run_all_reduce(tensor, op);
@@ -88,12 +93,14 @@ void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
 
 void CheckedCommunicator::admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
   check_pieces("reduce_scatter", "output", output, "input", input);
+  write_on_board("reduce_scatter", bytes_of(input));
   ++counters_.reduce_scatters;
   counters_.bytes += bytes_of(input);
 }
 
 void CheckedCommunicator::admit_all_gather(const at::Tensor& output, const at::Tensor& input) {
   check_pieces("all_gather", "input", input, "output", output);
+  write_on_board("all_gather", bytes_of(output));
   ++counters_.all_gathers;
   counters_.bytes += bytes_of(output);
 }
@@ -141,6 +148,7 @@ void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
                         .at(cat(name_, ": broadcast"))
                         .must(cat("be a rank of this axis, 0 to ", size_ - 1)));
   }
+  write_on_board("broadcast", bytes_of(tensor));
   ++counters_.broadcasts;
   counters_.bytes += bytes_of(tensor);
   if (tensor.numel() > 0) run_broadcast(tensor, root);

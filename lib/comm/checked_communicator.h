@@ -8,14 +8,17 @@
 #include <optional>
 #include <string>
 
+#include "base/progress_board.h"
 #include "comm/communicator.h"
 
 namespace tptrain::comm {
 
 class CheckedCommunicator : public Communicator {
  public:
-  /// `device`: where tensors must be; none: anywhere.
-  CheckedCommunicator(std::string name, int rank, int size, std::optional<at::Device> device);
+  /// `device`: where tensors must be; none: anywhere. `board`: gets each collective before it
+  /// begins; may be null, else outlives this.
+  CheckedCommunicator(std::string name, int rank, int size, std::optional<at::Device> device,
+                      ProgressBoard* board);
 
   int rank() const final { return rank_; }
   int size() const final { return size_; }
@@ -41,6 +44,9 @@ class CheckedCommunicator : public Communicator {
                                                          const at::Tensor& input, ReduceOp op);
   virtual std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input);
 
+  /// On the progress board, as what this rank is about to begin; `call` is a literal.
+  void write_on_board(const char* call, int64_t bytes);
+
  private:
   // Arguments checked, the call counted.
   void admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input);
@@ -53,6 +59,7 @@ class CheckedCommunicator : public Communicator {
   int rank_;
   int size_;
   std::optional<at::Device> device_;
+  ProgressBoard* board_;
 };
 
 }  // namespace tptrain::comm

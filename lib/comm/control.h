@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "base/progress_board.h"
+
 namespace tptrain::comm {
 
 class ControlGroup {
@@ -22,6 +24,8 @@ class ControlGroup {
   virtual std::vector<std::string> all_gather(const std::string& bytes) = 0;
   virtual int64_t sum(int64_t value) = 0;
   virtual int64_t max(int64_t value) = 0;
+  /// Where this rank writes what it does; null: nowhere. It outlives the group.
+  virtual ProgressBoard* board() { return nullptr; }
 };
 
 /// The group of one rank: for tools and tests without MPI.

@@ -20,10 +20,14 @@ Element element_of(const at::Tensor& tensor) {
 
 class SharedMemoryCommunicator final : public CheckedCommunicator {
  public:
-  SharedMemoryCommunicator(const MpiGroup& group, std::unique_ptr<SharedMemory> memory)
-      : CheckedCommunicator(group.name(), group.rank(), group.size(), at::Device(at::kCPU)),
+  SharedMemoryCommunicator(MpiGroup& group, std::unique_ptr<SharedMemory> memory)
+      : CheckedCommunicator(group.name(), group.rank(), group.size(), at::Device(at::kCPU),
+                            group.board()),
         memory_(std::move(memory)) {}
-  void barrier() override { memory_->barrier(); }
+  void barrier() override {
+    write_on_board("barrier", 0);
+    memory_->barrier();
+  }
 
  private:
   void run_all_reduce(at::Tensor& tensor, ReduceOp op) override {
@@ -69,7 +73,8 @@ class Bf16Op {
 class MpiCommunicator final : public CheckedCommunicator {
  public:
   MpiCommunicator(MpiGroup& group, int64_t max_elements_per_call)
-      : CheckedCommunicator(group.name(), group.rank(), group.size(), at::Device(at::kCPU)),
+      : CheckedCommunicator(group.name(), group.rank(), group.size(), at::Device(at::kCPU),
+                            group.board()),
         group_(group),
         max_elements_(max_elements_per_call),
         bf16_sum_(&combine_bf16<ReduceOp::sum>, group.name()),

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "comm/gpu_report.h"
+
 namespace tptrain::comm {
 
 struct DeviceMemory {
@@ -14,6 +16,19 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
 };
 DeviceMemory device_memory(at::Device device);
+
+/// What fills the device just now.
+struct DeviceUse {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+  int64_t reserved_bytes = 0;        // by this process's caching allocator
+  int64_t peak_allocated_bytes = 0;  // most that its tensors took at once
+};
+DeviceUse device_use(at::Device device);
+
+/// `local_size` ranks of this host hold its GPUs 0 to local_size - 1. What a library or the driver
+/// does not say is left empty.
+GpuFacts gpu_facts(at::Device device, int local_size);
 
 /// "NVIDIA H200"
 std::string device_name(at::Device device);

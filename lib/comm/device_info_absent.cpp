@@ -12,6 +12,8 @@ namespace {
 }  // namespace
 
 DeviceMemory device_memory(at::Device) { refuse(); }
+DeviceUse device_use(at::Device) { refuse(); }
+GpuFacts gpu_facts(at::Device, int) { refuse(); }
 std::string device_name(at::Device) { refuse(); }
 
 }  // namespace tptrain::comm

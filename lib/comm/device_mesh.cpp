@@ -41,7 +41,7 @@ Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::stri
                                  const CpuOptions& cpu) {
   MPI_Comm split = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(parent, color, session.rank(), &split), "MPI_Comm_split", name);
-  Axis axis{std::make_unique<MpiGroup>(split, name), nullptr};
+  Axis axis{std::make_unique<MpiGroup>(split, name, session.board()), nullptr};
   if (axis.group->size() == 1) {
     axis.communicator = single_rank_communicator(std::move(name));
   } else if (type == DeviceType::cuda) {

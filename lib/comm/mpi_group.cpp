@@ -27,7 +27,8 @@ void check_mpi(int code, std::string_view call, std::string_view group) {
           .remedy("Where another rank failed before this one, its message names the cause."));
 }
 
-MpiGroup::MpiGroup(MPI_Comm comm, std::string name) : comm_(comm), name_(std::move(name)) {
+MpiGroup::MpiGroup(MPI_Comm comm, std::string name, ProgressBoard* board)
+    : comm_(comm), name_(std::move(name)), board_(board) {
   check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", name_);
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", name_);
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", name_);
@@ -35,10 +36,18 @@ MpiGroup::MpiGroup(MPI_Comm comm, std::string name) : comm_(comm), name_(std::mo
 
 MpiGroup::~MpiGroup() { MPI_Comm_free(&comm_); }
 
-void MpiGroup::barrier() { check_mpi(MPI_Barrier(comm_), "MPI_Barrier", name_); }
+void MpiGroup::write_on_board(std::string_view call, int64_t bytes) {
+  if (board_ != nullptr) board_->collective(name_, call, bytes);
+}
+
+void MpiGroup::barrier() {
+  write_on_board("host barrier", 0);
+  check_mpi(MPI_Barrier(comm_), "MPI_Barrier", name_);
+}
 
 std::string MpiGroup::broadcast(const std::string& bytes, int root) {
   int64_t size_bytes = rank_ == root ? static_cast<int64_t>(bytes.size()) : 0;
+  write_on_board("host broadcast", size_bytes);
   check_mpi(MPI_Bcast(&size_bytes, 1, MPI_INT64_T, root, comm_), "MPI_Bcast", name_);
   std::string result = rank_ == root ? bytes : std::string(size_bytes, '\0');
   for (int64_t done = 0; done < size_bytes; done += kRoundBytes) {
@@ -50,6 +59,7 @@ std::string MpiGroup::broadcast(const std::string& bytes, int root) {
 
 std::vector<std::string> MpiGroup::all_gather(const std::string& bytes) {
   const auto own_size = static_cast<int64_t>(bytes.size());
+  write_on_board("host all_gather", own_size * size_);
   std::vector<int64_t> sizes(size_);
   check_mpi(MPI_Allgather(&own_size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm_),
             "MPI_Allgather", name_);
@@ -77,6 +87,7 @@ std::vector<std::string> MpiGroup::all_gather(const std::string& bytes) {
 
 int64_t MpiGroup::reduced(int64_t value, MPI_Op op, std::string_view call) {
   int64_t result = 0;
+  write_on_board("host all_reduce", sizeof value);
   check_mpi(MPI_Allreduce(&value, &result, 1, MPI_INT64_T, op, comm_), call, name_);
   return result;
 }

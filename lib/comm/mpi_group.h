@@ -18,8 +18,8 @@ void check_mpi(int code, std::string_view call, std::string_view group);
 class MpiGroup final : public ControlGroup {
  public:
   /// Takes over `comm` and frees it. From here on its errors come back instead of ending the
-  /// process.
-  MpiGroup(MPI_Comm comm, std::string name);
+  /// process. `board`: gets each message of the host; may be null, else outlives this.
+  MpiGroup(MPI_Comm comm, std::string name, ProgressBoard* board);
   ~MpiGroup() override;
   MpiGroup(const MpiGroup&) = delete;
   MpiGroup& operator=(const MpiGroup&) = delete;
@@ -34,12 +34,15 @@ class MpiGroup final : public ControlGroup {
   std::vector<std::string> all_gather(const std::string& bytes) override;
   int64_t sum(int64_t value) override;
   int64_t max(int64_t value) override;
+  ProgressBoard* board() override { return board_; }
 
  private:
+  void write_on_board(std::string_view call, int64_t bytes);
   int64_t reduced(int64_t value, MPI_Op op, std::string_view call);
 
   MPI_Comm comm_;
   std::string name_;
+  ProgressBoard* board_;
   int rank_ = 0;
   int size_ = 1;
 };

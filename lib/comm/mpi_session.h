@@ -31,6 +31,9 @@ class MpiSession final : public ControlGroup {
   std::vector<std::string> all_gather(const std::string& bytes) override;
   int64_t sum(int64_t value) override;
   int64_t max(int64_t value) override;
+  /// Of this process, never null: every collective of the session and of a mesh made from it is
+  /// written there.
+  ProgressBoard* board() override;
 
   /// Ends every rank of the job at once with this exit code. Does not return.
   [[noreturn]] void abort(int exit_code);

@@ -9,6 +9,7 @@
 namespace tptrain::comm {
 
 struct MpiSession::Impl {
+  ProgressBoard board;
   std::unique_ptr<MpiGroup> world;
   std::unique_ptr<MpiGroup> host;  // the ranks of this host
 };

@@ -11,6 +11,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -60,13 +61,17 @@ struct NcclHandles {
   cudaEvent_t done = nullptr;
   ncclComm_t comm = nullptr;
   void* barrier_word = nullptr;
+  int exceptions = std::uncaught_exceptions();
 
   NcclHandles() = default;
   NcclHandles(const NcclHandles&) = delete;
   NcclHandles& operator=(const NcclHandles&) = delete;
   ~NcclHandles() {
+    // In the wake of an exception a collective may be under way that the other ranks never join:
+    // waiting for it, as cudaFree does too, would hide the error behind a hang.
+    if (comm != nullptr)
+      std::uncaught_exceptions() > exceptions ? ncclCommAbort(comm) : ncclCommDestroy(comm);
     if (barrier_word != nullptr) cudaFree(barrier_word);
-    if (comm != nullptr) ncclCommDestroy(comm);
     if (done != nullptr) cudaEventDestroy(done);
     if (inputs_ready != nullptr) cudaEventDestroy(inputs_ready);
     if (stream != nullptr) cudaStreamDestroy(stream);
@@ -123,7 +128,8 @@ class NcclWork final : public Work {
 class NcclCommunicator final : public CheckedCommunicator {
  public:
   NcclCommunicator(ControlGroup& group, std::string axis, at::Device device)
-      : CheckedCommunicator(std::move(axis), group.rank(), group.size(), device), device_(device) {
+      : CheckedCommunicator(std::move(axis), group.rank(), group.size(), device, group.board()),
+        device_(device) {
     int least = 0;
     int greatest = 0;
     check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest),
@@ -159,6 +165,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   void barrier() override {
+    write_on_board("barrier", 0);
     queue("ncclAllReduce", [&] {
       return ncclAllReduce(on_.barrier_word, on_.barrier_word, 1, ncclInt64, ncclSum, on_.comm,
                            on_.stream);

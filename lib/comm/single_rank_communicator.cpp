@@ -15,7 +15,7 @@ namespace {
 class SingleRankCommunicator final : public CheckedCommunicator {
  public:
   explicit SingleRankCommunicator(std::string name)
-      : CheckedCommunicator(std::move(name), 0, 1, std::nullopt) {}
+      : CheckedCommunicator(std::move(name), 0, 1, std::nullopt, nullptr) {}
   void barrier() override {}
 
  private:

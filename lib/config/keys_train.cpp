@@ -92,6 +92,14 @@ std::vector<Key> numbers_keys() {
                    "the run with exit code 5; `skip` drops the step's update on every rank and "
                    "goes on, and the run stops after 10 such steps in a row."},
            &RunConfig::train, &TrainConfig::nonfinite),
+      bind({.path = "train.hang_timeout_s",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Seconds without progress after which a rank ends the job with exit code 6, "
+                   "saying what it waits for (a step of n micro-batches has (n - 1) / 20 times as "
+                   "long on top, reading and writing files ten times, tokenizing no limit); 0: "
+                   "never."},
+           &RunConfig::train, &TrainConfig::hang_timeout_s),
   };
 }
 

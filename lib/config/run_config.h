@@ -83,6 +83,7 @@ struct TrainConfig {
   double residual_dropout = 0.0;   // of each sublayer's output and of the embedding
   double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2
   std::string nonfinite = "stop";  // stop | skip: a step whose loss or gradient norm is not finite
+  int64_t hang_timeout_s = 600;    // 0: a run may hang for ever
 
   bool operator==(const TrainConfig&) const = default;
 };

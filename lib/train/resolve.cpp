@@ -130,6 +130,7 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   decisive.train.micro_batch_size = 1;
   decisive.train.grad_accum_steps = 0;
   decisive.train.nonfinite = "stop";  // decides whether to go on, not with what
+  decisive.train.hang_timeout_s = 0;  // likewise
   decisive.data = {};                 // the data's identity stands beside this hash
   decisive.data.tokenizer = resolved.run.data.tokenizer;
   decisive.data.shuffle = resolved.run.data.shuffle;

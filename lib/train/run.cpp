@@ -1,24 +1,31 @@
 #include "train/run.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "base/files.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/watchdog.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/shared_directory.h"
+#include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "config/parse.h"
 #include "kernels/cpu/allocation.h"
+#include "kernels/kernels.h"
 #include "model/decoder_config.h"
+#include "model/head_share.h"
 #include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
 #include "train/engine.h"
+#include "train/out_of_memory.h"
 #include "train/resolve.h"
 #include "train/start.h"
 #include "train/stop_request.h"
@@ -122,48 +129,106 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
         "and makes the probabilities of one head at a time");
 }
 
-}  // namespace
+/// What attention runs on, for the layout's share of heads.
+kernels::AttentionBackend attention_of(const ResolvedConfig& resolved, comm::DeviceMesh& mesh) {
+  const model::HeadShare share =
+      model::head_share(resolved.decoder, mesh.tp_rank(), mesh.shape().tp_size);
+  const kernels::AttentionShape shape = {.heads = share.heads.size(),
+                                         .kv_heads = share.kv_heads.size(),
+                                         .head_dim = resolved.decoder.head_dim};
+  const int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+  const at::Tensor two_positions =
+      at::empty({2, 1, width},
+                at::TensorOptions(scalar_type(resolved.run.train.dtype)).device(mesh.device()));
+  return kernels::attention_backend(two_positions, shape);
+}
 
-ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
-  const std::string text = broadcast_config_text(session, request.config_path);
+/// The GPUs, their libraries and links, and which attention they run. Collective.
+void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedConfig& resolved,
+              Logger& log) {
+  if (resolved.device != comm::DeviceType::cuda) return;
+  std::vector<comm::GpuFacts> of_ranks;
+  for (const std::string& wire :
+       session.all_gather(to_wire(comm::gpu_facts(mesh.device(), session.local_size())))) {
+    of_ranks.push_back(comm::gpu_facts_from_wire(wire));
+  }
+  const comm::GpuReport report = comm::gpu_report(of_ranks);
+  for (const std::string& line : report.lines) log.info(line);
+  log.info(cat("tensors travel by: ", mesh.transport()));
+  if (session.rank() == 0) {
+    for (const std::string& line : report.warnings) log.warn(line);
+  }
+  if (resolved.run.train.attention_dropout > 0) return;  // a path of its own, with its own warning
+  const kernels::AttentionBackend attention = attention_of(resolved, mesh);
+  log.info(cat("attention: ", attention.name));
+  if (session.rank() == 0 && !attention.slower_than.empty())
+    log.warn(cat("attention: ", attention.name, " is slower than ", attention.slower_than));
+}
 
-  ResolvedConfig resolved;
-  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  comm::agree(session, [&] {
-    const config::Parsed parsed =
-        config::parse_run_config(text, request.config_path, request.overrides);
-    tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
-    const model::DecoderConfig decoder =
-        model::decoder_config(parsed.config.model, tokenizer->vocab_size());
-    resolved = resolve(parsed, decoder, tokenizer->vocab_size(), session.size());
-  });
+/// What trains, in the order it is made; outlives a failure, which is looked at with it still
+/// there.
+struct Machine {
+  std::optional<comm::DeviceMesh> mesh;
+  std::optional<Engine> engine;
+};
+
+/// "step 3, forward and backward".
+std::string doing(const ProgressBoard::Entry& entry) {
+  return entry.step < 0 ? std::string(entry.phase) : cat("step ", entry.step, ", ", entry.phase);
+}
+
+ConfigError out_of_memory_error(const std::exception& error, const ResolvedConfig& resolved,
+                                const std::string& doing, at::Device device) {
+  const comm::DeviceUse use = comm::device_use(device);
+  return ConfigError(
+      out_of_memory_problem({.doing = doing,
+                             .device_name = comm::device_name(device),
+                             .asked_for = bytes_asked_for(error.what()),
+                             .use = use,
+                             .forecast = forecast_memory(resolved, use.total_bytes)}));
+}
+
+/// Nothing where the run file switches it off. The file of the log gets its last words too; the
+/// console has them already.
+std::unique_ptr<Watchdog> watchdog_of(comm::MpiSession& session, const ResolvedConfig& resolved,
+                                      const std::string& log_file) {
+  const int64_t limit_s = resolved.run.train.hang_timeout_s;
+  if (limit_s == 0) return nullptr;
+  const int rank = session.rank();
+  const auto log_it = [rank, log_file](const std::string& message) {
+    Logger({.rank = rank, .console = false, .file = log_file}).error(message);
+  };
+  return std::make_unique<Watchdog>(
+      *session.board(),
+      Watchdog::Options{.limit = std::chrono::seconds(limit_s), .rank = rank, .also_say = log_it});
+}
+
+ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
+               const tokenizer::Tokenizer& tokenizer, Logger& log, Machine& machine) {
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
-  prepare_host(run.train, session, resolved.device);
+  ProgressBoard& board = *session.board();
 
-  checkpoint::check_shared_directory(session, run_dir);  // creates it
-  std::optional<FileLock> lock;
-  comm::agree(session, [&] {
-    if (session.rank() == 0) lock.emplace(run_dir / ".lock");
-  });
-  Logger log({.rank = session.rank(),
-              .world_size = session.size(),
-              .console = true,
-              .file = (run_dir / "log.txt").string()});
-  comm::DeviceMesh mesh(session, resolved.mesh, resolved.device);
+  board.enter("setting up the device mesh");
+  comm::DeviceMesh& mesh = machine.mesh.emplace(session, resolved.mesh, resolved.device);
   log.info(mesh.picture());
+  log_gpus(session, mesh, resolved, log);
 
-  const TrainingData data = prepare_data(session, resolved, *tokenizer, log);
+  board.enter("tokenizing and opening the data", -1, patience::kEndless);
+  const TrainingData data = prepare_data(session, resolved, tokenizer, log);
 
-  Engine engine(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
+  board.enter("building the model");
+  Engine& engine =
+      machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
   comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });
   log_model(resolved, log);
 
+  board.enter("reading weights or a checkpoint", -1, patience::kFiles);
   checkpoint::CheckpointStore store(
       session, {.directory = run_dir / "checkpoints", .keep = run.checkpoint.keep});
   const std::optional<checkpoint::TrainState> state = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
-      *tokenizer, data.train_tokens);
+      tokenizer, data.train_tokens);
   if (!state) return ExitCode::done;  // nothing is left to train
   comm::agree(session, [&] {
     if (session.rank() == 0)
@@ -194,6 +259,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                    .process_start = request.process_start});
   const RunOutcome outcome = trainer.run(*state);
   progress.reset();
+  board.enter("ending the run");
 
   log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
                outcome.state.step, " of ", run.train.max_steps,
@@ -205,6 +271,56 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   log.info(cat("  log:        ", (run_dir / "log.txt").string()));
   session.barrier();
   return outcome.stopped_on_request ? ExitCode::stopped : ExitCode::done;
+}
+
+}  // namespace
+
+ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
+  const std::string text = broadcast_config_text(session, request.config_path);
+
+  ResolvedConfig resolved;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  comm::agree(session, [&] {
+    const config::Parsed parsed =
+        config::parse_run_config(text, request.config_path, request.overrides);
+    tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
+    const model::DecoderConfig decoder =
+        model::decoder_config(parsed.config.model, tokenizer->vocab_size());
+    resolved = resolve(parsed, decoder, tokenizer->vocab_size(), session.size());
+  });
+  const config::RunConfig& run = resolved.run;
+  const fs::path run_dir = run.run_dir;
+  prepare_host(run.train, session, resolved.device);
+
+  checkpoint::check_shared_directory(session, run_dir);  // creates it
+  std::optional<FileLock> lock;
+  comm::agree(session, [&] {
+    if (session.rank() == 0) lock.emplace(run_dir / ".lock");
+  });
+  Logger log({.rank = session.rank(),
+              .world_size = session.size(),
+              .console = true,
+              .file = (run_dir / "log.txt").string()});
+  const std::unique_ptr<Watchdog> watchdog =
+      watchdog_of(session, resolved, (run_dir / "log.txt").string());
+  Machine machine;
+  try {
+    return train(session, request, resolved, *tokenizer, log, machine);
+  } catch (const std::exception& error) {
+    const auto* own = dynamic_cast<const Error*>(&error);
+    ProgressBoard& board = *session.board();
+    if (machine.mesh && resolved.device == comm::DeviceType::cuda && is_out_of_memory(error)) {
+      ConfigError told =
+          out_of_memory_error(error, resolved, doing(board.read()), machine.mesh->device());
+      if (own != nullptr && own->agreed()) told.set_agreed();
+      board.fail(told.code(), told.what());
+      throw told;
+    }
+    // The machine is about to be taken down, which may wait for a rank that will not come.
+    board.fail(own != nullptr ? own->code() : ExitCode::internal,
+               own != nullptr ? error.what() : cat("internal error: ", error.what()));
+    throw;
+  }
 }
 
 }  // namespace tptrain::train

@@ -26,6 +26,7 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 Trainer::Trainer(const TrainerParts& parts)
     : parts_(parts),
+      board_(parts.session.board()),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
       last_issued_(std::chrono::steady_clock::now()) {}
@@ -43,8 +44,11 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
       outcome.stopped_on_request = true;
       break;
     }
-    if (due(state.step + 1, run.logging.audit_steps))
+    if (due(state.step + 1, run.logging.audit_steps)) {
+      board_->enter("audit of the parameters", state.step + 1);
       audit_parameters(parts_.engine.zero(), parts_.session, state.step + 1);
+    }
+    board_->enter("forward and backward", state.step + 1, step_patience());
     const double learning_rate = schedule_.learning_rate(state.step);
     zero::StepNumbers numbers =
         parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
@@ -81,6 +85,7 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
 Trainer::Batch Trainer::next_batch(int64_t step) {
   const data::BatchShape& shape = parts_.train_data.shape();
   Batch batch;
+  board_->enter("reading the batch", step + 1, step_patience());
   StepReport report{.stop_requested = parts_.stop.requested()};
   for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
     const data::HostBatch host = parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro);
@@ -88,6 +93,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
     report.target_tokens += host.target_tokens();
     batch.micro_batches.push_back(to_device(host, parts_.engine.device()));
   }
+  board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
   batch.agreement = agree_on_step(gather_step_reports(parts_.session, parts_.mesh, report),
                                   parts_.config.mesh, step + 1);
   return batch;
@@ -96,8 +102,12 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
 void Trainer::read_pending() {
   if (!pending_) return;
   const Pending pending = *std::exchange(pending_, std::nullopt);
+  // Here the host waits until the device has done the step, however many it waits for: where a
+  // collective hangs, this is where it shows.
+  board_->enter("waiting for the device to finish it", pending.step, step_patience());
   const double loss = pending.numbers.losses[0].item<float>();
   const double norm = pending.numbers.norm.item<float>();
+  board_->advance();
   if (!pending.numbers.finite.item<bool>()) {
     skip_or_stop(pending, loss, norm);
     return;
@@ -211,10 +221,12 @@ double Trainer::evaluate(int64_t step) {
   const int64_t target_tokens = eval_target_tokens_;
 
   double loss = 0;
+  board_->enter("evaluation", step);
   for (int64_t round = 0; round * per_round < sequences; ++round) {
     loss += parts_.engine
                 .evaluate({to_device(batch_of_round(round), parts_.engine.device())}, target_tokens)
                 .item<float>();
+    board_->advance();
   }
   if (parts_.jsonl != nullptr) {
     parts_.jsonl->eval(step, loss, target_tokens);
@@ -228,6 +240,7 @@ double Trainer::evaluate(int64_t step) {
 
 checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
   const auto begin = std::chrono::steady_clock::now();
+  board_->enter("writing a checkpoint", state.step, patience::kFiles);
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
   const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
@@ -236,6 +249,12 @@ checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
                fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
   last_issued_ = std::chrono::steady_clock::now();
   return info;
+}
+
+double Trainer::step_patience() const {
+  constexpr double kOfMicroBatch = 0.05;
+  return patience::kUsual +
+         kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
 }
 
 void Trainer::log_line(const std::string& line) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "base/progress_board.h"
 #include "checkpoint/checkpoint_store.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
@@ -75,9 +76,12 @@ class Trainer {
   void publish(const Pending& pending, double loss, double norm);
   double evaluate(int64_t step);
   checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
+  /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
+  double step_patience() const;
   void log_line(const std::string& line);
 
   TrainerParts parts_;
+  ProgressBoard* board_;
   optim::LearningRateSchedule schedule_;
   std::optional<Pending> pending_;
   std::chrono::steady_clock::time_point

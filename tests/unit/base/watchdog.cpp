@@ -180,6 +180,19 @@ TEST_CASE(
   CHECK(logged.str() + "\n" == ended.error);
 }
 
+TEST_CASE("a process whose end hangs after an error says that error and ends with its code") {
+  const Ended ended = run_child([] {
+    ProgressBoard board;
+    const Watchdog watchdog(board, {.limit = 100ms, .rank = 1});
+    board.enter("evaluation", 3, patience::kEndless);
+    board.fail(ExitCode::data, "data error: the text of rank 1 is spoilt.");
+    for (;;) pause();
+  });
+  INFO(ended.error);
+  CHECK(ended.exit_code == static_cast<int>(ExitCode::data));
+  CHECK(ended.error.starts_with("[rank 1] data error: the text of rank 1 is spoilt.\n  (Its end"));
+}
+
 TEST_CASE("a log that hangs keeps no process alive") {
   const Ended ended = run_child([] {
     ProgressBoard board;

@@ -42,6 +42,7 @@ train:
   residual_dropout: 0.0
   z_loss: 0.0
   nonfinite: stop
+  hang_timeout_s: 600
 optimizer:
   type: adamw
   learning_rate: 1e-5

@@ -57,7 +57,8 @@ TEST_CASE("the training hash knows what changes numbers, not how the work is sha
   for (const std::string set :
        {"parallel.zero_stage=0", "parallel.zero_stage=3", "parallel.sequence_parallel=false",
         "parallel.recompute=full", "parallel.reduce_gradients=per_micro_batch",
-        "train.nonfinite=skip", "logging.audit_steps=0", "parallel.reduce_dtype=fp32"}) {
+        "train.nonfinite=skip", "train.hang_timeout_s=5", "logging.audit_steps=0",
+        "parallel.reduce_dtype=fp32"}) {
     INFO(set);
     CHECK(resolved({batch, set}, 8).training_hash == hash);
   }

@@ -1,0 +1,87 @@
+// A rank that hangs ends the job within the watchdog's time, and the others say what they waited
+// for; a job that is only slow, or was stopped as a whole, goes on.
+#include <signal.h>
+
+#include <thread>
+
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+namespace {
+
+using std::chrono::seconds;
+
+std::vector<int> ranks_of(const Process& job, const std::string& marker) {
+  std::vector<int> ranks;
+  for (const int pid : processes_with(marker)) {
+    if (pid != job.pid()) ranks.push_back(pid);
+  }
+  return ranks;
+}
+
+}  // namespace
+
+TEST_CASE("one rank that hangs ends the job with code 6, naming what the others wait for",
+          "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 100000");
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
+  job.edit("save_steps: 3", "save_steps: 20");
+  const std::string marker = (job.directory() / "run.yaml").string();
+  Process process(job.command(4, {"--config", marker}), job.directory());
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 20)));
+  const std::vector<int> ranks = ranks_of(process, marker);
+  REQUIRE(ranks.size() == 4);
+  kill(ranks[1], SIGSTOP);
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result = process.wait(seconds(60));
+  INFO(result.output);
+  CHECK_FALSE(result.timed_out);
+  CHECK(result.exit_code == 6);
+  // 3 s without progress, 1.5 s in which the others speak too, and mpirun's own.
+  CHECK(std::chrono::steady_clock::now() - begin < seconds(12));
+  for (const char* part : {"[rank ", "] communication error: no progress for ", " s: step ",
+                           "last collective \"", "number ", "train.hang_timeout_s"}) {
+    INFO(part);
+    CHECK(result.output.find(part) != std::string::npos);
+  }
+  CHECK(all_gone(marker));
+
+  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set",
+                                            "checkpoint.resume=run/checkpoints/step-00000020"});
+  INFO(resumed.output);
+  CHECK(resumed.exit_code == 0);
+}
+
+TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 60");
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
+  const std::string marker = (job.directory() / "run.yaml").string();
+  Process process(job.command(2, {"--config", marker, "--set", "parallel.dp_size=1"}),
+                  job.directory());
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 3)));
+  const std::vector<int> ranks = ranks_of(process, marker);
+  for (const int rank : ranks) kill(rank, SIGSTOP);
+  std::this_thread::sleep_for(seconds(5));
+  for (const int rank : ranks) kill(rank, SIGCONT);
+  const ProcessResult result = process.wait(seconds(90));
+  INFO(result.output);
+  CHECK(result.exit_code == 0);
+}
+
+TEST_CASE("an evaluation that takes longer than the watchdog's time is left alone", "[e2e]") {
+  Job job;
+  std::string text;
+  for (int i = 0; i < 16000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
+  write_text(job.directory() / "text/eval.txt", text);
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 2");
+  job.edit("eval: {every_steps: 4}", "eval: {every_steps: 0, max_batches: 0}");
+  const ProcessResult result = job.run();
+  INFO(result.output);
+  CHECK(result.exit_code == 0);
+  CHECK(result.seconds > 4.0);  // else this has shown nothing: the text must be longer
+}
+
+}  // namespace tptrain::testing

@@ -1,0 +1,132 @@
+// Whole training jobs on GPUs, as a user starts them: what they say at the start, and how they end
+// where a rank hangs or dies and where the memory does not suffice.
+#include <signal.h>
+
+#include "e2e/train/training_job.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+using std::chrono::seconds;
+
+void check_says(const ProcessResult& result, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) {
+    INFO("expected: " << part);
+    CHECK(result.output.find(part) != std::string::npos);
+  }
+}
+
+// The run file of every test here: bf16 on one tp group of two GPUs.
+void put_on_gpus(Job& job) {
+  job.edit("device: cpu", "device: cuda\n  dtype: bf16\n  hang_timeout_s: 10");
+  job.edit("num_attention_heads: 4", "head_dim: 64, num_attention_heads: 4");
+  job.edit("tp_size: 2, dp_size: 2", "tp_size: 2, dp_size: 1");
+}
+
+// A job on two GPUs that would train for hours, and its ranks once it is under way.
+struct Running {
+  Job job;
+  std::string marker = (job.directory() / "run.yaml").string();
+  Process process;
+  std::vector<int> ranks;
+
+  Running() : process(start()) {
+    REQUIRE(wait_for(checkpoint_at(job.run_dir(), 50)));
+    for (const int pid : processes_with(marker)) {
+      if (pid != process.pid()) ranks.push_back(pid);
+    }
+    REQUIRE(ranks.size() == 2);
+  }
+  Process start() {
+    put_on_gpus(job);
+    job.edit("max_steps: 8", "max_steps: 1000000");
+    job.edit("save_steps: 3", "save_steps: 50");
+    return Process(job.command(2, {"--config", marker}), job.directory());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a run says at its start which GPUs, libraries, links and attention it has", "[gpu]") {
+  Job job;
+  put_on_gpus(job);
+  const ProcessResult result = job.run(2);
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  check_says(result,
+             {"GPUs: 2 x NVIDIA ", " on 1 host; driver ", ", cuDNN 9.", ", cuBLAS ", ", NCCL 2.",
+              "links: the GPUs of a host ", "tensors travel by: NCCL", "attention: cuDNN"});
+}
+
+TEST_CASE("a rank that hangs ends the job with code 6", "[gpu]") {
+  Running run;
+  kill(run.ranks[1], SIGSTOP);
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result = run.process.wait(seconds(120));
+  INFO(result.output);
+  CHECK(result.exit_code == 6);
+  CHECK(std::chrono::steady_clock::now() - begin < seconds(25));
+  check_says(result, {"] communication error: no progress for ", " s: step ", "last collective"});
+  CHECK(all_gone(run.marker));
+}
+
+TEST_CASE("a rank that is killed ends the job at once", "[gpu]") {
+  Running run;
+  kill(run.ranks[1], SIGKILL);
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result = run.process.wait(seconds(120));
+  INFO(result.output);
+  CHECK(result.exit_code != 0);
+  CHECK(std::chrono::steady_clock::now() - begin < seconds(10));
+  CHECK(all_gone(run.marker));
+}
+
+TEST_CASE("a rank that never enters a collective ends the job with code 6", "[gpu]") {
+  const ProcessResult result = run_process(
+      {TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY}, seconds(90));
+  INFO(result.output);
+  CHECK(result.exit_code == 6);
+  CHECK_FALSE(result.timed_out);
+  check_says(result,
+             {"[rank 0] communication error: no progress for 3.", "waiting for the second sum",
+              "last collective \"dp: all_reduce of 4.2 MB, number "});
+  CHECK(all_gone(TPTRAIN_NEVER_COMES_BINARY));
+}
+
+TEST_CASE("a model that no GPU holds is refused with its forecast, code 2", "[gpu]") {
+  Job job;
+  put_on_gpus(job);
+  job.edit("hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2",
+           "hidden_size: 16384, intermediate_size: 65536, num_hidden_layers: 40");
+  job.edit("tp_size: 2", "tp_size: 1");
+  const ProcessResult result = job.run(1);
+  INFO(result.output);
+  CHECK(result.exit_code == 2);
+  check_says(result, {"config error: building the model: out of memory on NVIDIA ",
+                      "were asked for", "Forecast of a rank: parameters ", "gradients ", "moments ",
+                      "activations at their peak "});
+}
+
+TEST_CASE("activations that do not fit: the message names a micro-batch that does", "[gpu]") {
+  Job job;
+  put_on_gpus(job);
+  std::string text;
+  for (int i = 0; i < 20000; ++i) text += "Sentence " + std::to_string(i) + " goes on.\n";
+  write_text(job.directory() / "text/train.txt", text);
+  job.edit("hidden_size: 32, intermediate_size: 64", "hidden_size: 8192, intermediate_size: 28672");
+  job.edit("head_dim: 64, num_attention_heads: 4, num_key_value_heads: 2",
+           "num_attention_heads: 64, num_key_value_heads: 8");
+  job.edit("tp_size: 2", "tp_size: 1");
+  job.edit("seq_length: 32", "seq_length: 2048");
+  job.edit("micro_batch_size: 1", "micro_batch_size: 128");
+  job.edit("global_batch_size: 4", "global_batch_size: 128");
+  job.edit("eval: {every_steps: 4}", "eval: {every_steps: 0}");
+  const ProcessResult result = job.run(1);
+  INFO(result.output);
+  CHECK(result.exit_code == 2);
+  check_says(result, {"config error: step 1, forward and backward: out of memory on NVIDIA ",
+                      "    train.micro_batch_size: ", ", fits", "    parallel.recompute: "});
+}
+
+}  // namespace tptrain::testing
