@@ -66,6 +66,9 @@ struct Parameter {
 
   at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
   at::Tensor main_grad;  // `shape`, fp32; likewise
+  /// What main_grad holds counts as zero: its next writer overwrites all of it and clears this. Set
+  /// by ZeRO in place of a pass of zeros, and only where that writer is linear_weight_gradient.
+  bool main_grad_is_void = false;
 
   int64_t numel() const;
   Parameter() = default;
@@ -86,7 +89,7 @@ struct ParameterBlock {
 };
 
 /// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with
-/// the initial values of `init`.
+/// the initial values of `init`, the same bits on either.
 void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
                   const Init& init, uint64_t seed);
 

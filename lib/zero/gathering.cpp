@@ -1,48 +1,102 @@
-// Host-side bookkeeping of the slots and the collectives behind it. The order of calls is the same
+// Host-side bookkeeping of the homes and the collectives behind it. The order of calls is the same
 // on every rank, so the decisions are too.
 #include "zero/gathering.h"
 
-#include "zero/layout.h"
+#include <algorithm>
 
 namespace tptrain::zero {
+namespace {
+
+// Blocks gathered ahead of the one in use. Where each has its own memory two keep the link busy
+// also while a short block computes (the embedding) or a long one comes (the head). More would put
+// collectives of tp behind a longer queue: NCCL launches those of one device in the hosts' order.
+constexpr int kAheadOfOwnHome = 2;
+// Slots hold the block in use and one other.
+constexpr int kAheadOfSlot = 1;
+
+}  // namespace
 
 Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
-                     comm::Communicator& dp)
-    : buckets_(buckets), of_block_(buckets.blocks().size()), dp_(dp), slots_(kSlots) {
+                     const StateLayout& layout, comm::Communicator& dp)
+    : buckets_(buckets),
+      of_block_(buckets.blocks().size()),
+      dp_(dp),
+      active_(layout.gathers_parameters),
+      homes_of_blocks_(layout.parameter_homes),
+      look_ahead_(layout.parameter_homes == Homes::own ? kAheadOfOwnHome : kAheadOfSlot),
+      homes_(home_count(buckets.blocks(), layout.parameter_homes)) {
   for (BucketState& state : states) of_block_[state.bucket->block].push_back(&state);
 }
 
-void Gathering::need(int block) {
-  Slot& slot = slots_[slot_of(buckets_.blocks(), block)];
-  if (slot.block != block) start(block);
-  wait(slot);
+void Gathering::before_forward(int block) {
+  if (!active_) return;
+  begin_all_of(block);
+  const int last = static_cast<int>(buckets_.blocks().size()) - 1;
+  const int end = std::min(block + look_ahead_, last);
+  for (int next = block + 1; next <= end; ++next) prefetch(next, block);
+  wait_for_all_of(block);
 }
 
-void Gathering::prefetch(int block, int in_use) {
-  const int index = slot_of(buckets_.blocks(), block);
-  if (slots_[index].block == block || uses(in_use, index)) return;
-  start(block);
+void Gathering::before_backward(int block) {
+  if (!active_) return;
+  const auto& blocks = buckets_.blocks();
+  const bool reads = blocks[block].backward_reads_data;
+  if (reads) begin_all_of(block);
+  if (block > 0 && blocks[block - 1].backward_reads_data) prefetch(block - 1, block);
+  if (reads) wait_for_all_of(block);
+}
+
+void Gathering::need(int block) {
+  if (!active_) return;
+  begin(block);
+  wait(home(block));
 }
 
 void Gathering::forget() {
-  for (Slot& slot : slots_) {
-    wait(slot);  // a gather under way still reads the masters
-    slot.block = -1;
+  for (Home& home : homes_) {
+    wait(home);  // a gather under way still reads the masters
+    home.block = -1;
   }
 }
 
-bool Gathering::uses(int block, int slot) const {
-  const auto& blocks = buckets_.blocks();
-  if (slot_of(blocks, block) == slot) return true;
-  const int other = blocks[block].also_uses;
-  return other >= 0 && slot_of(blocks, other) == slot;
+Gathering::Home& Gathering::home(int block) {
+  return homes_[home_of(buckets_.blocks(), block, homes_of_blocks_)];
 }
 
-// The slot's former block has done its work in the current stream, and the gather begins behind it.
+void Gathering::begin(int block) {
+  if (home(block).block != block) start(block);
+}
+
+void Gathering::begin_all_of(int block) {
+  const int other = buckets_.blocks()[block].also_uses;
+  if (other >= 0) begin(other);
+  begin(block);
+}
+
+void Gathering::wait_for_all_of(int block) {
+  const int other = buckets_.blocks()[block].also_uses;
+  if (other >= 0) wait(home(other));
+  wait(home(block));
+}
+
+// Not where it would take the memory of what is in use.
+void Gathering::prefetch(int block, int in_use) {
+  if (uses(in_use, home_of(buckets_.blocks(), block, homes_of_blocks_))) return;
+  begin(block);
+}
+
+bool Gathering::uses(int block, int home) const {
+  const auto& blocks = buckets_.blocks();
+  if (home_of(blocks, block, homes_of_blocks_) == home) return true;
+  const int other = blocks[block].also_uses;
+  return other >= 0 && home_of(blocks, other, homes_of_blocks_) == home;
+}
+
+// The home's former block has done its work in the current stream, and the gather begins behind it.
 void Gathering::start(int block) {
-  Slot& slot = slots_[slot_of(buckets_.blocks(), block)];
-  wait(slot);
-  slot.block = block;
+  Home& target = home(block);
+  wait(target);
+  target.block = block;
   for (BucketState* state : of_block_[block]) {
     at::Tensor& data = state->bucket->data;
     if (dp_.size() == 1) {
@@ -50,17 +104,18 @@ void Gathering::start(int block) {
       continue;
     }
     if (state->master.scalar_type() == data.scalar_type()) {
-      slot.works.push_back(dp_.start_all_gather(data, state->master));
+      target.works.push_back(dp_.start_all_gather(data, state->master));
       continue;
     }
-    state->data_shard.copy_(state->master);  // rounded to the compute dtype
-    slot.works.push_back(dp_.start_all_gather(data, state->data_shard));
+    // Masters rounded to the compute dtype: into memory of its own the update has done that.
+    if (homes_of_blocks_ == Homes::shared) state->data_shard.copy_(state->master);
+    target.works.push_back(dp_.start_all_gather(data, state->data_shard));
   }
 }
 
-void Gathering::wait(Slot& slot) {
-  for (const auto& work : slot.works) work->wait();
-  slot.works.clear();
+void Gathering::wait(Home& home) {
+  for (const auto& work : home.works) work->wait();
+  home.works.clear();
 }
 
 }  // namespace tptrain::zero

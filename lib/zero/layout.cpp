@@ -158,6 +158,10 @@ int slot_of(const std::vector<ParameterBlock>& blocks, int block) {
   return 1 + (block - 1) % 2;
 }
 
+int home_count(const std::vector<ParameterBlock>& blocks, Homes homes) {
+  return homes == Homes::own ? static_cast<int>(blocks.size()) : kSlots;
+}
+
 int home_of(const std::vector<ParameterBlock>& blocks, int block, Homes homes) {
   return homes == Homes::own ? block : slot_of(blocks, block);
 }
@@ -166,7 +170,7 @@ std::vector<HomeSize> home_sizes(const std::vector<ParameterBlock>& blocks,
                                  const std::vector<Bucket>& buckets, Homes homes) {
   std::vector<int64_t> behind;  // elements of each block behind its sharded bucket
   for (const ParameterBlock& block : blocks) behind.push_back(staging_numel(block));
-  std::vector<HomeSize> sizes(homes == Homes::own ? blocks.size() : kSlots);
+  std::vector<HomeSize> sizes(home_count(blocks, homes));
   for (const Bucket& bucket : buckets) {
     HomeSize& home = sizes[home_of(blocks, bucket.block, homes)];
     if (bucket.placement == Placement::tp_sharded) {

@@ -33,6 +33,7 @@ struct HomeSize {
   int64_t replicated_and_staging = 0;  // of gradients
 };
 enum class Homes { own, shared };
+int home_count(const std::vector<sharding::ParameterBlock>& blocks, Homes homes);
 /// Index of the block's home.
 int home_of(const std::vector<sharding::ParameterBlock>& blocks, int block, Homes homes);
 std::vector<HomeSize> home_sizes(const std::vector<sharding::ParameterBlock>& blocks,

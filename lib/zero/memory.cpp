@@ -41,9 +41,12 @@ BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, 
   }
 
   BucketMemory memory;
-  (layout.gathers_blocks ? memory.parameter_slots : memory.parameters) =
-      (layout.gathers_blocks ? slots : all) * size_of(buckets.dtype);
-  if (buckets.zero_stage >= 2) {
+  if (layout.parameter_homes == Homes::shared) {
+    memory.parameter_slots = slots * size_of(buckets.dtype);
+  } else {
+    memory.parameters = all * size_of(buckets.dtype);
+  }
+  if (layout.gradient_homes == Homes::shared) {
     memory.gradient_slots = slots_and_staging * kFp32;
   } else {
     memory.gradients = all * kFp32;
@@ -53,8 +56,8 @@ BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, 
   if (layout.own_masters) memory.masters = held * size_of(layout.master_dtype);
   memory.moments = 2 * held * size_of(layout.moments_dtype);
   if (layout.casts_for_reduction) memory.dp_staging = slots * kBf16;
-  // A mark and an index of each parameter; update count, clip factor and finite flag.
-  memory.bookkeeping = parameters * (4 + 8) + 4 + 4 + 1;
+  // A mark and an index of each parameter; learning rate, update count, clip factor, finite flag.
+  memory.bookkeeping = parameters * (4 + 8) + 8 + 4 + 4 + 1;
   return memory;
 }
 

@@ -1,15 +1,18 @@
 // The way of the gradients: from main_grad of a block, over tp and dp, into the shard of this rank.
-// One path for every stage; the cadence decides when a block goes it.
+// One path for every stage; the cadence decides when a block goes it: in the backward of every
+// micro-batch, or in that of the last one, each time beside the backward of the blocks before it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "zero/bucket_state.h"
 #include "zero/layout.h"
+#include "zero/nonfinite.h"
 
 namespace tptrain::zero {
 
@@ -21,10 +24,13 @@ class Reduction {
 
   /// A new step: all gradients are zero.
   void clear();
-  /// The block's backward begins, or is complete. Nothing where gradients are reduced once a step.
+  /// Without it no micro-batch of a step is taken for the last one.
+  void begin_micro_batch(MicroBatchPlace place) { place_ = place; }
+  /// The block's backward begins, or is complete.
   void begin_block(int block);
   void end_block(int block);
-  /// The step's backward is complete: afterwards BucketState::gradient holds its reduced gradient.
+  /// The step's backward is complete: afterwards BucketState::gradient holds its reduced gradient,
+  /// and nothing is under way in the current stream.
   void finish();
 
   /// fp32, one word for each parameter in block order: inf or nan where its gradient on this rank
@@ -32,6 +38,7 @@ class Reduction {
   const at::Tensor& marks() const { return marks_; }
 
  private:
+  using Works = std::vector<std::unique_ptr<comm::Work>>;
   // One sum over tp: this rank's copies travel through places in the staging.
   struct TpSum {
     at::Tensor whole;  // what is reduced; undefined: nothing
@@ -41,20 +48,33 @@ class Reduction {
   };
   struct Block {
     std::vector<BucketState*> states;
-    std::vector<at::Tensor> gradients;  // of each parameter, 1-D
-    at::Tensor marks;                   // their words
+    NonfiniteMarks marks;  // of each parameter's gradient
     TpSum tp_sum;
     bool cleared_by_user = false;  // a later block adds to its gradient first
+    // To make main_grad zero: flags for the weights whose next writer can overwrite, zeros for
+    // everything else, padding included.
+    std::vector<sharding::Parameter*> overwritable;
+    std::vector<at::Tensor> zeroed;
+
+    // In this step:
+    bool started = false;          // its reduction, at least once
+    bool shard_is_void = true;     // nothing has reached its accumulating shard
+    bool gathers_started = false;  // of the reduced gradient (stage 0)
   };
-  struct Slot {
+  struct Home {
     int block = -1;  // whose gradients are on their way over dp
-    std::vector<std::unique_ptr<comm::Work>> works;
+    Works works;
   };
   TpSum make_tp_sum(int block) const;
-  void zero_block(int block);
+  void sort_by_writer(int block);
+  void make_zero(int block);
+  void settle(Block& block);
   void sum_over_tp(Block& block);
+  Home& home(int block);
   void start(int block);
-  void land(Slot& slot);
+  void land(Home& home);
+  void complete(int block);
+  void gather_gradient(int block);
 
   const ParamBuckets& buckets_;
   std::vector<BucketState>& states_;
@@ -62,9 +82,12 @@ class Reduction {
   comm::Communicator& tp_;
   comm::Communicator& dp_;
   Fault fault_;
+  MicroBatchPlace place_ = MicroBatchPlace::before_last;
   at::Tensor marks_;
   std::vector<Block> blocks_;
-  std::vector<Slot> slots_;
+  std::vector<Home> homes_;
+  std::array<int, kSlots> sent_by_;  // the block that last used each slot's bf16 memory; -1: none
+  Works gathers_;
 };
 
 }  // namespace tptrain::zero

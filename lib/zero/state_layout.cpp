@@ -41,7 +41,9 @@ StateLayout state_layout(const ParamBuckets::Options& buckets,
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));
   }
   layout.holds_all = stage == 0;
-  layout.gathers_blocks = stage == 3;
+  layout.parameter_homes = stage == 3 ? Homes::shared : Homes::own;
+  layout.gradient_homes = stage >= 2 ? Homes::shared : Homes::own;
+  layout.gathers_parameters = stage == 3 || (stage > 0 && dp_size > 1);
   layout.accumulates = stage >= 2 || options.reduce_per_micro_batch;
   layout.own_masters = stage == 3 || layout.master_dtype != buckets.dtype;
   layout.casts_for_reduction = options.reduce_dtype == at::kBFloat16 && dp_size > 1;

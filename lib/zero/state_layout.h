@@ -4,14 +4,18 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "zero/layout.h"
 #include "zero/param_buckets.h"
 #include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
 
 struct StateLayout {
-  bool holds_all = false;       // masters and moments of whole buckets (stage 0), else of the shard
-  bool gathers_blocks = false;  // parameters are gathered block by block (stage 3)
+  bool holds_all = false;  // masters and moments of whole buckets (stage 0), else of the shard
+  Homes parameter_homes = Homes::own;  // shared: stage 3
+  Homes gradient_homes = Homes::own;   // shared: stages 2 and 3
+  /// Parameters are gathered over dp, block by block, before their first use after an update.
+  bool gathers_parameters = false;
   /// Gradients are reduced after every micro-batch and accumulate in shards of their own.
   bool accumulates = false;
   bool own_masters = false;  // else the masters are the parameters themselves

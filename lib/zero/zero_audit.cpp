@@ -17,12 +17,21 @@ const std::string& ZeroOptimizer::parameter_name(int64_t index) const {
   return impl_->parameter_names[index];
 }
 
+void ZeroOptimizer::gather_parameters() {
+  if (impl_->layout.parameter_homes == Homes::shared) {
+    throw InternalError(problem("all parameters at once in ZeRO stage 3")
+                            .must("be read block by block: memory holds no more than its slots"));
+  }
+  const int blocks = static_cast<int>(impl_->buckets.blocks().size());
+  for (int b = 0; b < blocks; ++b) impl_->gathering.need(b);
+}
+
 std::vector<ZeroOptimizer::SliceHash> ZeroOptimizer::hash_parameters() {
   std::vector<SliceHash> hashes;
   std::vector<at::Tensor> values;  // on the device until all are queued
   const auto& blocks = impl_->buckets.blocks();
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
-    if (impl_->layout.gathers_blocks) impl_->gathering.need(b);
+    impl_->gathering.need(b);
     for (const sharding::Parameter* parameter : blocks[b].parameters) {
       const at::Tensor flat = parameter->data.view({-1});
       for (const sharding::NamedSlice& slice : parameter->slices) {

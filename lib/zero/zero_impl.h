@@ -2,12 +2,14 @@
 // (zero_state.cpp) and the views for audits (zero_audit.cpp). Private to this folder.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "optim/adamw.h"
 #include "zero/bucket_state.h"
 #include "zero/gathering.h"
+#include "zero/gradient_norm.h"
 #include "zero/reduction.h"
 #include "zero/zero_optimizer.h"
 
@@ -36,14 +38,12 @@ struct ZeroOptimizer::Impl {
   Reduction reduction;
   std::vector<std::string> parameter_names;  // in block order
 
-  std::vector<optim::AdamWRange> ranges;  // of all buckets; views of static buffers, made once
-  // Views: this rank's shard without padding and without what another tp rank owns; and copies that
-  // another tp rank owns: not in the norm, but in the finite flag.
-  std::vector<at::Tensor> owned_gradients;
-  std::vector<at::Tensor> other_gradients;
+  std::optional<optim::AdamW> adamw;     // of all buckets
+  std::optional<SumsOfSquares> squares;  // owned and other gradients (NormViews)
   std::vector<Fp32Copy> fp32_copies;
 
   at::Tensor parameter_indices;  // int64 [parameters]: 0, 1, ...
+  at::Tensor learning_rate;      // fp64 scalar, of the next update
   at::Tensor updates;            // fp32 scalar: exact up to 2^24 updates
   at::Tensor gradient_scale;     // fp32 scalar: the clip factor
   at::Tensor finite;             // bool scalar
@@ -51,16 +51,22 @@ struct ZeroOptimizer::Impl {
 
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
        const Options& options);
-  void make_ranges(BucketState& state);
-  void make_norm_views(BucketState& state);
+  /// Of the elements this rank updates; views of static buffers.
+  void append_ranges(const BucketState& state, std::vector<optim::AdamWRange>& ranges) const;
+  /// Likewise. owned: this rank's shard without padding and without what another tp rank owns.
+  /// other: copies that another tp rank owns: not in the norm, but in the finite flag.
+  struct NormViews {
+    std::vector<at::Tensor> owned;
+    std::vector<at::Tensor> other;
+  };
+  void append_norm_views(const BucketState& state, NormViews& views) const;
   void require(Phase expected, const char* call, const char* remedy) const;
 
   /// Which of the masters were just written.
   enum class Written { shard, held };
-  /// Makes parameters from masters, here and on the other dp ranks. Collective over dp.
+  /// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.
+  /// Collective over dp.
   void publish(Written written);
-  /// Every dp rank gets every shard of the parameters. Collective over dp.
-  void gather_data();
   /// Adam starts anew: a step counter with old moments, or the reverse, would be a wrong bias
   /// correction.
   void clear_moments();

@@ -45,7 +45,7 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       layout(state_layout(buckets.options(), options, dp.size())),
       device(buckets.options().device),
       states(make_states(buckets, layout)),
-      gathering(buckets, states, dp),
+      gathering(buckets, states, layout, dp),
       reduction(buckets, states, layout, tp, dp, options.fault) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
@@ -59,22 +59,28 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       parameter_names.push_back(parameter->name);
     }
   }
-  for (BucketState& state : states) {
-    make_ranges(state);
-    make_norm_views(state);
+  std::vector<optim::AdamWRange> ranges;
+  NormViews views;
+  for (const BucketState& state : states) {
+    append_ranges(state, ranges);
+    append_norm_views(state, views);
   }
+  adamw.emplace(std::move(ranges), optim::AdamW::Settings{.device = device, .seed = options.seed});
+  squares.emplace(std::vector{std::move(views.owned), std::move(views.other)}, device);
   const auto on_device = at::TensorOptions().device(device);
   parameter_indices =
       at::arange(static_cast<int64_t>(parameter_names.size()), on_device.dtype(at::kLong));
+  learning_rate = at::zeros({}, on_device.dtype(at::kDouble));
   updates = at::zeros({}, on_device.dtype(at::kFloat));
   gradient_scale = at::ones({}, on_device.dtype(at::kFloat));
   finite = at::ones({}, on_device.dtype(at::kBool));
 }
 
-// Neighbours with equal settings become one range: few ranges are few launches. A bf16 master is
+// Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
 // rounded by the place of each element in its tensor, so there a range ends where its slice does.
 // Padding is in none of them.
-void ZeroOptimizer::Impl::make_ranges(BucketState& state) {
+void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
+                                        std::vector<optim::AdamWRange>& ranges) const {
   const bool rounds = state.master.scalar_type() == at::kBFloat16;
   std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
@@ -90,7 +96,7 @@ void ZeroOptimizer::Impl::make_ranges(BucketState& state) {
     if (rounds) next.rounding = {.spec = spec, .begin = piece.slice_begin};
     found.push_back(std::move(next));
   }
-  const bool separate_weights = layout.own_masters && !layout.gathers_blocks;
+  const bool separate_weights = layout.own_masters && layout.parameter_homes == Homes::own;
   for (SettingsRange& next : found) {
     const int64_t numel = next.range.end - next.range.begin;
     const int64_t held = next.range.begin - state.held_begin;
@@ -112,7 +118,7 @@ void ZeroOptimizer::Impl::make_ranges(BucketState& state) {
 
 // The shard range in every stage, so that stages agree bitwise. Each element counts once over dp
 // because shards are disjoint, once over tp because exactly one tp rank owns it.
-void ZeroOptimizer::Impl::make_norm_views(BucketState& state) {
+void ZeroOptimizer::Impl::append_norm_views(const BucketState& state, NormViews& views) const {
   std::vector<FlatRange> owned, other;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
     append(piece.slice->owned ? owned : other, piece.bucket_begin,
@@ -121,8 +127,8 @@ void ZeroOptimizer::Impl::make_norm_views(BucketState& state) {
   const auto view_of = [&](const FlatRange& range) {
     return state.grad_shard.narrow(0, range.begin - state.shard_begin, range.end - range.begin);
   };
-  for (const FlatRange& range : owned) owned_gradients.push_back(view_of(range));
-  for (const FlatRange& range : other) other_gradients.push_back(view_of(range));
+  for (const FlatRange& range : owned) views.owned.push_back(view_of(range));
+  for (const FlatRange& range : other) views.other.push_back(view_of(range));
 }
 
 void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* remedy) const {
@@ -130,15 +136,6 @@ void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* 
   throw InternalError(problem(cat(call, " of the optimizer was called out of order"))
                           .must("follow begin_step, finish_reduction, clip, update")
                           .remedy(remedy));
-}
-
-void ZeroOptimizer::Impl::gather_data() {
-  if (dp.size() == 1) return;
-  std::vector<std::unique_ptr<comm::Work>> works;
-  for (BucketState& state : states) {
-    works.push_back(dp.start_all_gather(state.bucket->data, state.data_shard));
-  }
-  for (const auto& work : works) work->wait();
 }
 
 // -1: every gradient here was finite, and the loss; -2: the loss alone was not.
@@ -160,6 +157,12 @@ void ZeroOptimizer::begin_step() {
   impl_->fp32_copies.clear();
   impl_->reduction.clear();
   impl_->phase = Phase::accumulating;
+}
+
+void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place) {
+  impl_->require(Phase::accumulating, "begin_micro_batch()",
+                 "Call begin_step() before the first micro-batch of a step.");
+  impl_->reduction.begin_micro_batch(place);
 }
 
 void ZeroOptimizer::finish_reduction() {
@@ -185,9 +188,8 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
   // nan in one of them (a fault of this rank alone) has to stop the update everywhere, or the
   // copies would part. [2]: ranks with a culprit. [3..]: the losses.
   const at::Tensor words =
-      at::cat({sum_of_squares(impl_->owned_gradients, impl_->device),
-               sum_of_squares(impl_->other_gradients, impl_->device),
-               numbers.culprit.ne(-1).to(at::kDouble).view({1}), local_losses.to(at::kDouble)});
+      at::cat({(*impl_->squares)(), numbers.culprit.ne(-1).to(at::kDouble).view({1}),
+               local_losses.to(at::kDouble)});
   const at::Tensor of_tp_ranks =
       gather_rows(sum_in_rank_order(gather_rows(words, impl_->dp)), impl_->tp);
   const at::Tensor sums = fault == Fault::drop_norm_sum_over_tp ? of_tp_ranks[impl_->tp.rank()]
@@ -213,23 +215,33 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
   return numbers;
 }
 
+void ZeroOptimizer::set_learning_rate(double learning_rate) {
+  impl_->learning_rate.fill_(learning_rate);
+}
+
 void ZeroOptimizer::update(double learning_rate) {
+  set_learning_rate(learning_rate);
+  update();
+}
+
+void ZeroOptimizer::update() {
   impl_->require(Phase::clipped, "update()",
                  "Call clip() before it, with max_norm 0 for no limit.");
   impl_->phase = Phase::updated;
   impl_->gathering.forget();
-  optim::adamw_update(impl_->ranges, impl_->updates, impl_->gradient_scale, impl_->finite,
-                      {.learning_rate = learning_rate, .seed = impl_->options.seed});
-  if (!impl_->layout.holds_all && !impl_->layout.gathers_blocks) impl_->gather_data();
+  impl_->adamw->update({.learning_rate = impl_->learning_rate,
+                        .gradient_scale = impl_->gradient_scale,
+                        .finite = impl_->finite,
+                        .updates = impl_->updates});
 }
 
-void ZeroOptimizer::before_forward(int block) {
-  if (!impl_->layout.gathers_blocks) return;
-  const auto& blocks = impl_->buckets.blocks();
-  if (blocks[block].also_uses >= 0) impl_->gathering.need(blocks[block].also_uses);
-  impl_->gathering.need(block);
-  if (block + 1 < static_cast<int>(blocks.size())) impl_->gathering.prefetch(block + 1, block);
+void ZeroOptimizer::assume_updated() {
+  impl_->fp32_copies.clear();
+  impl_->gathering.forget();
+  impl_->phase = Phase::updated;
 }
+
+void ZeroOptimizer::before_forward(int block) { impl_->gathering.before_forward(block); }
 
 void ZeroOptimizer::after_forward(int) {}
 
@@ -237,15 +249,7 @@ void ZeroOptimizer::before_backward(int block) {
   impl_->require(Phase::accumulating, "before_backward()",
                  "Call begin_step() before the backward of a new step.");
   impl_->reduction.begin_block(block);
-  if (!impl_->layout.gathers_blocks) return;
-  const auto& blocks = impl_->buckets.blocks();
-  if (blocks[block].backward_reads_data) {
-    if (blocks[block].also_uses >= 0) impl_->gathering.need(blocks[block].also_uses);
-    impl_->gathering.need(block);
-  }
-  if (block > 0 && blocks[block - 1].backward_reads_data) {
-    impl_->gathering.prefetch(block - 1, block);
-  }
+  impl_->gathering.before_backward(block);
 }
 
 void ZeroOptimizer::after_backward(int block) {

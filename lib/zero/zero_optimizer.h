@@ -14,6 +14,11 @@
 // accumulating shard in after_backward. Before the sum over dp comes the sum over tp, one
 // collective a block over partial gradients of replicated parameters and the copies of kv heads.
 //
+// Communication over dp runs beside the model's work. A block's gradients set out when they are
+// complete, beside the backward of the blocks before it. An update leaves parameters to be
+// gathered: a block's are when its next forward comes near, beside the blocks before it, in every
+// stage that updates shards.
+//
 // Source of the stages: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
 // Parameter Models", SC 2020.
 #pragma once
@@ -47,6 +52,10 @@ struct StepNumbers {
   /// rank's loss was not finite.
   at::Tensor culprit;
 };
+
+/// A micro-batch's place within its step: in the backward of the last one gradients become complete
+/// block by block, and set out over dp beside it.
+enum class MicroBatchPlace { before_last, last };
 
 /// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
 /// passes none.
@@ -94,11 +103,14 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// Updates applied so far (skipped, non-finite steps do not count); reads the device.
   int64_t updates_done() const;
 
-  // The four calls of a step come in this order; another order throws InternalError.
+  // The calls of a step come in this order; another order throws InternalError.
 
   /// Before the first micro-batch of a step: gradients are zero. (May come again instead of clip
   /// and update: the gradients are dropped.)
   void begin_step();
+  /// Before each micro-batch. May be left out: gradients that are reduced once a step are then
+  /// reduced in finish_reduction(), to the same bits.
+  void begin_micro_batch(MicroBatchPlace place);
   /// Sums over tp (partial gradients and copies, one collective a block) and over dp what the
   /// observer has not already reduced. Collective over tp and dp.
   void finish_reduction();
@@ -106,14 +118,28 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// axes exchange a few words, once.
   /// local_losses: fp32 [k], this dp rank's, the same on its tp ranks. Collective over dp and tp.
   StepNumbers clip(double max_norm, const at::Tensor& local_losses);
-  /// AdamW on the shard, then parameters everywhere; nothing changes where the last clip() was not
-  /// finite. Collective over dp.
+  /// AdamW on the shard; the next use of a parameter sees the new value. Nothing changes where the
+  /// last clip() was not finite. No communication is under way afterwards.
   void update(double learning_rate);
+  /// The same with the rate of the last set_learning_rate(), which the device alone holds: a
+  /// captured step takes the one of its replay.
+  void update();
+  void set_learning_rate(double learning_rate);
 
   void before_forward(int block) override;
   void after_forward(int block) override;
   void before_backward(int block) override;
   void after_backward(int block) override;
+
+  /// For a step, begin_step() to update(), that is captured as a CUDA graph and replayed, of which
+  /// the host's side of this object sees nothing: puts that side where update() leaves it. To be
+  /// called before the capture, so that the graph gathers the parameters whatever ran before, and
+  /// after each replay. Any step can be captured: what the host decides between these calls is the
+  /// same in every step of as many micro-batches.
+  void assume_updated();
+  /// All parameters are complete in memory, for a reader that no before_forward() announces. Stages
+  /// 0 to 2; InternalError in stage 3. Collective over dp.
+  void gather_parameters();
 
   /// "model.layers.0.self_attn.qkv_proj.weight"; `index` as in StepNumbers::culprit.
   const std::string& parameter_name(int64_t index) const;

@@ -56,7 +56,7 @@ void ZeroOptimizer::Impl::clear_moments() {
 void ZeroOptimizer::Impl::publish(Written written) {
   fp32_copies.clear();
   gathering.forget();
-  if (layout.gathers_blocks) return;
+  if (layout.parameter_homes == Homes::shared) return;
   for (BucketState& state : states) {
     if (layout.holds_all && written == Written::shard && dp.size() > 1) {
       dp.all_gather(state.master, state.shard_of(state.master));
@@ -65,7 +65,6 @@ void ZeroOptimizer::Impl::publish(Written written) {
     state.bucket->data.narrow(0, state.held_begin, state.held_end - state.held_begin)
         .copy_(state.master);
   }
-  if (!layout.holds_all) gather_data();
 }
 
 at::Tensor ZeroOptimizer::Impl::in_fp32(const at::Tensor& held) {

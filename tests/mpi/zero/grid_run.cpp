@@ -40,8 +40,10 @@ std::vector<Layout> layouts() {
 
 std::string Setup::text() const {
   return cat(layout.text(), ", stage ", stage, per_micro_batch ? ", per micro-batch" : "",
-             head == Head::tied ? ", tied" : "", ", ", at::toString(dtype), ", reduced in ",
-             at::toString(reduce_dtype), ", moments ", moments, ", masters ", masters);
+             head == Head::tied ? ", tied" : "", late ? ", late" : "",
+             announces_last ? "" : ", last one unannounced", ", ", at::toString(dtype),
+             ", reduced in ", at::toString(reduce_dtype), ", moments ", moments, ", masters ",
+             masters);
 }
 
 namespace {
@@ -66,14 +68,19 @@ GridRun::GridRun(const Setup& setup)
       model(synthetic_model(mesh.tp_rank(), setup.layout.tp, setup.head)),
       buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
               {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),
-      zero(buckets, mesh.tp(), mesh.dp(), options_of(setup)) {
+      late_dp(mesh.dp()),
+      zero(buckets, mesh.tp(), setup.late ? late_dp : mesh.dp(), options_of(setup)) {
   zero.initialise(kSeed);
 }
 
 zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   const config::OptimizerConfig optimizer = optimizer_config();
   zero.begin_step();
-  run_samples_of(model, zero, index, buckets.dp(), hooks);
+  Hooks announcing = hooks;
+  if (setup.announces_last) {
+    announcing.micro_batch = [&](zero::MicroBatchPlace place) { zero.begin_micro_batch(place); };
+  }
+  run_samples_of(model, zero, index, buckets.dp(), announcing);
   zero.finish_reduction();
   // The second says which dp rank it is from.
   at::Tensor losses = at::full({2}, loss);
@@ -224,9 +231,11 @@ float WholeRun::step(int index) {
                      .weight_decay = tensors[i].decays() ? optimizer.weight_decay : 0};
     ranges.push_back(std::move(range));
   }
-  optim::adamw_update(ranges, updates_, at::scalar_tensor(scale),
-                      at::ones({}, at::TensorOptions().dtype(at::kBool)),
-                      {.learning_rate = optimizer.learning_rate});
+  optim::AdamW(std::move(ranges), {})
+      .update({.learning_rate = at::full({}, optimizer.learning_rate, at::kDouble),
+               .gradient_scale = at::scalar_tensor(scale),
+               .finite = at::ones({}, at::TensorOptions().dtype(at::kBool)),
+               .updates = updates_});
   return norm;
 }
 

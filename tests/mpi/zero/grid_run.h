@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/device_mesh.h"
+#include "mpi/zero/late_communicator.h"
 #include "support/mpi.h"
 #include "unit/zero/synthetic_model.h"
 #include "zero/zero_optimizer.h"
@@ -37,6 +38,8 @@ struct Setup {
   std::string masters = "fp32";
   zero::Fault fault = zero::Fault::none;
   comm::DeviceType device = comm::DeviceType::cpu;
+  bool late = false;           // what is started over dp takes place when it is waited for
+  bool announces_last = true;  // the step's last micro-batch
   std::string text() const;
 };
 
@@ -67,6 +70,7 @@ class GridRun {
   comm::DeviceMesh mesh;
   SyntheticModel model;
   zero::ParamBuckets buckets;
+  LateCommunicator late_dp;  // used where the setup says so
   zero::ZeroOptimizer zero;
 
  private:
@@ -75,7 +79,7 @@ class GridRun {
                                        std::vector<std::string>& complaints);
 };
 
-/// One rank without buckets: adamw_update on whole tensors, so that a layout of one dp rank must
+/// One rank without buckets: AdamW on whole tensors, so that a layout of one dp rank must
 /// agree at tolerance 0.
 class WholeRun {
  public:

@@ -170,6 +170,7 @@ TEST_CASE("every use of a parameter in training sees the step's value", "[zero]"
         Setup kept = setup;
         kept.stage = 1;
         GridRun truth(kept);
+        truth.zero.gather_parameters();
         int wrong = 0;
         const Hooks hooks = {.use = [&](int block) {
           for (size_t i = 0; i < grid.model.blocks[block].parameters.size(); ++i) {
@@ -180,6 +181,7 @@ TEST_CASE("every use of a parameter in training sees the step's value", "[zero]"
         for (int step = 0; step < 3; ++step) {
           grid.step(step, hooks);
           truth.step(step);
+          truth.zero.gather_parameters();
         }
         CHECK(wrong == 0);
       }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 #include "base/text.h"
 
@@ -13,6 +14,7 @@ using sharding::Init;
 using sharding::NamedSlice;
 using sharding::Parameter;
 using sharding::Placement;
+using sharding::Role;
 using sharding::ShardSpec;
 using sharding::TpGradient;
 
@@ -57,9 +59,11 @@ class Builder {
   }
 
   void add(const std::string& name, std::vector<int64_t> shape, Placement placement,
-           std::vector<NamedSlice> slices, TpGradient tp_gradient = TpGradient::whole) {
+           std::vector<NamedSlice> slices, TpGradient tp_gradient = TpGradient::whole,
+           Role role = Role::replicated) {
     auto parameter = std::make_unique<Parameter>();
     parameter->name = name;
+    parameter->role = role;
     parameter->shape = std::move(shape);
     parameter->placement = placement;
     parameter->tp_gradient = tp_gradient;
@@ -106,7 +110,8 @@ SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head) {
   constexpr auto kReplicated = Placement::tp_replicated;
   b.block("embedding");
   b.last_block().backward_reads_data = false;
-  b.add("embed", {-1, kHidden}, kSharded, {b.cut("embed", {kVocab, kHidden}, 0, kNormal)});
+  b.add("embed", {-1, kHidden}, kSharded, {b.cut("embed", {kVocab, kHidden}, 0, kNormal)},
+        TpGradient::whole, Role::vocab_parallel);
   for (int i = 0; i < 3; ++i) {
     const auto replicated = [&](const char* rest, std::vector<int64_t> shape, Init init,
                                 TpGradient gradient) {
@@ -119,13 +124,16 @@ SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head) {
     b.add(layer_name(i, "qkv"), {-1, kHidden}, kSharded,
           {b.cut(layer_name(i, "q"), {kQueryRows, kHidden}, 0, kNormal),
            b.kv_head(layer_name(i, "k"), {kKvHeads * kHeadRows, kHidden}, kNormal),
-           b.kv_head(layer_name(i, "v"), {kKvHeads * kHeadRows, kHidden}, kNormal)});
+           b.kv_head(layer_name(i, "v"), {kKvHeads * kHeadRows, kHidden}, kNormal)},
+          TpGradient::whole, Role::column_parallel);
     b.add(layer_name(i, "qkv_bias"), {-1}, kSharded,
           {b.cut(layer_name(i, "q_bias"), {kQueryRows}, 0, {}),
            b.kv_head(layer_name(i, "k_bias"), {kKvHeads * kHeadRows}, {}),
-           b.kv_head(layer_name(i, "v_bias"), {kKvHeads * kHeadRows}, {})});
+           b.kv_head(layer_name(i, "v_bias"), {kKvHeads * kHeadRows}, {})},
+          TpGradient::whole, Role::column_parallel);
     b.add(layer_name(i, "o"), {kHidden, kQueryRows / tp_size}, kSharded,
-          {b.cut(layer_name(i, "o"), {kHidden, kQueryRows}, 1, kNormal)});
+          {b.cut(layer_name(i, "o"), {kHidden, kQueryRows}, 1, kNormal)}, TpGradient::whole,
+          Role::row_parallel);
     replicated("router", {5, kHidden}, kNormal, TpGradient::whole);
     replicated("o_bias", {kHidden}, {}, TpGradient::partial);
   }
@@ -135,7 +143,8 @@ SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head) {
   if (head == Head::tied) {
     b.last_block().also_uses = 0;
   } else {
-    b.add("lm_head", {-1, kHidden}, kSharded, {b.cut("lm_head", {kVocab, kHidden}, 0, kNormal)});
+    b.add("lm_head", {-1, kHidden}, kSharded, {b.cut("lm_head", {kVocab, kHidden}, 0, kNormal)},
+          TpGradient::whole, Role::vocab_parallel);
   }
   return b.take();
 }
@@ -185,6 +194,7 @@ void keep_share(at::Tensor& values, int index, int of) {
 void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, int sample, int use,
                   int uses) {
   at::Tensor flat = parameter.main_grad.view({-1});
+  const bool is_void = std::exchange(parameter.main_grad_is_void, false);
   for (const NamedSlice& slice : parameter.slices) {
     ShardSpec spec = slice.spec;
     spec.name = cat("gradient of ", spec.name);
@@ -199,7 +209,18 @@ void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, i
       keep_share(values, model.tp_rank % sharers, sharers);
     }
     keep_share(values, use, uses);
-    flat.narrow(0, slice.offset, spec.local_numel()).add_(values.to(flat.device()));
+    at::Tensor target = flat.narrow(0, slice.offset, spec.local_numel());
+    if (is_void) {
+      target.copy_(values);
+    } else {
+      target.add_(values.to(flat.device()));
+    }
+  }
+}
+
+void spoil_void_gradients(const SyntheticModel& model, int block) {
+  for (Parameter* parameter : model.parameters_of(block)) {
+    if (parameter->main_grad_is_void) parameter->main_grad.fill_(std::nanf(""));
   }
 }
 
@@ -227,6 +248,7 @@ void run_micro_batch(SyntheticModel& model, tensor_parallel::BlockObserver& obse
   const bool tied = model.blocks[last].also_uses >= 0;
   for (int b = last; b >= 0; --b) {
     observer.before_backward(b);
+    spoil_void_gradients(model, b);
     if (model.blocks[b].backward_reads_data) use(model, hooks, b);
     for (Parameter* parameter : model.blocks[b].parameters) {
       add_gradient(model, *parameter, step, sample, /*use=*/0, tied && b == 0 ? 2 : 1);
@@ -245,6 +267,10 @@ void run_samples_of(SyntheticModel& model, tensor_parallel::BlockObserver& obser
                     zero::DpPosition dp, const Hooks& hooks) {
   const int share = kSamples / dp.size;
   for (int i = 0; i < share; ++i) {
+    if (hooks.micro_batch) {
+      hooks.micro_batch(i + 1 == share ? zero::MicroBatchPlace::last
+                                       : zero::MicroBatchPlace::before_last);
+    }
     run_micro_batch(model, observer, step, dp.rank * share + i, hooks);
   }
 }

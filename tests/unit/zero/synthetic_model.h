@@ -2,7 +2,8 @@
 // (rows cut unevenly, columns cut, packed slices, copies of kv heads, replicated tensors with whole
 // and with partial gradients, a tied table; odd sizes, so that every bucket is padded) and
 // gradients that are a function of (step, sample, global element). Shares that tp ranks sum are
-// disjoint elements, so that their sum is exact.
+// disjoint elements, so that their sum is exact. Where a gradient counts as zero without being it,
+// nan is put there first.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -46,7 +47,8 @@ inline constexpr int kSamples = 4;
 
 /// What a test does within a micro-batch; nothing where empty.
 struct Hooks {
-  std::function<void(int block)> use = {};       // the block's parameters are about to be read
+  std::function<void(int block)> use = {};  // the block's parameters are about to be read
+  std::function<void(zero::MicroBatchPlace)> micro_batch = {};  // before each one of a step
   std::function<void(int block)> gradient = {};  // its gradients are in main_grad, not yet reduced
 };
 /// The observer's calls of an evaluation.

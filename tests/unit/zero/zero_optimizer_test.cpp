@@ -155,6 +155,31 @@ TEST_CASE("begin_step clears gradients, and may drop a step", "[zero]") {
   }
 }
 
+TEST_CASE("a gradient that nobody writes in a step is zero, not the last step's", "[zero]") {
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const bool per_micro_batch : {false, true}) {
+      for (const bool with_backward : {false, true}) {
+        OneRank one({.zero_stage = stage,
+                     .optimizer = optimizer_config(),
+                     .reduce_per_micro_batch = per_micro_batch});
+        one.step(0, optimizer_config());
+        one.zero.begin_step();
+        if (with_backward) {  // without a single gradient
+          one.zero.begin_micro_batch(MicroBatchPlace::last);
+          for (int block = 4; block >= 0; --block) {
+            one.zero.before_backward(block);
+            one.zero.after_backward(block);
+          }
+        }
+        one.zero.finish_reduction();
+        CHECK(one.zero.clip(0, no_losses()).norm.item<float>() == 0);
+        for (const StatePiece& piece : one.zero.gradient_pieces().pieces)
+          CHECK(at::count_nonzero(piece.data).item<int64_t>() == 0);
+      }
+    }
+  }
+}
+
 TEST_CASE("bf16 parameters are their fp32 masters rounded", "[zero]") {
   for (const int stage : {0, 1, 2, 3}) {
     OneRank one({.zero_stage = stage, .optimizer = optimizer_config()}, at::kBFloat16);
@@ -238,6 +263,9 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
         "internal error: before_backward()" + order + new_step);
   CHECK(message_of([&] { one.zero.after_backward(4); }) ==
         "internal error: after_backward()" + order + new_step);
+  CHECK(message_of([&] { one.zero.begin_micro_batch(MicroBatchPlace::last); }) ==
+        "internal error: begin_micro_batch()" + order +
+            "Call begin_step() before the first micro-batch of a step.");
   const std::string losses = "internal error: the losses given to clip(): it must be a 1-D fp32 ";
   CHECK(message_of([&] { one.zero.clip(1.0, at::Tensor()); }) == losses + "tensor on cpu.");
   CHECK(message_of([&] { one.zero.clip(1.0, at::zeros({})); }) == losses + "tensor on cpu.");
@@ -245,6 +273,23 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
         "internal error: name of parameter 99: it must be one of 16, from 0.");
   CHECK(message_of([&] { one.zero.state_loaded(-1); }) ==
         "internal error: -1 updates done: it must not be negative.");
+}
+
+TEST_CASE("a micro-batch after the last one is refused where gradients have left", "[zero]") {
+  OneRank one({.zero_stage = 1, .optimizer = optimizer_config()});
+  one.zero.begin_step();
+  one.zero.begin_micro_batch(MicroBatchPlace::last);
+  testing::run_micro_batch(one.model, one.zero, 0, 0);
+  CHECK(message_of([&] { testing::run_micro_batch(one.model, one.zero, 0, 1); }) ==
+        "internal error: backward of block 'head' after its gradient was reduced: it must come "
+        "before it.\n  MicroBatchPlace::last is for a step's last micro-batch.");
+}
+
+TEST_CASE("stage 3 never holds all parameters at once", "[zero]") {
+  OneRank one({.zero_stage = 3, .optimizer = optimizer_config()});
+  CHECK(message_of([&] { one.zero.gather_parameters(); }) ==
+        "internal error: all parameters at once in ZeRO stage 3: it must be read block by block: "
+        "memory holds no more than its slots.");
 }
 
 }  // namespace tptrain::zero
