@@ -271,12 +271,12 @@ Work bias_gradient() {
           }};
 }
 
-// The head's three products at GPT-2's odd vocabulary: what the distance between rows costs. Bytes
-// of the logits alone.
+// The head's three products at GPT-2's odd vocabulary: what the distance between rows costs, and,
+// of one column less, the odd size itself. Bytes of the logits alone.
 enum class Product { logits, input_gradient, weight_gradient };
-template <Product product, int64_t stride>
+template <Product product, int64_t vocab, int64_t stride>
 Work gpt2_head() {
-  constexpr int64_t tokens = 16384, hidden = 768, vocab = 50257;
+  constexpr int64_t tokens = 16384, hidden = 768;
   const at::Tensor x = activation({tokens, hidden}), weight = activation({vocab, hidden}),
                    rows = activation({tokens, stride}).narrow(1, 0, vocab);
   return {.bytes = 2.0 * tokens * vocab,
@@ -321,12 +321,15 @@ const Entry kEntries[] = {
     {"bias gradient 65536 x 2304", bias_gradient<65536, 2304>},
     {"bias gradient 65536 x 768", bias_gradient<65536, 768>},
     {"bias gradient 16384 x 1152", bias_gradient<16384, 1152>},
-    {"GPT-2 logits, rows 50257", gpt2_head<Product::logits, 50257>},
-    {"GPT-2 logits, rows 50304", gpt2_head<Product::logits, 50304>},
-    {"GPT-2 logits' dgrad, rows 50257", gpt2_head<Product::input_gradient, 50257>},
-    {"GPT-2 logits' dgrad, rows 50304", gpt2_head<Product::input_gradient, 50304>},
-    {"GPT-2 logits' wgrad, rows 50257", gpt2_head<Product::weight_gradient, 50257>},
-    {"GPT-2 logits' wgrad, rows 50304", gpt2_head<Product::weight_gradient, 50304>},
+    {"GPT-2 logits, 50257 of 50257", gpt2_head<Product::logits, 50257, 50257>},
+    {"GPT-2 logits, 50257 of 50304", gpt2_head<Product::logits, 50257, 50304>},
+    {"GPT-2 logits, 50256 of 50304", gpt2_head<Product::logits, 50256, 50304>},
+    {"GPT-2 logits' dgrad, 50257 of 50257", gpt2_head<Product::input_gradient, 50257, 50257>},
+    {"GPT-2 logits' dgrad, 50257 of 50304", gpt2_head<Product::input_gradient, 50257, 50304>},
+    {"GPT-2 logits' dgrad, 50256 of 50304", gpt2_head<Product::input_gradient, 50256, 50304>},
+    {"GPT-2 logits' wgrad, 50257 of 50257", gpt2_head<Product::weight_gradient, 50257, 50257>},
+    {"GPT-2 logits' wgrad, 50257 of 50304", gpt2_head<Product::weight_gradient, 50257, 50304>},
+    {"GPT-2 logits' wgrad, 50256 of 50304", gpt2_head<Product::weight_gradient, 50256, 50304>},
     {"adamw, fp32", [] { return adamw(at::kFloat, at::kFloat, false); }},
     {"adamw, fp32 and bf16 weights", [] { return adamw(at::kFloat, at::kFloat, true); }},
     {"adamw, bf16 moments", [] { return adamw(at::kFloat, at::kBFloat16, true); }},
