@@ -46,12 +46,12 @@ class CheckedCommunicator : public Communicator {
 
   /// On the progress board, as what this rank is about to begin; `call` is a literal.
   void write_on_board(const char* call, int64_t bytes);
+  void check_tensor(const char* call, const char* argument, const at::Tensor& tensor) const;
 
  private:
   // Arguments checked, the call counted.
   void admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input);
   void admit_all_gather(const at::Tensor& output, const at::Tensor& input);
-  void check_tensor(const char* call, const char* argument, const at::Tensor& tensor) const;
   void check_pieces(const char* call, const char* piece_name, const at::Tensor& piece,
                     const char* whole_name, const at::Tensor& whole) const;
 

@@ -1,5 +1,14 @@
-// What a backend without a background does with a collective that is only to be started.
+// What a backend without a background does with a collective that is only to be started, and one
+// without pieces with a collective that may come in pieces.
 #include "comm/communicator.h"
+
+#include <ATen/Functions.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
 
 namespace tptrain::comm {
 
@@ -8,6 +17,67 @@ namespace {
 class FinishedWork final : public Work {
  public:
   void wait() override {}
+};
+
+std::vector<int64_t> times(at::IntArrayRef piece, int64_t ranks) {
+  std::vector<int64_t> sizes = piece.vec();
+  sizes.at(0) *= ranks;
+  return sizes;
+}
+
+class WholeGather final : public PiecewiseGather {
+ public:
+  WholeGather(Communicator& axis, at::Tensor input)
+      : input_(std::move(input)),
+        whole_(at::empty(times(input_.sizes(), axis.size()), input_.options())),
+        work_(axis.start_all_gather(whole_, input_)) {}
+  // Until the result is there both tensors are in use: their memory must not go to another.
+  ~WholeGather() override { work_->wait(); }
+  const at::Tensor& whole() const override { return whole_; }
+  void wait(int) override {
+    work_->wait();
+    input_.reset();
+  }
+  bool in_pieces() const override { return false; }
+
+ private:
+  at::Tensor input_;
+  at::Tensor whole_;
+  std::unique_ptr<Work> work_;
+};
+
+class WholeReduce final : public PiecewiseReduce {
+ public:
+  WholeReduce(Communicator& axis, at::IntArrayRef piece, const at::TensorOptions& options)
+      : axis_(axis),
+        whole_(at::empty(times(piece, axis.size()), options)),
+        result_(at::empty(piece, options)) {}
+  ~WholeReduce() override {
+    if (work_) work_->wait();
+  }
+  const at::Tensor& whole() const override { return whole_; }
+  void send(int) override {
+    if (++sent_ < axis_.size()) return;
+    work_ = axis_.start_reduce_scatter(result_, whole_, ReduceOp::sum);
+  }
+  bool in_pieces() const override { return false; }
+  at::Tensor finish() override {
+    if (!work_) {
+      throw InternalError(problem(cat(axis_.name(), ": a reduction ends with ", sent_, " of ",
+                                      axis_.size(), " parts sent")));
+    }
+    work_->wait();
+    work_.reset();
+    whole_.reset();
+    return std::move(result_);
+  }
+
+ private:
+  Communicator& axis_;
+  at::Tensor whole_;
+  at::Tensor result_;
+  int sent_ = 0;
+  std::unique_ptr<Work> work_;
 };
 
 }  // namespace
@@ -23,6 +93,15 @@ std::unique_ptr<Work> Communicator::start_reduce_scatter(at::Tensor& output,
 std::unique_ptr<Work> Communicator::start_all_gather(at::Tensor& output, const at::Tensor& input) {
   all_gather(output, input);
   return finished_work();
+}
+
+std::unique_ptr<PiecewiseGather> Communicator::gather_in_pieces(const at::Tensor& input) {
+  return std::make_unique<WholeGather>(*this, input);
+}
+
+std::unique_ptr<PiecewiseReduce> Communicator::reduce_in_pieces(at::IntArrayRef piece,
+                                                                const at::TensorOptions& options) {
+  return std::make_unique<WholeReduce>(*this, piece, options);
 }
 
 }  // namespace tptrain::comm

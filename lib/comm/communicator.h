@@ -23,7 +23,8 @@ struct CommCounters {
   int64_t reduce_scatters = 0;
   int64_t all_gathers = 0;
   int64_t broadcasts = 0;
-  int64_t bytes = 0;  // of the full (gathered or unreduced) tensor of each call
+  int64_t pushes = 0;  // of these all-gathers and reduce_scatters, by copies in pieces
+  int64_t bytes = 0;   // of the full (gathered or unreduced) tensor of each call
 };
 
 /// A collective that start_all_gather or start_reduce_scatter has begun. Wait for each: one that is
@@ -37,6 +38,33 @@ class Work {
 };
 /// One whose result is there already.
 std::unique_ptr<Work> finished_work();
+
+/// An all-gather along dim 0 whose pieces may be used as they come. Destroying it says that `whole`
+/// is no longer read: behind what the current stream has been given by then.
+class PiecewiseGather {
+ public:
+  virtual ~PiecewiseGather() = default;
+  /// [size * n, ..] of pieces [n, ..]: valid as far as it was waited for.
+  virtual const at::Tensor& whole() const = 0;
+  /// Orders the current stream behind the piece of `rank`. May be called again.
+  virtual void wait(int rank) = 0;
+  /// Whether pieces come one by one, so that work on the first may begin before the last is there.
+  virtual bool in_pieces() const = 0;
+};
+
+/// A reduce_scatter (sum) along dim 0 whose pieces leave as they are made. Every part is written
+/// and sent, then finish() is called, once each.
+class PiecewiseReduce {
+ public:
+  virtual ~PiecewiseReduce() = default;
+  /// [size * n, ..]: where this rank's terms go; part r, [n, ..], belongs to the sum of rank r.
+  virtual const at::Tensor& whole() const = 0;
+  /// Part `rank` has been written, by what the current stream was given until now.
+  virtual void send(int rank) = 0;
+  virtual bool in_pieces() const = 0;
+  /// This rank's piece of the sum, [n, ..]; the current stream is ordered behind it.
+  virtual at::Tensor finish() = 0;
+};
 
 class Communicator {
  public:
@@ -65,6 +93,13 @@ class Communicator {
   virtual std::unique_ptr<Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                      ReduceOp op);
   virtual std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input);
+
+  /// Begins to gather `input` [n, ..], which the caller leaves untouched and may let go of. At most
+  /// two of an axis are alive at a time beside the one begun last.
+  virtual std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input);
+  /// `piece`: sizes [n, ..] of one rank's part.
+  virtual std::unique_ptr<PiecewiseReduce> reduce_in_pieces(at::IntArrayRef piece,
+                                                            const at::TensorOptions& options);
 
   const CommCounters& counters() const { return counters_; }
 

@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "comm/mpi_session.h"
+#include "comm/peer_exchange.h"
 
 namespace tptrain::comm {
 
@@ -17,9 +18,11 @@ namespace tptrain::comm {
 /// where this build has no CUDA.
 at::Device bind_gpu(MpiSession& session);
 
-/// NCCL over the ranks of `group` (used here only), on a high-priority stream of its own.
-/// Collective. `device` is this process's bound GPU.
+/// NCCL over the ranks of `group`, which must outlive it and is used here only, on a high-priority
+/// stream of its own. Collective. `device` is this process's bound GPU. With `peers` what goes in
+/// pieces goes by its pushes.
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,
-                                                at::Device device);
+                                                at::Device device,
+                                                std::unique_ptr<PeerExchange> peers = nullptr);
 
 }  // namespace tptrain::comm

@@ -16,8 +16,11 @@ namespace {
 
 at::Device bind_gpu(MpiSession&) { refuse(); }
 
-std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device) {
+std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device,
+                                                std::unique_ptr<PeerExchange>) {
   refuse();
 }
+
+PeerExchangeResult peer_exchange(ControlGroup&, std::string, at::Device) { refuse(); }
 
 }  // namespace tptrain::comm

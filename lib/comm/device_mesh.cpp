@@ -32,9 +32,23 @@ struct DeviceMesh::Impl {
   Axis dp;
   Axis world;
 
+  PeerCopies peer_copies = PeerCopies::automatic;
+
   Axis make_axis(MpiSession& session, MPI_Comm parent, std::string name, int color,
                  const CpuOptions& cpu);
+  std::unique_ptr<Communicator> cuda_communicator(ControlGroup& group, std::string name);
 };
+
+std::unique_ptr<Communicator> DeviceMesh::Impl::cuda_communicator(ControlGroup& group,
+                                                                  std::string name) {
+  if (transport.rfind("NCCL", 0) != 0) transport = "NCCL";
+  if (name != "tp" || peer_copies == PeerCopies::off)
+    return nccl_communicator(group, std::move(name), device);
+  PeerExchangeResult peers = peer_exchange(group, name, device);
+  transport = peers.exchange ? "NCCL, direct copies over tp"
+                             : cat("NCCL (no direct copies over tp: ", peers.why_not, ")");
+  return nccl_communicator(group, std::move(name), device, std::move(peers.exchange));
+}
 
 // Ranks of one color share the axis, in the order of the world.
 Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::string name, int color,
@@ -45,8 +59,7 @@ Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::stri
   if (axis.group->size() == 1) {
     axis.communicator = single_rank_communicator(std::move(name));
   } else if (type == DeviceType::cuda) {
-    axis.communicator = nccl_communicator(*axis.group, std::move(name), device);
-    transport = "NCCL";
+    axis.communicator = cuda_communicator(*axis.group, std::move(name));
   } else {
     CpuBackend backend = cpu_communicator(*axis.group, session.local_size(), cpu);
     axis.communicator = std::move(backend.communicator);
@@ -56,7 +69,7 @@ Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::stri
 }
 
 DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
-                       const CpuOptions& cpu)
+                       const CpuOptions& cpu, PeerCopies peer_copies)
     : impl_(std::make_unique<Impl>()) {
   if (shape.dp_size < 1 || shape.tp_size < 1 || shape.dp_size * shape.tp_size != session.size()) {
     throw InternalError(problem(cat("a mesh of dp ", shape.dp_size, " x tp ", shape.tp_size,
@@ -67,6 +80,7 @@ DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
   impl_->dp_rank = session.rank() / shape.tp_size;
   impl_->tp_rank = session.rank() % shape.tp_size;
   impl_->type = device;
+  impl_->peer_copies = peer_copies;
   if (device == DeviceType::cuda) impl_->device = bind_gpu(session);
 
   const MPI_Comm all = session.impl_->world->handle();

@@ -24,6 +24,10 @@ struct CpuOptions {
   int64_t slot_bytes = int64_t{1} << 19;  // shared memory of a rank, one of two buffers
 };
 
+/// Whether what may come in pieces over tp goes by direct copies between the GPUs of a host
+/// (peer_exchange.h), where they can map each other's memory, or always through NCCL.
+enum class PeerCopies { automatic, off };
+
 struct MeshShape {
   int dp_size = 1;
   int tp_size = 1;
@@ -35,7 +39,8 @@ class DeviceMesh {
   /// it; else InternalError). On cuda, binds this process to the GPU of its local rank and refuses
   /// two ranks on one GPU (by UUID); throws CommError where there are too few GPUs. The session
   /// must outlive the mesh.
-  DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device, const CpuOptions& cpu = {});
+  DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device, const CpuOptions& cpu = {},
+             PeerCopies peer_copies = PeerCopies::automatic);
   ~DeviceMesh();
 
   int dp_rank() const;
@@ -47,8 +52,8 @@ class DeviceMesh {
   Communicator& world();
   at::Device device() const;
 
-  /// What carries the tensors: "none (one rank)", "shared memory", "MPI (why not shared memory)" or
-  /// "NCCL".
+  /// What carries the tensors: "none (one rank)", "shared memory", "MPI (why not shared memory)",
+  /// "NCCL", "NCCL, direct copies over tp" or "NCCL (why no direct copies over tp)".
   const std::string& transport() const;
 
   /// The grid as a picture, a row a dp rank, as the README shows it; several lines.

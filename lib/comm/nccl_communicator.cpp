@@ -127,9 +127,11 @@ class NcclWork final : public Work {
 
 class NcclCommunicator final : public CheckedCommunicator {
  public:
-  NcclCommunicator(ControlGroup& group, std::string axis, at::Device device)
+  NcclCommunicator(ControlGroup& group, std::string axis, at::Device device,
+                   std::unique_ptr<PeerExchange> peers)
       : CheckedCommunicator(std::move(axis), group.rank(), group.size(), device, group.board()),
-        device_(device) {
+        device_(device),
+        peers_(std::move(peers)) {
     int least = 0;
     int greatest = 0;
     check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest),
@@ -173,6 +175,28 @@ class NcclCommunicator final : public CheckedCommunicator {
     check_cuda(cudaStreamSynchronize(on_.stream), "cudaStreamSynchronize", name());
   }
 
+  std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input) override {
+    const int64_t bytes = input.numel() * static_cast<int64_t>(input.element_size()) * size();
+    if (!peers_ || bytes <= kMostDirectBytes) return Communicator::gather_in_pieces(input);
+    check_tensor("gather_in_pieces", "input", input);
+    write_on_board("all_gather in pieces", bytes);
+    ++counters_.all_gathers;
+    ++counters_.pushes;
+    counters_.bytes += bytes;
+    return peers_->gather_in_pieces(input);
+  }
+  std::unique_ptr<PiecewiseReduce> reduce_in_pieces(at::IntArrayRef piece,
+                                                    const at::TensorOptions& options) override {
+    int64_t bytes = static_cast<int64_t>(options.dtype().itemsize()) * size();
+    for (const int64_t n : piece) bytes *= n;
+    if (!peers_ || bytes <= kMostDirectBytes) return Communicator::reduce_in_pieces(piece, options);
+    ++counters_.reduce_scatters;
+    ++counters_.pushes;
+    write_on_board("reduce_scatter in pieces", bytes);
+    counters_.bytes += bytes;
+    return peers_->reduce_in_pieces(piece, options);
+  }
+
  private:
   // Queues one NCCL call behind the work of the current stream so far; `done` is recorded after it.
   template <typename Call>
@@ -200,6 +224,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   void run_all_reduce(at::Tensor& tensor, ReduceOp op) override {
+    if (peers_ && peers_->all_reduce(tensor, op)) return;
     queue("ncclAllReduce", [&] {
       return ncclAllReduce(tensor.const_data_ptr(), tensor.data_ptr(), tensor.numel(),
                            type_of(tensor), op_of(op), on_.comm, on_.stream);
@@ -214,16 +239,21 @@ class NcclCommunicator final : public CheckedCommunicator {
                          on_.comm, on_.stream);
   }
   void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) override {
+    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input)) return;
     queue("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
+    if (peers_ && peers_->all_gather(output, input)) return;
     queue("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                  ReduceOp op) override {
+    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input))
+      return finished_work();
     return start("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input) override {
+    if (peers_ && peers_->all_gather(output, input)) return finished_work();
     return start("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   void run_broadcast(at::Tensor& tensor, int root) override {
@@ -235,6 +265,7 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   at::Device device_;
   NcclHandles on_;
+  std::unique_ptr<PeerExchange> peers_;  // null: NCCL carries everything
   std::shared_ptr<EventPool> events_ = std::make_shared<EventPool>();
 };
 
@@ -248,6 +279,9 @@ std::string uuid_of(int device_index) {
 }  // namespace
 
 at::Device bind_gpu(MpiSession& session) {
+  // Streams that share a queue of the device wait for each other: one that waits for a peer's push
+  // must not hold up this rank's own.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
   const int index = session.local_rank();
   std::string uuid;
   agree(session, [&] {
@@ -263,12 +297,17 @@ at::Device bind_gpu(MpiSession& session) {
   });
   const std::vector<std::string> uuids = session.all_gather(uuid);
   agree(session, [&] { check_gpus_distinct(uuids); });
+  // All work of this thread goes to one stream that is not the default one, which no graph can
+  // capture and which would wait for every other.
+  if (c10::cuda::getCurrentCUDAStream(index) == c10::cuda::getDefaultCUDAStream(index))
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, index));
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
 }
 
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,
-                                                at::Device device) {
-  return std::make_unique<NcclCommunicator>(group, std::move(name), device);
+                                                at::Device device,
+                                                std::unique_ptr<PeerExchange> peers) {
+  return std::make_unique<NcclCommunicator>(group, std::move(name), device, std::move(peers));
 }
 
 }  // namespace tptrain::comm

@@ -83,7 +83,8 @@ void Attention::norm_and_rotate(at::Tensor& qkv, const kernels::RotaryTable& rot
     kernels::rotate_(qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::forward);
 }
 
-Attention::Qkv Attention::qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const {
+Attention::Qkv Attention::qkv(tensor_parallel::GatheredSequence& x,
+                              const kernels::RotaryTable& rotary) const {
   Qkv result;
   result.packed = qkv_proj_.forward(x);
   if (q_norm_)
@@ -102,14 +103,18 @@ Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout&
 at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv& qkv,
                                       const Kept& kept, const kernels::RotaryTable& rotary,
                                       const kernels::Dropout& dropout) {
-  at::Tensor grad_qkv =
-      dropout.probability > 0
-          ? kernels::causal_attention_dropout_backward(grad_context, qkv.packed, shape_, dropout)
-          : kernels::causal_attention_backward(
-                grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp},
-                shape_);
-  if (positions_ == Positions::rotary)
-    kernels::rotate_(grad_qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::inverse);
+  const bool rotated = positions_ == Positions::rotary;
+  at::Tensor grad_qkv;
+  if (dropout.probability > 0) {
+    grad_qkv =
+        kernels::causal_attention_dropout_backward(grad_context, qkv.packed, shape_, dropout);
+    if (rotated)
+      kernels::rotate_(grad_qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::inverse);
+  } else {
+    grad_qkv = kernels::causal_attention_backward(
+        grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp}, shape_,
+        rotated ? &rotary : nullptr);
+  }
   if (q_norm_)
     kernels::head_rms_norm_backward_(grad_qkv, qkv.unnormed, head_norm(), shape_,
                                      q_norm_->main_grad, k_norm_->main_grad);
@@ -124,8 +129,8 @@ at::Tensor Attention::forward_cached(const at::Tensor& x, const kernels::RotaryT
   const int64_t kv_width = shape_.kv_heads * shape_.head_dim;
   const KvCache::View seen = cache.append(layer, qkv.narrow(2, q_width, kv_width),
                                           qkv.narrow(2, q_width + kv_width, kv_width));
-  return project(kernels::cached_attention(qkv.narrow(2, 0, q_width).contiguous(), seen.keys,
-                                           seen.values, shape_));
+  return o_proj_.forward(kernels::cached_attention(qkv.narrow(2, 0, q_width).contiguous(),
+                                                   seen.keys, seen.values, shape_));
 }
 
 std::vector<sharding::Parameter*> Attention::parameters() {

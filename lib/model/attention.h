@@ -35,30 +35,38 @@ class Attention {
     at::Tensor unnormed;  // [S, B, (heads + kv_heads)/tp * D]: q and k before their norm, for
                           // backward; undefined where there is none
   };
-  /// x [S, B, H] whole, of the positions in `rotary`.
-  Qkv qkv(const at::Tensor& x, const kernels::RotaryTable& rotary) const;
+  /// x [S, B, H], of the positions in `rotary`.
+  Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary) const;
   /// Attention within the sequence; `dropout` of the probabilities (0: the fused path).
   Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout) const;
-  /// context -> the partial output [S, B, H], to be summed over tp.
-  at::Tensor project(const at::Tensor& context) const { return o_proj_.forward(context); }
-  /// Adds the bias of the output projection, if any, to the sum, in place.
-  void add_bias(at::Tensor& sum) const { o_proj_.add_bias(sum); }
+  /// context -> the output [rows, B, H], its sum over tp begun.
+  tensor_parallel::ReducedSequence project(const at::Tensor& context,
+                                           const tensor_parallel::SequenceRegion& region) const {
+    return o_proj_.forward(context, region);
+  }
 
   void bias_backward(const at::Tensor& grad_sum) { o_proj_.bias_backward(grad_sum); }
-  /// Gradient of project()'s output, whole -> gradient of the context.
-  at::Tensor project_backward(const at::Tensor& grad_output, const at::Tensor& context) {
-    return o_proj_.backward(grad_output, context);
+  /// Gradient of project()'s output -> gradient of the context.
+  at::Tensor project_input_gradient(tensor_parallel::GatheredSequence& grad_output) const {
+    return o_proj_.input_gradient(grad_output);
+  }
+  void project_weight_gradient(const at::Tensor& grad_output, const at::Tensor& context) {
+    o_proj_.weight_gradient(grad_output, context);
   }
   /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
   at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
                              const kernels::RotaryTable& rotary, const kernels::Dropout& dropout);
-  /// -> the partial gradient of x.
-  at::Tensor qkv_backward(const at::Tensor& grad_qkv, const at::Tensor& x) {
-    return qkv_proj_.backward(grad_qkv, x);
+  /// -> the gradient of x, its sum over tp begun.
+  tensor_parallel::ReducedSequence qkv_input_gradient(
+      const at::Tensor& grad_qkv, const tensor_parallel::SequenceRegion& region) const {
+    return qkv_proj_.input_gradient(grad_qkv, region);
+  }
+  void qkv_weight_gradient(const at::Tensor& grad_qkv, const at::Tensor& x) {
+    qkv_proj_.weight_gradient(grad_qkv, x);
   }
 
-  /// For generation: the partial output for S tokens that follow what `cache` holds (`rotary`
-  /// begins at its length). Adds them to layer `layer` of the cache.
+  /// For generation: the partial output, to be summed over tp, for S tokens that follow what
+  /// `cache` holds (`rotary` begins at its length). Adds them to layer `layer` of the cache.
   at::Tensor forward_cached(const at::Tensor& x, const kernels::RotaryTable& rotary, KvCache& cache,
                             int64_t layer) const;
 

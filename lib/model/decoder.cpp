@@ -137,8 +137,8 @@ struct Decoder::Impl {
     at::Tensor grad_logits = std::move(*kept.cross_entropy).backward(scale, options.z_loss);
     kept.cross_entropy.reset();
     grad_logits = grad_logits.to(kept.input.scalar_type());  // [T, V/tp]
-    tensor_parallel::linear_weight_gradient(grad_logits, kept.input, head(), nullptr);
-    at::Tensor partial = tensor_parallel::linear_input_gradient(grad_logits, head());  // [T, H]
+    at::Tensor partial =
+        tensor_parallel::vocab_parallel_logits_backward(grad_logits, kept.input, head());  // [T, H]
     grad_logits.reset();
     kept.input.reset();
     const at::Tensor grad =

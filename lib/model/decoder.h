@@ -27,7 +27,7 @@ namespace tptrain::model {
 /// same.
 enum class Recompute {
   none,
-  selective,  // norm outputs, packed q k v, the activation: one GEMM and little else again
+  selective,  // norm outputs and the activation: no GEMM again
   full,       // all but the layer's input: the layer's forward again
 };
 

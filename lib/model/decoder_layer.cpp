@@ -2,9 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <utility>
 
 namespace tptrain::model {
+
+using tensor_parallel::GatheredSequence;
+using tensor_parallel::ReducedSequence;
 
 namespace {
 
@@ -41,11 +45,14 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
   kept.attention_sum = std::move(norm.sum);
   kept.attention_statistics = std::move(norm.statistics);
   kept.attention_input = std::move(norm.output);
-  kept.qkv = attention_.qkv(region.gather(kept.attention_input), context.rotary);
+  {
+    GatheredSequence input = region.start_gather(kept.attention_input);
+    kept.qkv = attention_.qkv(input, context.rotary);
+  }
   kept.attention = attention_.attend(kept.qkv.packed,
                                      context.dropout.attention(index_, attention_.first_head()));
-  at::Tensor attended = region.reduce(attention_.project(kept.attention.context));  // [rows, B, H]
-  attention_.add_bias(attended);
+  at::Tensor attended =
+      attention_.project(kept.attention.context, region).finish();  // [rows, B, H]
   kernels::dropout_(attended, context.dropout.residual(index_, "attention"),
                     region.first_position());
 
@@ -53,7 +60,10 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
   kept.mlp_sum = std::move(norm.sum);
   kept.mlp_statistics = std::move(norm.statistics);
   kept.mlp_input = std::move(norm.output);
-  kept.up = mlp_.up(region.gather(kept.mlp_input));
+  {
+    GatheredSequence input = region.start_gather(kept.mlp_input);
+    kept.up = mlp_.up(input);
+  }
   kept.activation = mlp_.activation(kept.up);
   return kept;
 }
@@ -62,8 +72,7 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
                                      Kept* kept) const {
   const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
   Kept all = activations(std::move(stream), context);
-  at::Tensor fed_forward = context.region.reduce(mlp_.down(all.activation));
-  mlp_.add_bias(fed_forward);
+  at::Tensor fed_forward = mlp_.down(all.activation, context.region).finish();
   kernels::dropout_(fed_forward, context.dropout.residual(index_, "mlp"),
                     context.region.first_position());
   ResidualStream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
@@ -72,7 +81,6 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
     case Recompute::none:
       break;
     case Recompute::selective:
-      all.qkv = {};
       for (at::Tensor* made_again : {&all.attention_input, &all.mlp_input, &all.activation})
         made_again->reset();
       break;
@@ -94,62 +102,54 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext
   return attention_backward(grad, kept, context);
 }
 
-// The gradient of the residual sum before the feed-forward sublayer, from that behind it. What has
-// served is freed at once: the next product may take its memory.
+// The gradient of the residual sum before the feed-forward sublayer, from that behind it. What tp
+// moves is begun early and ended late: the input is gathered for the weight's gradient while the
+// products before it run, and the gradient of the input is summed under the weights' gradients.
+// What has served is freed at once: the next product may take its memory.
 at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
                                       const LayerContext& context) {
   const auto& region = context.region;
-  at::Tensor grad_up;
-  {
-    const at::Tensor grad_sum =
-        dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
-    mlp_.bias_backward(grad_sum);
-    const at::Tensor grad_output = region.gather(grad_sum);
-    if (!kept.activation.defined()) kept.activation = mlp_.activation(kept.up);
-    grad_up = mlp_.down_backward(grad_output, kept.activation, kept.up);
-    kept.activation.reset();
-    kept.up.reset();
-  }
+  const at::Tensor grad_sum =
+      dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
+  mlp_.bias_backward(grad_sum);
+  std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   if (!kept.mlp_input.defined())
     kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
-  at::Tensor partial;
-  {
-    const at::Tensor input = region.gather(std::exchange(kept.mlp_input, {}));
-    partial = mlp_.up_backward(grad_up, input);
-    grad_up.reset();
-  }
-  const at::Tensor grad_input = region.reduce(std::move(partial));
-  return post_attention_norm_.backward(grad_input, grad, std::exchange(kept.mlp_sum, {}),
+  std::optional<GatheredSequence> input = region.start_gather(std::exchange(kept.mlp_input, {}));
+  if (!kept.activation.defined()) kept.activation = mlp_.activation(kept.up);
+  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up);
+  kept.up.reset();
+  ReducedSequence grad_input = mlp_.up_input_gradient(grad_up, region);
+  mlp_.down_weight_gradient(grad_output->whole(), std::exchange(kept.activation, {}));
+  grad_output.reset();
+  mlp_.up_weight_gradient(std::exchange(grad_up, {}), input->whole());
+  input.reset();
+  return post_attention_norm_.backward(grad_input.finish(), grad, std::exchange(kept.mlp_sum, {}),
                                        kept.mlp_statistics);
 }
 
 at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
                                             const LayerContext& context) {
   const auto& region = context.region;
-  at::Tensor grad_context;
-  {
-    const at::Tensor grad_sum = dropout_backward(
-        grad, context.dropout.residual(index_, "attention"), region.first_position());
-    attention_.bias_backward(grad_sum);
-    grad_context = attention_.project_backward(region.gather(grad_sum), kept.attention.context);
-  }
+  const at::Tensor grad_sum = dropout_backward(grad, context.dropout.residual(index_, "attention"),
+                                               region.first_position());
+  attention_.bias_backward(grad_sum);
+  std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   if (!kept.attention_input.defined())
     kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
-  at::Tensor input;  // [S, B, H]: gathered once, for qkv again and for the weight gradient
-  if (!kept.qkv.packed.defined()) {
-    input = region.gather(std::exchange(kept.attention_input, {}));
-    kept.qkv = attention_.qkv(input, context.rotary);
-  }
-  at::Tensor grad_qkv = attention_.attend_backward(
-      grad_context, std::exchange(kept.qkv, {}), std::exchange(kept.attention, {}), context.rotary,
-      context.dropout.attention(index_, attention_.first_head()));
-  grad_context.reset();
-  if (!input.defined()) input = region.gather(std::exchange(kept.attention_input, {}));
-  at::Tensor partial = attention_.qkv_backward(grad_qkv, input);
-  grad_qkv.reset();
+  std::optional<GatheredSequence> input =
+      region.start_gather(std::exchange(kept.attention_input, {}));
+  at::Tensor grad_context = attention_.project_input_gradient(*grad_output);
+  attention_.project_weight_gradient(grad_output->whole(), kept.attention.context);
+  grad_output.reset();
+  at::Tensor grad_qkv =
+      attention_.attend_backward(std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
+                                 std::exchange(kept.attention, {}), context.rotary,
+                                 context.dropout.attention(index_, attention_.first_head()));
+  ReducedSequence grad_input = attention_.qkv_input_gradient(grad_qkv, region);
+  attention_.qkv_weight_gradient(std::exchange(grad_qkv, {}), input->whole());
   input.reset();
-  const at::Tensor grad_input = region.reduce(std::move(partial));
-  return input_norm_.backward(grad_input, grad, std::exchange(kept.attention_sum, {}),
+  return input_norm_.backward(grad_input.finish(), grad, std::exchange(kept.attention_sum, {}),
                               kept.attention_statistics);
 }
 
@@ -160,11 +160,10 @@ ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,
   const NormLayer::Result first = input_norm_.forward(stream);
   at::Tensor attended =
       region.reduce(attention_.forward_cached(first.output, rotary, cache, index_));
-  attention_.add_bias(attended);
   const NormLayer::Result second =
       post_attention_norm_.forward({.residual = first.sum, .delta = attended});
-  at::Tensor fed_forward = region.reduce(mlp_.down(mlp_.activation(mlp_.up(second.output))));
-  mlp_.add_bias(fed_forward);
+  GatheredSequence input = region.start_gather(second.output);
+  at::Tensor fed_forward = mlp_.down(mlp_.activation(mlp_.up(input)), region).finish();
   return {.residual = second.sum, .delta = std::move(fed_forward)};
 }
 

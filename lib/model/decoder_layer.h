@@ -47,8 +47,8 @@ class DecoderLayer {
     at::Tensor attention_sum;         // [rows, B, H]
     at::Tensor attention_statistics;  // [rows * B] or twice that
     at::Tensor attention_input;       // [rows, B, H]; none
-    Attention::Qkv qkv;         // [S, B, (heads + 2 kv_heads)/tp * D], and q, k unnormed; none
-    Attention::Kept attention;  // [S, B, heads/tp * D] and log-sum-exp
+    Attention::Qkv qkv;               // [S, B, (heads + 2 kv_heads)/tp * D], and q, k unnormed
+    Attention::Kept attention;        // [S, B, heads/tp * D] and log-sum-exp
     // The feed-forward sublayer.
     at::Tensor mlp_sum;         // [rows, B, H]
     at::Tensor mlp_statistics;  // [rows * B] or twice that

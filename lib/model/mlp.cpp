@@ -51,9 +51,9 @@ at::Tensor Mlp::activation(const at::Tensor& up) const {
   return form_ == FeedForward::swiglu ? kernels::swiglu(up) : kernels::gelu_tanh(up);
 }
 
-at::Tensor Mlp::down_backward(const at::Tensor& grad_output, const at::Tensor& activation,
-                              const at::Tensor& up) {
-  const at::Tensor grad_activation = down_proj_.backward(grad_output, activation);
+at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
+                                    const at::Tensor& up) const {
+  const at::Tensor grad_activation = down_proj_.input_gradient(grad_output);
   return form_ == FeedForward::swiglu ? kernels::swiglu_backward(grad_activation, up)
                                       : kernels::gelu_tanh_backward(grad_activation, up);
 }

@@ -20,22 +20,30 @@ class Mlp {
   Mlp(const DecoderConfig& config, const std::string& name,
       sharding::TpGradient replicated_gradient, const comm::Communicator& tp);
 
-  /// x [S, B, H] whole -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
-  at::Tensor up(const at::Tensor& x) const { return up_proj_.forward(x); }
+  /// x [S, B, H] -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
+  at::Tensor up(tensor_parallel::GatheredSequence& x) const { return up_proj_.forward(x); }
   /// silu(gate) * up or gelu(up), [S, B, F/tp].
   at::Tensor activation(const at::Tensor& up) const;
-  /// activation -> the partial output [S, B, H], to be summed over tp.
-  at::Tensor down(const at::Tensor& activation) const { return down_proj_.forward(activation); }
-  /// Adds the bias of the second product, if any, to the sum, in place.
-  void add_bias(at::Tensor& sum) const { down_proj_.add_bias(sum); }
+  /// activation -> the output [rows, B, H], its sum over tp begun.
+  tensor_parallel::ReducedSequence down(const at::Tensor& activation,
+                                        const tensor_parallel::SequenceRegion& region) const {
+    return down_proj_.forward(activation, region);
+  }
 
   void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
-  /// Gradient of down()'s output, whole -> gradient of up()'s.
-  at::Tensor down_backward(const at::Tensor& grad_output, const at::Tensor& activation,
-                           const at::Tensor& up);
-  /// -> the partial gradient of x.
-  at::Tensor up_backward(const at::Tensor& grad_up, const at::Tensor& x) {
-    return up_proj_.backward(grad_up, x);
+  /// Gradient of down()'s output -> gradient of up()'s.
+  at::Tensor down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
+                                 const at::Tensor& up) const;
+  void down_weight_gradient(const at::Tensor& grad_output, const at::Tensor& activation) {
+    down_proj_.weight_gradient(grad_output, activation);
+  }
+  /// -> the gradient of x, its sum over tp begun.
+  tensor_parallel::ReducedSequence up_input_gradient(
+      const at::Tensor& grad_up, const tensor_parallel::SequenceRegion& region) const {
+    return up_proj_.input_gradient(grad_up, region);
+  }
+  void up_weight_gradient(const at::Tensor& grad_up, const at::Tensor& x) {
+    up_proj_.weight_gradient(grad_up, x);
   }
 
   /// In order of use.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "sharding/cuda/fill_normal.h"
 #include "sharding/philox.h"
 #include "sharding/philox_round.h"
 
@@ -64,6 +65,17 @@ int64_t Parameter::numel() const {
   return result;
 }
 
+int64_t Parameter::storage_numel() const {
+  if (padding_rows == 0) return numel();
+  return numel() / shape.at(0) * (shape.at(0) + padding_rows);
+}
+
+at::Tensor Parameter::with_padding(const at::Tensor& of) const {
+  std::vector<int64_t> padded = shape;
+  padded.at(0) += padding_rows;
+  return of.as_strided(padded, of.strides());
+}
+
 void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
                   const Init& init, uint64_t seed) {
   const int64_t numel = spec.local_numel();
@@ -91,8 +103,11 @@ void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t
     fill_normal(out.data_ptr<float>(), spec, begin, end, init.std, seed);
     return;
   }
-  // Other devices and dtypes get the very numbers the CPU makes: their libraries' log and sin round
-  // differently.
+  if (out.is_cuda() && out.scalar_type() == at::kFloat && out.is_contiguous()) {
+    const std::array<uint32_t, 2> key = philox_key(seed, cat("init/", spec.name));
+    cuda::fill_normal(out, spec, begin, init.std, key);
+    return;
+  }
   at::Tensor on_cpu = at::empty({end - begin}, at::TensorOptions().dtype(at::kFloat));
   fill_normal(on_cpu.data_ptr<float>(), spec, begin, end, init.std, seed);
   out.copy_(on_cpu);

@@ -63,6 +63,9 @@ struct Parameter {
   Placement placement = Placement::tp_replicated;
   TpGradient tp_gradient = TpGradient::whole;  // of a tp_replicated one
   std::vector<NamedSlice> slices;              // cover [0, numel) without gaps, in rising offset
+  /// Rows of zeros behind the last, in data and in main_grad: products may take them along to be of
+  /// a size that GPUs like; never trained, counted or saved.
+  int64_t padding_rows = 0;
 
   at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
   at::Tensor main_grad;  // `shape`, fp32; likewise
@@ -71,6 +74,10 @@ struct Parameter {
   bool main_grad_is_void = false;
 
   int64_t numel() const;
+  /// With the padding.
+  int64_t storage_numel() const;
+  /// `data` or `main_grad` with the rows of padding: [rows + padding_rows, ..].
+  at::Tensor with_padding(const at::Tensor& of) const;
   Parameter() = default;
   Parameter(const Parameter&) = delete;  // Functions keep its address
   Parameter& operator=(const Parameter&) = delete;

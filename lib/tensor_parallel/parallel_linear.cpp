@@ -4,8 +4,6 @@
 
 #include <utility>
 
-#include "kernels/kernels.h"
-
 namespace tptrain::tensor_parallel {
 
 namespace {
@@ -23,8 +21,28 @@ at::Tensor with_last(at::Tensor rows, const at::Tensor& like) {
   return rows.view(shape);
 }
 
+// output = x times matrix [in, out] (+ bias), all of [.., in] and [.., out].
+void multiply(const at::Tensor& output, const at::Tensor& x, const at::Tensor& matrix,
+              const Parameter* bias) {
+  at::Tensor rows = rows_of(output);
+  if (bias) {
+    at::addmm_out(rows, bias->data, rows_of(x), matrix);
+  } else {
+    at::mm_out(rows, rows_of(x), matrix);
+  }
+}
+
+// Sum over tp of x [S, B, in] times matrix [in, out] (+ bias).
+ReducedSequence product_reduced(const at::Tensor& x, const at::Tensor& matrix,
+                                const Parameter* bias, const SequenceRegion& region) {
+  return region.start_reduce(x.size(1), matrix.size(1), x.options(),
+                             [&](int64_t first, const at::Tensor& rows) {
+                               multiply(rows, x.narrow(0, first, rows.size(0)), matrix, bias);
+                             });
+}
+
 void add_bias_gradient(Parameter& bias, const at::Tensor& grad_output) {
-  bias.main_grad.add_(at::sum(rows_of(grad_output), {0}, /*keepdim=*/false, at::kFloat));
+  kernels::accumulate_bias_gradient(bias.main_grad, grad_output);
 }
 
 // One packed tensor of a column-parallel linear: the weight [out, in] or the bias [out].
@@ -70,9 +88,44 @@ at::Tensor linear_input_gradient(const at::Tensor& grad_output, const Parameter&
   return with_last(at::mm(rows_of(grad_output), weight.data), grad_output);
 }
 
+at::Tensor linear(GatheredSequence& x, const Parameter& weight, const Parameter* bias) {
+  at::Tensor output = at::empty({x.length(), x.batch(), weight.shape[0]}, x.options());
+  const at::Tensor transposed = weight.data.t();
+  x.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    multiply(output.narrow(0, first, rows.size(0)), rows, transposed, bias);
+  });
+  return output;
+}
+
+at::Tensor linear_input_gradient(GatheredSequence& grad_output, const Parameter& weight) {
+  at::Tensor gradient = at::empty({grad_output.length(), grad_output.batch(), weight.shape[1]},
+                                  grad_output.options());
+  grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    multiply(gradient.narrow(0, first, rows.size(0)), rows, weight.data, nullptr);
+  });
+  return gradient;
+}
+
+ReducedSequence linear_reduced(const at::Tensor& x, const Parameter& weight, const Parameter* bias,
+                               const SequenceRegion& region) {
+  return product_reduced(x, weight.data.t(), bias, region);
+}
+
+ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
+                                              const Parameter& weight,
+                                              const SequenceRegion& region) {
+  return product_reduced(grad_output, weight.data, nullptr, region);
+}
+
+kernels::Accumulate accumulation_of(Parameter& weight) {
+  return std::exchange(weight.main_grad_is_void, false) ? kernels::Accumulate::overwrite
+                                                        : kernels::Accumulate::add;
+}
+
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x, Parameter& weight,
                             Parameter* bias) {
-  kernels::accumulate_weight_gradient(weight.main_grad, rows_of(grad_output), rows_of(x));
+  kernels::accumulate_weight_gradient(weight.main_grad, rows_of(grad_output), rows_of(x),
+                                      accumulation_of(weight));
   if (bias) add_bias_gradient(*bias, grad_output);
 }
 
@@ -106,7 +159,8 @@ std::vector<Parameter*> ColumnParallelLinear::parameters() {
   return weight_and_bias(weight_, bias_.get());
 }
 
-RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communicator& tp) {
+RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communicator& tp)
+    : adds_bias_(tp.rank() == 0) {
   weight_.name = options.name + ".weight";
   weight_.shape = {options.out_features, options.local.size()};
   weight_.role = Role::row_parallel;
@@ -121,10 +175,6 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
   bias_ = std::make_unique<Parameter>();
   declare_replicated(*bias_, options.name + ".bias", {options.out_features},
                      {.kind = Init::Kind::zeros}, options.bias_gradient, tp);
-}
-
-void RowParallelLinear::add_bias(at::Tensor& sum) const {
-  if (bias_) sum.add_(bias_->data);
 }
 
 at::Tensor RowParallelLinear::backward(const at::Tensor& grad_output, const at::Tensor& x) {

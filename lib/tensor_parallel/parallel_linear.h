@@ -1,6 +1,7 @@
 // Linears cut over the tp axis: by output features (column) or by input features (row). Each is
 // this rank's share of the work, forward and backward side by side; the communication around it is
-// sequence_region.h's.
+// sequence_region.h's. The forms that take what is being gathered, or give what is being reduced,
+// do the same products in the order in which pieces come and may go.
 //
 //   layer                  weight (local)   input whole    output      before / after it
 //   ColumnParallelLinear   [out/tp, in]     [S, B, in]     sharded     gather / backward: reduce
@@ -17,8 +18,10 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "kernels/kernels.h"
 #include "sharding/parameter.h"
 #include "tensor_parallel/partition.h"
+#include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -27,8 +30,21 @@ enum class Bias { none, learned };
 /// y = x W^T (+ bias). x [.., in], W [out, in] -> [.., out], a fresh tensor. `bias` may be null.
 at::Tensor linear(const at::Tensor& x, const sharding::Parameter& weight,
                   const sharding::Parameter* bias);
+at::Tensor linear(GatheredSequence& x, const sharding::Parameter& weight,
+                  const sharding::Parameter* bias);
+/// The sum over tp of x W^T (+ bias), begun: x [S, B, in] -> [rows, B, out]. Collective over tp.
+ReducedSequence linear_reduced(const at::Tensor& x, const sharding::Parameter& weight,
+                               const sharding::Parameter* bias, const SequenceRegion& region);
 /// dx = dy W, [.., out] -> [.., in], a fresh tensor.
 at::Tensor linear_input_gradient(const at::Tensor& grad_output, const sharding::Parameter& weight);
+at::Tensor linear_input_gradient(GatheredSequence& grad_output, const sharding::Parameter& weight);
+/// The sum over tp of dy W, begun: dy [S, B, out] -> [rows, B, in]. Collective over tp.
+ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
+                                              const sharding::Parameter& weight,
+                                              const SequenceRegion& region);
+/// How the next product enters weight.main_grad: over it where it is void, which it then no longer
+/// is.
+kernels::Accumulate accumulation_of(sharding::Parameter& weight);
 /// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's.
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                             sharding::Parameter& weight, sharding::Parameter* bias);
@@ -56,8 +72,17 @@ class ColumnParallelLinear {
   /// x [.., in] whole -> [.., sum of local features]: this rank's rows of each output, one output
   /// after the other.
   at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, bias_.get()); }
+  at::Tensor forward(GatheredSequence& x) const { return linear(x, weight_, bias_.get()); }
   /// The partial gradient of x, to be summed over tp; adds those of weight and bias.
   at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
+  /// Its two halves: the gradient of x, begun to be summed over tp; and those of weight and bias.
+  ReducedSequence input_gradient(const at::Tensor& grad_output,
+                                 const SequenceRegion& region) const {
+    return linear_input_gradient_reduced(grad_output, weight_, region);
+  }
+  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x) {
+    linear_weight_gradient(grad_output, x, weight_, bias_.get());
+  }
 
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
@@ -68,8 +93,8 @@ class ColumnParallelLinear {
 };
 
 /// A linear cut by input features: each rank multiplies its slice, the sum over tp is the output.
-/// The bias is whole on every rank and belongs to the sum: added before it, it would count tp
-/// times.
+/// The bias is whole on every rank and belongs to the sum: tp rank 0 alone adds it to its terms, in
+/// the product itself.
 class RowParallelLinear {
  public:
   struct Options {
@@ -84,21 +109,33 @@ class RowParallelLinear {
   RowParallelLinear(const Options& options, const comm::Communicator& tp);
 
   /// x [.., local in] -> the partial [.., out], to be summed over tp.
-  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, nullptr); }
-  /// Adds the bias, if there is one, to the sum or a slice of it, in place.
-  void add_bias(at::Tensor& sum) const;
+  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, added_bias()); }
+  /// x [S, B, local in] -> the sum over tp, begun.
+  ReducedSequence forward(const at::Tensor& x, const SequenceRegion& region) const {
+    return linear_reduced(x, weight_, added_bias(), region);
+  }
 
   /// grad_output [.., out] of the whole sequence -> gradient of x; adds that of the weight.
   at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
-  /// Adds the bias's gradient from that of what add_bias was given.
+  /// Its two halves: the gradient of x; and that of the weight.
+  at::Tensor input_gradient(GatheredSequence& grad_output) const {
+    return linear_input_gradient(grad_output, weight_);
+  }
+  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x) {
+    linear_weight_gradient(grad_output, x, weight_, nullptr);
+  }
+  /// Adds the bias's gradient from that of the sum, or of this rank's slice of it.
   void bias_backward(const at::Tensor& grad_sum);
 
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
 
  private:
+  const sharding::Parameter* added_bias() const { return adds_bias_ ? bias_.get() : nullptr; }
+
   sharding::Parameter weight_;
   std::unique_ptr<sharding::Parameter> bias_;  // [out]
+  bool adds_bias_;
 };
 
 /// Describes the whole of a tensor that every tp rank holds: tp rank 0 owns it.

@@ -2,6 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
+#include "base/error.h"
+
 namespace tptrain::tensor_parallel {
 
 namespace {
@@ -12,7 +16,53 @@ std::vector<int64_t> with_rows(const at::Tensor& tensor, int64_t rows) {
   return shape;
 }
 
+// Two products of half the rows take longer than one of all: below this many tokens a piece by more
+// than waiting for the pieces does.
+constexpr int64_t kTokensOfAPiece = 1024;
+
 }  // namespace
+
+GatheredSequence::GatheredSequence(at::Tensor whole)
+    : own_(std::move(whole)), length_(own_.size(0)) {}
+
+GatheredSequence::GatheredSequence(std::unique_ptr<comm::PiecewiseGather> gather, at::Tensor own,
+                                   int tp_rank, int64_t length)
+    : gather_(std::move(gather)),
+      tp_size_(static_cast<int>(gather_->whole().size(0) / own.size(0))),
+      tp_rank_(tp_rank),
+      length_(length) {
+  const bool pays = gather_->in_pieces() && tp_size_ * own.size(0) == length &&
+                    own.size(0) * own.size(1) >= kTokensOfAPiece;
+  if (pays) own_ = std::move(own);
+}
+
+at::Tensor GatheredSequence::whole() {
+  if (!gather_) return own_;
+  for (int piece = 0; piece < tp_size_; ++piece) gather_->wait(piece);
+  return gather_->whole().narrow(0, 0, length_);  // of the slowest dim: still contiguous
+}
+
+void GatheredSequence::for_each_part(const std::function<void(int64_t, const at::Tensor&)>& work) {
+  if (!gather_ || !own_.defined()) {
+    work(0, whole());
+    return;
+  }
+  const int64_t rows = own_.size(0);
+  work(tp_rank_ * rows, own_);
+  for (int i = 1; i < tp_size_; ++i) {
+    // The rank behind this one sends to it first.
+    const int piece = (tp_rank_ - i + tp_size_) % tp_size_;
+    gather_->wait(piece);
+    work(piece * rows, gather_->whole().narrow(0, piece * rows, rows));
+  }
+}
+
+at::Tensor ReducedSequence::finish() {
+  if (!reduce_) return std::move(result_);
+  at::Tensor result = reduce_->finish();
+  reduce_.reset();
+  return result;
+}
 
 SequenceRegion::SequenceRegion(comm::Communicator& tp, int64_t length,
                                SequenceParallel sequence_parallel)
@@ -49,6 +99,40 @@ at::Tensor SequenceRegion::reduce(at::Tensor partial) const {
   at::Tensor slice = at::empty(with_rows(partial, rows()), partial.options());
   tp_.reduce_scatter(slice, partial, comm::ReduceOp::sum);
   return slice;
+}
+
+GatheredSequence SequenceRegion::start_gather(at::Tensor slice) const {
+  if (!sliced_) return GatheredSequence(std::move(slice));
+  auto gather = tp_.gather_in_pieces(slice);
+  return GatheredSequence(std::move(gather), std::move(slice), tp_.rank(), length_);
+}
+
+ReducedSequence SequenceRegion::start_reduce(
+    int64_t batch, int64_t width, const at::TensorOptions& options,
+    const std::function<void(int64_t, const at::Tensor&)>& product) const {
+  ReducedSequence reduced;
+  if (!sliced_) {
+    reduced.result_ = at::empty({length_, batch, width}, options);
+    product(0, reduced.result_);
+    if (tp_.size() > 1) tp_.all_reduce(reduced.result_, comm::ReduceOp::sum);
+    return reduced;
+  }
+  const int64_t piece = rows();
+  reduced.reduce_ = tp_.reduce_in_pieces({piece, batch, width}, options);
+  const at::Tensor& whole = reduced.reduce_->whole();
+  const int64_t padded = piece * tp_.size();
+  if (reduced.reduce_->in_pieces() && padded == length_ && piece * batch >= kTokensOfAPiece) {
+    for (int i = 1; i <= tp_.size(); ++i) {  // own part last: it goes nowhere
+      const int rank = (tp_.rank() + i) % tp_.size();
+      product(rank * piece, whole.narrow(0, rank * piece, piece));
+      reduced.reduce_->send(rank);
+    }
+    return reduced;
+  }
+  product(0, whole.narrow(0, 0, length_));
+  if (padded != length_) whole.narrow(0, length_, padded - length_).zero_();
+  for (int i = 1; i <= tp_.size(); ++i) reduced.reduce_->send((tp_.rank() + i) % tp_.size());
+  return reduced;
 }
 
 }  // namespace tptrain::tensor_parallel

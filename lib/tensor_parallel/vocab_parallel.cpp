@@ -14,9 +14,7 @@ namespace {
 
 using sharding::Parameter;
 
-// Elements between the beginnings of two rows of logits: a multiple of 128 bytes of bf16. Where
-// V/tp is odd (GPT-2's 50,257) rows would else begin anywhere, and GEMMs that read or write them
-// take kernels without 16-byte accesses, at half the speed.
+// Rows of a table are padded to a multiple of this: 128 bytes of bf16.
 constexpr int64_t kRowAlignment = 64;
 
 kernels::VocabSlice slice_of(const Parameter& table) {
@@ -32,6 +30,8 @@ std::unique_ptr<Parameter> vocab_parallel_table(const VocabTableOptions& options
   table->name = options.name + ".weight";
   const Range range = share_of(options.vocab_size, tp.rank(), tp.size());
   table->shape = {range.size(), options.hidden_size};
+  table->padding_rows =
+      (range.size() + kRowAlignment - 1) / kRowAlignment * kRowAlignment - range.size();
   table->role = sharding::Role::vocab_parallel;
   table->placement = sharding::Placement::tp_sharded;
   table->slices.push_back(
@@ -59,11 +59,20 @@ void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::
 
 at::Tensor vocab_parallel_logits(const at::Tensor& x, const Parameter& table) {
   if (!x.is_cuda()) return linear(x, table, nullptr);
-  const int64_t vocab = table.shape[0];
-  const int64_t stride = (vocab + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
-  at::Tensor logits = at::empty({x.size(0), stride}, x.options()).narrow(1, 0, vocab);
-  at::mm_out(logits, x, table.data.t());
-  return logits;
+  return at::mm(x, table.with_padding(table.data).t()).narrow(1, 0, table.shape[0]);
+}
+
+at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
+                                          Parameter& table) {
+  if (!x.is_cuda()) {
+    linear_weight_gradient(grad_logits, x, table, nullptr);
+    return linear_input_gradient(grad_logits, table);
+  }
+  const at::Tensor padded =
+      grad_logits.as_strided({grad_logits.size(0), grad_logits.stride(0)}, grad_logits.strides());
+  at::Tensor main_grad = table.with_padding(table.main_grad);
+  kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
+  return at::mm(padded, table.with_padding(table.data));
 }
 
 VocabParallelCrossEntropy::VocabParallelCrossEntropy(at::Tensor logits, at::Tensor targets,

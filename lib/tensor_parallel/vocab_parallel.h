@@ -5,7 +5,7 @@
 //   vocab_parallel_embedding        look-up of own rows, reduce         gather, add to own rows
 //   vocab_parallel_cross_entropy    all_reduce max [T], sum [2, T]      none
 //
-// The head's own backward is parallel_linear.h's, on the table. Source of the cross entropy:
+// Source of the cross entropy:
 // Shoeybi et al., "Megatron-LM", 2019, section 3.
 #pragma once
 
@@ -42,10 +42,14 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Param
 void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
                                        sharding::Parameter& table, const SequenceRegion& region);
 
-/// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the rows lie further apart
-/// than they are long where V/tp is no multiple of 64, so that each begins aligned; what lies
-/// between them is undefined.
+/// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the table's rows of
+/// padding are multiplied as well, so that every size of the product is a multiple of 64 (GPT-2's
+/// 50,257 columns would take six times as long as 50,304): rows of logits lie as far apart.
 at::Tensor vocab_parallel_logits(const at::Tensor& x, const sharding::Parameter& table);
+/// Adds the gradient of the table to its main_grad; returns the partial gradient of x, [T, H], to
+/// be summed over tp. grad_logits lies as vocab_parallel_logits made it, zeros between the rows.
+at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
+                                          sharding::Parameter& table);
 
 /// Softmax cross entropy of logits [T, V/tp] (fp32; bf16 on CUDA too), which are consumed: forward
 /// and backward work in their memory.

@@ -107,7 +107,7 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement pl
   for (size_t i = 0; i < bucket.parameters.size(); ++i) {
     if (i == whole_ones) partial_begin = next;
     bucket.offsets.push_back(next);
-    next += bucket.parameters[i]->numel();
+    next += bucket.parameters[i]->storage_numel();
   }
   bucket.numel = round_up(next, dp_size);
   bucket.partial_begin = whole_ones < bucket.parameters.size() ? partial_begin : bucket.numel;

@@ -2,10 +2,15 @@
 // has one main and MPI can be started once, so this is the one global in the tree.
 #pragma once
 
+#include <functional>
+
 #include "comm/mpi_session.h"
 
 namespace tptrain::testing {
 
 comm::MpiSession& session();
+
+/// To be done once all tests have run, while all ranks are there: what tests share is taken down.
+void before_session_ends(std::function<void()> what);
 
 }  // namespace tptrain::testing

@@ -10,10 +10,13 @@
 #include <ATen/Parallel.h>
 
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <streambuf>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/text.h"
 #include "support/mpi.h"
@@ -23,6 +26,7 @@ namespace tptrain::testing {
 namespace {
 
 std::unique_ptr<comm::MpiSession> the_session;
+std::vector<std::function<void()>> last_things;
 
 // Puts the rank in front of each line and sends it off at once, so that what a rank said before it
 // crashed or hung is seen. Of ranks > 0 the summary of a run in which all went well is held back.
@@ -79,6 +83,8 @@ int run(int argc, char** argv) {
 
 comm::MpiSession& session() { return *the_session; }
 
+void before_session_ends(std::function<void()> what) { last_things.push_back(std::move(what)); }
+
 }  // namespace tptrain::testing
 
 int main(int argc, char** argv) {
@@ -86,6 +92,7 @@ int main(int argc, char** argv) {
   at::set_num_threads(1);  // several ranks share the cores
   testing::the_session = std::make_unique<comm::MpiSession>(&argc, &argv);
   const int verdict = testing::run(argc, argv);
+  for (const auto& last_thing : testing::last_things) last_thing();
   testing::the_session.reset();
   return verdict;
 }

@@ -151,6 +151,9 @@ __global__ void __launch_bounds__(kRowThreads) backward_kernel(Vocab args) {
   const int left = whole + static_cast<int>(threadIdx.x);
   constexpr int kStep = kRowThreads * kWidth;
   int i = threadIdx.x * kWidth;
+  // Between the rows: products take it along.
+  for (int64_t beyond = vocab + threadIdx.x; beyond < args.stride; beyond += kRowThreads)
+    row[beyond] = narrow<T>(0.0f);
   const int64_t target = args.targets[token];
   if (target == kIgnored) {
     for (; i < whole; i += kStep) store_pack(row + i, zero_pack<T, kWidth>());

@@ -62,9 +62,29 @@ zero::ZeroOptimizer::Options options_of(const Setup& setup) {
 
 }  // namespace
 
+namespace {
+
+// NCCL takes a second or two to start: runs of one layout share a mesh.
+std::shared_ptr<comm::DeviceMesh> mesh_of(const Setup& setup) {
+  static std::map<std::pair<int, int>, std::shared_ptr<comm::DeviceMesh>> gpu_meshes;
+  const auto make = [&] {
+    return std::make_shared<comm::DeviceMesh>(
+        session(), comm::MeshShape{.dp_size = setup.layout.dp, .tp_size = setup.layout.tp},
+        setup.device);
+  };
+  if (setup.device != comm::DeviceType::cuda) return make();
+  if (gpu_meshes.empty()) before_session_ends([] { gpu_meshes.clear(); });
+  std::shared_ptr<comm::DeviceMesh>& mesh = gpu_meshes[{setup.layout.dp, setup.layout.tp}];
+  if (!mesh) mesh = make();
+  return mesh;
+}
+
+}  // namespace
+
 GridRun::GridRun(const Setup& setup)
     : setup(setup),
-      mesh(session(), {.dp_size = setup.layout.dp, .tp_size = setup.layout.tp}, setup.device),
+      shared_mesh(mesh_of(setup)),
+      mesh(*shared_mesh),
       model(synthetic_model(mesh.tp_rank(), setup.layout.tp, setup.head)),
       buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
               {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),

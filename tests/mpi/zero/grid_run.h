@@ -67,7 +67,8 @@ class GridRun {
   std::vector<at::Tensor> snapshot();
 
   Setup setup;
-  comm::DeviceMesh mesh;
+  std::shared_ptr<comm::DeviceMesh> shared_mesh;
+  comm::DeviceMesh& mesh;
   SyntheticModel model;
   zero::ParamBuckets buckets;
   LateCommunicator late_dp;  // used where the setup says so

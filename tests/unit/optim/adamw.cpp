@@ -63,7 +63,8 @@ TEST_CASE("ten updates agree with ATen's fused AdamW", "[optim]") {
   }
   CHECK_CLOSE(ranges[0].master, theirs.master, 1e-6);
   CHECK_CLOSE(ranges[0].exp_avg, theirs.exp_avg, 1e-6);
-  CHECK_CLOSE(ranges[0].exp_avg_sq, theirs.exp_avg_sq, 1e-6);
+  // On CUDA theirs takes 1 - 0.999f for 0.001.
+  CHECK_CLOSE(ranges[0].exp_avg_sq, theirs.exp_avg_sq, device().is_cuda() ? 5e-5 : 1e-6);
 }
 
 TEST_CASE("a step that is not finite leaves every bit as it is, and the next one counts on",

@@ -1,0 +1,60 @@
+// Pieces of tensors pushed between the GPUs of one host by their copy engines, beside the kernels
+// of the compute stream: each rank opens a block of device memory to the others (CUDA IPC), a push
+// is a copy into the peer's block, and two flags a pair of ranks and slot say whose turn it is. No
+// multiprocessor takes part and no host waits; every call can be captured in a CUDA graph.
+//
+//   flag        lies at    set to 1 by                      set to 0 by
+//   full        reader     writer, behind its copy          reader, once it has waited for it
+//   empty       writer     reader, when it has read         writer, once it has waited for it
+//
+// Each flag thus returns to where it was once a push is consumed, so a captured sequence may be
+// replayed as often as it likes, mixed with calls that are not captured: nobody overwrites what was
+// not read, nobody reads what was not written, whoever is late.
+//
+// Blocks are cudaMalloc's own, outside the caching allocator, and stay until the exchange is
+// destroyed: a captured graph may hold their addresses.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "comm/control.h"
+
+namespace tptrain::comm {
+
+class PeerExchange {
+ public:
+  virtual ~PeerExchange() = default;
+  /// As Communicator's functions of the same name. The first use of a size that no earlier one had
+  /// makes new blocks: collective on the host, and refused (CommError) while a graph is captured.
+  virtual std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input) = 0;
+  virtual std::unique_ptr<PiecewiseReduce> reduce_in_pieces(at::IntArrayRef piece,
+                                                            const at::TensorOptions& options) = 0;
+  // Small collectives, in one kernel each (cuda/direct.h): with a dozen of them a layer it is the
+  // time between kernels that counts. False, and nothing done, where the tensors do not fit.
+  virtual bool all_gather(at::Tensor& output, const at::Tensor& input) = 0;
+  virtual bool reduce_scatter(at::Tensor& output, const at::Tensor& input) = 0;  // sum
+  virtual bool all_reduce(at::Tensor& tensor, ReduceOp op) = 0;
+  /// Of blocks made so far, on this rank.
+  virtual int64_t allocated_bytes() const = 0;
+};
+
+/// The largest whole tensor of a direct call: beyond, copy engines and NCCL are as fast.
+inline constexpr int64_t kMostDirectBytes = int64_t{1} << 22;
+/// Slots of a size: two gathers alive and one being filled; a sum being made and one being read.
+inline constexpr int kGatherSlots = 3;
+inline constexpr int kReduceSlots = 2;
+
+struct PeerExchangeResult {
+  std::unique_ptr<PeerExchange> exchange;  // null: not possible here
+  std::string why_not;
+};
+/// Over the ranks of `group`, which must outlive it; `device` is this process's. Collective: all
+/// ranks get one, or none.
+PeerExchangeResult peer_exchange(ControlGroup& group, std::string axis, at::Device device);
+
+}  // namespace tptrain::comm

@@ -1,0 +1,250 @@
+// Pushes between GPUs against NCCL: the same bits, whoever is late, replayed from a graph, beside
+// another communicator's collectives.
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <ATen/cuda/Sleep.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <chrono>
+#include <random>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "comm/cuda_backend.h"
+#include "comm/device_mesh.h"
+#include "support/catch.h"
+#include "support/mpi.h"
+
+namespace tptrain::testing {
+namespace {
+
+using comm::Communicator;
+using comm::DeviceMesh;
+using comm::DeviceType;
+using comm::PeerCopies;
+
+DeviceMesh mesh_over_tp(PeerCopies copies) {
+  return DeviceMesh(session(), {.dp_size = 1, .tp_size = session().size()}, DeviceType::cuda, {},
+                    copies);
+}
+
+at::TensorOptions bf16(at::Device device) {
+  return at::TensorOptions().dtype(at::kBFloat16).device(device);
+}
+
+c10::cuda::CUDAStream stream_of(const DeviceMesh& mesh) {
+  return c10::cuda::getCurrentCUDAStream(mesh.device().index());
+}
+
+// Another rank's values differ, and so do another round's.
+at::Tensor values(at::IntArrayRef sizes, int rank, int64_t round,
+                  const at::TensorOptions& options) {
+  int64_t numel = 1;
+  for (const int64_t size : sizes) numel *= size;
+  return at::arange(numel, options.dtype(at::kFloat))
+      .add_(static_cast<double>(1000 * rank + 77 * round))
+      .mul_(0.013)
+      .sin_()
+      .view(sizes)
+      .to(options.dtype());
+}
+
+// A delay of its own on each rank, before the host goes on and on the device.
+class Delays {
+ public:
+  explicit Delays(int rank) : random_(static_cast<unsigned>(rank) + 1) {}
+  void operator()() {
+    if (draw(4) == 0) std::this_thread::sleep_for(std::chrono::microseconds(draw(400)));
+    if (draw(4) == 0) at::cuda::sleep(static_cast<int64_t>(draw(400'000)));
+  }
+
+ private:
+  unsigned draw(unsigned below) { return random_() % below; }
+  std::minstd_rand random_;
+};
+
+struct Moved {
+  at::Tensor gathered;
+  at::Tensor reduced;
+};
+// One gather and one reduction, used piece by piece where they come so, read once each.
+Moved move(Communicator& tp, const at::Tensor& slice, const at::Tensor& terms) {
+  Moved moved;
+  const auto gather = tp.gather_in_pieces(slice);
+  moved.gathered = at::empty_like(gather->whole());
+  const int64_t rows = slice.size(0);
+  for (int i = 0; i < tp.size(); ++i) {
+    const int rank = (tp.rank() + i) % tp.size();
+    gather->wait(rank);
+    moved.gathered.narrow(0, rank * rows, rows).copy_(gather->whole().narrow(0, rank * rows, rows));
+  }
+  const int64_t piece = terms.size(0) / tp.size();
+  const auto reduce = tp.reduce_in_pieces({piece, terms.size(1)}, terms.options());
+  for (int i = 1; i <= tp.size(); ++i) {
+    const int rank = (tp.rank() + i) % tp.size();
+    reduce->whole().narrow(0, rank * piece, piece).copy_(terms.narrow(0, rank * piece, piece));
+    reduce->send(rank);
+  }
+  moved.reduced = reduce->finish();
+  return moved;
+}
+
+Moved expected(Communicator& nccl, const at::Tensor& slice, const at::Tensor& terms) {
+  std::vector<int64_t> whole = slice.sizes().vec();
+  whole[0] *= nccl.size();
+  Moved moved{at::empty(whole, slice.options()),
+              at::empty({terms.size(0) / nccl.size(), terms.size(1)}, terms.options())};
+  nccl.all_gather(moved.gathered, slice);
+  nccl.reduce_scatter(moved.reduced, terms, comm::ReduceOp::sum);
+  return moved;
+}
+
+bool same(const Moved& a, const Moved& b) {
+  return at::equal(a.gathered, b.gathered) && at::equal(a.reduced, b.reduced);
+}
+
+}  // namespace
+
+TEST_CASE("GPUs of one host push to each other") {
+  const DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
+  CHECK(mesh.transport() == "NCCL, direct copies over tp");
+  CHECK(mesh_over_tp(PeerCopies::off).transport() == "NCCL");
+}
+
+TEST_CASE("pushed pieces are the bits of NCCL's collectives, in sizes that come and go") {
+  DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
+  DeviceMesh plain = mesh_over_tp(PeerCopies::off);
+  Delays delay(session().rank());
+  int64_t round = 0;
+  // Up to 4 MiB in one kernel, beyond by the copy engines; odd sizes through NCCL.
+  for (const int64_t rows : {1, 7, 640, 33, 40000, 4096, 16000, 5}) {
+    for (const int64_t width : {8, 129, 136}) {
+      const auto options = bf16(mesh.device());
+      const at::Tensor slice = values({rows, width}, session().rank(), ++round, options);
+      const at::Tensor terms =
+          values({rows * session().size(), width}, session().rank(), round + 500, options);
+      const Moved by_nccl = expected(plain.tp(), slice, terms);
+      for (int repeat = 0; repeat < 7; ++repeat) {  // more often than there are slots
+        delay();
+        CAPTURE(rows, width, repeat);
+        CHECK(same(move(mesh.tp(), slice, terms), by_nccl));
+      }
+    }
+  }
+}
+
+TEST_CASE("1,000 replays with ranks that are late give NCCL's bits each time") {
+  const int64_t rows = GENERATE(int64_t{512}, int64_t{16384});  // in one kernel; by copy engines
+  DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
+  DeviceMesh plain = mesh_over_tp(PeerCopies::off);
+  const auto options = bf16(mesh.device());
+  const int64_t width = 256;
+  const int ranks = session().size();
+  constexpr int kRounds = 5;  // of moves in a graph: no multiple of the slots
+  const at::Tensor slice = at::zeros({rows, width}, options);
+  const at::Tensor terms = at::zeros({rows * ranks, width}, options);
+  const at::Tensor count = at::zeros({}, options.dtype(at::kFloat));
+  const at::Tensor wrong = at::zeros({}, options.dtype(at::kLong));
+  // Inputs change with every round; each round's results are compared on the device.
+  const auto rounds = [&] {
+    for (int i = 0; i < kRounds; ++i) {
+      count.add_(1);
+      slice.copy_((count * 0.37 + session().rank()).sin().expand({rows, width}));
+      terms.copy_((count * 0.11 + 3 * session().rank()).cos().expand({rows * ranks, width}));
+      const Moved pushed = move(mesh.tp(), slice, terms);
+      const Moved by_nccl = expected(plain.tp(), slice, terms);
+      wrong.add_(pushed.gathered.ne(by_nccl.gathered).sum());
+      wrong.add_(pushed.reduced.ne(by_nccl.reduced).sum());
+    }
+  };
+  rounds();
+  stream_of(mesh).synchronize();
+  session().barrier();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  rounds();
+  graph.capture_end();
+  Delays delay(session().rank());
+  for (int replay = 0; replay < 1000; ++replay) {
+    delay();
+    graph.replay();
+    if (replay % 250 == 100) rounds();  // calls between replays share the slots
+  }
+  stream_of(mesh).synchronize();
+  CHECK(count.item<float>() == (1000 + 1 + 4) * kRounds);
+  CHECK(wrong.item<int64_t>() == 0);
+}
+
+TEST_CASE("two axes over the same ranks carry traffic at once, 1,000 replays of a graph") {
+  const int64_t rows = GENERATE(int64_t{512}, int64_t{16384});
+  // As with tp 2 x dp 2, where a rank is in a tp and in a dp group: here both are the same ranks.
+  DeviceMesh tp_mesh = mesh_over_tp(PeerCopies::automatic);
+  DeviceMesh dp_mesh(session(), {.dp_size = session().size(), .tp_size = 1}, DeviceType::cuda);
+  Communicator& tp = tp_mesh.tp();
+  Communicator& dp = dp_mesh.dp();
+  const auto options = bf16(tp_mesh.device());
+  const int ranks = session().size();
+  const at::Tensor slice = values({rows, 256}, session().rank(), 1, options);
+  const at::Tensor terms = values({rows * ranks, 256}, session().rank(), 2, options);
+  at::Tensor small = at::ones({1000}, options.dtype(at::kFloat));
+  at::Tensor gradient = at::zeros({1 << 20}, options.dtype(at::kFloat));
+  at::Tensor shard = at::zeros({(1 << 20) / ranks}, gradient.options());
+  at::Tensor parameters = at::zeros({1 << 20}, options);
+  at::Tensor own = values({(1 << 20) / ranks}, session().rank(), 3, options);
+  const at::Tensor matrix = values({1024, 1024}, 0, 4, options);
+  const at::Tensor wrong = at::zeros({}, options.dtype(at::kLong));
+  const Moved first = move(tp, slice, terms);
+  dp.all_gather(parameters, own);
+  const at::Tensor all_parameters = parameters.clone();
+  const auto step = [&] {
+    gradient.fill_(session().rank() + 1);
+    const auto scattering = dp.start_reduce_scatter(shard, gradient, comm::ReduceOp::sum);
+    const auto gathering = dp.start_all_gather(parameters, own);
+    at::Tensor product = at::mm(matrix, matrix);
+    const Moved moved = move(tp, slice, terms);
+    small.fill_(1);
+    tp.all_reduce(small, comm::ReduceOp::sum);
+    product = at::mm(product, matrix);
+    scattering->wait();
+    gathering->wait();
+    wrong.add_(moved.gathered.ne(first.gathered).sum());
+    wrong.add_(moved.reduced.ne(first.reduced).sum());
+    wrong.add_(small.ne(ranks).sum());
+    wrong.add_(shard.ne(ranks * (ranks + 1) / 2).sum());
+    wrong.add_(parameters.ne(all_parameters).sum());
+  };
+  step();
+  stream_of(tp_mesh).synchronize();
+  session().barrier();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  step();
+  graph.capture_end();
+  Delays delay(session().rank());
+  for (int replay = 0; replay < 1000; ++replay) {
+    delay();
+    graph.replay();
+  }
+  stream_of(tp_mesh).synchronize();
+  CHECK(wrong.item<int64_t>() == 0);
+}
+
+TEST_CASE("a size that was never pushed is refused in a capture, naming what to do") {
+  DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
+  const at::Tensor slice = at::zeros({1 << 20, 8}, bf16(mesh.device()));
+  std::string message;
+  {
+    at::cuda::CUDAGraph graph;
+    graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    try {
+      mesh.tp().gather_in_pieces(slice);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    graph.capture_end();
+  }
+  CHECK(message.find("in a captured graph") != std::string::npos);
+}
+
+}  // namespace tptrain::testing
