@@ -34,9 +34,9 @@ std::vector<Key> parallel_keys() {
       bind({.path = "parallel.recompute",
             .allowed = {"none", "selective", "full"},
             .doc = "What the backward makes again instead of keeping it from the forward: nothing, "
-                   "what is cheap (`selective`: norm outputs, packed q k v, the SwiGLU product; "
-                   "about one GEMM a layer), or each layer's whole forward (`full`: the least "
-                   "memory, about a third more compute); the numbers are bitwise the same."},
+                   "what is cheap (`selective`: norm outputs and the SwiGLU product; no GEMM), or "
+                   "each layer's whole forward (`full`: the least memory, about a third more "
+                   "compute); the numbers are bitwise the same."},
            &RunConfig::parallel, &ParallelConfig::recompute),
       bind({.path = "parallel.reduce_gradients",
             .presence = Presence::absent,
@@ -51,6 +51,13 @@ std::vector<Key> parallel_keys() {
             .doc = "Type of the gradients on their way between dp ranks; `bf16` halves that "
                    "traffic and rounds the gradients, which changes the numbers."},
            &RunConfig::parallel, &ParallelConfig::reduce_dtype),
+      bind({.path = "parallel.tp_overlap",
+            .allowed = {"auto", "off"},
+            .doc = "How the slices of the sequence travel between the GPUs of a tp group: `auto` "
+                   "pushes them piece by piece into each other's memory, beside the products that "
+                   "make or need them, where the GPUs can map it, else through NCCL; `off`: "
+                   "always through NCCL. No effect on the CPU or without sequence_parallel."},
+           &RunConfig::parallel, &ParallelConfig::tp_overlap),
   };
 }
 

@@ -92,6 +92,18 @@ std::vector<Key> numbers_keys() {
                    "the run with exit code 5; `skip` drops the step's update on every rank and "
                    "goes on, and the run stops after 10 such steps in a row."},
            &RunConfig::train, &TrainConfig::nonfinite),
+      bind({.path = "train.deterministic",
+            .type = Type::boolean,
+            .doc = "On GPUs the same run twice gives the same bits: attention takes "
+                   "FlashAttention-2 instead of cuDNN, whose backward adds in no fixed order; "
+                   "slower. On the CPU that is always so."},
+           &RunConfig::train, &TrainConfig::deterministic),
+      bind({.path = "train.cuda_graphs",
+            .allowed = {"auto", "off"},
+            .doc = "`auto`: on GPUs the second step is captured whole as a CUDA graph and "
+                   "replayed from then on, unless dropout draws other numbers at each step; "
+                   "`off`: every step is issued call by call. The numbers are the same."},
+           &RunConfig::train, &TrainConfig::cuda_graphs),
       bind({.path = "train.hang_timeout_s",
             .type = Type::integer,
             .limits = kNotNegative,

@@ -47,6 +47,7 @@ struct ParallelConfig {
   std::string reduce_gradients;       // per_step | per_micro_batch; "": per_step for ZeRO 0 and 1,
                                       // per_micro_batch for 2 and 3 (which know no other)
   std::string reduce_dtype = "fp32";  // fp32 | bf16: of gradients on their way over dp
+  std::string tp_overlap = "auto";    // auto | off: pieces pushed between GPUs beside the products
 
   bool operator==(const ParallelConfig&) const = default;
 };
@@ -83,7 +84,9 @@ struct TrainConfig {
   double residual_dropout = 0.0;   // of each sublayer's output and of the embedding
   double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2
   std::string nonfinite = "stop";  // stop | skip: a step whose loss or gradient norm is not finite
-  int64_t hang_timeout_s = 600;    // 0: a run may hang for ever
+  bool deterministic = false;      // on GPUs; the CPU always is
+  std::string cuda_graphs = "auto";  // auto | off
+  int64_t hang_timeout_s = 600;      // 0: a run may hang for ever
 
   bool operator==(const TrainConfig&) const = default;
 };

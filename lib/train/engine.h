@@ -5,21 +5,29 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "data/batch_sampler.h"
 #include "model/decoder.h"
+#include "train/step_graph.h"
 #include "zero/param_buckets.h"
 #include "zero/zero_optimizer.h"
 
 namespace tptrain::train {
 
 using MicroBatch = model::TokenBatch;
+/// On CUDA from page-locked memory, and without waiting for the device.
 MicroBatch to_device(const data::HostBatch& batch, at::Device device);
 
 /// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
 enum class EngineFault { none, weight_micro_batches_equally };
+
+/// Whether a whole optimizer step is captured as a CUDA graph and replayed, where that is possible,
+/// or issued call by call.
+enum class CudaGraphs { automatic, off };
 
 class Engine {
  public:
@@ -28,6 +36,7 @@ class Engine {
     model::TrainingOptions training = {};
     zero::ZeroOptimizer::Options zero;
     at::ScalarType dtype = at::kFloat;  // of weights and activations: fp32 or bf16
+    CudaGraphs cuda_graphs = CudaGraphs::automatic;
     EngineFault fault = EngineFault::none;
   };
   /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
@@ -49,16 +58,33 @@ class Engine {
   zero::ZeroOptimizer& zero() { return zero_; }
   at::Device device() const { return device_; }
 
+  /// Why steps are issued call by call; empty where they are replayed from a CUDA graph (the first
+  /// step, which sets the libraries up, and the first after a change of sizes apart).
+  const std::string& why_no_graph() const { return why_no_graph_; }
+
  private:
-  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches,
-                            int64_t target_tokens) const;
+  /// The step as a graph: what it reads, in memory that stays, and what it wrote last.
+  struct Captured {
+    std::vector<MicroBatch> micro_batches;
+    double max_grad_norm = 0;
+    zero::StepNumbers numbers;
+    std::unique_ptr<StepGraph> graph;  // null: the next step of these sizes is captured
+  };
+  zero::StepNumbers run_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
+  zero::StepNumbers replay_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
+  bool fits(const std::vector<MicroBatch>& micro_batches, double max_grad_norm) const;
+  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches) const;
 
   at::Device device_;
+  comm::Communicator& tp_;
   comm::Communicator& dp_;
   EngineFault fault_;
+  std::string why_no_graph_;
+  at::Tensor inverse_targets_;  // fp32 scalar: 1 / target tokens of the step's global batch
   model::Decoder decoder_;
   zero::ParamBuckets buckets_;
   zero::ZeroOptimizer zero_;
+  std::optional<Captured> captured_;  // goes first: a graph holds addresses of all the others
 };
 
 }  // namespace tptrain::train

@@ -10,9 +10,6 @@
 namespace tptrain::train {
 namespace {
 
-// CUDA's context, cuBLAS' and cuDNN's workspaces, NCCL's buffers. The forecast counts tensors only.
-constexpr int64_t kLibraryBytes = int64_t{3} << 29;
-
 at::ScalarType dtype_of(const std::string& name) {
   return name == "bf16" ? at::kBFloat16 : at::kFloat;
 }
@@ -41,7 +38,9 @@ planner::Layout layout_of(const ResolvedConfig& resolved) {
           .dtype = dtype_of(run.train.dtype),
           .reduce_dtype = dtype_of(run.parallel.reduce_dtype),
           .master_dtype = dtype_of(run.optimizer.master_dtype),
-          .moments_dtype = dtype_of(run.optimizer.moments_dtype)};
+          .moments_dtype = dtype_of(run.optimizer.moments_dtype),
+          .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
+                                                              : planner::Device::cpu};
 }
 
 class Forecaster {
@@ -64,7 +63,7 @@ class Forecaster {
     return planner::make_plan(resolved_.decoder, layout)
         .memory[static_cast<size_t>(layout.zero_stage)];
   }
-  bool fits(int64_t bytes) const { return bytes + kLibraryBytes <= card_bytes_; }
+  bool fits(int64_t bytes) const { return bytes + planner::kLibraryBytes <= card_bytes_; }
 
   bool add(std::string setting, const planner::Layout& layout) {
     const int64_t total = memory_of(layout).total();
@@ -182,7 +181,7 @@ Problem out_of_memory_problem(const OutOfMemory& facts) {
 
   std::string fix = cat("Forecast of a rank: ", classes_text(forecast.memory), "; ",
                         human_bytes(forecast.memory.total()), " in all, and about ",
-                        human_bytes(kLibraryBytes), " for libraries.");
+                        human_bytes(planner::kLibraryBytes), " for libraries.");
   if (forecast.fits) {
     fix +=
         cat("\n  By that it should fit: look for other processes on this GPU (nvidia-smi), and "

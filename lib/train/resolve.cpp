@@ -129,9 +129,11 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   decisive.train.cpu_threads = 0;
   decisive.train.micro_batch_size = 1;
   decisive.train.grad_accum_steps = 0;
-  decisive.train.nonfinite = "stop";  // decides whether to go on, not with what
-  decisive.train.hang_timeout_s = 0;  // likewise
-  decisive.data = {};                 // the data's identity stands beside this hash
+  decisive.train.nonfinite = "stop";     // decides whether to go on, not with what
+  decisive.train.hang_timeout_s = 0;     // likewise
+  decisive.train.deterministic = false;  // how, not what
+  decisive.train.cuda_graphs = "auto";
+  decisive.data = {};  // the data's identity stands beside this hash
   decisive.data.tokenizer = resolved.run.data.tokenizer;
   decisive.data.shuffle = resolved.run.data.shuffle;
   decisive.data.packing = resolved.run.data.packing;

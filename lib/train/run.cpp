@@ -1,8 +1,10 @@
 #include "train/run.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -59,6 +61,13 @@ void prepare_host(const config::TrainConfig& train, const comm::MpiSession& sess
   // Activations come and go each step: given back to the kernel they would be faulted in again,
   // page by page.
   if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
+  if (device == comm::DeviceType::cuda && train.deterministic) {
+    // cuBLAS reads it when it starts: with workspaces of a fixed size it adds in a fixed order.
+    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    // Nothing here reads memory that was not written: filling it first would only cost time.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  }
 }
 
 at::ScalarType scalar_type(const std::string& dtype) {
@@ -84,7 +93,8 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
                    .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
                    .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
                    .seed = run.train.seed},
-          .dtype = scalar_type(run.train.dtype)};
+          .dtype = scalar_type(run.train.dtype),
+          .cuda_graphs = run.train.cuda_graphs == "off" ? CudaGraphs::off : CudaGraphs::automatic};
 }
 
 /// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the
@@ -210,7 +220,9 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   ProgressBoard& board = *session.board();
 
   board.enter("setting up the device mesh");
-  comm::DeviceMesh& mesh = machine.mesh.emplace(session, resolved.mesh, resolved.device);
+  comm::DeviceMesh& mesh = machine.mesh.emplace(
+      session, resolved.mesh, resolved.device, comm::CpuOptions{},
+      run.parallel.tp_overlap == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic);
   log.info(mesh.picture());
   log_gpus(session, mesh, resolved, log);
 

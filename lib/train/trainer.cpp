@@ -55,9 +55,11 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
                            run.optimizer.max_grad_norm);
     state.step += 1;
     state.tokens_seen += batch.agreement.target_tokens;
+    HostNumbers host_numbers(numbers);
     read_pending();  // the step before this one: the device is already at work on the next
     pending_ = Pending{.step = state.step,
                        .numbers = std::move(numbers),
+                       .host_numbers = std::move(host_numbers),
                        .learning_rate = learning_rate,
                        .tokens_seen = state.tokens_seen,
                        .target_tokens = batch.agreement.target_tokens,
@@ -105,10 +107,10 @@ void Trainer::read_pending() {
   // Here the host waits until the device has done the step, however many it waits for: where a
   // collective hangs, this is where it shows.
   board_->enter("waiting for the device to finish it", pending.step, step_patience());
-  const double loss = pending.numbers.losses[0].item<float>();
-  const double norm = pending.numbers.norm.item<float>();
+  const double loss = pending.host_numbers.loss();
+  const double norm = pending.host_numbers.norm();
   board_->advance();
-  if (!pending.numbers.finite.item<bool>()) {
+  if (!pending.host_numbers.finite()) {
     skip_or_stop(pending, loss, norm);
     return;
   }

@@ -16,6 +16,7 @@
 #include "metrics/step_metrics.h"
 #include "optim/schedule.h"
 #include "train/engine.h"
+#include "train/host_numbers.h"
 #include "train/resolve.h"
 #include "train/step_exchange.h"
 #include "train/stop_request.h"
@@ -63,6 +64,7 @@ class Trainer {
   struct Pending {  // a step whose numbers the host has not read yet
     int64_t step = 0;
     zero::StepNumbers numbers;
+    HostNumbers host_numbers;
     double learning_rate = 0;
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;

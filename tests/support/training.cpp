@@ -172,6 +172,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
                         .training = options.model,
                         .zero = zero_options,
                         .dtype = options.dtype,
+                        .cuda_graphs = options.cuda_graphs,
                         .fault = options.engine_fault},
                        axes.tp, axes.dp, axes.device);
   engine.zero().initialise(kSeed);

@@ -31,6 +31,7 @@ struct TrainingOptions {
   at::ScalarType reduce_dtype = at::kFloat;
   std::string moments_dtype = "fp32";
   std::string master_dtype = "fp32";
+  train::CudaGraphs cuda_graphs = train::CudaGraphs::automatic;
   zero::Fault zero_fault = zero::Fault::none;
   train::EngineFault engine_fault = train::EngineFault::none;
 };

@@ -24,11 +24,11 @@ model:
                  rms_norm_eps: 1e-5, rope_theta: 1000000,
                  tie_word_embeddings: true, attention_bias: false, initializer_range: .01}
 parallel: {tp_size: 2, dp_size: 4, zero_stage: 3, sequence_parallel: false, recompute: selective, reduce_gradients: per_micro_batch,
-           reduce_dtype: bf16}
+           reduce_dtype: bf16, tp_overlap: off}
 data: {train: [a.txt, {path: "b/**/*.txt"}], eval: [{path: c.txt}], tokenizer: tok, shuffle: false}
 train: {seq_length: 128, micro_batch_size: 2, global_batch_size: 16, max_steps: 7, seed: 18446744073709551615, device: cpu, cpu_threads: 3,
         dtype: bf16, attention_dropout: 0.1, residual_dropout: 0.2, z_loss: 1e-4, nonfinite: skip,
-        hang_timeout_s: 90}
+        deterministic: true, cuda_graphs: off, hang_timeout_s: 90}
 optimizer: {type: adamw, learning_rate: 1e-3, betas: [0.8, 0], eps: 1E-6, weight_decay: 0, max_grad_norm: +0.5,
             groups: [{match: "*.bias", weight_decay: 0.1}, {learning_rate_scale: 0, match: lm_head.weight}], moments_dtype: bf16, master_dtype: bf16}
 scheduler: {type: wsd, warmup_steps: 3, decay_steps: 2, min_lr: 1.0e-4}
@@ -59,7 +59,8 @@ logging: {every_steps: 4, audit_steps: 0}
                                                   .sequence_parallel = false,
                                                   .recompute = "selective",
                                                   .reduce_gradients = "per_micro_batch",
-                                                  .reduce_dtype = "bf16"});
+                                                  .reduce_dtype = "bf16",
+                                                  .tp_overlap = "off"});
   CHECK(config.data == config::DataConfig{.train = {{"a.txt"}, {"b/**/*.txt"}},
                                           .eval = {{"c.txt"}},
                                           .tokenizer = "tok",
@@ -77,6 +78,8 @@ logging: {every_steps: 4, audit_steps: 0}
                                             .residual_dropout = 0.2,
                                             .z_loss = 1e-4,
                                             .nonfinite = "skip",
+                                            .deterministic = true,
+                                            .cuda_graphs = "off",
                                             .hang_timeout_s = 90});
   CHECK(config.optimizer ==
         config::OptimizerConfig{

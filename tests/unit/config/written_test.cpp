@@ -24,6 +24,7 @@ parallel:
   sequence_parallel: true
   recompute: none
   reduce_dtype: fp32
+  tp_overlap: auto
 data:
   train: [corpus.txt]
   eval: []
@@ -42,6 +43,8 @@ train:
   residual_dropout: 0.0
   z_loss: 0.0
   nonfinite: stop
+  deterministic: false
+  cuda_graphs: auto
   hang_timeout_s: 600
 optimizer:
   type: adamw

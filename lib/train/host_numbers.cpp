@@ -1,0 +1,44 @@
+#include "train/host_numbers.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <utility>
+
+namespace tptrain::train {
+
+struct HostNumbers::Event {
+  explicit Event(c10::Device device) : event(device.type()) {
+    event.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  }
+  c10::Event event;
+};
+
+HostNumbers::HostNumbers(const zero::StepNumbers& numbers) {
+  const at::Tensor words =
+      at::stack({numbers.losses[0], numbers.norm, numbers.finite.to(at::kFloat)});
+  if (words.is_cpu()) {
+    words_ = words;
+    return;
+  }
+  // Page-locked: from other memory the copy would be the host's own, and wait.
+  words_ = at::empty(words.sizes(), at::TensorOptions().dtype(at::kFloat).pinned_memory(true));
+  words_.copy_(words, /*non_blocking=*/true);
+  done_ = std::make_unique<Event>(words.device());
+}
+
+HostNumbers::~HostNumbers() = default;
+HostNumbers::HostNumbers(HostNumbers&&) noexcept = default;
+HostNumbers& HostNumbers::operator=(HostNumbers&&) noexcept = default;
+
+double HostNumbers::word(int64_t index) const {
+  if (done_) done_->event.synchronize();
+  return words_.const_data_ptr<float>()[index];
+}
+
+double HostNumbers::loss() const { return word(0); }
+double HostNumbers::norm() const { return word(1); }
+bool HostNumbers::finite() const { return word(2) != 0; }
+
+}  // namespace tptrain::train

@@ -1,0 +1,34 @@
+// The numbers of a step on their way to the host: the copy begins when the device has them, and
+// reading waits for that copy alone, not for what the device was given since.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "zero/zero_optimizer.h"
+
+namespace tptrain::train {
+
+class HostNumbers {
+ public:
+  /// Begins the copy, behind what the current stream has been given.
+  explicit HostNumbers(const zero::StepNumbers& numbers);
+  ~HostNumbers();
+  HostNumbers(HostNumbers&&) noexcept;
+  HostNumbers& operator=(HostNumbers&&) noexcept;
+
+  // Each waits until the copy is done.
+  double loss() const;
+  double norm() const;
+  bool finite() const;
+
+ private:
+  double word(int64_t index) const;
+
+  at::Tensor words_;  // fp32 [3] on the host
+  struct Event;
+  std::unique_ptr<Event> done_;  // null: the numbers were on the host
+};
+
+}  // namespace tptrain::train

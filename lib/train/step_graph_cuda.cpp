@@ -1,0 +1,44 @@
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "train/step_graph.h"
+
+namespace tptrain::train {
+
+namespace {
+
+class CudaStepGraph final : public StepGraph {
+ public:
+  explicit CudaStepGraph(const std::function<void()>& work) {
+    // Threads of NCCL and of the watchdog go on: only calls of this one belong to the graph.
+    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    work();
+    graph_.capture_end();
+  }
+  void replay() override { graph_.replay(); }
+
+ private:
+  at::cuda::CUDAGraph graph_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepGraph> capture(c10::Device device, const std::function<void()>& work) {
+  c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
+  // What the uncaptured step took and freed: the graph's pool takes as much again.
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  try {
+    return std::make_unique<CudaStepGraph>(work);
+  } catch (const c10::Error& error) {
+    throw InternalError(
+        problem(cat("a training step cannot be captured as a CUDA graph (",
+                    error.what_without_backtrace(), ")"))
+            .remedy("Set train.cuda_graphs to off, which issues every step call by call."));
+  }
+}
+
+}  // namespace tptrain::train
