@@ -22,6 +22,8 @@ struct PlanCommand {
   std::string model;  // directory with config.json
   std::optional<int64_t> tp_size;
   std::optional<int64_t> dp_size;
+  std::string device;  // "": the run file's
+  std::optional<double> gpu_memory_gib;
   std::vector<std::string> sets;
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/peer_exchange.h"
 #include "kernels/cpu/loops.h"
 #include "model/head_share.h"
 #include "planner/timeline.h"
@@ -23,6 +24,7 @@ constexpr int64_t kInt64 = 8;
 struct Sizes {
   Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
       : element(o.bf16 ? 2 : 4),
+        on_gpu(o.device == Device::cuda),
         positions(o.seq_length),
         batch(o.micro_batch_size),
         tokens(positions * batch),
@@ -47,6 +49,7 @@ struct Sizes {
   }
 
   int64_t element;  // bytes of the compute dtype
+  bool on_gpu;
   int64_t positions, batch, tokens;
   bool sliced;
   int64_t slice_tokens;   // outside a region
@@ -107,6 +110,11 @@ class Run {
   // --- sequence_region.cpp
   Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
   Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
+  /// On GPUs into the push buffers.
+  Buffer start_gather(const Buffer& outside) {
+    if (s_.sliced && s_.on_gpu) return t_.make(0);
+    return gather(outside);
+  }
   Buffer gather(const Buffer& outside) {
     return s_.sliced ? t_.make(s_.padded_tokens * s_.hidden * s_.element) : outside;
   }
@@ -115,10 +123,19 @@ class Run {
     if (s_.padded_tokens != s_.tokens) partial = t_.make(s_.padded_tokens * s_.hidden * s_.element);
     return slice();
   }
+  /// A sum under way: its terms, until it is finished, and its result.
+  struct Reducing {
+    Buffer terms, result;
+  };
+  Reducing start_reduce() {
+    if (!s_.sliced) return {.terms = {}, .result = columns(s_.hidden)};
+    Buffer terms = t_.make(s_.padded_tokens * s_.hidden * s_.element);
+    return {.terms = std::move(terms), .result = slice()};
+  }
 
-  // --- kernels/gemm.cpp: bf16 is widened; the bias's sum reads a widened copy too
+  // --- kernels/gemm.cpp: on the CPU bf16 is widened; the bias's sum reads a widened copy too
   void accumulate_weight_gradient(int64_t out, int64_t in) {
-    if (options_.bf16) t_.touch(s_.tokens * out * kFp32, s_.tokens * in * kFp32);
+    if (options_.bf16 && !s_.on_gpu) t_.touch(s_.tokens * out * kFp32, s_.tokens * in * kFp32);
   }
 
   // --- model/norm.cpp
@@ -178,6 +195,10 @@ class Run {
       t_.touch(d.future, kv, d.rows, 2 * d.matrix);
       return {.context = std::move(context), .logsumexp = {}};
     }
+    if (s_.on_gpu) {
+      Buffer context = columns(s_.context);
+      return {.context = std::move(context), .logsumexp = t_.make(s_.tokens * s_.heads * kFp32)};
+    }
     const Buffer wide = t_.make(widened(s_.qkv));
     Buffer context = t_.make(s_.tokens * s_.context * kFp32);
     Buffer logsumexp = t_.make(s_.tokens * s_.heads * kFp32);
@@ -192,6 +213,13 @@ class Run {
       const int64_t kv = options_.bf16 ? 2 * d.one_head : 0;
       t_.touch(d.future, kv, 2 * d.one_head, 3 * d.rows, 4 * d.matrix);
       return grad_qkv;
+    }
+    if (s_.on_gpu) {
+      // The gradients of q, k and v apart; cuDNN's and FlashAttention's workspace: that of q in
+      // fp32, and a number a row.
+      const Buffer apart = columns(s_.qkv);
+      t_.touch(s_.tokens * (s_.context + s_.heads) * kFp32);
+      return columns(s_.qkv);
     }
     const Buffer wide = t_.make(widened(s_.qkv) + 2 * widened(s_.context));
     Buffer grad_qkv = t_.make(s_.tokens * s_.qkv * kFp32);
@@ -209,18 +237,18 @@ class Run {
     kept.attention_statistics = std::move(normed.statistics);
     kept.attention_input = std::move(normed.output);
     {
-      const Buffer whole = gather(kept.attention_input);
+      const Buffer whole = start_gather(kept.attention_input);
       kept.qkv = qkv();
     }
     kept.attention = attend();
-    const Buffer attended = reduce(columns(s_.hidden));
+    const Buffer attended = start_reduce().result;
 
     normed = norm({.residual = kept.attention_sum, .delta = attended});
     kept.mlp_sum = std::move(normed.sum);
     kept.mlp_statistics = std::move(normed.statistics);
     kept.mlp_input = std::move(normed.output);
     {
-      const Buffer whole = gather(kept.mlp_input);
+      const Buffer whole = start_gather(kept.mlp_input);
       kept.up = columns(s_.up);
     }
     kept.activation = columns(s_.ffn);
@@ -230,13 +258,12 @@ class Run {
     const Recompute recompute = options_.training.recompute;
     const Stream input = recompute == Recompute::full ? stream : Stream{};
     Kept all = activations(std::move(stream));
-    Buffer fed_forward = reduce(columns(s_.hidden));
+    Buffer fed_forward = start_reduce().result;
     Stream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
     switch (recompute) {
       case Recompute::none:
         break;
       case Recompute::selective:
-        all.qkv = {};
         for (Buffer* again : {&all.attention_input, &all.mlp_input, &all.activation})
           again->reset();
         break;
@@ -257,54 +284,50 @@ class Run {
     return attention_backward(grad, kept);
   }
   Buffer mlp_backward(const Buffer& grad, Kept& kept) {
+    const Buffer grad_sum = dropout_backward(grad);
+    Buffer grad_output = start_gather(grad_sum);
+    if (!kept.mlp_input) kept.mlp_input = slice();
+    Buffer being_gathered = std::exchange(kept.mlp_input, {});
+    Buffer input = start_gather(being_gathered);
+    if (!kept.activation) kept.activation = columns(s_.ffn);
     Buffer grad_up;
     {
-      const Buffer grad_sum = dropout_backward(grad);
-      const Buffer grad_output = gather(grad_sum);
-      if (!kept.activation) kept.activation = columns(s_.ffn);
-      accumulate_weight_gradient(s_.hidden, s_.ffn);
       const Buffer grad_activation = columns(s_.ffn);
       grad_up = columns(s_.up);
-      kept.activation.reset();
-      kept.up.reset();
     }
-    if (!kept.mlp_input) kept.mlp_input = slice();
-    Buffer partial;
-    {
-      const Buffer input = gather(std::exchange(kept.mlp_input, {}));
-      accumulate_weight_gradient(s_.up, s_.hidden);
-      partial = columns(s_.hidden);
-      grad_up.reset();
-    }
-    const Buffer grad_input = reduce(std::move(partial));
+    kept.up.reset();
+    Reducing grad_input = start_reduce();
+    accumulate_weight_gradient(s_.hidden, s_.ffn);
+    kept.activation.reset();
+    grad_output.reset();
+    being_gathered.reset();
+    accumulate_weight_gradient(s_.up, s_.hidden);
+    grad_up.reset();
+    input.reset();
+    grad_input.terms.reset();
     Buffer result = slice();
     kept.mlp_sum.reset();
     return result;
   }
   Buffer attention_backward(const Buffer& grad, Kept& kept) {
-    Buffer grad_context;
-    {
-      const Buffer grad_sum = dropout_backward(grad);
-      const Buffer whole = gather(grad_sum);
-      accumulate_weight_gradient(s_.hidden, s_.context);
-      grad_context = columns(s_.context);
-    }
+    const Buffer grad_sum = dropout_backward(grad);
+    Buffer grad_output = start_gather(grad_sum);
     if (!kept.attention_input) kept.attention_input = slice();
-    Buffer input;
-    if (!kept.qkv.packed) {
-      input = gather(std::exchange(kept.attention_input, {}));
-      kept.qkv = qkv();
-    }
+    Buffer being_gathered = std::exchange(kept.attention_input, {});
+    Buffer input = start_gather(being_gathered);
+    Buffer grad_context = columns(s_.context);
+    accumulate_weight_gradient(s_.hidden, s_.context);
+    grad_output.reset();
     Buffer grad_qkv = attend_backward();
     kept.qkv = {};
     kept.attention = {};
     grad_context.reset();
-    if (!input) input = gather(std::exchange(kept.attention_input, {}));
+    Reducing grad_input = start_reduce();
+    being_gathered.reset();
     accumulate_weight_gradient(s_.qkv, s_.hidden);
-    Buffer partial = columns(s_.hidden);
     grad_qkv.reset();
     input.reset();
-    const Buffer grad_input = reduce(std::move(partial));
+    grad_input.terms.reset();
     Buffer result = slice();
     kept.attention_sum.reset();
     return result;
@@ -312,7 +335,7 @@ class Run {
 
   // --- model/decoder.cpp and tensor_parallel/vocab_parallel.cpp
   /// Local rows of the ids, int64, and which lie elsewhere.
-  Buffer local_ids() { return t_.make(s_.cut_vocab ? s_.tokens * (kInt64 + 1) : 0); }
+  Buffer local_ids() { return t_.make(s_.cut_vocab && !s_.on_gpu ? s_.tokens * (kInt64 + 1) : 0); }
   Buffer embed() {
     const Buffer ids = local_ids();
     const Buffer output = columns(s_.hidden);
@@ -322,6 +345,11 @@ class Run {
     if (s_.learned_positions) {  // the sum over the sequences of a position, bf16 widened before
       const int64_t wide = options_.bf16 ? s_.slice_tokens * s_.hidden * kFp32 : 0;
       t_.touch(wide, s_.slice_tokens / s_.batch * s_.hidden * kFp32);
+    }
+    if (s_.on_gpu) {
+      const Buffer whole = gather(outside);
+      t_.touch(s_.tokens * (2 * 4 + 2 * kInt64));  // ids of 32 bits, sorted; their order; scratch
+      return;
     }
     const Buffer ids = local_ids();
     const int64_t wide = s_.tokens * s_.hidden * kFp32;
@@ -336,8 +364,9 @@ class Run {
     head.sum = std::move(normed.sum);
     head.statistics = std::move(normed.statistics);
     head.input = gather(normed.output);
-    const Buffer logits = columns(s_.vocab);
-    head.exp = options_.bf16 ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;
+    // On GPUs rows begin at multiples of 64 elements, and bf16 stays.
+    const Buffer logits = columns(s_.on_gpu ? (s_.vocab + 63) / 64 * 64 : s_.vocab);
+    head.exp = options_.bf16 && !s_.on_gpu ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;
     head.row_max = t_.make(s_.tokens * kFp32);
     head.sums = t_.make(2 * s_.tokens * kFp32);
     return head;
@@ -346,7 +375,7 @@ class Run {
     Buffer grad_logits = std::move(kept.exp);
     kept.row_max.reset();
     kept.sums.reset();
-    if (options_.bf16) grad_logits = columns(s_.vocab);
+    if (options_.bf16 && !s_.on_gpu) grad_logits = columns(s_.vocab);
     accumulate_weight_gradient(s_.vocab, s_.hidden);
     const Buffer partial = columns(s_.hidden);
     grad_logits.reset();
@@ -366,6 +395,13 @@ class Run {
 int64_t peak_activation_bytes(const model::DecoderConfig& config,
                               const ActivationOptions& options) {
   return Run(config, options).forward_backward();
+}
+
+int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options) {
+  const Sizes s(config, options);
+  if (!s.sliced || !s.on_gpu) return 0;
+  const int64_t slot = s.padded_tokens * s.hidden * s.element;
+  return (comm::kGatherSlots + comm::kReduceSlots) * slot;
 }
 
 }  // namespace tptrain::planner

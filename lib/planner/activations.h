@@ -1,7 +1,8 @@
 // The most that activations take at once on one rank: forward and backward of a micro-batch run
 // through a Timeline, statement by statement as model/decoder.cpp and model/decoder_layer.cpp have
 // them. A change of what those keep or free is a change here; tests hold both together. Temporary
-// tensors are those of the CPU kernels; cuDNN's, cuBLAS' and NCCL's workspaces come on top.
+// tensors are those of the CPU's or of the GPU's kernels; cuBLAS' and NCCL's workspaces come on
+// top.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,10 @@
 
 namespace tptrain::planner {
 
+enum class Device { cpu, cuda };
+
 struct ActivationOptions {
+  Device device = Device::cpu;
   int tp_rank = 0;
   int tp_size = 1;
   int64_t seq_length = 512;
@@ -24,5 +28,9 @@ struct ActivationOptions {
 /// Bytes, the micro-batch's ids and targets and the rotary table included. The peak lies behind
 /// whatever parameters, gradients and slots take: those stand all the time.
 int64_t peak_activation_bytes(const model::DecoderConfig& config, const ActivationOptions& options);
+
+/// Bytes of the blocks through which GPUs push slices of the sequence to each other
+/// (comm/peer_exchange.h), which stand all the time; 0 where nothing is pushed.
+int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options);
 
 }  // namespace tptrain::planner

@@ -19,6 +19,7 @@ namespace {
 using sharding::Parameter;
 
 constexpr int64_t kFp32Bytes = 4;
+constexpr int64_t kMostSequences = 1 << 16;  // where largest_micro_batch stops to look
 
 void check_layout(const model::DecoderConfig& config, const Layout& layout) {
   std::vector<Problem> problems;
@@ -94,18 +95,21 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
   RankPlan rank;
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
   for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;
-  const int64_t activations =
-      peak_activation_bytes(config, {.tp_rank = tp_rank,
+  const ActivationOptions options = {.device = layout.device,
+                                     .tp_rank = tp_rank,
                                      .tp_size = static_cast<int>(layout.tp_size),
                                      .seq_length = layout.seq_length,
                                      .micro_batch_size = layout.micro_batch_size,
                                      .bf16 = layout.dtype == at::kBFloat16,
                                      .training = layout.training,
-                                     .cpu_threads = layout.cpu_threads});
+                                     .cpu_threads = layout.cpu_threads};
+  const int64_t activations = peak_activation_bytes(config, options);
+  const int64_t pushes = push_buffer_bytes(config, options);
   for (int stage = 0; stage < kZeroStages; ++stage) {
     MemoryPlan& memory = rank.memory[stage];
     memory = state_memory(stage, layout, decoder.blocks());
     memory.activations = activations;
+    memory.buffers += pushes;
   }
   rank.communication = communication_of(config, layout, decoder.blocks(), buckets);
   return rank;
@@ -151,6 +155,30 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   for (const TensorPlan& tensor : plan.tensors) plan.parameters += tensor.global_numel();
   plan.checkpoint_bytes = 3 * kFp32Bytes * plan.parameters;
   return plan;
+}
+
+int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& layout,
+                            int64_t bytes) {
+  const auto fits = [&](int64_t size) {
+    Layout tried = layout;
+    tried.micro_batch_size = size;
+    for (int rank = 0; rank < layout.tp_size; ++rank) {
+      const RankPlan plan = plan_of_rank(config, tried, rank);
+      if (plan.memory[static_cast<size_t>(layout.zero_stage)].total() > bytes) return false;
+    }
+    return true;
+  };
+  int64_t fitting = 0;
+  int64_t too_large = 1;
+  while (too_large <= kMostSequences && fits(too_large)) {
+    fitting = too_large;
+    too_large *= 2;
+  }
+  while (fitting + 1 < too_large) {
+    const int64_t middle = fitting + (too_large - fitting) / 2;
+    (fits(middle) ? fitting : too_large) = middle;
+  }
+  return fitting;
 }
 
 namespace {

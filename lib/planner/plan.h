@@ -12,12 +12,16 @@
 
 #include "model/decoder.h"
 #include "model/decoder_config.h"
+#include "planner/activations.h"
 #include "planner/communication.h"
 #include "sharding/parameter.h"
 
 namespace tptrain::planner {
 
 inline constexpr int kZeroStages = 4;
+/// What CUDA's context, cuBLAS' and cuDNN's workspaces and NCCL's buffers take on a GPU beside the
+/// tensors that a plan counts: about this much on an H200 with two communicators.
+inline constexpr int64_t kLibraryBytes = int64_t{3} << 29;
 
 struct Layout {
   int64_t tp_size = 1;
@@ -33,6 +37,7 @@ struct Layout {
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
   int64_t cpu_threads = 1;
+  Device device = Device::cpu;
 };
 
 /// One global tensor.
@@ -57,7 +62,8 @@ struct MemoryPlan {
   int64_t gradients = 0;    // fp32, likewise
   int64_t masters = 0;      // where they are not the parameters themselves
   int64_t moments = 0;      // both
-  int64_t buffers = 0;      // slots that blocks share, staging, gradients on their way as bf16
+  int64_t buffers = 0;      // slots that blocks share, staging, gradients on their way as bf16,
+                            // pushes between GPUs
   int64_t activations = 0;  // at their peak (activations.h)
   int64_t total() const {
     return parameters + gradients + masters + moments + buffers + activations;
@@ -88,6 +94,10 @@ struct Plan {
 /// Throws ConfigError: a tp size that does not work (naming those that do), a layout value out of
 /// its bounds.
 Plan make_plan(const model::DecoderConfig& config, const Layout& layout);
+/// The largest micro-batch of `layout` with which a rank takes at most `bytes` in the layout's ZeRO
+/// stage: 0 where one sequence is too much already. Throws as make_plan.
+int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& layout,
+                            int64_t bytes);
 /// The part of it that is tp rank `tp_rank`'s.
 RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, int tp_rank);
 

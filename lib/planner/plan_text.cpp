@@ -70,7 +70,7 @@ std::string heading(const Plan& plan) {
              "step    ", l.micro_batches, l.micro_batches == 1 ? " micro-batch" : " micro-batches",
              " of ", l.micro_batch_size, l.micro_batch_size == 1 ? " sequence" : " sequences",
              " of ", l.seq_length, " tokens a dp rank, ", dtype_name(l.dtype), ", recompute ",
-             recompute, "\n");
+             recompute, l.device == Device::cuda ? ", on GPUs" : "", "\n");
 }
 
 std::string tensor_table(const Plan& plan) {

@@ -61,7 +61,9 @@ Subject from_run_file(const PlanCommand& command) {
                      .reduce_dtype = dtype_of(run.parallel.reduce_dtype),
                      .master_dtype = dtype_of(run.optimizer.master_dtype),
                      .moments_dtype = dtype_of(run.optimizer.moments_dtype),
-                     .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads)},
+                     .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
+                     .device =
+                         run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu},
           .dp_size_is_open = run.parallel.dp_size == 0,
           .global_batch_size = run.train.global_batch_size};
 }
@@ -73,6 +75,20 @@ Subject from_model_directory(const PlanCommand& command) {
           .layout = {},
           .dp_size_is_open = true,
           .global_batch_size = 0};
+}
+
+// Which micro-batch a GPU takes.
+std::string fitting_text(const Subject& subject, double gpu_memory_gib) {
+  const auto bytes = static_cast<int64_t>(gpu_memory_gib * (int64_t{1} << 30));
+  const int64_t usable = bytes - planner::kLibraryBytes;
+  const int64_t size = planner::largest_micro_batch(subject.decoder, subject.layout, usable);
+  const std::string beside = cat(" (", human_bytes(planner::kLibraryBytes), " left to libraries)");
+  if (size == 0) {
+    return cat("\nNot even train.micro_batch_size: 1 fits into ", human_bytes(bytes), beside,
+               ": more ranks, a higher ZeRO stage or recompute take less.\n");
+  }
+  return cat("\nThe largest train.micro_batch_size that fits into ", human_bytes(bytes), beside,
+             ": ", size, ".\n");
 }
 
 }  // namespace
@@ -87,7 +103,11 @@ int run_plan(const PlanCommand& command) {
         std::max<int64_t>(1, subject.layout.micro_batch_size * subject.layout.dp_size);
     subject.layout.micro_batches = std::max<int64_t>(1, subject.global_batch_size / once);
   }
+  if (!command.device.empty() || command.gpu_memory_gib) {
+    subject.layout.device = command.device == "cpu" ? planner::Device::cpu : planner::Device::cuda;
+  }
   std::cout << planner::to_text(planner::make_plan(subject.decoder, subject.layout));
+  if (command.gpu_memory_gib) std::cout << fitting_text(subject, *command.gpu_memory_gib);
   if (subject.dp_size_is_open && !command.dp_size) {
     std::cout << "\nThe dp size follows from the number of ranks: this is the plan of dp 1, "
                  "--dp-size N shows another.\n";
