@@ -6,6 +6,7 @@
 // Random weights and tokens; every step is a whole optimizer step with its host-to-device copies,
 // no accumulation unless --accumulation says so. Times are those of the slowest rank. The shares
 // come from a few profiled steps (Kineto) after the timed ones, which the profiler does not slow.
+// Memory is what the allocator of the device reserved, and the buffers of pushes between GPUs.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
@@ -17,8 +18,11 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/files.h"
@@ -31,6 +35,7 @@
 #include "sharding/philox.h"
 #include "train/device_facts.h"
 #include "train/engine.h"
+#include "train/host_numbers.h"
 
 namespace {
 
@@ -47,6 +52,8 @@ struct Arguments {
   int64_t layers = 0;
   std::string dtype = "bf16";
   std::string recompute = "none";
+  std::string cuda_graphs = "auto";
+  std::string tp_overlap = "auto";
   int warmup = 5;
   int steps = 20;
 };
@@ -63,6 +70,8 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--layers", a.layers, "This many layers instead of the model's");
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
+  app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "off"}));
+  app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "off"}));
   app.add_option("--warmup", a.warmup);
   app.add_option("--steps", a.steps);
   try {
@@ -112,18 +121,17 @@ class Stepper {
     for (int64_t i = 0; i < accumulation_; ++i)
       micro.push_back(train::to_device(host_, engine_.device()));
     zero::StepNumbers numbers = engine_.step(micro, target_tokens_, 1e-4, 1.0);
-    if (before_.defined()) loss_ = before_.item<float>();
-    before_ = numbers.losses[0];
+    std::optional<train::HostNumbers> before = std::exchange(before_, train::HostNumbers(numbers));
+    if (before && !before->finite()) throw std::runtime_error("a step was not finite");
   }
-  float last_loss() { return before_.item<float>(); }
+  double last_loss() { return before_->loss(); }
 
  private:
   train::Engine& engine_;
   data::HostBatch host_;
   int64_t accumulation_;
   int64_t target_tokens_;
-  at::Tensor before_;
-  float loss_ = 0;
+  std::optional<train::HostNumbers> before_;
 };
 
 /// The GEMMs of forward, input and weight gradient, and attention, of one rank's share of a
@@ -147,6 +155,9 @@ class Limit {
     add(tokens, config.hidden_size, gated ? 2 * ffn : ffn);
     add(tokens, ffn, config.hidden_size);
     head_ = gemm(tokens, config.hidden_size, config.vocab_size / arguments.tp);
+    // Rows of logits begin aligned, as the model's do.
+    const int64_t vocab = head_.y.size(1);
+    head_.y = at::empty({tokens, (vocab + 63) / 64 * 64}, options).narrow(1, 0, vocab);
   }
 
   void operator()() {
@@ -195,14 +206,15 @@ double seconds_each(comm::MpiSession& session, int warmup, int count, Work&& wor
   return static_cast<double>(session.max(static_cast<int64_t>(own * 1e9))) * 1e-9 / count;
 }
 
-enum Kind { gemm, attention, communication, elementwise, kKinds };
+enum Kind { gemm, attention, communication, optimizer, elementwise, kKinds };
 
 Kind kind_of(const std::string& kernel) {
   const auto holds = [&](std::initializer_list<const char*> parts) {
     return std::any_of(parts.begin(), parts.end(),
                        [&](const char* part) { return kernel.find(part) != std::string::npos; });
   };
-  if (holds({"ncclDevKernel", "ncclKernel"})) return communication;
+  if (holds({"ncclDevKernel", "ncclKernel", "Memcpy PtoP"})) return communication;
+  if (holds({"optim::cuda"})) return optimizer;
   if (holds({"flash", "fmha", "sdpa", "cudnn_generated_fort_native_sdpa"})) return attention;
   if (holds({"gemm", "cutlass", "xmma", "nvjet", "cublas", "splitKreduce"})) return gemm;
   return elementwise;
@@ -277,7 +289,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   const comm::MeshShape shape = {.dp_size = session.size() / arguments.tp, .tp_size = arguments.tp};
-  comm::DeviceMesh mesh(session, shape, comm::DeviceType::cuda);
+  comm::DeviceMesh mesh(
+      session, shape, comm::DeviceType::cuda, {},
+      arguments.tp_overlap == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic);
   const model::DecoderConfig config = config_of(arguments);
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 
@@ -294,13 +308,18 @@ int main(int argc, char** argv) {
                                  : arguments.recompute == "selective" ? model::Recompute::selective
                                                                       : model::Recompute::none},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}},
-       .dtype = dtype},
+       .dtype = dtype,
+       .cuda_graphs =
+           arguments.cuda_graphs == "off" ? train::CudaGraphs::off : train::CudaGraphs::automatic},
       mesh.tp(), mesh.dp(), mesh.device());
+  const auto begin = Clock::now();
   engine.zero().initialise(1);
+  at::cuda::getCurrentCUDAStream().synchronize();
+  const double initialise_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   Stepper step(engine, arguments, config.vocab_size, mesh.dp_rank(), shape.dp_size);
   const double seconds = seconds_each(session, arguments.warmup, arguments.steps, step);
   const Shares shares = profiled(3, step);
-  const float loss = step.last_loss();
+  const double loss = step.last_loss();
   if (session.rank() != 0) return 0;
 
   const std::string device = comm::device_name(mesh.device());
@@ -333,11 +352,16 @@ int main(int argc, char** argv) {
   std::printf("  peak memory               %9s\n",
               human_bytes(train::memory_use(mesh.device()).peak_bytes).c_str());
   std::printf(
-      "  of the step's time: GEMM %.1f %%, attention %.1f %%, elementwise and optimizer %.1f %%,"
-      " communication %.1f %% (hidden %.1f %%), idle %.1f %%; %ld kernels\n",
+      "  of the step's time: GEMM %.1f %%, attention %.1f %%, elementwise %.1f %%, optimizer %.1f "
+      "%%,"
+      " communication %.1f %% (hidden %.1f %%), idle or waiting %.1f %%; %ld kernels\n",
       share(shares.kinds[gemm]), share(shares.kinds[attention]), share(shares.kinds[elementwise]),
-      share(shares.kinds[communication]), share(shares.hidden_communication),
-      share(seconds - shares.busy), shares.kernels);
+      share(shares.kinds[optimizer]), share(shares.kinds[communication]),
+      share(shares.hidden_communication), share(seconds - shares.busy), shares.kernels);
+  std::printf("  random values made in %.1f s; %s; %s\n", initialise_seconds,
+              mesh.transport().c_str(),
+              engine.why_no_graph().empty() ? "steps replayed from a CUDA graph"
+                                            : cat("no graph: ", engine.why_no_graph()).c_str());
   for (size_t i = 0; i < std::min<size_t>(12, shares.largest.size()); ++i)
     std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
                 shares.largest[i].second.c_str());
