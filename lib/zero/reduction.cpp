@@ -209,15 +209,17 @@ void Reduction::start(int index) {
   if (dp_.size() == 1 || fault_ == Fault::skip_dp_reduction) return;
   for (BucketState* state : block.states) {
     // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
-    if (layout_.casts_for_reduction) {
-      state->sent.copy_(state->bucket->main_grad);
-      own.works.push_back(
-          dp_.start_reduce_scatter(state->sent_piece, state->sent, comm::ReduceOp::sum));
-      continue;
-    }
+    if (layout_.casts_for_reduction) state->sent.copy_(state->bucket->main_grad);
+    const at::Tensor& sent = layout_.casts_for_reduction ? state->sent : state->bucket->main_grad;
     own.works.push_back(
-        dp_.start_reduce_scatter(state->grad_piece, state->bucket->main_grad, comm::ReduceOp::sum));
+        dp_.start_reduce_scatter(scattered_to(block, *state), sent, comm::ReduceOp::sum));
   }
+}
+
+// The step's first sum goes straight where the others are added.
+at::Tensor& Reduction::scattered_to(const Block& block, BucketState& state) const {
+  if (layout_.casts_for_reduction) return state.sent_piece;
+  return layout_.accumulates && block.shard_is_void ? state.grad_shard : state.grad_piece;
 }
 
 void Reduction::sum_over_tp(Block& block) {
@@ -237,12 +239,11 @@ void Reduction::land(Home& home) {
   const bool scattered = !home.works.empty();
   for (const auto& work : home.works) work->wait();
   for (BucketState* state : block.states) {
-    const bool cast = scattered && layout_.casts_for_reduction;
-    at::Tensor& result = cast ? state->sent_piece : state->grad_piece;
+    at::Tensor& result = scattered ? scattered_to(block, *state) : state->grad_piece;
     if (scattered && fault_ == Fault::scale_dp_sum) result.mul_(1.0 / dp_.size());
     if (layout_.accumulates && !block.shard_is_void) {
       state->grad_shard.add_(result);
-    } else if (layout_.accumulates || cast) {
+    } else if (!result.is_same(state->grad_shard)) {
       state->grad_shard.copy_(result);
     }
   }

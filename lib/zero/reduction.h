@@ -72,6 +72,7 @@ class Reduction {
   void sum_over_tp(Block& block);
   Home& home(int block);
   void start(int block);
+  at::Tensor& scattered_to(const Block& block, BucketState& state) const;
   void land(Home& home);
   void complete(int block);
   void gather_gradient(int block);
