@@ -204,7 +204,7 @@ at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
 /// What vocab_exp_ left := gradient by the logits of scale * (cross entropy sum + z_loss * z-loss
 /// sum):
 /// (softmax * (1 + 2 z_loss * logsumexp) - onehot(target)) * scale, 0 on ignored rows. scale: fp32
-/// scalar tensor. Where rows lie apart, what lies between them becomes 0.
+/// scalar tensor. Where vocab_keeps_logits and rows lie apart, what lies between them becomes 0.
 void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& row_max,
                              const at::Tensor& targets, int64_t vocab_begin,
                              const at::Tensor& scale, double z_loss);

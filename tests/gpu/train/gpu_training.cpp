@@ -1,10 +1,12 @@
 // Training on GPUs against the CPU reference: the same losses and norms on every layout of 1 and 2
 // GPUs, and a checkpoint that moves between layouts.
 #include <ATen/Context.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 
 #include <cstdlib>
 
 #include "checkpoint/checkpoint_store.h"
+#include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/mpi.h"
@@ -75,6 +77,43 @@ TEST_CASE("replayed steps are the bits of issued ones, in every stage and twice"
     }
   }
   at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
+}
+
+TEST_CASE("direct copies between GPUs train to the bits of NCCL", "[gpu][parity]") {
+  if (session().size() == 1) return;  // there is nobody to copy to
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  const comm::MeshShape shape = {.dp_size = 1, .tp_size = session().size()};
+  std::optional<TrainingRun> by_nccl;
+  for (const comm::PeerCopies copies : {comm::PeerCopies::off, comm::PeerCopies::automatic}) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda, {}, copies);
+    const TrainingRun run =
+        train(odd_llama(),
+              {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()},
+              {.steps = 6,
+               .model = {.sequence_parallel = tensor_parallel::SequenceParallel::on},
+               .dtype = at::kBFloat16});
+    if (by_nccl) CHECK(bitwise_equal(run, *by_nccl));
+    by_nccl = run;
+  }
+  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
+}
+
+TEST_CASE("1,000 steps take no more memory than the first twenty", "[gpu][memory]") {
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
+    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()};
+    for (const train::CudaGraphs graphs : {train::CudaGraphs::automatic, train::CudaGraphs::off}) {
+      const auto steps = [&](int64_t count) {
+        c10::cuda::CUDACachingAllocator::emptyCache();
+        c10::cuda::CUDACachingAllocator::resetPeakStats(mesh.device().index());
+        train(odd_llama(), axes, {.steps = count, .dtype = at::kBFloat16, .cuda_graphs = graphs});
+        return comm::device_memory(mesh.device()).peak_reserved_bytes;
+      };
+      const int64_t after_twenty = steps(20);
+      CHECK(steps(1000) == after_twenty);
+    }
+  }
 }
 
 TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu][checkpoint]") {

@@ -114,6 +114,7 @@ TEST_CASE("activations that do not fit: the message names a micro-batch that doe
   std::string text;
   for (int i = 0; i < 20000; ++i) text += "Sentence " + std::to_string(i) + " goes on.\n";
   write_text(job.directory() / "text/train.txt", text);
+  write_text(job.directory() / "text/eval.txt", text);
   job.edit("hidden_size: 32, intermediate_size: 64", "hidden_size: 8192, intermediate_size: 28672");
   job.edit("head_dim: 64, num_attention_heads: 4, num_key_value_heads: 2",
            "num_attention_heads: 64, num_key_value_heads: 8");

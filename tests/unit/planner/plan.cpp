@@ -221,12 +221,12 @@ total on a rank                                                                 
 
 memory of a rank
                    ZeRO 0    [ZeRO 1]      ZeRO 2      ZeRO 3
-  parameters   182.81 KiB  182.81 KiB  182.81 KiB   91.41 KiB  fp32
-  gradients    182.81 KiB  182.81 KiB   91.41 KiB   91.41 KiB  fp32
-  moments      365.62 KiB  182.81 KiB  182.81 KiB  182.81 KiB  both of AdamW, fp32
-  buffers           261 B       261 B  112.19 KiB  224.13 KiB  gradients and gathered parameters of the blocks at work
+  parameters   194.81 KiB  194.81 KiB  194.81 KiB   97.41 KiB  fp32
+  gradients    194.81 KiB  194.81 KiB   97.41 KiB   97.41 KiB  fp32
+  moments      389.62 KiB  194.81 KiB  194.81 KiB  194.81 KiB  both of AdamW, fp32
+  buffers           269 B       269 B  118.20 KiB  236.14 KiB  gradients and gathered parameters of the blocks at work
   activations  620.75 KiB  620.75 KiB  620.75 KiB  620.75 KiB  at their peak
-  sum            1.32 MiB    1.14 MiB    1.16 MiB    1.18 MiB  libraries come on top
+  sum            1.37 MiB    1.18 MiB    1.20 MiB    1.22 MiB  libraries come on top
 
 communication of a rank in a step (bytes of the full tensors)
                          ZeRO 0    [ZeRO 1]      ZeRO 2      ZeRO 3
@@ -234,8 +234,8 @@ communication of a rank in a step (bytes of the full tensors)
   tp reduce-scatter  336.00 KiB  336.00 KiB  336.00 KiB  336.00 KiB  activations, 14 calls a micro-batch
   tp all-reduce        1.50 KiB    1.50 KiB    1.50 KiB    1.50 KiB  activations, 2 calls a micro-batch
   tp all-reduce        1.31 KiB    1.31 KiB    1.31 KiB    1.31 KiB  gradients of what tp ranks share
-  dp reduce-scatter  182.81 KiB  182.81 KiB  182.81 KiB  182.81 KiB  gradients
-  dp all-gather      182.81 KiB  182.81 KiB  182.81 KiB  223.69 KiB  ZeRO 0: gradients, else parameters
+  dp reduce-scatter  194.81 KiB  194.81 KiB  194.81 KiB  194.81 KiB  gradients
+  dp all-gather      194.81 KiB  194.81 KiB  194.81 KiB  235.69 KiB  ZeRO 0: gradients, else parameters
 
 checkpoint  1.07 MiB  master weights and both moments, fp32
 )");
