@@ -132,32 +132,52 @@ void update_bf16(const AdamWRange& range, const AdamWConstants& constants, uint6
       });
 }
 
-void update_on_cpu(const std::vector<AdamWRange>& ranges, const AdamWStep& step, uint64_t seed) {
+void begin_on_cpu(const std::vector<AdamWRange>& ranges, const AdamWStep& step,
+                  std::vector<AdamWConstants>& constants) {
   if (!*step.finite.const_data_ptr<bool>()) return;
   float* count = step.updates.mutable_data_ptr<float>();
   *count += 1.0f;
+  constants.clear();
   for (const AdamWRange& range : ranges) {
-    const AdamWConstants constants =
-        constants_of(range.options, *step.learning_rate.const_data_ptr<double>(),
-                     static_cast<double>(*count), *step.gradient_scale.const_data_ptr<float>());
-    const uint32_t update = static_cast<uint32_t>(*count);
-    const bool bf16_moments = range.exp_avg.scalar_type() == at::kBFloat16;
-    if (range.master.scalar_type() == at::kBFloat16) {
-      bf16_moments ? update_bf16<Bf16>(range, constants, seed, update)
-                   : update_bf16<float>(range, constants, seed, update);
-    } else {
-      bf16_moments ? update_fp32<Bf16>(range, constants) : update_fp32<float>(range, constants);
-    }
+    constants.push_back(constants_of(range.options, *step.learning_rate.const_data_ptr<double>(),
+                                     static_cast<double>(*count),
+                                     *step.gradient_scale.const_data_ptr<float>()));
   }
+}
+
+void update_on_cpu(const AdamWRange& range, const AdamWConstants& constants, uint64_t seed,
+                   uint32_t update) {
+  const bool bf16_moments = range.exp_avg.scalar_type() == at::kBFloat16;
+  if (range.master.scalar_type() == at::kBFloat16) {
+    bf16_moments ? update_bf16<Bf16>(range, constants, seed, update)
+                 : update_bf16<float>(range, constants, seed, update);
+  } else {
+    bf16_moments ? update_fp32<Bf16>(range, constants) : update_fp32<float>(range, constants);
+  }
+}
+
+/// begins[p]: the first range of part p; one more: the end.
+std::vector<size_t> begins_of_parts(const std::vector<AdamWRange>& ranges) {
+  std::vector<size_t> begins = {0};
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const auto part = static_cast<size_t>(ranges[i].part);
+    if (ranges[i].part < 0 || part + 1 < begins.size()) {
+      throw InternalError(problem(cat("AdamW: range ", i, " is of part ", ranges[i].part))
+                              .must("follow the ranges of the parts before it, from 0"));
+    }
+    begins.resize(part + 1, i);
+  }
+  begins.push_back(ranges.size());
+  return begins;
 }
 
 }  // namespace
 
 AdamW::AdamW(std::vector<AdamWRange> ranges, const Settings& settings)
-    : ranges_(std::move(ranges)), settings_(settings) {
+    : ranges_(std::move(ranges)), begins_(begins_of_parts(ranges_)), settings_(settings) {
   for (size_t i = 0; i < ranges_.size(); ++i) check(ranges_[i], i, settings.device);
   if (settings.device.is_cuda()) {
-    on_cuda_ = std::make_unique<CudaUpdate>(ranges_, settings.device, settings.seed);
+    on_cuda_ = std::make_unique<CudaUpdate>(ranges_, begins_, settings.device, settings.seed);
   }
 }
 AdamW::~AdamW() = default;
@@ -165,15 +185,32 @@ AdamW::AdamW(AdamW&&) noexcept = default;
 AdamW& AdamW::operator=(AdamW&&) noexcept = default;
 
 void AdamW::update(const AdamWStep& step) {
+  begin(step);
+  for (int part = 0; part + 1 < static_cast<int>(begins_.size()); ++part) apply(part, step);
+}
+
+void AdamW::begin(const AdamWStep& step) {
   check_number(step.learning_rate, at::kDouble, settings_.device, "learning_rate");
   check_number(step.gradient_scale, at::kFloat, settings_.device, "gradient_scale");
   check_number(step.finite, at::kBool, settings_.device, "finite");
   check_number(step.updates, at::kFloat, settings_.device, "updates");
   if (on_cuda_ != nullptr) {
-    (*on_cuda_)(step);
+    on_cuda_->begin(step);
   } else {
-    update_on_cpu(ranges_, step, settings_.seed);
+    begin_on_cpu(ranges_, step, constants_);
   }
+}
+
+void AdamW::apply(int part, const AdamWStep& step) {
+  if (part < 0 || part + 1 >= static_cast<int>(begins_.size())) return;
+  if (on_cuda_ != nullptr) {
+    on_cuda_->apply(part, step);
+    return;
+  }
+  if (!*step.finite.const_data_ptr<bool>()) return;
+  const auto update = static_cast<uint32_t>(*step.updates.const_data_ptr<float>());
+  for (size_t i = begins_[part]; i < begins_[part + 1]; ++i)
+    update_on_cpu(ranges_[i], constants_[i], settings_.seed, update);
 }
 
 }  // namespace tptrain::optim

@@ -31,6 +31,7 @@ struct AdamWRange {
   at::Tensor weights = {};     // undefined, or bf16: receives the new master, rounded to nearest
   AdamWOptions options = {};
   std::optional<RoundingSite> rounding = {};
+  int part = 0;  // what apply() updates together
 };
 
 /// The numbers of one update, 0-dimensional tensors on the device of the ranges: the host need not
@@ -50,8 +51,8 @@ class AdamW {
     at::Device device = at::kCPU;
     uint64_t seed = 0;  // of stochastic rounding
   };
-  /// The ranges' tensors keep their memory as long as this lives. Throws InternalError where they
-  /// do not fit together or are not on `device`.
+  /// The ranges, in the order of their parts; their tensors keep their memory as long as this
+  /// lives. Throws InternalError where they do not fit together or are not on `device`.
   AdamW(std::vector<AdamWRange> ranges, const Settings& settings);
   ~AdamW();
   AdamW(AdamW&&) noexcept;
@@ -63,8 +64,18 @@ class AdamW {
   /// launches that are the same in every update.
   void update(const AdamWStep& step);
 
+  // An update in pieces, to the same bits: begin(), then apply() of each part once, in any order
+  // and on any stream behind begin().
+
+  /// Takes learning_rate and gradient_scale, and counts the update.
+  void begin(const AdamWStep& step);
+  /// `step` as begin() found it, its counter as begin() left it. A part may have no ranges.
+  void apply(int part, const AdamWStep& step);
+
  private:
   std::vector<AdamWRange> ranges_;
+  std::vector<size_t> begins_;             // of the parts among the ranges, and the end
+  std::vector<AdamWConstants> constants_;  // of the ranges, as begin() made them; on the CPU
   Settings settings_;
   std::unique_ptr<CudaUpdate> on_cuda_;  // or null
 };

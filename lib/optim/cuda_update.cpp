@@ -58,33 +58,38 @@ int64_t elements_before_packs(const AdamWRange& range) {
 
 }  // namespace
 
-CudaUpdate::CudaUpdate(const std::vector<AdamWRange>& ranges, at::Device device, uint64_t seed) {
+CudaUpdate::CudaUpdate(const std::vector<AdamWRange>& ranges, const std::vector<size_t>& begins,
+                       at::Device device, uint64_t seed)
+    : passes_(begins.size() - 1) {
   std::vector<AdamWOptions> options;
-  for (const Element master : {Element::fp32, Element::bf16}) {
-    for (const Element moments : {Element::fp32, Element::bf16}) {
-      std::vector<cuda::Range> rows;
-      std::vector<Chunk> chunks;
-      for (const AdamWRange& range : ranges) {
-        if (element_of(range.master) != master || element_of(range.exp_avg) != moments) continue;
-        if (range.master.numel() == 0) continue;
-        kernels::cuda::append_chunks(chunks, static_cast<int64_t>(rows.size()),
-                                     range.master.numel(), cuda::kChunkElements,
-                                     elements_before_packs(range));
-        rows.push_back(row_of(range, index_of(options, range.options), seed));
-      }
-      if (rows.empty()) continue;
-      passes_.push_back({.master = master,
-                         .moments = moments,
-                         .ranges = DeviceTable<cuda::Range>(rows, device),
-                         .chunks = DeviceTable<Chunk>(chunks, device)});
+  const auto append_pass = [&](size_t part, Element master, Element moments) {
+    std::vector<cuda::Range> rows;
+    std::vector<Chunk> chunks;
+    for (size_t i = begins[part]; i < begins[part + 1]; ++i) {
+      const AdamWRange& range = ranges[i];
+      if (element_of(range.master) != master || element_of(range.exp_avg) != moments) continue;
+      if (range.master.numel() == 0) continue;
+      kernels::cuda::append_chunks(chunks, static_cast<int64_t>(rows.size()), range.master.numel(),
+                                   cuda::kChunkElements, elements_before_packs(range));
+      rows.push_back(row_of(range, index_of(options, range.options), seed));
+    }
+    if (rows.empty()) return;
+    passes_[part].push_back({.master = master,
+                             .moments = moments,
+                             .ranges = DeviceTable<cuda::Range>(rows, device),
+                             .chunks = DeviceTable<Chunk>(chunks, device)});
+  };
+  for (size_t part = 0; part < passes_.size(); ++part) {
+    for (const Element master : {Element::fp32, Element::bf16}) {
+      for (const Element moments : {Element::fp32, Element::bf16})
+        append_pass(part, master, moments);
     }
   }
   options_ = {options, device};
   constants_ = {std::vector<AdamWConstants>(options.size()), device};
 }
 
-void CudaUpdate::operator()(const AdamWStep& step) const {
-  const kernels::cuda::Stream stream = kernels::cuda::stream_of(step.updates);
+void CudaUpdate::begin(const AdamWStep& step) const {
   cuda::begin({.options = options_.rows(),
                .constants = constants_.rows(),
                .count = options_.size(),
@@ -92,8 +97,13 @@ void CudaUpdate::operator()(const AdamWStep& step) const {
                .gradient_scale = step.gradient_scale.const_data_ptr<float>(),
                .finite = step.finite.const_data_ptr<bool>(),
                .updates = step.updates.mutable_data_ptr<float>()},
-              stream);
-  for (const Pass& pass : passes_) {
+              kernels::cuda::stream_of(step.updates));
+  kernels::cuda::check_launch("adamw");
+}
+
+void CudaUpdate::apply(int part, const AdamWStep& step) const {
+  const kernels::cuda::Stream stream = kernels::cuda::stream_of(step.updates);
+  for (const Pass& pass : passes_[part]) {
     cuda::update({.master = pass.master,
                   .moments = pass.moments,
                   .ranges = pass.ranges.rows(),

@@ -1,5 +1,5 @@
 // AdamW of ranges on CUDA: their tables in device memory, made once, and the launches of an update.
-// Private to this folder.
+// begin() and apply() are AdamW's. Private to this folder.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,14 @@ namespace tptrain::optim {
 
 class CudaUpdate {
  public:
-  /// Ranges that are known to fit.
-  CudaUpdate(const std::vector<AdamWRange>& ranges, at::Device device, uint64_t seed);
-  void operator()(const AdamWStep& step) const;
+  /// Ranges that are known to fit; those of part p: [begins[p], begins[p + 1]).
+  CudaUpdate(const std::vector<AdamWRange>& ranges, const std::vector<size_t>& begins,
+             at::Device device, uint64_t seed);
+  void begin(const AdamWStep& step) const;
+  void apply(int part, const AdamWStep& step) const;
 
  private:
-  /// The ranges of one pair of types.
+  /// A part's ranges of one pair of types.
   struct Pass {
     kernels::cuda::Element master;
     kernels::cuda::Element moments;
@@ -27,7 +29,7 @@ class CudaUpdate {
   };
   kernels::cuda::DeviceTable<AdamWOptions> options_;  // each once
   kernels::cuda::DeviceTable<AdamWConstants> constants_;
-  std::vector<Pass> passes_;
+  std::vector<std::vector<Pass>> passes_;  // of each part
 };
 
 }  // namespace tptrain::optim

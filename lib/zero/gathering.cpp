@@ -3,6 +3,7 @@
 #include "zero/gathering.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tptrain::zero {
 namespace {
@@ -17,10 +18,12 @@ constexpr int kAheadOfSlot = 1;
 }  // namespace
 
 Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
-                     const StateLayout& layout, comm::Communicator& dp)
+                     const StateLayout& layout, comm::Communicator& dp,
+                     std::function<void(int)> before_reading)
     : buckets_(buckets),
       of_block_(buckets.blocks().size()),
       dp_(dp),
+      before_reading_(std::move(before_reading)),
       active_(layout.gathers_parameters),
       homes_of_blocks_(layout.parameter_homes),
       look_ahead_(layout.parameter_homes == Homes::own ? kAheadOfOwnHome : kAheadOfSlot),
@@ -97,6 +100,7 @@ void Gathering::start(int block) {
   Home& target = home(block);
   wait(target);
   target.block = block;
+  before_reading_(block);
   for (BucketState* state : of_block_[block]) {
     at::Tensor& data = state->bucket->data;
     if (dp_.size() == 1) {

@@ -3,6 +3,7 @@
 // Knows which block a home holds complete; nothing is gathered twice.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -13,9 +14,10 @@ namespace tptrain::zero {
 
 class Gathering {
  public:
-  /// All must outlive it.
+  /// All must outlive it. before_reading(block) comes before its masters are read.
   Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& dp);
+            const StateLayout& layout, comm::Communicator& dp,
+            std::function<void(int block)> before_reading);
 
   // Each is collective over dp where something is not there yet, and does nothing where ranks hold
   // all parameters anyway.
@@ -48,6 +50,7 @@ class Gathering {
   const ParamBuckets& buckets_;
   std::vector<std::vector<BucketState*>> of_block_;
   comm::Communicator& dp_;
+  std::function<void(int)> before_reading_;
   bool active_;
   Homes homes_of_blocks_;
   int look_ahead_;

@@ -124,12 +124,19 @@ void Reduction::clear() {
   gathers_.clear();
   sent_by_.fill(-1);
   place_ = MicroBatchPlace::before_last;
-  std::vector<at::Tensor> zeroed = {marks_};
+  memory_is_clear_ = false;
   for (Block& block : blocks_) {
     block.started = false;
     block.shard_is_void = true;
     block.gathers_started = false;
-    if (layout_.accumulates) continue;
+  }
+}
+
+void Reduction::clear_memory() {
+  if (std::exchange(memory_is_clear_, true)) return;
+  std::vector<at::Tensor> zeroed = {marks_};
+  for (Block& block : blocks_) {
+    if (layout_.accumulates) break;
     for (sharding::Parameter* parameter : block.overwritable) parameter->main_grad_is_void = true;
     zeroed.insert(zeroed.end(), block.zeroed.begin(), block.zeroed.end());
   }
@@ -137,6 +144,7 @@ void Reduction::clear() {
 }
 
 void Reduction::begin_block(int index) {
+  clear_memory();
   Block& block = blocks_[index];
   if (block.gathers_started || (block.started && !layout_.accumulates)) {
     throw InternalError(problem(cat("backward of block '", buckets_.blocks()[index].name,
@@ -161,6 +169,7 @@ void Reduction::end_block(int index) {
 }
 
 void Reduction::finish() {
+  clear_memory();
   const int blocks = static_cast<int>(blocks_.size());
   for (int b = 0; b < blocks && !layout_.accumulates; ++b) {
     if (!blocks_[b].started) start(b);

@@ -22,7 +22,8 @@ class Reduction {
   Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
             const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp, Fault fault);
 
-  /// A new step: all gradients are zero.
+  /// A new step: all gradients are zero. Their memory stays as it is until the first block's
+  /// backward begins, or finish().
   void clear();
   /// Without it no micro-batch of a step is taken for the last one.
   void begin_micro_batch(MicroBatchPlace place) { place_ = place; }
@@ -67,6 +68,7 @@ class Reduction {
   };
   TpSum make_tp_sum(int block) const;
   void sort_by_writer(int block);
+  void clear_memory();
   void make_zero(int block);
   void settle(Block& block);
   void sum_over_tp(Block& block);
@@ -84,6 +86,7 @@ class Reduction {
   comm::Communicator& dp_;
   Fault fault_;
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
+  bool memory_is_clear_ = true;  // of the step that clear() began
   at::Tensor marks_;
   std::vector<Block> blocks_;
   std::vector<Home> homes_;

@@ -22,11 +22,13 @@ void ZeroOptimizer::gather_parameters() {
     throw InternalError(problem("all parameters at once in ZeRO stage 3")
                             .must("be read block by block: memory holds no more than its slots"));
   }
+  impl_->settle();
   const int blocks = static_cast<int>(impl_->buckets.blocks().size());
   for (int b = 0; b < blocks; ++b) impl_->gathering.need(b);
 }
 
 std::vector<ZeroOptimizer::SliceHash> ZeroOptimizer::hash_parameters() {
+  impl_->settle();
   std::vector<SliceHash> hashes;
   std::vector<at::Tensor> values;  // on the device until all are queued
   const auto& blocks = impl_->buckets.blocks();

@@ -8,6 +8,7 @@
 
 #include "optim/adamw.h"
 #include "zero/bucket_state.h"
+#include "zero/deferred_update.h"
 #include "zero/gathering.h"
 #include "zero/gradient_norm.h"
 #include "zero/reduction.h"
@@ -38,7 +39,6 @@ struct ZeroOptimizer::Impl {
   Reduction reduction;
   std::vector<std::string> parameter_names;  // in block order
 
-  std::optional<optim::AdamW> adamw;     // of all buckets
   std::optional<SumsOfSquares> squares;  // owned and other gradients (NormViews)
   std::vector<Fp32Copy> fp32_copies;
 
@@ -46,8 +46,11 @@ struct ZeroOptimizer::Impl {
   at::Tensor learning_rate;      // fp64 scalar, of the next update
   at::Tensor updates;            // fp32 scalar: exact up to 2^24 updates
   at::Tensor gradient_scale;     // fp32 scalar: the clip factor
-  at::Tensor finite;             // bool scalar
+  at::Tensor finite;             // bool scalar; false: there is nothing to apply
   Phase phase = Phase::accumulating;
+  bool settled = true;  // `finite` is false
+
+  std::optional<DeferredUpdate> adamw;  // of all buckets; goes first: it may be at work on the rest
 
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
        const Options& options);
@@ -62,6 +65,9 @@ struct ZeroOptimizer::Impl {
   void append_norm_views(const BucketState& state, NormViews& views) const;
   void require(Phase expected, const char* call, const char* remedy) const;
 
+  /// The last update is done, for readers and writers outside a step, and its flag taken back: a
+  /// replay of a captured step applies the update before it, which may be this one.
+  void settle();
   /// Which of the masters were just written.
   enum class Written { shard, held };
   /// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.

@@ -45,7 +45,7 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       layout(state_layout(buckets.options(), options, dp.size())),
       device(buckets.options().device),
       states(make_states(buckets, layout)),
-      gathering(buckets, states, layout, dp),
+      gathering(buckets, states, layout, dp, [this](int block) { adamw->need(block); }),
       reduction(buckets, states, layout, tp, dp, options.fault) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
@@ -65,7 +65,6 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
     append_ranges(state, ranges);
     append_norm_views(state, views);
   }
-  adamw.emplace(std::move(ranges), optim::AdamW::Settings{.device = device, .seed = options.seed});
   squares.emplace(std::vector{std::move(views.owned), std::move(views.other)}, device);
   const auto on_device = at::TensorOptions().device(device);
   parameter_indices =
@@ -73,7 +72,13 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
   learning_rate = at::zeros({}, on_device.dtype(at::kDouble));
   updates = at::zeros({}, on_device.dtype(at::kFloat));
   gradient_scale = at::ones({}, on_device.dtype(at::kFloat));
-  finite = at::ones({}, on_device.dtype(at::kBool));
+  finite = at::zeros({}, on_device.dtype(at::kBool));
+  adamw.emplace(std::move(ranges), static_cast<int>(buckets.blocks().size()),
+                optim::AdamW::Settings{.device = device, .seed = options.seed},
+                optim::AdamWStep{.learning_rate = learning_rate,
+                                 .gradient_scale = gradient_scale,
+                                 .finite = finite,
+                                 .updates = updates});
 }
 
 // Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
@@ -112,7 +117,8 @@ void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
                                   .eps = options.optimizer.eps,
                                   .weight_decay = next.settings.weight_decay,
                                   .learning_rate_scale = next.settings.learning_rate_scale},
-                      .rounding = std::move(next.rounding)});
+                      .rounding = std::move(next.rounding),
+                      .part = state.bucket->block});
   }
 }
 
@@ -136,6 +142,12 @@ void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* 
   throw InternalError(problem(cat(call, " of the optimizer was called out of order"))
                           .must("follow begin_step, finish_reduction, clip, update")
                           .remedy(remedy));
+}
+
+void ZeroOptimizer::Impl::settle() {
+  if (phase == Phase::clipped) return;  // the flag is the coming update's, the last one was done
+  adamw->finish();
+  if (!std::exchange(settled, true)) finite.fill_(false);
 }
 
 // -1: every gradient here was finite, and the loss; -2: the loss alone was not.
@@ -169,6 +181,7 @@ void ZeroOptimizer::finish_reduction() {
   impl_->require(Phase::accumulating, "finish_reduction()",
                  "Call it once a step: a second sum over dp would count every gradient dp times.");
   impl_->phase = Phase::reduced;
+  impl_->adamw->finish();  // where no forward needed it: it reads the last step's gradients
   impl_->reduction.finish();
 }
 
@@ -206,6 +219,7 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
                        .logical_and_(of_tp_ranks.select(1, 2).sum().eq(0));
 
   impl_->finite.copy_(numbers.finite);
+  impl_->settled = false;
   if (max_norm > 0) {
     // torch.nn.utils.clip_grad_norm_'s formula, 1e-6 included: users compare with it.
     impl_->gradient_scale.copy_((numbers.norm + 1e-6).reciprocal_().mul_(max_norm).clamp_max_(1.0));
@@ -229,25 +243,33 @@ void ZeroOptimizer::update() {
                  "Call clip() before it, with max_norm 0 for no limit.");
   impl_->phase = Phase::updated;
   impl_->gathering.forget();
-  impl_->adamw->update({.learning_rate = impl_->learning_rate,
-                        .gradient_scale = impl_->gradient_scale,
-                        .finite = impl_->finite,
-                        .updates = impl_->updates});
+  impl_->adamw->begin();
 }
 
 void ZeroOptimizer::assume_updated() {
   impl_->fp32_copies.clear();
+  // A step was dropped: its forward has applied the update before it, which the flag still holds.
+  if (std::exchange(impl_->phase, Phase::updated) != Phase::updated) impl_->settle();
   impl_->gathering.forget();
-  impl_->phase = Phase::updated;
+  impl_->adamw->assume_begun();
+  impl_->settled = false;
 }
 
-void ZeroOptimizer::before_forward(int block) { impl_->gathering.before_forward(block); }
+void ZeroOptimizer::before_forward(int block) {
+  if (impl_->phase == Phase::updated) impl_->settle();  // no step has begun: an evaluation
+  const int other = impl_->buckets.blocks()[block].also_uses;
+  if (other >= 0) impl_->adamw->need(other);
+  impl_->adamw->need(block);
+  impl_->adamw->run_ahead(block);
+  impl_->gathering.before_forward(block);
+}
 
 void ZeroOptimizer::after_forward(int) {}
 
 void ZeroOptimizer::before_backward(int block) {
   impl_->require(Phase::accumulating, "before_backward()",
                  "Call begin_step() before the backward of a new step.");
+  impl_->adamw->finish();  // as in finish_reduction()
   impl_->reduction.begin_block(block);
   impl_->gathering.before_backward(block);
 }

@@ -17,7 +17,8 @@
 // Communication over dp runs beside the model's work. A block's gradients set out when they are
 // complete, beside the backward of the blocks before it. An update leaves parameters to be
 // gathered: a block's are when its next forward comes near, beside the blocks before it, in every
-// stage that updates shards.
+// stage that updates shards. So does the update itself: update() fixes its numbers, and a block's
+// AdamW runs when its next forward comes near, or when anything here is asked for the result.
 //
 // Source of the stages: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
 // Parameter Models", SC 2020.
@@ -95,10 +96,11 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void load_parameters(const sharding::TensorSource& source);
   /// Master weights and moments as fp32 pieces, as the checkpoint wants them: live views; where the
   /// state is kept in bf16, copies that live until the next call of state_dict, state_loaded or
-  /// begin_step.
+  /// begin_step. A later update reaches the views at a time of its own: ask again after it.
   sharding::StateDict state_dict();
-  /// To be called after pieces of state_dict() were overwritten: makes parameters from masters.
-  /// `updates_done` restores Adam's step counter. Collective over dp.
+  /// To be called after pieces of state_dict(), asked for since the last update, were overwritten:
+  /// makes parameters from masters. `updates_done` restores Adam's step counter. Collective over
+  /// dp.
   void state_loaded(int64_t updates_done);
   /// Updates applied so far (skipped, non-finite steps do not count); reads the device.
   int64_t updates_done() const;
@@ -118,8 +120,10 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// axes exchange a few words, once.
   /// local_losses: fp32 [k], this dp rank's, the same on its tp ranks. Collective over dp and tp.
   StepNumbers clip(double max_norm, const at::Tensor& local_losses);
-  /// AdamW on the shard; the next use of a parameter sees the new value. Nothing changes where the
-  /// last clip() was not finite. No communication is under way afterwards.
+  /// AdamW on the shard; the next use of a parameter that before_forward(), or a call here,
+  /// announces sees the new value. Nothing changes where the last clip() was not finite. Nothing is
+  /// under way in or beside the current stream afterwards: the work itself comes with the next
+  /// forward.
   void update(double learning_rate);
   /// The same with the rate of the last set_learning_rate(), which the device alone holds: a
   /// captured step takes the one of its replay.
@@ -133,9 +137,10 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
 
   /// For a step, begin_step() to update(), that is captured as a CUDA graph and replayed, of which
   /// the host's side of this object sees nothing: puts that side where update() leaves it. To be
-  /// called before the capture, so that the graph gathers the parameters whatever ran before, and
-  /// after each replay. Any step can be captured: what the host decides between these calls is the
-  /// same in every step of as many micro-batches.
+  /// called before the capture, so that the graph applies the update before it (nothing, where that
+  /// was done meanwhile) and gathers the parameters whatever ran before, and after each replay. Any
+  /// step can be captured: what the host decides between these calls is the same in every step of
+  /// as many micro-batches.
   void assume_updated();
   /// All parameters are complete in memory, for a reader that no before_forward() announces. Stages
   /// 0 to 2; InternalError in stage 3. Collective over dp.

@@ -74,6 +74,7 @@ at::Tensor ZeroOptimizer::Impl::in_fp32(const at::Tensor& held) {
 }
 
 void ZeroOptimizer::initialise(uint64_t seed) {
+  impl_->settle();
   fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
     sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
                            piece.slice_begin + piece.count, piece.slice->init, seed);
@@ -83,6 +84,7 @@ void ZeroOptimizer::initialise(uint64_t seed) {
 }
 
 void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
+  impl_->settle();
   fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
     source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
                       values);
@@ -92,6 +94,7 @@ void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
 }
 
 StateDict ZeroOptimizer::state_dict() {
+  impl_->settle();
   impl_->fp32_copies.clear();
   StateDict dict;
   for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
@@ -119,6 +122,7 @@ void ZeroOptimizer::state_loaded(int64_t updates_done) {
   if (updates_done < 0) {
     throw InternalError(problem(cat(updates_done, " updates done")).must("not be negative"));
   }
+  impl_->settle();
   for (Fp32Copy& copy : impl_->fp32_copies) copy.live.copy_(copy.copy);
   impl_->publish(Impl::Written::held);
   impl_->updates.fill_(static_cast<double>(updates_done));

@@ -169,6 +169,40 @@ TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[opt
   CHECK(updates.item<float>() == 4.0f);
 }
 
+TEST_CASE("parts in any order are the update, to the bit", "[optim]") {
+  const std::vector<int64_t> sizes = {3, 5000, 896, 1, 2048, 70001};
+  const std::vector<int> parts = {0, 0, 1, 3, 3, 4};  // part 2 has no ranges
+  std::vector<AdamWRange> ranges, whole;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    for (std::vector<AdamWRange>* all : {&ranges, &whole}) {
+      all->push_back(fresh(normal({sizes[i]}, 20 + i), {.weight_decay = i % 2 == 0 ? 0.1 : 0.0}));
+      all->back().gradient.copy_(normal({sizes[i]}, 30 + i));
+    }
+    ranges[i].part = parts[i];
+  }
+  AdamW in_parts(ranges, {.device = device()}), at_once(whole, {.device = device()});
+  const at::Tensor updates = scalar(0.0), other_updates = scalar(0.0);
+  for (int t = 1; t <= 4; ++t) {
+    const Numbers numbers{.learning_rate = 1e-2 / t, .gradient_scale = 0.7, .finite = t != 3};
+    const AdamWStep step = step_of(updates, numbers);
+    in_parts.begin(step);
+    CHECK(updates.item<float>() == static_cast<float>(t < 3 ? t : t - 1));
+    // begin() has taken them.
+    step.learning_rate.fill_(1e3);
+    step.gradient_scale.fill_(1e3);
+    for (const int part : {4, 1, 0, 2, 3}) in_parts.apply(part, step);
+    at_once.update(step_of(other_updates, numbers));
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      CHECK(same_bits(ranges[i].master, whole[i].master));
+      CHECK(same_bits(ranges[i].exp_avg, whole[i].exp_avg));
+      CHECK(same_bits(ranges[i].exp_avg_sq, whole[i].exp_avg_sq));
+    }
+  }
+  std::swap(ranges[0].part, ranges[5].part);
+  CHECK(contains(message_of([&] { AdamW(ranges, {.device = device()}); }),
+                 "range 1 is of part 0: it must follow the ranges of the parts before it"));
+}
+
 TEST_CASE("tensors that do not belong together are refused", "[optim]") {
   std::vector<AdamWRange> ranges = {fresh(normal({8}, 8), {})};
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());

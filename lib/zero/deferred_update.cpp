@@ -1,0 +1,84 @@
+// Bookkeeping of blocks, and events between the current stream and the one beside it. In a captured
+// step these are edges of the graph: by the end of a step everything has been waited for.
+#include "zero/deferred_update.h"
+
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace tptrain::zero {
+namespace {
+
+// Two more than the gathers of parameters are begun ahead: what they wait for has had the forward
+// of two blocks. All at once would take the first blocks' memory bandwidth, and delay their own.
+constexpr int kBlocksAhead = 4;
+
+c10::Stream current_stream(c10::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
+}  // namespace
+
+DeferredUpdate::DeferredUpdate(std::vector<optim::AdamWRange> ranges, int blocks,
+                               const optim::AdamW::Settings& settings,
+                               const optim::AdamWStep& numbers)
+    : adamw_(std::move(ranges), settings),
+      numbers_(numbers),
+      device_(settings.device),
+      states_(blocks, State::pending) {
+  if (!device_.is_cuda()) return;
+  beside_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
+  reached_.emplace(device_.type());
+  for (int b = 0; b < blocks; ++b) updated_.emplace_back(device_.type());
+}
+
+DeferredUpdate::~DeferredUpdate() {
+  for (size_t b = 0; b < states_.size(); ++b) {
+    if (states_[b] != State::under_way) continue;
+    try {
+      updated_[b].block(current_stream(device_));
+    } catch (const c10::Error& error) {
+      // A device that takes no more calls; nothing will use the memory.
+      TORCH_WARN("AdamW was left under way: ", error.what_without_backtrace());
+    }
+  }
+}
+
+void DeferredUpdate::begin() {
+  adamw_.begin(numbers_);
+  assume_begun();
+}
+
+void DeferredUpdate::assume_begun() { std::fill(states_.begin(), states_.end(), State::pending); }
+
+void DeferredUpdate::run_ahead(int block) {
+  if (!beside_) return;
+  const int end = std::min(block + 1 + kBlocksAhead, static_cast<int>(states_.size()));
+  bool follows = false;  // the stream beside, what the current one has been given
+  for (int next = block + 1; next < end; ++next) {
+    if (states_[next] != State::pending) continue;
+    if (!std::exchange(follows, true)) {
+      reached_->record(current_stream(device_));
+      reached_->block(*beside_);
+    }
+    const c10::StreamGuard guard(*beside_);
+    adamw_.apply(next, numbers_);
+    updated_[next].record(*beside_);
+    states_[next] = State::under_way;
+  }
+}
+
+void DeferredUpdate::need(int block) {
+  const State state = std::exchange(states_[block], State::done);
+  if (state == State::pending) adamw_.apply(block, numbers_);
+  if (state == State::under_way) updated_[block].block(current_stream(device_));
+}
+
+void DeferredUpdate::finish() {
+  for (int b = 0; b < static_cast<int>(states_.size()); ++b) need(b);
+}
+
+}  // namespace tptrain::zero

@@ -1,0 +1,54 @@
+// AdamW of a step, block by block under the next step's forward: the update is bound by memory, the
+// forward's products by arithmetic. A block is updated a few blocks before its forward, on CUDA on
+// a stream of its own; on the CPU when it is needed. Knows no parameters and no communication; what
+// may be read or written before a block is updated is the caller's affair.
+#pragma once
+
+#include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+
+#include <optional>
+#include <vector>
+
+#include "optim/adamw.h"
+
+namespace tptrain::zero {
+
+class DeferredUpdate {
+ public:
+  /// Ranges are in the order of their parts, which are the blocks 0 .. blocks - 1. `numbers` keep
+  /// their memory; their `finite` holds what it holds in begin() until the blocks are updated.
+  DeferredUpdate(std::vector<optim::AdamWRange> ranges, int blocks,
+                 const optim::AdamW::Settings& settings, const optim::AdamWStep& numbers);
+  DeferredUpdate(const DeferredUpdate&) = delete;
+  /// Memory that an update still writes is free for others afterwards, in the current stream.
+  ~DeferredUpdate();
+
+  /// A new update, of all blocks, when none is under way: its numbers are taken now, in the current
+  /// stream.
+  void begin();
+  /// The host's side of begin() alone: the device's has been, or will be, done by a graph.
+  void assume_begun();
+
+  /// Updates the blocks behind `block` that are next, beside what the current stream is given from
+  /// here on.
+  void run_ahead(int block);
+  /// The block is updated, from here on in the current stream.
+  void need(int block);
+  /// All blocks are; no work of another stream is left open.
+  void finish();
+
+ private:
+  enum class State { pending, under_way, done };
+
+  optim::AdamW adamw_;
+  optim::AdamWStep numbers_;
+  c10::Device device_;
+  std::vector<State> states_;  // of the blocks
+  // Of CUDA:
+  std::optional<c10::Stream> beside_;
+  std::vector<c10::Event> updated_;    // of each block that is under way
+  std::optional<c10::Event> reached_;  // by the current stream, where it set blocks off
+};
+
+}  // namespace tptrain::zero
