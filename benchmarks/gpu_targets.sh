@@ -35,8 +35,8 @@ for row in "${rows[@]}"; do
     qwen05_tp_512) run 2 qwen2.5-0.5b --tp 2 --seq-length 512 --warmup 20 --steps 100 ;;
     qwen05_dp_512) run 2 qwen2.5-0.5b --seq-length 512 --warmup 20 --steps 100 ;;
     qwen7_tp) run 2 qwen2-7b --tp 2 --seq-length 2048 --micro-batch-size 4 ;;
-    llama_tp_8192) run 2 llama-3-8b --tp 2 --seq-length 8192 --recompute selective ;;
-    llama_tp_4096) run 2 llama-3-8b --tp 2 --seq-length 4096 --micro-batch-size 2 --recompute selective ;;
+    llama_tp_8192) run 2 llama-3-8b --tp 2 --seq-length 8192 ;;
+    llama_tp_4096) run 2 llama-3-8b --tp 2 --seq-length 4096 --micro-batch-size 2 ;;
     llama_dp) run 2 llama-3-8b --zero 2 --seq-length 8192 --recompute selective ;;
     llama16_one) run 1 llama-3-8b --layers 16 --seq-length 8192 --recompute selective ;;
     llama16_dp) run 2 llama-3-8b --layers 16 --zero 2 --seq-length 8192 --recompute selective ;;

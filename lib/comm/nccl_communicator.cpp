@@ -298,9 +298,11 @@ at::Device bind_gpu(MpiSession& session) {
   const std::vector<std::string> uuids = session.all_gather(uuid);
   agree(session, [&] { check_gpus_distinct(uuids); });
   // All work of this thread goes to one stream that is not the default one, which no graph can
-  // capture and which would wait for every other.
+  // capture and which would wait for every other. Of high priority: what runs beside the model
+  // (AdamW of later blocks) takes what is left of the device, not half of it (Llama-3-8B on two
+  // H200: tp 2 412.7 -> 409.7 ms, dp 2 796.7 -> 792.1 ms).
   if (c10::cuda::getCurrentCUDAStream(index) == c10::cuda::getDefaultCUDAStream(index))
-    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, index));
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index));
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
 }
 
