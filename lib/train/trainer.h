@@ -80,6 +80,7 @@ class Trainer {
   checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
+  void say_how_steps_run();
   void log_line(const std::string& line);
 
   TrainerParts parts_;
@@ -89,6 +90,7 @@ class Trainer {
   std::chrono::steady_clock::time_point
       last_issued_;  // of the step before, or the end of an evaluation or save after it
   bool first_step_said_ = false;
+  int64_t steps_here_ = 0;  // issued by this process
   int64_t skipped_in_a_row_ = 0;
   int64_t eval_target_tokens_ = 0;  // of an evaluation; 0: not yet counted
 };
