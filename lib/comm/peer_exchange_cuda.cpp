@@ -124,10 +124,21 @@ struct Lane {
     check(cudaEventRecord(produced.get(), compute()), "cudaEventRecord", axis);
     check(cudaStreamWaitEvent(copies.stream(), produced.get(), 0), "cudaStreamWaitEvent", axis);
   }
-  void push(char* to, const void* from, int64_t bytes) const {
+  void copy(char* to, const void* from, int64_t bytes) const {
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice,
                           copies.stream()),
           "cudaMemcpyAsync", axis);
+  }
+  /// Into this rank's part of a peer's slot, when the peer lets it, and raises the peer's flag.
+  void push(const SharedBlock& block, int slot, int peer, const void* from, int64_t bytes) const {
+    FlagOperations turn;
+    turn.wait_for(block.empty(rank, slot, peer), 1);
+    turn.write(block.empty(rank, slot, peer), 0);
+    turn.run(driver, copies.stream(), axis);
+    copy(block.slot(peer, slot) + rank * bytes, from, bytes);
+    FlagOperations filled;
+    filled.write(block.full(peer, slot, rank), 1);
+    filled.run(driver, copies.stream(), axis);
   }
 };
 
@@ -147,17 +158,9 @@ class PeerGather final : public PiecewiseGather {
     lane.copies_follow_compute();
     for (int i = 1; i < lane.ranks; ++i) {
       // Each rank begins with another peer: no link carries two pushes at once.
-      const int peer = (lane.rank + i) % lane.ranks;
-      FlagOperations turn;
-      turn.wait_for(block.empty(lane.rank, slot_, peer), 1);
-      turn.write(block.empty(lane.rank, slot_, peer), 0);
-      turn.run(lane.driver, lane.copies.stream(), lane.axis);
-      lane.push(block.slot(peer, slot_) + lane.rank * bytes, input.const_data_ptr(), bytes);
-      FlagOperations filled;
-      filled.write(block.full(peer, slot_, lane.rank), 1);
-      filled.run(lane.driver, lane.copies.stream(), lane.axis);
+      lane.push(block, slot_, (lane.rank + i) % lane.ranks, input.const_data_ptr(), bytes);
     }
-    lane.push(block.slot(lane.rank, slot_) + lane.rank * bytes, input.const_data_ptr(), bytes);
+    lane.copy(block.slot(lane.rank, slot_) + lane.rank * bytes, input.const_data_ptr(), bytes);
     check(cudaEventRecord(copied_.get(), lane.copies.stream()), "cudaEventRecord", lane.axis);
   }
   PeerGather(const PeerGather&) = delete;
@@ -219,16 +222,8 @@ class PeerReduce final : public PiecewiseReduce {
     ++sent_;
     if (rank == lane_.rank) return;
     const at::Tensor part = whole_.narrow(0, rank * piece_[0], piece_[0]);
-    const int64_t bytes = bytes_of(part);
     lane_.copies_follow_compute();
-    FlagOperations turn;
-    turn.wait_for(block_.empty(lane_.rank, slot_, rank), 1);
-    turn.write(block_.empty(lane_.rank, slot_, rank), 0);
-    turn.run(lane_.driver, lane_.copies.stream(), lane_.axis);
-    lane_.push(block_.slot(rank, slot_) + lane_.rank * bytes, part.const_data_ptr(), bytes);
-    FlagOperations filled;
-    filled.write(block_.full(rank, slot_, lane_.rank), 1);
-    filled.run(lane_.driver, lane_.copies.stream(), lane_.axis);
+    lane_.push(block_, slot_, rank, part.const_data_ptr(), bytes_of(part));
   }
   at::Tensor finish() override {
     if (sent_ != lane_.ranks) {

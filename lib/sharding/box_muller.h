@@ -11,11 +11,7 @@
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define TPTRAIN_HOST_DEVICE __host__ __device__
-#else
-#define TPTRAIN_HOST_DEVICE
-#endif
+#include "base/host_device.h"
 
 namespace tptrain::sharding {
 

@@ -1,6 +1,7 @@
 // One thread eight elements, in two packs of four: 8 loads of 16 bytes on their way at once. The
 // arithmetic is adamw_loop.cpp's in its order; this file is compiled without fused multiply-add, as
 // that one, so that an element's update does not depend on the device that makes it.
+#include "base/philox.cuh"
 #include "kernels/cuda/multi_tensor.cuh"
 #include "optim/cuda/adamw.h"
 
@@ -23,21 +24,6 @@ __global__ void begin_kernel(Begin args) {
   }
   __syncthreads();  // every thread has read the counter
   if (threadIdx.x == 0) *args.updates = update;
-}
-
-// philox_rounds of base/philox.h, which the host compiler alone can read.
-__device__ uint4 philox(uint4 counter, uint32_t key0, uint32_t key1) {
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53u} * counter.x;
-    const uint64_t product1 = uint64_t{0xCD9E8D57u} * counter.z;
-    counter = make_uint4(
-        static_cast<uint32_t>(product1 >> 32) ^ counter.y ^ key0, static_cast<uint32_t>(product1),
-        static_cast<uint32_t>(product0 >> 32) ^ counter.w ^ key1, static_cast<uint32_t>(product0));
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
-  }
-  return counter;
 }
 
 /// The 16 bits of elements `first`, `first` + 1, ... of a range: eight elements of the tensor share
@@ -72,7 +58,7 @@ class RoundingBits {
  private:
   __device__ void draw() {
     const uint64_t group = static_cast<uint64_t>(global_) / 8;
-    words_ = philox(
+    words_ = philox_rounds(
         make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update_, 0),
         site_.key[0], site_.key[1]);
   }
