@@ -401,7 +401,9 @@ int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOp
   const Sizes s(config, options);
   if (!s.sliced || !s.on_gpu) return 0;
   const int64_t slot = s.padded_tokens * s.hidden * s.element;
-  return (comm::kGatherSlots + comm::kReduceSlots) * slot;
+  const int64_t pushed =
+      slot > comm::kMostDirectBytes ? (comm::kGatherSlots + comm::kReduceSlots) * slot : 0;
+  return pushed + 3 * comm::kMostDirectBytes;  // of direct calls: two slots and the control
 }
 
 }  // namespace tptrain::planner

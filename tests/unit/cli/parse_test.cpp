@@ -75,6 +75,15 @@ TEST_CASE("plan") {
   check_contains(
       refusal({"plan", "--model", "b", "--set", "a=1"}),
       "--set is given with --model: it must go with --config, whose values it overrides");
+  CHECK(parsed<PlanCommand>({"plan", "--model", "m", "--gpu-memory", "79.5"}).gpu_memory_gib ==
+        std::optional<double>(79.5));
+  CHECK(parsed<PlanCommand>({"plan", "--model", "m", "--device", "cuda"}).device == "cuda");
+  check_contains(refusal({"plan", "--model", "b", "--device", "tpu"}),
+                 "--device is tpu: it must be cpu or cuda");
+  check_contains(refusal({"plan", "--model", "b", "--gpu-memory", "0"}),
+                 "--gpu-memory is 0: it must be above 0");
+  check_contains(refusal({"plan", "--model", "b", "--gpu-memory", "80", "--device", "cpu"}),
+                 "--gpu-memory is given with --device cpu: it must go with GPUs");
   check_contains(refusal({"plan", "--model", "b", "--tp-size", "0"}),
                  "--tp-size is 0: it must be at least 1");
   check_contains(refusal({"plan", "--model", "b", "--dp-size=-2"}),

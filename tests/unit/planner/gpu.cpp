@@ -1,0 +1,92 @@
+// The forecast for GPUs against peaks measured on two H200 (what the allocator reserved at most;
+// benchmarks/README.md, 2026-11-28), and the micro-batch that fits.
+#include "planner/plan.h"
+#include "support/catch.h"
+
+namespace tptrain::planner {
+namespace {
+
+using testing::Approx;
+
+model::DecoderConfig llama_3_8b() {
+  return {.model_type = "llama",
+          .vocab_size = 128256,
+          .hidden_size = 4096,
+          .intermediate_size = 14336,
+          .num_hidden_layers = 32,
+          .num_attention_heads = 32,
+          .num_key_value_heads = 8,
+          .head_dim = 128};
+}
+
+model::DecoderConfig gpt2() {
+  return {.model_type = "gpt2",
+          .vocab_size = 50257,
+          .hidden_size = 768,
+          .intermediate_size = 3072,
+          .num_hidden_layers = 12,
+          .num_attention_heads = 12,
+          .num_key_value_heads = 12,
+          .head_dim = 64,
+          .max_position_embeddings = 1024,
+          .norm = model::Norm::layer,
+          .feed_forward = model::FeedForward::gelu,
+          .positions = model::Positions::learned,
+          .tie_word_embeddings = true,
+          .qkv_bias = true,
+          .o_bias = true,
+          .mlp_bias = true};
+}
+
+Layout on_gpus(int64_t tp_size, int64_t dp_size, int64_t zero_stage, int64_t seq_length,
+               int64_t micro_batch_size, model::Recompute recompute) {
+  return {.tp_size = tp_size,
+          .dp_size = dp_size,
+          .zero_stage = zero_stage,
+          .seq_length = seq_length,
+          .micro_batch_size = micro_batch_size,
+          .training = {.sequence_parallel = tensor_parallel::SequenceParallel::on,
+                       .recompute = recompute},
+          .dtype = at::kBFloat16,
+          .device = Device::cuda};
+}
+
+int64_t planned_bytes(const model::DecoderConfig& config, const Layout& layout) {
+  return make_plan(config, layout).memory[static_cast<size_t>(layout.zero_stage)].total();
+}
+
+double planned_gib(const model::DecoderConfig& config, const Layout& layout) {
+  return static_cast<double>(planned_bytes(config, layout)) / (int64_t{1} << 30);
+}
+
+}  // namespace
+
+TEST_CASE("the forecast for GPUs is within 10 % of measured peaks", "[planner]") {
+  using model::Recompute;
+  CHECK(planned_gib(llama_3_8b(), on_gpus(2, 1, 1, 8192, 1, Recompute::none)) ==
+        Approx(86.60).epsilon(0.1));
+  CHECK(planned_gib(llama_3_8b(), on_gpus(2, 1, 1, 8192, 1, Recompute::selective)) ==
+        Approx(80.50).epsilon(0.1));
+  CHECK(planned_gib(llama_3_8b(), on_gpus(1, 2, 2, 8192, 1, Recompute::selective)) ==
+        Approx(103.87).epsilon(0.1));
+  CHECK(planned_gib(gpt2(), on_gpus(1, 1, 1, 1024, 64, Recompute::none)) ==
+        Approx(26.67).epsilon(0.1));
+}
+
+TEST_CASE("the largest micro-batch fits, and one more sequence does not", "[planner]") {
+  for (const int64_t tp : {1, 2}) {
+    Layout layout = on_gpus(tp, 1, 1, 1024, 1, model::Recompute::none);
+    const int64_t card = int64_t{24} << 30;
+    const int64_t size = largest_micro_batch(gpt2(), layout, card);
+    CAPTURE(tp, size);
+    REQUIRE(size > 1);
+    layout.micro_batch_size = size;
+    CHECK(planned_bytes(gpt2(), layout) <= card);
+    layout.micro_batch_size = size + 1;
+    CHECK(planned_bytes(gpt2(), layout) > card);
+  }
+  CHECK(largest_micro_batch(llama_3_8b(), on_gpus(1, 1, 1, 8192, 1, model::Recompute::full),
+                            int64_t{80} << 30) == 0);
+}
+
+}  // namespace tptrain::planner
