@@ -1,27 +1,18 @@
 // RMSNorm and LayerNorm. A row lies in the registers of a warp (up to 1,024 elements) or of a block
 // (up to 8,192): each tensor is read once and written once. Backward keeps its share of the
 // weights' gradients in registers while a few hundred blocks walk the rows; a second launch adds
-// the shares up in order. Rows that are longer, or do not move in loads of 16 bytes, take kernels
-// that read them again from the cache.
+// the shares up in order. Rows that are longer, or do not move in loads of 16 bytes, take the
+// kernels of norm_long.cu, which read them again from the cache.
 //
 // Which form a call takes depends on the row's size and alignment, never on the number of rows:
 // equal rows get equal bits wherever they lie.
 #include <algorithm>
 
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/norm.cuh"
 
 namespace tptrain::kernels::cuda {
 
 namespace {
-
-// The one expression of an element of the output: with its roundings written out, so that no
-// kernel fuses what another does not, and norm_again repeats norm_forward bit for bit.
-template <bool kLayer>
-__device__ float normed_output(float x, float mean, float inverse, float weight, float bias) {
-  if (kLayer) return __fmaf_rn(__fmul_rn(__fsub_rn(x, mean), inverse), weight, bias);
-  return __fmul_rn(__fmul_rn(x, inverse), weight);
-}
 
 // The form of one call. A row has kLanes threads: a warp's 32, or the block's.
 template <typename Element, int width, int packs, int lanes, bool layer>
@@ -281,153 +272,6 @@ __global__ void __launch_bounds__(F::kBlock, F::kResident) backward_kernel(NormB
   }
 }
 
-// --- Rows of any size: kWidth elements a load, read again instead of kept.
-
-/// Over kThreads threads; every thread gets it.
-__device__ float block_sum(float value) {
-  __shared__ float warps[kThreads / 32];
-  value = warp_sum(value);
-  __syncthreads();  // the last use of `warps` is over
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  float total = 0;
-#pragma unroll
-  for (int i = 0; i < kThreads / 32; ++i) total += warps[i];
-  return total;
-}
-
-template <typename T, int kWidth, bool kLayer>
-__device__ void store_long_output(const NormForward& args, const T* row, int64_t at, float mean,
-                                  float inverse) {
-  const T* weight = static_cast<const T*>(args.weight);
-  const T* bias = static_cast<const T*>(args.bias);
-  T* output = static_cast<T*>(args.output) + at;
-  for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-    float x[kWidth], w[kWidth], b[kWidth] = {}, y[kWidth];
-    load<T, kWidth>(row + i, x);
-    load<T, kWidth>(weight + i, w);
-    if (kLayer) load<T, kWidth>(bias + i, b);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) y[j] = normed_output<kLayer>(x[j], mean, inverse, w[j], b[j]);
-    store<T, kWidth>(output + i, y);
-  }
-}
-
-template <typename T, int kWidth, bool kLayer>
-__global__ void long_forward_kernel(NormForward args) {
-  const int64_t row_index = blockIdx.x;
-  const int64_t at = row_index * args.hidden;
-  const T* row = static_cast<const T*>(args.x) + at;
-  if (args.delta != nullptr) {
-    const T* delta = static_cast<const T*>(args.delta) + at;
-    T* sum = static_cast<T*>(args.sum) + at;
-    for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-      float a[kWidth], b[kWidth];
-      load<T, kWidth>(row + i, a);
-      load<T, kWidth>(delta + i, b);
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) a[j] += b[j];
-      store<T, kWidth>(sum + i, a);
-    }
-    row = sum;  // each thread reads back what it wrote itself
-  }
-  float total = 0;
-  float squares = 0;
-  for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-    float x[kWidth];
-    load<T, kWidth>(row + i, x);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      total += x[j];
-      squares += x[j] * x[j];
-    }
-  }
-  const float count = static_cast<float>(args.hidden);
-  float mean = 0;
-  if (kLayer) {
-    mean = block_sum(total) / count;
-    squares = 0;
-    for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-      float x[kWidth];
-      load<T, kWidth>(row + i, x);
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) squares += (x[j] - mean) * (x[j] - mean);
-    }
-  }
-  const float inverse = 1.0f / sqrtf(block_sum(squares) / count + args.eps);
-  if (threadIdx.x == 0) {
-    args.inverse[row_index] = inverse;
-    if (kLayer) args.mean[row_index] = mean;
-  }
-  store_long_output<T, kWidth, kLayer>(args, row, at, mean, inverse);
-}
-
-template <typename T, int kWidth, bool kLayer>
-__global__ void long_again_kernel(NormForward args) {
-  const int64_t row = blockIdx.x;
-  const int64_t at = row * args.hidden;
-  store_long_output<T, kWidth, kLayer>(args, static_cast<const T*>(args.x) + at, at,
-                                       kLayer ? args.mean[row] : 0.0f, args.inverse[row]);
-}
-
-template <typename T, int kWidth, bool kLayer>
-__global__ void long_backward_kernel(NormBackward args) {
-  // [hidden], twice with LayerNorm: gradients of this block's rows.
-  extern __shared__ float shared[];
-  float* weight_sums = shared;
-  float* bias_sums = shared + args.hidden;
-  const int64_t sums = kLayer ? 2 * args.hidden : args.hidden;
-  for (int64_t i = threadIdx.x; i < sums; i += kThreads) shared[i] = 0;
-  __syncthreads();
-  const T* weight = static_cast<const T*>(args.weight);
-  const float count = static_cast<float>(args.hidden);
-  for (int64_t row = blockIdx.x; row < args.rows; row += gridDim.x) {
-    const int64_t at = row * args.hidden;
-    const T* x_row = static_cast<const T*>(args.x) + at;
-    const T* grad_row = static_cast<const T*>(args.grad_output) + at;
-    const float inverse = args.inverse[row];
-    const float mean = kLayer ? args.mean[row] : 0.0f;
-    float dot = 0;
-    float plain = 0;
-    for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-      float x[kWidth], g[kWidth], w[kWidth];
-      load<T, kWidth>(x_row + i, x);
-      load<T, kWidth>(grad_row + i, g);
-      load<T, kWidth>(weight + i, w);
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        const float normed = (x[j] - mean) * inverse;
-        // Each thread owns its columns of the sums.
-        weight_sums[i + j] += g[j] * normed;
-        if (kLayer) bias_sums[i + j] += g[j];
-        dot += g[j] * w[j] * normed;
-        plain += g[j] * w[j];
-      }
-    }
-    const float mean_dot = block_sum(dot) / count;
-    const float mean_plain = kLayer ? block_sum(plain) / count : 0.0f;
-    T* out = static_cast<T*>(args.grad_x) + at;
-    for (int64_t i = threadIdx.x * kWidth; i < args.hidden; i += kThreads * kWidth) {
-      float x[kWidth], g[kWidth], w[kWidth], extra[kWidth];
-      load<T, kWidth>(x_row + i, x);
-      load<T, kWidth>(grad_row + i, g);
-      load<T, kWidth>(weight + i, w);
-      if (args.grad_sum != nullptr)
-        load<T, kWidth>(static_cast<const T*>(args.grad_sum) + at + i, extra);
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        const float normed = (x[j] - mean) * inverse;
-        g[j] = inverse * (g[j] * w[j] - mean_plain - normed * mean_dot);
-        if (args.grad_sum != nullptr) g[j] += extra[j];
-      }
-      store<T, kWidth>(out + i, g);
-    }
-  }
-  __syncthreads();
-  float* partial = args.partial + blockIdx.x * sums;
-  for (int64_t i = threadIdx.x; i < sums; i += kThreads) partial[i] = shared[i];
-}
-
 // --- Which form a call takes.
 
 constexpr int kBlockLanes = 256;
@@ -450,27 +294,14 @@ void with_row_form(int64_t hidden, const Launch& launch) {
   launch(Form<T, kWidth, kBlock, kBlockLanes, kLayer>{});
 }
 
-template <typename Element, int width, bool layer>
-struct LongForm {
-  using T = Element;
-  static constexpr int kWidth = width;
-  static constexpr bool kLayer = layer;
-};
-
-template <typename T, bool kLayer, typename InRegisters, typename Long>
-void with_width(int64_t hidden, bool packs, const InRegisters& in_registers,
-                const Long& read_again) {
-  constexpr int kWidth = 16 / sizeof(T);
-  if (!packs) return read_again(LongForm<T, 1, kLayer>{});
-  if (hidden > kMostInBlock) return read_again(LongForm<T, kWidth, kLayer>{});
-  with_row_form<T, kWidth, kLayer>(hidden, in_registers);
-}
-
 template <typename T, typename InRegisters, typename Long>
 void with_kind(bool layer, int64_t hidden, bool packs, const InRegisters& in_registers,
                const Long& read_again) {
-  if (layer) return with_width<T, true>(hidden, packs, in_registers, read_again);
-  with_width<T, false>(hidden, packs, in_registers, read_again);
+  constexpr int kWidth = 16 / sizeof(T);
+  if (!packs) return read_again(Loads::elements);
+  if (hidden > kMostInBlock) return read_again(Loads::packs);
+  if (layer) return with_row_form<T, kWidth, true>(hidden, in_registers);
+  with_row_form<T, kWidth, false>(hidden, in_registers);
 }
 
 /// packs(element): whether rows of this type move in loads of 16 bytes.
@@ -495,16 +326,6 @@ int64_t most_blocks(int64_t rows, int resident) {
   return std::min<int64_t>((rows + 3) / 4, 132 * resident);
 }
 
-template <typename F>
-void launch_long_backward(const NormBackward& args, unsigned blocks, cudaStream_t stream) {
-  const auto bytes = static_cast<size_t>((F::kLayer ? 2 : 1) * args.hidden) * sizeof(float);
-  const auto kernel = long_backward_kernel<typename F::T, F::kWidth, F::kLayer>;
-  if (bytes > 48 * 1024)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(bytes));
-  kernel<<<blocks, kThreads, bytes, stream>>>(args);
-}
-
 }  // namespace
 
 void norm_forward(const NormForward& args, Stream stream) {
@@ -520,11 +341,7 @@ void norm_forward(const NormForward& args, Stream stream) {
         using F = decltype(form);
         forward_kernel<F><<<blocks_of<F>(args.rows), F::kBlock, 0, on>>>(args);
       },
-      [&](auto form) {
-        using F = decltype(form);
-        long_forward_kernel<typename F::T, F::kWidth, F::kLayer>
-            <<<static_cast<unsigned>(args.rows), kThreads, 0, on>>>(args);
-      });
+      [&](Loads loads) { long_norm_forward(args, loads, stream); });
 }
 
 void norm_again(const NormForward& args, Stream stream) {
@@ -540,11 +357,7 @@ void norm_again(const NormForward& args, Stream stream) {
         using F = decltype(form);
         again_kernel<F><<<blocks_of<F>(args.rows), F::kBlock, 0, on>>>(args);
       },
-      [&](auto form) {
-        using F = decltype(form);
-        long_again_kernel<typename F::T, F::kWidth, F::kLayer>
-            <<<static_cast<unsigned>(args.rows), kThreads, 0, on>>>(args);
-      });
+      [&](Loads loads) { long_norm_again(args, loads, stream); });
 }
 
 int64_t norm_backward_blocks(int64_t rows) { return most_blocks(rows, 4); }
@@ -565,9 +378,7 @@ void norm_backward(const NormBackward& args, Stream stream) {
         blocks = most_blocks(args.rows, F::kResident);
         backward_kernel<F><<<static_cast<unsigned>(blocks), F::kBlock, 0, on>>>(args);
       },
-      [&](auto form) {
-        launch_long_backward<decltype(form)>(args, static_cast<unsigned>(blocks), on);
-      });
+      [&](Loads loads) { long_norm_backward(args, loads, blocks, stream); });
   add_partials({.partial = args.partial,
                 .blocks = blocks,
                 .stride = (layer ? 2 : 1) * args.hidden,
