@@ -327,13 +327,6 @@ class CudaPeerExchange final : public PeerExchange {
   void open_direct() {
     direct_ = std::make_unique<SharedBlock>(group_, lane_.axis, kMostDirectBytes, /*slots=*/3);
   }
-  int64_t allocated_bytes() const override {
-    int64_t bytes = direct_->bytes();
-    for (const auto* blocks : {&gathers_, &reduces_}) {
-      for (const auto& block : *blocks) bytes += block->bytes();
-    }
-    return bytes;
-  }
 
  private:
   using Blocks = std::vector<std::unique_ptr<SharedBlock>>;  // each larger than the one before
@@ -399,7 +392,7 @@ class CudaPeerExchange final : public PeerExchange {
   Blocks reduces_;
 };
 
-std::string obstacle_of(ControlGroup& group, at::Device device, const std::string& axis) {
+std::string obstacle_of(ControlGroup& group, at::Device device) {
   if (group.size() > kMostPieces) return cat("more than ", kMostPieces, " ranks");
   int device_of_rank = device.index();
   const std::string own = cat(host_identity(), "/", device_of_rank);
@@ -414,8 +407,10 @@ std::string obstacle_of(ControlGroup& group, at::Device device, const std::strin
     }
     int can = 0;
     const int other = std::stoi(all[rank].substr(all[rank].rfind('/') + 1));
-    check(cudaDeviceCanAccessPeer(&can, device_of_rank, other), "cudaDeviceCanAccessPeer", axis);
-    if (can == 0) obstacle = cat("GPU ", device_of_rank, " cannot map the memory of GPU ", other);
+    const cudaError_t asked = cudaDeviceCanAccessPeer(&can, device_of_rank, other);
+    if (asked != cudaSuccess) cudaGetLastError();  // not thrown: the others wait for this rank
+    if (asked != cudaSuccess || can == 0)
+      obstacle = cat("GPU ", device_of_rank, " cannot map the memory of GPU ", other);
   }
   if (obstacle.empty() && StreamOperations::find().batch == nullptr)
     obstacle = "the driver has no stream memory operations";
@@ -428,7 +423,7 @@ std::string obstacle_of(ControlGroup& group, at::Device device, const std::strin
 }  // namespace
 
 PeerExchangeResult peer_exchange(ControlGroup& group, std::string axis, at::Device device) {
-  std::string obstacle = obstacle_of(group, device, axis);
+  std::string obstacle = obstacle_of(group, device);
   if (!obstacle.empty()) return {nullptr, std::move(obstacle)};
   auto exchange = std::make_unique<CudaPeerExchange>(group, std::move(axis), device);
   try {

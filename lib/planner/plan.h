@@ -20,7 +20,7 @@ namespace tptrain::planner {
 
 inline constexpr int kZeroStages = 4;
 /// What CUDA's context, cuBLAS' and cuDNN's workspaces and NCCL's buffers take on a GPU beside the
-/// tensors that a plan counts: about this much on an H200 with two communicators.
+/// tensors that a plan counts: an allowance, not measured.
 inline constexpr int64_t kLibraryBytes = int64_t{3} << 29;
 
 struct Layout {

@@ -150,11 +150,6 @@ ColumnParallelLinear::ColumnParallelLinear(const Options& options) {
   declare_packed(*bias_, options, ".bias", {}, {.kind = Init::Kind::zeros});
 }
 
-at::Tensor ColumnParallelLinear::backward(const at::Tensor& grad_output, const at::Tensor& x) {
-  linear_weight_gradient(grad_output, x, weight_, bias_.get());
-  return linear_input_gradient(grad_output, weight_);
-}
-
 std::vector<Parameter*> ColumnParallelLinear::parameters() {
   return weight_and_bias(weight_, bias_.get());
 }
@@ -175,11 +170,6 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
   bias_ = std::make_unique<Parameter>();
   declare_replicated(*bias_, options.name + ".bias", {options.out_features},
                      {.kind = Init::Kind::zeros}, options.bias_gradient, tp);
-}
-
-at::Tensor RowParallelLinear::backward(const at::Tensor& grad_output, const at::Tensor& x) {
-  linear_weight_gradient(grad_output, x, weight_, nullptr);
-  return linear_input_gradient(grad_output, weight_);
 }
 
 void RowParallelLinear::bias_backward(const at::Tensor& grad_sum) {

@@ -73,9 +73,8 @@ class ColumnParallelLinear {
   /// after the other.
   at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, bias_.get()); }
   at::Tensor forward(GatheredSequence& x) const { return linear(x, weight_, bias_.get()); }
-  /// The partial gradient of x, to be summed over tp; adds those of weight and bias.
-  at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
-  /// Its two halves: the gradient of x, begun to be summed over tp; and those of weight and bias.
+  /// Backward in two halves: the gradient of x, its sum over tp begun; and those of weight and
+  /// bias.
   ReducedSequence input_gradient(const at::Tensor& grad_output,
                                  const SequenceRegion& region) const {
     return linear_input_gradient_reduced(grad_output, weight_, region);
@@ -115,9 +114,7 @@ class RowParallelLinear {
     return linear_reduced(x, weight_, added_bias(), region);
   }
 
-  /// grad_output [.., out] of the whole sequence -> gradient of x; adds that of the weight.
-  at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& x);
-  /// Its two halves: the gradient of x; and that of the weight.
+  /// Backward in two halves: the gradient of x; and that of the weight.
   at::Tensor input_gradient(GatheredSequence& grad_output) const {
     return linear_input_gradient(grad_output, weight_);
   }

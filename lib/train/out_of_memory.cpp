@@ -6,41 +6,19 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "train/run_options.h"
 
 namespace tptrain::train {
 namespace {
 
-at::ScalarType dtype_of(const std::string& name) {
-  return name == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
-model::Recompute recompute_of(const std::string& name) {
-  return name == "full"        ? model::Recompute::full
-         : name == "selective" ? model::Recompute::selective
-                               : model::Recompute::none;
-}
-
 planner::Layout layout_of(const ResolvedConfig& resolved) {
-  const config::RunConfig& run = resolved.run;
-  using tensor_parallel::SequenceParallel;
-  return {.tp_size = resolved.mesh.tp_size,
-          .dp_size = resolved.mesh.dp_size,
-          .zero_stage = run.parallel.zero_stage,
-          .seq_length = resolved.batch.seq_length,
-          .micro_batch_size = resolved.batch.micro_batch_size,
-          .micro_batches = resolved.batch.accumulation,
-          .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
-          .training = {.sequence_parallel = run.parallel.sequence_parallel ? SequenceParallel::on
-                                                                           : SequenceParallel::off,
-                       .recompute = recompute_of(run.parallel.recompute),
-                       .attention_dropout = run.train.attention_dropout,
-                       .residual_dropout = run.train.residual_dropout},
-          .dtype = dtype_of(run.train.dtype),
-          .reduce_dtype = dtype_of(run.parallel.reduce_dtype),
-          .master_dtype = dtype_of(run.optimizer.master_dtype),
-          .moments_dtype = dtype_of(run.optimizer.moments_dtype),
-          .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
-                                                              : planner::Device::cpu};
+  planner::Layout layout = planned_layout(resolved.run);
+  layout.tp_size = resolved.mesh.tp_size;
+  layout.dp_size = resolved.mesh.dp_size;
+  layout.micro_batches = resolved.batch.accumulation;
+  layout.device =
+      resolved.device == comm::DeviceType::cuda ? planner::Device::cuda : planner::Device::cpu;
+  return layout;
 }
 
 class Forecaster {

@@ -29,6 +29,7 @@
 #include "train/engine.h"
 #include "train/out_of_memory.h"
 #include "train/resolve.h"
+#include "train/run_options.h"
 #include "train/start.h"
 #include "train/stop_request.h"
 #include "train/trainer.h"
@@ -70,24 +71,10 @@ void prepare_host(const config::TrainConfig& train, const comm::MpiSession& sess
   }
 }
 
-at::ScalarType scalar_type(const std::string& dtype) {
-  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
 Engine::Options engine_options(const ResolvedConfig& resolved) {
   const config::RunConfig& run = resolved.run;
-  using tensor_parallel::SequenceParallel;
   return {.decoder = resolved.decoder,
-          .training = {.sequence_parallel = run.parallel.sequence_parallel ? SequenceParallel::on
-                                                                           : SequenceParallel::off,
-                       .recompute = run.parallel.recompute == "full" ? model::Recompute::full
-                                    : run.parallel.recompute == "selective"
-                                        ? model::Recompute::selective
-                                        : model::Recompute::none,
-                       .attention_dropout = run.train.attention_dropout,
-                       .residual_dropout = run.train.residual_dropout,
-                       .z_loss = run.train.z_loss,
-                       .seed = run.train.seed},
+          .training = training_options(run),
           .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
                    .optimizer = run.optimizer,
                    .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",

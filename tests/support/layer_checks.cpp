@@ -86,9 +86,10 @@ void check_column_parallel_linear(comm::Communicator& tp) {
     const at::Tensor y = layer.forward(x);
     CHECK(relative_error(y, at::cat({columns(q.detach(), q_range), columns(k.detach(), k_range)},
                                     -1)) < kTolerance);
-    at::Tensor grad_x =
-        layer.backward(at::cat({columns(grad_q, q_range), columns(grad_k, k_range)}, -1), x);
-    tp.all_reduce(grad_x, comm::ReduceOp::sum);
+    const at::Tensor grad = at::cat({columns(grad_q, q_range), columns(grad_k, k_range)}, -1);
+    layer.weight_gradient(grad, x);
+    const SequenceRegion region(tp, /*length=*/3, SequenceParallel::off);
+    const at::Tensor grad_x = layer.input_gradient(grad, region).finish();
     CHECK(relative_error(grad_x, reference_x.grad()) < kTolerance);
 
     Tensors gradients;
@@ -127,13 +128,15 @@ void check_row_parallel_linear(comm::Communicator& tp) {
     (expected * grad).sum().backward();
 
     const at::Tensor x = columns(whole_x, range);
-    at::Tensor sum = region.reduce(layer.forward(x));
+    at::Tensor sum = layer.forward(x, region).finish();
     // Gathered, so that rows beyond the sequence do not count.
     CHECK(relative_error(region.gather(sum), expected.detach()) < kTolerance);
 
     const at::Tensor grad_sum = slice_of_sequence(grad, region, /*padding=*/0.0);
     layer.bias_backward(grad_sum);
-    const at::Tensor grad_x = layer.backward(region.gather(grad_sum), x);
+    tensor_parallel::GatheredSequence grad_output = region.start_gather(grad_sum);
+    const at::Tensor grad_x = layer.input_gradient(grad_output);
+    layer.weight_gradient(grad_output.whole(), x);
     CHECK(relative_error(grad_x, columns(reference_x.grad(), range)) < kTolerance);
     sum_gradients_over_tp(layer.parameters(), tp);
     const GradientError error =

@@ -14,6 +14,7 @@
 #include "model/decoder_config.h"
 #include "tokenizer/tokenizer.h"
 #include "train/resolve.h"
+#include "train/run_options.h"
 
 namespace tptrain::apps {
 namespace {
@@ -27,43 +28,12 @@ struct Subject {
   int64_t global_batch_size = 0;  // decides the micro-batches of a step, with dp; 0: the layout's
 };
 
-at::ScalarType dtype_of(const std::string& name) {
-  return name == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
-model::TrainingOptions training_of(const config::RunConfig& run) {
-  using model::Recompute;
-  const std::string& recompute = run.parallel.recompute;
-  return {.sequence_parallel = run.parallel.sequence_parallel
-                                   ? tensor_parallel::SequenceParallel::on
-                                   : tensor_parallel::SequenceParallel::off,
-          .recompute = recompute == "full"        ? Recompute::full
-                       : recompute == "selective" ? Recompute::selective
-                                                  : Recompute::none,
-          .attention_dropout = run.train.attention_dropout,
-          .residual_dropout = run.train.residual_dropout};
-}
-
 Subject from_run_file(const PlanCommand& command) {
   const std::string text = read_file(command.config, kTextLimitBytes, FailAs::config_error);
   const config::RunConfig run = config::parse_run_config(text, command.config, command.sets).config;
   const auto tokenizer = tokenizer::make_tokenizer(train::tokenizer_of(run));
   return {.decoder = model::decoder_config(run.model, tokenizer->vocab_size()),
-          .layout = {.tp_size = run.parallel.tp_size,
-                     .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
-                     .zero_stage = run.parallel.zero_stage,
-                     .seq_length = run.train.seq_length,
-                     .micro_batch_size = run.train.micro_batch_size,
-                     .micro_batches = std::max<int64_t>(1, run.train.grad_accum_steps),
-                     .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
-                     .training = training_of(run),
-                     .dtype = dtype_of(run.train.dtype),
-                     .reduce_dtype = dtype_of(run.parallel.reduce_dtype),
-                     .master_dtype = dtype_of(run.optimizer.master_dtype),
-                     .moments_dtype = dtype_of(run.optimizer.moments_dtype),
-                     .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
-                     .device =
-                         run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu},
+          .layout = train::planned_layout(run),
           .dp_size_is_open = run.parallel.dp_size == 0,
           .global_batch_size = run.train.global_batch_size};
 }

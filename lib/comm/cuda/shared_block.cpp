@@ -15,9 +15,13 @@ void check_peer_call(cudaError_t code, const char* call, const std::string& wher
           .remedy("parallel.tp_overlap: off goes through NCCL instead of direct copies."));
 }
 
+SharedBlock::SharedBlock(int rank, int ranks, int64_t slot_bytes, int slots)
+    : rank_(rank), ranks_(ranks), slot_bytes_(slot_bytes), slots_(slots) {}
+
+// By way of the other constructor, so that what was taken is given back where this one throws.
 SharedBlock::SharedBlock(ControlGroup& group, const std::string& axis, int64_t slot_bytes,
                          int slots)
-    : rank_(group.rank()), ranks_(group.size()), slot_bytes_(slot_bytes), slots_(slots) {
+    : SharedBlock(group.rank(), group.size(), slot_bytes, slots) {
   std::string handle(sizeof(cudaIpcMemHandle_t), '\0');
   agree(group, [&] {
     if (2 * slots * ranks_ * static_cast<int64_t>(sizeof(uint32_t)) > kFlagBytes)

@@ -56,6 +56,8 @@ class SharedBlock {
   }
 
  private:
+  SharedBlock(int rank, int ranks, int64_t slot_bytes, int slots);
+
   enum class Flag { empty, full };
   uint32_t* flag(void* base, int slot, Flag kind, int rank) const {
     const int64_t index = (kind == Flag::full ? slots_ * ranks_ : 0) + slot * ranks_ + rank;

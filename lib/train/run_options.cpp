@@ -1,0 +1,45 @@
+#include "train/run_options.h"
+
+#include <algorithm>
+
+namespace tptrain::train {
+
+at::ScalarType scalar_type(const std::string& dtype) {
+  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+model::Recompute recompute_of(const std::string& recompute) {
+  return recompute == "full"        ? model::Recompute::full
+         : recompute == "selective" ? model::Recompute::selective
+                                    : model::Recompute::none;
+}
+
+model::TrainingOptions training_options(const config::RunConfig& run) {
+  using tensor_parallel::SequenceParallel;
+  return {.sequence_parallel =
+              run.parallel.sequence_parallel ? SequenceParallel::on : SequenceParallel::off,
+          .recompute = recompute_of(run.parallel.recompute),
+          .attention_dropout = run.train.attention_dropout,
+          .residual_dropout = run.train.residual_dropout,
+          .z_loss = run.train.z_loss,
+          .seed = run.train.seed};
+}
+
+planner::Layout planned_layout(const config::RunConfig& run) {
+  return {.tp_size = run.parallel.tp_size,
+          .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
+          .zero_stage = run.parallel.zero_stage,
+          .seq_length = run.train.seq_length,
+          .micro_batch_size = run.train.micro_batch_size,
+          .micro_batches = std::max<int64_t>(1, run.train.grad_accum_steps),
+          .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
+          .training = training_options(run),
+          .dtype = scalar_type(run.train.dtype),
+          .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
+          .master_dtype = scalar_type(run.optimizer.master_dtype),
+          .moments_dtype = scalar_type(run.optimizer.moments_dtype),
+          .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
+          .device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu};
+}
+
+}  // namespace tptrain::train

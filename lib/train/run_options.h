@@ -1,0 +1,23 @@
+// The words of a run file as the options that the model, the optimizer and the planner take: one
+// mapping for the run, its forecast and `tptrain plan`.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <string>
+
+#include "config/run_config.h"
+#include "model/decoder.h"
+#include "planner/plan.h"
+
+namespace tptrain::train {
+
+/// "bf16" or "fp32".
+at::ScalarType scalar_type(const std::string& dtype);
+model::Recompute recompute_of(const std::string& recompute);
+model::TrainingOptions training_options(const config::RunConfig& run);
+/// As the file says: a dp size and micro-batches that it leaves open are 1, train.device `auto` is
+/// the CPU.
+planner::Layout planned_layout(const config::RunConfig& run);
+
+}  // namespace tptrain::train
