@@ -131,19 +131,32 @@ struct AttentionResult {
   at::Tensor context;    // [S, B, heads * D]
   at::Tensor logsumexp;  // what backward needs besides qkv and context; its shape is the backend's
 };
-AttentionResult causal_attention(const at::Tensor& qkv,
-                                 const AttentionShape& shape);  // scale 1/sqrt(D)
+/// Documents end to end in one sequence [T, 1, ..], each attending to itself alone.
+struct Documents {
+  /// int32 [n + 1] on the device of qkv: 0, then where each document ends, rising; the last is T.
+  /// The same end may come again (an empty document), so that n can stay the same from batch to
+  /// batch. On CUDA the host never reads it: a captured graph replays with what it holds then.
+  at::Tensor ends;
+  /// No document has more tokens: a bound, the same in every batch.
+  int64_t longest = 0;
+};
+/// Scale 1/sqrt(D). With documents qkv is [T, 1, (heads + 2 * kv_heads) * D].
+AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& shape,
+                                 const Documents* documents = nullptr);
 /// Gradient of qkv, packed as qkv is; with `rotated_by`, of what qkv was before rotate_ turned q
 /// and k by that table (on CUDA in the pass that packs).
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
                                      const AttentionResult& forward, const AttentionShape& shape,
-                                     const RotaryTable* rotated_by = nullptr);
+                                     const RotaryTable* rotated_by = nullptr,
+                                     const Documents* documents = nullptr);
+enum class AttentionMask { causal, documents };
 /// What causal_attention calls for such a tensor (of more than one position), for the log.
 struct AttentionBackend {
   std::string name;         // "cuDNN"
   std::string slower_than;  // "cuDNN, which ... (the reason)"; empty: it is the fastest there is
 };
-AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape);
+AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape,
+                                   AttentionMask mask = AttentionMask::causal);
 /// Which random numbers an application of dropout draws: Philox4x32-10 under `key`, which stands
 /// for (seed, step, layer, site), with the counter (index / 4, position, sample, head). An element
 /// is dropped where word index % 4 is below probability * 2^32; what stays is scaled by 1 / (1 -

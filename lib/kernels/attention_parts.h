@@ -1,0 +1,54 @@
+// What the files of attention share: the views of the packed buffer, and what serves them. Private
+// to this folder.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/composition.h"
+#include "kernels/kernels.h"
+
+namespace tptrain::kernels::attention {
+
+struct Views {
+  at::Tensor q;  // [B, heads, S, D]
+  at::Tensor k;  // [B, kv_heads, S, D]
+  at::Tensor v;  // [B, kv_heads, S, D]
+};
+Views split(const at::Tensor& qkv, const AttentionShape& shape);
+at::Tensor heads_first(const at::Tensor& packed, int64_t head_dim);  // [S, B, n D] -> [B, n, S, D]
+/// [B, heads, S, D] -> [S, B, heads * D]; a copy, unless the batch is 1 and the backend wrote
+/// position after position.
+at::Tensor pack_context(const at::Tensor& context);
+at::Tensor repeat_over_group(const at::Tensor& kv,
+                             int64_t group);  // [B, kv, S, D] -> [B, kv * group, S, D]
+at::Tensor sum_over_group(const at::Tensor& per_query_head,
+                          int64_t kv_heads);  // [B, kv * group, S, D] -> [B, kv, S, D]
+/// Into packed grad_qkv, q and k turned back where they were rotated.
+void pack_gradient(const Views& gradient, at::Tensor& grad_qkv, const AttentionShape& shape,
+                   const RotaryTable* rotated_by);
+
+inline double scale_of(const AttentionShape& shape) {
+  return 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+}
+
+// Each serves whole sequences where `documents` is null.
+
+/// The blocked loops of the CPU. logsumexp: [B, heads, S] fp32; of documents those of each, [heads,
+/// its length], end to end.
+AttentionResult loops_forward(const at::Tensor& packed, const AttentionShape& shape,
+                              const Documents* documents);
+at::Tensor loops_backward(const at::Tensor& packed_grad, const at::Tensor& packed,
+                          const AttentionResult& forward, const AttentionShape& shape,
+                          const Documents* documents);
+
+/// Plain ATen, scores in memory. logsumexp: [B, heads, S].
+AttentionResult composition_forward(const Views& views, const AttentionShape& shape,
+                                    const Documents* documents);
+Views composition_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
+                           const at::Tensor& logsumexp, const AttentionShape& shape,
+                           const Documents* documents);
+
+/// Null, or documents that fit qkv; what lies on the device is not looked at.
+void check_documents(const Documents* documents, const at::Tensor& qkv, const char* function);
+
+}  // namespace tptrain::kernels::attention
