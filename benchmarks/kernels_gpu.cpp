@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -212,6 +213,40 @@ Work attention_backward() {
                                                rotated ? &table : nullptr);
           }};
 }
+enum class Packed { no, one_document, documents };
+/// Where documents of 512 to 2048 tokens end, or sequences that are a document each; the last end
+/// repeated to a power of two of entries, as in training.
+kernels::Documents documents_of(Packed packed, int64_t tokens, int64_t longest) {
+  const std::vector<int64_t> lengths =
+      packed == Packed::documents
+          ? std::vector<int64_t>{2048, 1024, 1024, 512, 1536, 512, 512, 512, 512}
+          : std::vector<int64_t>{longest};
+  std::vector<int32_t> ends = {0};
+  for (size_t i = 0; ends.back() < tokens; ++i)
+    ends.push_back(ends.back() + static_cast<int32_t>(lengths[i % lengths.size()]));
+  ends.resize(std::max<size_t>(16, std::bit_ceil(ends.size() - 1)) + 1, ends.back());
+  return {.ends = at::tensor(ends, at::kInt).to(at::Device("cuda")), .longest = longest};
+}
+// Forward and backward: what masked batches take against what others take. A document mask leaves
+// less to compute; one_document leaves as much, so it compares the backends.
+template <int64_t positions, int64_t batch, int64_t heads, int64_t kv_heads, int64_t head_dim,
+          Packed packed>
+Work attention() {
+  const kernels::AttentionShape shape = {
+      .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim};
+  constexpr bool masked = packed != Packed::no;
+  constexpr int64_t rows = masked ? positions * batch : positions;
+  constexpr int64_t columns = masked ? 1 : batch;
+  const at::Tensor qkv = activation({rows, columns, (heads + 2 * kv_heads) * head_dim}),
+                   grad = activation({rows, columns, heads * head_dim});
+  kernels::Documents documents;
+  if (masked) documents = documents_of(packed, rows, positions);
+  return {.bytes = 3 * bytes_of({qkv}) + 3 * bytes_of({grad}), .run = [=] {
+            const kernels::Documents* mask = masked ? &documents : nullptr;
+            const kernels::AttentionResult forward = kernels::causal_attention(qkv, shape, mask);
+            kernels::causal_attention_backward(grad, qkv, forward, shape, nullptr, mask);
+          }};
+}
 template <int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim>
 Work head_norm_backward() {
   const kernels::AttentionShape shape = {
@@ -309,6 +344,12 @@ const Entry kEntries[] = {
     {"attention backward rotated, 8B", attention_backward<8192, 1, 16, 4, 128, true>},
     {"attention backward, 0.5B", attention_backward<2048, 8, 14, 2, 64, false>},
     {"attention backward rotated, 0.5B", attention_backward<2048, 8, 14, 2, 64, true>},
+    {"attention, 8192, D 128", attention<8192, 1, 32, 8, 128, Packed::no>},
+    {"attention, 8192, D 128, one document", attention<8192, 1, 32, 8, 128, Packed::one_document>},
+    {"attention, 8192, D 128, documents", attention<8192, 1, 32, 8, 128, Packed::documents>},
+    {"attention, 8 x 2048, D 64", attention<2048, 8, 14, 2, 64, Packed::no>},
+    {"attention, 8 x 2048, D 64, one each", attention<2048, 8, 14, 2, 64, Packed::one_document>},
+    {"attention, 8 x 2048, D 64, documents", attention<2048, 8, 14, 2, 64, Packed::documents>},
     {"head norm backward 16384 x 24", head_norm_backward<16384, 16, 8, 128>},
     {"cross entropy 8192 x 64128", cross_entropy_forward<8192, 64128>},
     {"cross entropy 16384 x 75968", cross_entropy_forward<16384, 75968>},

@@ -2,13 +2,13 @@
 // tensor, and the views it gets.
 //
 // - CUDA bf16 and fp16: cuDNN; FlashAttention-2 where deterministic algorithms are on, since
-// cuDNN's backward uses atomics.
+// cuDNN's backward uses atomics, and for documents.
 // - CUDA fp32: memory-efficient attention, keys and values repeated over their group.
-// - CPU fp32 and bf16: the blocked loops of cpu/attention.cpp in fp32 (bf16 is widened as a whole
-// before and rounded after), two to three
-//   times ATen's flash attention for the CPU at head_dim 32.
-// - Anything else, and a single position (cuDNN refuses it): plain composition, softmax in fp32 or
-// fp64.
+// - CPU fp32 and bf16: the blocked loops (attention_loops.cpp), two to three times ATen's flash
+// attention for the CPU at head_dim 32.
+// - Anything else, and a single position (cuDNN refuses it): plain composition
+// (attention_composition.cpp).
+// All but cuDNN take documents; the fused ones of CUDA in attention_documents.cpp.
 #include <tuple>
 
 #include "kernels/attention_parts.h"
@@ -27,15 +27,25 @@ AttentionMask mask_of(const Documents* documents) {
 
 Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape, AttentionMask mask) {
   if (takes_cpu_loops(qkv)) return Backend::cpu_loops;
-  if (mask == AttentionMask::documents) return Backend::composition;
   if (!qkv.is_cuda() || qkv.size(0) == 1) return Backend::composition;
   const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
-  if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 128) {
-    return at::globalContext().deterministicAlgorithms() ? Backend::cuda_flash : Backend::cudnn;
-  }
-  if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 256) return Backend::cuda_flash;
+  // Not cuDNN for documents: at::_cudnn_attention_backward of LibTorch 2.11 takes head_dim for the
+  // longest one's length (query.size(2) of [T, n, D]) and writes past its sum of dQ (pytorch
+  // #186142).
+  const bool cudnn = shape.head_dim <= 128 && mask == AttentionMask::causal &&
+                     !at::globalContext().deterministicAlgorithms();
+  if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 256)
+    return cudnn ? Backend::cudnn : Backend::cuda_flash;
   if (qkv.scalar_type() == at::kFloat && shape.head_dim % 4 == 0) return Backend::cuda_efficient;
   return Backend::composition;
+}
+
+std::string faster_than_flash(const AttentionShape& shape, AttentionMask mask) {
+  if (shape.head_dim > 128) return "cuDNN, which serves head_dim up to 128";
+  if (mask == AttentionMask::documents)
+    return "cuDNN, whose backward LibTorch 2.11 calls wrongly for documents packed into one "
+           "sequence";
+  return "cuDNN, whose backward is not deterministic";
 }
 
 }  // namespace
@@ -56,11 +66,13 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
       return {pack_context(std::get<0>(result)), std::get<1>(result)};
     }
     case Backend::cuda_flash: {
+      if (documents != nullptr) return flash_documents(views, *documents);
       const auto result = at::_scaled_dot_product_flash_attention(
           views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
       return {pack_context(std::get<0>(result)), std::get<1>(result)};
     }
     case Backend::cuda_efficient: {
+      if (documents != nullptr) return efficient_documents(views, shape, *documents);
       const auto result = at::_scaled_dot_product_efficient_attention(
           views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group),
           /*attn_bias=*/std::nullopt, /*compute_log_sumexp=*/true,
@@ -110,6 +122,10 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
       break;
     }
     case Backend::cuda_flash: {
+      if (documents != nullptr) {
+        gradient = flash_documents_backward(grad, views, context, forward.logsumexp, *documents);
+        break;
+      }
       const at::Tensor none;
       std::tie(gradient.q, gradient.k, gradient.v) =
           at::_scaled_dot_product_flash_attention_backward(
@@ -119,6 +135,11 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
       break;
     }
     case Backend::cuda_efficient: {
+      if (documents != nullptr) {
+        gradient = efficient_documents_backward(grad, views, context, forward.logsumexp, shape,
+                                                *documents);
+        break;
+      }
       const at::Tensor none;
       const auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
           grad, views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group), none,
@@ -145,10 +166,7 @@ AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& 
     case Backend::cudnn:
       return {"cuDNN", ""};
     case Backend::cuda_flash:
-      return {"FlashAttention-2",
-              at::globalContext().deterministicAlgorithms() && shape.head_dim <= 128
-                  ? "cuDNN, whose backward is not deterministic"
-                  : "cuDNN, which serves head_dim up to 128"};
+      return {"FlashAttention-2", faster_than_flash(shape, mask)};
     case Backend::cuda_efficient:
       return {"memory-efficient attention", "cuDNN, which serves bf16 only"};
     case Backend::composition:

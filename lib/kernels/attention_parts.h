@@ -48,6 +48,18 @@ Views composition_backward(const at::Tensor& grad, const Views& views, const at:
                            const at::Tensor& logsumexp, const AttentionShape& shape,
                            const Documents* documents);
 
+/// CUDA, bf16 and fp16, documents only. logsumexp: [heads, T].
+AttentionResult flash_documents(const Views& views, const Documents& documents);
+Views flash_documents_backward(const at::Tensor& grad, const Views& views,
+                               const at::Tensor& context, const at::Tensor& logsumexp,
+                               const Documents& documents);
+/// CUDA, fp32, documents only. logsumexp: [n, heads, longest padded].
+AttentionResult efficient_documents(const Views& views, const AttentionShape& shape,
+                                    const Documents& documents);
+Views efficient_documents_backward(const at::Tensor& grad, const Views& views,
+                                   const at::Tensor& context, const at::Tensor& logsumexp,
+                                   const AttentionShape& shape, const Documents& documents);
+
 /// Null, or documents that fit qkv; what lies on the device is not looked at.
 void check_documents(const Documents* documents, const at::Tensor& qkv, const char* function);
 
