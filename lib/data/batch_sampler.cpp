@@ -93,12 +93,13 @@ HostBatch BatchSampler::micro_batch(int64_t step, int dp_rank, int64_t micro) co
       window =
           Permutation(impl_->windows, impl_->options.seed, static_cast<uint64_t>(epoch))(window);
     }
-    if (impl_->options.packing == Packing::none) {
-      const TokenRange document = document_range(impl_->file.header(), window);
-      fill_row(impl_->file, document, out, b);
-    } else {
-      fill_row(impl_->file, {window * length, impl_->file.tokens()}, out, b);
-    }
+    const formats::TokenFile& file = impl_->file;
+    const TokenRange range = impl_->options.packing == Packing::none
+                                 ? document_range(file.header(), window)
+                                 : TokenRange{window * length, file.tokens()};
+    fill_row(file, range, out, b);
+    if (impl_->options.document_mask == DocumentMask::on)
+      mask_documents(file.header(), range, out, b);
   }
   return out;
 }

@@ -3,6 +3,8 @@
 //   stream   a window of seq_length + 1 tokens, at stride seq_length, of all documents end to end
 //   none     a document: its first seq_length + 1 tokens; what a shorter one leaves is padded with
 //            id 0, which is no target
+// With a document mask, documents in a sequence are told apart: the batch says where they end, a
+// piece cut off by the sequence's border being a document of its own.
 // Epoch e visits them in a permutation keyed by (seed, e) (a Feistel network: no memory, any index
 // at once). The global batch of step s is sequences [s*G, (s+1)*G) of the endless concatenation of
 // epochs.
@@ -30,6 +32,7 @@ struct SamplerOptions {
   uint64_t seed = 0;
   bool shuffle = true;
   Packing packing = Packing::stream;
+  DocumentMask document_mask = DocumentMask::off;
 };
 
 class BatchSampler {

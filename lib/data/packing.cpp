@@ -1,6 +1,7 @@
 #include "data/packing.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -26,7 +27,18 @@ uint64_t HostBatch::hash() const {
   uint64_t hash = mix64(mix64(static_cast<uint64_t>(batch)) ^ static_cast<uint64_t>(seq_length));
   for (const int64_t id : ids) hash = mix64(hash ^ static_cast<uint64_t>(id));
   for (const int64_t target : targets) hash = mix64(hash ^ static_cast<uint64_t>(target));
+  for (const int64_t end : document_ends) hash = mix64(hash ^ static_cast<uint64_t>(end));
   return hash;
+}
+
+std::vector<int64_t> HostBatch::positions() const {
+  std::vector<int64_t> positions(ids.size());
+  auto begin = positions.begin();
+  for (const int64_t end : document_ends) {
+    std::iota(begin, positions.begin() + end, int64_t{0});
+    begin = positions.begin() + end;
+  }
+  return positions;
 }
 
 int64_t HostBatch::target_tokens() const {
@@ -68,6 +80,26 @@ void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch
   const int64_t targets = std::min(batch.seq_length, range.end - range.begin - 1);
   file.copy(range.begin, {batch.ids.data() + here, static_cast<size_t>(ids)});
   file.copy_labels(range.begin + 1, {batch.targets.data() + here, static_cast<size_t>(targets)});
+}
+
+void mask_documents(const formats::TokenFileHeader& header, const TokenRange& range,
+                    HostBatch& batch, int64_t row) {
+  const int64_t here = row * batch.seq_length;
+  const int64_t tokens = std::min(batch.seq_length, range.end - range.begin);
+  const std::vector<int64_t>& ends = header.document_ends;
+  int64_t last = here;
+  const auto end_document = [&](int64_t at) {
+    if (at > last) batch.document_ends.push_back(at);
+    last = at;
+  };
+  for (auto end = std::upper_bound(ends.begin(), ends.end(), range.begin);
+       end != ends.end() && *end <= range.begin + tokens; ++end) {
+    const int64_t at = here + *end - range.begin;
+    batch.targets[static_cast<size_t>(at - 1)] = formats::kNoLabel;
+    end_document(at);
+  }
+  end_document(here + tokens);
+  end_document(here + batch.seq_length);  // of the padding, if there is any
 }
 
 }  // namespace tptrain::data

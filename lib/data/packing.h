@@ -16,17 +16,26 @@ enum class Packing { stream, none };
 /// Throws ConfigError where it is neither.
 Packing packing_of(const std::string& name);
 
+/// on: documents packed into one row do not see each other.
+enum class DocumentMask { off, on };
+
 /// One micro-batch of one dp rank, row-major [batch][seq_length].
 struct HostBatch {
   int64_t batch = 0;
   int64_t seq_length = 0;
   std::vector<int64_t> ids;
   std::vector<int64_t> targets;  // the next token; -100: not counted
-  int64_t step = 0;              // whose global batch this is a part of
-  int64_t first_sample = 0;      // number of row 0 within that global batch
-  /// 8-byte hash of ids and targets, to compare across tp ranks.
+  /// Where documents that do not see each other end, rising: positions of all rows end to end, the
+  /// end of every row among them. Empty: no mask, each row sees itself.
+  std::vector<int64_t> document_ends = {};
+  int64_t step = 0;          // whose global batch this is a part of
+  int64_t first_sample = 0;  // number of row 0 within that global batch
+  /// 8-byte hash of ids, targets and ends of documents, to compare across tp ranks.
   uint64_t hash() const;
+  /// With document_ends: of each token in its document.
+  std::vector<int64_t> positions() const;
   int64_t target_tokens() const;
+  int64_t documents() const { return static_cast<int64_t>(document_ends.size()); }
 };
 
 /// Rows of padding alone: ids 0 without a target.
@@ -48,5 +57,11 @@ int64_t documents_longer_than(const formats::TokenFileHeader& header, int64_t to
 /// each the label of the token after it, where that is in the range. The rest of the row stays.
 void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
               int64_t row);
+
+/// Masks row `row`, filled from `range`: its documents, pieces of documents and padding end where
+/// document_ends then says, and the last token of a document has no target. Rows in order, each
+/// once.
+void mask_documents(const formats::TokenFileHeader& header, const TokenRange& range,
+                    HostBatch& batch, int64_t row);
 
 }  // namespace tptrain::data

@@ -37,6 +37,30 @@ PreparedTokens counting_tokens(const TempDir& dir, int64_t count,
   return prepared;
 }
 
+/// Token i is i again, in documents that end where `ends` says.
+PreparedTokens documents(const TempDir& dir, const std::vector<int64_t>& ends) {
+  PreparedTokens prepared;
+  prepared.path = dir / "train";
+  prepared.identity = sha256_hex("documents");
+  prepared.tokens = ends.back();
+  prepared.documents = static_cast<int64_t>(ends.size());
+  prepared.split = "train";
+  formats::TokenFileWriter writer(prepared.path, ends.back(), prepared.identity);
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    std::vector<int32_t> tokens(static_cast<size_t>(end - begin));
+    std::iota(tokens.begin(), tokens.end(), static_cast<int32_t>(begin));
+    writer.append(tokens);
+    writer.end_document();
+    begin = end;
+  }
+  writer.commit();
+  return prepared;
+}
+
+constexpr SamplerOptions kMasked = {.shuffle = false, .document_mask = DocumentMask::on};
+constexpr int64_t kNo = formats::kNoLabel;
+
 /// The windows of a step in the order (micro, dp_rank, row).
 std::vector<int64_t> windows_of(const BatchSampler& sampler, int64_t step) {
   std::vector<int64_t> windows;
@@ -199,6 +223,111 @@ TEST_CASE("the hash of a batch changes with any token, target or shape") {
   reshaped.batch = 1;
   reshaped.seq_length = 4;
   CHECK(reshaped.hash() != hash);
+}
+
+TEST_CASE("documents of a stream end within, at and beyond the borders of its windows") {
+  const TempDir dir;
+  // Windows of 6: [0, 6) holds documents of 2 and 3 and the first token of the third, which goes on
+  // into [6, 12) and ends with it; [12, 18) is the middle of the last.
+  const PreparedTokens tokens = documents(dir, {2, 5, 12, 21});
+  const BatchSampler sampler(tokens, {.seq_length = 6, .micro_batch_size = 3}, kMasked);
+  REQUIRE(sampler.windows() == 3);
+  const HostBatch batch = sampler.micro_batch(0, 0, 0);
+  CHECK(batch.ids ==
+        std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17});
+  CHECK(batch.document_ends == std::vector<int64_t>{2, 5, 6, 12, 18});
+  CHECK(batch.documents() == 5);
+  // 5 goes on in the next window and keeps its target; 11 is the last of its document.
+  CHECK(batch.targets ==
+        std::vector<int64_t>{1, kNo, 3, 4, kNo, 6, 7, 8, 9, 10, 11, kNo, 13, 14, 15, 16, 17, 18});
+  CHECK(batch.positions() ==
+        std::vector<int64_t>{0, 1, 0, 1, 2, 0, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5});
+  CHECK(batch.target_tokens() == 15);
+
+  const HostBatch plain =
+      BatchSampler(tokens, {.seq_length = 6, .micro_batch_size = 3}, {.shuffle = false})
+          .micro_batch(0, 0, 0);
+  CHECK(plain.ids == batch.ids);
+  CHECK(plain.document_ends.empty());
+  CHECK(plain.documents() == 0);
+  CHECK(plain.target_tokens() == 18);
+}
+
+TEST_CASE("documents of one token, and windows of one token, have no target of their own") {
+  const TempDir dir;
+  const PreparedTokens tokens = documents(dir, {1, 2, 3, 5, 6});
+  const HostBatch batch =
+      BatchSampler(tokens, {.seq_length = 5, .micro_batch_size = 1}, kMasked).micro_batch(0, 0, 0);
+  CHECK(batch.document_ends == std::vector<int64_t>{1, 2, 3, 5});
+  CHECK(batch.targets == std::vector<int64_t>{kNo, kNo, kNo, 4, kNo});
+  CHECK(batch.positions() == std::vector<int64_t>{0, 0, 0, 0, 1});
+  const HostBatch ones =
+      BatchSampler(tokens, {.seq_length = 1, .micro_batch_size = 5}, kMasked).micro_batch(0, 0, 0);
+  CHECK(ones.document_ends == std::vector<int64_t>{1, 2, 3, 4, 5});
+  CHECK(ones.targets == std::vector<int64_t>{kNo, kNo, kNo, 4, kNo});
+}
+
+TEST_CASE("with one document a sequence, padding is a document without targets") {
+  const TempDir dir;
+  const PreparedTokens tokens = documents(dir, {2, 6, 11, 20});
+  SamplerOptions options = kMasked;
+  options.packing = Packing::none;
+  const HostBatch batch =
+      BatchSampler(tokens, {.seq_length = 4, .micro_batch_size = 4}, options).micro_batch(0, 0, 0);
+  CHECK(batch.ids == std::vector<int64_t>{0, 1, 0, 0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14});
+  CHECK(batch.document_ends == std::vector<int64_t>{2, 4, 8, 12, 16});
+  // As without the mask: a document of seq_length + 1 tokens or more has a target everywhere.
+  CHECK(batch.targets ==
+        std::vector<int64_t>{1, kNo, kNo, kNo, 3, 4, 5, kNo, 7, 8, 9, 10, 12, 13, 14, 15});
+  options.document_mask = DocumentMask::off;
+  CHECK(BatchSampler(tokens, {.seq_length = 4, .micro_batch_size = 4}, options)
+            .micro_batch(0, 0, 0)
+            .targets == batch.targets);
+}
+
+TEST_CASE("masked documents of shuffled windows are those of the text, on every layout") {
+  const TempDir dir;
+  std::vector<int64_t> ends;
+  for (int64_t end = 3; end < 400; end += 1 + end * 7 % 11) ends.push_back(end);
+  const PreparedTokens tokens = documents(dir, ends);
+  const std::set<int64_t> of_text(ends.begin(), ends.end());
+  for (const BatchShape shape :
+       {BatchShape{.micro_batch_size = 6, .accumulation = 1, .dp_size = 1},
+        BatchShape{.micro_batch_size = 1, .accumulation = 3, .dp_size = 2}}) {
+    BatchShape of_nine = shape;
+    of_nine.seq_length = 9;
+    const BatchSampler sampler(tokens, of_nine,
+                               {.seed = 4, .shuffle = true, .document_mask = DocumentMask::on});
+    for (int64_t step = 0; step < 20; ++step) {
+      for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
+        for (int dp_rank = 0; dp_rank < shape.dp_size; ++dp_rank) {
+          const HostBatch batch = sampler.micro_batch(step, dp_rank, micro);
+          const std::set<int64_t> in_batch(batch.document_ends.begin(), batch.document_ends.end());
+          REQUIRE(static_cast<int64_t>(in_batch.size()) == batch.documents());
+          REQUIRE(std::is_sorted(batch.document_ends.begin(), batch.document_ends.end()));
+          const std::vector<int64_t> positions = batch.positions();
+          for (int64_t at = 0; at < batch.batch * 9; ++at) {
+            // Token i is i: the id says whether its document ends behind it.
+            const bool ends_here = of_text.count(batch.ids[at] + 1) == 1;
+            CHECK(in_batch.count(at + 1) == (ends_here || (at + 1) % 9 == 0 ? 1 : 0));
+            CHECK(batch.targets[at] == (ends_here ? kNo : batch.ids[at] + 1));
+            CHECK(positions[at] == (at == 0 || in_batch.count(at) ? 0 : positions[at - 1] + 1));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("the hash of a batch changes with where documents end") {
+  HostBatch batch{.batch = 1, .seq_length = 4, .ids = {1, 2, 3, 4}, .targets = {2, 3, 4, 5}};
+  std::set<uint64_t> hashes = {batch.hash()};
+  for (const std::vector<int64_t>& ends :
+       std::vector<std::vector<int64_t>>{{4}, {1, 4}, {2, 4}, {3, 4}, {1, 2, 4}, {1, 2, 3, 4}}) {
+    batch.document_ends = ends;
+    hashes.insert(batch.hash());
+  }
+  CHECK(hashes.size() == 7);
 }
 
 TEST_CASE("too little text names the key, what there is and what is needed") {
