@@ -101,11 +101,13 @@ struct Decoder::Impl {
     kernels::dropout_(rows, context.dropout.residual(-1, "embedding"), first);
     return {.residual = std::move(rows), .delta = {}};
   }
-  void embed_backward(at::Tensor grad, const at::Tensor& ids, const LayerContext& context) {
+  void embed_backward(at::Tensor grad, const at::Tensor& ids, const LayerContext& context,
+                      BlockObserver& observer) {
     const int64_t first = context.region.first_position();
     kernels::dropout_(grad, context.dropout.residual(-1, "embedding"), first);
     if (positions) positions->backward(grad, first, held_rows(context.region));
-    tensor_parallel::vocab_parallel_embedding_backward(grad, ids, *embedding, context.region);
+    at::Tensor rows = tensor_parallel::vocab_parallel_embedding_backward(grad, context.region);
+    observer.add_table_rows(*embedding, std::move(rows), ids);
   }
 
   /// Final norm and head. What backward needs is kept where it is defined.
@@ -217,7 +219,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
     observer.after_backward(block);
   }
   observer.before_backward(0);
-  model.embed_backward(std::move(grad), batch.ids, context);
+  model.embed_backward(std::move(grad), batch.ids, context, observer);
   observer.after_backward(0);
   return losses;
 }

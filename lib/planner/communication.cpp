@@ -26,8 +26,10 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
     tp.all_reduce.bytes += calls * tokens * config.hidden_size * element;
     return tp;
   }
-  const int64_t rows = (layout.seq_length + layout.tp_size - 1) / layout.tp_size * layout.tp_size;
-  const int64_t bytes = rows * layout.micro_batch_size * config.hidden_size * element;
+  // Slices of each sequence; of documents with a mask, of the micro-batch as one sequence.
+  const int64_t positions = layout.document_mask ? tokens : layout.seq_length;
+  const int64_t rows = (positions + layout.tp_size - 1) / layout.tp_size * layout.tp_size;
+  const int64_t bytes = rows * (tokens / positions) * config.hidden_size * element;
   // A layer: 2 + 4 gathers, 2 + 2 reductions. The ends: each one either way.
   tp.all_gather.calls = 6 * layers + 2 * again + 2;
   tp.reduce_scatter.calls = 4 * layers + again + 2;
@@ -64,6 +66,32 @@ Collective on_all_buckets(const std::vector<zero::Bucket>& buckets, at::ScalarTy
     all.bytes += bucket.numel * static_cast<int64_t>(c10::elementSize(dtype));
   }
   return all;
+}
+
+void add(Collective& sum, int64_t calls, int64_t bytes) {
+  sum.calls += calls;
+  sum.bytes += calls * bytes;
+}
+
+/// What changes where a look-up's gradients travel as rows (zero/reduction.h): every micro-batch
+/// that is reduced gathers ids and rows, and the table itself goes only where something else is in
+/// its gradient.
+void send_rows(const Layout& layout, const std::vector<sharding::ParameterBlock>& blocks,
+               const zero::Bucket& table, int64_t reductions, StageCommunication& dp) {
+  const int64_t tokens = layout.seq_length * layout.micro_batch_size;
+  if (!zero::is_table(table) ||
+      !zero::lookup_travels_as_rows(table, layout.dp_size, tokens, layout.dtype))
+    return;
+  const int64_t all_tokens = layout.dp_size * tokens;
+  const int64_t row_bytes =
+      table.parameters[0]->shape[1] * static_cast<int64_t>(c10::elementSize(layout.dtype));
+  add(dp.dp_all_gather, reductions, all_tokens * static_cast<int64_t>(sizeof(int64_t)));
+  add(dp.dp_all_gather, reductions, all_tokens * row_bytes);
+  const bool is_tied = blocks.back().also_uses == 0;
+  const bool adds_up = reductions < layout.micro_batches;  // rows of earlier micro-batches
+  if (is_tied || adds_up) return;
+  add(dp.dp_reduce_scatter, -reductions,
+      table.numel * static_cast<int64_t>(c10::elementSize(layout.reduce_dtype)));
 }
 
 Collective times(const Collective& one, int64_t count) {
@@ -132,6 +160,7 @@ StageCommunication of_stage(int stage, const Layout& layout,
     default:
       result.dp_all_gather = on_all_buckets(buckets, layout.dtype);
   }
+  send_rows(layout, blocks, buckets.front(), reductions, result);
   return result;
 }
 

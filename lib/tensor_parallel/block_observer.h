@@ -3,6 +3,10 @@
 // Decoder::blocks()[b].
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include "sharding/parameter.h"
+
 namespace tptrain::tensor_parallel {
 
 class BlockObserver {
@@ -14,6 +18,11 @@ class BlockObserver {
   /// Every gradient of the block's parameters for this micro-batch is in main_grad (a table that a
   /// later block also uses belongs to both: its own block is the last to add).
   virtual void after_backward(int block) = 0;
+
+  /// Within the backward of block 0: its table was looked up at `ids` ([T], any shape), and `rows`
+  /// [T, H] is the gradient of what was found. To be added to the table's gradient; here, to
+  /// main_grad.
+  virtual void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
 };
 
 }  // namespace tptrain::tensor_parallel

@@ -50,10 +50,13 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const Parameter& tabl
   return region.reduce(rows.view({ids.size(0), ids.size(1), table.shape[1]}));
 }
 
-void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
-                                       Parameter& table, const SequenceRegion& region) {
-  at::Tensor grad = region.gather(grad_output).reshape({-1, table.shape[1]});  // [T, H]
-  kernels::accumulate_embedding_gradient(table.main_grad, std::move(grad), ids.reshape({-1}),
+at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
+                                             const SequenceRegion& region) {
+  return region.gather(grad_output).reshape({-1, grad_output.size(-1)});
+}
+
+void add_table_rows(Parameter& table, at::Tensor rows, const at::Tensor& ids) {
+  kernels::accumulate_embedding_gradient(table.main_grad, std::move(rows), ids.reshape({-1}),
                                          slice_of(table));
 }
 

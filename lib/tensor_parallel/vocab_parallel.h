@@ -37,10 +37,12 @@ std::unique_ptr<sharding::Parameter> vocab_parallel_table(const VocabTableOption
 /// lie in [0, V): the data decides that, not this function. Collective over tp.
 at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Parameter& table,
                                     const SequenceRegion& region);
-/// Adds the gradient of the output, [rows, B, H], to the table's main_grad. Collective over tp
-/// where the region is sliced.
-void vocab_parallel_embedding_backward(const at::Tensor& grad_output, const at::Tensor& ids,
-                                       sharding::Parameter& table, const SequenceRegion& region);
+/// The gradient of the output, [rows, B, H] -> that of every token's row, [T, H], for
+/// add_table_rows. Collective over tp where the region is sliced.
+at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
+                                             const SequenceRegion& region);
+/// Adds row t to the main_grad of row ids[t] of the table, ids of other slices left out.
+void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
 
 /// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the table's rows of
 /// padding are multiplied as well, so that every size of the product is a multiple of 64 (GPT-2's

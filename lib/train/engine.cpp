@@ -98,7 +98,8 @@ zero::StepNumbers Engine::run_step(const std::vector<MicroBatch>& micro_batches,
   at::Tensor losses = at::zeros({2}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches) {
     zero_.begin_micro_batch(&micro == &micro_batches.back() ? zero::MicroBatchPlace::last
-                                                            : zero::MicroBatchPlace::before_last);
+                                                            : zero::MicroBatchPlace::before_last,
+                            micro.ids);
     losses.add_(
         decoder_.forward_backward(micro, inverse_weight(micro, micro_batches.size()), zero_));
   }

@@ -109,7 +109,9 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement pl
     bucket.offsets.push_back(next);
     next += bucket.parameters[i]->storage_numel();
   }
-  bucket.numel = round_up(next, dp_size);
+  // A look-up's gradients reach a table's shards as rows (table_rows.h).
+  const int64_t unit = is_table(bucket) ? bucket.parameters[0]->shape[1] : 1;
+  bucket.numel = round_up(next, dp_size * unit);
   bucket.partial_begin = whole_ones < bucket.parameters.size() ? partial_begin : bucket.numel;
   return bucket;
 }
@@ -126,6 +128,20 @@ std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_si
     }
   }
   return buckets;
+}
+
+bool is_table(const Bucket& bucket) {
+  return bucket.parameters.size() == 1 &&
+         bucket.parameters[0]->role == sharding::Role::vocab_parallel;
+}
+
+bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens,
+                            at::ScalarType dtype) {
+  if (dp_size == 1) return false;
+  const int64_t row_bytes =
+      table.parameters[0]->shape[1] * static_cast<int64_t>(c10::elementSize(dtype));
+  const int64_t table_bytes = table.numel * static_cast<int64_t>(sizeof(float));
+  return 2 * dp_size * tokens * row_bytes <= table_bytes;
 }
 
 std::vector<CopiedSlice> copied_slices(const ParameterBlock& block) {

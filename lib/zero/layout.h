@@ -12,9 +12,18 @@ namespace tptrain::zero {
 
 inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
 
-/// The buckets of `blocks` in block order, the tp_sharded one first; empty ones are left out. Data
-/// and main_grad are undefined. Throws InternalError where blocks break their contract.
+/// The buckets of `blocks` in block order, the tp_sharded one first; empty ones are left out.
+/// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
+/// Throws InternalError where blocks break their contract.
 std::vector<Bucket> lay_out(const std::vector<sharding::ParameterBlock>& blocks, int dp_size);
+
+/// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
+bool is_table(const Bucket& bucket);
+
+/// Whether the gradients of a look-up of `tokens` tokens on each dp rank travel as rows of `dtype`:
+/// where those of all ranks, which each receives and finds room for, are at most half of what the
+/// table's fp32 gradient is.
+bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens, at::ScalarType dtype);
 
 /// A slice of the block's tp_sharded bucket of which other tp ranks hold copies.
 struct CopiedSlice {

@@ -1,6 +1,6 @@
 // Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated
-// parameters, each padded to a multiple of dp. A rank's shard of a bucket is the dp_rank-th of dp
-// equal ranges. Binds Parameter::data and main_grad as views.
+// parameters, each padded to a multiple of dp (a table alone: of dp rows). A rank's shard of a
+// bucket is the dp_rank-th of dp equal ranges. Binds Parameter::data and main_grad as views.
 //
 // Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
 // gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
@@ -29,7 +29,7 @@ struct Bucket {
   /// partial ones.
   std::vector<sharding::Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
-  int64_t numel = 0;             // padded to a multiple of dp
+  int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
   at::Tensor data;               // [numel] compute dtype; own memory or part of a slot
   at::Tensor main_grad;          // [numel] fp32; likewise

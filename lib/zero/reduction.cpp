@@ -4,10 +4,12 @@
 
 #include <ATen/Functions.h>
 
+#include <limits>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "tensor_parallel/vocab_parallel.h"
 
 namespace tptrain::zero {
 namespace {
@@ -38,36 +40,61 @@ void zero_all(const std::vector<at::Tensor>& tensors) {
 
 Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
                      const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
-                     Fault fault)
+                     const ZeroOptimizer::Options& options)
     : buckets_(buckets),
-      states_(states),
       layout_(layout),
       tp_(tp),
       dp_(dp),
-      fault_(fault),
+      fault_(options.fault),
+      lookup_gradient_(options.lookup_gradient),
       blocks_(buckets.blocks().size()),
       homes_(home_count(buckets.blocks(), layout.gradient_homes)) {
   sent_by_.fill(-1);
   int64_t parameters = 0;
   for (const sharding::ParameterBlock& block : buckets.blocks()) {
     parameters += static_cast<int64_t>(block.parameters.size());
+    if (block.also_uses >= 0) blocks_[block.also_uses].cleared_by_user = true;
   }
   marks_ = at::zeros({parameters},
                      at::TensorOptions().dtype(at::kFloat).device(buckets.options().device));
-  for (BucketState& state : states_) blocks_[state.bucket->block].states.push_back(&state);
+  for (BucketState& state : states) {
+    const int block = state.bucket->block;
+    blocks_[block].pieces.push_back(make_piece(block, state));
+  }
+  find_table();
   int64_t next = 0;
   for (int b = 0; b < static_cast<int>(blocks_.size()); ++b) {
-    const sharding::ParameterBlock& declared = buckets.blocks()[b];
-    const auto count = static_cast<int64_t>(declared.parameters.size());
     std::vector<at::Tensor> gradients;
-    for (const sharding::Parameter* parameter : declared.parameters) {
+    for (const sharding::Parameter* parameter : buckets.blocks()[b].parameters) {
       gradients.push_back(parameter->main_grad.view({-1}));
     }
+    if (b == 0 && table_) {  // its first
+      table_->mark = marks_.narrow(0, 0, 1);
+      table_->marks = NonfiniteMarks({gradients[0]}, table_->mark);
+      gradients.erase(gradients.begin());
+      next = 1;
+    }
+    const auto count = static_cast<int64_t>(gradients.size());
     blocks_[b].marks = NonfiniteMarks(std::move(gradients), marks_.narrow(0, next, count));
     next += count;
     blocks_[b].tp_sum = make_tp_sum(b);
-    sort_by_writer(b);
-    if (declared.also_uses >= 0) blocks_[declared.also_uses].cleared_by_user = true;
+  }
+}
+
+void Reduction::find_table() {
+  if (dp_.size() == 1 || lookup_gradient_ == LookupGradient::table) return;
+  if (fault_ == Fault::skip_dp_reduction || fault_ == Fault::scale_dp_sum) return;
+  const sharding::ParameterBlock& declared = buckets_.blocks().front();
+  for (Piece& piece : blocks_.front().pieces) {
+    const Bucket& bucket = *piece.state->bucket;
+    if (!is_table(bucket) || bucket.parameters[0] != declared.parameters[0]) continue;
+    table_.emplace(Table{.rows = TableRows(*piece.state, dp_),
+                         .piece = &piece,
+                         .marks = {},
+                         .mark = {},
+                         .is_tied = blocks_.front().cleared_by_user,
+                         .ids = {}});
+    return;
   }
 }
 
@@ -90,29 +117,28 @@ Reduction::TpSum Reduction::make_tp_sum(int block) const {
   return sum;
 }
 
-void Reduction::sort_by_writer(int index) {
+Reduction::Piece Reduction::make_piece(int block, BucketState& state) const {
   const auto& declared = buckets_.blocks();
   const int head = static_cast<int>(declared.size()) - 1;
   // The head multiplies with its table, its own or the tied one, before the look-up's rows are
   // added.
-  const bool multiplied = index == head || declared[head].also_uses == index;
-  Block& block = blocks_[index];
-  for (const BucketState* state : block.states) {
-    const Bucket& bucket = *state->bucket;
-    int64_t next = 0;
-    const auto zero_until = [&](int64_t end) {
-      if (next < end) block.zeroed.push_back(bucket.main_grad.narrow(0, next, end - next));
-    };
-    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      sharding::Parameter* parameter = bucket.parameters[i];
-      if (!gemm_writes_first(*parameter, multiplied ? Tables::multiplied : Tables::looked_up))
-        continue;
-      block.overwritable.push_back(parameter);
-      zero_until(bucket.offsets[i]);
-      next = bucket.offsets[i] + parameter->numel();
-    }
-    zero_until(bucket.numel);
+  const bool multiplied = block == head || declared[head].also_uses == block;
+  Piece piece{.state = &state, .overwritable = {}, .zeroed = {}};
+  const Bucket& bucket = *state.bucket;
+  int64_t next = 0;
+  const auto zero_until = [&](int64_t end) {
+    if (next < end) piece.zeroed.push_back(bucket.main_grad.narrow(0, next, end - next));
+  };
+  for (size_t i = 0; i < bucket.parameters.size(); ++i) {
+    sharding::Parameter* parameter = bucket.parameters[i];
+    if (!gemm_writes_first(*parameter, multiplied ? Tables::multiplied : Tables::looked_up))
+      continue;
+    piece.overwritable.push_back(parameter);
+    zero_until(bucket.offsets[i]);
+    next = bucket.offsets[i] + parameter->numel();
   }
+  zero_until(bucket.numel);
+  return piece;
 }
 
 void Reduction::clear() {
@@ -127,9 +153,27 @@ void Reduction::clear() {
   memory_is_clear_ = false;
   for (Block& block : blocks_) {
     block.started = false;
-    block.shard_is_void = true;
     block.gathers_started = false;
+    for (Piece& piece : block.pieces) piece.is_void = true;
   }
+  if (!table_) return;
+  table_->rows.drop();
+  table_->ids = at::Tensor();
+  table_->is_written = false;
+}
+
+void Reduction::begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids) {
+  place_ = place;
+  if (!table_) return;
+  const bool reduces = layout_.accumulates || place == MicroBatchPlace::last;
+  const auto pays = [&] {
+    const Bucket& bucket = *table_->piece->state->bucket;
+    return lookup_travels_as_rows(bucket, dp_.size(), ids.numel(), bucket.data.scalar_type());
+  };
+  const bool travel =
+      reduces && ids.defined() && (lookup_gradient_ == LookupGradient::rows || pays());
+  table_->ids = travel ? ids : at::Tensor();
+  table_->rows_came = false;
 }
 
 void Reduction::clear_memory() {
@@ -137,8 +181,7 @@ void Reduction::clear_memory() {
   std::vector<at::Tensor> zeroed = {marks_};
   for (Block& block : blocks_) {
     if (layout_.accumulates) break;
-    for (sharding::Parameter* parameter : block.overwritable) parameter->main_grad_is_void = true;
-    zeroed.insert(zeroed.end(), block.zeroed.begin(), block.zeroed.end());
+    for (const Piece& piece : block.pieces) append_void(piece, zeroed);
   }
   zero_all(zeroed);
 }
@@ -166,6 +209,22 @@ void Reduction::end_block(int index) {
   const int earlier = index + 2;
   if (last && earlier < static_cast<int>(blocks_.size())) gather_gradient(earlier);
   if (layout_.accumulates || last) start(index);
+  if (index + 1 == static_cast<int>(blocks_.size()) && sends_rows()) start_table();
+}
+
+void Reduction::add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids) {
+  if (!sends_rows()) {
+    if (table_) table_->is_written = true;
+    tensor_parallel::add_table_rows(table, std::move(rows), ids);
+    return;
+  }
+  Piece& piece = *table_->piece;
+  const at::Tensor bad = at::isfinite(rows).all().logical_not_();
+  table_->mark.masked_fill_(bad, std::numeric_limits<float>::infinity());
+  land(home(0));  // what start_table() sent
+  if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
+  table_->rows.add(rows);
+  table_->rows_came = true;
 }
 
 void Reduction::finish() {
@@ -182,18 +241,27 @@ void Reduction::finish() {
   gathers_.clear();
 }
 
+// Of a table whose rows travel only what the head adds is ever read.
+void Reduction::append_void(const Piece& piece, std::vector<at::Tensor>& zeroed) const {
+  if (goes_as_rows(piece) && !table_->is_tied) return;
+  for (sharding::Parameter* parameter : piece.overwritable) parameter->main_grad_is_void = true;
+  zeroed.insert(zeroed.end(), piece.zeroed.begin(), piece.zeroed.end());
+}
+
 // In its home: whatever was there has landed.
 void Reduction::make_zero(int index) {
   land(home(index));
-  Block& block = blocks_[index];
-  for (sharding::Parameter* parameter : block.overwritable) parameter->main_grad_is_void = true;
-  zero_all(block.zeroed);
+  std::vector<at::Tensor> zeroed;
+  for (const Piece& piece : blocks_[index].pieces) append_void(piece, zeroed);
+  zero_all(zeroed);
 }
 
 // A gradient that nobody has written is zero.
 void Reduction::settle(Block& block) {
-  for (sharding::Parameter* parameter : block.overwritable) {
-    if (std::exchange(parameter->main_grad_is_void, false)) parameter->main_grad.zero_();
+  for (Piece& piece : block.pieces) {
+    for (sharding::Parameter* parameter : piece.overwritable) {
+      if (std::exchange(parameter->main_grad_is_void, false)) parameter->main_grad.zero_();
+    }
   }
 }
 
@@ -203,6 +271,36 @@ Reduction::Home& Reduction::home(int block) {
 
 void Reduction::start(int index) {
   Block& block = blocks_[index];
+  if (index == 0 && sends_rows() && !table_->rows_came) {
+    throw InternalError(problem("a micro-batch's backward without the rows of its look-up")
+                            .must("give them to add_table_rows()"));
+  }
+  settle(block);
+  block.marks.update();
+  sum_over_tp(block);
+  std::vector<Piece*> pieces;
+  for (Piece& piece : block.pieces) {
+    if (goes_as_rows(piece)) continue;
+    if (table_ && &piece == table_->piece) {
+      table_->marks.update();
+      table_->is_written = false;
+    }
+    pieces.push_back(&piece);
+  }
+  send(index, std::move(pieces));
+  block.started = true;
+}
+
+// What is in main_grad when the head's backward is complete; where nothing is, there is no share.
+void Reduction::start_table() {
+  if (table_->is_tied || table_->is_written) {
+    table_->marks.update();
+    send(0, {table_->piece});
+  }
+  table_->rows.begin(table_->ids);
+}
+
+void Reduction::send(int index, std::vector<Piece*> pieces) {
   Home& own = home(index);
   land(own);
   if (layout_.casts_for_reduction) {
@@ -210,25 +308,21 @@ void Reduction::start(int index) {
     if (user >= 0) land(home(user));
     user = index;
   }
-  settle(block);
-  block.marks.update();
-  sum_over_tp(block);
-  own.block = index;
-  block.started = true;
+  own.sent = std::move(pieces);
   if (dp_.size() == 1 || fault_ == Fault::skip_dp_reduction) return;
-  for (BucketState* state : block.states) {
+  for (const Piece* piece : own.sent) {
     // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
-    if (layout_.casts_for_reduction) state->sent.copy_(state->bucket->main_grad);
-    const at::Tensor& sent = layout_.casts_for_reduction ? state->sent : state->bucket->main_grad;
-    own.works.push_back(
-        dp_.start_reduce_scatter(scattered_to(block, *state), sent, comm::ReduceOp::sum));
+    BucketState& state = *piece->state;
+    if (layout_.casts_for_reduction) state.sent.copy_(state.bucket->main_grad);
+    const at::Tensor& sent = layout_.casts_for_reduction ? state.sent : state.bucket->main_grad;
+    own.works.push_back(dp_.start_reduce_scatter(scattered_to(*piece), sent, comm::ReduceOp::sum));
   }
 }
 
 // The step's first sum goes straight where the others are added.
-at::Tensor& Reduction::scattered_to(const Block& block, BucketState& state) const {
-  if (layout_.casts_for_reduction) return state.sent_piece;
-  return layout_.accumulates && block.shard_is_void ? state.grad_shard : state.grad_piece;
+at::Tensor& Reduction::scattered_to(const Piece& piece) const {
+  if (layout_.casts_for_reduction) return piece.state->sent_piece;
+  return layout_.accumulates && piece.is_void ? piece.state->grad_shard : piece.state->grad_piece;
 }
 
 void Reduction::sum_over_tp(Block& block) {
@@ -243,30 +337,29 @@ void Reduction::sum_over_tp(Block& block) {
 }
 
 void Reduction::land(Home& home) {
-  if (home.block < 0) return;
-  Block& block = blocks_[home.block];
   const bool scattered = !home.works.empty();
   for (const auto& work : home.works) work->wait();
-  for (BucketState* state : block.states) {
-    at::Tensor& result = scattered ? scattered_to(block, *state) : state->grad_piece;
+  for (Piece* piece : home.sent) {
+    BucketState& state = *piece->state;
+    at::Tensor& result = scattered ? scattered_to(*piece) : state.grad_piece;
     if (scattered && fault_ == Fault::scale_dp_sum) result.mul_(1.0 / dp_.size());
-    if (layout_.accumulates && !block.shard_is_void) {
-      state->grad_shard.add_(result);
-    } else if (!result.is_same(state->grad_shard)) {
-      state->grad_shard.copy_(result);
+    if (layout_.accumulates && !piece->is_void) {
+      state.grad_shard.add_(result);
+    } else if (!result.is_same(state.grad_shard)) {
+      state.grad_shard.copy_(result);
     }
+    piece->is_void = false;
   }
-  block.shard_is_void = false;
-  home.works.clear();
-  home.block = -1;
+  home = {};
 }
 
-// The block's shard is the step's whole gradient.
+// The block's shards are the step's whole gradient.
 void Reduction::complete(int index) {
   land(home(index));
-  Block& block = blocks_[index];
-  if (!layout_.accumulates || !std::exchange(block.shard_is_void, false)) return;
-  for (BucketState* state : block.states) state->grad_shard.zero_();
+  if (!layout_.accumulates) return;
+  for (Piece& piece : blocks_[index].pieces) {
+    if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
+  }
 }
 
 // Stage 0. Not an all-reduce, which may add in another order: it must see the very bits of the
@@ -276,8 +369,9 @@ void Reduction::gather_gradient(int index) {
   if (!layout_.holds_all || dp_.size() == 1) return;
   if (std::exchange(block.gathers_started, true)) return;
   complete(index);
-  for (BucketState* state : block.states) {
-    gathers_.push_back(dp_.start_all_gather(state->bucket->main_grad, state->grad_shard));
+  for (Piece& piece : block.pieces) {
+    BucketState& state = *piece.state;
+    gathers_.push_back(dp_.start_all_gather(state.bucket->main_grad, state.grad_shard));
   }
 }
 

@@ -1,18 +1,24 @@
 // The way of the gradients: from main_grad of a block, over tp and dp, into the shard of this rank.
 // One path for every stage; the cadence decides when a block goes it: in the backward of every
 // micro-batch, or in that of the last one, each time beside the backward of the blocks before it.
+//
+// The embedding's table would come last and beside nothing. So its gradient goes in two shares,
+// where that pays: what a tied head and earlier micro-batches have added to main_grad sets out when
+// the head's backward is complete; the look-up's rows follow as they are (table_rows.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "zero/bucket_state.h"
 #include "zero/layout.h"
 #include "zero/nonfinite.h"
+#include "zero/table_rows.h"
 
 namespace tptrain::zero {
 
@@ -20,13 +26,17 @@ class Reduction {
  public:
   /// Buckets, states and axes must outlive it.
   Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp, Fault fault);
+            const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
+            const ZeroOptimizer::Options& options);
 
   /// A new step: all gradients are zero. Their memory stays as it is until the first block's
   /// backward begins, or finish().
   void clear();
-  /// Without it no micro-batch of a step is taken for the last one.
-  void begin_micro_batch(MicroBatchPlace place) { place_ = place; }
+  /// Without it no micro-batch of a step is taken for the last one. `ids`: what the embedding looks
+  /// up; undefined: its gradient goes with its table's.
+  void begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids);
+  /// In the backward of block 0: as BlockObserver.
+  void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
   /// The block's backward begins, or is complete.
   void begin_block(int block);
   void end_block(int block);
@@ -47,49 +57,72 @@ class Reduction {
     std::vector<at::Tensor> gradients;  // of copied slices
     std::vector<at::Tensor> places;     // where this rank puts them, and finds the sums
   };
-  struct Block {
-    std::vector<BucketState*> states;
-    NonfiniteMarks marks;  // of each parameter's gradient
-    TpSum tp_sum;
-    bool cleared_by_user = false;  // a later block adds to its gradient first
-    // To make main_grad zero: flags for the weights whose next writer can overwrite, zeros for
-    // everything else, padding included.
+  // A bucket's way. To make its main_grad zero: flags for the weights whose next writer can
+  // overwrite, zeros for everything else, padding included.
+  struct Piece {
+    BucketState* state = nullptr;
     std::vector<sharding::Parameter*> overwritable;
     std::vector<at::Tensor> zeroed;
+    bool is_void = true;  // in this step nothing has reached its shard
+  };
+  struct Block {
+    std::vector<Piece> pieces;
+    NonfiniteMarks marks;  // of each parameter's gradient, but that of table_
+    TpSum tp_sum;
+    bool cleared_by_user = false;  // a later block adds to its gradient first
 
     // In this step:
     bool started = false;          // its reduction, at least once
-    bool shard_is_void = true;     // nothing has reached its accumulating shard
     bool gathers_started = false;  // of the reduced gradient (stage 0)
   };
   struct Home {
-    int block = -1;  // whose gradients are on their way over dp
+    std::vector<Piece*> sent;  // whose gradients are on their way over dp
     Works works;
   };
+  // The table of block 0, where its rows can travel.
+  struct Table {
+    TableRows rows;
+    Piece* piece = nullptr;
+    NonfiniteMarks marks;
+    at::Tensor mark;       // its word of marks()
+    bool is_tied = false;  // the head adds to it first
+    // In this micro-batch:
+    at::Tensor ids;          // what it looks up; undefined: the rows are added to main_grad
+    bool rows_came = false;  // and were sent
+    // In main_grad is what has to be summed over dp: of this micro-batch, or of this step.
+    bool is_written = false;
+  };
   TpSum make_tp_sum(int block) const;
-  void sort_by_writer(int block);
+  Piece make_piece(int block, BucketState& state) const;
+  void find_table();
+  bool sends_rows() const { return table_ && table_->ids.defined(); }
+  bool goes_as_rows(const Piece& piece) const { return sends_rows() && &piece == table_->piece; }
   void clear_memory();
+  void append_void(const Piece& piece, std::vector<at::Tensor>& zeroed) const;
   void make_zero(int block);
   void settle(Block& block);
   void sum_over_tp(Block& block);
   Home& home(int block);
   void start(int block);
-  at::Tensor& scattered_to(const Block& block, BucketState& state) const;
+  void start_table();
+  void send(int block, std::vector<Piece*> pieces);
+  at::Tensor& scattered_to(const Piece& piece) const;
   void land(Home& home);
   void complete(int block);
   void gather_gradient(int block);
 
   const ParamBuckets& buckets_;
-  std::vector<BucketState>& states_;
   StateLayout layout_;
   comm::Communicator& tp_;
   comm::Communicator& dp_;
   Fault fault_;
+  LookupGradient lookup_gradient_;
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
   bool memory_is_clear_ = true;  // of the step that clear() began
   at::Tensor marks_;
   std::vector<Block> blocks_;
   std::vector<Home> homes_;
+  std::optional<Table> table_;
   std::array<int, kSlots> sent_by_;  // the block that last used each slot's bf16 memory; -1: none
   Works gathers_;
 };

@@ -46,7 +46,7 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       device(buckets.options().device),
       states(make_states(buckets, layout)),
       gathering(buckets, states, layout, dp, [this](int block) { adamw->need(block); }),
-      reduction(buckets, states, layout, tp, dp, options.fault) {
+      reduction(buckets, states, layout, tp, dp, options) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
     throw InternalError(
@@ -171,10 +171,10 @@ void ZeroOptimizer::begin_step() {
   impl_->phase = Phase::accumulating;
 }
 
-void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place) {
+void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids) {
   impl_->require(Phase::accumulating, "begin_micro_batch()",
                  "Call begin_step() before the first micro-batch of a step.");
-  impl_->reduction.begin_micro_batch(place);
+  impl_->reduction.begin_micro_batch(place, ids);
 }
 
 void ZeroOptimizer::finish_reduction() {
@@ -278,6 +278,13 @@ void ZeroOptimizer::after_backward(int block) {
   impl_->require(Phase::accumulating, "after_backward()",
                  "Call begin_step() before the backward of a new step.");
   impl_->reduction.end_block(block);
+}
+
+void ZeroOptimizer::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+                                   const at::Tensor& ids) {
+  impl_->require(Phase::accumulating, "add_table_rows()",
+                 "Call begin_step() before the backward of a new step.");
+  impl_->reduction.add_table_rows(table, std::move(rows), ids);
 }
 
 }  // namespace tptrain::zero

@@ -173,8 +173,10 @@ void check_vocab_parallel_embedding(comm::Communicator& tp) {
     const at::Tensor y = tensor_parallel::vocab_parallel_embedding(ids, *table, region);
     // A look-up rounds nothing.
     CHECK(at::equal(y, slice_of_sequence(expected.detach(), region, /*padding=*/0.0)));
-    tensor_parallel::vocab_parallel_embedding_backward(
-        slice_of_sequence(grad, region, /*padding=*/kNaN), ids, *table, region);
+    tensor_parallel::add_table_rows(*table,
+                                    tensor_parallel::vocab_parallel_embedding_backward(
+                                        slice_of_sequence(grad, region, /*padding=*/kNaN), region),
+                                    ids);
     CHECK(gradient_error({table.get()}, {{"embed.weight", reference_table.grad()}}).worst <
           kTolerance);
   }

@@ -27,7 +27,8 @@ TEST_CASE("all stages agree bitwise on GPUs and follow the CPU", "[zero]") {
                           .per_micro_batch = per_micro_batch,
                           .head = dtype == at::kFloat ? Head::own_table : Head::tied,
                           .dtype = dtype,
-                          .device = comm::DeviceType::cuda};
+                          .device = comm::DeviceType::cuda,
+                          .looks_up = per_micro_batch == (dtype == at::kFloat)};
         INFO(setup.text());
         const std::vector<std::string> complaints = violations(setup);
         INFO(join(complaints, "\n"));

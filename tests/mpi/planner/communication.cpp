@@ -46,7 +46,8 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
              << (layout.training.sequence_parallel == SequenceParallel::on) << " recompute "
              << static_cast<int>(layout.training.recompute) << " per micro-batch "
              << layout.reduce_per_micro_batch << " " << layout.dtype << " tied "
-             << config.tie_word_embeddings);
+             << config.tie_word_embeddings << " micro-batches " << layout.micro_batches << " of "
+             << layout.micro_batch_size);
   comm::DeviceMesh mesh(
       session(),
       {.dp_size = static_cast<int>(layout.dp_size), .tp_size = static_cast<int>(layout.tp_size)},
@@ -71,6 +72,9 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
     optimizer.begin_step();
     at::Tensor losses = at::zeros({2});
     for (int64_t i = 0; i < layout.micro_batches; ++i) {
+      optimizer.begin_micro_batch(i + 1 < layout.micro_batches ? zero::MicroBatchPlace::before_last
+                                                               : zero::MicroBatchPlace::last,
+                                  ids);
       losses.add_(decoder.forward_backward({.ids = ids, .targets = ids},
                                            at::scalar_tensor(1.0 / 96), optimizer));
     }
@@ -114,6 +118,12 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
       check_layout(odd_sizes(true), here, zero_stage);
     }
     Layout here = layout;
+    here.tp_size = tp_size;
+    here.micro_batches = 1;  // in an untied table there is nothing but the look-up's rows
+    for (const bool tied : {false, true}) check_layout(odd_sizes(tied), here, 1);
+    here.micro_batch_size = 5;  // more rows than half of the table
+    for (const bool tied : {false, true}) check_layout(odd_sizes(tied), here, 2);
+    here = layout;
     here.tp_size = tp_size;
     for (const SequenceParallel sequence : {SequenceParallel::off, SequenceParallel::on}) {
       for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {

@@ -49,7 +49,8 @@ Parameter& find(train::Engine& engine, const std::string& name) {
 }
 
 std::string audit_message(train::Engine& engine, int64_t step) {
-  return message_of<NumericsError>([&] { train::audit_parameters(engine.zero(), session(), step); });
+  return message_of<NumericsError>(
+      [&] { train::audit_parameters(engine.zero(), session(), step); });
 }
 
 train::MicroBatch own_batch(comm::DeviceMesh& mesh) {
@@ -69,6 +70,9 @@ class Spoiler final : public BlockObserver {
     if (block == block_ && parameter_ != nullptr)
       parameter_->main_grad.view({-1})[3].fill_(std::numeric_limits<float>::quiet_NaN());
     real_.after_backward(block);
+  }
+  void add_table_rows(Parameter& table, at::Tensor rows, const at::Tensor& ids) override {
+    real_.add_table_rows(table, std::move(rows), ids);
   }
 
  private:

@@ -41,9 +41,9 @@ std::vector<Layout> layouts() {
 std::string Setup::text() const {
   return cat(layout.text(), ", stage ", stage, per_micro_batch ? ", per micro-batch" : "",
              head == Head::tied ? ", tied" : "", late ? ", late" : "",
-             announces_last ? "" : ", last one unannounced", ", ", at::toString(dtype),
-             ", reduced in ", at::toString(reduce_dtype), ", moments ", moments, ", masters ",
-             masters);
+             announces_last ? "" : ", last one unannounced", looks_up ? ", looks up" : "", ", ",
+             at::toString(dtype), ", reduced in ", at::toString(reduce_dtype), ", moments ",
+             moments, ", masters ", masters);
 }
 
 namespace {
@@ -54,6 +54,9 @@ zero::ZeroOptimizer::Options options_of(const Setup& setup) {
                                        .reduce_per_micro_batch = setup.per_micro_batch,
                                        .reduce_dtype = setup.reduce_dtype,
                                        .seed = kSeed,
+                                       .lookup_gradient = setup.looks_up
+                                                              ? zero::LookupGradient::rows
+                                                              : zero::LookupGradient::automatic,
                                        .fault = setup.fault};
   options.optimizer.moments_dtype = setup.moments;
   options.optimizer.master_dtype = setup.masters;
@@ -90,6 +93,7 @@ GridRun::GridRun(const Setup& setup)
               {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),
       late_dp(mesh.dp()),
       zero(buckets, mesh.tp(), setup.late ? late_dp : mesh.dp(), options_of(setup)) {
+  model.looks_up = setup.looks_up;
   zero.initialise(kSeed);
 }
 
@@ -98,7 +102,11 @@ zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   zero.begin_step();
   Hooks announcing = hooks;
   if (setup.announces_last) {
-    announcing.micro_batch = [&](zero::MicroBatchPlace place) { zero.begin_micro_batch(place); };
+    const at::Tensor ids = setup.looks_up ? lookup_ids(mesh.device()) : at::Tensor();
+    announcing.micro_batch = [&, ids](zero::MicroBatchPlace place) {
+      if (hooks.micro_batch) hooks.micro_batch(place);
+      zero.begin_micro_batch(place, ids);
+    };
   }
   run_samples_of(model, zero, index, buckets.dp(), announcing);
   zero.finish_reduction();

@@ -40,6 +40,7 @@ struct Setup {
   comm::DeviceType device = comm::DeviceType::cpu;
   bool late = false;           // what is started over dp takes place when it is waited for
   bool announces_last = true;  // the step's last micro-batch
+  bool looks_up = false;       // the embedding's gradient comes as rows, and travels so
   std::string text() const;
 };
 

@@ -32,6 +32,10 @@ std::vector<Setup> setups(const Layout& layout) {
     result.push_back(base);
     result.back().masters = "bf16";
     result.back().head = Head::tied;
+    for (const Head head : {Head::own_table, Head::tied}) {
+      result.push_back(
+          {.layout = layout, .per_micro_batch = per_micro_batch, .head = head, .looks_up = true});
+    }
   }
   return result;
 }

@@ -191,31 +191,49 @@ void keep_share(at::Tensor& values, int index, int of) {
   values.mul_(at::arange(values.numel()).remainder(of).eq(index));
 }
 
+// This rank's share of the slice's gradient, [local elements].
+at::Tensor gradient_of(const SyntheticModel& model, const Parameter& parameter,
+                       const NamedSlice& slice, int step, int sample, int use, int uses) {
+  ShardSpec spec = slice.spec;
+  spec.name = cat("gradient of ", spec.name);
+  at::Tensor values = at::empty({spec.local_numel()});
+  sharding::fill_initial(values, spec, 0, spec.local_numel(), kNormal, step * kSamples + sample);
+  if (parameter.placement == Placement::tp_replicated &&
+      parameter.tp_gradient == TpGradient::partial) {
+    keep_share(values, model.tp_rank, model.tp_size);
+  }
+  if (slice.copies.parts > 0) {
+    const int sharers = model.tp_size / slice.copies.parts;
+    keep_share(values, model.tp_rank % sharers, sharers);
+  }
+  keep_share(values, use, uses);
+  return values;
+}
+
 void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, int sample, int use,
                   int uses) {
   at::Tensor flat = parameter.main_grad.view({-1});
   const bool is_void = std::exchange(parameter.main_grad_is_void, false);
   for (const NamedSlice& slice : parameter.slices) {
-    ShardSpec spec = slice.spec;
-    spec.name = cat("gradient of ", spec.name);
-    at::Tensor values = at::empty({spec.local_numel()});
-    sharding::fill_initial(values, spec, 0, spec.local_numel(), kNormal, step * kSamples + sample);
-    if (parameter.placement == Placement::tp_replicated &&
-        parameter.tp_gradient == TpGradient::partial) {
-      keep_share(values, model.tp_rank, model.tp_size);
-    }
-    if (slice.copies.parts > 0) {
-      const int sharers = model.tp_size / slice.copies.parts;
-      keep_share(values, model.tp_rank % sharers, sharers);
-    }
-    keep_share(values, use, uses);
-    at::Tensor target = flat.narrow(0, slice.offset, spec.local_numel());
+    const at::Tensor values = gradient_of(model, parameter, slice, step, sample, use, uses);
+    at::Tensor target = flat.narrow(0, slice.offset, values.numel());
     if (is_void) {
       target.copy_(values);
     } else {
       target.add_(values.to(flat.device()));
     }
   }
+}
+
+// The same for the embedding, as rows of lookup_ids(). Those of other tp ranks' ids are none of
+// this one's business: whatever they are.
+at::Tensor gradient_rows(const SyntheticModel& model, int step, int sample, int uses) {
+  const Parameter& table = *model.blocks[0].parameters[0];
+  const NamedSlice& slice = table.slices[0];
+  at::Tensor rows = at::full({kVocab, kHidden}, 1000.0f);
+  rows.narrow(0, slice.spec.begin, table.shape[0])
+      .copy_(gradient_of(model, table, slice, step, sample, /*use=*/0, uses).view({-1, kHidden}));
+  return rows.index_select(0, lookup_ids());
 }
 
 void spoil_void_gradients(const SyntheticModel& model, int block) {
@@ -231,6 +249,12 @@ void use(const SyntheticModel& model, const Hooks& hooks, int block) {
 }
 
 }  // namespace
+
+at::Tensor lookup_ids(at::Device device) {
+  return at::arange(kVocab, at::TensorOptions().dtype(at::kLong).device(device))
+      .mul_(4)
+      .remainder_(kVocab);
+}
 
 void run_forward(const SyntheticModel& model, tensor_parallel::BlockObserver& observer,
                  const Hooks& hooks) {
@@ -250,8 +274,17 @@ void run_micro_batch(SyntheticModel& model, tensor_parallel::BlockObserver& obse
     observer.before_backward(b);
     spoil_void_gradients(model, b);
     if (model.blocks[b].backward_reads_data) use(model, hooks, b);
-    for (Parameter* parameter : model.blocks[b].parameters) {
-      add_gradient(model, *parameter, step, sample, /*use=*/0, tied && b == 0 ? 2 : 1);
+    const int uses = tied && b == 0 ? 2 : 1;
+    if (model.looks_up && b == 0) {
+      Parameter& table = *model.blocks[0].parameters[0];
+      const at::Device device = table.main_grad.device();
+      at::Tensor rows = gradient_rows(model, step, sample, uses).to(device);
+      if (hooks.rows) hooks.rows(rows);
+      observer.add_table_rows(table, rows, lookup_ids(device));
+    } else {
+      for (Parameter* parameter : model.blocks[b].parameters) {
+        add_gradient(model, *parameter, step, sample, /*use=*/0, uses);
+      }
     }
     if (tied && b == last) {
       for (Parameter* parameter : model.blocks[0].parameters) {

@@ -23,6 +23,7 @@ enum class Head { own_table, tied };
 struct SyntheticModel {
   int tp_rank = 0;
   int tp_size = 1;
+  bool looks_up = false;  // the embedding's gradient comes as rows of lookup_ids()
   std::vector<std::unique_ptr<sharding::Parameter>> parameters;
   std::vector<sharding::ParameterBlock> blocks;  // embedding, 3 layers, head
 
@@ -45,11 +46,15 @@ std::vector<GlobalTensor> global_tensors(Head head = Head::own_table);
 /// A step's batch is 4 samples; dp rank d of n sums samples [4d/n, 4(d+1)/n).
 inline constexpr int kSamples = 4;
 
+/// Every id of the table once, not in order.
+at::Tensor lookup_ids(at::Device device = at::kCPU);
+
 /// What a test does within a micro-batch; nothing where empty.
 struct Hooks {
   std::function<void(int block)> use = {};  // the block's parameters are about to be read
   std::function<void(zero::MicroBatchPlace)> micro_batch = {};  // before each one of a step
   std::function<void(int block)> gradient = {};  // its gradients are in main_grad, not yet reduced
+  std::function<void(at::Tensor& rows)> rows = {};  // of the look-up, before they are handed over
 };
 /// The observer's calls of an evaluation.
 void run_forward(const SyntheticModel& model, tensor_parallel::BlockObserver& observer,

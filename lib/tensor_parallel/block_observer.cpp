@@ -1,0 +1,14 @@
+#include "tensor_parallel/block_observer.h"
+
+#include <utility>
+
+#include "tensor_parallel/vocab_parallel.h"
+
+namespace tptrain::tensor_parallel {
+
+void BlockObserver::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+                                   const at::Tensor& ids) {
+  tensor_parallel::add_table_rows(table, std::move(rows), ids);
+}
+
+}  // namespace tptrain::tensor_parallel
