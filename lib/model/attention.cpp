@@ -93,16 +93,18 @@ Attention::Qkv Attention::qkv(tensor_parallel::GatheredSequence& x,
   return result;
 }
 
-Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout& dropout) const {
+Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout& dropout,
+                                  const kernels::Documents* documents) const {
   if (dropout.probability > 0)
     return {.context = kernels::causal_attention_dropout(qkv, shape_, dropout), .logsumexp = {}};
-  kernels::AttentionResult result = kernels::causal_attention(qkv, shape_);
+  kernels::AttentionResult result = kernels::causal_attention(qkv, shape_, documents);
   return {.context = std::move(result.context), .logsumexp = std::move(result.logsumexp)};
 }
 
 at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv& qkv,
                                       const Kept& kept, const kernels::RotaryTable& rotary,
-                                      const kernels::Dropout& dropout) {
+                                      const kernels::Dropout& dropout,
+                                      const kernels::Documents* documents) {
   const bool rotated = positions_ == Positions::rotary;
   at::Tensor grad_qkv;
   if (dropout.probability > 0) {
@@ -113,7 +115,7 @@ at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv&
   } else {
     grad_qkv = kernels::causal_attention_backward(
         grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp}, shape_,
-        rotated ? &rotary : nullptr);
+        rotated ? &rotary : nullptr, documents);
   }
   if (q_norm_)
     kernels::head_rms_norm_backward_(grad_qkv, qkv.unnormed, head_norm(), shape_,

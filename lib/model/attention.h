@@ -37,8 +37,10 @@ class Attention {
   };
   /// x [S, B, H], of the positions in `rotary`.
   Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary) const;
-  /// Attention within the sequence; `dropout` of the probabilities (0: the fused path).
-  Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout) const;
+  /// Attention within the sequence, or within each of its `documents` (may be null); `dropout` of
+  /// the probabilities (0: the fused path), not with documents.
+  Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout,
+              const kernels::Documents* documents) const;
   /// context -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence project(const at::Tensor& context,
                                            const tensor_parallel::SequenceRegion& region) const {
@@ -55,7 +57,8 @@ class Attention {
   }
   /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
   at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
-                             const kernels::RotaryTable& rotary, const kernels::Dropout& dropout);
+                             const kernels::RotaryTable& rotary, const kernels::Dropout& dropout,
+                             const kernels::Documents* documents);
   /// -> the gradient of x, its sum over tp begun.
   tensor_parallel::ReducedSequence qkv_input_gradient(
       const at::Tensor& grad_qkv, const tensor_parallel::SequenceRegion& region) const {

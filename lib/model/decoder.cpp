@@ -93,11 +93,52 @@ struct Decoder::Impl {
     return last_rotary;
   }
 
+  /// A row for each row of ids; of documents, the angles of its position in its document.
+  kernels::RotaryTable rotary_of(const TokenBatch& batch) {
+    if (!batch.documents) return training_rotary(batch.ids.size(0), batch.ids.device());
+    const kernels::RotaryTable table =
+        training_rotary(batch.documents->attention.longest, batch.ids.device());
+    if (positions) return table;
+    const at::Tensor& rows = batch.documents->positions;
+    return {.cos = table.cos.index_select(0, rows), .sin = table.sin.index_select(0, rows)};
+  }
+
+  /// Checks what the batch says of its documents; null where it says nothing.
+  const PackedDocuments* documents_of(const TokenBatch& batch) const {
+    if (!batch.documents) return nullptr;
+    const PackedDocuments& documents = *batch.documents;
+    if (batch.ids.size(1) != 1 || documents.positions.size(0) != batch.ids.size(0)) {
+      throw InternalError(
+          problem(cat("documents in ids of ", batch.ids.size(0), " positions x ", batch.ids.size(1),
+                      " sequences, with ", documents.positions.size(0), " positions"))
+              .must("lie end to end in one sequence"));
+    }
+    if (positions && documents.attention.longest > positions->table().shape[0]) {
+      throw InternalError(problem(cat("documents of up to ", documents.attention.longest,
+                                      " tokens for ", positions->table().shape[0], " positions"))
+                              .must("fit the table of positions")
+                              .remedy("check_seq_length tells so before a model is built."));
+    }
+    return &documents;
+  }
+  void refuse_dropout() const {
+    if (options.attention_dropout == 0 && options.residual_dropout == 0) return;
+    throw InternalError(problem("dropout of documents packed into one sequence")
+                            .must("be 0: its numbers go by sequence and position")
+                            .remedy("The check of data.document_mask tells a user so."));
+  }
+
   /// The embedding's output as the first layer's input.
   ResidualStream embed(const at::Tensor& ids, const LayerContext& context) {
     at::Tensor rows = tensor_parallel::vocab_parallel_embedding(ids, *embedding, context.region);
     const int64_t first = context.region.first_position();
-    if (positions) positions->add(rows, first, held_rows(context.region));
+    if (positions) {
+      const int64_t held = held_rows(context.region);
+      if (context.documents != nullptr)
+        positions->add_at(rows, first, held, context.documents->positions);
+      else
+        positions->add(rows, first, held);
+    }
     kernels::dropout_(rows, context.dropout.residual(-1, "embedding"), first);
     return {.residual = std::move(rows), .delta = {}};
   }
@@ -105,7 +146,13 @@ struct Decoder::Impl {
                       BlockObserver& observer) {
     const int64_t first = context.region.first_position();
     kernels::dropout_(grad, context.dropout.residual(-1, "embedding"), first);
-    if (positions) positions->backward(grad, first, held_rows(context.region));
+    if (positions) {
+      const int64_t held = held_rows(context.region);
+      if (context.documents != nullptr)
+        positions->backward_at(grad, first, held, context.documents->positions);
+      else
+        positions->backward(grad, first, held);
+    }
     at::Tensor rows = tensor_parallel::vocab_parallel_embedding_backward(grad, context.region);
     observer.add_table_rows(*embedding, std::move(rows), ids);
   }
@@ -189,10 +236,14 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                                 .seed = model.options.seed,
                                 .step = batch.step,
                                 .first_sample = batch.first_sample});
+  const PackedDocuments* documents = model.documents_of(batch);
+  if (documents != nullptr) model.refuse_dropout();
+  const kernels::RotaryTable rotary = model.rotary_of(batch);
   const LayerContext context{.region = region,
-                             .rotary = model.training_rotary(batch.ids.size(0), batch.ids.device()),
+                             .rotary = rotary,
                              .dropout = dropout,
-                             .recompute = model.options.recompute};
+                             .recompute = model.options.recompute,
+                             .documents = documents};
   const int head = model.head_block();
 
   observer.before_forward(0);
@@ -229,9 +280,10 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
   Impl& model = *impl_;
   const SequenceRegion region(model.tp, batch.ids.size(0), model.options.sequence_parallel);
   const DropoutNumbers no_dropout({});
-  const LayerContext context{.region = region,
-                             .rotary = model.training_rotary(batch.ids.size(0), batch.ids.device()),
-                             .dropout = no_dropout};
+  const PackedDocuments* documents = model.documents_of(batch);
+  const kernels::RotaryTable rotary = model.rotary_of(batch);
+  const LayerContext context{
+      .region = region, .rotary = rotary, .dropout = no_dropout, .documents = documents};
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context);
   observer.after_forward(0);

@@ -12,9 +12,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "model/kv_cache.h"
 #include "sharding/parameter.h"
@@ -40,10 +42,19 @@ struct TrainingOptions {
   uint64_t seed = 0;  // of dropout
 };
 
+/// Documents that do not see each other.
+struct PackedDocuments {
+  kernels::Documents attention;
+  at::Tensor positions;  // [T] int64: of each token in its document
+};
+
 /// One micro-batch of one dp rank.
 struct TokenBatch {
   at::Tensor ids;      // [S, B] int64
   at::Tensor targets;  // [S, B] int64, -100 not counted
+  /// Of a micro-batch that is one sequence, [T, 1]: what its tokens see, and where they stand.
+  /// Without: every sequence sees itself. Not with dropout.
+  std::optional<PackedDocuments> documents = {};
   /// Dropout's numbers depend on these alone: the step, and the number of sequence b = 0 within the
   /// global batch.
   int64_t step = 0;

@@ -50,7 +50,8 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
     kept.qkv = attention_.qkv(input, context.rotary);
   }
   kept.attention = attention_.attend(kept.qkv.packed,
-                                     context.dropout.attention(index_, attention_.first_head()));
+                                     context.dropout.attention(index_, attention_.first_head()),
+                                     context.attention_documents());
   at::Tensor attended =
       attention_.project(kept.attention.context, region).finish();  // [rows, B, H]
   kernels::dropout_(attended, context.dropout.residual(index_, "attention"),
@@ -145,7 +146,8 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
   at::Tensor grad_qkv =
       attention_.attend_backward(std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
                                  std::exchange(kept.attention, {}), context.rotary,
-                                 context.dropout.attention(index_, attention_.first_head()));
+                                 context.dropout.attention(index_, attention_.first_head()),
+                                 context.attention_documents());
   ReducedSequence grad_input = attention_.qkv_input_gradient(grad_qkv, region);
   attention_.qkv_weight_gradient(std::exchange(grad_qkv, {}), input->whole());
   input.reset();

@@ -26,9 +26,14 @@ namespace tptrain::model {
 /// What all layers of one micro-batch's forward and backward share.
 struct LayerContext {
   const tensor_parallel::SequenceRegion& region;
-  const kernels::RotaryTable& rotary;
+  const kernels::RotaryTable& rotary;  // a row for each row of ids
   const DropoutNumbers& dropout;
   Recompute recompute = Recompute::none;
+  const PackedDocuments* documents = nullptr;
+
+  const kernels::Documents* attention_documents() const {
+    return documents != nullptr ? &documents->attention : nullptr;
+  }
 };
 
 class DecoderLayer {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/kernels.h"
 #include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::model {
@@ -65,6 +66,22 @@ void LearnedPositions::add(at::Tensor& x, int64_t first_position, int64_t held) 
                             .remedy("check_seq_length tells so before a model is built."));
   }
   x.narrow(0, 0, held).add_(table_.data.narrow(0, first_position, held).unsqueeze(1));
+}
+
+void LearnedPositions::add_at(at::Tensor& x, int64_t first_row, int64_t held,
+                              const at::Tensor& of_rows) const {
+  if (held == 0) return;
+  const at::Tensor found = kernels::embedding_rows(table_.data, of_rows.narrow(0, first_row, held),
+                                                   {.begin = 0, .vocab = table_.shape[0]});
+  x.narrow(0, 0, held).add_(found.unsqueeze(1));
+}
+
+void LearnedPositions::backward_at(const at::Tensor& grad, int64_t first_row, int64_t held,
+                                   const at::Tensor& of_rows) {
+  if (held == 0) return;
+  kernels::accumulate_embedding_gradient(table_.main_grad, grad.narrow(0, 0, held).squeeze(1),
+                                         of_rows.narrow(0, first_row, held),
+                                         {.begin = 0, .vocab = table_.shape[0]});
 }
 
 void LearnedPositions::backward(const at::Tensor& grad, int64_t first_position, int64_t held) {

@@ -34,8 +34,13 @@ class LearnedPositions {
   /// the first `held` rows are positions and the others padding. Throws InternalError where the
   /// table ends before (check_seq_length tells a user so).
   void add(at::Tensor& x, int64_t first_position, int64_t held) const;
+  /// The same of one sequence whose rows have the positions `of_rows` [T] int64, each within the
+  /// table.
+  void add_at(at::Tensor& x, int64_t first_row, int64_t held, const at::Tensor& of_rows) const;
   /// Adds the table's gradient from that of what add() was given.
   void backward(const at::Tensor& grad, int64_t first_position, int64_t held);
+  void backward_at(const at::Tensor& grad, int64_t first_row, int64_t held,
+                   const at::Tensor& of_rows);
 
   sharding::Parameter& table() { return table_; }
 

@@ -2,11 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdint>
 #include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "model/decoder.h"
 #include "support/catch.h"
 #include "support/reference_decoder.h"
@@ -515,6 +517,132 @@ void check_dropout_gradient() {
   check_dropout_gradient_of(config);
   check_dropout_gradient_of(gpt2_like());
   check_dropout_gradient_of(qwen3_like());
+}
+
+namespace {
+
+// On four ranks 27 tokens are 7, 7, 7 and 6: no border of a slice is one of a document.
+const std::vector<int64_t> kDocumentLengths = {5, 1, 9, 3, 2, 7};
+
+struct Documents {
+  std::vector<TokenBatch> alone;  // [its length, 1] each
+  TokenBatch packed;              // [27, 1]
+};
+
+Documents make_documents(const DecoderConfig& config) {
+  Documents made;
+  std::vector<at::Tensor> ids, targets, positions;
+  std::vector<int32_t> ends = {0};
+  for (const int64_t length : kDocumentLengths) {
+    const std::string name = "document " + std::to_string(ends.size());
+    TokenBatch batch{.ids = token_ids(name + "/ids", length, 1, config.vocab_size),
+                     .targets = token_ids(name + "/targets", length, 1, config.vocab_size)};
+    batch.targets[length - 1][0] = -100;
+    if (length > 4) batch.targets[2][0] = -100;
+    ids.push_back(batch.ids);
+    targets.push_back(batch.targets);
+    positions.push_back(at::arange(length, at::kLong));
+    ends.push_back(ends.back() + static_cast<int32_t>(length));
+    made.alone.push_back(std::move(batch));
+  }
+  ends.insert(ends.end(), 3, ends.back());  // empty documents
+  made.packed = {.ids = at::cat(ids),
+                 .targets = at::cat(targets),
+                 .documents = model::PackedDocuments{
+                     .attention = {.ends = at::tensor(ends, at::kInt), .longest = 9},
+                     .positions = at::cat(positions)}};
+  return made;
+}
+
+ReferenceResult reference_of_each(const NamedConfig& variant, const Tensors& weights,
+                                  const std::vector<TokenBatch>& batches) {
+  ReferenceResult sum;
+  for (const TokenBatch& batch : batches) {
+    const ReferenceResult one =
+        reference_step(variant.config, weights, batch.ids, batch.targets, 1.0 / 12, variant.z_loss);
+    const bool first = !sum.loss.defined();
+    sum.loss = first ? one.loss : sum.loss + one.loss;
+    sum.squared_logsumexp =
+        first ? one.squared_logsumexp : sum.squared_logsumexp + one.squared_logsumexp;
+    for (const auto& [name, gradient] : one.gradients)
+      sum.gradients[name] = first ? gradient : sum.gradients[name] + gradient;
+  }
+  return sum;
+}
+
+// What differs by more than this, ten times the tolerance, is another computation.
+constexpr double kOtherLoss = 10 * kLossTolerance;
+
+void check_faulty_documents(const DecoderConfig& config, const Tensors& weights,
+                            const Documents& documents, const at::Tensor& loss,
+                            comm::Communicator& tp) {
+  Model model(config, tp, {}, weights);
+  const auto differs = [&](const TokenBatch& batch) {
+    return relative_error(model.evaluate(batch)[0], loss) > kOtherLoss;
+  };
+  REQUIRE_FALSE(differs(documents.packed));
+  TokenBatch faulty = documents.packed;
+  at::Tensor& ends = faulty.documents->attention.ends;
+  ends = ends.clone();
+  ends[4] = 20;  // the documents of 3 and 2 tokens as one
+  CHECK(differs(faulty));
+  if (config.positions == model::Positions::learned) {
+    faulty = documents.packed;
+    faulty.documents->positions = at::arange(27, at::kLong).remainder_(9);
+    CHECK(differs(faulty));
+    return;  // 27 positions in a row it does not have
+  }
+  faulty = documents.packed;
+  faulty.documents.reset();
+  CHECK(differs(faulty));
+}
+
+}  // namespace
+
+void check_documents_against_reference(comm::Communicator& tp) {
+  for (const NamedConfig& variant :
+       {NamedConfig{"14 heads, 2 kv heads", odd_decoder(), 0.02},
+        NamedConfig{"qwen3", qwen3_like()}, NamedConfig{"gpt2", gpt2_like(), 0.02}}) {
+    INFO(variant.name);
+    const Tensors weights = noisy_weights(variant.config, /*seed=*/15);
+    const Documents documents = make_documents(variant.config);
+    const ReferenceResult expected = reference_of_each(variant, weights, documents.alone);
+    for (const SequenceParallel sequence_parallel : kBoth) {
+      CAPTURE(sequence_parallel == SequenceParallel::on);
+      TrainingOptions options = {.sequence_parallel = sequence_parallel, .z_loss = variant.z_loss};
+      Model plain(variant.config, tp, options, weights);
+      const at::Tensor losses = plain.step(documents.packed);
+      CHECK(relative_error(losses[0], expected.loss) < kLossTolerance);
+      CHECK(relative_error(losses[1], expected.squared_logsumexp) < kLossTolerance);
+      CHECK(at::equal(plain.evaluate(documents.packed), losses));
+      const std::vector<at::Tensor> gradients = plain.gradients();
+      plain.check_gradients(expected.gradients);
+
+      for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+        CAPTURE(recompute == Recompute::full);
+        options.recompute = recompute;
+        Model saving(variant.config, tp, options, weights);
+        CHECK(at::equal(saving.step(documents.packed), losses));
+        CHECK(bitwise_equal(saving.gradients(), gradients));
+      }
+    }
+    check_faulty_documents(variant.config, weights, documents, expected.loss, tp);
+  }
+}
+
+void check_document_errors(comm::Communicator& tp) {
+  const DecoderConfig config = gpt2_like();
+  const Tensors weights = noisy_weights(config, /*seed=*/16);
+  const TokenBatch packed = make_documents(config).packed;
+  CHECK_THROWS_AS(Model(config, tp, with_dropout(SequenceParallel::off), weights).step(packed),
+                  InternalError);
+  Model model(config, tp, {}, weights);
+  TokenBatch wrong = packed;
+  wrong.documents->positions = packed.documents->positions.narrow(0, 0, 26);
+  CHECK_THROWS_AS(model.step(wrong), InternalError);
+  wrong = packed;
+  wrong.documents->attention.longest = 10;  // of 9 learned positions
+  CHECK_THROWS_AS(model.step(wrong), InternalError);
 }
 
 void check_evaluation(comm::Communicator& tp) {

@@ -26,6 +26,13 @@ void check_dropout_numbers(comm::Communicator& tp);
 /// On one rank, with dropout: the gradient of each parameter is the slope of the loss along it.
 void check_dropout_gradient();
 
+/// Documents packed into one sequence, with a mask: the sums of the losses and gradients of each
+/// alone, in the reference; recompute gives the same numbers to the bit. Without the mask, with one
+/// end or with positions that go on over it, they are others.
+void check_documents_against_reference(comm::Communicator& tp);
+/// Documents with dropout, or of more tokens than there are positions, are refused.
+void check_document_errors(comm::Communicator& tp);
+
 /// evaluate() gives forward_backward's losses.
 void check_evaluation(comm::Communicator& tp);
 

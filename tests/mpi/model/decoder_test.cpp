@@ -30,6 +30,10 @@ TEST_CASE("sequences that do not divide, and shorter ones than there are ranks")
 
 TEST_CASE("micro-batches add up") { check_gradients_accumulate(AllRanks().tp()); }
 
+TEST_CASE("packed documents train as each alone does") {
+  check_documents_against_reference(AllRanks().tp());
+}
+
 TEST_CASE("generation equals the full forward for every chunking") {
   check_generation_against_reference(AllRanks().tp());
 }

@@ -74,6 +74,14 @@ TEST_CASE("every sequence length works on one rank") {
   check_sequence_lengths(*comm::single_rank_communicator("tp"));
 }
 
+TEST_CASE("packed documents train as each alone does, on one rank") {
+  check_documents_against_reference(*comm::single_rank_communicator("tp"));
+}
+
+TEST_CASE("documents that the decoder cannot do are refused") {
+  check_document_errors(*comm::single_rank_communicator("tp"));
+}
+
 TEST_CASE("generation equals the full forward for every chunking on one rank") {
   check_generation_against_reference(*comm::single_rank_communicator("tp"));
 }
