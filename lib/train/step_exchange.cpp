@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <iomanip>
@@ -24,14 +25,15 @@ std::string hex(uint64_t value) {
 
 std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
                                             const StepReport& own) {
-  const std::array<int64_t, 3> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
-                                        own.stop_requested ? 1 : 0};
+  const std::array<int64_t, 4> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
+                                        own.most_documents, own.stop_requested ? 1 : 0};
+  constexpr auto kWords = static_cast<int64_t>(words.size());
   const int64_t ranks = world.size();
   std::vector<int64_t> all(words.size() * static_cast<size_t>(ranks));
   if (mesh.device_type() == comm::DeviceType::cpu) {
     const auto options = at::TensorOptions().dtype(at::kLong);
-    const at::Tensor mine = at::from_blob(const_cast<int64_t*>(words.data()), {3}, options);
-    at::Tensor gathered = at::from_blob(all.data(), {3 * ranks}, options);
+    const at::Tensor mine = at::from_blob(const_cast<int64_t*>(words.data()), {kWords}, options);
+    at::Tensor gathered = at::from_blob(all.data(), {kWords * ranks}, options);
     mesh.world().all_gather(gathered, mine);
   } else {
     const std::string bytes(reinterpret_cast<const char*>(words.data()), sizeof(words));
@@ -44,7 +46,8 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
   for (size_t at = 0; at < all.size(); at += words.size()) {
     reports.push_back({.token_hash = static_cast<uint64_t>(all[at]),
                        .target_tokens = all[at + 1],
-                       .stop_requested = all[at + 2] != 0});
+                       .most_documents = all[at + 2],
+                       .stop_requested = all[at + 3] != 0});
   }
   return reports;
 }
@@ -55,6 +58,7 @@ StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshSh
   for (int rank = 0; rank < static_cast<int>(reports.size()); ++rank) {
     const StepReport& report = reports[rank];
     agreement.stop_requested |= report.stop_requested;
+    agreement.most_documents = std::max(agreement.most_documents, report.most_documents);
     const int tp_rank = rank % mesh.tp_size;
     if (tp_rank == 0) {
       agreement.target_tokens += report.target_tokens;

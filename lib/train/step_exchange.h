@@ -1,5 +1,5 @@
 // What the ranks tell one another before every step, in one small message: the hash of their
-// tokens, their target count, and whether they were asked to stop.
+// tokens, their target count, how many documents they hold, and whether they were asked to stop.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,15 @@
 namespace tptrain::train {
 
 struct StepReport {
-  uint64_t token_hash = 0;    // of all micro-batches of this rank's step
-  int64_t target_tokens = 0;  // counted targets of this rank's micro-batches
+  uint64_t token_hash = 0;     // of all micro-batches of this rank's step
+  int64_t target_tokens = 0;   // counted targets of this rank's micro-batches
+  int64_t most_documents = 0;  // of one of this rank's micro-batches; 0: no document mask
   bool stop_requested = false;
 };
 
 struct StepAgreement {
   int64_t target_tokens = 0;    // of the global batch: every dp rank once
+  int64_t most_documents = 0;   // of any rank
   bool stop_requested = false;  // on any rank
 };
 

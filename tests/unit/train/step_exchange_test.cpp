@@ -34,6 +34,14 @@ TEST_CASE("target tokens count once a dp rank, and one rank's wish to stop is ev
   CHECK(agree_on_step(all, kMesh, 5).stop_requested);
 }
 
+TEST_CASE("every rank makes room for as many documents as any rank has", "[train]") {
+  std::vector<StepReport> all = reports();
+  CHECK(agree_on_step(all, kMesh, 5).most_documents == 0);
+  all[1].most_documents = 3;
+  all[2].most_documents = 7;
+  CHECK(agree_on_step(all, kMesh, 5).most_documents == 7);
+}
+
 TEST_CASE("tp ranks that hold other tokens are named, in an error that every rank throws",
           "[train]") {
   std::vector<StepReport> all = reports();
