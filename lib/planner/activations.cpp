@@ -25,8 +25,10 @@ struct Sizes {
   Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
       : element(o.bf16 ? 2 : 4),
         on_gpu(o.device == Device::cuda),
-        positions(o.seq_length),
-        batch(o.micro_batch_size),
+        masked(o.document_mask),
+        longest(o.seq_length),
+        positions(masked ? o.seq_length * o.micro_batch_size : o.seq_length),
+        batch(masked ? 1 : o.micro_batch_size),
         tokens(positions * batch),
         sliced(o.training.sequence_parallel == tensor_parallel::SequenceParallel::on &&
                o.tp_size > 1),
@@ -50,6 +52,8 @@ struct Sizes {
 
   int64_t element;  // bytes of the compute dtype
   bool on_gpu;
+  bool masked;
+  int64_t longest;  // that attention looks at, at most
   int64_t positions, batch, tokens;
   bool sliced;
   int64_t slice_tokens;   // outside a region
@@ -93,8 +97,10 @@ class Run {
       : config_(config), options_(options), s_(config, options) {}
 
   int64_t forward_backward() {
-    const Buffer batch = t_.make(2 * s_.tokens * kInt64);  // ids and targets
-    const Buffer rotary = t_.make(s_.learned_positions ? 0 : s_.positions * s_.head_dim * kFp32);
+    // Ids and targets; of documents, their positions (their ends are too few to count).
+    const Buffer batch = t_.make((s_.masked ? 3 : 2) * s_.tokens * kInt64);
+    const Buffer rotary = t_.make(rotary_bytes(s_.longest));
+    const Buffer of_documents = t_.make(s_.masked ? rotary_bytes(s_.tokens) : 0);
     const auto layers = static_cast<size_t>(config_.num_hidden_layers);
     Stream stream = {.residual = embed(), .delta = {}};
     std::vector<Kept> kept(layers);
@@ -107,6 +113,10 @@ class Run {
   }
 
  private:
+  int64_t rotary_bytes(int64_t rows) const {
+    return s_.learned_positions ? 0 : rows * s_.head_dim * kFp32;
+  }
+
   // --- sequence_region.cpp
   Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
   Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
@@ -161,12 +171,13 @@ class Run {
   // --- kernels/attention.cpp, attention_dropout.cpp
   int64_t scratch_bytes(bool backward) const {
     kernels::cpu::Attention args;
-    args.positions = s_.positions;
+    args.positions = s_.longest;
     args.batch = s_.batch;
     args.heads = s_.heads;
     args.kv_heads = s_.kv_heads;
     args.head_dim = s_.head_dim;
-    const int64_t pieces = std::min(options_.cpu_threads, s_.batch * s_.kv_heads);
+    const int64_t pieces =
+        std::min(options_.cpu_threads, s_.tokens / s_.longest * s_.kv_heads);  // at least
     return pieces * kFp32 *
            (backward ? kernels::cpu::attention_backward_scratch(args)
                      : kernels::cpu::attention_scratch(args));
@@ -202,7 +213,7 @@ class Run {
     const Buffer wide = t_.make(widened(s_.qkv));
     Buffer context = t_.make(s_.tokens * s_.context * kFp32);
     Buffer logsumexp = t_.make(s_.tokens * s_.heads * kFp32);
-    const Buffer scratch = t_.make(scratch_bytes(/*backward=*/false));
+    t_.touch(scratch_bytes(/*backward=*/false));
     if (options_.bf16) context = columns(s_.context);
     return {.context = std::move(context), .logsumexp = std::move(logsumexp)};
   }
@@ -218,12 +229,14 @@ class Run {
       // The gradients of q, k and v apart; cuDNN's and FlashAttention's workspace: that of q in
       // fp32, and a number a row.
       const Buffer apart = columns(s_.qkv);
-      t_.touch(s_.tokens * (s_.context + s_.heads) * kFp32);
+      // FlashAttention-2 takes 128 rows more for each document: here, of 128 tokens on average.
+      const int64_t rows = s_.masked ? 2 * s_.tokens : s_.tokens;
+      t_.touch(rows * (s_.context + s_.heads) * kFp32);
       return columns(s_.qkv);
     }
     const Buffer wide = t_.make(widened(s_.qkv) + 2 * widened(s_.context));
     Buffer grad_qkv = t_.make(s_.tokens * s_.qkv * kFp32);
-    const Buffer scratch = t_.make(scratch_bytes(/*backward=*/true));
+    t_.touch(scratch_bytes(/*backward=*/true));
     if (options_.bf16) grad_qkv = columns(s_.qkv);
     return grad_qkv;
   }
@@ -339,10 +352,15 @@ class Run {
   Buffer embed() {
     const Buffer ids = local_ids();
     const Buffer output = columns(s_.hidden);
-    return reduce(output);
+    Buffer outside = reduce(output);
+    if (s_.learned_positions && s_.masked) slice();  // rows of the table, looked up
+    return outside;
   }
   void embedding_backward(const Buffer& outside) {
-    if (s_.learned_positions) {  // the sum over the sequences of a position, bf16 widened before
+    if (s_.learned_positions && s_.masked) {
+      t_.touch(options_.bf16 && !s_.on_gpu ? s_.slice_tokens * s_.hidden * kFp32 : 0);
+    } else if (s_.learned_positions) {  // the sum over the sequences of a position, bf16 widened
+                                        // before
       const int64_t wide = options_.bf16 ? s_.slice_tokens * s_.hidden * kFp32 : 0;
       t_.touch(wide, s_.slice_tokens / s_.batch * s_.hidden * kFp32);
     }

@@ -20,6 +20,7 @@ struct ActivationOptions {
   int tp_size = 1;
   int64_t seq_length = 512;
   int64_t micro_batch_size = 1;
+  bool document_mask = false;  // the micro-batch travels as one sequence
   bool bf16 = false;
   model::TrainingOptions training = {};
   int64_t cpu_threads = 1;  // attention's scratch is one for each thread

@@ -100,6 +100,7 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                                      .tp_size = static_cast<int>(layout.tp_size),
                                      .seq_length = layout.seq_length,
                                      .micro_batch_size = layout.micro_batch_size,
+                                     .document_mask = layout.document_mask,
                                      .bf16 = layout.dtype == at::kBFloat16,
                                      .training = layout.training,
                                      .cpu_threads = layout.cpu_threads};

@@ -30,6 +30,7 @@ struct Layout {
   int64_t seq_length = 512;
   int64_t micro_batch_size = 1;         // sequences
   int64_t micro_batches = 1;            // of a step
+  bool document_mask = false;
   bool reduce_per_micro_batch = false;  // of stages 0 and 1; 2 and 3 always do
   model::TrainingOptions training = {.sequence_parallel = tensor_parallel::SequenceParallel::on};
   at::ScalarType dtype = at::kFloat;         // of weights and activations: fp32 or bf16

@@ -81,11 +81,20 @@ int64_t measured_peak(const model::DecoderConfig& config, const ActivationOption
   const int64_t before = allocator.live_bytes();
   allocator.restart_peak();
   {
-    const at::Tensor ids =
-        at::randint(config.vocab_size, {options.seq_length, options.micro_batch_size}, at::kLong);
-    const at::Tensor targets = ids.clone();
-    decoder.forward_backward({.ids = ids, .targets = targets},
-                             at::scalar_tensor(1.0 / static_cast<double>(ids.numel())), observer);
+    const int64_t tokens = options.seq_length * options.micro_batch_size;
+    model::TokenBatch batch;
+    batch.ids = at::randint(config.vocab_size,
+                            {options.document_mask ? tokens : options.seq_length,
+                             options.document_mask ? 1 : options.micro_batch_size},
+                            at::kLong);
+    batch.targets = batch.ids.clone();
+    if (options.document_mask) {  // documents as long as there can be
+      batch.documents = model::PackedDocuments{
+          .attention = {.ends = at::arange(0, tokens + 1, options.seq_length, at::kInt),
+                        .longest = options.seq_length},
+          .positions = at::arange(tokens, at::kLong).remainder_(options.seq_length)};
+    }
+    decoder.forward_backward(batch, at::scalar_tensor(1.0 / static_cast<double>(tokens)), observer);
   }
   return allocator.peak_bytes() - before;
 }
@@ -97,7 +106,8 @@ void check(const Shape& shape, ActivationOptions options) {
                   << ", sequence cut "
                   << (options.training.sequence_parallel == SequenceParallel::on) << ", recompute "
                   << static_cast<int>(options.training.recompute) << ", bf16 " << options.bf16
-                  << ", dropout " << options.training.attention_dropout);
+                  << ", dropout " << options.training.attention_dropout << ", document mask "
+                  << options.document_mask);
   const int64_t measured = measured_peak(shape.config, options);
   const int64_t planned = peak_activation_bytes(shape.config, options);
   // Besides: scalars, and sums of the width of a bias.
@@ -119,6 +129,23 @@ TEST_CASE("planned activations are the peak of a real step", "[planner]") {
                           .training = {.sequence_parallel = sequence, .recompute = recompute}});
           }
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("what a document mask needs is in the plan", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+        check(shape, {.document_mask = true, .bf16 = bf16, .training = {.recompute = recompute}});
+        check(shape,
+              {.tp_rank = 3,
+               .tp_size = 4,
+               .document_mask = true,
+               .bf16 = bf16,
+               .training = {.sequence_parallel = SequenceParallel::on, .recompute = recompute}});
       }
     }
   }
