@@ -129,8 +129,10 @@ struct Decoder::Impl {
   }
 
   /// The embedding's output as the first layer's input.
-  ResidualStream embed(const at::Tensor& ids, const LayerContext& context) {
-    at::Tensor rows = tensor_parallel::vocab_parallel_embedding(ids, *embedding, context.region);
+  ResidualStream embed(const at::Tensor& ids, const LayerContext& context,
+                       BlockObserver& observer) {
+    at::Tensor rows = context.region.reduce(
+        observer.look_up(*embedding, ids).view({ids.size(0), ids.size(1), config.hidden_size}));
     const int64_t first = context.region.first_position();
     if (positions) {
       const int64_t held = held_rows(context.region);
@@ -247,7 +249,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
   const int head = model.head_block();
 
   observer.before_forward(0);
-  ResidualStream stream = model.embed(batch.ids, context);
+  ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
   std::vector<DecoderLayer::Kept> kept(model.layers.size());
   for (int block = 1; block < head; ++block) {
@@ -285,7 +287,7 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
   const LayerContext context{
       .region = region, .rotary = rotary, .dropout = no_dropout, .documents = documents};
   observer.before_forward(0);
-  ResidualStream stream = model.embed(batch.ids, context);
+  ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
   int block = 1;
   for (const std::unique_ptr<DecoderLayer>& layer : model.layers) {

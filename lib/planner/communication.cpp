@@ -73,10 +73,11 @@ void add(Collective& sum, int64_t calls, int64_t bytes) {
   sum.bytes += calls * bytes;
 }
 
-/// What changes where a look-up's gradients travel as rows (zero/reduction.h): every micro-batch
-/// that is reduced gathers ids and rows, and the table itself goes only where something else is in
-/// its gradient.
-void send_rows(const Layout& layout, const std::vector<sharding::ParameterBlock>& blocks,
+/// What changes where a look-up's rows travel (zero/table_rows.h): the first forward after an
+/// update sums rows up (stages 1 and 2, whose table is still on its way), every micro-batch that is
+/// reduced gathers their gradients, each with the ids once, and the table's gradient goes only
+/// where something else is in it.
+void send_rows(int stage, const Layout& layout, const std::vector<sharding::ParameterBlock>& blocks,
                const zero::Bucket& table, int64_t reductions, StageCommunication& dp) {
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
   if (!zero::is_table(table) ||
@@ -85,10 +86,13 @@ void send_rows(const Layout& layout, const std::vector<sharding::ParameterBlock>
   const int64_t all_tokens = layout.dp_size * tokens;
   const int64_t row_bytes =
       table.parameters[0]->shape[1] * static_cast<int64_t>(c10::elementSize(layout.dtype));
-  add(dp.dp_all_gather, reductions, all_tokens * static_cast<int64_t>(sizeof(int64_t)));
-  add(dp.dp_all_gather, reductions, all_tokens * row_bytes);
   const bool is_tied = blocks.back().also_uses == 0;
   const bool adds_up = reductions < layout.micro_batches;  // rows of earlier micro-batches
+  const bool looks_up = stage == 1 || stage == 2;
+  add(dp.dp_reduce_scatter, looks_up ? 1 : 0, all_tokens * row_bytes);
+  add(dp.dp_all_gather, reductions + (looks_up && adds_up ? 1 : 0),
+      all_tokens * static_cast<int64_t>(sizeof(int64_t)));
+  add(dp.dp_all_gather, reductions, all_tokens * row_bytes);
   if (is_tied || adds_up) return;
   add(dp.dp_reduce_scatter, -reductions,
       table.numel * static_cast<int64_t>(c10::elementSize(layout.reduce_dtype)));
@@ -160,7 +164,7 @@ StageCommunication of_stage(int stage, const Layout& layout,
     default:
       result.dp_all_gather = on_all_buckets(buckets, layout.dtype);
   }
-  send_rows(layout, blocks, buckets.front(), reductions, result);
+  send_rows(stage, layout, blocks, buckets.front(), reductions, result);
   return result;
 }
 

@@ -19,6 +19,9 @@ class BlockObserver {
   /// later block also uses belongs to both: its own block is the last to add).
   virtual void after_backward(int block) = 0;
 
+  /// Within the forward of block 0: what its table's rows are for `ids` ([T], any shape), [T, H],
+  /// zeros for ids of other slices. Here, from the table itself.
+  virtual at::Tensor look_up(const sharding::Parameter& table, const at::Tensor& ids);
   /// Within the backward of block 0: its table was looked up at `ids` ([T], any shape), and `rows`
   /// [T, H] is the gradient of what was found. To be added to the table's gradient; here, to
   /// main_grad.

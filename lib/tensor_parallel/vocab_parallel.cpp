@@ -43,11 +43,13 @@ std::unique_ptr<Parameter> vocab_parallel_table(const VocabTableOptions& options
   return table;
 }
 
+at::Tensor table_rows(const Parameter& table, const at::Tensor& ids) {
+  return kernels::embedding_rows(table.data, ids.reshape({-1}), slice_of(table));
+}
+
 at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const Parameter& table,
                                     const SequenceRegion& region) {
-  const at::Tensor rows =
-      kernels::embedding_rows(table.data, ids.reshape({-1}), slice_of(table));  // [T, H]
-  return region.reduce(rows.view({ids.size(0), ids.size(1), table.shape[1]}));
+  return region.reduce(table_rows(table, ids).view({ids.size(0), ids.size(1), table.shape[1]}));
 }
 
 at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,

@@ -33,6 +33,11 @@ struct VocabTableOptions {
 std::unique_ptr<sharding::Parameter> vocab_parallel_table(const VocabTableOptions& options,
                                                           const comm::Communicator& tp);
 
+/// Rows of the table for ids ([T], any shape), [T, H]: zeros for ids of other slices.
+at::Tensor table_rows(const sharding::Parameter& table, const at::Tensor& ids);
+/// Adds row t to the main_grad of row ids[t] of the table, ids of other slices left out.
+void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
+
 /// Rows of the table for ids [S, B] int64 -> [rows, B, H] of the region's outside. Every id must
 /// lie in [0, V): the data decides that, not this function. Collective over tp.
 at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Parameter& table,
@@ -41,8 +46,6 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Param
 /// add_table_rows. Collective over tp where the region is sliced.
 at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
                                              const SequenceRegion& region);
-/// Adds row t to the main_grad of row ids[t] of the table, ids of other slices left out.
-void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
 
 /// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the table's rows of
 /// padding are multiplied as well, so that every size of the product is a multiple of 64 (GPT-2's

@@ -14,12 +14,14 @@ namespace {
 constexpr int kAheadOfOwnHome = 2;
 // Slots hold the block in use and one other.
 constexpr int kAheadOfSlot = 1;
+// Before the table that their look-up did without: none of them waits behind it.
+constexpr int kBlocksBeforeTable = 2;
 
 }  // namespace
 
 Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
                      const StateLayout& layout, comm::Communicator& dp,
-                     std::function<void(int)> before_reading)
+                     const sharding::Parameter* table, std::function<void(int)> before_reading)
     : buckets_(buckets),
       of_block_(buckets.blocks().size()),
       dp_(dp),
@@ -28,16 +30,34 @@ Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& stat
       homes_of_blocks_(layout.parameter_homes),
       look_ahead_(layout.parameter_homes == Homes::own ? kAheadOfOwnHome : kAheadOfSlot),
       homes_(home_count(buckets.blocks(), layout.parameter_homes)) {
-  for (BucketState& state : states) of_block_[state.bucket->block].push_back(&state);
+  for (BucketState& state : states) {
+    const bool by_itself = active_ && homes_of_blocks_ == Homes::own && table != nullptr &&
+                           state.bucket->parameters[0] == table;
+    if (by_itself) {
+      table_ = &state;
+    } else {
+      of_block_[state.bucket->block].push_back(&state);
+    }
+  }
 }
 
-void Gathering::before_forward(int block) {
+void Gathering::before_forward(int block, Table table) {
   if (!active_) return;
-  begin_all_of(block);
+  const bool later = block == 0 && table == Table::later && !holds_table();
+  if (later) {
+    begin_rest(0);
+  } else {
+    begin_all_of(block);
+  }
   const int last = static_cast<int>(buckets_.blocks().size()) - 1;
   const int end = std::min(block + look_ahead_, last);
   for (int next = block + 1; next <= end; ++next) prefetch(next, block);
-  wait_for_all_of(block);
+  if (block >= kBlocksBeforeTable) start_table();
+  if (later) {
+    wait(home(0));
+  } else {
+    wait_for_all_of(block);
+  }
 }
 
 void Gathering::before_backward(int block) {
@@ -52,7 +72,7 @@ void Gathering::before_backward(int block) {
 void Gathering::need(int block) {
   if (!active_) return;
   begin(block);
-  wait(home(block));
+  wait_for(block);
 }
 
 void Gathering::forget() {
@@ -60,6 +80,8 @@ void Gathering::forget() {
     wait(home);  // a gather under way still reads the masters
     home.block = -1;
   }
+  wait(table_home_);
+  table_home_.block = -1;
 }
 
 Gathering::Home& Gathering::home(int block) {
@@ -67,6 +89,12 @@ Gathering::Home& Gathering::home(int block) {
 }
 
 void Gathering::begin(int block) {
+  begin_rest(block);
+  if (block == 0) start_table();
+}
+
+// All but the table.
+void Gathering::begin_rest(int block) {
   if (home(block).block != block) start(block);
 }
 
@@ -78,8 +106,13 @@ void Gathering::begin_all_of(int block) {
 
 void Gathering::wait_for_all_of(int block) {
   const int other = buckets_.blocks()[block].also_uses;
-  if (other >= 0) wait(home(other));
+  if (other >= 0) wait_for(other);
+  wait_for(block);
+}
+
+void Gathering::wait_for(int block) {
   wait(home(block));
+  if (block == 0) wait(table_home_);
 }
 
 // Not where it would take the memory of what is in use.
@@ -101,20 +134,29 @@ void Gathering::start(int block) {
   wait(target);
   target.block = block;
   before_reading_(block);
-  for (BucketState* state : of_block_[block]) {
-    at::Tensor& data = state->bucket->data;
-    if (dp_.size() == 1) {
-      data.copy_(state->master);
-      continue;
-    }
-    if (state->master.scalar_type() == data.scalar_type()) {
-      target.works.push_back(dp_.start_all_gather(data, state->master));
-      continue;
-    }
-    // Masters rounded to the compute dtype: into memory of its own the update has done that.
-    if (homes_of_blocks_ == Homes::shared) state->data_shard.copy_(state->master);
-    target.works.push_back(dp_.start_all_gather(data, state->data_shard));
+  for (BucketState* state : of_block_[block]) gather(*state, target);
+}
+
+void Gathering::start_table() {
+  if (holds_table()) return;
+  table_home_.block = 0;
+  before_reading_(0);
+  gather(*table_, table_home_);
+}
+
+void Gathering::gather(BucketState& state, Home& target) {
+  at::Tensor& data = state.bucket->data;
+  if (dp_.size() == 1) {
+    data.copy_(state.master);
+    return;
   }
+  if (state.master.scalar_type() == data.scalar_type()) {
+    target.works.push_back(dp_.start_all_gather(data, state.master));
+    return;
+  }
+  // Masters rounded to the compute dtype: into memory of its own the update has done that.
+  if (homes_of_blocks_ == Homes::shared) state.data_shard.copy_(state.master);
+  target.works.push_back(dp_.start_all_gather(data, state.data_shard));
 }
 
 void Gathering::wait(Home& home) {

@@ -14,17 +14,20 @@ namespace tptrain::zero {
 
 class Gathering {
  public:
-  /// All must outlive it. before_reading(block) comes before its masters are read.
+  /// All must outlive it. `table`: block 0's, which can come later than the rest of it; null: none
+  /// can. before_reading(block) comes before its masters are read.
   Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& dp,
+            const StateLayout& layout, comm::Communicator& dp, const sharding::Parameter* table,
             std::function<void(int block)> before_reading);
 
   // Each is collective over dp where something is not there yet, and does nothing where ranks hold
   // all parameters anyway.
 
   /// The block, and what else it uses, is complete from here on in the current stream; the blocks
-  /// behind it are on their way.
-  void before_forward(int block);
+  /// behind it are on their way. later: but for the table, which follows when the first blocks are
+  /// through, unless it is there already.
+  enum class Table { now, later };
+  void before_forward(int block, Table table = Table::now);
   /// The same for backward, with the block before it on its way.
   void before_backward(int block);
   /// The block alone is complete from here on in the current stream.
@@ -33,6 +36,9 @@ class Gathering {
   /// in the current stream.
   void forget();
 
+  /// The table is there or on its way, or ranks do not gather it by itself.
+  bool holds_table() const { return table_ == nullptr || table_home_.block == 0; }
+
  private:
   struct Home {
     int block = -1;  // what it holds, or will when the works are done
@@ -40,11 +46,15 @@ class Gathering {
   };
   Home& home(int block);
   void begin(int block);
+  void begin_rest(int block);
   void begin_all_of(int block);
   void wait_for_all_of(int block);
   void prefetch(int block, int in_use);
   void start(int block);
+  void start_table();
+  void gather(BucketState& state, Home& home);
   void wait(Home& home);
+  void wait_for(int block);
   bool uses(int block, int home) const;
 
   const ParamBuckets& buckets_;
@@ -55,6 +65,8 @@ class Gathering {
   Homes homes_of_blocks_;
   int look_ahead_;
   std::vector<Home> homes_;
+  BucketState* table_ = nullptr;
+  Home table_home_;
 };
 
 }  // namespace tptrain::zero

@@ -40,13 +40,12 @@ void zero_all(const std::vector<at::Tensor>& tensors) {
 
 Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
                      const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
-                     const ZeroOptimizer::Options& options)
+                     Fault fault, TableRows* rows)
     : buckets_(buckets),
       layout_(layout),
       tp_(tp),
       dp_(dp),
-      fault_(options.fault),
-      lookup_gradient_(options.lookup_gradient),
+      fault_(fault),
       blocks_(buckets.blocks().size()),
       homes_(home_count(buckets.blocks(), layout.gradient_homes)) {
   sent_by_.fill(-1);
@@ -61,7 +60,7 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
     const int block = state.bucket->block;
     blocks_[block].pieces.push_back(make_piece(block, state));
   }
-  find_table();
+  if (rows != nullptr) find_table(*rows);
   int64_t next = 0;
   for (int b = 0; b < static_cast<int>(blocks_.size()); ++b) {
     std::vector<at::Tensor> gradients;
@@ -81,20 +80,15 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
   }
 }
 
-void Reduction::find_table() {
-  if (dp_.size() == 1 || lookup_gradient_ == LookupGradient::table) return;
+void Reduction::find_table(TableRows& rows) {
   if (fault_ == Fault::skip_dp_reduction || fault_ == Fault::scale_dp_sum) return;
-  const sharding::ParameterBlock& declared = buckets_.blocks().front();
   for (Piece& piece : blocks_.front().pieces) {
-    const Bucket& bucket = *piece.state->bucket;
-    if (!is_table(bucket) || bucket.parameters[0] != declared.parameters[0]) continue;
-    table_.emplace(Table{.rows = TableRows(*piece.state, dp_),
+    if (piece.state->bucket->parameters[0] != &rows.table()) continue;
+    table_.emplace(Table{.rows = rows,
                          .piece = &piece,
                          .marks = {},
                          .mark = {},
-                         .is_tied = blocks_.front().cleared_by_user,
-                         .ids = {}});
-    return;
+                         .is_tied = blocks_.front().cleared_by_user});
   }
 }
 
@@ -157,22 +151,15 @@ void Reduction::clear() {
     for (Piece& piece : block.pieces) piece.is_void = true;
   }
   if (!table_) return;
-  table_->rows.drop();
-  table_->ids = at::Tensor();
+  table_->sends_rows = false;
   table_->is_written = false;
 }
 
-void Reduction::begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids) {
+void Reduction::begin_micro_batch(MicroBatchPlace place) {
   place_ = place;
   if (!table_) return;
   const bool reduces = layout_.accumulates || place == MicroBatchPlace::last;
-  const auto pays = [&] {
-    const Bucket& bucket = *table_->piece->state->bucket;
-    return lookup_travels_as_rows(bucket, dp_.size(), ids.numel(), bucket.data.scalar_type());
-  };
-  const bool travel =
-      reduces && ids.defined() && (lookup_gradient_ == LookupGradient::rows || pays());
-  table_->ids = travel ? ids : at::Tensor();
+  table_->sends_rows = reduces && table_->rows.travel();
   table_->rows_came = false;
 }
 
@@ -297,7 +284,7 @@ void Reduction::start_table() {
     table_->marks.update();
     send(0, {table_->piece});
   }
-  table_->rows.begin(table_->ids);
+  table_->rows.gather_ids();
 }
 
 void Reduction::send(int index, std::vector<Piece*> pieces) {

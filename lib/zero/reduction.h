@@ -24,17 +24,18 @@ namespace tptrain::zero {
 
 class Reduction {
  public:
-  /// Buckets, states and axes must outlive it.
+  /// Buckets, states and axes must outlive it, and `rows`, of block 0's table; null: there is no
+  /// such.
   Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
-            const ZeroOptimizer::Options& options);
+            const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp, Fault fault,
+            TableRows* rows);
 
   /// A new step: all gradients are zero. Their memory stays as it is until the first block's
   /// backward begins, or finish().
   void clear();
-  /// Without it no micro-batch of a step is taken for the last one. `ids`: what the embedding looks
-  /// up; undefined: its gradient goes with its table's.
-  void begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids);
+  /// Without it no micro-batch of a step is taken for the last one. What it looks up has been
+  /// announced to `rows`.
+  void begin_micro_batch(MicroBatchPlace place);
   /// In the backward of block 0: as BlockObserver.
   void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
   /// The block's backward begins, or is complete.
@@ -81,21 +82,21 @@ class Reduction {
   };
   // The table of block 0, where its rows can travel.
   struct Table {
-    TableRows rows;
+    TableRows& rows;
     Piece* piece = nullptr;
     NonfiniteMarks marks;
     at::Tensor mark;       // its word of marks()
     bool is_tied = false;  // the head adds to it first
-    // In this micro-batch:
-    at::Tensor ids;          // what it looks up; undefined: the rows are added to main_grad
-    bool rows_came = false;  // and were sent
+    // Of this micro-batch:
+    bool sends_rows = false;  // else they are added to main_grad
+    bool rows_came = false;   // and were sent
     // In main_grad is what has to be summed over dp: of this micro-batch, or of this step.
     bool is_written = false;
   };
   TpSum make_tp_sum(int block) const;
   Piece make_piece(int block, BucketState& state) const;
-  void find_table();
-  bool sends_rows() const { return table_ && table_->ids.defined(); }
+  void find_table(TableRows& rows);
+  bool sends_rows() const { return table_ && table_->sends_rows; }
   bool goes_as_rows(const Piece& piece) const { return sends_rows() && &piece == table_->piece; }
   void clear_memory();
   void append_void(const Piece& piece, std::vector<at::Tensor>& zeroed) const;
@@ -116,7 +117,6 @@ class Reduction {
   comm::Communicator& tp_;
   comm::Communicator& dp_;
   Fault fault_;
-  LookupGradient lookup_gradient_;
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
   bool memory_is_clear_ = true;  // of the step that clear() began
   at::Tensor marks_;

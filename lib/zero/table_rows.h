@@ -1,7 +1,9 @@
-// The look-up's share of the gradient of an embedding's table on its way over dp: the rows of this
-// step's tokens, instead of a table that is zero almost everywhere. Each rank gets the rows of all
-// and adds to its shard what falls there, in an order that the tokens alone decide. Knows nothing
-// of what else is in the gradient.
+// An embedding's table where only rows of it are wanted: the rows of one micro-batch's tokens go
+// over dp instead of the table, which is much larger, and would be the first thing that a step
+// waits for and the last that it sends. Each rank has the rows of its shard. In the forward it
+// gives them to whoever looks them up; in the backward it gets the gradients of what falls into it,
+// and adds them up in an order that the tokens alone decide. Knows nothing of what else is in a
+// gradient, nor of whether somebody holds the whole table.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,27 +13,47 @@
 
 #include "comm/communicator.h"
 #include "zero/bucket_state.h"
+#include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
 
 class TableRows {
  public:
   /// `state`, of a bucket that is_table(), and `dp` must outlive it.
-  TableRows(BucketState& state, comm::Communicator& dp) : state_(state), dp_(dp) {}
+  TableRows(BucketState& state, comm::Communicator& dp, LookupRows lookup_rows)
+      : state_(state), dp_(dp), lookup_rows_(lookup_rows) {}
 
   const sharding::Parameter& table() const { return *state_.bucket->parameters[0]; }
-  /// Begins to gather the ids [T]. Collective over dp, as are the other two.
-  void begin(const at::Tensor& ids);
-  /// Adds the rows [T, H] of all ranks to the shard of the reduced gradient.
+
+  /// What the coming micro-batch looks up, or undefined; as many on every dp rank.
+  void announce(const at::Tensor& ids);
+  /// Rows of that travel.
+  bool travel() const { return ids_.defined(); }
+  /// Begins to gather the ids, unless that is done. Collective over dp, as are the next two.
+  void gather_ids();
+  /// The rows of the announced ids, [T, H], zeros for ids of other tp ranks' slices: from shards of
+  /// the table that are up to date.
+  at::Tensor look_up();
+  /// Adds the gradients of these rows, of all ranks, to the shard of the reduced gradient.
   void add(const at::Tensor& rows);
-  /// Instead of add(): the step is dropped.
-  void drop();
+  /// The micro-batch is over, or dropped.
+  void end() { announce({}); }
 
  private:
+  struct Own {
+    int64_t first = 0;  // row of the table
+    int64_t count = 0;
+  };
+  Own own() const;
+  /// [count, H] of a [shard] tensor.
+  at::Tensor rows_of(const at::Tensor& shard) const;
+  const at::Tensor& all_ids();
+
   BucketState& state_;
   comm::Communicator& dp_;
+  LookupRows lookup_rows_;
   at::Tensor ids_;      // [T], contiguous
-  at::Tensor all_ids_;  // [dp * T]
+  at::Tensor all_ids_;  // [dp * T], when its gather has begun
   std::unique_ptr<comm::Work> ids_on_their_way_;
 };
 

@@ -12,6 +12,7 @@
 #include "zero/gathering.h"
 #include "zero/gradient_norm.h"
 #include "zero/reduction.h"
+#include "zero/table_rows.h"
 #include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
@@ -35,6 +36,7 @@ struct ZeroOptimizer::Impl {
   at::Device device;
 
   std::vector<BucketState> states;
+  std::optional<TableRows> table_rows;  // of block 0, where there is a table and dp has ranks
   Gathering gathering;
   Reduction reduction;
   std::vector<std::string> parameter_names;  // in block order
@@ -63,6 +65,8 @@ struct ZeroOptimizer::Impl {
     std::vector<at::Tensor> other;
   };
   void append_norm_views(const BucketState& state, NormViews& views) const;
+  /// The coming look-up is of a table that this rank does not hold whole, and need not.
+  bool looks_up_rows() const;
   void require(Phase expected, const char* call, const char* remedy) const;
 
   /// The last update is done, for readers and writers outside a step, and its flag taken back: a

@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "optim/parameter_groups.h"
+#include "tensor_parallel/vocab_parallel.h"
 #include "zero/gradient_norm.h"
+#include "zero/layout.h"
 #include "zero/zero_impl.h"
 
 namespace tptrain::zero {
@@ -34,6 +36,15 @@ struct SettingsRange {
   std::optional<optim::RoundingSite> rounding;
 };
 
+// The embedding's: the first of all parameters.
+std::optional<TableRows> table_of(std::vector<BucketState>& states, comm::Communicator& dp,
+                                  LookupRows lookup_rows) {
+  if (states.empty() || dp.size() == 1 || lookup_rows == LookupRows::never) return std::nullopt;
+  BucketState& first = states.front();
+  if (first.bucket->block != 0 || !is_table(*first.bucket)) return std::nullopt;
+  return TableRows(first, dp, lookup_rows);
+}
+
 }  // namespace
 
 ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
@@ -45,8 +56,11 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       layout(state_layout(buckets.options(), options, dp.size())),
       device(buckets.options().device),
       states(make_states(buckets, layout)),
-      gathering(buckets, states, layout, dp, [this](int block) { adamw->need(block); }),
-      reduction(buckets, states, layout, tp, dp, options) {
+      table_rows(table_of(states, dp, options.lookup_rows)),
+      gathering(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
+                [this](int block) { adamw->need(block); }),
+      reduction(buckets, states, layout, tp, dp, options.fault,
+                table_rows ? &*table_rows : nullptr) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
     throw InternalError(
@@ -144,6 +158,10 @@ void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* 
                           .remedy(remedy));
 }
 
+bool ZeroOptimizer::Impl::looks_up_rows() const {
+  return table_rows && table_rows->travel() && !gathering.holds_table();
+}
+
 void ZeroOptimizer::Impl::settle() {
   if (phase == Phase::clipped) return;  // the flag is the coming update's, the last one was done
   adamw->finish();
@@ -168,13 +186,17 @@ ZeroOptimizer::~ZeroOptimizer() = default;
 void ZeroOptimizer::begin_step() {
   impl_->fp32_copies.clear();
   impl_->reduction.clear();
+  if (impl_->table_rows) impl_->table_rows->end();
   impl_->phase = Phase::accumulating;
 }
 
 void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids) {
   impl_->require(Phase::accumulating, "begin_micro_batch()",
                  "Call begin_step() before the first micro-batch of a step.");
-  impl_->reduction.begin_micro_batch(place, ids);
+  if (impl_->table_rows) impl_->table_rows->announce(ids);
+  impl_->reduction.begin_micro_batch(place);
+  // Beside the update of the table, which they do not depend on.
+  if (impl_->looks_up_rows()) impl_->table_rows->gather_ids();
 }
 
 void ZeroOptimizer::finish_reduction() {
@@ -183,6 +205,7 @@ void ZeroOptimizer::finish_reduction() {
   impl_->phase = Phase::reduced;
   impl_->adamw->finish();  // where no forward needed it: it reads the last step's gradients
   impl_->reduction.finish();
+  if (impl_->table_rows) impl_->table_rows->end();
 }
 
 StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses) {
@@ -261,7 +284,13 @@ void ZeroOptimizer::before_forward(int block) {
   if (other >= 0) impl_->adamw->need(other);
   impl_->adamw->need(block);
   impl_->adamw->run_ahead(block);
-  impl_->gathering.before_forward(block);
+  impl_->gathering.before_forward(
+      block, impl_->looks_up_rows() ? Gathering::Table::later : Gathering::Table::now);
+}
+
+at::Tensor ZeroOptimizer::look_up(const sharding::Parameter& table, const at::Tensor& ids) {
+  if (impl_->looks_up_rows()) return impl_->table_rows->look_up();
+  return tensor_parallel::table_rows(table, ids);
 }
 
 void ZeroOptimizer::after_forward(int) {}

@@ -58,11 +58,11 @@ struct StepNumbers {
 /// block by block, and set out over dp beside it.
 enum class MicroBatchPlace { before_last, last };
 
-/// How the look-up's share of the gradient of the embedding's table goes over dp: within the table,
-/// after the whole backward; or as the rows of the micro-batch's tokens, beside a tied head's share
-/// that went before. automatic: as rows, where those of all dp ranks are at most half of the table.
-/// Sums are in another order: equal within rounding.
-enum class LookupGradient { automatic, rows, table };
+/// Whether the embedding's look-up sends rows over dp, those of the micro-batch's tokens, and not
+/// the table: forward, where the table is still on its way (the same bits), and its gradient (sums
+/// in another order, equal within rounding). automatic: where the rows of all dp ranks are at most
+/// half of the table's gradient.
+enum class LookupRows { automatic, always, never };
 
 /// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
 /// passes none.
@@ -85,7 +85,7 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
     bool reduce_per_micro_batch = false;
     at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
     uint64_t seed = 0;                         // of stochastic rounding
-    LookupGradient lookup_gradient = LookupGradient::automatic;
+    LookupRows lookup_rows = LookupRows::automatic;
     Fault fault = Fault::none;
   };
   /// `buckets`, `tp`, `dp` must outlive it. Parameters hold their initial values only after
@@ -119,8 +119,8 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void begin_step();
   /// Before each micro-batch. May be left out: gradients that are reduced once a step are then
   /// reduced in finish_reduction(), to the same bits but for the look-up's. `ids`: what the
-  /// embedding will look up, as many on every dp rank; undefined: its gradient goes within its
-  /// table's.
+  /// embedding will look up, as many on every dp rank; undefined: whatever that is, the whole table
+  /// goes over dp.
   void begin_micro_batch(MicroBatchPlace place, const at::Tensor& ids = {});
   /// Sums over tp (partial gradients and copies, one collective a block) and over dp what the
   /// observer has not already reduced. Collective over tp and dp.
@@ -143,6 +143,7 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void after_forward(int block) override;
   void before_backward(int block) override;
   void after_backward(int block) override;
+  at::Tensor look_up(const sharding::Parameter& table, const at::Tensor& ids) override;
   void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids) override;
 
   /// For a step, begin_step() to update(), that is captured as a CUDA graph and replayed, of which

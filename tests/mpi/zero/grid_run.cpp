@@ -49,15 +49,14 @@ std::string Setup::text() const {
 namespace {
 
 zero::ZeroOptimizer::Options options_of(const Setup& setup) {
-  zero::ZeroOptimizer::Options options{.zero_stage = setup.stage,
-                                       .optimizer = optimizer_config(),
-                                       .reduce_per_micro_batch = setup.per_micro_batch,
-                                       .reduce_dtype = setup.reduce_dtype,
-                                       .seed = kSeed,
-                                       .lookup_gradient = setup.looks_up
-                                                              ? zero::LookupGradient::rows
-                                                              : zero::LookupGradient::automatic,
-                                       .fault = setup.fault};
+  zero::ZeroOptimizer::Options options{
+      .zero_stage = setup.stage,
+      .optimizer = optimizer_config(),
+      .reduce_per_micro_batch = setup.per_micro_batch,
+      .reduce_dtype = setup.reduce_dtype,
+      .seed = kSeed,
+      .lookup_rows = setup.looks_up ? zero::LookupRows::always : zero::LookupRows::automatic,
+      .fault = setup.fault};
   options.optimizer.moments_dtype = setup.moments;
   options.optimizer.master_dtype = setup.masters;
   return options;

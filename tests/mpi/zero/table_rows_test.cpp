@@ -10,6 +10,8 @@
 namespace tptrain::testing {
 namespace {
 
+using sharding::StateKind;
+
 constexpr int kHead = 4;
 
 std::vector<Setup> setups() {
@@ -82,6 +84,60 @@ TEST_CASE("a table that rows travel beside leaves with the head, or not at all",
                       (leaves ? of_head + (has_share ? 1 : 0) : 0));
               }});
     CHECK(micro_batch == micro_batches - 1);
+  }
+}
+
+TEST_CASE("a look-up finds the rows of the last update, the table on its way or not", "[zero]") {
+  for (Setup setup : setups()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      setup.dtype = dtype;
+      INFO(setup.text());
+      GridRun grid(setup);
+      const sharding::Parameter& table = *grid.model.blocks[0].parameters[0];
+      const sharding::ShardSpec& spec = table.slices[0].spec;
+      for (int step = 0; step < 3; ++step) {
+        std::vector<std::string> complaints;
+        at::Tensor expected = grid.assembled(StateKind::master, complaints)
+                                  .front()
+                                  .view({-1, table.shape[1]})
+                                  .to(dtype);
+        at::Tensor elsewhere = at::ones({expected.size(0), 1}, at::kBool);
+        elsewhere.narrow(0, spec.begin, table.shape[0]).fill_(false);
+        expected = expected.masked_fill(elsewhere, 0).index_select(0, lookup_ids());
+        int look_ups = 0;
+        grid.step(step, {.found = [&](const at::Tensor& rows) {
+                    ++look_ups;
+                    CHECK(at::equal(rows, expected));
+                  }});
+        CHECK(look_ups == kSamples / setup.layout.dp);
+      }
+    }
+  }
+}
+
+TEST_CASE("the table of a look-up that did without it comes behind the first blocks", "[zero]") {
+  for (const Setup& setup : setups()) {
+    if (setup.stage != 1 && setup.stage != 2) continue;
+    INFO(setup.text());
+    GridRun grid(setup);
+    grid.step(0);
+    const int64_t before = grid.late_dp.started_all_gathers();
+    const auto buckets_up_to = [&](int block) {
+      int64_t count = 0;
+      for (const zero::Bucket& bucket : grid.buckets.buckets()) count += bucket.block <= block;
+      return count;
+    };
+    bool first = true;
+    grid.step(1, {.use = [&](int block) {
+                if (!first || block > 2) return;
+                first = block != 2;
+                INFO("block " << block);
+                // The ids; of block 0, which is the table alone, nothing; then two blocks ahead.
+                const int64_t of_blocks = buckets_up_to(std::min(block + 2, kHead)) - 1;
+                CHECK(grid.late_dp.started_all_gathers() - before ==
+                      1 + of_blocks + (block == 2 ? 1 : 0));
+              }});
+    CHECK_FALSE(first);
   }
 }
 

@@ -260,6 +260,11 @@ void run_forward(const SyntheticModel& model, tensor_parallel::BlockObserver& ob
                  const Hooks& hooks) {
   for (int b = 0; b < static_cast<int>(model.blocks.size()); ++b) {
     observer.before_forward(b);
+    if (model.looks_up && b == 0) {
+      const Parameter& table = *model.blocks[0].parameters[0];
+      const at::Tensor rows = observer.look_up(table, lookup_ids(table.data.device()));
+      if (hooks.found) hooks.found(rows);
+    }
     use(model, hooks, b);
     observer.after_forward(b);
   }

@@ -23,7 +23,7 @@ enum class Head { own_table, tied };
 struct SyntheticModel {
   int tp_rank = 0;
   int tp_size = 1;
-  bool looks_up = false;  // the embedding's gradient comes as rows of lookup_ids()
+  bool looks_up = false;  // the embedding is read, and its gradient comes, as rows of lookup_ids()
   std::vector<std::unique_ptr<sharding::Parameter>> parameters;
   std::vector<sharding::ParameterBlock> blocks;  // embedding, 3 layers, head
 
@@ -54,7 +54,8 @@ struct Hooks {
   std::function<void(int block)> use = {};  // the block's parameters are about to be read
   std::function<void(zero::MicroBatchPlace)> micro_batch = {};  // before each one of a step
   std::function<void(int block)> gradient = {};  // its gradients are in main_grad, not yet reduced
-  std::function<void(at::Tensor& rows)> rows = {};  // of the look-up, before they are handed over
+  std::function<void(const at::Tensor& rows)> found = {};  // of the look-up
+  std::function<void(at::Tensor& rows)> rows = {};  // their gradients, before they are handed over
 };
 /// The observer's calls of an evaluation.
 void run_forward(const SyntheticModel& model, tensor_parallel::BlockObserver& observer,
