@@ -222,9 +222,20 @@ void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::
                              const at::Tensor& targets, int64_t vocab_begin,
                              const at::Tensor& scale, double z_loss);
 
-// --- GEMM with the weight gradient's accumulation: grad += dy^T x, grad fp32 [out, in], dy [T,
-// out] (rows may lie further apart than they are long), x [T, in].
-/// overwrite: grad = dy^T x, whatever it held.
+// --- Products. On CUDA in bf16 by the algorithm that is fastest there: the first product of a
+// shape times those that cuBLASLt proposes and keeps the choice, so that it waits for the device,
+// and that bits may differ between processes. Elsewhere, and in deterministic mode, ATen's own.
+// Sums in fp32.
+/// a [M, K] times b [K, N] (+ bias [N]) -> [M, N]. A weight [out, in] enters as weight.t() [in,
+/// out] in forward, as it is in the input's gradient. Rows may lie further apart than they are
+/// long.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias = {});
+/// The same into out [M, N], whose rows may lie apart as well.
+void product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                 const at::Tensor& bias = {});
+
+/// The weight's gradient, accumulated inside the product: grad += dy^T x, grad fp32 [out, in], dy
+/// [T, out] (rows may lie apart), x [T, in]. overwrite: grad = dy^T x, whatever it held.
 enum class Accumulate { add, overwrite };
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
                                 const at::Tensor& input, Accumulate accumulate = Accumulate::add);

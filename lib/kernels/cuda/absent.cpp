@@ -1,5 +1,6 @@
 // A build without CUDA: the ATen composition serves what would come here.
 #include "base/error.h"
+#include "kernels/cuda/product.h"
 #include "kernels/cuda/stream.h"
 
 namespace tptrain::kernels::cuda {
@@ -14,6 +15,8 @@ namespace {
 
 bool built() { return false; }
 Stream stream_of(const at::Tensor&) { absent(); }
+bool takes_product(const Product&) { return false; }
+void multiply(const Product&) { absent(); }
 void check_launch(const char*) { absent(); }
 void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }

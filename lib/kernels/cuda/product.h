@@ -1,0 +1,25 @@
+// Products of bf16 matrices by cuBLASLt, with the algorithm that is fastest on this device for the
+// shape at hand: the first product of a shape times what the library proposes (some 0.1 s for a
+// large one), and the choice is kept while the process lives.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/kernels.h"
+
+namespace tptrain::kernels::cuda {
+
+/// out [M, N] = a [M, K] b [K, N] (+ bias [N], or + out). Sums in fp32, rounded once.
+struct Product {
+  at::Tensor out;        // bf16 or fp32; rows may lie further apart than they are long
+  at::Tensor a, b;       // bf16; rows, or the transpose of rows, that may lie apart as well
+  at::Tensor bias = {};  // bf16; undefined: none
+  Accumulate accumulate = Accumulate::overwrite;
+};
+/// Not in deterministic mode: clocks would decide about bits.
+bool takes_product(const Product& product);
+/// In a stream that is being captured nothing can be timed: a shape not met before gets the first
+/// that the library proposes, this once.
+void multiply(const Product& product);
+
+}  // namespace tptrain::kernels::cuda
