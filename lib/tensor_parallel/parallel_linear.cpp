@@ -21,15 +21,13 @@ at::Tensor with_last(at::Tensor rows, const at::Tensor& like) {
   return rows.view(shape);
 }
 
+at::Tensor data_of(const Parameter* bias) { return bias ? bias->data : at::Tensor(); }
+
 // output = x times matrix [in, out] (+ bias), all of [.., in] and [.., out].
 void multiply(const at::Tensor& output, const at::Tensor& x, const at::Tensor& matrix,
               const Parameter* bias) {
   at::Tensor rows = rows_of(output);
-  if (bias) {
-    at::addmm_out(rows, bias->data, rows_of(x), matrix);
-  } else {
-    at::mm_out(rows, rows_of(x), matrix);
-  }
+  kernels::product_out(rows, rows_of(x), matrix, data_of(bias));
 }
 
 // Sum over tp of x [S, B, in] times matrix [in, out] (+ bias).
@@ -79,13 +77,11 @@ std::vector<Parameter*> weight_and_bias(Parameter& weight, Parameter* bias) {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
-  const at::Tensor transposed = weight.data.t();
-  return with_last(
-      bias ? at::addmm(bias->data, rows_of(x), transposed) : at::mm(rows_of(x), transposed), x);
+  return with_last(kernels::product(rows_of(x), weight.data.t(), data_of(bias)), x);
 }
 
 at::Tensor linear_input_gradient(const at::Tensor& grad_output, const Parameter& weight) {
-  return with_last(at::mm(rows_of(grad_output), weight.data), grad_output);
+  return with_last(kernels::product(rows_of(grad_output), weight.data), grad_output);
 }
 
 at::Tensor linear(GatheredSequence& x, const Parameter& weight, const Parameter* bias) {

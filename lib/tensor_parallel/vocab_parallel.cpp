@@ -64,7 +64,7 @@ void add_table_rows(Parameter& table, at::Tensor rows, const at::Tensor& ids) {
 
 at::Tensor vocab_parallel_logits(const at::Tensor& x, const Parameter& table) {
   if (!x.is_cuda()) return linear(x, table, nullptr);
-  return at::mm(x, table.with_padding(table.data).t()).narrow(1, 0, table.shape[0]);
+  return kernels::product(x, table.with_padding(table.data).t()).narrow(1, 0, table.shape[0]);
 }
 
 at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
@@ -77,7 +77,7 @@ at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const a
       grad_logits.as_strided({grad_logits.size(0), grad_logits.stride(0)}, grad_logits.strides());
   at::Tensor main_grad = table.with_padding(table.main_grad);
   kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
-  return at::mm(padded, table.with_padding(table.data));
+  return kernels::product(padded, table.with_padding(table.data));
 }
 
 VocabParallelCrossEntropy::VocabParallelCrossEntropy(at::Tensor logits, at::Tensor targets,
