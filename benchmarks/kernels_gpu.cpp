@@ -324,7 +324,55 @@ Work gpt2_head() {
           }};
 }
 
+// A linear layer's products by cuBLAS' first choice and by the measured one; bytes of the two
+// operands and the result.
+enum class By { aten, choice };
+template <By by, int64_t tokens, int64_t in, int64_t out>
+Work forward_product() {
+  const at::Tensor x = activation({tokens, in}), weight = activation({out, in}),
+                   y = at::empty({tokens, out}, x.options());
+  return {.bytes = bytes_of({x, weight, y}), .run = [=, to = y]() mutable {
+            if (by == By::aten) at::mm_out(to, x, weight.t());
+            if (by == By::choice) kernels::product_out(to, x, weight.t());
+          }};
+}
+template <By by, int64_t tokens, int64_t in, int64_t out>
+Work input_gradient() {
+  const at::Tensor grad = activation({tokens, out}), weight = activation({out, in}),
+                   grad_x = at::empty({tokens, in}, grad.options());
+  return {.bytes = bytes_of({grad, weight, grad_x}), .run = [=, to = grad_x]() mutable {
+            if (by == By::aten) at::mm_out(to, grad, weight);
+            if (by == By::choice) kernels::product_out(to, grad, weight);
+          }};
+}
+template <By by, int64_t tokens, int64_t in, int64_t out>
+Work weight_gradient() {
+  const at::Tensor grad = activation({tokens, out}), x = activation({tokens, in}),
+                   sum = at::zeros({out, in}, cuda(at::kFloat));
+  return {.bytes = bytes_of({grad, x, sum, sum}), .run = [=, to = sum]() mutable {
+            if (by == By::aten) at::addmm_out(to, to, grad.t(), x, at::kFloat);
+            if (by == By::choice) kernels::accumulate_weight_gradient(to, grad, x);
+          }};
+}
+#define PRODUCTS(name, tokens, in, out)                                                \
+  {"product, " name ", ATen", forward_product<By::aten, tokens, in, out>},             \
+      {"product, " name, forward_product<By::choice, tokens, in, out>},                \
+      {"product, " name " dgrad, ATen", input_gradient<By::aten, tokens, in, out>},    \
+      {"product, " name " dgrad", input_gradient<By::choice, tokens, in, out>},        \
+      {"product, " name " wgrad, ATen", weight_gradient<By::aten, tokens, in, out>}, { \
+    "product, " name " wgrad", weight_gradient<By::choice, tokens, in, out>            \
+  }
+
 const Entry kEntries[] = {
+    PRODUCTS("0.5B qkv", 16384, 896, 1152),
+    PRODUCTS("0.5B o", 16384, 896, 896),
+    PRODUCTS("0.5B gate_up", 16384, 896, 9728),
+    PRODUCTS("0.5B down", 16384, 4864, 896),
+    PRODUCTS("8B/2 qkv", 8192, 4096, 3072),
+    PRODUCTS("8B/2 o", 8192, 2048, 4096),
+    PRODUCTS("8B/2 gate_up", 8192, 4096, 14336),
+    PRODUCTS("8B/2 down", 8192, 7168, 4096),
+    PRODUCTS("8B/2 half gate_up", 4096, 4096, 14336),
     {"add_rms_norm 8192 x 4096", rms_norm_forward<8192, 4096>},
     {"add_rms_norm 16384 x 896", rms_norm_forward<16384, 896>},
     {"rms_norm_again 8192 x 4096", rms_norm_again<8192, 4096>},
