@@ -354,25 +354,39 @@ Work weight_gradient() {
             if (by == By::choice) kernels::accumulate_weight_gradient(to, grad, x);
           }};
 }
-#define PRODUCTS(name, tokens, in, out)                                                \
-  {"product, " name ", ATen", forward_product<By::aten, tokens, in, out>},             \
-      {"product, " name, forward_product<By::choice, tokens, in, out>},                \
-      {"product, " name " dgrad, ATen", input_gradient<By::aten, tokens, in, out>},    \
-      {"product, " name " dgrad", input_gradient<By::choice, tokens, in, out>},        \
-      {"product, " name " wgrad, ATen", weight_gradient<By::aten, tokens, in, out>}, { \
-    "product, " name " wgrad", weight_gradient<By::choice, tokens, in, out>            \
+#define PRODUCT(name, work, ...)                              \
+  {"product, " name ", ATen", work<By::aten, __VA_ARGS__>}, { \
+    "product, " name, work<By::choice, __VA_ARGS__>           \
   }
 
 const Entry kEntries[] = {
-    PRODUCTS("0.5B qkv", 16384, 896, 1152),
-    PRODUCTS("0.5B o", 16384, 896, 896),
-    PRODUCTS("0.5B gate_up", 16384, 896, 9728),
-    PRODUCTS("0.5B down", 16384, 4864, 896),
-    PRODUCTS("8B/2 qkv", 8192, 4096, 3072),
-    PRODUCTS("8B/2 o", 8192, 2048, 4096),
-    PRODUCTS("8B/2 gate_up", 8192, 4096, 14336),
-    PRODUCTS("8B/2 down", 8192, 7168, 4096),
-    PRODUCTS("8B/2 half gate_up", 4096, 4096, 14336),
+    PRODUCT("0.5B qkv", forward_product, 16384, 896, 1152),
+    PRODUCT("0.5B qkv dgrad", input_gradient, 16384, 896, 1152),
+    PRODUCT("0.5B qkv wgrad", weight_gradient, 16384, 896, 1152),
+    PRODUCT("0.5B o", forward_product, 16384, 896, 896),
+    PRODUCT("0.5B o dgrad", input_gradient, 16384, 896, 896),
+    PRODUCT("0.5B o wgrad", weight_gradient, 16384, 896, 896),
+    PRODUCT("0.5B gate_up", forward_product, 16384, 896, 9728),
+    PRODUCT("0.5B gate_up dgrad", input_gradient, 16384, 896, 9728),
+    PRODUCT("0.5B gate_up wgrad", weight_gradient, 16384, 896, 9728),
+    PRODUCT("0.5B down", forward_product, 16384, 4864, 896),
+    PRODUCT("0.5B down dgrad", input_gradient, 16384, 4864, 896),
+    PRODUCT("0.5B down wgrad", weight_gradient, 16384, 4864, 896),
+    PRODUCT("8B/2 qkv", forward_product, 8192, 4096, 3072),
+    PRODUCT("8B/2 qkv dgrad", input_gradient, 8192, 4096, 3072),
+    PRODUCT("8B/2 qkv wgrad", weight_gradient, 8192, 4096, 3072),
+    PRODUCT("8B/2 o", forward_product, 8192, 2048, 4096),
+    PRODUCT("8B/2 o dgrad", input_gradient, 8192, 2048, 4096),
+    PRODUCT("8B/2 o wgrad", weight_gradient, 8192, 2048, 4096),
+    PRODUCT("8B/2 gate_up", forward_product, 8192, 4096, 14336),
+    PRODUCT("8B/2 gate_up dgrad", input_gradient, 8192, 4096, 14336),
+    PRODUCT("8B/2 gate_up wgrad", weight_gradient, 8192, 4096, 14336),
+    PRODUCT("8B/2 down", forward_product, 8192, 7168, 4096),
+    PRODUCT("8B/2 down dgrad", input_gradient, 8192, 7168, 4096),
+    PRODUCT("8B/2 down wgrad", weight_gradient, 8192, 7168, 4096),
+    PRODUCT("8B/2 half gate_up", forward_product, 4096, 4096, 14336),
+    PRODUCT("8B/2 half gate_up dgrad", input_gradient, 4096, 4096, 14336),
+    PRODUCT("8B/2 half gate_up wgrad", weight_gradient, 4096, 4096, 14336),
     {"add_rms_norm 8192 x 4096", rms_norm_forward<8192, 4096>},
     {"add_rms_norm 16384 x 896", rms_norm_forward<16384, 896>},
     {"rms_norm_again 8192 x 4096", rms_norm_again<8192, 4096>},
