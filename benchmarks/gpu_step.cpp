@@ -51,6 +51,7 @@ struct Arguments {
   int64_t micro_batch_size = 1;
   int64_t accumulation = 1;
   int64_t layers = 0;
+  int64_t documents = 0;  // a sequence; 0: no mask
   std::string dtype = "bf16";
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
@@ -69,6 +70,9 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--micro-batch-size", a.micro_batch_size, "Sequences per dp rank");
   app.add_option("--accumulation", a.accumulation, "Micro-batches a step");
   app.add_option("--layers", a.layers, "This many layers instead of the model's");
+  app.add_option("--documents", a.documents,
+                 "Every sequence holds this many documents of equal length that do not see each "
+                 "other (data.document_mask)");
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "off"}));
@@ -79,6 +83,11 @@ Arguments parse(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     std::exit(app.exit(e));
+  }
+  if (a.documents > a.seq_length) {
+    std::fprintf(stderr, "--documents %ld is more than the %ld tokens of a sequence\n", a.documents,
+                 a.seq_length);
+    std::exit(2);
   }
   return a;
 }
@@ -112,6 +121,8 @@ class Stepper {
           static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), vocabulary)));
       host_.targets.push_back((host_.ids.back() * 7 + 1) % vocab_size);
     }
+    for (int64_t i = 1; i <= arguments.micro_batch_size * arguments.documents; ++i)
+      host_.document_ends.push_back(i * arguments.seq_length / arguments.documents);
   }
 
   int64_t tokens() const { return target_tokens_; }
@@ -339,6 +350,9 @@ int main(int argc, char** argv) {
               with_thousands(model::parameter_count(config)).c_str(), shape.tp_size, shape.dp_size,
               device.c_str(), arguments.zero_stage, arguments.dtype.c_str(), arguments.seq_length,
               arguments.micro_batch_size, arguments.accumulation);
+  if (arguments.documents > 0)
+    std::printf("  %ld documents a sequence, with a mask; limit and MFU are of whole sequences\n",
+                arguments.documents);
   std::printf("  step                      %9.2f ms   %10s tokens/s/GPU   loss %.4f\n",
               seconds * 1e3, with_thousands(static_cast<int64_t>(tokens_per_gpu)).c_str(), loss);
   const double limit_tokens =

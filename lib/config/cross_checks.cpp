@@ -59,6 +59,20 @@ class CrossChecker {
                  .remedy("Set train.dtype to bf16, or leave master_dtype out."));
   }
 
+  // Dropout draws its numbers by sequence and position, which masked documents do not keep.
+  void document_mask() {
+    const auto not_with = [this](const char* key, double probability) {
+      if (!config_.data.document_mask || probability <= 0) return;
+      if (!usable({"data.document_mask", key})) return;
+      complain({"data.document_mask", key},
+               problem(cat("data.document_mask is true and ", key, " ", probability))
+                   .must("stand without dropout: the two are not supported together")
+                   .remedy(cat("Set ", key, " to 0, or leave data.document_mask out.")));
+    };
+    not_with("train.attention_dropout", config_.train.attention_dropout);
+    not_with("train.residual_dropout", config_.train.residual_dropout);
+  }
+
   void decay_steps() {
     const SchedulerConfig& scheduler = config_.scheduler;
     if (!usable({"scheduler.decay_steps", "scheduler.type"}) || scheduler.decay_steps <= 0) return;
@@ -116,6 +130,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.initial_values();
   checker.reduction();
   checker.master_weights();
+  checker.document_mask();
   checker.decay_steps();
   return checker.take();
 }

@@ -97,6 +97,13 @@ std::vector<Key> data_keys() {
                    "document a sequence, the rest of a short one is padding that is no target, of "
                    "a long one left out."},
            &RunConfig::data, &DataConfig::packing),
+      bind({.path = "data.document_mask",
+            .type = Type::boolean,
+            .doc = "Documents packed into one sequence do not see each other: attention stays "
+                   "within a document, positions begin at 0 in each, and what would follow its "
+                   "last token is no target, in training and in its evaluations; not together "
+                   "with dropout."},
+           &RunConfig::data, &DataConfig::document_mask),
       bind({.path = "data.special_as_text",
             .type = Type::boolean,
             .doc = "Strings such as `<|endoftext|>` within documents are ordinary text instead of "

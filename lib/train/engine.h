@@ -19,8 +19,10 @@
 namespace tptrain::train {
 
 using MicroBatch = model::TokenBatch;
-/// On CUDA from page-locked memory, and without waiting for the device.
-MicroBatch to_device(const data::HostBatch& batch, at::Device device);
+/// On CUDA from page-locked memory, and without waiting for the device. Documents that do not see
+/// each other become one sequence, row behind row; `most_documents`: of any micro-batch of the step
+/// on any rank.
+MicroBatch to_device(const data::HostBatch& batch, at::Device device, int64_t most_documents = 0);
 
 /// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
 enum class EngineFault { none, weight_micro_batches_equally };
@@ -45,8 +47,9 @@ class Engine {
 
   /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole
   /// global batch, > 0. `losses` of the result are fp32 [2]: the mean over the target tokens of the
-  /// global batch of cross entropy and of logsumexp(logits)^2, the same on every rank. Collective
-  /// over the mesh.
+  /// global batch of cross entropy and of logsumexp(logits)^2, the same on every rank. Where steps
+  /// are captured, all ranks' micro-batches have room for as many documents: ranks capture and
+  /// replay together, since the collectives of a graph are set up by all. Collective over the mesh.
   zero::StepNumbers step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
                          double learning_rate, double max_grad_norm);
   /// Mean cross entropy without gradients (fp32 scalar); arguments as in step. Collective over the
@@ -73,6 +76,7 @@ class Engine {
   zero::StepNumbers run_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   zero::StepNumbers replay_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   bool fits(const std::vector<MicroBatch>& micro_batches, double max_grad_norm) const;
+  Captured make_room(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches) const;
 
   at::Device device_;
@@ -81,6 +85,7 @@ class Engine {
   EngineFault fault_;
   std::string why_no_graph_;
   at::Tensor inverse_targets_;  // fp32 scalar: 1 / target tokens of the step's global batch
+  int64_t most_ends_ = 0;       // entries of documents' ends that a captured step has room for
   model::Decoder decoder_;
   zero::ParamBuckets buckets_;
   zero::ZeroOptimizer zero_;

@@ -137,6 +137,7 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   decisive.data.tokenizer = resolved.run.data.tokenizer;
   decisive.data.shuffle = resolved.run.data.shuffle;
   decisive.data.packing = resolved.run.data.packing;
+  decisive.data.document_mask = resolved.run.data.document_mask;
   return sha256_hex(config::to_yaml(decisive) + model::to_json(resolved.decoder));
 }
 

@@ -137,7 +137,10 @@ kernels::AttentionBackend attention_of(const ResolvedConfig& resolved, comm::Dev
   const at::Tensor two_positions =
       at::empty({2, 1, width},
                 at::TensorOptions(scalar_type(resolved.run.train.dtype)).device(mesh.device()));
-  return kernels::attention_backend(two_positions, shape);
+  return kernels::attention_backend(two_positions, shape,
+                                    resolved.run.data.document_mask
+                                        ? kernels::AttentionMask::documents
+                                        : kernels::AttentionMask::causal);
 }
 
 /// The GPUs, their libraries and links, and which attention they run. Collective.

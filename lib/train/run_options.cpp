@@ -32,6 +32,7 @@ planner::Layout planned_layout(const config::RunConfig& run) {
           .seq_length = run.train.seq_length,
           .micro_batch_size = run.train.micro_batch_size,
           .micro_batches = std::max<int64_t>(1, run.train.grad_accum_steps),
+          .document_mask = run.data.document_mask,
           .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
           .training = training_options(run),
           .dtype = scalar_type(run.train.dtype),

@@ -90,15 +90,20 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   Batch batch;
   board_->enter("reading the batch", step + 1, step_patience());
   StepReport report{.stop_requested = parts_.stop.requested()};
+  std::vector<data::HostBatch> on_host;
   for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
-    const data::HostBatch host = parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro);
+    const data::HostBatch& host =
+        on_host.emplace_back(parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro));
     report.token_hash = report.token_hash * 0x9E3779B97F4A7C15ull + host.hash();  // order matters
     report.target_tokens += host.target_tokens();
-    batch.micro_batches.push_back(to_device(host, parts_.engine.device()));
+    report.most_documents = std::max(report.most_documents, host.documents());
   }
   board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
   batch.agreement = agree_on_step(gather_step_reports(parts_.session, parts_.mesh, report),
                                   parts_.config.mesh, step + 1);
+  for (const data::HostBatch& host : on_host)
+    batch.micro_batches.push_back(
+        to_device(host, parts_.engine.device(), batch.agreement.most_documents));
   return batch;
 }
 

@@ -53,18 +53,18 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
   if (!run.data.eval.empty())
     data.eval_tokens =
         prepare(session, corpus_of(resolved, run.data.eval), tokenizer, directory, "eval");
-  const data::Packing packing = data::packing_of(run.data.packing);
+  data::SamplerOptions options = {
+      .seed = run.train.seed,
+      .shuffle = run.data.shuffle,
+      .packing = data::packing_of(run.data.packing),
+      .document_mask = run.data.document_mask ? data::DocumentMask::on : data::DocumentMask::off};
   comm::agree(session, [&] {
-    data.train.emplace(
-        data.train_tokens, resolved.batch,
-        data::SamplerOptions{
-            .seed = run.train.seed, .shuffle = run.data.shuffle, .packing = packing});
+    data.train.emplace(data.train_tokens, resolved.batch, options);
     if (run.data.eval.empty()) return;
     data::BatchShape shape = resolved.batch;
     shape.accumulation = 1;
-    data.eval.emplace(
-        data.eval_tokens, shape,
-        data::SamplerOptions{.seed = run.train.seed, .shuffle = false, .packing = packing});
+    options.shuffle = false;
+    data.eval.emplace(data.eval_tokens, shape, options);
   });
   for (const data::PreparedTokens& prepared : {data.train_tokens, data.eval_tokens}) {
     if (!prepared.rebuilt_because.empty())
@@ -73,6 +73,7 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
   log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
                data.train_tokens.documents, " documents, ", with_thousands(data.train->windows()),
                " sequences of ", resolved.batch.seq_length,
+               run.data.document_mask ? ", documents in a sequence do not see each other" : "",
                "; held out: ", with_thousands(data.eval_tokens.tokens), " tokens"));
   if (session.rank() == 0 && data.train->truncated() > 0)
     log.warn(

@@ -117,6 +117,37 @@ data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count
   return batch;
 }
 
+void mask_parity_documents(data::HostBatch& batch) {
+  const auto key = sharding::philox_key(static_cast<uint64_t>(batch.step), "parity documents");
+  for (int64_t row = 0; row < batch.batch; ++row) {
+    const int64_t sequence = batch.first_sample + row;
+    // Step 0 has few documents and step 3 many: a captured step must make room anew.
+    const auto longest = static_cast<uint64_t>(batch.step % 4 == 3 ? 3 : 9);
+    for (int64_t begin = 0, draw = 0; begin < batch.seq_length; ++draw) {
+      const auto index = static_cast<uint64_t>(sequence * batch.seq_length + draw);
+      const int64_t length =
+          batch.step == 0 ? batch.seq_length / 2
+                          : 1 + static_cast<int64_t>(sharding::philox_below(key, index, longest));
+      const int64_t end = std::min(batch.seq_length, begin + length);
+      batch.document_ends.push_back(row * batch.seq_length + end);
+      batch.targets[static_cast<size_t>(row * batch.seq_length + end - 1)] = -100;
+      begin = end;
+    }
+  }
+}
+
+namespace {
+
+/// The sequences of a step from `first` on.
+data::HostBatch batch_of(const TrainingOptions& options, int64_t step, int64_t first, int64_t count,
+                         int64_t vocab_size) {
+  data::HostBatch batch = parity_batch(step, first, count, vocab_size);
+  if (options.document_mask == data::DocumentMask::on) mask_parity_documents(batch);
+  return batch;
+}
+
+}  // namespace
+
 GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state,
                        sharding::StateKind kind) {
   std::string own;
@@ -164,6 +195,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
       .reduce_per_micro_batch = options.reduce_per_micro_batch || options.zero_stage >= 2,
       .reduce_dtype = options.reduce_dtype,
       .seed = kSeed,
+      .lookup_rows = options.lookup_rows,
       .fault = options.zero_fault};
   zero_options.optimizer.weight_decay = 0.1;
   zero_options.optimizer.moments_dtype = options.moments_dtype;
@@ -180,14 +212,20 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
   const int64_t micro_batch_size = kGlobalBatch / (axes.dp.size() * options.accumulation);
   TrainingRun run;
   for (int64_t step = 0; step < options.steps; ++step) {
+    const auto micro_batch_from = [&](int64_t first) {
+      return batch_of(options, step, first, micro_batch_size, config.vocab_size);
+    };
+    int64_t most_documents = 0;
+    for (int64_t first = 0; first < kGlobalBatch; first += micro_batch_size)
+      most_documents = std::max(most_documents, micro_batch_from(first).documents());
     std::vector<train::MicroBatch> micro_batches;
     for (int64_t micro = 0; micro < options.accumulation; ++micro) {
       const int64_t first = (micro * axes.dp.size() + axes.dp.rank()) * micro_batch_size;
-      micro_batches.push_back(train::to_device(
-          parity_batch(step, first, micro_batch_size, config.vocab_size), axes.device));
+      micro_batches.push_back(
+          train::to_device(micro_batch_from(first), axes.device, most_documents));
     }
     const int64_t target_tokens =
-        parity_batch(step, 0, kGlobalBatch, config.vocab_size).target_tokens();
+        batch_of(options, step, 0, kGlobalBatch, config.vocab_size).target_tokens();
     const zero::StepNumbers result =
         engine.step(micro_batches, target_tokens, options.learning_rate, options.max_grad_norm);
     run.losses.push_back(result.losses[0].item<float>());

@@ -31,7 +31,9 @@ struct TrainingOptions {
   at::ScalarType reduce_dtype = at::kFloat;
   std::string moments_dtype = "fp32";
   std::string master_dtype = "fp32";
+  data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below
   train::CudaGraphs cuda_graphs = train::CudaGraphs::automatic;
+  zero::LookupRows lookup_rows = zero::LookupRows::automatic;
   zero::Fault zero_fault = zero::Fault::none;
   train::EngineFault engine_fault = train::EngineFault::none;
 };
@@ -68,6 +70,10 @@ inline constexpr int64_t kGlobalBatch = 12;
 inline constexpr int64_t kSequenceLength = 22;  // tp 4 does not divide it
 data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count,
                              int64_t vocab_size);
+
+/// Tells the documents of these sequences apart: of lengths that change with step and sequence, 2
+/// to 22 of them a sequence, whose last tokens then have no target.
+void mask_parity_documents(data::HostBatch& batch);
 
 /// Pieces of all ranks put together to whole tensors. Collective.
 GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& state,

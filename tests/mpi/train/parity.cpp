@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "base/text.h"
@@ -189,6 +190,32 @@ TEST_CASE("at one cadence all ZeRO stages are bitwise equal, and so is the same 
   }
 }
 
+TEST_CASE("a look-up that sends rows over dp trains like one rank, in every stage", "[parity]") {
+  at::set_num_threads(1);
+  Meshes meshes;
+  for (const model::DecoderConfig& config : {odd_llama(), odd_qwen2(), odd_gpt2()}) {
+    const TrainingRun reference = train_reference(config, {.accumulation = 3});
+    for (const comm::MeshShape shape : layouts_of(session().size())) {
+      if (shape.dp_size == 1) continue;
+      for (const bool per_micro_batch : {false, true}) {
+        std::optional<TrainingRun> first;
+        for (const int stage : per_micro_batch ? std::vector{0, 1, 2, 3} : std::vector{0, 1}) {
+          const TrainingRun run = train(config, meshes.axes(shape),
+                                        {.accumulation = 3,
+                                         .zero_stage = stage,
+                                         .reduce_per_micro_batch = per_micro_batch,
+                                         .model = {.sequence_parallel = SequenceParallel::on},
+                                         .lookup_rows = zero::LookupRows::always});
+          CAPTURE(config.model_type, shape.tp_size, shape.dp_size, stage, per_micro_batch);
+          CHECK(within_contract(compare(run, reference)));
+          if (first) CHECK(bitwise_equal(run, *first));
+          if (!first) first = run;
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("dropout draws the same numbers on every layout", "[parity]") {
   at::set_num_threads(1);
   Meshes meshes;
@@ -210,6 +237,84 @@ TEST_CASE("dropout draws the same numbers on every layout", "[parity]") {
       CHECK(within_contract(deviation));
     }
   }
+}
+
+TEST_CASE("documents that do not see each other train on every layout like each one alone",
+          "[parity]") {
+  at::set_num_threads(1);
+  // A document a sequence, with nothing to mask: the first step's gradient in the plain reference.
+  for (const model::DecoderConfig& config : parity_models()) {
+    CAPTURE(config.model_type);
+    data::HostBatch batch = parity_batch(0, 0, kGlobalBatch, config.vocab_size);
+    mask_parity_documents(batch);
+    const double inverse = 1.0 / static_cast<double>(batch.target_tokens());
+    const Tensors weights = initial_weights(config, kSeed);
+    double loss = 0;
+    Tensors gradients;
+    for (int64_t begin = 0; const int64_t end : batch.document_ends) {
+      const auto column = [&](const std::vector<int64_t>& of) {
+        return at::tensor(std::vector<int64_t>(of.begin() + begin, of.begin() + end), at::kLong)
+            .unsqueeze(1);
+      };
+      const ReferenceResult one =
+          reference_step(config, weights, column(batch.ids), column(batch.targets), inverse);
+      loss += one.loss.item<double>();
+      for (const auto& [name, gradient] : one.gradients)
+        gradients[name] = gradients.count(name) ? gradients[name] + gradient : gradient;
+      begin = end;
+    }
+    const TrainingRun run =
+        train_reference(config, {.steps = 1, .document_mask = data::DocumentMask::on});
+    CHECK(std::abs(run.losses[0] - loss) <= 2e-6 * loss);
+    for (const auto& [name, values] : run.first_gradients) {
+      const at::Tensor& expected = gradients.at(name);
+      const at::Tensor own =
+          at::from_blob(const_cast<float*>(values.data()), expected.sizes(), at::kFloat);
+      const at::Tensor& scale = gradients.at(gradient_scale_of(name, gradients));
+      CAPTURE(name);
+      CHECK((own - expected).abs().max().item<float>() <= 1e-5f * scale.abs().max().item<float>());
+    }
+  }
+
+  Meshes meshes;
+  std::map<std::string, Row> rows;
+  for (const model::DecoderConfig& config : parity_models()) {
+    TrainingOptions options{.document_mask = data::DocumentMask::on};
+    const TrainingRun reference = train_reference(config, options);
+    REQUIRE(reference.losses.back() <= 0.8 * reference.losses.front());
+    CHECK_FALSE(within_contract(compare(train_reference(config, {}), reference)));
+    for (const comm::MeshShape shape : layouts_of(session().size())) {
+      for (const SequenceParallel slices : {SequenceParallel::off, SequenceParallel::on}) {
+        if (slices == SequenceParallel::on && shape.tp_size == 1) continue;
+        std::optional<TrainingRun> first;
+        // At one cadence, and with the same micro-batches: bitwise the same.
+        for (const auto& [stage, recompute] :
+             {std::pair{0, model::Recompute::none}, std::pair{1, model::Recompute::full},
+              std::pair{2, model::Recompute::selective}, std::pair{3, model::Recompute::full}}) {
+          options.zero_stage = stage;
+          options.reduce_per_micro_batch = true;
+          options.accumulation = 3;
+          options.model = {.sequence_parallel = slices, .recompute = recompute};
+          const TrainingRun run = train(config, meshes.axes(shape), options);
+          const Deviation deviation = compare(run, reference);
+          rows[cat("| ", shape.tp_size, " | ", shape.dp_size, " | ", stage, " | per micro-batch | ",
+                   slices == SequenceParallel::on ? "on" : "off", " | ")]
+              .add(deviation);
+          CAPTURE(config.model_type, shape.tp_size, shape.dp_size, stage, deviation.loss,
+                  deviation.norm, deviation.first_gradient, deviation.last_gradient,
+                  deviation.last_gradient_name);
+          CHECK(within_contract(deviation));
+          if (first) CHECK(bitwise_equal(run, *first));
+          if (!first) first = run;
+        }
+        options.accumulation = 1;  // micro-batches of all of a rank's sequences
+        options.zero_stage = 1;
+        CHECK(within_contract(compare(train(config, meshes.axes(shape), options), reference)));
+      }
+    }
+  }
+  print_row("documents packed into sequences, with a mask:");
+  print_table(rows);
 }
 
 TEST_CASE("bf16 trains within 0.5 % of one rank on every layout, its options within 2 %",

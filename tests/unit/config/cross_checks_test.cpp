@@ -40,6 +40,21 @@ TEST_CASE("bf16 masters need bf16 weights; the other types stand alone") {
   CHECK(parse(kMinimal, {"parallel.reduce_dtype=bf16"}).parallel.reduce_dtype == "bf16");
 }
 
+TEST_CASE("documents that do not see each other train without dropout") {
+  CHECK_FALSE(parse(kMinimal).data.document_mask);
+  CHECK(parse(kMinimal, {"data.document_mask=true"}).data.document_mask);
+  CHECK(parse(kMinimal, {"data.document_mask=true", "data.packing=none"}).data.document_mask);
+  for (const std::string key : {"train.attention_dropout", "train.residual_dropout"}) {
+    const std::string set = key + "=0.1";
+    CHECK_NOTHROW(parse(kMinimal, {set}));
+    CHECK(refusal(kMinimal, {"data.document_mask=true", set}) ==
+          "config error: --set data.document_mask=true: data.document_mask is true and " + key +
+              " 0.1: it must stand without dropout: the two are not supported together.\n"
+              "  Set " +
+              key + " to 0, or leave data.document_mask out.");
+  }
+}
+
 TEST_CASE("decay_steps belongs to wsd and lies within the run") {
   CHECK(refusal(kMinimal, {"scheduler.decay_steps=2"}) ==
         "config error: --set scheduler.decay_steps=2: scheduler.decay_steps is 2 and "

@@ -29,6 +29,7 @@ data:
   train: [corpus.txt]
   eval: []
   packing: stream
+  document_mask: false
   special_as_text: false
   shuffle: true
 train:
@@ -148,6 +149,8 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (!with_path && config.model.init == "pretrained") config.model.init = "random";
     if (config.parallel.zero_stage > 1) config.parallel.reduce_gradients = "per_micro_batch";
     if (config.train.dtype == "fp32") config.optimizer.master_dtype = "fp32";
+    if (config.data.document_mask)
+      config.train.attention_dropout = config.train.residual_dropout = 0.0;
     config.scheduler.decay_steps =
         config.scheduler.type == "wsd" ? integer(0, config.train.max_steps) : 0;
     const std::string yaml = config::to_yaml(config);

@@ -66,7 +66,7 @@ TEST_CASE("the training hash knows what changes numbers, not how the work is sha
        {"train.dtype=bf16", "train.attention_dropout=0.1", "train.residual_dropout=0.1",
         "train.z_loss=1e-4", "parallel.reduce_dtype=bf16", "optimizer.moments_dtype=bf16",
         "optimizer.groups=[{match: lm_head.weight, learning_rate_scale: 0.5}]",
-        "scheduler.type=wsd"}) {
+        "scheduler.type=wsd", "data.document_mask=true"}) {
     INFO(set);
     CHECK(resolved({batch, set}, 8).training_hash != hash);
   }
