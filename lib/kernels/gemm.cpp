@@ -6,6 +6,35 @@
 
 namespace tptrain::kernels {
 
+namespace {
+
+// Into bf16, or into fp32, which the accumulator is in any case.
+void multiply_by_aten(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                      const at::Tensor& bias, Accumulate accumulate) {
+  const bool widens = out.scalar_type() != a.scalar_type();
+  if (bias.defined()) {
+    at::addmm_out(out, bias, a, b);
+  } else if (accumulate == Accumulate::overwrite) {
+    widens ? at::mm_out(out, a, b, out.scalar_type()) : at::mm_out(out, a, b);
+  } else {
+    widens ? at::addmm_out(out, out, a, b, out.scalar_type()) : at::addmm_out(out, out, a, b);
+  }
+}
+
+void multiply(const cuda::Product& product) {
+  const auto by_aten = [&](at::Tensor& out, Accumulate accumulate) {
+    multiply_by_aten(out, product.a, product.b, product.bias, accumulate);
+  };
+  if (cuda::takes_product(product)) {
+    cuda::multiply(product, by_aten);
+    return;
+  }
+  at::Tensor out = product.out;
+  by_aten(out, product.accumulate);
+}
+
+}  // namespace
+
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
   expect(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), "product",
          "be a matrix [M, K] to multiply by a matrix [K, N]", a.sizes());
@@ -16,14 +45,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& b
 
 void product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                  const at::Tensor& bias) {
-  const cuda::Product product = {.out = out, .a = a, .b = b, .bias = bias};
-  if (cuda::takes_product(product)) {
-    cuda::multiply(product);
-  } else if (bias.defined()) {
-    at::addmm_out(out, bias, a, b);
-  } else {
-    at::mm_out(out, a, b);
-  }
+  multiply({.out = out, .a = a, .b = b, .bias = bias});
 }
 
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
@@ -34,30 +56,16 @@ void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
              grad.size(1) == x.size(1),
          "accumulate_weight_gradient", "be [out, in] of grad_output [T, out] and input [T, in]",
          grad.sizes());
-  const cuda::Product product = {.out = grad, .a = dy.t(), .b = x, .accumulate = accumulate};
-  if (cuda::takes_product(product)) {
-    cuda::multiply(product);
-    return;
-  }
-  const bool overwrite = accumulate == Accumulate::overwrite;
-  if (grad.is_cuda() && dy.scalar_type() != grad.scalar_type()) {
-    // bf16 inputs, fp32 accumulator and output
-    if (overwrite) {
-      at::mm_out(grad, dy.t(), x, grad.scalar_type());
-    } else {
-      at::addmm_out(grad, grad, dy.t(), x, grad.scalar_type());
-    }
+  if (grad.is_cuda()) {
+    multiply({.out = grad, .a = dy.t(), .b = x, .accumulate = accumulate});
     return;
   }
   // ATen has no GEMM of bf16 into fp32 on the CPU, and one rounded to bf16 would lose what the
   // accumulator is there for: the inputs are widened, which is exact, and multiplied in fp32.
-  const at::Tensor dy_t = dy.t().to(grad.scalar_type());
-  const at::Tensor wide_x = x.to(grad.scalar_type());
-  if (overwrite) {
-    at::mm_out(grad, dy_t, wide_x);
-  } else {
-    at::addmm_out(grad, grad, dy_t, wide_x);
-  }
+  multiply({.out = grad,
+            .a = dy.t().to(grad.scalar_type()),
+            .b = x.to(grad.scalar_type()),
+            .accumulate = accumulate});
 }
 
 }  // namespace tptrain::kernels

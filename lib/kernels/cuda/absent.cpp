@@ -16,7 +16,7 @@ namespace {
 bool built() { return false; }
 Stream stream_of(const at::Tensor&) { absent(); }
 bool takes_product(const Product&) { return false; }
-void multiply(const Product&) { absent(); }
+void multiply(const Product&, const ByAten&) { absent(); }
 void check_launch(const char*) { absent(); }
 void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }

@@ -5,15 +5,16 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <ATen/cuda/Sleep.h>
 #include <c10/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <cublasLt.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <compare>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -34,9 +35,12 @@ constexpr int kProposals = 8;  // asked for, for each size of the workspace
 // No kernel asks for more. Told of 256 bytes, the library would answer for them alone, and a weight
 // that begins elsewhere would be another shape.
 constexpr uint32_t kMostAlignment = 16;
-constexpr int kMostRounds = 4;
-constexpr float kMeasuringMs = 80.0f;  // all rounds together, where more than one
+constexpr int kFewestRounds = 3;
+constexpr int kMostRounds = 6;
+constexpr float kMeasuringMs = 80.0f;  // of more than the fewest rounds
+constexpr float kHopeless = 1.1f;      // times the best
 constexpr float kTie = 1.01f;
+constexpr float kGain = 0.98f;  // of ATen's time, at most
 // While the device spins (0.25 ms), the host launches a whole round: no candidate waits for it.
 constexpr int64_t kHeadStartCycles = 500'000;
 
@@ -243,12 +247,6 @@ class Call {
   Layout b_, a_, out_;
 };
 
-Algorithm first_proposal(const Call& call) {
-  const std::vector<Algorithm> proposals = call.proposals(kMostWorkspace);
-  if (proposals.empty()) fail("no algorithm", "the library has none", call.shape());
-  return proposals.front();
-}
-
 /// Those without a workspace first, each once.
 std::vector<Algorithm> candidates(const Call& call) {
   std::vector<Algorithm> found = call.proposals(0);
@@ -261,35 +259,49 @@ std::vector<Algorithm> candidates(const Call& call) {
   return found;
 }
 
-/// Each candidate's time in ms. One after the other, again and again, so that a disturbance meets
-/// all of them; what counts is the best of each.
-std::vector<float> best_times(const Call& call, const std::vector<Algorithm>& algorithms,
-                              const at::Tensor& workspace, const at::Tensor& out) {
-  std::vector<c10::cuda::CUDAEvent> events;
-  for (size_t i = 0; i <= algorithms.size(); ++i) events.emplace_back(cudaEventDefault);
-  std::vector<float> best(algorithms.size(), std::numeric_limits<float>::infinity());
-  int rounds = 1;
-  for (int round = 0; round < rounds; ++round) {
-    at::cuda::sleep(kHeadStartCycles);
-    events.front().record(call.stream());
-    for (size_t i = 0; i < algorithms.size(); ++i) {
-      check(call.run(algorithms[i], workspace, out, Accumulate::overwrite), "measuring",
-            call.shape());
-      events[i + 1].record(call.stream());
-    }
-    events.back().synchronize();
-    for (size_t i = 0; i < algorithms.size(); ++i) {
-      best[i] = std::min(best[i], events[i].elapsed_time(events[i + 1]));
-    }
-    if (round > 0) continue;
-    const float round_ms = std::max(events.front().elapsed_time(events.back()), 1e-3f);
-    rounds = std::clamp(static_cast<int>(std::lround(kMeasuringMs / round_ms)), 1, kMostRounds);
+/// Times what it is given, one after the other, again and again, so that a disturbance meets all of
+/// them; what counts is the best of each.
+class Race {
+ public:
+  explicit Race(std::vector<std::function<void()>> runs, const at::cuda::CUDAStream& stream)
+      : runs_(std::move(runs)),
+        best_(runs_.size(), std::numeric_limits<float>::infinity()),
+        stream_(stream) {
+    for (size_t i = 0; i <= runs_.size(); ++i) events_.emplace_back(cudaEventDefault);
   }
-  return best;
-}
 
-/// Nothing where there is no memory to measure in: a job that just fits must not end here.
-std::optional<Algorithm> fastest(const Call& call) {
+  /// Returns what it took, in ms. Who is far behind does not run again.
+  float round() {
+    const float hopeless = kHopeless * *std::ranges::min_element(best_);
+    std::vector<size_t> running;
+    for (size_t i = 0; i < runs_.size(); ++i) {
+      if (!(best_[i] > hopeless)) running.push_back(i);
+    }
+    at::cuda::sleep(kHeadStartCycles);
+    events_.front().record(stream_);
+    for (size_t place = 0; place < running.size(); ++place) {
+      runs_[running[place]]();
+      events_[place + 1].record(stream_);
+    }
+    events_[running.size()].synchronize();
+    for (size_t place = 0; place < running.size(); ++place) {
+      float& best = best_[running[place]];
+      best = std::min(best, events_[place].elapsed_time(events_[place + 1]));
+    }
+    return events_.front().elapsed_time(events_[running.size()]);
+  }
+  const std::vector<float>& best_ms() const { return best_; }
+
+ private:
+  std::vector<std::function<void()>> runs_;
+  std::vector<float> best_;
+  std::vector<c10::cuda::CUDAEvent> events_;
+  at::cuda::CUDAStream stream_;
+};
+
+/// Nothing: ATen's, which also is where there is no memory to measure in: a job that just fits must
+/// not end here.
+std::optional<Algorithm> fastest(const Call& call, const ByAten& by_aten) {
   std::vector<Algorithm> algorithms = candidates(call);
   at::Tensor workspace, out = call.product().out;
   try {
@@ -300,7 +312,10 @@ std::optional<Algorithm> fastest(const Call& call) {
   } catch (const c10::OutOfMemoryError&) {
     return std::nullopt;
   }
+  // Nothing else shall run meanwhile: a collective beside one candidate would decide.
+  c10::cuda::device_synchronize();
   // The first run of each loads its code, and drops those that refuse these operands after all.
+  by_aten(out, Accumulate::overwrite);
   std::erase_if(algorithms, [&](const Algorithm& candidate) {
     if (call.run(candidate, workspace, out, Accumulate::overwrite) == CUBLAS_STATUS_SUCCESS) {
       return false;
@@ -308,21 +323,39 @@ std::optional<Algorithm> fastest(const Call& call) {
     static_cast<void>(cudaGetLastError());  // or the next kernel's check would report it
     return true;
   });
-  if (algorithms.empty()) fail("no algorithm", "none that the library proposes runs", call.shape());
-  if (algorithms.size() == 1) return algorithms.front();
-  const std::vector<float> times = best_times(call, algorithms, workspace, out);
-  const float limit = kTie * *std::ranges::min_element(times);
-  const auto chosen = std::ranges::find_if(times, [&](float time) { return time <= limit; });
-  return algorithms[static_cast<size_t>(chosen - times.begin())];
+  if (algorithms.empty()) return std::nullopt;
+  std::vector<std::function<void()>> runs = {[&] { by_aten(out, Accumulate::overwrite); }};
+  for (const Algorithm& algorithm : algorithms) {
+    runs.push_back([&] {
+      check(call.run(algorithm, workspace, out, Accumulate::overwrite), "measuring", call.shape());
+    });
+  }
+  Race race(std::move(runs), call.stream());
+  float spent_ms = 0;
+  for (int round = 0; round < kMostRounds && (round < kFewestRounds || spent_ms < kMeasuringMs);
+       ++round) {
+    spent_ms += race.round();
+  }
+  const std::vector<float>& ms = race.best_ms();
+  const float best = *std::min_element(ms.begin() + 1, ms.end());
+  if (best > kGain * ms.front()) return std::nullopt;
+  const auto chosen =
+      std::find_if(ms.begin() + 1, ms.end(), [&](float time) { return time <= kTie * best; });
+  return algorithms[static_cast<size_t>(chosen - ms.begin()) - 1];
 }
 
 /// cuBLASLt on the devices of this process, and what was found to be fastest there.
 class Library {
  public:
-  void multiply(const Product& product) {
+  void multiply(const Product& product, const ByAten& by_aten) {
     const Shape shape = shape_of(product);
     const Call call(product, shape, handle_of(shape));
-    call.run(algorithm_for(call));
+    if (const std::optional<Algorithm> algorithm = algorithm_for(call, by_aten)) {
+      call.run(*algorithm);
+      return;
+    }
+    at::Tensor out = product.out;
+    by_aten(out, product.accumulate);
   }
 
  private:
@@ -336,23 +369,20 @@ class Library {
     return handle;
   }
 
-  Algorithm algorithm_for(const Call& call) {
+  std::optional<Algorithm> algorithm_for(const Call& call, const ByAten& by_aten) {
     // Held while measuring: two threads' candidates would time each other.
     const std::lock_guard lock(mutex_);
     const auto known = choices_.find(call.shape());
     if (known != choices_.end()) return known->second;
     if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
-      return first_proposal(call);
+      return std::nullopt;
     }
-    const std::optional<Algorithm> chosen = fastest(call);
-    if (!chosen) return first_proposal(call);
-    choices_.emplace(call.shape(), *chosen);
-    return *chosen;
+    return choices_.emplace(call.shape(), fastest(call, by_aten)).first->second;
   }
 
   std::mutex mutex_;
   std::map<int64_t, cublasLtHandle_t> handles_;
-  std::map<Shape, Algorithm> choices_;
+  std::map<Shape, std::optional<Algorithm>> choices_;  // nothing: ATen's
 };
 
 bool is_matrix(const at::Tensor& tensor, int64_t rows, int64_t columns) {
@@ -380,11 +410,11 @@ bool takes_product(const Product& p) {
   return placement_of(p.a) && placement_of(p.b) && rows_of(p.out);
 }
 
-void multiply(const Product& product) {
+void multiply(const Product& product, const ByAten& by_aten) {
   const c10::cuda::CUDAGuard guard(product.out.device());
   // Never destroyed: when the process ends, CUDA may be gone before it.
   static Library& library = *new Library;
-  library.multiply(product);
+  library.multiply(product, by_aten);
 }
 
 }  // namespace tptrain::kernels::cuda

@@ -1,9 +1,11 @@
 // Products of bf16 matrices by cuBLASLt, with the algorithm that is fastest on this device for the
-// shape at hand: the first product of a shape times what the library proposes (some 0.1 s for a
-// large one), and the choice is kept while the process lives.
+// shape at hand: the first product of a shape times what the library proposes beside ATen's product
+// (some 0.1 s for a large one), and the choice is kept while the process lives.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <functional>
 
 #include "kernels/kernels.h"
 
@@ -18,8 +20,11 @@ struct Product {
 };
 /// Not in deterministic mode: clocks would decide about bits.
 bool takes_product(const Product& product);
-/// In a stream that is being captured nothing can be timed: a shape not met before gets the first
-/// that the library proposes, this once.
-void multiply(const Product& product);
+/// The same product by ATen, into `out`, of the size and placement of the product's.
+using ByAten = std::function<void(at::Tensor& out, Accumulate accumulate)>;
+/// Whoever is fastest; the other only by 2 %, which a clock may make in passing. Waits for the
+/// device where a shape is new. In a stream that is being captured nothing can be timed: such a
+/// shape goes to ATen, this once.
+void multiply(const Product& product, const ByAten& by_aten);
 
 }  // namespace tptrain::kernels::cuda
