@@ -37,8 +37,12 @@ void run_on_device(GridRun& grid, zero::MicroBatchPlace place) {
   for (int b = 0; b <= last; ++b) {
     zero.before_forward(b);
     at::Tensor sum = at::zeros({}, at::TensorOptions().device(grid.mesh.device()));
-    for (const sharding::Parameter* parameter : grid.model.parameters_of(b))
-      sum = sum + parameter->data.sum().to(at::kFloat);
+    if (grid.setup.looks_up && b == 0) {  // every row once: the table itself may be on its way
+      sum = zero.look_up(*grid.model.blocks[0].parameters[0], ids).sum().to(at::kFloat);
+    } else {
+      for (const sharding::Parameter* parameter : grid.model.parameters_of(b))
+        sum = sum + parameter->data.sum().to(at::kFloat);
+    }
     found.push_back(sum.mul_(1e-3));
     zero.after_forward(b);
   }
