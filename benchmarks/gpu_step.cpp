@@ -56,6 +56,7 @@ struct Arguments {
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
   std::string tp_overlap = "auto";
+  std::string trace;
   int warmup = 5;
   int steps = 20;
 };
@@ -75,8 +76,10 @@ Arguments parse(int argc, char** argv) {
                  "other (data.document_mask)");
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
-  app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "off"}));
+  app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "off"}));
+  app.add_option("--trace", a.trace,
+                 "Write the profiled steps here as a Chrome trace (rank 0; its folder is there)");
   app.add_option("--warmup", a.warmup);
   app.add_option("--steps", a.steps);
   try {
@@ -251,8 +254,9 @@ double covered(std::vector<std::pair<int64_t, int64_t>> spans) {
   return static_cast<double>(total) * 1e-9;
 }
 
+/// `trace`: a file for the events, or empty.
 template <typename Work>
-Shares profiled(int steps, Work&& work) {
+Shares profiled(int steps, const std::string& trace, Work&& work) {
   namespace profiler = torch::autograd::profiler;
   const std::set<torch::profiler::impl::ActivityType> activities = {
       torch::profiler::impl::ActivityType::CUDA};
@@ -262,6 +266,7 @@ Shares profiled(int steps, Work&& work) {
   for (int i = 0; i < steps; ++i) work();
   at::cuda::getCurrentCUDAStream().synchronize();
   const auto result = profiler::disableProfiler();
+  if (!trace.empty()) result->save(trace);
 
   Shares shares;
   std::vector<std::pair<int64_t, int64_t>> all, compute;
@@ -323,16 +328,18 @@ int main(int argc, char** argv) {
                                                                       : model::Recompute::none},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}},
        .dtype = dtype,
-       .cuda_graphs =
-           arguments.cuda_graphs == "off" ? train::CudaGraphs::off : train::CudaGraphs::automatic},
+       .cuda_graphs = arguments.cuda_graphs == "off"  ? train::CudaGraphs::off
+                      : arguments.cuda_graphs == "on" ? train::CudaGraphs::on
+                                                      : train::CudaGraphs::automatic},
       mesh.tp(), mesh.dp(), mesh.device());
   const auto begin = Clock::now();
   engine.zero().initialise(1);
   at::cuda::getCurrentCUDAStream().synchronize();
   const double initialise_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   Stepper step(engine, arguments, config.vocab_size, mesh.dp_rank(), shape.dp_size);
+  while (engine.how_steps_run().empty()) step();  // it measures which way they are faster
   const double seconds = seconds_each(session, arguments.warmup, arguments.steps, step);
-  const Shares shares = profiled(3, step);
+  const Shares shares = profiled(3, session.rank() == 0 ? arguments.trace : "", step);
   const double loss = step.last_loss();
   if (session.rank() != 0) return 0;
 
@@ -376,9 +383,7 @@ int main(int argc, char** argv) {
       share(shares.kinds[optimizer]), share(shares.kinds[communication]),
       share(shares.hidden_communication), share(seconds - shares.busy), shares.kernels);
   std::printf("  random values made in %.1f s; %s; %s\n", initialise_seconds,
-              mesh.transport().c_str(),
-              engine.why_no_graph().empty() ? "steps replayed from a CUDA graph"
-                                            : cat("no graph: ", engine.why_no_graph()).c_str());
+              mesh.transport().c_str(), engine.how_steps_run().c_str());
   for (size_t i = 0; i < std::min<size_t>(12, shares.largest.size()); ++i)
     std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
                 shares.largest[i].second.c_str());

@@ -99,10 +99,11 @@ std::vector<Key> numbers_keys() {
                    "slower. On the CPU that is always so."},
            &RunConfig::train, &TrainConfig::deterministic),
       bind({.path = "train.cuda_graphs",
-            .allowed = {"auto", "off"},
-            .doc = "`auto`: on GPUs the second step is captured whole as a CUDA graph and "
-                   "replayed from then on, unless dropout draws other numbers at each step; "
-                   "`off`: every step is issued call by call. The numbers are the same."},
+            .allowed = {"auto", "on", "off"},
+            .doc = "`on`: on GPUs the second step is captured whole as a CUDA graph and replayed "
+                   "from then on, unless dropout draws other numbers at each step; `off`: every "
+                   "step is issued call by call; `auto`: whichever is faster, by timing some "
+                   "of either among the first twenty. The numbers are the same."},
            &RunConfig::train, &TrainConfig::cuda_graphs),
       bind({.path = "train.hang_timeout_s",
             .type = Type::integer,

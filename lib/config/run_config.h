@@ -86,7 +86,7 @@ struct TrainConfig {
   double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2
   std::string nonfinite = "stop";  // stop | skip: a step whose loss or gradient norm is not finite
   bool deterministic = false;      // on GPUs; the CPU always is
-  std::string cuda_graphs = "auto";  // auto | off
+  std::string cuda_graphs = "auto";  // auto | on | off
   int64_t hang_timeout_s = 600;      // 0: a run may hang for ever
 
   bool operator==(const TrainConfig&) const = default;

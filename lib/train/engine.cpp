@@ -103,12 +103,20 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       tp_(tp),
       dp_(dp),
       fault_(options.fault),
-      why_no_graph_(obstacle_to_graph(options, device)),
+      replays_(obstacle_to_graph(options, device).empty()),
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
       decoder_(options.decoder, tp, options.training),
       buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()},
                {.device = device, .dtype = options.dtype, .zero_stage = options.zero.zero_stage}),
-      zero_(buckets_, tp, dp, options.zero) {}
+      zero_(buckets_, tp, dp, options.zero) {
+  if (!replays_) {
+    how_steps_run_ = cat("issued call by call: ", obstacle_to_graph(options, device));
+  } else if (options.cuda_graphs == CudaGraphs::on || tp.size() * dp.size() == 1) {
+    how_steps_run_ = "replayed from a CUDA graph";
+  } else {
+    trial_.emplace(device);
+  }
+}
 
 at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches) const {
   if (fault_ != EngineFault::weight_micro_batches_equally) return inverse_targets_;
@@ -126,21 +134,47 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
   // What differs from step to step reaches the device before the step, in memory that stays.
   inverse_targets_.fill_(1.0 / static_cast<double>(target_tokens));
   zero_.set_learning_rate(learning_rate);
-  if (!why_no_graph_.empty()) return run_step(micro_batches, max_grad_norm);
-  if (fits(micro_batches, max_grad_norm)) return replay_step(micro_batches, max_grad_norm);
-  captured_.reset();
-  captured_.emplace(make_room(micro_batches, max_grad_norm));
-  const int64_t pushes = tp_.counters().pushes;
-  zero::StepNumbers numbers = run_step(micro_batches, max_grad_norm);
-  if (tp_.counters().pushes > pushes) {
-    // Measured on two H100, Qwen2.5-0.5B 2048 x 8: 73 ms issued, 89 ms replayed. Products of this
-    // size leave the host time enough.
-    why_no_graph_ =
-        "pieces of the sequence pushed between GPUs run beside the products only where "
-        "they are issued call by call";
-    captured_.reset();
+  if (trial_ && trial_->is_complete()) settle_trial();
+  if (!replays_) return run_step(micro_batches, max_grad_norm);
+  StepWay way = trial_ ? trial_->next() : StepWay::replayed;
+  if (way == StepWay::issued) {
+    drop_captured();
+  } else if (!fits(micro_batches, max_grad_norm)) {
+    drop_captured();
+    captured_.emplace(make_room(micro_batches, max_grad_norm));
+    way = StepWay::issued;  // sets the libraries up
   }
+  zero::StepNumbers numbers = way == StepWay::replayed ? replay_step(micro_batches, max_grad_norm)
+                                                       : run_step(micro_batches, max_grad_norm);
+  if (trial_) trial_->done(way);
   return numbers;
+}
+
+// Ranks go the same way: by the slowest of them.
+void Engine::settle_trial() {
+  at::Tensor step_ms = trial_->step_ms();
+  trial_.reset();
+  tp_.all_reduce(step_ms, comm::ReduceOp::max);
+  dp_.all_reduce(step_ms, comm::ReduceOp::max);
+  step_ms = step_ms.cpu();
+  const auto issued = step_ms[0].item<double>();
+  const auto replayed = step_ms[1].item<double>();
+  replays_ = replayed <= issued;
+  const std::string ms_issued = cat(fixed(issued, 1), " ms a step");
+  const std::string ms_replayed = cat(fixed(replayed, 1), " ms a step");
+  how_steps_run_ = replays_ ? cat("replayed from a CUDA graph: ", ms_replayed, ", against ",
+                                  ms_issued, " issued call by call")
+                            : cat("issued call by call: ", ms_issued, ", against ", ms_replayed,
+                                  " replayed from a CUDA graph");
+  if (!replays_) drop_captured();
+}
+
+// The graph last: its pool goes back to the device when nothing in it is used any more.
+void Engine::drop_captured() {
+  if (!captured_) return;
+  std::unique_ptr<StepGraph> graph = std::move(captured_->graph);
+  captured_.reset();
+  release(std::move(graph), device_);
 }
 
 zero::StepNumbers Engine::run_step(const std::vector<MicroBatch>& micro_batches,

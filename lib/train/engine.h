@@ -12,6 +12,7 @@
 #include "comm/communicator.h"
 #include "data/batch_sampler.h"
 #include "model/decoder.h"
+#include "train/graph_trial.h"
 #include "train/step_graph.h"
 #include "zero/param_buckets.h"
 #include "zero/zero_optimizer.h"
@@ -28,8 +29,8 @@ MicroBatch to_device(const data::HostBatch& batch, at::Device device, int64_t mo
 enum class EngineFault { none, weight_micro_batches_equally };
 
 /// Whether a whole optimizer step is captured as a CUDA graph and replayed, where that is possible,
-/// or issued call by call.
-enum class CudaGraphs { automatic, off };
+/// or issued call by call. automatic: whichever is measured to be faster.
+enum class CudaGraphs { automatic, on, off };
 
 class Engine {
  public:
@@ -61,9 +62,10 @@ class Engine {
   zero::ZeroOptimizer& zero() { return zero_; }
   at::Device device() const { return device_; }
 
-  /// Why steps are issued call by call; empty where they are replayed from a CUDA graph (the first
-  /// step, which sets the libraries up, and the first after a change of sizes apart).
-  const std::string& why_no_graph() const { return why_no_graph_; }
+  /// "replayed from a CUDA graph" (the first step, which sets the libraries up, and the first after
+  /// a change of sizes apart) or "issued call by call", and why; empty while that is being
+  /// measured.
+  const std::string& how_steps_run() const { return how_steps_run_; }
 
  private:
   /// The step as a graph: what it reads, in memory that stays, and what it wrote last.
@@ -75,6 +77,8 @@ class Engine {
   };
   zero::StepNumbers run_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   zero::StepNumbers replay_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
+  void settle_trial();
+  void drop_captured();
   bool fits(const std::vector<MicroBatch>& micro_batches, double max_grad_norm) const;
   Captured make_room(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches) const;
@@ -83,7 +87,9 @@ class Engine {
   comm::Communicator& tp_;
   comm::Communicator& dp_;
   EngineFault fault_;
-  std::string why_no_graph_;
+  bool replays_;  // steps that can be
+  std::string how_steps_run_;
+  std::optional<GraphTrial> trial_;
   at::Tensor inverse_targets_;  // fp32 scalar: 1 / target tokens of the step's global batch
   int64_t most_ends_ = 0;       // entries of documents' ends that a captured step has room for
   model::Decoder decoder_;

@@ -81,7 +81,9 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
                    .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
                    .seed = run.train.seed},
           .dtype = scalar_type(run.train.dtype),
-          .cuda_graphs = run.train.cuda_graphs == "off" ? CudaGraphs::off : CudaGraphs::automatic};
+          .cuda_graphs = run.train.cuda_graphs == "off"  ? CudaGraphs::off
+                         : run.train.cuda_graphs == "on" ? CudaGraphs::on
+                                                         : CudaGraphs::automatic};
 }
 
 /// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the

@@ -22,4 +22,8 @@ class StepGraph {
 /// pool of the graph's own. Throws InternalError where something in it cannot be captured.
 std::unique_ptr<StepGraph> capture(c10::Device device, const std::function<void()>& work);
 
+/// Destroys a graph, or none, when its last replay is done, and gives the memory of its pool back
+/// to the device: a step that is not replayed takes as much again.
+void release(std::unique_ptr<StepGraph> graph, c10::Device device);
+
 }  // namespace tptrain::train

@@ -41,4 +41,11 @@ std::unique_ptr<StepGraph> capture(c10::Device device, const std::function<void(
   }
 }
 
+void release(std::unique_ptr<StepGraph> graph, c10::Device device) {
+  if (!graph) return;
+  c10::cuda::getCurrentCUDAStream(device.index()).synchronize();
+  graph.reset();
+  c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
 }  // namespace tptrain::train

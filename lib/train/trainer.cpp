@@ -65,7 +65,7 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
                        .target_tokens = batch.agreement.target_tokens,
                        .issued = std::chrono::steady_clock::now()};
     if (!first_step_said_) read_pending();  // so that the first line comes at once
-    if (++steps_here_ == 2) say_how_steps_run();
+    say_how_steps_run();
 
     const bool last = state.step == run.train.max_steps;
     if (parts_.eval_data != nullptr && (due(state.step, run.eval.every_steps) || last)) {
@@ -265,13 +265,11 @@ double Trainer::step_patience() const {
          kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
 }
 
-// Known with the second step: the first sets the libraries up, and shows what must be issued.
+// Once, when it is known: where graphs are possible, some steps of either way are measured first.
 void Trainer::say_how_steps_run() {
-  if (!parts_.engine.device().is_cuda()) return;
-  const std::string& why_not = parts_.engine.why_no_graph();
-  log_line(why_not.empty()
-               ? "steps are replayed from a CUDA graph from here on"
-               : cat("steps are issued call by call, not from a CUDA graph: ", why_not));
+  const std::string& how = parts_.engine.how_steps_run();
+  if (how.empty() || !parts_.engine.device().is_cuda()) return;
+  if (!std::exchange(how_steps_run_said_, true)) log_line(cat("steps are ", how));
 }
 
 void Trainer::log_line(const std::string& line) {

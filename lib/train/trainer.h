@@ -90,7 +90,7 @@ class Trainer {
   std::chrono::steady_clock::time_point
       last_issued_;  // of the step before, or the end of an evaluation or save after it
   bool first_step_said_ = false;
-  int64_t steps_here_ = 0;  // issued by this process
+  bool how_steps_run_said_ = false;
   int64_t skipped_in_a_row_ = 0;
   int64_t eval_target_tokens_ = 0;  // of an evaluation; 0: not yet counted
 };

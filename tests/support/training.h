@@ -32,7 +32,7 @@ struct TrainingOptions {
   std::string moments_dtype = "fp32";
   std::string master_dtype = "fp32";
   data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below
-  train::CudaGraphs cuda_graphs = train::CudaGraphs::automatic;
+  train::CudaGraphs cuda_graphs = train::CudaGraphs::on;
   zero::LookupRows lookup_rows = zero::LookupRows::automatic;
   zero::Fault zero_fault = zero::Fault::none;
   train::EngineFault engine_fault = train::EngineFault::none;
