@@ -43,21 +43,22 @@ Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& stat
 
 void Gathering::before_forward(int block, Table table) {
   if (!active_) return;
-  const bool later = block == 0 && table == Table::later && !holds_table();
-  if (later) {
+  if (block == 0 && table == Table::later && !holds_table()) {
     begin_rest(0);
-  } else {
-    begin_all_of(block);
+    wait(home(0));
+    return;
   }
+  begin_all_of(block);
+  run_ahead(block);
+  if (block >= kBlocksBeforeTable) start_table();
+  wait_for_all_of(block);
+}
+
+void Gathering::run_ahead(int block) {
+  if (!active_) return;
   const int last = static_cast<int>(buckets_.blocks().size()) - 1;
   const int end = std::min(block + look_ahead_, last);
   for (int next = block + 1; next <= end; ++next) prefetch(next, block);
-  if (block >= kBlocksBeforeTable) start_table();
-  if (later) {
-    wait(home(0));
-  } else {
-    wait_for_all_of(block);
-  }
 }
 
 void Gathering::before_backward(int block) {

@@ -25,9 +25,11 @@ class Gathering {
 
   /// The block, and what else it uses, is complete from here on in the current stream; the blocks
   /// behind it are on their way. later: but for the table, which follows when the first blocks are
-  /// through, unless it is there already.
+  /// through, unless it is there already; and for the blocks behind it, which run_ahead() sends on
+  /// their way when what is looked up instead has gone before them.
   enum class Table { now, later };
   void before_forward(int block, Table table = Table::now);
+  void run_ahead(int block);
   /// The same for backward, with the block before it on its way.
   void before_backward(int block);
   /// The block alone is complete from here on in the current stream.
