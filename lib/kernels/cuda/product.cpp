@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/cuda/CUDAContext.h>
-#include <ATen/cuda/Sleep.h>
-#include <c10/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -14,8 +12,6 @@
 #include <array>
 #include <compare>
 #include <cstring>
-#include <functional>
-#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/cuda/race.h"
 
 namespace tptrain::kernels::cuda {
 
@@ -38,11 +35,8 @@ constexpr uint32_t kMostAlignment = 16;
 constexpr int kFewestRounds = 3;
 constexpr int kMostRounds = 6;
 constexpr float kMeasuringMs = 80.0f;  // of more than the fewest rounds
-constexpr float kHopeless = 1.1f;      // times the best
 constexpr float kTie = 1.01f;
 constexpr float kGain = 0.98f;  // of ATen's time, at most
-// While the device spins (0.25 ms), the host launches a whole round: no candidate waits for it.
-constexpr int64_t kHeadStartCycles = 500'000;
 
 /// How a matrix lies in memory: as rows, or as the transpose of rows.
 struct Placement {
@@ -258,46 +252,6 @@ std::vector<Algorithm> candidates(const Call& call) {
   }
   return found;
 }
-
-/// Times what it is given, one after the other, again and again, so that a disturbance meets all of
-/// them; what counts is the best of each.
-class Race {
- public:
-  explicit Race(std::vector<std::function<void()>> runs, const at::cuda::CUDAStream& stream)
-      : runs_(std::move(runs)),
-        best_(runs_.size(), std::numeric_limits<float>::infinity()),
-        stream_(stream) {
-    for (size_t i = 0; i <= runs_.size(); ++i) events_.emplace_back(cudaEventDefault);
-  }
-
-  /// Returns what it took, in ms. Who is far behind does not run again.
-  float round() {
-    const float hopeless = kHopeless * *std::ranges::min_element(best_);
-    std::vector<size_t> running;
-    for (size_t i = 0; i < runs_.size(); ++i) {
-      if (!(best_[i] > hopeless)) running.push_back(i);
-    }
-    at::cuda::sleep(kHeadStartCycles);
-    events_.front().record(stream_);
-    for (size_t place = 0; place < running.size(); ++place) {
-      runs_[running[place]]();
-      events_[place + 1].record(stream_);
-    }
-    events_[running.size()].synchronize();
-    for (size_t place = 0; place < running.size(); ++place) {
-      float& best = best_[running[place]];
-      best = std::min(best, events_[place].elapsed_time(events_[place + 1]));
-    }
-    return events_.front().elapsed_time(events_[running.size()]);
-  }
-  const std::vector<float>& best_ms() const { return best_; }
-
- private:
-  std::vector<std::function<void()>> runs_;
-  std::vector<float> best_;
-  std::vector<c10::cuda::CUDAEvent> events_;
-  at::cuda::CUDAStream stream_;
-};
 
 /// Nothing: ATen's, which also is where there is no memory to measure in: a job that just fits must
 /// not end here.

@@ -106,7 +106,8 @@ void check_products(const Size& size, Form form) {
   const std::vector<at::Tensor> received = products_of(layer_of(size, form));
   const at::Tensor forward = at::mm(x, weight.t()), weight_gradient = at::mm(grad.t(), x);
   CHECK_CLOSE(received[0], forward, kOneBf16Rounding);
-  CHECK_CLOSE(received[1], forward + bias, kOneBf16Rounding);
+  // ATen, where it is the faster, adds a bias to sizes like 333 behind the product.
+  CHECK_CLOSE(received[1], forward + bias, kTwoRoundings);
   CHECK_CLOSE(received[2], at::mm(grad, weight), kOneBf16Rounding);
   CHECK_CLOSE(received[3], weight_gradient + 1.0, kFp32Sum);
   CHECK_CLOSE(received[4], weight_gradient, kFp32Sum);
