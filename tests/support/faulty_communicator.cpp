@@ -26,10 +26,9 @@ void FaultyCommunicator::spoil(at::Tensor& result) const {
 void FaultyCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
   const bool faulty = struck(Fault::Call::all_reduce);
   if (faulty && fault_.kind == Fault::Kind::skip) return;
-  real_.all_reduce(tensor, op);
-  if (faulty && fault_.kind == Fault::Kind::twice) real_.all_reduce(tensor, op);
+  ForwardingCommunicator::all_reduce(tensor, op);
+  if (faulty && fault_.kind == Fault::Kind::twice) ForwardingCommunicator::all_reduce(tensor, op);
   if (faulty && fault_.kind != Fault::Kind::twice) spoil(tensor);
-  take_counters();
 }
 
 void FaultyCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
@@ -40,9 +39,8 @@ void FaultyCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& in
     if (own.data_ptr() != output.data_ptr()) output.copy_(own.view(output.sizes()));
     return;
   }
-  real_.reduce_scatter(output, input, op);
+  ForwardingCommunicator::reduce_scatter(output, input, op);
   if (faulty) spoil(output);
-  take_counters();
 }
 
 void FaultyCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
@@ -53,17 +51,15 @@ void FaultyCommunicator::all_gather(at::Tensor& output, const at::Tensor& input)
     if (own.data_ptr() != input.data_ptr()) own.copy_(input.view({-1}));
     return;
   }
-  real_.all_gather(output, input);
+  ForwardingCommunicator::all_gather(output, input);
   if (faulty) spoil(output);
-  take_counters();
 }
 
 void FaultyCommunicator::broadcast(at::Tensor& tensor, int root) {
   const bool faulty = struck(Fault::Call::broadcast);
   if (faulty && fault_.kind == Fault::Kind::skip) return;
-  real_.broadcast(tensor, root);
+  ForwardingCommunicator::broadcast(tensor, root);
   if (faulty) spoil(tensor);
-  take_counters();
 }
 
 std::unique_ptr<comm::Work> FaultyCommunicator::start_reduce_scatter(at::Tensor& output,
@@ -73,9 +69,7 @@ std::unique_ptr<comm::Work> FaultyCommunicator::start_reduce_scatter(at::Tensor&
     reduce_scatter(output, input, op);
     return comm::finished_work();
   }
-  std::unique_ptr<comm::Work> work = real_.start_reduce_scatter(output, input, op);
-  take_counters();
-  return work;
+  return ForwardingCommunicator::start_reduce_scatter(output, input, op);
 }
 
 std::unique_ptr<comm::Work> FaultyCommunicator::start_all_gather(at::Tensor& output,
@@ -84,9 +78,7 @@ std::unique_ptr<comm::Work> FaultyCommunicator::start_all_gather(at::Tensor& out
     all_gather(output, input);
     return comm::finished_work();
   }
-  std::unique_ptr<comm::Work> work = real_.start_all_gather(output, input);
-  take_counters();
-  return work;
+  return ForwardingCommunicator::start_all_gather(output, input);
 }
 
 }  // namespace tptrain::testing

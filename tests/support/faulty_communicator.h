@@ -7,7 +7,7 @@
 #include <limits>
 #include <memory>
 
-#include "comm/communicator.h"
+#include "support/forwarding_communicator.h"
 
 namespace tptrain::testing {
 
@@ -52,20 +52,15 @@ struct Fault {
   static Fault skip_broadcast() { return {.call = Call::broadcast}; }
 };
 
-class FaultyCommunicator final : public comm::Communicator {
+class FaultyCommunicator final : public ForwardingCommunicator {
  public:
-  /// `real` must outlive this object.
-  FaultyCommunicator(comm::Communicator& real, const Fault& fault) : real_(real), fault_(fault) {}
-
-  int rank() const override { return real_.rank(); }
-  int size() const override { return real_.size(); }
-  const std::string& name() const override { return real_.name(); }
+  FaultyCommunicator(comm::Communicator& real, const Fault& fault)
+      : ForwardingCommunicator(real), fault_(fault) {}
 
   void all_reduce(at::Tensor& tensor, comm::ReduceOp op) override;
   void reduce_scatter(at::Tensor& output, const at::Tensor& input, comm::ReduceOp op) override;
   void all_gather(at::Tensor& output, const at::Tensor& input) override;
   void broadcast(at::Tensor& tensor, int root) override;
-  void barrier() override { real_.barrier(); }
   // Those of the faulty kind take place at once, so that the fault strikes them as well.
   std::unique_ptr<comm::Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                    comm::ReduceOp op) override;
@@ -78,9 +73,7 @@ class FaultyCommunicator final : public comm::Communicator {
  private:
   bool struck(Fault::Call call);
   void spoil(at::Tensor& result) const;
-  void take_counters() { counters_ = real_.counters(); }
 
-  comm::Communicator& real_;
   Fault fault_;
   int64_t calls_ = 0;  // of the faulty kind
   int64_t strikes_ = 0;

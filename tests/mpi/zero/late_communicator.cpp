@@ -35,36 +35,6 @@ class LateCommunicator::LateWork final : public comm::Work {
   bool waited_ = false;
 };
 
-void LateCommunicator::all_reduce(at::Tensor& tensor, comm::ReduceOp op) {
-  run_all();
-  real_.all_reduce(tensor, op);
-  counters_ = real_.counters();
-}
-
-void LateCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input,
-                                      comm::ReduceOp op) {
-  run_all();
-  real_.reduce_scatter(output, input, op);
-  counters_ = real_.counters();
-}
-
-void LateCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
-  run_all();
-  real_.all_gather(output, input);
-  counters_ = real_.counters();
-}
-
-void LateCommunicator::broadcast(at::Tensor& tensor, int root) {
-  run_all();
-  real_.broadcast(tensor, root);
-  counters_ = real_.counters();
-}
-
-void LateCommunicator::barrier() {
-  run_all();
-  real_.barrier();
-}
-
 std::unique_ptr<comm::Work> LateCommunicator::start_reduce_scatter(at::Tensor& output,
                                                                    const at::Tensor& input,
                                                                    comm::ReduceOp op) {

@@ -10,25 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "comm/communicator.h"
+#include "support/forwarding_communicator.h"
 
 namespace tptrain::testing {
 
-class LateCommunicator final : public comm::Communicator {
+class LateCommunicator final : public ForwardingCommunicator {
  public:
   /// `real` must outlive this object, and this object its works.
-  explicit LateCommunicator(comm::Communicator& real) : real_(real) {}
-
-  int rank() const override { return real_.rank(); }
-  int size() const override { return real_.size(); }
-  const std::string& name() const override { return real_.name(); }
-
-  // What was started before takes place first: the ranks agree on the order of starts alone.
-  void all_reduce(at::Tensor& tensor, comm::ReduceOp op) override;
-  void reduce_scatter(at::Tensor& output, const at::Tensor& input, comm::ReduceOp op) override;
-  void all_gather(at::Tensor& output, const at::Tensor& input) override;
-  void broadcast(at::Tensor& tensor, int root) override;
-  void barrier() override;
+  explicit LateCommunicator(comm::Communicator& real) : ForwardingCommunicator(real) {}
 
   std::unique_ptr<comm::Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                    comm::ReduceOp op) override;
@@ -57,11 +46,12 @@ class LateCommunicator final : public comm::Communicator {
   void run_up_to(int64_t number);
   void run(Started& started);
   void run_all();
+  // What was started before takes place first: the ranks agree on the order of starts alone.
+  void before_call() override { run_all(); }
   int64_t& open(Kind kind) {
     return kind == Kind::all_gather ? open_all_gathers_ : open_reduce_scatters_;
   }
 
-  comm::Communicator& real_;
   std::deque<Started> queue_;
   int64_t next_number_ = 0;
   int64_t started_reduce_scatters_ = 0;
