@@ -59,6 +59,35 @@ TEST_CASE("a run says at its start which GPUs, libraries, links and attention it
               "links: the GPUs of a host ", "tensors travel by: NCCL", "attention: cuDNN"});
 }
 
+TEST_CASE("with train.deterministic the same run file gives the same bits twice", "[gpu]") {
+  for (const char* layout : {"tp_size: 2, dp_size: 1", "tp_size: 1, dp_size: 2"}) {
+    for (const char* mask : {"false", "true"}) {
+      INFO(layout << ", document_mask: " << mask);
+      std::vector<std::string> metrics;
+      std::map<std::string, std::string> shards;
+      for (const bool again : {false, true}) {
+        Job job;
+        put_on_gpus(job);
+        job.edit("tp_size: 2, dp_size: 1", layout);
+        job.edit("device: cuda", "deterministic: true\n  device: cuda");
+        job.edit("data:", std::string("data:\n  document_mask: ") + mask);
+        // Longer than it takes to find the faster way of steps, which changes no bit.
+        job.edit("max_steps: 8", "max_steps: 30");
+        const ProcessResult result = job.run(2);
+        INFO(result.output);
+        REQUIRE(result.exit_code == 0);
+        if (again) {
+          CHECK(metric_lines(job.run_dir()) == metrics);
+          CHECK(shards_of(checkpoint_at(job.run_dir(), 30)) == shards);
+        }
+        metrics = metric_lines(job.run_dir());
+        shards = shards_of(checkpoint_at(job.run_dir(), 30));
+        CHECK(metrics.size() >= 30);
+      }
+    }
+  }
+}
+
 TEST_CASE("a rank that hangs ends the job with code 6", "[gpu]") {
   Running run;
   kill(run.ranks[1], SIGSTOP);
