@@ -18,7 +18,7 @@ struct Product {
   at::Tensor bias = {};  // bf16; undefined: none
   Accumulate accumulate = Accumulate::overwrite;
 };
-/// Not in deterministic mode, where clocks would decide about bits, and not of more than 1 TFLOP.
+/// Not in deterministic mode, where clocks would decide about bits, and not of more than 0.35 TFLOP.
 bool takes_product(const Product& product);
 /// The same product by ATen, into `out`, of the size and placement of the product's.
 using ByAten = std::function<void(at::Tensor& out, Accumulate accumulate)>;
