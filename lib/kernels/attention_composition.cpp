@@ -65,15 +65,19 @@ at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return at::matmul(q, k.transpose(-2, -1)).mul_(scale).masked_fill_(hidden, kHidden);
 }
 
+/// In the type of the arithmetic, keys and values once for each query head.
+Views widened(const Views& views, const AttentionShape& shape) {
+  const at::ScalarType type = compute_type(views.q);
+  const int64_t group = shape.heads / shape.kv_heads;
+  return {views.q.to(type), repeat_over_group(views.k, group).to(type),
+          repeat_over_group(views.v, group).to(type)};
+}
+
 }  // namespace
 
 AttentionResult composition_forward(const Views& views, const AttentionShape& shape,
                                     const Documents* documents) {
-  const at::ScalarType type = compute_type(views.q);
-  const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor q = views.q.to(type);
-  const at::Tensor k = repeat_over_group(views.k, group).to(type);
-  const at::Tensor v = repeat_over_group(views.v, group).to(type);
+  const auto [q, k, v] = widened(views, shape);
   const Mask mask(documents, q.size(2));
   std::vector<at::Tensor> contexts, logsumexps;
   for (const Block& block : blocks_of(q.size(2), documents)) {
@@ -90,14 +94,10 @@ AttentionResult composition_forward(const Views& views, const AttentionShape& sh
 Views composition_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
                            const at::Tensor& logsumexp, const AttentionShape& shape,
                            const Documents* documents) {
-  const at::ScalarType type = compute_type(views.q);
-  const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor q = views.q.to(type);
-  const at::Tensor k = repeat_over_group(views.k, group).to(type);
-  const at::Tensor v = repeat_over_group(views.v, group).to(type);
-  const at::Tensor wide_grad = grad.to(type);
+  const auto [q, k, v] = widened(views, shape);
+  const at::Tensor wide_grad = grad.to(q.scalar_type());
   const at::Tensor row_dot =
-      (wide_grad * context.to(type)).sum(-1, /*keepdim=*/true);  // [B, heads, S, 1]
+      (wide_grad * context.to(q.scalar_type())).sum(-1, /*keepdim=*/true);  // [B, heads, S, 1]
   const Mask mask(documents, q.size(2));
   const Views sums = {at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
   for (const Block& block : blocks_of(q.size(2), documents)) {

@@ -39,7 +39,7 @@ struct SettingsRange {
 // The embedding's: the first of all parameters.
 std::optional<TableRows> table_of(std::vector<BucketState>& states, comm::Communicator& dp,
                                   LookupRows lookup_rows) {
-  if (states.empty() || dp.size() == 1 || lookup_rows == LookupRows::never) return std::nullopt;
+  if (states.empty() || dp.size() == 1) return std::nullopt;
   BucketState& first = states.front();
   if (first.bucket->block != 0 || !is_table(*first.bucket)) return std::nullopt;
   return TableRows(first, dp, lookup_rows);

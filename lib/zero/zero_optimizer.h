@@ -62,7 +62,7 @@ enum class MicroBatchPlace { before_last, last };
 /// the table: forward, where the table is still on its way (the same bits), and its gradient (sums
 /// in another order, equal within rounding). automatic: where the rows of all dp ranks are at most
 /// half of the table's gradient.
-enum class LookupRows { automatic, always, never };
+enum class LookupRows { automatic, always };
 
 /// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
 /// passes none.

@@ -220,6 +220,28 @@ TrainingOptions with_dropout(SequenceParallel sequence_parallel) {
 
 constexpr SequenceParallel kBoth[] = {SequenceParallel::off, SequenceParallel::on};
 
+/// A step has the reference's losses and gradients, an evaluation its losses, and recomputation
+/// changes no bit.
+void check_step(const NamedConfig& variant, comm::Communicator& tp,
+                SequenceParallel sequence_parallel, const Tensors& weights, const TokenBatch& batch,
+                const ReferenceResult& expected) {
+  TrainingOptions options = {.sequence_parallel = sequence_parallel, .z_loss = variant.z_loss};
+  Model plain(variant.config, tp, options, weights);
+  const at::Tensor losses = plain.step(batch);
+  CHECK(relative_error(losses[0], expected.loss) < kLossTolerance);
+  CHECK(relative_error(losses[1], expected.squared_logsumexp) < kLossTolerance);
+  CHECK(at::equal(plain.evaluate(batch), losses));
+  const std::vector<at::Tensor> gradients = plain.gradients();
+  plain.check_gradients(expected.gradients);
+  for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+    CAPTURE(recompute == Recompute::full);
+    options.recompute = recompute;
+    Model saving(variant.config, tp, options, weights);
+    CHECK(at::equal(saving.step(batch), losses));
+    CHECK(bitwise_equal(saving.gradients(), gradients));
+  }
+}
+
 }  // namespace
 
 void check_decoder_against_reference(comm::Communicator& tp) {
@@ -231,21 +253,7 @@ void check_decoder_against_reference(comm::Communicator& tp) {
     for (const SequenceParallel sequence_parallel : kBoth) {
       INFO(variant.name);
       CAPTURE(sequence_parallel == SequenceParallel::on);
-      TrainingOptions options = {.sequence_parallel = sequence_parallel, .z_loss = variant.z_loss};
-      Model plain(variant.config, tp, options, weights);
-      const at::Tensor losses = plain.step(batch);
-      CHECK(relative_error(losses[0], expected.loss) < kLossTolerance);
-      CHECK(relative_error(losses[1], expected.squared_logsumexp) < kLossTolerance);
-      const std::vector<at::Tensor> gradients = plain.gradients();
-      plain.check_gradients(expected.gradients);
-
-      for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
-        CAPTURE(recompute == Recompute::full);
-        options.recompute = recompute;
-        Model saving(variant.config, tp, options, weights);
-        CHECK(at::equal(saving.step(batch), losses));
-        CHECK(bitwise_equal(saving.gradients(), gradients));
-      }
+      check_step(variant, tp, sequence_parallel, weights, batch, expected);
     }
   }
 }
@@ -609,22 +617,7 @@ void check_documents_against_reference(comm::Communicator& tp) {
     const ReferenceResult expected = reference_of_each(variant, weights, documents.alone);
     for (const SequenceParallel sequence_parallel : kBoth) {
       CAPTURE(sequence_parallel == SequenceParallel::on);
-      TrainingOptions options = {.sequence_parallel = sequence_parallel, .z_loss = variant.z_loss};
-      Model plain(variant.config, tp, options, weights);
-      const at::Tensor losses = plain.step(documents.packed);
-      CHECK(relative_error(losses[0], expected.loss) < kLossTolerance);
-      CHECK(relative_error(losses[1], expected.squared_logsumexp) < kLossTolerance);
-      CHECK(at::equal(plain.evaluate(documents.packed), losses));
-      const std::vector<at::Tensor> gradients = plain.gradients();
-      plain.check_gradients(expected.gradients);
-
-      for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
-        CAPTURE(recompute == Recompute::full);
-        options.recompute = recompute;
-        Model saving(variant.config, tp, options, weights);
-        CHECK(at::equal(saving.step(documents.packed), losses));
-        CHECK(bitwise_equal(saving.gradients(), gradients));
-      }
+      check_step(variant, tp, sequence_parallel, weights, documents.packed, expected);
     }
     check_faulty_documents(variant.config, weights, documents, expected.loss, tp);
   }

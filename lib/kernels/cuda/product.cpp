@@ -40,7 +40,7 @@ constexpr float kGain = 0.98f;  // of ATen's time, at most
 // Larger products stay with ATen: their candidates differ by less than a GPU at its power limit
 // does from one second to the next, and what wins alone loses beside collectives. Llama-3-8B, dp 2,
 // reaches 85.0 % of its limit with none of them measured, 84.4 % with those up to 1 TFLOP, 83.9 %
-// with all; what gains are the products of Qwen2.5-0.5B and GPT-2, up to 0.31 TFLOP.
+// with all. The layers of Qwen2.5-0.5B and GPT-2 at sizes of benchmarks/ have up to 0.31 TFLOP.
 constexpr double kMostMeasuredFlops = 0.35e12;
 
 /// How a matrix lies in memory: as rows, or as the transpose of rows.

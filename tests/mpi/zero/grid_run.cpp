@@ -38,6 +38,33 @@ std::vector<Layout> layouts() {
   return result;
 }
 
+std::vector<Setup> late_setups() {
+  std::vector<Setup> setups;
+  for (const Layout& layout : layouts()) {
+    if (layout.dp == 1) continue;
+    for (const int stage : {0, 1, 2, 3}) {
+      for (const bool per_micro_batch : {false, true}) {
+        if (stage >= 2 && !per_micro_batch) continue;
+        for (const Head head : {Head::own_table, Head::tied}) {
+          setups.push_back({.layout = layout,
+                            .stage = stage,
+                            .per_micro_batch = per_micro_batch,
+                            .head = head,
+                            .late = true});
+        }
+      }
+    }
+  }
+  return setups;
+}
+
+int64_t buckets_between(const GridRun& grid, int first, int last) {
+  int64_t count = 0;
+  for (const zero::Bucket& bucket : grid.buckets.buckets())
+    count += bucket.block >= first && bucket.block <= last;
+  return count;
+}
+
 std::string Setup::text() const {
   return cat(layout.text(), ", stage ", stage, per_micro_batch ? ", per micro-batch" : "",
              head == Head::tied ? ", tied" : "", late ? ", late" : "",

@@ -44,6 +44,12 @@ struct Setup {
   std::string text() const;
 };
 
+inline constexpr int kBlocks = 5;  // of the synthetic model
+inline constexpr int kHead = kBlocks - 1;
+
+/// Setups with something to communicate over dp, each as late as it may be.
+std::vector<Setup> late_setups();
+
 class GridRun {
  public:
   /// Collective over the world. Holds initial values of kSeed.
@@ -93,6 +99,9 @@ class WholeRun {
   Head head_;
   at::Tensor updates_;
 };
+
+/// Buckets of the blocks [first, last].
+int64_t buckets_between(const GridRun& grid, int first, int last);
 
 bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
 

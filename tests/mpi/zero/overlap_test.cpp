@@ -7,38 +7,6 @@
 namespace tptrain::testing {
 namespace {
 
-constexpr int kBlocks = 5;  // of the synthetic model
-constexpr int kHead = kBlocks - 1;
-
-// Buckets of the blocks [first, last].
-int64_t buckets_between(const GridRun& grid, int first, int last) {
-  int64_t count = 0;
-  for (const zero::Bucket& bucket : grid.buckets.buckets())
-    count += bucket.block >= first && bucket.block <= last;
-  return count;
-}
-
-// Setups with something to communicate over dp, each as late as it may be.
-std::vector<Setup> late_setups() {
-  std::vector<Setup> setups;
-  for (const Layout& layout : layouts()) {
-    if (layout.dp == 1) continue;
-    for (const int stage : {0, 1, 2, 3}) {
-      for (const bool per_micro_batch : {false, true}) {
-        if (stage >= 2 && !per_micro_batch) continue;
-        for (const Head head : {Head::own_table, Head::tied}) {
-          setups.push_back({.layout = layout,
-                            .stage = stage,
-                            .per_micro_batch = per_micro_batch,
-                            .head = head,
-                            .late = true});
-        }
-      }
-    }
-  }
-  return setups;
-}
-
 bool updates_shards(const Setup& setup) { return setup.stage > 0; }
 
 void check_settled(const GridRun& grid) {

@@ -12,26 +12,9 @@ namespace {
 
 using sharding::StateKind;
 
-constexpr int kHead = 4;
-
 std::vector<Setup> setups() {
-  std::vector<Setup> result;
-  for (const Layout& layout : layouts()) {
-    if (layout.dp == 1) continue;
-    for (const int stage : {0, 1, 2, 3}) {
-      for (const bool per_micro_batch : {false, true}) {
-        if (stage >= 2 && !per_micro_batch) continue;
-        for (const Head head : {Head::own_table, Head::tied}) {
-          result.push_back({.layout = layout,
-                            .stage = stage,
-                            .per_micro_batch = per_micro_batch,
-                            .head = head,
-                            .late = true,
-                            .looks_up = true});
-        }
-      }
-    }
-  }
+  std::vector<Setup> result = late_setups();
+  for (Setup& setup : result) setup.looks_up = true;
   return result;
 }
 
@@ -122,18 +105,13 @@ TEST_CASE("the table of a look-up that did without it comes behind the first blo
     GridRun grid(setup);
     grid.step(0);
     const int64_t before = grid.late_dp.started_all_gathers();
-    const auto buckets_up_to = [&](int block) {
-      int64_t count = 0;
-      for (const zero::Bucket& bucket : grid.buckets.buckets()) count += bucket.block <= block;
-      return count;
-    };
     bool first = true;
     grid.step(1, {.use = [&](int block) {
                 if (!first || block > 2) return;
                 first = block != 2;
                 INFO("block " << block);
                 // The ids; of block 0, which is the table alone, nothing; then two blocks ahead.
-                const int64_t of_blocks = buckets_up_to(std::min(block + 2, kHead)) - 1;
+                const int64_t of_blocks = buckets_between(grid, 0, std::min(block + 2, kHead)) - 1;
                 CHECK(grid.late_dp.started_all_gathers() - before ==
                       1 + of_blocks + (block == 2 ? 1 : 0));
               }});
