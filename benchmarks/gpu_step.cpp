@@ -56,6 +56,7 @@ struct Arguments {
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
   std::string tp_overlap = "auto";
+  std::string dp_overlap = "auto";
   std::string trace;
   int warmup = 5;
   int steps = 20;
@@ -78,6 +79,7 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "off"}));
+  app.add_option("--dp-overlap", a.dp_overlap)->check(CLI::IsMember({"auto", "off"}));
   app.add_option("--trace", a.trace,
                  "Write the profiled steps here as a Chrome trace (rank 0; its folder is there)");
   app.add_option("--warmup", a.warmup);
@@ -306,9 +308,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   const comm::MeshShape shape = {.dp_size = session.size() / arguments.tp, .tp_size = arguments.tp};
-  comm::DeviceMesh mesh(
-      session, shape, comm::DeviceType::cuda, {},
-      arguments.tp_overlap == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic);
+  comm::DeviceMesh mesh(session, shape, comm::DeviceType::cuda, {},
+                        comm::AxisCopies{.tp = comm::peer_copies(arguments.tp_overlap),
+                                         .dp = comm::peer_copies(arguments.dp_overlap)});
   const model::DecoderConfig config = config_of(arguments);
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 

@@ -7,14 +7,6 @@
 
 namespace tptrain::comm {
 
-namespace {
-
-int64_t bytes_of(const at::Tensor& tensor) {
-  return tensor.numel() * static_cast<int64_t>(tensor.element_size());
-}
-
-}  // namespace
-
 CheckedCommunicator::CheckedCommunicator(std::string name, int rank, int size,
                                          std::optional<at::Device> device, ProgressBoard* board)
     : name_(std::move(name)), rank_(rank), size_(size), device_(device), board_(board) {}

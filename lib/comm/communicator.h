@@ -23,7 +23,7 @@ struct CommCounters {
   int64_t reduce_scatters = 0;
   int64_t all_gathers = 0;
   int64_t broadcasts = 0;
-  int64_t pushes = 0;  // of these all-gathers and reduce_scatters, by copies in pieces
+  int64_t pushes = 0;  // of these all-gathers and reduce_scatters, by copy engines
   int64_t bytes = 0;   // of the full (gathered or unreduced) tensor of each call
 };
 

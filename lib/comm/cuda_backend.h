@@ -19,8 +19,8 @@ namespace tptrain::comm {
 at::Device bind_gpu(MpiSession& session);
 
 /// NCCL over the ranks of `group`, which must outlive it and is used here only, on a high-priority
-/// stream of its own. Collective. `device` is this process's bound GPU. With `peers` what goes in
-/// pieces goes by its pushes.
+/// stream of its own. Collective. `device` is this process's bound GPU. With `peers` what fits
+/// there goes by its copies.
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,
                                                 at::Device device,
                                                 std::unique_ptr<PeerExchange> peers = nullptr);

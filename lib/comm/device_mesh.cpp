@@ -1,6 +1,8 @@
 #include "comm/device_mesh.h"
 
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -21,6 +23,10 @@ struct Axis {
 
 }  // namespace
 
+PeerCopies peer_copies(const std::string& setting) {
+  return setting == "off" ? PeerCopies::off : PeerCopies::automatic;
+}
+
 struct DeviceMesh::Impl {
   MeshShape shape;
   int dp_rank = 0;
@@ -32,7 +38,9 @@ struct DeviceMesh::Impl {
   Axis dp;
   Axis world;
 
-  PeerCopies peer_copies = PeerCopies::automatic;
+  AxisCopies copies;
+  std::vector<std::string> copied_axes;     // go by direct copies
+  std::vector<std::string> why_not_copied;  // "tp: why"
 
   Axis make_axis(MpiSession& session, MPI_Comm parent, std::string name, int color,
                  const CpuOptions& cpu);
@@ -41,13 +49,22 @@ struct DeviceMesh::Impl {
 
 std::unique_ptr<Communicator> DeviceMesh::Impl::cuda_communicator(ControlGroup& group,
                                                                   std::string name) {
-  if (transport.rfind("NCCL", 0) != 0) transport = "NCCL";
-  if (name != "tp" || peer_copies == PeerCopies::off)
-    return nccl_communicator(group, std::move(name), device);
-  PeerExchangeResult peers = peer_exchange(group, name, device);
-  transport = peers.exchange ? "NCCL, direct copies over tp"
-                             : cat("NCCL (no direct copies over tp: ", peers.why_not, ")");
-  return nccl_communicator(group, std::move(name), device, std::move(peers.exchange));
+  const bool wanted = (name == "tp" && copies.tp == PeerCopies::automatic) ||
+                      (name == "dp" && copies.dp == PeerCopies::automatic);
+  std::unique_ptr<PeerExchange> exchange;
+  if (wanted) {
+    PeerExchangeResult peers = peer_exchange(group, name, device);
+    exchange = std::move(peers.exchange);
+    if (exchange) {
+      copied_axes.push_back(name);
+    } else {
+      why_not_copied.push_back(cat(name, ": ", peers.why_not));
+    }
+  }
+  transport = "NCCL";
+  if (!copied_axes.empty()) transport += cat("; direct copies over ", join(copied_axes, " and "));
+  for (const std::string& reason : why_not_copied) transport += cat("; none over ", reason);
+  return nccl_communicator(group, std::move(name), device, std::move(exchange));
 }
 
 // Ranks of one color share the axis, in the order of the world.
@@ -69,7 +86,7 @@ Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::stri
 }
 
 DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
-                       const CpuOptions& cpu, PeerCopies peer_copies)
+                       const CpuOptions& cpu, const AxisCopies& copies)
     : impl_(std::make_unique<Impl>()) {
   if (shape.dp_size < 1 || shape.tp_size < 1 || shape.dp_size * shape.tp_size != session.size()) {
     throw InternalError(problem(cat("a mesh of dp ", shape.dp_size, " x tp ", shape.tp_size,
@@ -80,7 +97,7 @@ DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
   impl_->dp_rank = session.rank() / shape.tp_size;
   impl_->tp_rank = session.rank() % shape.tp_size;
   impl_->type = device;
-  impl_->peer_copies = peer_copies;
+  impl_->copies = copies;
   if (device == DeviceType::cuda) impl_->device = bind_gpu(session);
 
   const MPI_Comm all = session.impl_->world->handle();

@@ -24,9 +24,16 @@ struct CpuOptions {
   int64_t slot_bytes = int64_t{1} << 19;  // shared memory of a rank, one of two buffers
 };
 
-/// Whether what may come in pieces over tp goes by direct copies between the GPUs of a host
-/// (peer_exchange.h), where they can map each other's memory, or always through NCCL.
+/// Whether an axis goes by direct copies between the GPUs of a host (peer_exchange.h), where they
+/// can map each other's memory, or always through NCCL.
 enum class PeerCopies { automatic, off };
+/// Of parallel.tp_overlap and parallel.dp_overlap: "auto" or "off".
+PeerCopies peer_copies(const std::string& setting);
+
+struct AxisCopies {
+  PeerCopies tp = PeerCopies::automatic;
+  PeerCopies dp = PeerCopies::automatic;
+};
 
 struct MeshShape {
   int dp_size = 1;
@@ -40,7 +47,7 @@ class DeviceMesh {
   /// two ranks on one GPU (by UUID); throws CommError where there are too few GPUs. The session
   /// must outlive the mesh.
   DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device, const CpuOptions& cpu = {},
-             PeerCopies peer_copies = PeerCopies::automatic);
+             const AxisCopies& copies = {});
   ~DeviceMesh();
 
   int dp_rank() const;
@@ -53,7 +60,8 @@ class DeviceMesh {
   at::Device device() const;
 
   /// What carries the tensors: "none (one rank)", "shared memory", "MPI (why not shared memory)",
-  /// "NCCL", "NCCL, direct copies over tp" or "NCCL (why no direct copies over tp)".
+  /// "NCCL", "NCCL; direct copies over tp and dp", "NCCL; direct copies over tp; none over dp:
+  /// why".
   const std::string& transport() const;
 
   /// The grid as a picture, a row a dp rank, as the README shows it; several lines.

@@ -176,7 +176,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input) override {
-    const int64_t bytes = input.numel() * static_cast<int64_t>(input.element_size()) * size();
+    const int64_t bytes = bytes_of(input) * size();
     if (!peers_ || bytes <= kMostDirectBytes) return Communicator::gather_in_pieces(input);
     check_tensor("gather_in_pieces", "input", input);
     write_on_board("all_gather in pieces", bytes);
@@ -239,21 +239,34 @@ class NcclCommunicator final : public CheckedCommunicator {
                          on_.comm, on_.stream);
   }
   void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) override {
-    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input)) return;
+    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input)) {
+      if (bytes_of(input) > kMostDirectBytes) ++counters_.pushes;
+      return;
+    }
     queue("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
-    if (peers_ && peers_->all_gather(output, input)) return;
+    if (peers_ && peers_->all_gather(output, input)) {
+      if (bytes_of(output) > kMostDirectBytes) ++counters_.pushes;
+      return;
+    }
     queue("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                  ReduceOp op) override {
-    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input))
-      return finished_work();
+    auto work = peers_ && op == ReduceOp::sum ? peers_->start_reduce_scatter(output, input)
+                                              : std::unique_ptr<Work>();
+    if (work) {
+      ++counters_.pushes;
+      return work;
+    }
     return start("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input) override {
-    if (peers_ && peers_->all_gather(output, input)) return finished_work();
+    if (peers_) {
+      ++counters_.pushes;
+      return peers_->start_all_gather(output, input);
+    }
     return start("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   void run_broadcast(at::Tensor& tensor, int root) override {

@@ -58,6 +58,13 @@ std::vector<Key> parallel_keys() {
                    "make or need them, where the GPUs can map it, else through NCCL; `off`: "
                    "always through NCCL. No effect on the CPU or without sequence_parallel."},
            &RunConfig::parallel, &ParallelConfig::tp_overlap),
+      bind({.path = "parallel.dp_overlap",
+            .allowed = {"auto", "off"},
+            .doc = "How gradients and parameters travel between the GPUs of a dp group: `auto` "
+                   "pushes them into each other's memory by copy engines, beside the products, "
+                   "where the GPUs can map it, else through NCCL; `off`: always through NCCL. No "
+                   "effect on the CPU."},
+           &RunConfig::parallel, &ParallelConfig::dp_overlap),
   };
 }
 

@@ -48,6 +48,7 @@ struct ParallelConfig {
                                       // per_micro_batch for 2 and 3 (which know no other)
   std::string reduce_dtype = "fp32";  // fp32 | bf16: of gradients on their way over dp
   std::string tp_overlap = "auto";    // auto | off: pieces pushed between GPUs beside the products
+  std::string dp_overlap = "auto";    // auto | off: gradients and parameters by copy engines
 
   bool operator==(const ParallelConfig&) const = default;
 };

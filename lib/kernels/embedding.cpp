@@ -1,5 +1,7 @@
 // Look-up in a slice of an embedding's table, and its gradient: dispatch to the CUDA kernels or to
 // ATen.
+#include <utility>
+
 #include "kernels/composition.h"
 #include "kernels/kernels.h"
 
@@ -27,19 +29,16 @@ void check_ids(const at::Tensor& ids, const char* function) {
   expect_contiguous(ids, function);
 }
 
-void gradient_by_cuda(at::Tensor& table_grad, const at::Tensor& grad_output, const at::Tensor& ids,
-                      const VocabSlice& slice) {
-  // Equal ids in the order of their tokens: the sums have one order. 32 bits are half the passes.
-  const auto [sorted, order] =
-      at::sort(ids.to(at::kInt), /*stable=*/true, /*dim=*/0, /*descending=*/false);
-  const int64_t tokens = ids.size(0);
+void gradient_by_cuda(at::Tensor& table_grad, const at::Tensor& grad_output,
+                      const TokenOrder& order, const VocabSlice& slice) {
+  const int64_t tokens = grad_output.size(0);
   const int64_t hidden = grad_output.size(1);
   const at::Tensor partial = at::empty({2 * cuda::embedding_chunks(tokens), hidden},
                                        grad_output.options().dtype(at::kFloat));
   cuda::embedding_gradient({.element = element_of(grad_output),
                             .grad_output = grad_output.const_data_ptr(),
-                            .sorted_ids = sorted.const_data_ptr<int32_t>(),
-                            .order = order.const_data_ptr<int64_t>(),
+                            .sorted_ids = order.sorted_ids.const_data_ptr<int32_t>(),
+                            .order = order.tokens.const_data_ptr<int64_t>(),
                             .table_grad = table_grad.data_ptr<float>(),
                             .partial = partial.data_ptr<float>(),
                             .vocab_begin = slice.begin,
@@ -76,8 +75,18 @@ at::Tensor embedding_rows(const at::Tensor& table, const at::Tensor& ids, const 
   return output;
 }
 
+TokenOrder order_of_tokens(const at::Tensor& ids) {
+  check_ids(ids, "order_of_tokens");
+  if (!ids.is_cuda() || !cuda::built()) return {};
+  // Stable, so that the sums have one order. 32 bits are half the passes.
+  auto [sorted, order] =
+      at::sort(ids.to(at::kInt), /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  return {.sorted_ids = std::move(sorted), .tokens = std::move(order)};
+}
+
 void accumulate_embedding_gradient(at::Tensor& table_grad, at::Tensor grad_output,
-                                   const at::Tensor& ids, const VocabSlice& slice) {
+                                   const at::Tensor& ids, const VocabSlice& slice,
+                                   const TokenOrder& order) {
   check_ids(ids, "accumulate_embedding_gradient");
   expect(grad_output.dim() == 2 && table_grad.dim() == 2 && grad_output.size(0) == ids.size(0) &&
              grad_output.size(1) == table_grad.size(1),
@@ -86,7 +95,8 @@ void accumulate_embedding_gradient(at::Tensor& table_grad, at::Tensor grad_outpu
   expect_contiguous(grad_output, "accumulate_embedding_gradient");
   expect_contiguous(table_grad, "accumulate_embedding_gradient");
   if (takes_cuda_kernels(grad_output) && table_grad.scalar_type() == at::kFloat) {
-    gradient_by_cuda(table_grad, grad_output, ids, slice);
+    gradient_by_cuda(table_grad, grad_output, order.tokens.defined() ? order : order_of_tokens(ids),
+                     slice);
     return;
   }
   const LocalIds local = local_ids(ids, table_grad.size(0), slice);

@@ -250,9 +250,17 @@ struct VocabSlice {
 };
 /// -> [T, H]: zeros for ids of other slices.
 at::Tensor embedding_rows(const at::Tensor& table, const at::Tensor& ids, const VocabSlice& slice);
+/// Tokens by their ids, those of one id in their own order: what the gradient's sums follow on
+/// CUDA. Undefined on the CPU.
+struct TokenOrder {
+  at::Tensor sorted_ids;  // int32 [T]
+  at::Tensor tokens;      // int64 [T]
+};
+TokenOrder order_of_tokens(const at::Tensor& ids);
 /// Adds row t of grad_output [T, H] to row ids[t] of table_grad (fp32), ids of other slices left
-/// out; in an order that depends on the ids alone.
+/// out; in an order that depends on the ids alone. `order`: theirs, where it was made before.
 void accumulate_embedding_gradient(at::Tensor& table_grad, at::Tensor grad_output,
-                                   const at::Tensor& ids, const VocabSlice& slice);
+                                   const at::Tensor& ids, const VocabSlice& slice,
+                                   const TokenOrder& order = {});
 
 }  // namespace tptrain::kernels

@@ -417,11 +417,18 @@ int64_t peak_activation_bytes(const model::DecoderConfig& config,
 
 int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options) {
   const Sizes s(config, options);
-  if (!s.sliced || !s.on_gpu) return 0;
+  if (!s.on_gpu) return 0;
+  // Of an axis: large calls through the slots of the lanes; of direct calls two slots and the
+  // control.
+  constexpr int64_t kOfLanes = comm::kPushLanes * comm::kPushSlotBytes;
+  constexpr int64_t kOfDirectCalls = 3 * comm::kMostDirectBytes;
+  int64_t bytes = 0;
+  if (options.dp_size > 1) bytes += kOfLanes + kOfDirectCalls;
+  if (options.tp_size > 1) bytes += kOfDirectCalls;
   const int64_t slot = s.padded_tokens * s.hidden * s.element;
-  const int64_t pushed =
-      slot > comm::kMostDirectBytes ? (comm::kGatherSlots + comm::kReduceSlots) * slot : 0;
-  return pushed + 3 * comm::kMostDirectBytes;  // of direct calls: two slots and the control
+  if (s.sliced && slot > comm::kMostDirectBytes)
+    bytes += kOfLanes + (comm::kGatherSlots + comm::kReduceSlots) * slot;
+  return bytes;
 }
 
 }  // namespace tptrain::planner

@@ -18,6 +18,7 @@ struct ActivationOptions {
   Device device = Device::cpu;
   int tp_rank = 0;
   int tp_size = 1;
+  int dp_size = 1;
   int64_t seq_length = 512;
   int64_t micro_batch_size = 1;
   bool document_mask = false;  // the micro-batch travels as one sequence
@@ -30,7 +31,7 @@ struct ActivationOptions {
 /// whatever parameters, gradients and slots take: those stand all the time.
 int64_t peak_activation_bytes(const model::DecoderConfig& config, const ActivationOptions& options);
 
-/// Bytes of the blocks through which GPUs push slices of the sequence to each other
+/// Bytes of the blocks through which the GPUs of both axes push to each other
 /// (comm/peer_exchange.h), which stand all the time; 0 where nothing is pushed.
 int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options);
 

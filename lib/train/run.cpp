@@ -212,9 +212,10 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   ProgressBoard& board = *session.board();
 
   board.enter("setting up the device mesh");
-  comm::DeviceMesh& mesh = machine.mesh.emplace(
-      session, resolved.mesh, resolved.device, comm::CpuOptions{},
-      run.parallel.tp_overlap == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic);
+  comm::DeviceMesh& mesh =
+      machine.mesh.emplace(session, resolved.mesh, resolved.device, comm::CpuOptions{},
+                           comm::AxisCopies{.tp = comm::peer_copies(run.parallel.tp_overlap),
+                                            .dp = comm::peer_copies(run.parallel.dp_overlap)});
   log.info(mesh.picture());
   log_gpus(session, mesh, resolved, log);
 

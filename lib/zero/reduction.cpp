@@ -205,12 +205,13 @@ void Reduction::add_table_rows(sharding::Parameter& table, at::Tensor rows, cons
     tensor_parallel::add_table_rows(table, std::move(rows), ids);
     return;
   }
-  Piece& piece = *table_->piece;
-  const at::Tensor bad = at::isfinite(rows).all().logical_not_();
-  table_->mark.masked_fill_(bad, std::numeric_limits<float>::infinity());
-  land(home(0));  // what start_table() sent
-  if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
-  table_->rows.add(rows);
+  table_->rows.add(rows, [&] {
+    const at::Tensor bad = at::isfinite(rows).all().logical_not_();
+    table_->mark.masked_fill_(bad, std::numeric_limits<float>::infinity());
+    land(home(0));  // what start_table() sent
+    Piece& piece = *table_->piece;
+    if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
+  });
   table_->rows_came = true;
 }
 

@@ -47,7 +47,7 @@ at::Tensor TableRows::rows_of(const at::Tensor& shard) const {
   return shard.narrow(0, 0, own().count * hidden).view({own().count, hidden});
 }
 
-at::Tensor TableRows::look_up() {
+at::Tensor TableRows::look_up(const std::function<void()>& meanwhile) {
   const sharding::ShardSpec& spec = table().slices[0].spec;
   const at::Tensor& ids = all_ids();
   // Of each row one rank has the value and all others zeros: their sum is the value.
@@ -57,20 +57,25 @@ at::Tensor TableRows::look_up() {
                              rows_of(state_.data_shard), ids,
                              {.begin = spec.begin + own().first, .vocab = spec.global_shape[0]});
   at::Tensor rows = at::empty({ids_.size(0), table().shape[1]}, found.options());
-  dp_.reduce_scatter(rows, found, comm::ReduceOp::sum);
+  const auto on_their_way = dp_.start_reduce_scatter(rows, found, comm::ReduceOp::sum);
+  meanwhile();
+  on_their_way->wait();
   return rows;
 }
 
-void TableRows::add(const at::Tensor& rows) {
+void TableRows::add(const at::Tensor& rows, const std::function<void()>& meanwhile) {
   at::Tensor all = at::empty({dp_.size() * rows.size(0), rows.size(1)}, rows.options());
-  dp_.all_gather(all, rows);
+  const auto on_their_way = dp_.start_all_gather(all, rows);
   const at::Tensor& ids = all_ids();
+  const kernels::TokenOrder order = kernels::order_of_tokens(ids);
+  meanwhile();
+  on_their_way->wait();
   if (own().count == 0) return;
   const sharding::ShardSpec& spec = table().slices[0].spec;
   at::Tensor shard = rows_of(state_.grad_shard);
   kernels::accumulate_embedding_gradient(
       shard, std::move(all), ids,
-      {.begin = spec.begin + own().first, .vocab = spec.global_shape[0]});
+      {.begin = spec.begin + own().first, .vocab = spec.global_shape[0]}, order);
 }
 
 }  // namespace tptrain::zero

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "comm/communicator.h"
@@ -32,10 +33,11 @@ class TableRows {
   /// Begins to gather the ids, unless that is done. Collective over dp, as are the next two.
   void gather_ids();
   /// The rows of the announced ids, [T, H], zeros for ids of other tp ranks' slices: from shards of
-  /// the table that are up to date.
-  at::Tensor look_up();
-  /// Adds the gradients of these rows, of all ranks, to the shard of the reduced gradient.
-  void add(const at::Tensor& rows);
+  /// the table that are up to date. `meanwhile` is called when they are on their way.
+  at::Tensor look_up(const std::function<void()>& meanwhile);
+  /// Adds the gradients of these rows, of all ranks, to the shard of the reduced gradient, which
+  /// `meanwhile` may still change: it is called when they are on their way.
+  void add(const at::Tensor& rows, const std::function<void()>& meanwhile);
   /// The micro-batch is over, or dropped.
   void end() { announce({}); }
 

@@ -290,9 +290,7 @@ void ZeroOptimizer::before_forward(int block) {
 
 at::Tensor ZeroOptimizer::look_up(const sharding::Parameter& table, const at::Tensor& ids) {
   if (!impl_->looks_up_rows()) return tensor_parallel::table_rows(table, ids);
-  at::Tensor rows = impl_->table_rows->look_up();
-  impl_->gathering.run_ahead(0);
-  return rows;
+  return impl_->table_rows->look_up([this] { impl_->gathering.run_ahead(0); });
 }
 
 void ZeroOptimizer::after_forward(int) {}

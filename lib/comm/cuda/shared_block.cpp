@@ -9,10 +9,10 @@ namespace tptrain::comm {
 
 void check_peer_call(cudaError_t code, const char* call, const std::string& where) {
   if (code == cudaSuccess) return;
-  throw CommError(
-      problem(cat(call, " failed (", cudaGetErrorString(code), ")"))
-          .at(where)
-          .remedy("parallel.tp_overlap: off goes through NCCL instead of direct copies."));
+  throw CommError(problem(cat(call, " failed (", cudaGetErrorString(code), ")"))
+                      .at(where)
+                      .remedy(cat("parallel.", where,
+                                  "_overlap: off goes through NCCL instead of direct copies.")));
 }
 
 SharedBlock::SharedBlock(int rank, int ranks, int64_t slot_bytes, int slots)

@@ -28,8 +28,11 @@ class SharedBlock {
 
   /// Lets go of the others' memory. All ranks do so before any frees its own.
   void close();
-  /// Own memory is left to the end of the process, where the others may not have let go of it.
-  void abandon() { own_ = nullptr; }
+  /// All memory, own and others', is left to the end of the process: somebody may be at work on it.
+  void abandon() {
+    own_ = nullptr;
+    base_.clear();
+  }
 
   /// Whole pages of the device: a handle stands for these and nothing else.
   int64_t bytes() const {

@@ -38,7 +38,7 @@ TEST_CASE("NCCL carries every collective") {
   check_everything(*f.nccl, f.device);
   check_everything(f.mesh.tp(), f.device);
   CHECK(f.mesh.transport() ==
-        (session().size() == 1 ? "none (one rank)" : "NCCL, direct copies over tp"));
+        (session().size() == 1 ? "none (one rank)" : "NCCL; direct copies over tp"));
 }
 
 TEST_CASE("each rank holds the GPU of its local rank") {

@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <chrono>
+#include <memory>
 #include <random>
 #include <thread>
 #include <utility>
@@ -26,7 +27,11 @@ using comm::PeerCopies;
 
 DeviceMesh mesh_over_tp(PeerCopies copies) {
   return DeviceMesh(session(), {.dp_size = 1, .tp_size = session().size()}, DeviceType::cuda, {},
-                    copies);
+                    {.tp = copies, .dp = copies});
+}
+DeviceMesh mesh_over_dp(PeerCopies copies) {
+  return DeviceMesh(session(), {.dp_size = session().size(), .tp_size = 1}, DeviceType::cuda, {},
+                    {.tp = copies, .dp = copies});
 }
 
 at::TensorOptions bf16(at::Device device) {
@@ -108,8 +113,111 @@ bool same(const Moved& a, const Moved& b) {
 
 TEST_CASE("GPUs of one host push to each other") {
   const DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
-  CHECK(mesh.transport() == "NCCL, direct copies over tp");
+  CHECK(mesh.transport() == "NCCL; direct copies over tp");
   CHECK(mesh_over_tp(PeerCopies::off).transport() == "NCCL");
+  CHECK(mesh_over_dp(PeerCopies::automatic).transport() == "NCCL; direct copies over dp");
+}
+
+// Whole collectives of dp: in one kernel, in one chunk, in many, in place and not, of a size that
+// 16 bytes do not divide.
+TEST_CASE("whole collectives by copies are the bits of NCCL's") {
+  DeviceMesh mesh = mesh_over_dp(PeerCopies::automatic);
+  DeviceMesh plain = mesh_over_dp(PeerCopies::off);
+  const int ranks = session().size();
+  const int own = session().rank();
+  Delays delay(own);
+  int64_t round = 0;
+  for (const int64_t piece : {64, 9, 3'000'000, 9'000'001, 50'000'000, 2'500'000, 7}) {
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      for (const bool in_place : {false, true}) {
+        CAPTURE(piece, type, in_place);
+        const auto options = at::TensorOptions().dtype(type).device(mesh.device());
+        const at::Tensor terms = values({piece * ranks}, own, ++round, options);
+        at::Tensor expected_sum = at::empty({piece}, options);
+        plain.dp().reduce_scatter(expected_sum, terms, comm::ReduceOp::sum);
+        at::Tensor expected_whole = at::empty({piece * ranks}, options);
+        plain.dp().all_gather(expected_whole, expected_sum);
+        for (int repeat = 0; repeat < 3; ++repeat) {
+          at::Tensor buffer = terms.clone();
+          at::Tensor sum =
+              in_place ? buffer.narrow(0, own * piece, piece) : at::empty({piece}, options);
+          at::Tensor whole = in_place ? buffer : at::empty({piece * ranks}, options);
+          delay();
+          const auto scattering = mesh.dp().start_reduce_scatter(sum, buffer, comm::ReduceOp::sum);
+          delay();
+          scattering->wait();
+          CHECK(at::equal(sum, expected_sum));
+          delay();
+          mesh.dp().all_gather(whole, sum);
+          CHECK(at::equal(whole, expected_whole));
+        }
+      }
+    }
+  }
+  at::Tensor ids = at::arange(6'000'000, at::TensorOptions(at::kLong).device(mesh.device()));
+  at::Tensor of_all = at::empty({6'000'000 * ranks}, ids.options());
+  ids.add_(own);
+  mesh.dp().all_gather(of_all, ids);
+  for (int rank = 0; rank < ranks; ++rank) {
+    CHECK(at::equal(of_all.narrow(0, rank * 6'000'000, 6'000'000), ids + (rank - own)));
+  }
+}
+
+TEST_CASE("1,000 replays of gradients and parameters on their way beside products") {
+  DeviceMesh mesh = mesh_over_dp(PeerCopies::automatic);
+  Communicator& dp = mesh.dp();
+  const int ranks = session().size();
+  const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(mesh.device());
+  const int64_t piece = 3'000'000;  // one chunk a call: calls take the lanes in turn
+  const int64_t long_piece = 20'000'000;
+  std::vector<at::Tensor> gradients, sums, wholes;
+  for (const int64_t size : {piece, long_piece, piece, piece}) {
+    gradients.push_back(at::zeros({size * ranks}, fp32));
+    sums.push_back(at::zeros({size}, fp32));
+    wholes.push_back(at::zeros({size * ranks}, fp32));
+  }
+  const at::Tensor count = at::zeros({}, fp32);
+  const at::Tensor wrong = at::zeros({}, fp32.dtype(at::kLong));
+  const at::Tensor matrix = values({2048, 2048}, 0, 4, bf16(mesh.device()));
+  const auto step = [&] {
+    count.add_(1);
+    std::vector<std::unique_ptr<comm::Work>> works;
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      gradients[i].copy_((count * (session().rank() + 1)).expand_as(gradients[i]));
+      works.push_back(dp.start_reduce_scatter(sums[i], gradients[i], comm::ReduceOp::sum));
+      at::mm(matrix, matrix);
+    }
+    for (size_t i = 0; i < sums.size(); ++i) {
+      works[i]->wait();
+      wrong.add_(sums[i].ne(count * (ranks * (ranks + 1) / 2)).sum());
+      sums[i].add_(session().rank());
+      works[i] = dp.start_all_gather(wholes[i], sums[i]);
+      at::mm(matrix, matrix);
+    }
+    for (size_t i = 0; i < wholes.size(); ++i) {
+      works[i]->wait();
+      for (int rank = 0; rank < ranks; ++rank) {
+        const at::Tensor part = wholes[i].narrow(0, rank * sums[i].numel(), sums[i].numel());
+        wrong.add_(part.ne(count * (ranks * (ranks + 1) / 2) + rank).sum());
+      }
+    }
+  };
+  step();
+  stream_of(mesh).synchronize();
+  session().barrier();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  step();
+  graph.capture_end();
+  Delays delay(session().rank());
+  for (int replay = 0; replay < 1000; ++replay) {
+    delay();
+    graph.replay();
+    if (replay % 250 == 100) step();
+  }
+  stream_of(mesh).synchronize();
+  CHECK(count.item<float>() == 1000 + 1 + 4);
+  CHECK(wrong.item<int64_t>() == 0);
 }
 
 TEST_CASE("pushed pieces are the bits of NCCL's collectives, in sizes that come and go") {
@@ -178,9 +286,10 @@ TEST_CASE("1,000 replays with ranks that are late give NCCL's bits each time") {
 
 TEST_CASE("two axes over the same ranks carry traffic at once, 1,000 replays of a graph") {
   const int64_t rows = GENERATE(int64_t{512}, int64_t{16384});
+  const PeerCopies over_dp = GENERATE(PeerCopies::off, PeerCopies::automatic);
   // As with tp 2 x dp 2, where a rank is in a tp and in a dp group: here both are the same ranks.
   DeviceMesh tp_mesh = mesh_over_tp(PeerCopies::automatic);
-  DeviceMesh dp_mesh(session(), {.dp_size = session().size(), .tp_size = 1}, DeviceType::cuda);
+  DeviceMesh dp_mesh = mesh_over_dp(over_dp);
   Communicator& tp = tp_mesh.tp();
   Communicator& dp = dp_mesh.dp();
   const auto options = bf16(tp_mesh.device());
@@ -188,10 +297,11 @@ TEST_CASE("two axes over the same ranks carry traffic at once, 1,000 replays of 
   const at::Tensor slice = values({rows, 256}, session().rank(), 1, options);
   const at::Tensor terms = values({rows * ranks, 256}, session().rank(), 2, options);
   at::Tensor small = at::ones({1000}, options.dtype(at::kFloat));
-  at::Tensor gradient = at::zeros({1 << 20}, options.dtype(at::kFloat));
-  at::Tensor shard = at::zeros({(1 << 20) / ranks}, gradient.options());
-  at::Tensor parameters = at::zeros({1 << 20}, options);
-  at::Tensor own = values({(1 << 20) / ranks}, session().rank(), 3, options);
+  constexpr int64_t kNumel = 1 << 22;  // 16 and 8 MiB
+  at::Tensor gradient = at::zeros({kNumel}, options.dtype(at::kFloat));
+  at::Tensor shard = at::zeros({kNumel / ranks}, gradient.options());
+  at::Tensor parameters = at::zeros({kNumel}, options);
+  at::Tensor own = values({kNumel / ranks}, session().rank(), 3, options);
   const at::Tensor matrix = values({1024, 1024}, 0, 4, options);
   const at::Tensor wrong = at::zeros({}, options.dtype(at::kLong));
   const Moved first = move(tp, slice, terms);

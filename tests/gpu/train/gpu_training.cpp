@@ -173,18 +173,40 @@ TEST_CASE("direct copies between GPUs train to the bits of NCCL", "[gpu][parity]
   if (session().size() == 1) return;  // there is nobody to copy to
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
-  const comm::MeshShape shape = {.dp_size = 1, .tp_size = session().size()};
-  std::optional<TrainingRun> by_nccl;
-  for (const comm::PeerCopies copies : {comm::PeerCopies::off, comm::PeerCopies::automatic}) {
-    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda, {}, copies);
-    const TrainingRun run =
-        train(odd_llama(),
-              {.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()},
-              {.steps = 6,
-               .model = {.sequence_parallel = tensor_parallel::SequenceParallel::on},
-               .dtype = at::kBFloat16});
-    if (by_nccl) CHECK(bitwise_equal(run, *by_nccl));
-    by_nccl = run;
+  // Of blocks that are a few kilobytes, and of some that are megabytes.
+  model::DecoderConfig wide = odd_llama();
+  wide.hidden_size = 512;
+  wide.intermediate_size = 4000;
+  wide.vocab_size = 5001;
+  using comm::PeerCopies;
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    const auto mesh_with = [&](PeerCopies copies) {
+      return comm::DeviceMesh(session(), shape, comm::DeviceType::cuda, {},
+                              comm::AxisCopies{.tp = copies, .dp = copies});
+    };
+    comm::DeviceMesh plain = mesh_with(PeerCopies::off);
+    comm::DeviceMesh mesh = mesh_with(PeerCopies::automatic);
+    const auto axes_of = [](comm::DeviceMesh& on) {
+      return Axes{.world = session(), .tp = on.tp(), .dp = on.dp(), .device = on.device()};
+    };
+    for (const model::DecoderConfig& config : {odd_llama(), wide}) {
+      for (const int zero_stage : {0, 1, 2, 3}) {
+        TrainingOptions options{
+            .steps = 6,
+            .accumulation = 2,
+            .zero_stage = zero_stage,
+            .model = {.sequence_parallel = tensor_parallel::SequenceParallel::on},
+            .dtype = at::kBFloat16,
+            .cuda_graphs = train::CudaGraphs::off};
+        CAPTURE(shape.tp_size, shape.dp_size, config.hidden_size, zero_stage);
+        const TrainingRun by_nccl = train(config, axes_of(plain), options);
+        CHECK(bitwise_equal(train(config, axes_of(mesh), options), by_nccl));
+        options.cuda_graphs = train::CudaGraphs::on;
+        CHECK(bitwise_equal(train(config, axes_of(mesh), options), by_nccl));
+      }
+    }
+    CHECK(plain.tp().counters().pushes + plain.dp().counters().pushes == 0);
+    if (shape.dp_size > 1) CHECK(mesh.dp().counters().pushes > 0);
   }
   at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
 }

@@ -33,7 +33,7 @@ TEST_CASE("an unknown key that resembles none lists the keys of its section") {
   CHECK(refusal_of("parallel: {frobnicate: 2}\n") ==
         "config error: run.yaml:5:12: parallel.frobnicate is no known key.\n"
         "  parallel has the keys tp_size, dp_size, zero_stage, sequence_parallel, recompute, "
-        "reduce_gradients, reduce_dtype, tp_overlap.");
+        "reduce_gradients, reduce_dtype, tp_overlap, dp_overlap.");
   CHECK(refusal_of("frobnicate: 2\n") ==
         "config error: run.yaml:5:1: frobnicate is no known key.\n"
         "  The top level has the keys run_dir, model, parallel, data, train, optimizer, scheduler, "
@@ -113,13 +113,13 @@ TEST_CASE("values of another type are refused") {
        "1e-3."},
       {"parallel: 2",
        "run.yaml:5:11: parallel is 2: it must be a mapping of the keys tp_size, dp_size, "
-       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype, tp_overlap.\n  "
-       "Write each "
+       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype, tp_overlap, "
+       "dp_overlap.\n  Write each "
        "key on its own line, as `key: value`."},
       {"parallel: [tp_size]",
        "run.yaml:5:11: parallel is a list: it must be a mapping of the keys tp_size, dp_size, "
-       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype, tp_overlap.\n  "
-       "Write each "
+       "zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype, tp_overlap, "
+       "dp_overlap.\n  Write each "
        "key on its own line, as `key: value`."},
   };
   for (const auto& [text, message] : cases) {

@@ -108,7 +108,7 @@ TEST_CASE("overrides of another form or type are refused") {
   CHECK(refusal(kMinimal, {"parallel=4"}) ==
         "config error: --set parallel=4: parallel is 4: it must be a mapping of the keys tp_size, "
         "dp_size, zero_stage, sequence_parallel, recompute, reduce_gradients, reduce_dtype, "
-        "tp_overlap.\n  Write each key on its own line, as `key: value`.");
+        "tp_overlap, dp_overlap.\n  Write each key on its own line, as `key: value`.");
   CHECK(refusal(kMinimal, {"data.train=[*.txt]"})
             .rfind("config error: --set data.train=[*.txt]: this is not valid YAML: ", 0) == 0);
   check_contains(refusal(kMinimal, {"data.train=[*.txt]"}),

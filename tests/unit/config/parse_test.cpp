@@ -24,7 +24,7 @@ model:
                  rms_norm_eps: 1e-5, rope_theta: 1000000,
                  tie_word_embeddings: true, attention_bias: false, initializer_range: .01}
 parallel: {tp_size: 2, dp_size: 4, zero_stage: 3, sequence_parallel: false, recompute: selective, reduce_gradients: per_micro_batch,
-           reduce_dtype: bf16, tp_overlap: off}
+           reduce_dtype: bf16, tp_overlap: off, dp_overlap: off}
 data: {train: [a.txt, {path: "b/**/*.txt"}], eval: [{path: c.txt}], tokenizer: tok, shuffle: false}
 train: {seq_length: 128, micro_batch_size: 2, global_batch_size: 16, max_steps: 7, seed: 18446744073709551615, device: cpu, cpu_threads: 3,
         dtype: bf16, attention_dropout: 0.1, residual_dropout: 0.2, z_loss: 1e-4, nonfinite: skip,
@@ -60,7 +60,8 @@ logging: {every_steps: 4, audit_steps: 0}
                                                   .recompute = "selective",
                                                   .reduce_gradients = "per_micro_batch",
                                                   .reduce_dtype = "bf16",
-                                                  .tp_overlap = "off"});
+                                                  .tp_overlap = "off",
+                                                  .dp_overlap = "off"});
   CHECK(config.data == config::DataConfig{.train = {{"a.txt"}, {"b/**/*.txt"}},
                                           .eval = {{"c.txt"}},
                                           .tokenizer = "tok",

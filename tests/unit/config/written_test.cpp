@@ -25,6 +25,7 @@ parallel:
   recompute: none
   reduce_dtype: fp32
   tp_overlap: auto
+  dp_overlap: auto
 data:
   train: [corpus.txt]
   eval: []
