@@ -25,12 +25,21 @@ std::vector<int64_t> times(at::IntArrayRef piece, int64_t ranks) {
   return sizes;
 }
 
+// Whether the current stream goes on beside a collective, or waits for it where it begins.
+enum class Runs { beside, at_once };
+
 class WholeGather final : public PiecewiseGather {
  public:
-  WholeGather(Communicator& axis, at::Tensor input)
+  WholeGather(Communicator& axis, Runs runs, at::Tensor input)
       : input_(std::move(input)),
-        whole_(at::empty(times(input_.sizes(), axis.size()), input_.options())),
-        work_(axis.start_all_gather(whole_, input_)) {}
+        whole_(at::empty(times(input_.sizes(), axis.size()), input_.options())) {
+    if (runs == Runs::beside) {
+      work_ = axis.start_all_gather(whole_, input_);
+    } else {
+      axis.all_gather(whole_, input_);
+      work_ = finished_work();
+    }
+  }
   // Until the result is there both tensors are in use: their memory must not go to another.
   ~WholeGather() override { work_->wait(); }
   const at::Tensor& whole() const override { return whole_; }
@@ -48,8 +57,10 @@ class WholeGather final : public PiecewiseGather {
 
 class WholeReduce final : public PiecewiseReduce {
  public:
-  WholeReduce(Communicator& axis, at::IntArrayRef piece, const at::TensorOptions& options)
+  WholeReduce(Communicator& axis, Runs runs, at::IntArrayRef piece,
+              const at::TensorOptions& options)
       : axis_(axis),
+        runs_(runs),
         whole_(at::empty(times(piece, axis.size()), options)),
         result_(at::empty(piece, options)) {}
   ~WholeReduce() override {
@@ -58,7 +69,12 @@ class WholeReduce final : public PiecewiseReduce {
   const at::Tensor& whole() const override { return whole_; }
   void send(int) override {
     if (++sent_ < axis_.size()) return;
-    work_ = axis_.start_reduce_scatter(result_, whole_, ReduceOp::sum);
+    if (runs_ == Runs::beside) {
+      work_ = axis_.start_reduce_scatter(result_, whole_, ReduceOp::sum);
+    } else {
+      axis_.reduce_scatter(result_, whole_, ReduceOp::sum);
+      work_ = finished_work();
+    }
   }
   bool in_pieces() const override { return false; }
   at::Tensor finish() override {
@@ -74,6 +90,7 @@ class WholeReduce final : public PiecewiseReduce {
 
  private:
   Communicator& axis_;
+  Runs runs_;
   at::Tensor whole_;
   at::Tensor result_;
   int sent_ = 0;
@@ -96,12 +113,21 @@ std::unique_ptr<Work> Communicator::start_all_gather(at::Tensor& output, const a
 }
 
 std::unique_ptr<PiecewiseGather> Communicator::gather_in_pieces(const at::Tensor& input) {
-  return std::make_unique<WholeGather>(*this, input);
+  return std::make_unique<WholeGather>(*this, Runs::beside, input);
 }
 
 std::unique_ptr<PiecewiseReduce> Communicator::reduce_in_pieces(at::IntArrayRef piece,
                                                                 const at::TensorOptions& options) {
-  return std::make_unique<WholeReduce>(*this, piece, options);
+  return std::make_unique<WholeReduce>(*this, Runs::beside, piece, options);
+}
+
+std::unique_ptr<PiecewiseGather> Communicator::gather_at_once(const at::Tensor& input) {
+  return std::make_unique<WholeGather>(*this, Runs::at_once, input);
+}
+
+std::unique_ptr<PiecewiseReduce> Communicator::reduce_at_once(at::IntArrayRef piece,
+                                                              const at::TensorOptions& options) {
+  return std::make_unique<WholeReduce>(*this, Runs::at_once, piece, options);
 }
 
 }  // namespace tptrain::comm

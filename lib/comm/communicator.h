@@ -104,6 +104,11 @@ class Communicator {
   const CommCounters& counters() const { return counters_; }
 
  protected:
+  /// What gather_in_pieces and reduce_in_pieces may give where it is quicker to wait for the whole.
+  std::unique_ptr<PiecewiseGather> gather_at_once(const at::Tensor& input);
+  std::unique_ptr<PiecewiseReduce> reduce_at_once(at::IntArrayRef piece,
+                                                  const at::TensorOptions& options);
+
   CommCounters counters_;
 };
 

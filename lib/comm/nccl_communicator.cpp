@@ -177,7 +177,8 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input) override {
     const int64_t bytes = bytes_of(input) * size();
-    if (!peers_ || bytes <= kMostDirectBytes) return Communicator::gather_in_pieces(input);
+    if (!peers_) return Communicator::gather_in_pieces(input);
+    if (bytes <= kMostDirectBytes) return gather_at_once(input);
     check_tensor("gather_in_pieces", "input", input);
     write_on_board("all_gather in pieces", bytes);
     ++counters_.all_gathers;
@@ -189,7 +190,8 @@ class NcclCommunicator final : public CheckedCommunicator {
                                                     const at::TensorOptions& options) override {
     int64_t bytes = static_cast<int64_t>(options.dtype().itemsize()) * size();
     for (const int64_t n : piece) bytes *= n;
-    if (!peers_ || bytes <= kMostDirectBytes) return Communicator::reduce_in_pieces(piece, options);
+    if (!peers_) return Communicator::reduce_in_pieces(piece, options);
+    if (bytes <= kMostDirectBytes) return reduce_at_once(piece, options);
     ++counters_.reduce_scatters;
     ++counters_.pushes;
     write_on_board("reduce_scatter in pieces", bytes);
