@@ -241,17 +241,11 @@ class NcclCommunicator final : public CheckedCommunicator {
                          on_.comm, on_.stream);
   }
   void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) override {
-    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input)) {
-      if (bytes_of(input) > kMostDirectBytes) ++counters_.pushes;
-      return;
-    }
+    if (peers_ && op == ReduceOp::sum && peers_->reduce_scatter(output, input)) return;
     queue("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
-    if (peers_ && peers_->all_gather(output, input)) {
-      if (bytes_of(output) > kMostDirectBytes) ++counters_.pushes;
-      return;
-    }
+    if (peers_ && peers_->all_gather(output, input)) return;
     queue("ncclAllGather", [&] { return all_gather_call(output, input); });
   }
   std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output, const at::Tensor& input,

@@ -36,9 +36,9 @@ class PeerExchange {
                                                             const at::TensorOptions& options) = 0;
   // Whole collectives: false or null, and nothing done, where the tensors do not fit. Small ones
   // that the compute stream waits for go in one kernel each (cuda/direct.h): with a dozen of them a
-  // layer it is the time between kernels that counts. Large ones, and those that run beside it, go
-  // by copy engines (cuda/pushed_collectives.h): no multiprocessor waits for a rank that is late.
-  // The first of these is as the first use of a size above.
+  // layer it is the time between kernels that counts, of which pushes have more. Those that are
+  // started go by copy engines (cuda/pushed_collectives.h): no multiprocessor waits for a rank that
+  // is late. The first of these is as the first use of a size above.
   virtual bool all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual bool reduce_scatter(at::Tensor& output, const at::Tensor& input) = 0;  // sum
   virtual std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input) = 0;
@@ -53,7 +53,7 @@ inline constexpr int64_t kMostDirectBytes = int64_t{1} << 22;
 /// Slots of a size: two gathers alive and one being filled; a sum being made and one being read.
 inline constexpr int kGatherSlots = 3;
 inline constexpr int kReduceSlots = 2;
-/// Lanes of large collectives: one pushes while another sums and a third gives its slot back. A
+/// Lanes of started collectives: one pushes while another sums and a third gives its slot back. A
 /// slot holds what a chunk brings of every rank.
 inline constexpr int kPushLanes = 3;
 inline constexpr int64_t kPushSlotBytes = int64_t{1} << 26;

@@ -180,19 +180,10 @@ class CudaPeerExchange final : public PeerExchange {
                                         options);
   }
   bool all_gather(at::Tensor& output, const at::Tensor& input) override {
-    if (run_direct(DirectCall::all_gather, ReduceOp::sum, output, input, bytes_of(input)))
-      return true;
-    if (bytes_of(output) <= kMostDirectBytes) return false;
-    start_all_gather(output, input)->wait();
-    return true;
+    return run_direct(DirectCall::all_gather, ReduceOp::sum, output, input, bytes_of(input));
   }
   bool reduce_scatter(at::Tensor& output, const at::Tensor& input) override {
-    if (!is_summed(input)) return false;
-    if (run_direct(DirectCall::reduce_scatter, ReduceOp::sum, output, input, bytes_of(output)))
-      return true;
-    if (bytes_of(input) <= kMostDirectBytes) return false;
-    start_reduce_scatter(output, input)->wait();
-    return true;
+    return run_direct(DirectCall::reduce_scatter, ReduceOp::sum, output, input, bytes_of(output));
   }
   std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input) override {
     return pushed().start_all_gather(output, input);

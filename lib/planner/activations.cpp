@@ -418,16 +418,13 @@ int64_t peak_activation_bytes(const model::DecoderConfig& config,
 int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options) {
   const Sizes s(config, options);
   if (!s.on_gpu) return 0;
-  // Of an axis: large calls through the slots of the lanes; of direct calls two slots and the
-  // control.
-  constexpr int64_t kOfLanes = comm::kPushLanes * comm::kPushSlotBytes;
-  constexpr int64_t kOfDirectCalls = 3 * comm::kMostDirectBytes;
+  constexpr int64_t kOfDirectCalls = 3 * comm::kMostDirectBytes;  // two slots and the control
   int64_t bytes = 0;
-  if (options.dp_size > 1) bytes += kOfLanes + kOfDirectCalls;
+  if (options.dp_size > 1) bytes += kOfDirectCalls + comm::kPushLanes * comm::kPushSlotBytes;
   if (options.tp_size > 1) bytes += kOfDirectCalls;
   const int64_t slot = s.padded_tokens * s.hidden * s.element;
   if (s.sliced && slot > comm::kMostDirectBytes)
-    bytes += kOfLanes + (comm::kGatherSlots + comm::kReduceSlots) * slot;
+    bytes += (comm::kGatherSlots + comm::kReduceSlots) * slot;
   return bytes;
 }
 

@@ -118,9 +118,8 @@ TEST_CASE("GPUs of one host push to each other") {
   CHECK(mesh_over_dp(PeerCopies::automatic).transport() == "NCCL; direct copies over dp");
 }
 
-// Whole collectives of dp: in one kernel, in one chunk, in many, in place and not, of a size that
-// 16 bytes do not divide.
-TEST_CASE("whole collectives by copies are the bits of NCCL's") {
+// In one chunk, in many, in place and not, of a size that 16 bytes do not divide.
+TEST_CASE("started collectives by copy engines are the bits of NCCL's") {
   DeviceMesh mesh = mesh_over_dp(PeerCopies::automatic);
   DeviceMesh plain = mesh_over_dp(PeerCopies::off);
   const int ranks = session().size();
@@ -148,7 +147,7 @@ TEST_CASE("whole collectives by copies are the bits of NCCL's") {
           scattering->wait();
           CHECK(at::equal(sum, expected_sum));
           delay();
-          mesh.dp().all_gather(whole, sum);
+          mesh.dp().start_all_gather(whole, sum)->wait();
           CHECK(at::equal(whole, expected_whole));
         }
       }
@@ -157,7 +156,7 @@ TEST_CASE("whole collectives by copies are the bits of NCCL's") {
   at::Tensor ids = at::arange(6'000'000, at::TensorOptions(at::kLong).device(mesh.device()));
   at::Tensor of_all = at::empty({6'000'000 * ranks}, ids.options());
   ids.add_(own);
-  mesh.dp().all_gather(of_all, ids);
+  mesh.dp().start_all_gather(of_all, ids)->wait();
   for (int rank = 0; rank < ranks; ++rank) {
     CHECK(at::equal(of_all.narrow(0, rank * 6'000'000, 6'000'000), ids + (rank - own)));
   }
