@@ -25,11 +25,23 @@ run() {
   shift 2
   mpirun --allow-run-as-root --oversubscribe -n "$ranks" "$bench" --model "$models/$model" "$@" "${more[@]}"
 }
+# One GPU each, both at once: cards differ, and dp 2 goes at the pace of the slower one.
+each() {
+  local model=$1
+  shift
+  CUDA_VISIBLE_DEVICES=0 "$bench" --model "$models/$model" "$@" "${more[@]}" >"$scratch" &
+  CUDA_VISIBLE_DEVICES=1 "$bench" --model "$models/$model" "$@" "${more[@]}"
+  wait $!
+  cat "$scratch"
+}
+scratch=$(mktemp)
+trap 'rm -f "$scratch"' EXIT
 for row in "${rows[@]}"; do
   echo "--- $row"
   case "$row" in
     gpt2) run 1 gpt2 --seq-length 1024 --micro-batch-size 64 ;;
     qwen05_one) run 1 qwen2.5-0.5b --seq-length 2048 --micro-batch-size 8 ;;
+    qwen05_each) each qwen2.5-0.5b --seq-length 2048 --micro-batch-size 8 ;;
     qwen05_tp) run 2 qwen2.5-0.5b --tp 2 --seq-length 2048 --micro-batch-size 8 ;;
     qwen05_dp) run 2 qwen2.5-0.5b --seq-length 2048 --micro-batch-size 8 ;;
     qwen05_tp_512) run 2 qwen2.5-0.5b --tp 2 --seq-length 512 --warmup 20 --steps 100 ;;
@@ -38,6 +50,7 @@ for row in "${rows[@]}"; do
     llama_tp_8192) run 2 llama-3-8b --tp 2 --seq-length 8192 ;;
     llama_tp_4096) run 2 llama-3-8b --tp 2 --seq-length 4096 --micro-batch-size 2 ;;
     llama_dp) run 2 llama-3-8b --zero 2 --seq-length 8192 --recompute selective ;;
+    llama16_each) each llama-3-8b --layers 16 --seq-length 8192 --recompute selective ;;
     llama16_one) run 1 llama-3-8b --layers 16 --seq-length 8192 --recompute selective ;;
     llama16_dp) run 2 llama-3-8b --layers 16 --zero 2 --seq-length 8192 --recompute selective ;;
     *) echo "gpu_targets.sh: no row '$row'" >&2; exit 2 ;;
