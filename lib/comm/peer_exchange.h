@@ -1,7 +1,7 @@
-// Tensors pushed between the GPUs of one host by their copy engines, beside the kernels
-// of the compute stream: each rank opens a block of device memory to the others (CUDA IPC), a push
-// is a copy into the peer's block, and two flags a pair of ranks and slot say whose turn it is. No
-// multiprocessor takes part and no host waits; every call can be captured in a CUDA graph.
+// Tensors pushed between the GPUs of one host by their copy engines, beside the kernels of the
+// compute stream: each rank opens a block of device memory to the others (CUDA IPC), a push is a
+// copy into the peer's block, and two flags a pair of ranks and slot say whose turn it is. No
+// multiprocessor waits and no host does; every call can be captured in a CUDA graph.
 //
 //   flag        lies at    set to 1 by                      set to 0 by
 //   full        reader     writer, behind its copy          reader, once it has waited for it

@@ -60,7 +60,6 @@ class PushLane {
   int rank() const { return rank_; }
   int ranks() const { return ranks_; }
   at::Device device() const { return device_; }
-  const StreamOperations& driver() const { return driver_; }
   /// Of the highest priority: this lane's copies and flags, in program order.
   cudaStream_t stream() const { return stream_; }
   cudaStream_t compute() const { return compute_stream(device_); }

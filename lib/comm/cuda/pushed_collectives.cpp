@@ -17,8 +17,8 @@ char* mutable_begin_of(const at::Tensor& tensor) {
   return static_cast<char*>(tensor.mutable_data_ptr());
 }
 
-// Between what two ranks put into a slot: the longest chunk. At addresses that the sum can read 16
-// bytes at a time, as chunks begin at such.
+// From one rank's place in a slot to the next, and the longest chunk. A multiple of 16 bytes, which
+// is what the sum reads at a time.
 int64_t place_bytes(int ranks) { return kPushSlotBytes / ranks / 512 * 512; }
 
 // Of one size but for the last.
