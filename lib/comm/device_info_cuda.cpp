@@ -7,6 +7,7 @@
 #include <nccl.h>
 
 #include <array>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -99,6 +100,11 @@ GpuFacts gpu_facts(at::Device device, int local_size) {
   const NvmlFacts nvml = nvml_facts(pci_bus_id(device));
   facts.driver = nvml.driver;
   facts.nvlinks = nvml.active_links;
+  // Of a text that is no number it is not known what CUDA makes.
+  if (const char* set = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS")) {
+    const int queues = std::atoi(set);
+    if (queues > 0) facts.queues = queues;
+  }
   return facts;
 }
 

@@ -44,6 +44,7 @@ class Report {
     for (const auto& [what, member] : compared()) warn_where_different(what, member);
     warn_of_old_libraries();
     warn_of_links();
+    warn_of_queues();
     return report_;
   }
 
@@ -156,6 +157,20 @@ class Report {
     }
   }
 
+  // The streams of a step: the model's, AdamW's, and those of both axes.
+  void warn_of_queues() {
+    constexpr int kEnough = 8;  // CUDA's own default
+    const std::vector<size_t> few = ranks_where(
+        [](const GpuFacts& facts) { return facts.peers > 0 && facts.queues < kEnough; });
+    if (few.empty()) return;
+    report_.warnings.push_back(cat(
+        "GPUs: CUDA_DEVICE_MAX_CONNECTIONS is ", of_ranks_[few.front()].queues, " on ",
+        ranks_text(few),
+        ": work of streams that share a queue waits for each other, so communication does not run "
+        "beside products. Leave it unset: ",
+        kQueues, " is taken then."));
+  }
+
   const std::vector<GpuFacts>& of_ranks_;
   GpuReport report_;
 };
@@ -166,7 +181,8 @@ std::string to_wire(const GpuFacts& facts) {
   return cat(facts.name, "\n", facts.memory_bytes, "\n", facts.driver, "\n", facts.driver_cuda,
              "\n", facts.cuda_runtime, "\n", facts.nccl, "\n", facts.cudnn, "\n", facts.cublas,
              "\n", facts.nccl_built, "\n", facts.cudnn_built, "\n", facts.local_rank, "\n",
-             facts.peers, "\n", facts.mapped_peers, "\n", facts.nvlinks.value_or(-1), "\n");
+             facts.peers, "\n", facts.mapped_peers, "\n", facts.nvlinks.value_or(-1), "\n",
+             facts.queues, "\n");
 }
 
 GpuFacts gpu_facts_from_wire(const std::string& text) {
@@ -189,6 +205,7 @@ GpuFacts gpu_facts_from_wire(const std::string& text) {
   facts.peers = std::stoi(next());
   facts.mapped_peers = std::stoi(next());
   if (const int links = std::stoi(next()); links >= 0) facts.nvlinks = links;
+  facts.queues = std::stoi(next());
   return facts;
 }
 

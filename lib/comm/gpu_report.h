@@ -9,6 +9,9 @@
 
 namespace tptrain::comm {
 
+/// What bind_gpu asks for where the user does not: the most that CUDA gives.
+inline constexpr int kQueues = 32;
+
 /// The GPU of one rank, and the libraries its process has loaded.
 struct GpuFacts {
   std::string name;  // "NVIDIA H200"
@@ -25,6 +28,8 @@ struct GpuFacts {
   int peers = 0;               // other ranks of this host
   int mapped_peers = 0;        // whose GPU's memory this one can map (P2P)
   std::optional<int> nvlinks;  // active ones; nothing: unknown
+  /// CUDA_DEVICE_MAX_CONNECTIONS as CUDA takes it: queues of the device for this process's streams.
+  int queues = kQueues;
 
   bool operator==(const GpuFacts&) const = default;
 };

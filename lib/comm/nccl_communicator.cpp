@@ -23,6 +23,7 @@
 #include "comm/checked_communicator.h"
 #include "comm/cuda_backend.h"
 #include "comm/gpu_assignment.h"
+#include "comm/gpu_report.h"
 
 namespace tptrain::comm {
 
@@ -290,7 +291,7 @@ std::string uuid_of(int device_index) {
 at::Device bind_gpu(MpiSession& session) {
   // Streams that share a queue of the device wait for each other: one that waits for a peer's push
   // must not hold up this rank's own.
-  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", std::to_string(kQueues).c_str(), /*overwrite=*/0);
   const int index = session.local_rank();
   std::string uuid;
   agree(session, [&] {

@@ -100,6 +100,24 @@ TEST_CASE("an older library than the program's own is a warning") {
   }
 }
 
+TEST_CASE("few queues of the device are a warning where there is somebody to talk to") {
+  std::vector<GpuFacts> ranks = {h200(0), h200(1)};
+  ranks[1].queues = 1;
+  const GpuReport report = gpu_report(ranks);
+  REQUIRE(report.warnings.size() == 1);
+  CHECK(
+      report.warnings[0] ==
+      "GPUs: CUDA_DEVICE_MAX_CONNECTIONS is 1 on rank 1: work of streams that share a queue waits "
+      "for each other, so communication does not run beside products. Leave it unset: 32 is taken "
+      "then.");
+  ranks[1].queues = 8;
+  CHECK(gpu_report(ranks).warnings.empty());
+  GpuFacts alone = h200(0);
+  alone.peers = alone.mapped_peers = 0;
+  alone.queues = 1;
+  CHECK(gpu_report({alone}).warnings.empty());
+}
+
 TEST_CASE("links that are missing are a warning") {
   std::vector<GpuFacts> ranks = {h200(0), h200(1)};
   SECTION("no P2P") {
