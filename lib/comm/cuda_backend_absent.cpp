@@ -21,6 +21,6 @@ std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::
   refuse();
 }
 
-PeerExchangeResult peer_exchange(ControlGroup&, std::string, at::Device) { refuse(); }
+PeerExchangeResult peer_exchange(ControlGroup&, const std::string&, at::Device) { refuse(); }
 
 }  // namespace tptrain::comm

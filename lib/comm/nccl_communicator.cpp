@@ -251,11 +251,11 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
   std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                                  ReduceOp op) override {
-    auto work = peers_ && op == ReduceOp::sum ? peers_->start_reduce_scatter(output, input)
-                                              : std::unique_ptr<Work>();
-    if (work) {
-      ++counters_.pushes;
-      return work;
+    if (peers_ && op == ReduceOp::sum) {
+      if (auto work = peers_->start_reduce_scatter(output, input)) {
+        ++counters_.pushes;
+        return work;
+      }
     }
     return start("ncclReduceScatter", [&] { return reduce_scatter_call(output, input, op); });
   }

@@ -64,6 +64,6 @@ struct PeerExchangeResult {
 };
 /// Over the ranks of `group`, which must outlive it; `device` is this process's. Collective: all
 /// ranks get one, or none.
-PeerExchangeResult peer_exchange(ControlGroup& group, std::string axis, at::Device device);
+PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device);
 
 }  // namespace tptrain::comm

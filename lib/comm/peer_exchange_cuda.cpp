@@ -317,7 +317,7 @@ std::string obstacle_of(ControlGroup& group, at::Device device) {
 
 }  // namespace
 
-PeerExchangeResult peer_exchange(ControlGroup& group, std::string axis, at::Device device) {
+PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device) {
   std::string obstacle = obstacle_of(group, device);
   if (!obstacle.empty()) return {nullptr, std::move(obstacle)};
   auto exchange = std::make_unique<CudaPeerExchange>(group, axis, device);

@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <random>
 #include <thread>
@@ -68,6 +69,30 @@ class Delays {
   unsigned draw(unsigned below) { return random_() % below; }
   std::minstd_rand random_;
 };
+
+// Captures the step and replays it 1,000 times, each rank late when it likes; the step also comes
+// by itself, before and in between, where it shares the slots. Returns how often it was done.
+int replay_often(const DeviceMesh& mesh, const std::function<void()>& step) {
+  step();
+  int done = 1;
+  stream_of(mesh).synchronize();
+  session().barrier();
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  step();
+  graph.capture_end();
+  Delays delay(session().rank());
+  for (int replay = 0; replay < 1000; ++replay) {
+    delay();
+    graph.replay();
+    ++done;
+    if (replay % 250 != 100) continue;
+    step();
+    ++done;
+  }
+  stream_of(mesh).synchronize();
+  return done;
+}
 
 struct Moved {
   at::Tensor gathered;
@@ -201,21 +226,7 @@ TEST_CASE("1,000 replays of gradients and parameters on their way beside product
       }
     }
   };
-  step();
-  stream_of(mesh).synchronize();
-  session().barrier();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
-  step();
-  graph.capture_end();
-  Delays delay(session().rank());
-  for (int replay = 0; replay < 1000; ++replay) {
-    delay();
-    graph.replay();
-    if (replay % 250 == 100) step();
-  }
-  stream_of(mesh).synchronize();
-  CHECK(count.item<float>() == 1000 + 1 + 4);
+  CHECK(count.item<float>() == replay_often(mesh, step));
   CHECK(wrong.item<int64_t>() == 0);
 }
 
@@ -265,21 +276,7 @@ TEST_CASE("1,000 replays with ranks that are late give NCCL's bits each time") {
       wrong.add_(pushed.reduced.ne(by_nccl.reduced).sum());
     }
   };
-  rounds();
-  stream_of(mesh).synchronize();
-  session().barrier();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
-  rounds();
-  graph.capture_end();
-  Delays delay(session().rank());
-  for (int replay = 0; replay < 1000; ++replay) {
-    delay();
-    graph.replay();
-    if (replay % 250 == 100) rounds();  // calls between replays share the slots
-  }
-  stream_of(mesh).synchronize();
-  CHECK(count.item<float>() == (1000 + 1 + 4) * kRounds);
+  CHECK(count.item<float>() == replay_often(mesh, rounds) * kRounds);
   CHECK(wrong.item<int64_t>() == 0);
 }
 
@@ -323,19 +320,7 @@ TEST_CASE("two axes over the same ranks carry traffic at once, 1,000 replays of 
     wrong.add_(shard.ne(ranks * (ranks + 1) / 2).sum());
     wrong.add_(parameters.ne(all_parameters).sum());
   };
-  step();
-  stream_of(tp_mesh).synchronize();
-  session().barrier();
-  at::cuda::CUDAGraph graph;
-  graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
-  step();
-  graph.capture_end();
-  Delays delay(session().rank());
-  for (int replay = 0; replay < 1000; ++replay) {
-    delay();
-    graph.replay();
-  }
-  stream_of(tp_mesh).synchronize();
+  replay_often(tp_mesh, step);
   CHECK(wrong.item<int64_t>() == 0);
 }
 
