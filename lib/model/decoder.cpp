@@ -166,15 +166,16 @@ struct Decoder::Impl {
     at::Tensor input;       // [T, H] whole
     std::unique_ptr<tensor_parallel::VocabParallelCrossEntropy> cross_entropy;
   };
-  Head head_forward(ResidualStream stream, const at::Tensor& targets,
-                    const SequenceRegion& region) {
+  Head head_forward(ResidualStream stream, const at::Tensor& targets, const SequenceRegion& region,
+                    at::Tensor memory_for_logits) {
     NormLayer::Result norm = final_norm.forward(stream);
     stream = {};
     Head result;
     result.sum = std::move(norm.sum);
     result.statistics = std::move(norm.statistics);
     result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
-    at::Tensor logits = tensor_parallel::vocab_parallel_logits(result.input, head());  // [T, V/tp]
+    at::Tensor logits = tensor_parallel::vocab_parallel_logits(
+        result.input, head(), std::move(memory_for_logits));  // [T, V/tp]
     // The CPU loops keep exponentials in the logits' memory, which bf16 would round once more; the
     // CUDA kernels make them again.
     if (logits.is_cpu()) logits = logits.to(at::kFloat);
@@ -248,6 +249,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                              .documents = documents};
   const int head = model.head_block();
 
+  at::Tensor for_logits = tensor_parallel::memory_for_logits(batch.ids.numel(), model.head());
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
@@ -258,7 +260,8 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
     observer.after_forward(block);
   }
   observer.before_forward(head);
-  Impl::Head head_kept = model.head_forward(std::exchange(stream, {}), batch.targets, region);
+  Impl::Head head_kept =
+      model.head_forward(std::exchange(stream, {}), batch.targets, region, std::move(for_logits));
   const at::Tensor losses = head_kept.cross_entropy->sums().mul_(inverse_target_tokens);
   observer.after_forward(head);
 
@@ -286,6 +289,7 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
   const kernels::RotaryTable rotary = model.rotary_of(batch);
   const LayerContext context{
       .region = region, .rotary = rotary, .dropout = no_dropout, .documents = documents};
+  at::Tensor for_logits = tensor_parallel::memory_for_logits(batch.ids.numel(), model.head());
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
@@ -297,7 +301,8 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
     ++block;
   }
   observer.before_forward(block);
-  const Impl::Head head = model.head_forward(std::exchange(stream, {}), batch.targets, region);
+  const Impl::Head head =
+      model.head_forward(std::exchange(stream, {}), batch.targets, region, std::move(for_logits));
   const at::Tensor losses = head.cross_entropy->sums().mul_(inverse_target_tokens);
   observer.after_forward(block);
   return losses;

@@ -102,10 +102,11 @@ class Run {
     const Buffer rotary = t_.make(rotary_bytes(s_.longest));
     const Buffer of_documents = t_.make(s_.masked ? rotary_bytes(s_.tokens) : 0);
     const auto layers = static_cast<size_t>(config_.num_hidden_layers);
+    Buffer for_logits = memory_for_logits();
     Stream stream = {.residual = embed(), .delta = {}};
     std::vector<Kept> kept(layers);
     for (Kept& layer : kept) stream = forward(std::move(stream), layer);
-    Head head = head_forward(std::exchange(stream, {}));
+    Head head = head_forward(std::exchange(stream, {}), std::move(for_logits));
     Buffer grad = head_backward(std::exchange(head, {}));
     for (size_t i = layers; i-- > 0;) grad = backward(std::move(grad), std::exchange(kept[i], {}));
     embedding_backward(grad);
@@ -375,15 +376,17 @@ class Run {
     if (options_.bf16) grad = t_.make(wide);
     if (s_.cut_vocab) grad = t_.make(wide);  // without the tokens of other ranks
   }
-  Head head_forward(Stream stream) {
+  /// Taken ahead on GPUs, where rows begin at multiples of 64 elements.
+  Buffer memory_for_logits() { return s_.on_gpu ? columns((s_.vocab + 63) / 64 * 64) : Buffer{}; }
+  Head head_forward(Stream stream, Buffer for_logits) {
     Norm normed = norm(stream);
     stream = {};
     Head head;
     head.sum = std::move(normed.sum);
     head.statistics = std::move(normed.statistics);
     head.input = gather(normed.output);
-    // On GPUs rows begin at multiples of 64 elements, and bf16 stays.
-    const Buffer logits = columns(s_.on_gpu ? (s_.vocab + 63) / 64 * 64 : s_.vocab);
+    // On GPUs bf16 stays.
+    const Buffer logits = s_.on_gpu ? std::move(for_logits) : columns(s_.vocab);
     head.exp = options_.bf16 && !s_.on_gpu ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;
     head.row_max = t_.make(s_.tokens * kFp32);
     head.sums = t_.make(2 * s_.tokens * kFp32);

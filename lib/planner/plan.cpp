@@ -106,12 +106,12 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                                      .training = layout.training,
                                      .cpu_threads = layout.cpu_threads};
   const int64_t activations = peak_activation_bytes(config, options);
-  const int64_t pushes = push_buffer_bytes(config, options);
+  rank.push_buffers = push_buffer_bytes(config, options);
   for (int stage = 0; stage < kZeroStages; ++stage) {
     MemoryPlan& memory = rank.memory[stage];
     memory = state_memory(stage, layout, decoder.blocks());
     memory.activations = activations;
-    memory.buffers += pushes;
+    memory.buffers += rank.push_buffers;
   }
   rank.communication = communication_of(config, layout, decoder.blocks(), buckets);
   return rank;

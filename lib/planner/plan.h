@@ -28,8 +28,8 @@ struct Layout {
   int64_t dp_size = 1;
   int64_t zero_stage = 1;  // the one that is marked
   int64_t seq_length = 512;
-  int64_t micro_batch_size = 1;         // sequences
-  int64_t micro_batches = 1;            // of a step
+  int64_t micro_batch_size = 1;  // sequences
+  int64_t micro_batches = 1;     // of a step
   bool document_mask = false;
   bool reduce_per_micro_batch = false;  // of stages 0 and 1; 2 and 3 always do
   model::TrainingOptions training = {.sequence_parallel = tensor_parallel::SequenceParallel::on};
@@ -73,8 +73,9 @@ struct MemoryPlan {
 
 /// What one tp rank (every dp rank of it alike) takes and moves.
 struct RankPlan {
-  int64_t parameters = 0;  // with what is replicated over tp
-  int64_t allocated = 0;   // elements, padded as zero::ParamBuckets does
+  int64_t parameters = 0;    // with what is replicated over tp
+  int64_t allocated = 0;     // elements, padded as zero::ParamBuckets does
+  int64_t push_buffers = 0;  // bytes, within memory's buffers: not of the caching allocator
   std::array<MemoryPlan, kZeroStages> memory;
   Communication communication;
 };

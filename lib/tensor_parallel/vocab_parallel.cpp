@@ -62,9 +62,15 @@ void add_table_rows(Parameter& table, at::Tensor rows, const at::Tensor& ids) {
                                          slice_of(table));
 }
 
-at::Tensor vocab_parallel_logits(const at::Tensor& x, const Parameter& table) {
+at::Tensor memory_for_logits(int64_t tokens, const Parameter& table) {
+  if (!table.data.is_cuda()) return {};
+  return at::empty({tokens, table.shape[0] + table.padding_rows}, table.data.options());
+}
+
+at::Tensor vocab_parallel_logits(const at::Tensor& x, const Parameter& table, at::Tensor memory) {
   if (!x.is_cuda()) return linear(x, table, nullptr);
-  return kernels::product(x, table.with_padding(table.data).t()).narrow(1, 0, table.shape[0]);
+  kernels::product_out(memory, x, table.with_padding(table.data).t());
+  return memory.narrow(1, 0, table.shape[0]);
 }
 
 at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,

@@ -47,10 +47,17 @@ at::Tensor vocab_parallel_embedding(const at::Tensor& ids, const sharding::Param
 at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
                                              const SequenceRegion& region);
 
-/// The head's product: x [T, H] -> logits [T, V/tp] = x table^T. On CUDA the table's rows of
-/// padding are multiplied as well, so that every size of the product is a multiple of 64 (GPT-2's
-/// 50,257 columns would take six times as long as 50,304): rows of logits lie as far apart.
-at::Tensor vocab_parallel_logits(const at::Tensor& x, const sharding::Parameter& table);
+/// Memory for the logits of so many tokens on CUDA; nothing elsewhere. Logits are the largest
+/// tensor of a micro-batch. The caching allocator cuts large blocks up: to take it ahead of the
+/// layers' activations keeps a block whole that they would otherwise come to lie in, and a second
+/// one of this size from being reserved.
+at::Tensor memory_for_logits(int64_t tokens, const sharding::Parameter& table);
+/// The head's product: x [T, H] -> logits [T, V/tp] = x table^T, on CUDA in `memory`. There the
+/// table's rows of padding are multiplied as well, so that every size of the product is a multiple
+/// of 64 (GPT-2's 50,257 columns would take six times as long as 50,304): rows of logits lie as far
+/// apart.
+at::Tensor vocab_parallel_logits(const at::Tensor& x, const sharding::Parameter& table,
+                                 at::Tensor memory);
 /// Adds the gradient of the table to its main_grad; returns the partial gradient of x, [T, H], to
 /// be summed over tp. grad_logits lies as vocab_parallel_logits made it, zeros between the rows.
 at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,

@@ -3,11 +3,13 @@
 #include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 
+#include <cmath>
 #include <cstdlib>
 
 #include "checkpoint/checkpoint_store.h"
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
+#include "planner/plan.h"
 #include "support/catch.h"
 #include "support/mpi.h"
 #include "support/parity_cases.h"
@@ -24,6 +26,28 @@ const int kWorkspace = setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=
 std::vector<comm::MeshShape> layouts_of(int world_size) {
   if (world_size == 1) return {{.dp_size = 1, .tp_size = 1}};
   return {{.dp_size = world_size, .tp_size = 1}, {.dp_size = 1, .tp_size = world_size}};
+}
+
+/// Peaks are those of what comes now.
+void forget_memory(at::Device device) {
+  // The allocator is there from the first tensor on.
+  at::empty({1}, at::TensorOptions().device(device));
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+
+/// Whose logits are a sixth of what a step of 16,384 tokens takes.
+model::DecoderConfig qwen2_half_billion() {
+  return {.model_type = "qwen2",
+          .vocab_size = 151936,
+          .hidden_size = 896,
+          .intermediate_size = 4864,
+          .num_hidden_layers = 24,
+          .num_attention_heads = 14,
+          .num_key_value_heads = 2,
+          .head_dim = 64,
+          .tie_word_embeddings = true,
+          .qkv_bias = true};
 }
 
 }  // namespace
@@ -217,13 +241,53 @@ TEST_CASE("1,000 steps take no more memory than the first twenty", "[gpu][memory
     const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()};
     for (const train::CudaGraphs graphs : {train::CudaGraphs::on, train::CudaGraphs::off}) {
       const auto steps = [&](int64_t count) {
-        c10::cuda::CUDACachingAllocator::emptyCache();
-        c10::cuda::CUDACachingAllocator::resetPeakStats(mesh.device().index());
+        forget_memory(mesh.device());
         train(odd_llama(), axes, {.steps = count, .dtype = at::kBFloat16, .cuda_graphs = graphs});
         return comm::device_memory(mesh.device()).peak_reserved_bytes;
       };
       const int64_t after_twenty = steps(20);
       CHECK(steps(1000) == after_twenty);
+    }
+  }
+}
+
+TEST_CASE("a step reserves what the plan says", "[gpu][memory][planner]") {
+  constexpr int64_t kSequence = 2048;
+  constexpr int64_t kSequences = 8;
+  constexpr double kWithin = 0.05;
+  const model::DecoderConfig config = qwen2_half_billion();
+  const std::vector<int64_t> ids(kSequences * kSequence, 1);
+  const data::HostBatch batch{
+      .batch = kSequences, .seq_length = kSequence, .ids = ids, .targets = ids};
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
+    const planner::Layout layout = {.tp_size = shape.tp_size,
+                                    .dp_size = shape.dp_size,
+                                    .seq_length = kSequence,
+                                    .micro_batch_size = kSequences,
+                                    .dtype = at::kBFloat16,
+                                    .device = planner::Device::cuda};
+    const planner::RankPlan plan = planner::plan_of_rank(config, layout, mesh.tp_rank());
+    for (const train::CudaGraphs graphs : {train::CudaGraphs::on, train::CudaGraphs::off}) {
+      forget_memory(mesh.device());
+      train::Engine engine(
+          {.decoder = config,
+           .training = layout.training,
+           .zero = {.zero_stage = static_cast<int>(layout.zero_stage), .optimizer = {}},
+           .dtype = layout.dtype,
+           .cuda_graphs = graphs},
+          mesh.tp(), mesh.dp(), mesh.device());
+      engine.zero().initialise(1);
+      for (int i = 0; i < 6; ++i)
+        engine.step({train::to_device(batch, mesh.device())},
+                    kSequences * kSequence * shape.dp_size, 1e-4, 1.0);
+      const auto reserved =
+          static_cast<double>(comm::device_memory(mesh.device()).peak_reserved_bytes);
+      // The buffers of direct copies are planned, and lie outside the allocator.
+      const planner::MemoryPlan& planned = plan.memory[static_cast<size_t>(layout.zero_stage)];
+      const auto of_allocator = static_cast<double>(planned.total() - plan.push_buffers);
+      CAPTURE(shape.tp_size, shape.dp_size, graphs, reserved, of_allocator);
+      CHECK(std::abs(reserved - of_allocator) <= kWithin * reserved);
     }
   }
 }
