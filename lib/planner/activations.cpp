@@ -20,6 +20,13 @@ using model::Recompute;
 constexpr int64_t kFp32 = 4;
 constexpr int64_t kInt64 = 8;
 
+bool pushes_over_tp(const ActivationOptions& o) {
+  return o.device == Device::cuda && o.tp_size > 1 && o.copies.tp == comm::PeerCopies::automatic;
+}
+bool pushes_over_dp(const ActivationOptions& o) {
+  return o.device == Device::cuda && o.dp_size > 1 && o.copies.dp == comm::PeerCopies::automatic;
+}
+
 /// Elements of the tensors of one rank; a token stands for a position of one sequence.
 struct Sizes {
   Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
@@ -121,9 +128,9 @@ class Run {
   // --- sequence_region.cpp
   Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
   Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
-  /// On GPUs into the push buffers.
+  /// Between GPUs that push, into the push buffers.
   Buffer start_gather(const Buffer& outside) {
-    if (s_.sliced && s_.on_gpu) return t_.make(0);
+    if (s_.sliced && pushes_over_tp(options_)) return t_.make(0);
     return gather(outside);
   }
   Buffer gather(const Buffer& outside) {
@@ -420,11 +427,11 @@ int64_t peak_activation_bytes(const model::DecoderConfig& config,
 
 int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOptions& options) {
   const Sizes s(config, options);
-  if (!s.on_gpu) return 0;
   constexpr int64_t kOfDirectCalls = 3 * comm::kMostDirectBytes;  // two slots and the control
   int64_t bytes = 0;
-  if (options.dp_size > 1) bytes += kOfDirectCalls + comm::kPushLanes * comm::kPushSlotBytes;
-  if (options.tp_size > 1) bytes += kOfDirectCalls;
+  if (pushes_over_dp(options)) bytes += kOfDirectCalls + comm::kPushLanes * comm::kPushSlotBytes;
+  if (!pushes_over_tp(options)) return bytes;
+  bytes += kOfDirectCalls;
   const int64_t slot = s.padded_tokens * s.hidden * s.element;
   if (s.sliced && slot > comm::kMostDirectBytes)
     bytes += (comm::kGatherSlots + comm::kReduceSlots) * slot;

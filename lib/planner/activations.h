@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "comm/device_mesh.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
 
@@ -24,7 +25,8 @@ struct ActivationOptions {
   bool document_mask = false;  // the micro-batch travels as one sequence
   bool bf16 = false;
   model::TrainingOptions training = {};
-  int64_t cpu_threads = 1;  // attention's scratch is one for each thread
+  comm::AxisCopies copies = {};  // between GPUs
+  int64_t cpu_threads = 1;       // attention's scratch is one for each thread
 };
 
 /// Bytes, the micro-batch's ids and targets and the rotary table included. The peak lies behind

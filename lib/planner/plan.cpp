@@ -104,6 +104,7 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                                      .document_mask = layout.document_mask,
                                      .bf16 = layout.dtype == at::kBFloat16,
                                      .training = layout.training,
+                                     .copies = layout.copies,
                                      .cpu_threads = layout.cpu_threads};
   const int64_t activations = peak_activation_bytes(config, options);
   rank.push_buffers = push_buffer_bytes(config, options);

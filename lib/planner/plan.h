@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/device_mesh.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
 #include "planner/activations.h"
@@ -37,6 +38,7 @@ struct Layout {
   at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
+  comm::AxisCopies copies = {};  // between GPUs: taken for possible where they are automatic
   int64_t cpu_threads = 1;
   Device device = Device::cpu;
 };

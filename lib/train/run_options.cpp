@@ -39,6 +39,8 @@ planner::Layout planned_layout(const config::RunConfig& run) {
           .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
           .master_dtype = scalar_type(run.optimizer.master_dtype),
           .moments_dtype = scalar_type(run.optimizer.moments_dtype),
+          .copies = {.tp = comm::peer_copies(run.parallel.tp_overlap),
+                     .dp = comm::peer_copies(run.parallel.dp_overlap)},
           .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
           .device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu};
 }

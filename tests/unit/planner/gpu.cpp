@@ -109,6 +109,28 @@ TEST_CASE("the buffers of direct copies are those of the axes that have ranks", 
         2 * kDirect + kLanes + (comm::kGatherSlots + comm::kReduceSlots) * kHiddenState);
 }
 
+TEST_CASE("axes whose copies are off have no such buffers: what is gathered is an activation",
+          "[planner]") {
+  using comm::PeerCopies;
+  model::DecoderConfig config = llama_3_8b();
+  config.vocab_size = 1024;  // the most is taken in a layer, not by the logits
+  const auto memory_with = [&](PeerCopies tp, PeerCopies dp) {
+    Layout layout = on_gpus(2, 2, 1, 8192, 1, model::Recompute::full);
+    layout.copies = {.tp = tp, .dp = dp};
+    return make_plan(config, layout).memory[1];
+  };
+  constexpr int64_t kDirect = 3 * comm::kMostDirectBytes;
+  constexpr int64_t kHiddenState = int64_t{8192} * 4096 * 2;
+  const MemoryPlan both = memory_with(PeerCopies::automatic, PeerCopies::automatic);
+  const MemoryPlan without_dp = memory_with(PeerCopies::automatic, PeerCopies::off);
+  CHECK(both.buffers - without_dp.buffers == kDirect + comm::kPushLanes * comm::kPushSlotBytes);
+  CHECK(both.activations == without_dp.activations);
+  const MemoryPlan without_tp = memory_with(PeerCopies::off, PeerCopies::automatic);
+  CHECK(both.buffers - without_tp.buffers ==
+        kDirect + (comm::kGatherSlots + comm::kReduceSlots) * kHiddenState);
+  CHECK(without_tp.activations > both.activations);
+}
+
 TEST_CASE("the largest micro-batch fits, and one more sequence does not", "[planner]") {
   for (const int64_t tp : {1, 2}) {
     Layout layout = on_gpus(tp, 1, 1, 1024, 1, model::Recompute::none);
