@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/checked_communicator.h"
+#include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
 #include "comm/gpu_assignment.h"
 #include "comm/gpu_report.h"
@@ -79,51 +80,20 @@ struct NcclHandles {
   }
 };
 
-// Events that are not in use by any Work; a Work may outlive its communicator.
-class EventPool {
- public:
-  EventPool() = default;
-  EventPool(const EventPool&) = delete;
-  EventPool& operator=(const EventPool&) = delete;
-  ~EventPool() {
-    for (cudaEvent_t event : free_) cudaEventDestroy(event);
-  }
-  cudaEvent_t take(std::string_view where) {
-    if (free_.empty()) {
-      cudaEvent_t event = nullptr;
-      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
-                 "cudaEventCreateWithFlags", where);
-      return event;
-    }
-    const cudaEvent_t event = free_.back();
-    free_.pop_back();
-    return event;
-  }
-  void give_back(cudaEvent_t event) { free_.push_back(event); }
-
- private:
-  std::vector<cudaEvent_t> free_;
-};
-
 class NcclWork final : public Work {
  public:
-  NcclWork(std::shared_ptr<EventPool> pool, std::string axis, at::Device device)
-      : pool_(std::move(pool)),
-        axis_(std::move(axis)),
-        device_(device),
-        done_(pool_->take(axis_)) {}
-  ~NcclWork() override { pool_->give_back(done_); }
-  cudaEvent_t done() const { return done_; }
+  NcclWork(EventPool::Event done, std::string axis, at::Device device)
+      : done_(std::move(done)), axis_(std::move(axis)), device_(device) {}
+  cudaEvent_t done() const { return done_.get(); }
   void wait() override {
     const cudaStream_t current = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
-    check_cuda(cudaStreamWaitEvent(current, done_, 0), "cudaStreamWaitEvent", axis_);
+    check_cuda(cudaStreamWaitEvent(current, done_.get(), 0), "cudaStreamWaitEvent", axis_);
   }
 
  private:
-  std::shared_ptr<EventPool> pool_;
+  EventPool::Event done_;
   std::string axis_;
   at::Device device_;
-  cudaEvent_t done_;
 };
 
 class NcclCommunicator final : public CheckedCommunicator {
@@ -221,7 +191,7 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   template <typename Call>
   std::unique_ptr<Work> start(const char* what, const Call& call) {
-    auto work = std::make_unique<NcclWork>(events_, name(), device_);
+    auto work = std::make_unique<NcclWork>(events_.take(name()), name(), device_);
     begin(what, work->done(), call);
     return work;
   }
@@ -276,7 +246,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   at::Device device_;
   NcclHandles on_;
   std::unique_ptr<PeerExchange> peers_;  // null: NCCL carries everything
-  std::shared_ptr<EventPool> events_ = std::make_shared<EventPool>();
+  EventPool events_;
 };
 
 std::string uuid_of(int device_index) {

@@ -35,7 +35,7 @@ std::string host_identity() {
 class PeerGather final : public PiecewiseGather {
  public:
   PeerGather(PushLane& lane, SharedBlock& block, const at::Tensor& input)
-      : lane_(lane), block_(block), slot_(block.take()), input_(input), copied_(lane.axis()) {
+      : lane_(lane), block_(block), slot_(block.take()), input_(input), copied_(lane.event()) {
     std::vector<int64_t> sizes = input.sizes().vec();
     sizes.at(0) *= lane.ranks();
     whole_ = at::from_blob(block.slot(lane.rank(), slot_), sizes, input.options());
@@ -80,7 +80,7 @@ class PeerGather final : public PiecewiseGather {
   int slot_;
   at::Tensor input_;
   at::Tensor whole_;
-  CudaEvent copied_;
+  EventPool::Event copied_;
   std::vector<bool> arrived_;
 };
 
@@ -88,7 +88,11 @@ class PeerReduce final : public PiecewiseReduce {
  public:
   PeerReduce(PushLane& lane, SharedBlock& block, at::IntArrayRef piece,
              const at::TensorOptions& options)
-      : lane_(lane), block_(block), slot_(block.take()), piece_(piece.vec()), pushed_(lane.axis()) {
+      : lane_(lane),
+        block_(block),
+        slot_(block.take()),
+        piece_(piece.vec()),
+        pushed_(lane.event()) {
     std::vector<int64_t> sizes = piece_;
     sizes.at(0) *= lane.ranks();
     whole_ = at::empty(sizes, options);
@@ -141,7 +145,7 @@ class PeerReduce final : public PiecewiseReduce {
   int slot_;
   std::vector<int64_t> piece_;
   at::Tensor whole_;
-  CudaEvent pushed_;
+  EventPool::Event pushed_;
   int sent_ = 0;
 };
 

@@ -55,15 +55,6 @@ CUstreamBatchMemOpParams& FlagOperations::next() {
   return operations_.back();
 }
 
-CudaEvent::CudaEvent(const std::string& where) {
-  check_peer_call(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming),
-                  "cudaEventCreateWithFlags", where);
-}
-
-CudaEvent::~CudaEvent() {
-  if (event_ != nullptr) cudaEventDestroy(event_);
-}
-
 cudaStream_t compute_stream(at::Device device) {
   return c10::cuda::getCurrentCUDAStream(device.index()).stream();
 }
@@ -74,7 +65,7 @@ PushLane::PushLane(std::string axis, int rank, int ranks, at::Device device)
       ranks_(ranks),
       device_(device),
       driver_(StreamOperations::find()),
-      produced_(axis_) {
+      produced_(event()) {
   // Not one of torch's pool, which hands the same few out again: a lane that shared the compute
   // stream could wait there for what is queued behind it.
   int least = 0;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "comm/checked_communicator.h"
+#include "comm/cuda/event_pool.h"
 #include "comm/cuda/shared_block.h"
 
 namespace tptrain::comm {
@@ -34,18 +35,6 @@ class FlagOperations {
   std::vector<CUstreamBatchMemOpParams> operations_;
 };
 
-class CudaEvent {
- public:
-  explicit CudaEvent(const std::string& where);
-  CudaEvent(const CudaEvent&) = delete;
-  CudaEvent& operator=(const CudaEvent&) = delete;
-  ~CudaEvent();
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 /// The caller's current stream.
 cudaStream_t compute_stream(at::Device device);
 
@@ -59,10 +48,10 @@ class PushLane {
   const std::string& axis() const { return axis_; }
   int rank() const { return rank_; }
   int ranks() const { return ranks_; }
-  at::Device device() const { return device_; }
   /// Of the highest priority: this lane's copies and flags, in program order.
   cudaStream_t stream() const { return stream_; }
   cudaStream_t compute() const { return compute_stream(device_); }
+  EventPool::Event event() { return events_.take(axis_); }
 
   /// What the lane does from here on sees what the compute stream has been given until now.
   void follow_compute();
@@ -84,7 +73,8 @@ class PushLane {
   at::Device device_;
   StreamOperations driver_;
   cudaStream_t stream_ = nullptr;
-  CudaEvent produced_;
+  EventPool events_;
+  EventPool::Event produced_;
 };
 
 }  // namespace tptrain::comm

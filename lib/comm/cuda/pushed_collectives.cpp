@@ -34,13 +34,13 @@ int64_t chunk_bytes(int64_t piece_bytes, int ranks) {
 class PushedCollectives::PushedWork final : public Work {
  public:
   PushedWork(std::string axis, at::Device device) : axis_(std::move(axis)), device_(device) {}
-  void ends_with(const PushLane& lane) {
-    done_.push_back(std::make_unique<CudaEvent>(axis_));
-    check_peer_call(cudaEventRecord(done_.back()->get(), lane.stream()), "cudaEventRecord", axis_);
+  void ends_with(PushLane& lane) {
+    done_.push_back(lane.event());
+    check_peer_call(cudaEventRecord(done_.back().get(), lane.stream()), "cudaEventRecord", axis_);
   }
   void wait() override {
-    for (const auto& event : done_) {
-      check_peer_call(cudaStreamWaitEvent(compute_stream(device_), event->get(), 0),
+    for (const EventPool::Event& event : done_) {
+      check_peer_call(cudaStreamWaitEvent(compute_stream(device_), event.get(), 0),
                       "cudaStreamWaitEvent", axis_);
     }
   }
@@ -48,17 +48,20 @@ class PushedCollectives::PushedWork final : public Work {
  private:
   std::string axis_;
   at::Device device_;
-  std::vector<std::unique_ptr<CudaEvent>> done_;
+  std::vector<EventPool::Event> done_;
 };
 
 PushedCollectives::PushedCollectives(ControlGroup& group, const std::string& axis,
                                      at::Device device)
-    : group_(group), axis_(axis) {
-  for (auto& lane : lanes_)
-    lane = std::make_unique<PushLane>(axis, group.rank(), group.size(), device);
-}
+    : group_(group), axis_(axis), device_(device) {}
 
-void PushedCollectives::open() { block_.emplace(group_, axis_, kPushSlotBytes, kPushLanes); }
+void PushedCollectives::open() {
+  agree(group_, [&] {
+    for (auto& lane : lanes_)
+      lane = std::make_unique<PushLane>(axis_, group_.rank(), group_.size(), device_);
+  });
+  block_.emplace(group_, axis_, kPushSlotBytes, kPushLanes);
+}
 
 std::unique_ptr<Work> PushedCollectives::start_all_gather(const at::Tensor& output,
                                                           const at::Tensor& input) {
@@ -72,9 +75,8 @@ std::unique_ptr<Work> PushedCollectives::start_reduce_scatter(const at::Tensor& 
 
 std::unique_ptr<Work> PushedCollectives::start(Kind kind, const at::Tensor& output,
                                                const at::Tensor& input, int64_t piece_bytes) {
-  const PushLane& any = *lanes_[0];
-  auto work = std::make_unique<PushedWork>(axis_, any.device());
-  const int64_t size = chunk_bytes(piece_bytes, any.ranks());
+  auto work = std::make_unique<PushedWork>(axis_, device_);
+  const int64_t size = chunk_bytes(piece_bytes, group_.size());
   const int64_t chunks = (piece_bytes + size - 1) / size;
   const int lanes = static_cast<int>(std::min<int64_t>(chunks, kPushLanes));
   const int first = next_;

@@ -25,7 +25,7 @@ namespace tptrain::comm {
 
 class PushedCollectives {
  public:
-  /// `group` must outlive it. Takes no memory before open().
+  /// `group` must outlive it. Takes nothing of the device before open().
   PushedCollectives(ControlGroup& group, const std::string& axis, at::Device device);
 
   /// Collective on the host, once. Throws agreed on every rank.
@@ -54,6 +54,7 @@ class PushedCollectives {
 
   ControlGroup& group_;
   std::string axis_;
+  at::Device device_;
   std::array<std::unique_ptr<PushLane>, kPushLanes> lanes_;
   std::optional<SharedBlock> block_;  // a slot for each lane
   int next_ = 0;                      // the lane of the next chunk; the same on every rank

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -325,20 +326,26 @@ TEST_CASE("two axes over the same ranks carry traffic at once, 1,000 replays of 
 }
 
 TEST_CASE("a size that was never pushed is refused in a capture, naming what to do") {
-  DeviceMesh mesh = mesh_over_tp(PeerCopies::automatic);
-  const at::Tensor slice = at::zeros({1 << 20, 8}, bf16(mesh.device()));
-  std::string message;
-  {
+  DeviceMesh tp_mesh = mesh_over_tp(PeerCopies::automatic);
+  DeviceMesh dp_mesh = mesh_over_dp(PeerCopies::automatic);
+  const at::Tensor slice = at::zeros({1 << 20, 8}, bf16(tp_mesh.device()));
+  at::Tensor whole = at::empty({slice.size(0) * session().size(), 8}, slice.options());
+  const auto refusal_of = [](const std::function<void()>& push) {
+    std::string message;
     at::cuda::CUDAGraph graph;
     graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
-      mesh.tp().gather_in_pieces(slice);
+      push();
     } catch (const Error& error) {
       message = error.what();
     }
     graph.capture_end();
-  }
-  CHECK(message.find("in a captured graph") != std::string::npos);
+    return message;
+  };
+  const std::string in_pieces = refusal_of([&] { tp_mesh.tp().gather_in_pieces(slice); });
+  CHECK(in_pieces.find("in a captured graph") != std::string::npos);
+  const std::string started = refusal_of([&] { dp_mesh.dp().start_all_gather(whole, slice); });
+  CHECK(started.find("in a captured graph") != std::string::npos);
 }
 
 }  // namespace tptrain::testing
