@@ -22,80 +22,7 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
   return "";
 }
 
-// Entries of documents' ends are rounded up to these, by repeating the last: the number of
-// documents changes from batch to batch, and a captured step takes as many or fewer.
-constexpr int64_t kFewestEnds = 16;
-
-int64_t rounded_ends(int64_t entries) {
-  int64_t rounded = kFewestEnds;
-  while (rounded < entries) rounded *= 2;
-  return rounded;
-}
-
-at::Tensor view_of(const std::vector<int64_t>& values, at::IntArrayRef shape) {
-  return at::from_blob(const_cast<int64_t*>(values.data()), shape, at::kLong);
-}
-
-/// By page-locked memory where `device` is a GPU: from other memory the copy would be the host's
-/// own, and wait. A copy on the CPU too: the host batch, of which this is a view, dies.
-at::Tensor upload(const at::Tensor& host, at::Device device, at::ScalarType type = at::kLong) {
-  at::Tensor staged =
-      at::empty(host.sizes(), at::TensorOptions().dtype(type).pinned_memory(device.is_cuda()));
-  staged.copy_(host);
-  return staged.to(device, /*non_blocking=*/true);
-}
-
-// All rows end to end as one sequence: kernels and slices of the sequence need not know of rows.
-MicroBatch documents_to_device(const data::HostBatch& batch, at::Device device,
-                               int64_t most_documents) {
-  const int64_t tokens = batch.batch * batch.seq_length;
-  const int64_t entries = rounded_ends(1 + std::max(most_documents, batch.documents()));
-  std::vector<int64_t> ends = {0};
-  ends.insert(ends.end(), batch.document_ends.begin(), batch.document_ends.end());
-  ends.resize(static_cast<size_t>(entries), tokens);
-  const std::vector<int64_t> positions = batch.positions();
-  return {.ids = upload(view_of(batch.ids, {tokens, 1}), device),
-          .targets = upload(view_of(batch.targets, {tokens, 1}), device),
-          .documents =
-              model::PackedDocuments{
-                  .attention = {.ends = upload(view_of(ends, {entries}), device, at::kInt),
-                                .longest = batch.seq_length},
-                  .positions = upload(view_of(positions, {tokens}), device)},
-          .step = batch.step,
-          .first_sample = batch.first_sample};
-}
-
-/// Whether a micro-batch can take the place of a captured step's.
-bool fits_into(const MicroBatch& micro, const MicroBatch& captured) {
-  if (micro.ids.sizes() != captured.ids.sizes()) return false;
-  if (!micro.documents || !captured.documents)
-    return micro.documents.has_value() == captured.documents.has_value();
-  const kernels::Documents& own = micro.documents->attention;
-  const kernels::Documents& room = captured.documents->attention;
-  return own.longest == room.longest && own.ends.size(0) <= room.ends.size(0);
-}
-
-/// Of a captured step's micro-batch, from one that fits.
-void copy_documents(model::PackedDocuments& to, const model::PackedDocuments& from) {
-  to.positions.copy_(from.positions);
-  at::Tensor& ends = to.attention.ends;
-  const int64_t given = from.attention.ends.size(0);
-  ends.narrow(0, 0, given).copy_(from.attention.ends);
-  ends.narrow(0, given, ends.size(0) - given).fill_(from.positions.size(0));
-}
-
 }  // namespace
-
-MicroBatch to_device(const data::HostBatch& batch, at::Device device, int64_t most_documents) {
-  if (batch.documents() > 0) return documents_to_device(batch, device, most_documents);
-  const auto columns = [&](const std::vector<int64_t>& rows) {
-    return upload(view_of(rows, {batch.batch, batch.seq_length}).t(), device);  // [S, B]
-  };
-  return {.ids = columns(batch.ids),
-          .targets = columns(batch.targets),
-          .step = batch.step,
-          .first_sample = batch.first_sample};
-}
 
 Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp,
                at::Device device)
@@ -114,7 +41,7 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
   } else if (options.cuda_graphs == CudaGraphs::on || tp.size() * dp.size() == 1) {
     how_steps_run_ = "replayed from a CUDA graph";
   } else {
-    trial_.emplace(device);
+    trial_.emplace([device] { return mark_on(device); });
   }
 }
 
@@ -152,8 +79,9 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
 
 // Ranks go the same way: by the slowest of them.
 void Engine::settle_trial() {
-  at::Tensor step_ms = trial_->step_ms();
+  const auto [own_issued, own_replayed] = trial_->step_ms();
   trial_.reset();
+  at::Tensor step_ms = at::tensor({own_issued, own_replayed}).to(device_);
   tp_.all_reduce(step_ms, comm::ReduceOp::max);
   dp_.all_reduce(step_ms, comm::ReduceOp::max);
   step_ms = step_ms.cpu();
@@ -197,21 +125,12 @@ zero::StepNumbers Engine::run_step(const std::vector<MicroBatch>& micro_batches,
 Engine::Captured Engine::make_room(const std::vector<MicroBatch>& micro_batches,
                                    double max_grad_norm) {
   // Room for as many documents as any micro-batch had so far: a run settles on one graph.
-  for (const MicroBatch& micro : micro_batches) {
-    if (micro.documents) most_ends_ = std::max(most_ends_, micro.documents->attention.ends.size(0));
-  }
+  for (const MicroBatch& micro : micro_batches)
+    most_ends_ = std::max(most_ends_, entries_of_documents(micro));
   Captured room{
       .micro_batches = {}, .max_grad_norm = max_grad_norm, .numbers = {}, .graph = nullptr};
-  for (const MicroBatch& micro : micro_batches) {
-    MicroBatch& mine = room.micro_batches.emplace_back(
-        MicroBatch{.ids = at::empty_like(micro.ids), .targets = at::empty_like(micro.targets)});
-    if (!micro.documents) continue;
-    const model::PackedDocuments& documents = *micro.documents;
-    mine.documents = model::PackedDocuments{
-        .attention = {.ends = at::empty({most_ends_}, documents.attention.ends.options()),
-                      .longest = documents.attention.longest},
-        .positions = at::empty_like(documents.positions)};
-  }
+  for (const MicroBatch& micro : micro_batches)
+    room.micro_batches.push_back(room_for(micro, most_ends_));
   return room;
 }
 
@@ -224,12 +143,8 @@ bool Engine::fits(const std::vector<MicroBatch>& micro_batches, double max_grad_
 zero::StepNumbers Engine::replay_step(const std::vector<MicroBatch>& micro_batches,
                                       double max_grad_norm) {
   Captured& captured = *captured_;
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
-    captured.micro_batches[i].ids.copy_(micro_batches[i].ids);
-    captured.micro_batches[i].targets.copy_(micro_batches[i].targets);
-    if (micro_batches[i].documents)
-      copy_documents(*captured.micro_batches[i].documents, *micro_batches[i].documents);
-  }
+  for (size_t i = 0; i < micro_batches.size(); ++i)
+    copy_into(captured.micro_batches[i], micro_batches[i]);
   if (!captured.graph) {
     zero_.assume_updated();
     captured.graph = capture(

@@ -10,20 +10,14 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "data/batch_sampler.h"
 #include "model/decoder.h"
 #include "train/graph_trial.h"
+#include "train/micro_batch.h"
 #include "train/step_graph.h"
 #include "zero/param_buckets.h"
 #include "zero/zero_optimizer.h"
 
 namespace tptrain::train {
-
-using MicroBatch = model::TokenBatch;
-/// On CUDA from page-locked memory, and without waiting for the device. Documents that do not see
-/// each other become one sequence, row behind row; `most_documents`: of any micro-batch of the step
-/// on any rank.
-MicroBatch to_device(const data::HostBatch& batch, at::Device device, int64_t most_documents = 0);
 
 /// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
 enum class EngineFault { none, weight_micro_batches_equally };

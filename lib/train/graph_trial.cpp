@@ -1,19 +1,31 @@
 #include "train/graph_trial.h"
 
-#include <ATen/ATen.h>
+#include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <utility>
 
 namespace tptrain::train {
 namespace {
 
-float median_ms(const std::vector<c10::Event>& ends) {
-  ends.back().synchronize();
+class DeviceMark final : public StepMark {
+ public:
+  explicit DeviceMark(c10::Device device)
+      : event_(device.type(), c10::EventFlag::BACKEND_DEFAULT) {  // with a time
+    event_.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  }
+  float ms_since(StepMark& earlier) override {
+    event_.synchronize();
+    return static_cast<float>(static_cast<DeviceMark&>(earlier).event_.elapsedTime(event_));
+  }
+
+ private:
+  c10::Event event_;
+};
+
+float median_ms(const std::vector<std::unique_ptr<StepMark>>& ends) {
   std::vector<float> steps;
-  for (size_t i = 1; i < ends.size(); ++i)
-    steps.push_back(static_cast<float>(ends[i - 1].elapsedTime(ends[i])));
+  for (size_t i = 1; i < ends.size(); ++i) steps.push_back(ends[i]->ms_since(*ends[i - 1]));
   const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
   std::nth_element(steps.begin(), middle, steps.end());
   return *middle;
@@ -21,23 +33,24 @@ float median_ms(const std::vector<c10::Event>& ends) {
 
 }  // namespace
 
+std::unique_ptr<StepMark> mark_on(c10::Device device) {
+  return std::make_unique<DeviceMark>(device);
+}
+
 // A step that had to go another way (its sizes are new) is none of the phase, and cuts it short.
 void GraphTrial::done(StepWay way) {
-  std::vector<c10::Event>& ends = ends_[phase_];
+  auto& ends = ends_[phase_];
   if (way != next()) {
     ends.clear();
     return;
   }
-  c10::Event end(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with a time
-  end.record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
-  ends.push_back(std::move(end));
+  ends.push_back(mark_());
   if (ends.size() == kTimed + 1) ++phase_;
 }
 
-at::Tensor GraphTrial::step_ms() const {
-  const float issued = median_ms(ends_[1]);
-  const float replayed = (median_ms(ends_[0]) + median_ms(ends_[2])) / 2;
-  return at::tensor({issued, replayed}).to(device_);
+GraphTrial::StepMs GraphTrial::step_ms() {
+  return {.issued = median_ms(ends_[1]),
+          .replayed = (median_ms(ends_[0]) + median_ms(ends_[2])) / 2};
 }
 
 }  // namespace tptrain::train

@@ -6,37 +6,53 @@
 // way.
 #pragma once
 
-#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
-#include <c10/core/Event.h>
 
 #include <array>
+#include <functional>
+#include <memory>
+#include <utility>
 #include <vector>
 
 namespace tptrain::train {
 
 enum class StepWay { issued, replayed };
 
+/// A moment between two steps.
+class StepMark {
+ public:
+  virtual ~StepMark() = default;
+  /// From `earlier` to this one, of the same kind, when both have passed.
+  virtual float ms_since(StepMark& earlier) = 0;
+};
+/// When the device has done what its current stream has been given until now.
+std::unique_ptr<StepMark> mark_on(c10::Device device);
+
 class GraphTrial {
  public:
   static constexpr std::array kPhases = {StepWay::replayed, StepWay::issued, StepWay::replayed};
   static constexpr int kTimed = 5;  // steps of each phase; the one before them is not
+  struct StepMs {
+    float issued = 0;
+    float replayed = 0;
+  };
 
-  explicit GraphTrial(c10::Device device) : device_(device) {}
+  /// `mark`: now.
+  explicit GraphTrial(std::function<std::unique_ptr<StepMark>()> mark) : mark_(std::move(mark)) {}
 
   /// Of the next step, where the caller can choose. Not when complete.
   StepWay next() const { return kPhases[phase_]; }
-  /// A step has been given to the current stream.
+  /// A step has been made.
   void done(StepWay way);
   bool is_complete() const { return phase_ == kPhases.size(); }
-  /// When complete: fp32 [2] on the device, ms of a step issued, and replayed. Waits for the
-  /// device.
-  at::Tensor step_ms() const;
+  /// When complete: medians of either way's steps, replays' the mean of before and after.
+  StepMs step_ms();
 
  private:
-  c10::Device device_;
+  std::function<std::unique_ptr<StepMark>()> mark_;
   size_t phase_ = 0;
-  std::array<std::vector<c10::Event>, kPhases.size()> ends_;  // of steps one behind the other
+  // Of steps one behind the other.
+  std::array<std::vector<std::unique_ptr<StepMark>>, kPhases.size()> ends_;
 };
 
 }  // namespace tptrain::train

@@ -1,9 +1,10 @@
 // Host batches as what the model takes: rows as columns, documents as one sequence with room for
-// more of them.
+// more of them; and the memory of a captured step, which others are copied into.
+#include "train/micro_batch.h"
+
 #include <ATen/ATen.h>
 
 #include "support/catch.h"
-#include "train/engine.h"
 
 namespace tptrain::train {
 namespace {
@@ -62,6 +63,44 @@ TEST_CASE("room for documents comes in powers of two, and as another rank needs 
   CHECK(entries(16) == 32);
   CHECK(entries(31) == 32);
   CHECK(entries(32) == 64);
+}
+
+TEST_CASE("a batch is copied into the room of another of its sizes", "[train]") {
+  const MicroBatch first = to_device(two_rows(), at::kCPU);
+  MicroBatch room = room_for(first, 0);
+  data::HostBatch next = two_rows();
+  next.ids[0] = 99;
+  const MicroBatch micro = to_device(next, at::kCPU);
+  REQUIRE(fits_into(micro, room));
+  copy_into(room, micro);
+  CHECK(values(room.ids) == values(micro.ids));
+  CHECK(values(room.targets) == values(micro.targets));
+
+  data::HostBatch longer = two_rows();
+  longer.seq_length = 2;
+  longer.batch = 4;
+  CHECK_FALSE(fits_into(to_device(longer, at::kCPU), room));
+  next.document_ends = {4, 8};
+  CHECK_FALSE(fits_into(to_device(next, at::kCPU), room));
+}
+
+TEST_CASE("documents fit where there is room for as many; what is left over is empty", "[train]") {
+  data::HostBatch batch = two_rows();
+  batch.document_ends = {1, 4, 8};
+  const MicroBatch few = to_device(batch, at::kCPU);
+  MicroBatch room = room_for(few, 32);
+  REQUIRE(fits_into(few, room));
+  copy_into(room, few);
+  CHECK(values(room.ids) == values(few.ids));
+  CHECK(values(room.documents->positions) == values(few.documents->positions));
+  std::vector<int64_t> ends = {0, 1, 4};
+  ends.resize(32, 8);
+  CHECK(values(room.documents->attention.ends) == ends);
+
+  CHECK(entries_of_documents(to_device(batch, at::kCPU, 40)) == 64);
+  CHECK_FALSE(fits_into(to_device(batch, at::kCPU, 40), room));
+  CHECK_FALSE(fits_into(to_device(two_rows(), at::kCPU), room));
+  CHECK(entries_of_documents(to_device(two_rows(), at::kCPU)) == 0);
 }
 
 }  // namespace tptrain::train
