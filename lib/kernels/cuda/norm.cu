@@ -1,8 +1,8 @@
-// RMSNorm and LayerNorm. A row lies in the registers of a warp (up to 1,024 elements) or of a block
-// (up to 8,192): each tensor is read once and written once. Backward keeps its share of the
-// weights' gradients in registers while a few hundred blocks walk the rows; a second launch adds
-// the shares up in order. Rows that are longer, or do not move in loads of 16 bytes, take the
-// kernels of norm_long.cu, which read them again from the cache.
+// RMSNorm and LayerNorm. Forward, a row lies in the registers of a warp (up to 1,024 elements) or
+// of a block (up to 8,192): each tensor is read once and written once. Backward, a block walks rows
+// that come ahead of it into shared memory, and keeps its share of the weights' gradients in
+// registers; a second launch adds the shares up in order. Rows that are longer, or do not move in
+// loads of 16 bytes, take the kernels of norm_long.cu, which read them again from the cache.
 //
 // Which form a call takes depends on the row's size and alignment, never on the number of rows:
 // equal rows get equal bits wherever they lie.
@@ -13,6 +13,8 @@
 namespace tptrain::kernels::cuda {
 
 namespace {
+
+constexpr int kMostResident = 8;  // of backward's blocks, on a multiprocessor
 
 // The form of one call. A row has kLanes threads: a warp's 32, or the block's.
 template <typename Element, int width, int packs, int lanes, bool layer>
@@ -25,16 +27,22 @@ struct Form {
   static constexpr int kBlock = lanes == 32 ? 128 : lanes;
   static constexpr int kRows = kBlock / lanes;  // of a block at a time
   static constexpr int kWarps = lanes / 32;     // of a row
-  // Backward: blocks that a multiprocessor holds at once. Sums (twice with LayerNorm) and rows need
-  // their registers; what is left of the number of blocks still keeps some 50 KiB of loads in
-  // flight.
-  static constexpr int kElements = packs * width;  // a thread
-  static constexpr int kResident =
-      lanes == 32 ? (kElements > 24 ? 3 : 4) - (layer && kElements > 16 ? 1 : 0)
-                  : (kElements > 16  ? 1
-                     : kElements > 8 ? (layer ? 2 : 3)
-                                     : 4);
   using Packs = Pack<T, kWidth>[packs];
+};
+
+/// How many of backward's blocks a multiprocessor has room for.
+template <typename F>
+struct Residence {
+  // A row of each group of threads, and the next one meanwhile, lie in shared memory: registers are
+  // left to the sums.
+  static constexpr int kRowsAhead = 2;
+  static constexpr int kTensors = 3;  // x, its output's gradient and the stream's
+  static constexpr int kSharedBytes = kRowsAhead * kTensors * F::kPacks * F::kBlock * 16;
+  static constexpr int kSums = F::kPacks * F::kWidth * (F::kLayer ? 2 : 1);  // a thread
+  static constexpr int kThreadsAtOnce = F::kLanes == 32 || kSums > 16 ? 512 : 1024;
+  static constexpr int kMultiprocessorBytes = 218 * 1024;  // of 228: each block takes 1 KiB more
+  static constexpr int kBlocks =
+      std::min({kThreadsAtOnce / F::kBlock, kMultiprocessorBytes / kSharedBytes, kMostResident});
 };
 
 /// This thread's elements of a row; zeros beyond its end.
@@ -48,17 +56,39 @@ __device__ void load_row(const typename F::T* row, int lane, int hidden, typenam
   }
 }
 
-/// What follows converts the elements to fp32 anew. Without it the compiler keeps the fp32 of the
-/// first pass over a row for the second, in twice to four times the registers, and spills.
+/// Rows of three tensors on their way to shared memory, two at a time. A thread reads what
+/// it has sent for itself and nothing else, so that none waits for another.
 template <typename F>
-__device__ void forget_conversions(typename F::Packs& packs) {
+class RowsAhead {
+ public:
+  enum Of { x, grad, extra };
+  __device__ explicit RowsAhead(uint4* memory) : own_(memory + threadIdx.x) {}
+
+  /// This thread's elements of a row (load_row). `from` null: nothing.
+  __device__ void send_for(int turn, Of of, const typename F::T* from, int lane, int hidden) {
+    if (from == nullptr) return;
 #pragma unroll
-  for (int p = 0; p < F::kPacks; ++p) {
-    auto* words = reinterpret_cast<uint32_t*>(&packs[p]);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(words[i]));
+    for (int p = 0; p < F::kPacks; ++p) {
+      const int i = (p * F::kLanes + lane) * F::kWidth;
+      if (i >= hidden) break;
+      const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(word(turn, of, p)));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from + i) : "memory");
+    }
   }
-}
+  /// What was sent for since the last call is one row.
+  __device__ void end_row() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  /// All rows but the last one that was ended are here.
+  __device__ void wait() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+  __device__ Pack<typename F::T, F::kWidth> pack(int turn, Of of, int p) const {
+    return *reinterpret_cast<const Pack<typename F::T, F::kWidth>*>(word(turn, of, p));
+  }
+
+ private:
+  __device__ uint4* word(int turn, Of of, int p) const {
+    return own_ + ((turn * Residence<F>::kTensors + of) * F::kPacks + p) * F::kBlock;
+  }
+  uint4* own_;
+};
 
 /// Both sums over the threads of a row; every thread gets them. `turn` alternates between calls, so
 /// that one synchronisation is enough.
@@ -177,39 +207,56 @@ __global__ void __launch_bounds__(F::kBlock) again_kernel(NormForward args) {
 }
 
 template <typename F>
-__global__ void __launch_bounds__(F::kBlock, F::kResident) backward_kernel(NormBackward args) {
+__global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
+    backward_kernel(NormBackward args) {
   using T = typename F::T;
+  using Rows = RowsAhead<F>;
   constexpr int kColumns = F::kPacks * F::kWidth;
   const int lane = threadIdx.x % F::kLanes;
   const int group = threadIdx.x / F::kLanes;
   const int hidden = static_cast<int>(args.hidden);
   const float count = static_cast<float>(hidden);
+  const int64_t step = int64_t{gridDim.x} * F::kRows;
   float weight_sums[kColumns] = {};
   float bias_sums[F::kLayer ? kColumns : 1] = {};
   const T* weight = static_cast<const T*>(args.weight);  // from the cache: sums have the registers
-  int turn = 0;
-  for (int64_t row = int64_t{blockIdx.x} * F::kRows + group; row < args.rows;
-       row += int64_t{gridDim.x} * F::kRows) {
-    const int64_t at = row * hidden;
-    typename F::Packs x, grad, extra;
-    load_row<F>(static_cast<const T*>(args.x) + at, lane, hidden, x);
-    load_row<F>(static_cast<const T*>(args.grad_output) + at, lane, hidden, grad);
-    if (args.grad_sum != nullptr)
-      load_row<F>(static_cast<const T*>(args.grad_sum) + at, lane, hidden, extra);
-    const float inverse = args.inverse[row];
-    const float mean = F::kLayer ? args.mean[row] : 0.0f;
+  const auto* grad_sum = static_cast<const T*>(args.grad_sum);
+  extern __shared__ uint4 memory[];
+  Rows rows(memory);
+  float next_inverse = 0;
+  float next_mean = 0;
+  const auto send_for = [&](int turn, int64_t row) {
+    if (row < args.rows) {
+      const int64_t at = row * hidden;
+      rows.send_for(turn, Rows::x, static_cast<const T*>(args.x) + at, lane, hidden);
+      rows.send_for(turn, Rows::grad, static_cast<const T*>(args.grad_output) + at, lane, hidden);
+      rows.send_for(turn, Rows::extra, grad_sum == nullptr ? nullptr : grad_sum + at, lane, hidden);
+      next_inverse = args.inverse[row];
+      if (F::kLayer) next_mean = args.mean[row];
+    }
+    rows.end_row();
+  };
+  int64_t row = int64_t{blockIdx.x} * F::kRows + group;
+  send_for(0, row);
+  for (int turn = 0; row < args.rows; row += step, turn ^= 1) {
+    const float inverse = next_inverse;
+    const float mean = next_mean;
+    send_for(turn ^ 1, row + step);
+    rows.wait();
     float dot = 0;    // of the gradient by the normed row, with the normed row
     float plain = 0;  // its sum
 #pragma unroll
     for (int p = 0; p < F::kPacks; ++p) {
       const int i = (p * F::kLanes + lane) * F::kWidth;
       if (i >= hidden) break;
+      const auto x = rows.pack(turn, Rows::x, p);
+      const auto grad = rows.pack(turn, Rows::grad, p);
       float w[F::kWidth];
       load<T, F::kWidth>(weight + i, w);
 #pragma unroll
       for (int j = 0; j < F::kWidth; ++j) {
-        const float normed = (wide(x[p].values[j]) - mean) * inverse;
-        const float g = wide(grad[p].values[j]);
+        const float normed = (wide(x.values[j]) - mean) * inverse;
+        const float g = wide(grad.values[j]);
         const float scaled = g * w[j];
         weight_sums[p * F::kWidth + j] += g * normed;
         if (F::kLayer) bias_sums[p * F::kWidth + j] += g;
@@ -217,25 +264,28 @@ __global__ void __launch_bounds__(F::kBlock, F::kResident) backward_kernel(NormB
         plain += scaled;
       }
     }
-    forget_conversions<F>(x);
-    forget_conversions<F>(grad);
     const float2 sums = row_sums<F>(dot, F::kLayer ? plain : 0.0f, turn);
-    turn ^= 1;
     const float mean_dot = sums.x / count;
     const float mean_plain = sums.y / count;
-    T* out = static_cast<T*>(args.grad_x) + at;
+    T* out = static_cast<T*>(args.grad_x) + row * hidden;
 #pragma unroll
     for (int p = 0; p < F::kPacks; ++p) {
       const int i = (p * F::kLanes + lane) * F::kWidth;
       if (i >= hidden) break;
+      const auto x = rows.pack(turn, Rows::x, p);
+      const auto grad = rows.pack(turn, Rows::grad, p);
       float g[F::kWidth], w[F::kWidth];
       load<T, F::kWidth>(weight + i, w);
 #pragma unroll
       for (int j = 0; j < F::kWidth; ++j) {
-        const float normed = (wide(x[p].values[j]) - mean) * inverse;
-        const float scaled = wide(grad[p].values[j]) * w[j];
+        const float normed = (wide(x.values[j]) - mean) * inverse;
+        const float scaled = wide(grad.values[j]) * w[j];
         g[j] = inverse * (scaled - mean_plain - normed * mean_dot);
-        if (args.grad_sum != nullptr) g[j] += wide(extra[p].values[j]);
+      }
+      if (grad_sum != nullptr) {
+        const auto extra = rows.pack(turn, Rows::extra, p);
+#pragma unroll
+        for (int j = 0; j < F::kWidth; ++j) g[j] += wide(extra.values[j]);
       }
       store<T, F::kWidth>(out + i, g);
     }
@@ -280,39 +330,62 @@ constexpr int64_t kMostInBlock = 8192;
 
 /// launch(Form{}) of the smallest form that holds a row of `hidden` elements, kMostInBlock at most.
 template <typename T, int kWidth, bool kLayer, typename Launch>
-void with_row_form(int64_t hidden, const Launch& launch) {
+void with_block_form(int64_t hidden, const Launch& launch) {
+  constexpr int kBlock = kMostInBlock / kBlockLanes / kWidth;  // 4 of bf16, 8 of fp32
   const int64_t packs = (hidden + kWidth - 1) / kWidth;
-  constexpr int kWarp = kMostInWarp / 32 / kWidth;             // 4 of bf16, 8 of fp32
-  constexpr int kBlock = kMostInBlock / kBlockLanes / kWidth;  // likewise
-  if (packs <= 32 * kWarp / 2) return launch(Form<T, kWidth, kWarp / 2, 32, kLayer>{});
-  if (packs <= 32 * kWarp * 3 / 4) return launch(Form<T, kWidth, kWarp * 3 / 4, 32, kLayer>{});
-  if (packs <= 32 * kWarp) return launch(Form<T, kWidth, kWarp, 32, kLayer>{});
   if (packs <= kBlockLanes * kBlock / 4)
     return launch(Form<T, kWidth, kBlock / 4, kBlockLanes, kLayer>{});
   if (packs <= kBlockLanes * kBlock / 2)
     return launch(Form<T, kWidth, kBlock / 2, kBlockLanes, kLayer>{});
   launch(Form<T, kWidth, kBlock, kBlockLanes, kLayer>{});
 }
+struct ForwardForms {
+  template <typename T, int kWidth, bool kLayer, typename Launch>
+  static void with(int64_t hidden, const Launch& launch) {
+    constexpr int kWarp = kMostInWarp / 32 / kWidth;  // likewise
+    const int64_t packs = (hidden + kWidth - 1) / kWidth;
+    if (packs <= 32 * kWarp / 2) return launch(Form<T, kWidth, kWarp / 2, 32, kLayer>{});
+    if (packs <= 32 * kWarp * 3 / 4) return launch(Form<T, kWidth, kWarp * 3 / 4, 32, kLayer>{});
+    if (packs <= 32 * kWarp) return launch(Form<T, kWidth, kWarp, 32, kLayer>{});
+    with_block_form<T, kWidth, kLayer>(hidden, launch);
+  }
+};
+// Of RMSNorm small blocks instead of warps: a thread has fewer sums, and a multiprocessor room for
+// more of them. LayerNorm, with twice the arithmetic, loses more by waiting for a block.
+struct BackwardForms {
+  template <typename T, int kWidth, bool kLayer, typename Launch>
+  static void with(int64_t hidden, const Launch& launch) {
+    if constexpr (kLayer) {
+      ForwardForms::with<T, kWidth, kLayer>(hidden, launch);
+    } else {
+      constexpr int kPacks = 8 / kWidth;  // 1 of bf16, 2 of fp32
+      if (hidden <= 64 * 8) return launch(Form<T, kWidth, kPacks, 64, kLayer>{});
+      if (hidden <= 96 * 8) return launch(Form<T, kWidth, kPacks, 96, kLayer>{});
+      if (hidden <= 128 * 8) return launch(Form<T, kWidth, kPacks, 128, kLayer>{});
+      with_block_form<T, kWidth, kLayer>(hidden, launch);
+    }
+  }
+};
 
-template <typename T, typename InRegisters, typename Long>
+template <typename Forms, typename T, typename InRegisters, typename Long>
 void with_kind(bool layer, int64_t hidden, bool packs, const InRegisters& in_registers,
                const Long& read_again) {
   constexpr int kWidth = 16 / sizeof(T);
   if (!packs) return read_again(Loads::elements);
   if (hidden > kMostInBlock) return read_again(Loads::packs);
-  if (layer) return with_row_form<T, kWidth, true>(hidden, in_registers);
-  with_row_form<T, kWidth, false>(hidden, in_registers);
+  if (layer) return Forms::template with<T, kWidth, true>(hidden, in_registers);
+  Forms::template with<T, kWidth, false>(hidden, in_registers);
 }
 
 /// packs(element): whether rows of this type move in loads of 16 bytes.
-template <typename Packs, typename InRegisters, typename Long>
+template <typename Forms, typename Packs, typename InRegisters, typename Long>
 void with_form(Element element, bool layer, int64_t hidden, const Packs& packs,
                const InRegisters& in_registers, const Long& read_again) {
   if (element == Element::bf16) {
     using T = __nv_bfloat16;
-    return with_kind<T>(layer, hidden, packs(T{}), in_registers, read_again);
+    return with_kind<Forms, T>(layer, hidden, packs(T{}), in_registers, read_again);
   }
-  with_kind<float>(layer, hidden, packs(float{}), in_registers, read_again);
+  with_kind<Forms, float>(layer, hidden, packs(float{}), in_registers, read_again);
 }
 
 template <typename F>
@@ -331,7 +404,7 @@ int64_t most_blocks(int64_t rows, int resident) {
 void norm_forward(const NormForward& args, Stream stream) {
   if (args.rows == 0) return;
   const auto on = static_cast<cudaStream_t>(stream);
-  with_form(
+  with_form<ForwardForms>(
       args.element, args.mean != nullptr, args.hidden,
       [&](auto element) {
         return moves_in_packs<decltype(element)>(args.hidden, args.x, args.delta, args.weight,
@@ -347,7 +420,7 @@ void norm_forward(const NormForward& args, Stream stream) {
 void norm_again(const NormForward& args, Stream stream) {
   if (args.rows == 0) return;
   const auto on = static_cast<cudaStream_t>(stream);
-  with_form(
+  with_form<ForwardForms>(
       args.element, args.mean != nullptr, args.hidden,
       [&](auto element) {
         return moves_in_packs<decltype(element)>(args.hidden, args.x, args.weight, args.bias,
@@ -360,14 +433,14 @@ void norm_again(const NormForward& args, Stream stream) {
       [&](Loads loads) { long_norm_again(args, loads, stream); });
 }
 
-int64_t norm_backward_blocks(int64_t rows) { return most_blocks(rows, 4); }
+int64_t norm_backward_blocks(int64_t rows) { return most_blocks(rows, kMostResident); }
 
 void norm_backward(const NormBackward& args, Stream stream) {
   if (args.rows == 0) return;
   const auto on = static_cast<cudaStream_t>(stream);
   const bool layer = args.mean != nullptr;
   int64_t blocks = norm_backward_blocks(args.rows);
-  with_form(
+  with_form<BackwardForms>(
       args.element, layer, args.hidden,
       [&](auto element) {
         return moves_in_packs<decltype(element)>(args.hidden, args.grad_output, args.grad_sum,
@@ -375,8 +448,13 @@ void norm_backward(const NormBackward& args, Stream stream) {
       },
       [&](auto form) {
         using F = decltype(form);
-        blocks = most_blocks(args.rows, F::kResident);
-        backward_kernel<F><<<static_cast<unsigned>(blocks), F::kBlock, 0, on>>>(args);
+        using R = Residence<F>;
+        // More than 48 KiB are asked for by name, once a kernel; a refusal shows in the launch.
+        static const cudaError_t allowed = cudaFuncSetAttribute(
+            backward_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::kSharedBytes);
+        static_cast<void>(allowed);
+        blocks = most_blocks(args.rows, R::kBlocks);
+        backward_kernel<F><<<static_cast<unsigned>(blocks), F::kBlock, R::kSharedBytes, on>>>(args);
       },
       [&](Loads loads) { long_norm_backward(args, loads, blocks, stream); });
   add_partials({.partial = args.partial,
