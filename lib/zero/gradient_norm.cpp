@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels/cuda/stream.h"
@@ -51,10 +53,14 @@ double sum_on_cpu(const at::Tensor& view) {
 
 }  // namespace
 
-SumsOfSquares::SumsOfSquares(std::vector<std::vector<at::Tensor>> groups, at::Device device)
-    : groups_(std::move(groups)), device_(device) {
+SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups marks)
+    : groups_(std::move(groups)), marks_(std::move(marks)), device_(device) {
+  if (marks_.empty()) {
+    for (const auto& group : groups_) marks_.emplace_back(group.size());
+  }
   if (device.is_cpu()) return;
   std::vector<const float*> tensors;
+  std::vector<float*> words;
   std::vector<kernels::cuda::Chunk> chunks;
   std::vector<int64_t> begins = {0};
   for (const std::vector<at::Tensor>& group : groups_) {
@@ -65,7 +71,12 @@ SumsOfSquares::SumsOfSquares(std::vector<std::vector<at::Tensor>> groups, at::De
     }
     begins.push_back(static_cast<int64_t>(chunks.size()));
   }
+  for (const std::vector<at::Tensor>& group : marks_) {
+    for (const at::Tensor& mark : group)
+      words.push_back(mark.defined() ? mark.mutable_data_ptr<float>() : nullptr);
+  }
   tensors_ = {tensors, device};
+  words_ = {words, device};
   chunks_ = {chunks, device};
   group_begins_ = {begins, device};
   partial_ = {std::vector<double>(chunks.size()), device};
@@ -80,7 +91,13 @@ at::Tensor SumsOfSquares::operator()() const {
   }
   for (size_t i = 0; i < groups_.size(); ++i) {
     double total = 0;
-    for (const at::Tensor& tensor : groups_[i]) total += sum_on_cpu(tensor);
+    for (size_t j = 0; j < groups_[i].size(); ++j) {
+      const double sum = sum_on_cpu(groups_[i][j]);
+      total += sum;
+      const at::Tensor& mark = marks_[i][j];
+      if (mark.defined() && !std::isfinite(sum))
+        *mark.mutable_data_ptr<float>() = std::numeric_limits<float>::infinity();
+    }
     sums.mutable_data_ptr<double>()[i] = total;
   }
   return sums;
@@ -88,6 +105,7 @@ at::Tensor SumsOfSquares::operator()() const {
 
 void SumsOfSquares::sum_on_cuda(at::Tensor& sums) const {
   cuda::sums_of_squares({.tensors = tensors_.rows(),
+                         .marks = words_.rows(),
                          .chunks = chunks_.rows(),
                          .chunk_count = chunks_.size(),
                          .partial = partial_.rows(),

@@ -17,21 +17,26 @@ namespace tptrain::zero {
 /// Sums of squares of groups of tensors, made once for tensors that stay where they are.
 class SumsOfSquares {
  public:
-  /// Each group: tensors that are 1-D, fp32, contiguous, on `device`.
-  SumsOfSquares(std::vector<std::vector<at::Tensor>> groups, at::Device device);
+  using Groups = std::vector<std::vector<at::Tensor>>;
+  /// Each group: tensors that are 1-D, fp32, contiguous, on `device`. marks: of each of them one
+  /// fp32 word on the device, or an undefined tensor; or none of any.
+  SumsOfSquares(Groups groups, at::Device device, Groups marks = {});
 
   /// The sum over all elements of each group, fp64 [groups] on the device. Depends on the tensors'
-  /// sizes and order, never on the number of threads or on where they lie. On CUDA: no host
-  /// synchronisation, launches that are the same every time.
+  /// sizes and order, never on the number of threads or on where they lie. The word of a tensor
+  /// that holds inf or nan becomes infinite, as nothing else makes its sum; others stay. On CUDA:
+  /// no host synchronisation, launches that are the same every time.
   at::Tensor operator()() const;
 
  private:
   void sum_on_cuda(at::Tensor& sums) const;
 
-  std::vector<std::vector<at::Tensor>> groups_;
+  Groups groups_;
+  Groups marks_;
   at::Device device_;
   // Of CUDA:
   kernels::cuda::DeviceTable<const float*> tensors_;  // of all groups
+  kernels::cuda::DeviceTable<float*> words_;          // their marks; null: none
   kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;
   kernels::cuda::DeviceTable<int64_t> group_begins_;  // among the chunks
   kernels::cuda::DeviceTable<double> partial_;        // sum of each chunk

@@ -47,6 +47,10 @@ NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor mar
   std::vector<const float*> tensors;
   std::vector<kernels::cuda::Chunk> chunks;
   for (const at::Tensor& gradient : gradients_) {
+    if (!gradient.defined()) {
+      tensors.push_back(nullptr);
+      continue;
+    }
     const float* data = gradient.const_data_ptr<float>();
     kernels::cuda::append_chunks(
         chunks, static_cast<int64_t>(tensors.size()), gradient.numel(), cuda::kChunkElements,
@@ -65,7 +69,8 @@ void NonfiniteMarks::update() {
   }
   float* words = marks_.mutable_data_ptr<float>();
   for (size_t i = 0; i < gradients_.size(); ++i) {
-    if (!is_finite_on_cpu(gradients_[i])) words[i] = std::numeric_limits<float>::infinity();
+    if (gradients_[i].defined() && !is_finite_on_cpu(gradients_[i]))
+      words[i] = std::numeric_limits<float>::infinity();
   }
 }
 

@@ -13,8 +13,8 @@ namespace tptrain::zero {
 class NonfiniteMarks {
  public:
   NonfiniteMarks() = default;  // of no gradient
-  /// marks: fp32, one word for each of `gradients` (1-D fp32, contiguous, same device), which stay
-  /// where they are.
+  /// marks: fp32, one word for each of `gradients` (1-D fp32, contiguous, same device; undefined:
+  /// its word is left alone), which stay where they are.
   NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks);
 
   /// A gradient's word becomes infinite where it holds inf or nan; else it stays what it was. On

@@ -4,6 +4,7 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -65,7 +66,13 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
   for (int b = 0; b < static_cast<int>(blocks_.size()); ++b) {
     std::vector<at::Tensor> gradients;
     for (const sharding::Parameter* parameter : buckets.blocks()[b].parameters) {
-      gradients.push_back(parameter->main_grad.view({-1}));
+      if (changes_before_norm(*parameter)) {
+        gradients.push_back(parameter->main_grad.view({-1}));
+        continue;
+      }
+      const int64_t index = next + static_cast<int64_t>(gradients.size());
+      marks_for_norm_.emplace(parameter, marks_.narrow(0, index, 1));
+      gradients.emplace_back();
     }
     if (b == 0 && table_) {  // its first
       table_->mark = marks_.narrow(0, 0, 1);
@@ -78,6 +85,21 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
     next += count;
     blocks_[b].tp_sum = make_tp_sum(b);
   }
+}
+
+// By sums over ranks, or with other micro-batches': whose inf or nan it is would not be found.
+bool Reduction::changes_before_norm(const sharding::Parameter& parameter) const {
+  if (dp_.size() > 1 || layout_.accumulates) return true;
+  if (tp_.size() == 1) return false;
+  return parameter.tp_gradient == sharding::TpGradient::partial ||
+         std::ranges::any_of(parameter.slices, [](const sharding::NamedSlice& slice) {
+           return slice.copies.parts > 0;
+         });
+}
+
+at::Tensor Reduction::mark_for_norm(const sharding::Parameter& parameter) const {
+  const auto found = marks_for_norm_.find(&parameter);
+  return found == marks_for_norm_.end() ? at::Tensor() : found->second;
 }
 
 void Reduction::find_table(TableRows& rows) {

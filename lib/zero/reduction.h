@@ -12,6 +12,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -46,8 +47,12 @@ class Reduction {
   void finish();
 
   /// fp32, one word for each parameter in block order: inf or nan where its gradient on this rank
-  /// was not finite before any sum over ranks, in any micro-batch since clear().
+  /// was not finite before any sum over ranks, in any micro-batch since clear(). But for those of
+  /// mark_for_norm, which whoever makes the norm has to see to.
   const at::Tensor& marks() const { return marks_; }
+  /// The word of a gradient that no rank adds to: what the norm reads is what this rank has made,
+  /// so that one pass over it does for both. Else undefined.
+  at::Tensor mark_for_norm(const sharding::Parameter& parameter) const;
 
  private:
   using Works = std::vector<std::unique_ptr<comm::Work>>;
@@ -68,7 +73,7 @@ class Reduction {
   };
   struct Block {
     std::vector<Piece> pieces;
-    NonfiniteMarks marks;  // of each parameter's gradient, but that of table_
+    NonfiniteMarks marks;  // of the gradients that neither the norm nor table_ searches
     TpSum tp_sum;
     bool cleared_by_user = false;  // a later block adds to its gradient first
 
@@ -93,6 +98,7 @@ class Reduction {
     // In main_grad is what has to be summed over dp: of this micro-batch, or of this step.
     bool is_written = false;
   };
+  bool changes_before_norm(const sharding::Parameter& parameter) const;
   TpSum make_tp_sum(int block) const;
   Piece make_piece(int block, BucketState& state) const;
   void find_table(TableRows& rows);
@@ -120,6 +126,7 @@ class Reduction {
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
   bool memory_is_clear_ = true;  // of the step that clear() began
   at::Tensor marks_;
+  std::unordered_map<const sharding::Parameter*, at::Tensor> marks_for_norm_;
   std::vector<Block> blocks_;
   std::vector<Home> homes_;
   std::optional<Table> table_;

@@ -61,8 +61,8 @@ struct ZeroOptimizer::Impl {
   /// Likewise. owned: this rank's shard without padding and without what another tp rank owns.
   /// other: copies that another tp rank owns: not in the norm, but in the finite flag.
   struct NormViews {
-    std::vector<at::Tensor> owned;
-    std::vector<at::Tensor> other;
+    std::vector<at::Tensor> owned, owned_marks;
+    std::vector<at::Tensor> other, other_marks;
   };
   void append_norm_views(const BucketState& state, NormViews& views) const;
   /// The coming look-up is of a table that this rank does not hold whole, and need not.

@@ -17,18 +17,10 @@
 namespace tptrain::zero {
 namespace {
 
-// One more contiguous range, or the last one made longer.
 struct FlatRange {
   int64_t begin = 0;
   int64_t end = 0;
 };
-void append(std::vector<FlatRange>& ranges, int64_t begin, int64_t end) {
-  if (!ranges.empty() && ranges.back().end == begin) {
-    ranges.back().end = end;
-    return;
-  }
-  ranges.push_back({begin, end});
-}
 
 struct SettingsRange {
   FlatRange range;
@@ -79,7 +71,8 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
     append_ranges(state, ranges);
     append_norm_views(state, views);
   }
-  squares.emplace(std::vector{std::move(views.owned), std::move(views.other)}, device);
+  squares.emplace(std::vector{std::move(views.owned), std::move(views.other)}, device,
+                  std::vector{std::move(views.owned_marks), std::move(views.other_marks)});
   const auto on_device = at::TensorOptions().device(device);
   parameter_indices =
       at::arange(static_cast<int64_t>(parameter_names.size()), on_device.dtype(at::kLong));
@@ -139,16 +132,14 @@ void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
 // The shard range in every stage, so that stages agree bitwise. Each element counts once over dp
 // because shards are disjoint, once over tp because exactly one tp rank owns it.
 void ZeroOptimizer::Impl::append_norm_views(const BucketState& state, NormViews& views) const {
-  std::vector<FlatRange> owned, other;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
-    append(piece.slice->owned ? owned : other, piece.bucket_begin,
-           piece.bucket_begin + piece.count);
+    at::Tensor view =
+        state.grad_shard.narrow(0, piece.bucket_begin - state.shard_begin, piece.count);
+    const bool owned = piece.slice->owned;
+    (owned ? views.owned : views.other).push_back(std::move(view));
+    (owned ? views.owned_marks : views.other_marks)
+        .push_back(reduction.mark_for_norm(*piece.parameter));
   }
-  const auto view_of = [&](const FlatRange& range) {
-    return state.grad_shard.narrow(0, range.begin - state.shard_begin, range.end - range.begin);
-  };
-  for (const FlatRange& range : owned) views.owned.push_back(view_of(range));
-  for (const FlatRange& range : other) views.other.push_back(view_of(range));
 }
 
 void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* remedy) const {
@@ -219,13 +210,13 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
   const Fault fault = impl_->options.fault;
 
   StepNumbers numbers;
+  const at::Tensor squares = (*impl_->squares)();  // and the marks of what they are of
   numbers.culprit = impl_->culprit(at::isfinite(local_losses).all());
   // [0]: what counts. [1]: copies whose owner is another tp rank. They must not count twice, but a
   // nan in one of them (a fault of this rank alone) has to stop the update everywhere, or the
   // copies would part. [2]: ranks with a culprit. [3..]: the losses.
-  const at::Tensor words =
-      at::cat({(*impl_->squares)(), numbers.culprit.ne(-1).to(at::kDouble).view({1}),
-               local_losses.to(at::kDouble)});
+  const at::Tensor words = at::cat(
+      {squares, numbers.culprit.ne(-1).to(at::kDouble).view({1}), local_losses.to(at::kDouble)});
   const at::Tensor of_tp_ranks =
       gather_rows(sum_in_rank_order(gather_rows(words, impl_->dp)), impl_->tp);
   const at::Tensor sums = fault == Fault::drop_norm_sum_over_tp ? of_tp_ranks[impl_->tp.rank()]

@@ -63,7 +63,11 @@ __global__ void __launch_bounds__(kThreads) partial_kernel(SumsOfSquares args) {
     }
   }
   const double total = block_sum_fp64<kThreads>((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  if (threadIdx.x == 0) args.partial[blockIdx.x] = total;
+  if (threadIdx.x != 0) return;
+  args.partial[blockIdx.x] = total;
+  float* mark = args.marks[chunk.tensor];
+  // Every block that comes here writes the same.
+  if (mark != nullptr && !isfinite(total)) *mark = __uint_as_float(0x7f800000u);
 }
 
 // One block a group.

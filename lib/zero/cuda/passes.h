@@ -16,9 +16,11 @@ using kernels::cuda::Stream;
 inline constexpr int64_t kChunkElements = 8192;
 
 /// sums[i]: over the chunks of group i, in fp64. What is added to what follows from the chunks
-/// alone, never from where the tensors lie.
+/// alone, never from where the tensors lie. *marks[t] = inf where tensor t holds inf or nan, unless
+/// that pointer is null: in fp64 no other square of fp32 is infinite.
 struct SumsOfSquares {
   const float* const* tensors = nullptr;
+  float* const* marks = nullptr;
   const Chunk* chunks = nullptr;
   int64_t chunk_count = 0;
   double* partial = nullptr;  // [chunk_count]

@@ -137,6 +137,15 @@ TEST_CASE("inf and nan are found on a GPU in any of many views, and their marks 
     zero::NonfiniteMarks search(views, marks);
     search.update();
     CHECK(at::isfinite(marks).all().item<bool>());
+    // By the pass of the norm as well; every fifth has no word there.
+    const at::Tensor of_sums = at::zeros({count}, marks.options());
+    std::vector<at::Tensor> words;
+    for (int64_t i = 0; i < count; ++i)
+      words.push_back(i % 5 == 0 ? at::Tensor() : of_sums.narrow(0, i, 1));
+    const zero::SumsOfSquares sums({{}, views}, gpu(), {{}, words});
+    sums();
+    CHECK(at::isfinite(of_sums).all().item<bool>());
+    at::Tensor expected_of_sums = at::ones({count}, at::kBool);
     at::Tensor expected = at::ones({count}, at::kBool);
     for (int64_t i = 0; i < count; i += 7) {
       if (views[i].numel() == 0) continue;
@@ -146,6 +155,9 @@ TEST_CASE("inf and nan are found on a GPU in any of many views, and their marks 
       expected[i] = false;
       search.update();
       CHECK(at::equal(at::isfinite(marks).cpu(), expected));
+      if (i % 5 != 0) expected_of_sums[i] = false;
+      sums();
+      CHECK(at::equal(at::isfinite(of_sums).cpu(), expected_of_sums));
       word.fill_(0);
     }
     search.update();

@@ -35,6 +35,34 @@ TEST_CASE("sums of squares: fp64, the same bits with any number of threads", "[z
   CHECK(at::equal(groups, at::tensor({18.0, 0.0, 5.0}, at::kDouble)));
 }
 
+TEST_CASE("sums of squares mark the tensors that hold inf or nan, where they have a word",
+          "[zero]") {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  const std::vector<at::Tensor> some = {at::full({70000}, kMax), at::full({3}, -kMax)};
+  const std::vector<at::Tensor> others = {at::full({40000}, kMax)};
+  const at::Tensor words = at::zeros({2});
+  const SumsOfSquares sums({some, {}, others}, at::kCPU,
+                           {{words.narrow(0, 0, 1), at::Tensor()}, {}, {words.narrow(0, 1, 1)}});
+  sums();
+  CHECK(at::isfinite(words).all().item<bool>());
+  some[1][2] = std::numeric_limits<float>::infinity();  // it has no word
+  sums();
+  CHECK(at::isfinite(words).all().item<bool>());
+  others[0][39999] = std::numeric_limits<float>::quiet_NaN();
+  sums();
+  CHECK(at::equal(at::isfinite(words), at::tensor({1, 0}).to(at::kBool)));
+  others[0][39999] = 1;
+  sums();  // a mark stays
+  CHECK(at::equal(at::isfinite(words), at::tensor({1, 0}).to(at::kBool)));
+}
+
+TEST_CASE("gradients that are left out of the search keep their words", "[zero]") {
+  const at::Tensor bad = at::full({5}, std::numeric_limits<float>::infinity());
+  const at::Tensor marks = at::zeros({3});
+  NonfiniteMarks({bad, at::Tensor(), at::ones({5})}, marks).update();
+  CHECK(at::equal(at::isfinite(marks), at::tensor({0, 1, 1}).to(at::kBool)));
+}
+
 TEST_CASE("inf and nan are found wherever they are, large numbers are not taken for them",
           "[zero]") {
   for (const float poison :
