@@ -69,10 +69,11 @@ struct NcclHandles {
   NcclHandles(const NcclHandles&) = delete;
   NcclHandles& operator=(const NcclHandles&) = delete;
   ~NcclHandles() {
-    // In the wake of an exception a collective may be under way that the other ranks never join:
-    // waiting for it, as cudaFree does too, would hide the error behind a hang.
-    if (comm != nullptr)
-      std::uncaught_exceptions() > exceptions ? ncclCommAbort(comm) : ncclCommDestroy(comm);
+    // In the wake of an exception a collective or a push may be under way that the other ranks never
+    // join. What frees memory waits for it (ncclCommAbort ends NCCL's own kernels, but frees as
+    // well), and would hide the error behind a hang: all is left to the end of the process.
+    if (std::uncaught_exceptions() > exceptions) return;
+    if (comm != nullptr) ncclCommDestroy(comm);
     if (barrier_word != nullptr) cudaFree(barrier_word);
     if (done != nullptr) cudaEventDestroy(done);
     if (inputs_ready != nullptr) cudaEventDestroy(inputs_ready);

@@ -123,6 +123,16 @@ TEST_CASE("a rank that never enters a collective ends the job with code 6", "[gp
   CHECK(all_gone(TPTRAIN_NEVER_COMES_BINARY));
 }
 
+TEST_CASE("a rank that fails with pushes under way ends the job with its error", "[gpu]") {
+  const ProcessResult result = run_process(
+      {TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY, "fails"},
+      seconds(90));
+  INFO(result.output);
+  CHECK(result.exit_code == 2);  // 6: it hung, and the watchdog ended it
+  check_says(result, {"[rank 1] config error: an error of one rank alone"});
+  CHECK(all_gone(TPTRAIN_NEVER_COMES_BINARY));
+}
+
 TEST_CASE("a model that no GPU holds is refused with its forecast, code 2", "[gpu]") {
   Job job;
   put_on_gpus(job);
