@@ -55,8 +55,7 @@ ncclDataType_t type_of(const at::Tensor& tensor) {
 
 ncclRedOp_t op_of(ReduceOp op) { return op == ReduceOp::sum ? ncclSum : ncclMax; }
 
-// What a communicator owns on the device; freed in reverse, also where a constructor throws
-// halfway.
+// What a communicator owns on the device; freed in reverse.
 struct NcclHandles {
   cudaStream_t stream = nullptr;
   cudaEvent_t inputs_ready = nullptr;
@@ -69,9 +68,9 @@ struct NcclHandles {
   NcclHandles(const NcclHandles&) = delete;
   NcclHandles& operator=(const NcclHandles&) = delete;
   ~NcclHandles() {
-    // In the wake of an exception a collective or a push may be under way that the other ranks never
-    // join. What frees memory waits for it (ncclCommAbort ends NCCL's own kernels, but frees as
-    // well), and would hide the error behind a hang: all is left to the end of the process.
+    // In the wake of an exception a collective or a push may be under way that the other ranks
+    // never join. What frees memory waits for it (ncclCommAbort ends NCCL's own kernels, but frees
+    // as well), and would hide the error behind a hang: all is left to the end of the process.
     if (std::uncaught_exceptions() > exceptions) return;
     if (comm != nullptr) ncclCommDestroy(comm);
     if (barrier_word != nullptr) cudaFree(barrier_word);
