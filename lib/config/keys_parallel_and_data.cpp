@@ -98,11 +98,12 @@ std::vector<Key> data_keys() {
            .hint = "jsonl for names that end in .jsonl, else text"},
           &RunConfig::data, &DataConfig::format),
       bind({.path = "data.packing",
-            .allowed = {"stream", "none"},
+            .allowed = {"stream", "best_fit", "none"},
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "
-                   "closed by end of text, and cut where a sequence is full; or `none`, one "
-                   "document a sequence, the rest of a short one is padding that is no target, of "
-                   "a long one left out."},
+                   "closed by end of text, and cut where a sequence is full; `best_fit`, whole, "
+                   "those together that fill a sequence best, cut only where one is longer than a "
+                   "sequence; or `none`, one document a sequence, of a long one the rest is left "
+                   "out. What then is left of a sequence is padding, which is no target."},
            &RunConfig::data, &DataConfig::packing),
       bind({.path = "data.document_mask",
             .type = Type::boolean,

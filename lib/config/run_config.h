@@ -64,7 +64,7 @@ struct DataConfig {
   std::vector<DataSource> eval;
   std::string tokenizer;           // "": that of model.path, else bytes
   std::string format;              // text | jsonl; "": by the file's name, .jsonl or other
-  std::string packing = "stream";  // stream | none: documents end to end, or one a sequence
+  std::string packing = "stream";  // stream | best_fit | none (data/packing.h)
   bool document_mask = false;      // documents packed into one sequence do not see each other
   bool special_as_text = false;
   bool shuffle = true;

@@ -1,6 +1,8 @@
 // The micro-batch of (step, dp_rank) as a pure function of (seed, step): no position is hidden
 // anywhere, so any layout and any resume read the same data. A sequence is, by packing:
 //   stream   a window of seq_length + 1 tokens, at stride seq_length, of all documents end to end
+//   best_fit documents of up to seq_length tokens whole, as many as fit, longer ones in pieces; the
+//            last token of a document has no target, and what is left of the row is padding
 //   none     a document: its first seq_length + 1 tokens; what a shorter one leaves is padded with
 //            id 0, which is no target
 // With a document mask, documents in a sequence are told apart: the batch says where they end, a
@@ -50,6 +52,7 @@ class BatchSampler {
   HostBatch micro_batch(int64_t step, int dp_rank, int64_t micro) const;
   int64_t windows() const;          // sequences per epoch
   int64_t truncated() const;        // of these, documents of which tokens are left out
+  double padding() const;           // share of an epoch's positions that hold no token
   int64_t steps_per_epoch() const;  // rounded down
   const BatchShape& shape() const;
 

@@ -11,8 +11,9 @@ namespace tptrain::data {
 
 Packing packing_of(const std::string& name) {
   if (name == "stream") return Packing::stream;
+  if (name == "best_fit") return Packing::best_fit;
   if (name == "none") return Packing::none;
-  throw ConfigError(problem(cat("packing is ", name)).must("be stream or none"));
+  throw ConfigError(problem(cat("packing is ", name)).must("be stream, best_fit or none"));
 }
 
 HostBatch padding(int64_t rows, int64_t seq_length) {
@@ -73,13 +74,22 @@ int64_t documents_longer_than(const formats::TokenFileHeader& header, int64_t to
   return count;
 }
 
+void fill_piece(const formats::TokenFile& file, const Piece& piece, HostBatch& batch, int64_t row,
+                int64_t at) {
+  const int64_t here = row * batch.seq_length + at;
+  const int64_t targets = piece.goes_on ? piece.tokens : piece.tokens - 1;
+  file.copy(piece.begin, {batch.ids.data() + here, static_cast<size_t>(piece.tokens)});
+  file.copy_labels(piece.begin + 1, {batch.targets.data() + here, static_cast<size_t>(targets)});
+}
+
 void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
               int64_t row) {
-  const int64_t here = row * batch.seq_length;
-  const int64_t ids = std::min(batch.seq_length, range.end - range.begin);
-  const int64_t targets = std::min(batch.seq_length, range.end - range.begin - 1);
-  file.copy(range.begin, {batch.ids.data() + here, static_cast<size_t>(ids)});
-  file.copy_labels(range.begin + 1, {batch.targets.data() + here, static_cast<size_t>(targets)});
+  const int64_t tokens = range.end - range.begin;
+  fill_piece(file,
+             {.begin = range.begin,
+              .tokens = static_cast<int32_t>(std::min(batch.seq_length, tokens)),
+              .goes_on = tokens > batch.seq_length},
+             batch, row, 0);
 }
 
 void mask_documents(const formats::TokenFileHeader& header, const TokenRange& range,
@@ -100,6 +110,13 @@ void mask_documents(const formats::TokenFileHeader& header, const TokenRange& ra
   }
   end_document(here + tokens);
   end_document(here + batch.seq_length);  // of the padding, if there is any
+}
+
+void mask_pieces(std::span<const Piece> pieces, HostBatch& batch, int64_t row) {
+  int64_t end = row * batch.seq_length;
+  for (const Piece& piece : pieces) batch.document_ends.push_back(end += piece.tokens);
+  const int64_t row_end = (row + 1) * batch.seq_length;
+  if (end < row_end) batch.document_ends.push_back(row_end);  // of the padding
 }
 
 }  // namespace tptrain::data

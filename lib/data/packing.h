@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,9 +12,10 @@
 
 namespace tptrain::data {
 
-/// stream: documents end to end; none: a document is a sequence of its own.
-enum class Packing { stream, none };
-/// Throws ConfigError where it is neither.
+/// stream: documents end to end; best_fit: whole documents, several a sequence (best_fit.h); none:
+/// a document is a sequence of its own.
+enum class Packing { stream, best_fit, none };
+/// Throws ConfigError where it is none of them.
 Packing packing_of(const std::string& name);
 
 /// on: documents packed into one row do not see each other.
@@ -53,8 +55,19 @@ formats::TokenFile open_tokens(const PreparedTokens& tokens);
 TokenRange document_range(const formats::TokenFileHeader& header, int64_t document);
 int64_t documents_longer_than(const formats::TokenFileHeader& header, int64_t tokens);
 
-/// Row `row` from the first tokens of `range`, which is not empty: as many ids as fit, and beside
-/// each the label of the token after it, where that is in the range. The rest of the row stays.
+/// Tokens of one document that lie in one row.
+struct Piece {
+  int64_t begin = 0;  // in the token file
+  int32_t tokens = 0;
+  bool goes_on = false;  // the label of the token behind it is the target of its last
+};
+
+/// Row `row` from its piece at place `at`: the ids, and beside each the label of the token after
+/// it.
+void fill_piece(const formats::TokenFile& file, const Piece& piece, HostBatch& batch, int64_t row,
+                int64_t at);
+/// Row `row` from the first tokens of `range`, which is not empty: as many as fit. The rest of the
+/// row stays.
 void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
               int64_t row);
 
@@ -63,5 +76,7 @@ void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch
 /// once.
 void mask_documents(const formats::TokenFileHeader& header, const TokenRange& range,
                     HostBatch& batch, int64_t row);
+/// Likewise row `row`, filled from these pieces one behind the other.
+void mask_pieces(std::span<const Piece> pieces, HostBatch& batch, int64_t row);
 
 }  // namespace tptrain::data

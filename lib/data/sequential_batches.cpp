@@ -24,6 +24,8 @@ SequentialBatches::SequentialBatches(const PreparedTokens& tokens, const Options
                     options.micro_batch_size, ", dp_size ", options.dp_size))
             .must("be at least 1 each"));
   }
+  if (options.packing == Packing::best_fit)
+    throw InternalError(problem("sequential batches of packing best_fit").must("be in order"));
   if (options.packing == Packing::stream) {
     windows_ = windows_of(file_.tokens(), options.seq_length);
   } else {

@@ -73,13 +73,16 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
   log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
                data.train_tokens.documents, " documents, ", with_thousands(data.train->windows()),
                " sequences of ", resolved.batch.seq_length,
+               data.train->padding() > 0
+                   ? cat(" with ", fixed(100 * data.train->padding(), 1), " % padding")
+                   : "",
                run.data.document_mask ? ", documents in a sequence do not see each other" : "",
                "; held out: ", with_thousands(data.eval_tokens.tokens), " tokens"));
   if (session.rank() == 0 && data.train->truncated() > 0)
-    log.warn(
-        cat("data: ", with_thousands(data.train->truncated()), " of ", data.train_tokens.documents,
-            " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
-            " tokens; data.packing is none, so what is beyond is left out"));
+    log.warn(cat(
+        "data: ", with_thousands(data.train->truncated()), " of ", data.train_tokens.documents,
+        " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
+        " tokens; data.packing is none, so what is beyond is left out (best_fit would keep it)"));
   return data;
 }
 

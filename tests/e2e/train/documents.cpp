@@ -126,7 +126,29 @@ TEST_CASE("masked documents train like one document a sequence, and otherwise th
   CHECK(difference(unmasked, alone) > 1e-3);
 }
 
-TEST_CASE("a run of masked documents resumes as itself, and says where the mask is another", "[e2e]") {
+TEST_CASE("documents packed to fit best are those of the text, each once an epoch", "[e2e]") {
+  DocumentsJob job;
+  // Steps of a whole epoch: which documents lie together is then the same to the numbers.
+  const std::vector<std::string> epochs = {"train.max_steps=3", "data.eval=[]",
+                                           "checkpoint.save_steps=100"};
+  const auto settings = [&](std::vector<std::string> more) {
+    more.insert(more.end(), epochs.begin(), epochs.end());
+    return more;
+  };
+  const std::vector<Row> alone = job.train(
+      1, settings({"data.packing=none", "data.document_mask=false", "train.global_batch_size=80",
+                   "train.micro_batch_size=8", "parallel.tp_size=1", "parallel.dp_size=1"}));
+  CHECK(job.output.find("80 sequences of 32 with 50.0 % padding") != std::string::npos);
+  REQUIRE(alone.size() == 3);
+  const std::vector<std::string> packed =
+      settings({"data.packing=best_fit", "data.shuffle=true", "train.global_batch_size=40"});
+  CHECK(difference(job.train(4, packed), alone) <= 1e-5);
+  CHECK(job.output.find("40 sequences of 32, documents in a sequence do not see each other") !=
+        std::string::npos);
+}
+
+TEST_CASE("a run of masked documents resumes as itself, and says where the mask is another",
+          "[e2e]") {
   DocumentsJob job;
   const std::vector<Row> whole = job.train(4, {});
   const auto in_run = [&](const std::vector<std::string>& more) {

@@ -285,6 +285,45 @@ TEST_CASE("with one document a sequence, padding is a document without targets")
             .targets == batch.targets);
 }
 
+TEST_CASE("with best fit documents are whole where they can be; what is left of a row is padding") {
+  const TempDir dir;
+  // Of 4: [0, 2) and [2, 4) lie together, [4, 11) is cut into four and three, [11, 12) predicts
+  // nothing.
+  const PreparedTokens tokens = documents(dir, {2, 4, 11, 12});
+  SamplerOptions options = kMasked;
+  options.packing = Packing::best_fit;
+  const BatchSampler sampler(tokens, {.seq_length = 4, .micro_batch_size = 3}, options);
+  REQUIRE(sampler.windows() == 3);
+  CHECK(sampler.truncated() == 0);
+  CHECK(std::abs(sampler.padding() - 1.0 / 12) < 1e-12);
+  const HostBatch batch = sampler.micro_batch(0, 0, 0);
+  CHECK(batch.ids == std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0});
+  CHECK(batch.targets == std::vector<int64_t>{1, kNo, 3, kNo, 5, 6, 7, 8, 9, 10, kNo, kNo});
+  CHECK(batch.document_ends == std::vector<int64_t>{2, 4, 8, 11, 12});
+  options.document_mask = DocumentMask::off;
+  const HostBatch plain =
+      BatchSampler(tokens, {.seq_length = 4, .micro_batch_size = 3}, options).micro_batch(0, 0, 0);
+  CHECK(plain.ids == batch.ids);
+  CHECK(plain.targets == batch.targets);
+  CHECK(plain.document_ends.empty());
+
+  const std::string too_few = message_of<DataError>(
+      [&] { BatchSampler(tokens, {.seq_length = 4, .micro_batch_size = 4}, options); });
+  CHECK(has(too_few, "enough for 3 sequence(s) of 4 tokens; one global batch is 4"));
+  CHECK(has(too_few, "have at least documents that fill 4 sequences"));
+}
+
+TEST_CASE("padding is what an epoch's positions hold beside tokens") {
+  const TempDir dir;
+  const PreparedTokens tokens = documents(dir, {2, 6, 11, 20});
+  const auto padding_with = [&](Packing packing) {
+    return BatchSampler(tokens, {.seq_length = 4, .micro_batch_size = 1}, {.packing = packing})
+        .padding();
+  };
+  CHECK(padding_with(Packing::stream) == 0);
+  CHECK(padding_with(Packing::none) == 2.0 / 16);
+}
+
 TEST_CASE("masked documents of shuffled windows are those of the text, on every layout") {
   const TempDir dir;
   std::vector<int64_t> ends;
