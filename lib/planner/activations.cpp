@@ -2,6 +2,7 @@
 #include "planner/activations.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@ using model::Recompute;
 
 constexpr int64_t kFp32 = 4;
 constexpr int64_t kInt64 = 8;
+constexpr int64_t kTokensOfDocument = 128;  // on average, where they are masked: an assumption
 
 bool pushes_over_tp(const ActivationOptions& o) {
   return o.device == Device::cuda && o.tp_size > 1 && o.copies.tp == comm::PeerCopies::automatic;
@@ -216,7 +218,7 @@ class Run {
     }
     if (s_.on_gpu) {
       Buffer context = columns(s_.context);
-      return {.context = std::move(context), .logsumexp = t_.make(s_.tokens * s_.heads * kFp32)};
+      return {.context = std::move(context), .logsumexp = t_.make(logsumexp_bytes())};
     }
     const Buffer wide = t_.make(widened(s_.qkv));
     Buffer context = t_.make(s_.tokens * s_.context * kFp32);
@@ -224,6 +226,14 @@ class Run {
     t_.touch(scratch_bytes(/*backward=*/false));
     if (options_.bf16) context = columns(s_.context);
     return {.context = std::move(context), .logsumexp = std::move(logsumexp)};
+  }
+  /// On GPUs. Of masked documents in fp32 memory-efficient attention keeps as many rows for each
+  /// document as the longest might have, and there is room for a power of two of them.
+  int64_t logsumexp_bytes() const {
+    if (!s_.masked || options_.bf16) return s_.tokens * s_.heads * kFp32;
+    const auto entries = std::bit_ceil(static_cast<uint64_t>(s_.tokens / kTokensOfDocument + 1));
+    const int64_t rows = (s_.longest + 31) / 32 * 32;
+    return static_cast<int64_t>(entries - 1) * s_.heads * rows * kFp32;
   }
   Buffer attend_backward() {
     if (options_.training.attention_dropout > 0) {
@@ -237,8 +247,8 @@ class Run {
       // The gradients of q, k and v apart; cuDNN's and FlashAttention's workspace: that of q in
       // fp32, and a number a row.
       const Buffer apart = columns(s_.qkv);
-      // FlashAttention-2 takes 128 rows more for each document: here, of 128 tokens on average.
-      const int64_t rows = s_.masked ? 2 * s_.tokens : s_.tokens;
+      // FlashAttention-2 takes 128 rows more for each document.
+      const int64_t rows = s_.masked ? s_.tokens + s_.tokens / kTokensOfDocument * 128 : s_.tokens;
       t_.touch(rows * (s_.context + s_.heads) * kFp32);
       return columns(s_.qkv);
     }

@@ -131,6 +131,26 @@ TEST_CASE("axes whose copies are off have no such buffers: what is gathered is a
   CHECK(without_tp.activations > both.activations);
 }
 
+TEST_CASE("masked documents in fp32 keep rows of the longest for each of them", "[planner]") {
+  const auto kept_by_a_layer = [](at::ScalarType dtype, bool mask) {
+    const auto activations = [&](int64_t layers) {
+      model::DecoderConfig config = llama_3_8b();
+      config.num_hidden_layers = layers;
+      Layout layout = on_gpus(1, 1, 1, 4096, 2, model::Recompute::none);
+      layout.dtype = dtype;
+      layout.document_mask = mask;
+      return make_plan(config, layout).memory[1].activations;
+    };
+    return activations(2) - activations(1);
+  };
+  constexpr int64_t kHeads = 32;
+  constexpr int64_t kFp32 = 4;
+  // 64 documents of 128 tokens: room for 127, of 4,096 rows each.
+  CHECK(kept_by_a_layer(at::kFloat, true) - kept_by_a_layer(at::kFloat, false) ==
+        (int64_t{127} * 4096 - 8192) * kHeads * kFp32);
+  CHECK(kept_by_a_layer(at::kBFloat16, true) == kept_by_a_layer(at::kBFloat16, false));
+}
+
 TEST_CASE("the largest micro-batch fits, and one more sequence does not", "[planner]") {
   for (const int64_t tp : {1, 2}) {
     Layout layout = on_gpus(tp, 1, 1, 1024, 1, model::Recompute::none);
