@@ -56,8 +56,8 @@ __device__ void load_row(const typename F::T* row, int lane, int hidden, typenam
   }
 }
 
-/// Rows of three tensors on their way to shared memory, two at a time. A thread reads what
-/// it has sent for itself and nothing else, so that none waits for another.
+/// Rows of three tensors on their way to shared memory, two at a time. A thread reads what it has
+/// sent for itself and nothing else, so that none waits for another.
 template <typename F>
 class RowsAhead {
  public:
