@@ -27,10 +27,12 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   Job job;
   job.edit("max_steps: 8", "max_steps: 100000");
   job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
-  job.edit("save_steps: 3", "save_steps: 20");
+  job.edit("save_steps: 3", "save_steps: 100");
   const std::string marker = (job.directory() / "run.yaml").string();
   Process process(job.command(4, {"--config", marker}), job.directory());
-  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 20)));
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 100)));
+  // Between two checkpoints: while one is written, ranks may be silent ten times as long.
+  REQUIRE(wait_for_step(job.run_dir(), 102));
   const std::vector<int> ranks = ranks_of(process, marker);
   REQUIRE(ranks.size() == 4);
   kill(ranks[1], SIGSTOP);
@@ -48,8 +50,8 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   }
   CHECK(all_gone(marker));
 
-  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set",
-                                            "checkpoint.resume=run/checkpoints/step-00000020"});
+  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=105", "--set",
+                                            "checkpoint.resume=run/checkpoints/step-00000100"});
   INFO(resumed.output);
   CHECK(resumed.exit_code == 0);
 }

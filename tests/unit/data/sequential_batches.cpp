@@ -135,11 +135,18 @@ TEST_CASE("too few documents for a batch name what there is and what is needed")
         "  Add documents, lower train.global_batch_size, or set data.packing: stream.");
 }
 
-TEST_CASE("packing has two names") {
+TEST_CASE("packing has three names, of which batches in order know two") {
   CHECK(packing_of("stream") == Packing::stream);
+  CHECK(packing_of("best_fit") == Packing::best_fit);
   CHECK(packing_of("none") == Packing::none);
-  CHECK(has(message_of<ConfigError>([] { packing_of("best_fit"); }),
-            "packing is best_fit: it must be stream or none"));
+  CHECK(has(message_of<ConfigError>([] { packing_of("best"); }),
+            "packing is best: it must be stream, best_fit or none"));
+  const TempDir dir;
+  CHECK(has(message_of<InternalError>([&] {
+              SequentialBatches(counting_documents(dir, {5}),
+                                {.seq_length = 4, .packing = Packing::best_fit});
+            }),
+            "sequential batches of packing best_fit"));
 }
 
 TEST_CASE("in order: every token but the first of a document is a target once, on any layout") {
