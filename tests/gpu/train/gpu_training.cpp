@@ -13,6 +13,7 @@
 #include "support/catch.h"
 #include "support/mpi.h"
 #include "support/parity_cases.h"
+#include "support/published_shapes.h"
 #include "support/temp_dir.h"
 #include "support/training.h"
 #include "train/graph_trial.h"
@@ -37,20 +38,6 @@ void forget_memory(at::Device device) {
   at::empty({1}, at::TensorOptions().device(device));
   c10::cuda::CUDACachingAllocator::emptyCache();
   c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
-}
-
-/// Whose logits are a sixth of what a step of 16,384 tokens takes.
-model::DecoderConfig qwen2_half_billion() {
-  return {.model_type = "qwen2",
-          .vocab_size = 151936,
-          .hidden_size = 896,
-          .intermediate_size = 4864,
-          .num_hidden_layers = 24,
-          .num_attention_heads = 14,
-          .num_key_value_heads = 2,
-          .head_dim = 64,
-          .tie_word_embeddings = true,
-          .qkv_bias = true};
 }
 
 }  // namespace

@@ -3,11 +3,13 @@
 #include "comm/peer_exchange.h"
 #include "planner/plan.h"
 #include "support/catch.h"
+#include "support/published_shapes.h"
 
 namespace tptrain::planner {
 namespace {
 
 using testing::Approx;
+using testing::qwen2_half_billion;
 
 model::DecoderConfig llama_3_8b() {
   return {.model_type = "llama",
@@ -37,19 +39,6 @@ model::DecoderConfig gpt2() {
           .qkv_bias = true,
           .o_bias = true,
           .mlp_bias = true};
-}
-
-model::DecoderConfig qwen2_half_billion() {
-  return {.model_type = "qwen2",
-          .vocab_size = 151936,
-          .hidden_size = 896,
-          .intermediate_size = 4864,
-          .num_hidden_layers = 24,
-          .num_attention_heads = 14,
-          .num_key_value_heads = 2,
-          .head_dim = 64,
-          .tie_word_embeddings = true,
-          .qkv_bias = true};
 }
 
 Layout on_gpus(int64_t tp_size, int64_t dp_size, int64_t zero_stage, int64_t seq_length,
