@@ -22,7 +22,7 @@ for ((i = 0; i <= runs; ++i)); do
   "${mpirun[@]}" -n 4 "$program" --config configs/quickstart.yaml --set "run_dir=$scratch/run$i" --set data.eval=[] --set eval.every_steps=0 \
     --set logging.every_steps=1 --set train.max_steps=2 "${sets[@]}" |
     while IFS= read -r line; do
-      case "$line" in *"step: 1 "*) echo $((($(date +%s%N) - begin) / 1000000)) >>"$scratch/times" ;; esac
+      case "$line" in *"step 1/"*) echo $((($(date +%s%N) - begin) / 1000000)) >>"$scratch/times" ;; esac
     done
 done
 tail -n +2 "$scratch/times" | sort -n | awk '{t[NR] = $1} END {printf "first step done %.2f s after mpirun (median of %d; %.2f to %.2f)\n", t[int((NR + 1) / 2)] / 1000, NR, t[1] / 1000, t[NR] / 1000}'

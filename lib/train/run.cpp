@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -11,6 +12,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/terminal_line.h"
 #include "base/text.h"
 #include "base/watchdog.h"
 #include "checkpoint/checkpoint_store.h"
@@ -21,12 +23,14 @@
 #include "config/parse.h"
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
+#include "metrics/jsonl_writer.h"
 #include "model/decoder_config.h"
 #include "model/head_share.h"
 #include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/device_facts.h"
 #include "train/engine.h"
+#include "train/evaluation.h"
 #include "train/out_of_memory.h"
 #include "train/resolve.h"
 #include "train/run_options.h"
@@ -205,8 +209,25 @@ std::unique_ptr<Watchdog> watchdog_of(comm::MpiSession& session, const ResolvedC
       Watchdog::Options{.limit = std::chrono::seconds(limit_s), .rank = rank, .also_say = log_it});
 }
 
+void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
+  log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
+               outcome.state.step, " of ", run.train.max_steps,
+               outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : "",
+               outcome.passed_over > 0
+                   ? cat("; ", outcome.passed_over, " without a target passed over")
+                   : ""));
+  if (outcome.last_checkpoint)
+    log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
+  log.info(cat("  metrics:    ", (fs::path(run.run_dir) / "metrics.jsonl").string()));
+  log.info(cat("  log:        ", (fs::path(run.run_dir) / "log.txt").string()));
+  for (const std::string& failure : outcome.failures) log.warn(failure);
+  const std::string lost = log.failures();
+  if (!lost.empty()) log.warn(lost);
+}
+
 ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
-               const tokenizer::Tokenizer& tokenizer, Logger& log, Machine& machine) {
+               const tokenizer::Tokenizer& tokenizer, Logger& log, TerminalLine& terminal,
+               Machine& machine) {
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
   ProgressBoard& board = *session.board();
@@ -221,6 +242,10 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
 
   board.enter("tokenizing and opening the data", -1, patience::kEndless);
   const TrainingData data = prepare_data(session, resolved, tokenizer, log);
+  std::optional<Evaluation> evaluation;
+  if (data.eval)
+    evaluation.emplace(*data.eval, run.eval.max_batches * resolved.batch.global_batch_size(),
+                       session, mesh);
 
   board.enter("building the model");
   Engine& engine =
@@ -240,13 +265,14 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
       checkpoint::keep_model_files(run_dir, run.model.path, run.data.tokenizer);
   });
 
-  std::optional<metrics::JsonlWriter> jsonl;
+  std::optional<metrics::Recorder> recorder;
   std::optional<metrics::ProgressDisplay> progress;
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
     write_file_atomically(run_dir / "resolved_config.yaml", config::to_yaml(run));
-    jsonl.emplace(run_dir / "metrics.jsonl", state->step);
-    progress.emplace(state->step, run.train.max_steps, true);
+    recorder.emplace([&log](const std::string& message) { log.warn(message); });
+    recorder->add(std::make_unique<metrics::JsonlWriter>(run_dir / "metrics.jsonl", state->step));
+    progress.emplace(run.train.max_steps, terminal);
   });
 
   const StopRequest stop;
@@ -255,25 +281,20 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                    .mesh = mesh,
                    .engine = engine,
                    .train_data = *data.train,
-                   .eval_data = data.eval ? &*data.eval : nullptr,
+                   .evaluation = evaluation ? &*evaluation : nullptr,
                    .store = store,
                    .log = log,
-                   .jsonl = jsonl ? &*jsonl : nullptr,
+                   .recorder = recorder ? &*recorder : nullptr,
                    .progress = progress ? &*progress : nullptr,
                    .stop = stop,
-                   .process_start = request.process_start});
+                   .process_start = request.process_start},
+                  state->step);
   const RunOutcome outcome = trainer.run(*state);
-  progress.reset();
+  terminal.clear();
   board.enter("ending the run");
 
-  log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
-               outcome.state.step, " of ", run.train.max_steps,
-               outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : ""));
-  if (outcome.last_checkpoint)
-    log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
+  say_outcome(outcome, run, log);
   log.info(cat("  peak memory: ", peak_memory_of_ranks(session, mesh.device())));
-  log.info(cat("  metrics:    ", (run_dir / "metrics.jsonl").string()));
-  log.info(cat("  log:        ", (run_dir / "log.txt").string()));
   session.barrier();
   return outcome.stopped_on_request ? ExitCode::stopped : ExitCode::done;
 }
@@ -302,15 +323,20 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   comm::agree(session, [&] {
     if (session.rank() == 0) lock.emplace(run_dir / ".lock");
   });
-  Logger log({.rank = session.rank(),
-              .world_size = session.size(),
-              .console = true,
-              .file = (run_dir / "log.txt").string()});
+  TerminalLine terminal(STDOUT_FILENO);
+  std::optional<Logger> log;
+  comm::agree(session, [&] {
+    log.emplace(LogOptions{.rank = session.rank(),
+                           .world_size = session.size(),
+                           .console = true,
+                           .file = (run_dir / "log.txt").string(),
+                           .terminal = &terminal});
+  });
   const std::unique_ptr<Watchdog> watchdog =
       watchdog_of(session, resolved, (run_dir / "log.txt").string());
   Machine machine;
   try {
-    return train(session, request, resolved, *tokenizer, log, machine);
+    return train(session, request, resolved, *tokenizer, *log, terminal, machine);
   } catch (const std::exception& error) {
     const auto* own = dynamic_cast<const Error*>(&error);
     ProgressBoard& board = *session.board();

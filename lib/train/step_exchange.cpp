@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <exception>
 #include <iomanip>
 #include <sstream>
 #include <vector>
@@ -25,8 +26,9 @@ std::string hex(uint64_t value) {
 
 std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
                                             const StepReport& own) {
-  const std::array<int64_t, 4> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
-                                        own.most_documents, own.stop_requested ? 1 : 0};
+  const std::array<int64_t, 5> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
+                                        own.most_documents, own.stop_requested ? 1 : 0,
+                                        own.failed ? 1 : 0};
   constexpr auto kWords = static_cast<int64_t>(words.size());
   const int64_t ranks = world.size();
   std::vector<int64_t> all(words.size() * static_cast<size_t>(ranks));
@@ -47,7 +49,8 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
     reports.push_back({.token_hash = static_cast<uint64_t>(all[at]),
                        .target_tokens = all[at + 1],
                        .most_documents = all[at + 2],
-                       .stop_requested = all[at + 3] != 0});
+                       .stop_requested = all[at + 3] != 0,
+                       .failed = all[at + 4] != 0});
   }
   return reports;
 }
@@ -55,6 +58,8 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
 StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshShape mesh,
                             int64_t step) {
   StepAgreement agreement;
+  for (const StepReport& report : reports) agreement.failed |= report.failed;
+  if (agreement.failed) return agreement;  // there is nothing to compare
   for (int rank = 0; rank < static_cast<int>(reports.size()); ++rank) {
     const StepReport& report = reports[rank];
     agreement.stop_requested |= report.stop_requested;
@@ -77,6 +82,24 @@ StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshSh
     throw error;
   }
   return agreement;
+}
+
+StepAgreement read_and_agree(comm::ControlGroup& world, comm::DeviceMesh& mesh, int64_t step,
+                             StepReport own, const std::function<void(StepReport&)>& read) {
+  std::exception_ptr failure;
+  try {
+    read(own);
+  } catch (const Error&) {
+    failure = std::current_exception();
+    own.failed = true;
+  }
+  const StepAgreement agreement =
+      agree_on_step(gather_step_reports(world, mesh, own), mesh.shape(), step);
+  if (!agreement.failed) return agreement;
+  comm::agree(world, [&] {
+    if (failure) std::rethrow_exception(failure);
+  });
+  return agreement;  // not reached: some rank has thrown
 }
 
 }  // namespace tptrain::train

@@ -1,8 +1,10 @@
-// What the ranks tell one another before every step, in one small message: the hash of their
-// tokens, their target count, how many documents they hold, and whether they were asked to stop.
+// What the ranks tell one another before every step, and before every round of an evaluation, in
+// one small message: the hash of their tokens, their target count, how many documents they hold,
+// whether they were asked to stop, and whether they could read their tokens at all.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "comm/control.h"
@@ -15,12 +17,14 @@ struct StepReport {
   int64_t target_tokens = 0;   // counted targets of this rank's micro-batches
   int64_t most_documents = 0;  // of one of this rank's micro-batches; 0: no document mask
   bool stop_requested = false;
+  bool failed = false;  // to read them
 };
 
 struct StepAgreement {
   int64_t target_tokens = 0;    // of the global batch: every dp rank once
   int64_t most_documents = 0;   // of any rank
   bool stop_requested = false;  // on any rank
+  bool failed = false;          // any rank
 };
 
 /// The reports of all ranks, in rank order. On a CPU mesh they travel as its tensors do (through
@@ -33,5 +37,10 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
 /// group hold different tokens, naming step, ranks and hashes.
 StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshShape mesh,
                             int64_t step);
+
+/// One exchange, whole: `read` gets this rank's tokens and fills its report. Where a rank's `read`
+/// throws an Error, every rank throws it, as comm::agree does. Else as agree_on_step. Collective.
+StepAgreement read_and_agree(comm::ControlGroup& world, comm::DeviceMesh& mesh, int64_t step,
+                             StepReport own, const std::function<void(StepReport&)>& read);
 
 }  // namespace tptrain::train

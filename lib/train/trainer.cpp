@@ -20,87 +20,127 @@ double seconds_between(std::chrono::steady_clock::time_point from,
 // parameters are beyond repair, and it would go on for nothing.
 constexpr int64_t kMostSkippedInARow = 10;
 
+// A line of the log with its month, day and time in 80 columns.
+constexpr int kStepLineWidth = 65;
+
+constexpr std::string_view kNonfinite = "nonfinite";
+constexpr std::string_view kNoTargets = "no_targets";
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace
 
-Trainer::Trainer(const TrainerParts& parts)
+Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
     : parts_(parts),
       board_(parts.session.board()),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
-      last_issued_(std::chrono::steady_clock::now()) {}
+      last_issued_(std::chrono::steady_clock::now()),
+      pace_(first_step, parts.config.run.train.max_steps) {}
 
 RunOutcome Trainer::run(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
   RunOutcome outcome;
-  bool saved_here = false;
-  if (state.step == 0 && parts_.eval_data != nullptr && run.eval.every_steps > 0) evaluate(0);
+  bool saved_here = true;  // nothing to save before the first step of this process
+  if (state.step == 0 && run.eval.every_steps > 0) outcome.eval_loss = evaluate(0);
   last_issued_ = std::chrono::steady_clock::now();
 
   while (state.step < run.train.max_steps) {
-    Batch batch = next_batch(state.step);
+    const Batch batch = next_batch(state.step);
     if (batch.agreement.stop_requested) {
       outcome.stopped_on_request = true;
       break;
     }
-    if (due(state.step + 1, run.logging.audit_steps)) {
-      board_->enter("audit of the parameters", state.step + 1);
-      audit_parameters(parts_.engine.zero(), parts_.session, state.step + 1);
+    audit_if_due(state.step + 1);
+    if (batch.agreement.target_tokens > 0) {
+      train_step(batch, state);
+    } else {
+      pass_over(state);
     }
-    board_->enter("forward and backward", state.step + 1, step_patience());
-    const double learning_rate = schedule_.learning_rate(state.step);
-    zero::StepNumbers numbers =
-        parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
-                           run.optimizer.max_grad_norm);
-    state.step += 1;
-    state.tokens_seen += batch.agreement.target_tokens;
-    HostNumbers host_numbers(numbers);
-    read_pending();  // the step before this one: the device is already at work on the next
-    pending_ = Pending{.step = state.step,
-                       .numbers = std::move(numbers),
-                       .host_numbers = std::move(host_numbers),
-                       .learning_rate = learning_rate,
-                       .tokens_seen = state.tokens_seen,
-                       .target_tokens = batch.agreement.target_tokens,
-                       .issued = std::chrono::steady_clock::now()};
-    if (!first_step_said_) read_pending();  // so that the first line comes at once
-    say_how_steps_run();
 
     const bool last = state.step == run.train.max_steps;
-    if (parts_.eval_data != nullptr && (due(state.step, run.eval.every_steps) || last)) {
-      read_pending();
-      outcome.eval_loss = evaluate(state.step);
-    }
-    saved_here = false;
-    if (due(state.step, run.checkpoint.save_steps) || last) {
+    saved_here = last || due(state.step, run.checkpoint.save_steps);
+    if (saved_here) {
       read_pending();  // a checkpoint never commits before its step's finite flag is read
       outcome.last_checkpoint = save(state);
-      saved_here = true;
+    }
+    // After the save: whatever an evaluation meets, the steps are not lost.
+    if (last || due(state.step, run.eval.every_steps)) {
+      read_pending();
+      outcome.eval_loss = evaluate(state.step);
     }
   }
   read_pending();
   if (outcome.stopped_on_request && !saved_here) outcome.last_checkpoint = save(state);
   outcome.state = state;
+  outcome.passed_over = passed_over_;
+  outcome.failures = failures();
   return outcome;
+}
+
+void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
+  board_->enter("forward and backward", state.step + 1, step_patience());
+  const double learning_rate = schedule_.learning_rate(state.step);
+  zero::StepNumbers numbers =
+      parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
+                         parts_.config.run.optimizer.max_grad_norm);
+  state.step += 1;
+  state.tokens_seen += batch.agreement.target_tokens;
+  HostNumbers host_numbers(numbers);
+  read_pending();  // the step before this one: the device is already at work on the next
+  pending_ = Pending{.step = state.step,
+                     .numbers = std::move(numbers),
+                     .host_numbers = std::move(host_numbers),
+                     .learning_rate = learning_rate,
+                     .tokens_seen = state.tokens_seen,
+                     .target_tokens = batch.agreement.target_tokens,
+                     .step_time_s = seconds_since_last_step()};
+  if (!first_step_said_) read_pending();  // so that the first line comes at once
+  say_how_steps_run();
+}
+
+// Every rank knows the global batch's targets, so every rank passes it over. The parameters stay,
+// without decay or moments moving: there is no gradient.
+void Trainer::pass_over(checkpoint::TrainState& state) {
+  read_pending();
+  const double learning_rate = schedule_.learning_rate(state.step);
+  state.step += 1;
+  seconds_since_last_step();
+  if (++passed_over_ == 1 && parts_.session.rank() == 0)
+    parts_.log.warn(cat("step ", state.step,
+                        " passed over: its global batch holds no target; further ones are only "
+                        "counted (\"skipped\" in metrics.jsonl)"));
+  record_skipped(state.step, kNoTargets, learning_rate, state.tokens_seen);
+}
+
+void Trainer::audit_if_due(int64_t step) {
+  if (!due(step, parts_.config.run.logging.audit_steps)) return;
+  board_->enter("audit of the parameters", step);
+  audit_parameters(parts_.engine.zero(), parts_.session, step);
 }
 
 Trainer::Batch Trainer::next_batch(int64_t step) {
   const data::BatchShape& shape = parts_.train_data.shape();
   Batch batch;
   board_->enter("reading the batch", step + 1, step_patience());
-  StepReport report{.stop_requested = parts_.stop.requested()};
   std::vector<data::HostBatch> on_host;
-  for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
-    const data::HostBatch& host =
-        on_host.emplace_back(parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro));
-    report.token_hash = report.token_hash * 0x9E3779B97F4A7C15ull + host.hash();  // order matters
-    report.target_tokens += host.target_tokens();
-    report.most_documents = std::max(report.most_documents, host.documents());
-  }
-  board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
-  batch.agreement = agree_on_step(gather_step_reports(parts_.session, parts_.mesh, report),
-                                  parts_.config.mesh, step + 1);
+  const auto read = [&](StepReport& report) {
+    for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
+      const data::HostBatch& host =
+          on_host.emplace_back(parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro));
+      report.token_hash = report.token_hash * 0x9E3779B97F4A7C15ull + host.hash();  // order matters
+      report.target_tokens += host.target_tokens();
+      report.most_documents = std::max(report.most_documents, host.documents());
+    }
+    board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
+  };
+  batch.agreement = read_and_agree(parts_.session, parts_.mesh, step + 1,
+                                   {.stop_requested = parts_.stop.requested()}, read);
+  if (batch.agreement.target_tokens == 0) return batch;
   for (const data::HostBatch& host : on_host)
     batch.micro_batches.push_back(
         to_device(host, parts_.engine.device(), batch.agreement.most_documents));
@@ -137,6 +177,7 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
     if (parts_.session.rank() == 0)
       parts_.log.warn(cat("step ", pending.step,
                           " skipped, its update was not applied on any rank: ", what.received));
+    record_skipped(pending.step, kNonfinite, pending.learning_rate, pending.tokens_seen);
     return;
   }
   NumericsError error(Problem(what).remedy(
@@ -148,102 +189,83 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
   throw error;
 }
 
+void Trainer::record_skipped(int64_t step, std::string_view reason, double learning_rate,
+                             int64_t tokens_seen) {
+  if (parts_.recorder == nullptr) return;
+  parts_.recorder->skipped({.step = step,
+                            .reason = reason,
+                            .lr = learning_rate,
+                            .tokens_seen = tokens_seen,
+                            .epoch = epoch_at(step),
+                            .time = seconds_since_1970()});
+}
+
 void Trainer::publish(const Pending& pending, double loss, double norm) {
-  // From hand-over to hand-over: on a GPU the host waits for step s - 1 before it hands over s + 1,
-  // so this is the device's pace where the device is the slower.
-  const auto now = pending.issued;
-  const double step_time_s = seconds_between(last_issued_, now);
-  last_issued_ = now;
-  if (!first_step_said_) {
-    first_step_said_ = true;
-    log_line(cat("first step done ",
-                 fixed(seconds_between(parts_.process_start, std::chrono::steady_clock::now()), 2),
-                 " s after process start"));
-  }
-  if (parts_.jsonl == nullptr) return;
+  say_first_step();
+  if (parts_.recorder == nullptr) return;
 
   const MemoryUse memory = memory_use(parts_.engine.device());
-  const int ranks = parts_.session.size();
   metrics::StepMetrics step{
       .step = pending.step,
       .loss = loss,
       .grad_norm = norm,
       .lr = pending.learning_rate,
       .tokens_seen = pending.tokens_seen,
-      .step_time_s = step_time_s,
-      .tokens_per_second = static_cast<double>(pending.target_tokens) / step_time_s,
+      .epoch = epoch_at(pending.step),
+      .time = seconds_since_1970(),
+      .step_time_s = pending.step_time_s,
+      .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
       .peak_memory_bytes = memory.peak_bytes};
-  step.tokens_per_second_per_rank = step.tokens_per_second / ranks;
+  step.tokens_per_second_per_rank = step.tokens_per_second / parts_.session.size();
   const double flops =
       model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) *
       step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
   const at::ScalarType dtype = parts_.config.run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
   if (const auto peak = peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
-  step.memory_fraction = memory.total_bytes > 0 ? static_cast<double>(memory.peak_bytes) /
-                                                      static_cast<double>(memory.total_bytes)
-                                                : 0.0;
 
+  pace_.add(step.step, step.step_time_s);
+  const double eta_s = pace_.seconds_left();
   if (due(pending.step, parts_.config.run.logging.every_steps)) {
-    parts_.jsonl->step(step);
-    log_line(metrics::console_line(step));
+    parts_.recorder->step(step);
+    parts_.log.info(
+        metrics::step_line(step, parts_.config.run.train.max_steps, eta_s, kStepLineWidth));
   }
-  parts_.progress->update(step);
+  parts_.progress->update(step, eta_s);
 }
 
-double Trainer::evaluate(int64_t step) {
-  const data::BatchSampler& sampler = *parts_.eval_data;
-  const data::BatchShape& shape = sampler.shape();
-  // The sequences do not depend on the layout: the first ones of data.eval, as many as max_batches
-  // training batches hold; the tail is masked.
-  int64_t sequences = sampler.windows();
-  if (parts_.config.run.eval.max_batches > 0)
-    sequences = std::min(
-        sequences, parts_.config.run.eval.max_batches * parts_.config.batch.global_batch_size());
-  const int64_t per_round = shape.global_batch_size();
-  const auto batch_of_round = [&](int64_t round) {
-    data::HostBatch host = sampler.micro_batch(round, parts_.mesh.dp_rank(), 0);
-    const int64_t first = round * per_round + parts_.mesh.dp_rank() * shape.micro_batch_size;
-    for (int64_t b = 0; b < host.batch; ++b) {
-      if (first + b < sequences) continue;
-      std::fill_n(host.targets.begin() + b * host.seq_length, host.seq_length, int64_t{-100});
-    }
-    return host;
-  };
-  // Documents of their own lengths have fewer targets than positions: counted before the forward,
-  // each dp rank's once.
-  if (eval_target_tokens_ == 0) {
-    int64_t own = 0;
-    for (int64_t round = 0; round * per_round < sequences; ++round)
-      own += batch_of_round(round).target_tokens();
-    eval_target_tokens_ = parts_.session.sum(parts_.mesh.tp_rank() == 0 ? own : 0);
+// Nothing where a stop was asked for meanwhile, or data.eval could not be read: on all ranks alike.
+std::optional<Evaluation::Result> Trainer::try_evaluation(int64_t step) {
+  try {
+    return parts_.evaluation->run(parts_.engine, parts_.stop, step);
+  } catch (const Error& error) {
+    // Of a device or a peer that failed nobody knows what the others do: such an error ends the
+    // run.
+    if (!error.agreed() || error.code() != ExitCode::data) throw;
+    if (failed_evaluations_.note(error.what()) && parts_.session.rank() == 0)
+      parts_.log.warn(
+          cat("the evaluation at step ", step, " failed, the training goes on: ", error.what()));
+    return std::nullopt;
   }
-  if (eval_target_tokens_ == 0) {
-    DataError error(problem("not a single token to predict")
-                        .at("data.eval")
-                        .must("hold at least one")
-                        .remedy("Check its labels: -100 says that a token is no target."));
-    error.set_agreed();
-    throw error;
-  }
-  const int64_t target_tokens = eval_target_tokens_;
+}
 
-  double loss = 0;
+std::optional<double> Trainer::evaluate(int64_t step) {
+  if (parts_.evaluation == nullptr) return std::nullopt;
   board_->enter("evaluation", step);
-  for (int64_t round = 0; round * per_round < sequences; ++round) {
-    loss += parts_.engine
-                .evaluate({to_device(batch_of_round(round), parts_.engine.device())}, target_tokens)
-                .item<float>();
-    board_->advance();
-  }
-  if (parts_.jsonl != nullptr) {
-    parts_.jsonl->eval(step, loss, target_tokens);
-    log_line(cat("step: ", step, "  eval_loss: ", fixed(loss, 4),
-                 "  perplexity: ", fixed(std::exp(loss), 2), "  (", with_thousands(target_tokens),
-                 " tokens held out)"));
-  }
+  const std::optional<Evaluation::Result> result = try_evaluation(step);
   last_issued_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
-  return loss;
+  if (!result) return std::nullopt;
+  if (parts_.recorder != nullptr) {
+    const metrics::EvalMetrics metrics{.step = step,
+                                       .loss = result->loss,
+                                       .target_tokens = result->target_tokens,
+                                       .time = seconds_since_1970()};
+    parts_.recorder->eval(metrics);
+    parts_.log.info(cat("step ", step, "  eval_loss ", fixed(metrics.loss, 4), "  perplexity ",
+                        fixed(metrics.perplexity(), 2), "  ", with_thousands(metrics.target_tokens),
+                        " tokens"));
+  }
+  return result->loss;
 }
 
 checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
@@ -253,8 +275,8 @@ checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
   now.updates_done = parts_.engine.zero().updates_done();
   const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
   for (const std::string& line : parts_.store.retention_problems()) parts_.log.warn(line);
-  log_line(cat("checkpoint: ", info.path.string(), " committed in ",
-               fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
+  parts_.log.info(cat("checkpoint: ", info.path.string(), " committed in ",
+                      fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
   last_issued_ = std::chrono::steady_clock::now();
   return info;
 }
@@ -265,16 +287,40 @@ double Trainer::step_patience() const {
          kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
 }
 
+double Trainer::epoch_at(int64_t step) const {
+  return static_cast<double>(step) * static_cast<double>(parts_.config.batch.global_batch_size()) /
+         static_cast<double>(parts_.train_data.windows());
+}
+
+// From hand-over to hand-over: on a GPU the host waits for step s - 1 before it hands over s + 1,
+// so this is the device's pace where the device is the slower.
+double Trainer::seconds_since_last_step() {
+  const auto now = std::chrono::steady_clock::now();
+  return seconds_between(std::exchange(last_issued_, now), now);
+}
+
+void Trainer::say_first_step() {
+  if (std::exchange(first_step_said_, true)) return;
+  parts_.log.info(
+      cat("first step done ",
+          fixed(seconds_between(parts_.process_start, std::chrono::steady_clock::now()), 2),
+          " s after process start"));
+}
+
 // Once, when it is known: where graphs are possible, some steps of either way are measured first.
 void Trainer::say_how_steps_run() {
   const std::string& how = parts_.engine.how_steps_run();
   if (how.empty() || !parts_.engine.device().is_cuda()) return;
-  if (!std::exchange(how_steps_run_said_, true)) log_line(cat("steps are ", how));
+  if (!std::exchange(how_steps_run_said_, true)) parts_.log.info(cat("steps are ", how));
 }
 
-void Trainer::log_line(const std::string& line) {
-  if (parts_.progress != nullptr) parts_.progress->clear();
-  parts_.log.info(line);
+std::vector<std::string> Trainer::failures() const {
+  std::vector<std::string> lines;
+  if (parts_.recorder != nullptr) lines = parts_.recorder->failures();
+  if (failed_evaluations_.count() > 0)
+    lines.push_back(cat("evaluations that failed: ", failed_evaluations_.count(),
+                        ", the last with ", failed_evaluations_.last_reason()));
+  return lines;
 }
 
 }  // namespace tptrain::train

@@ -7,15 +7,18 @@
 #include <optional>
 #include <string>
 
+#include "base/failure_tally.h"
 #include "base/log.h"
 #include "base/progress_board.h"
 #include "checkpoint/checkpoint_store.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "data/batch_sampler.h"
-#include "metrics/step_metrics.h"
+#include "metrics/console.h"
+#include "metrics/recorder.h"
 #include "optim/schedule.h"
 #include "train/engine.h"
+#include "train/evaluation.h"
 #include "train/host_numbers.h"
 #include "train/resolve.h"
 #include "train/step_exchange.h"
@@ -23,18 +26,18 @@
 
 namespace tptrain::train {
 
-/// What the loop uses, all alive as long as it runs. `eval` may be null: no evaluation. The writers
-/// are null on every rank but 0.
+/// What the loop uses, all alive as long as it runs. `evaluation` may be null: there is none. The
+/// recorder and the display are null on every rank but 0.
 struct TrainerParts {
   const ResolvedConfig& config;
   comm::MpiSession& session;
   comm::DeviceMesh& mesh;
   Engine& engine;
   const data::BatchSampler& train_data;
-  const data::BatchSampler* eval_data;
+  Evaluation* evaluation;
   checkpoint::CheckpointStore& store;
   Logger& log;
-  metrics::JsonlWriter* jsonl;
+  metrics::Recorder* recorder;
   metrics::ProgressDisplay* progress;
   const StopRequest& stop;
   std::chrono::steady_clock::time_point process_start;
@@ -45,20 +48,26 @@ struct RunOutcome {
   bool stopped_on_request = false;
   std::optional<checkpoint::CheckpointInfo> last_checkpoint;
   std::optional<double> eval_loss;
+  int64_t passed_over = 0;                 // steps without a target
+  std::vector<std::string> failures = {};  // of what does not end a run: a line each
 };
 
 class Trainer {
  public:
-  explicit Trainer(const TrainerParts& parts);
-  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint.
-  /// Collective. Throws NumericsError on every rank where a step's loss or gradient norm is not
-  /// finite (its update was not applied anywhere) and train.nonfinite is stop, or too many steps in
-  /// a row were skipped; and where an audit finds parameters that drifted apart.
+  /// `first_step`: steps done before.
+  Trainer(const TrainerParts& parts, int64_t first_step);
+  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint,
+  /// and evaluates after it. A step whose global batch holds no target changes nothing but the
+  /// schedule and the position in the data. What fails beside the training (an evaluation's data,
+  /// metrics) is warned of and told in the outcome. Collective. Throws NumericsError on every rank
+  /// where a step's loss or gradient norm is not finite (its update was not applied anywhere) and
+  /// train.nonfinite is stop, or too many steps in a row were skipped; and where an audit finds
+  /// parameters that drifted apart.
   RunOutcome run(checkpoint::TrainState state);
 
  private:
   struct Batch {
-    std::vector<MicroBatch> micro_batches;
+    std::vector<MicroBatch> micro_batches;  // empty where there is no target
     StepAgreement agreement;
   };
   struct Pending {  // a step whose numbers the host has not read yet
@@ -68,31 +77,41 @@ class Trainer {
     double learning_rate = 0;
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;
-    std::chrono::steady_clock::time_point
-        issued;  // when the host had handed all of it to the device
+    double step_time_s = 0;
   };
 
   Batch next_batch(int64_t step);
+  void train_step(const Batch& batch, checkpoint::TrainState& state);
+  void pass_over(checkpoint::TrainState& state);
+  void audit_if_due(int64_t step);
   void read_pending();
   void skip_or_stop(const Pending& pending, double loss, double norm);
+  void record_skipped(int64_t step, std::string_view reason, double learning_rate,
+                      int64_t tokens_seen);
   void publish(const Pending& pending, double loss, double norm);
-  double evaluate(int64_t step);
+  std::optional<double> evaluate(int64_t step);
+  std::optional<Evaluation::Result> try_evaluation(int64_t step);
   checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
+  double epoch_at(int64_t step) const;
+  double seconds_since_last_step();
+  void say_first_step();
   void say_how_steps_run();
-  void log_line(const std::string& line);
+  std::vector<std::string> failures() const;
 
   TrainerParts parts_;
   ProgressBoard* board_;
   optim::LearningRateSchedule schedule_;
   std::optional<Pending> pending_;
   std::chrono::steady_clock::time_point
-      last_issued_;  // of the step before, or the end of an evaluation or save after it
+      last_issued_;  // the step before, whatever became of it, or the end of an evaluation or save
+  metrics::StepPace pace_;
   bool first_step_said_ = false;
   bool how_steps_run_said_ = false;
   int64_t skipped_in_a_row_ = 0;
-  int64_t eval_target_tokens_ = 0;  // of an evaluation; 0: not yet counted
+  int64_t passed_over_ = 0;
+  FailureTally failed_evaluations_;
 };
 
 }  // namespace tptrain::train

@@ -15,8 +15,8 @@ TEST_CASE("a run trains, evaluates, commits and says where everything lies", "[e
   INFO(result.output);
   REQUIRE(result.exit_code == 0);
   CHECK(result.output.find("dp 1") != std::string::npos);  // the mesh picture
-  CHECK(result.output.find("step: 8  loss: ") != std::string::npos);
-  CHECK(result.output.find("eval_loss: ") != std::string::npos);
+  CHECK(result.output.find("step 8/8  loss ") != std::string::npos);
+  CHECK(result.output.find("eval_loss ") != std::string::npos);
   CHECK(result.output.find("checkpoint: ") != std::string::npos);
   CHECK(metric_lines(job.run_dir()).size() == 8);
   CHECK(fs::exists(job.run_dir() / "resolved_config.yaml"));

@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -58,7 +59,7 @@ Output output_of(const LogOptions& options) {
 }
 
 std::string without_times(const std::string& text) {
-  return std::regex_replace(text, std::regex("(\\d{4}-\\d\\d-\\d\\d )?\\d\\d:\\d\\d:\\d\\d"), "T");
+  return std::regex_replace(text, std::regex("(\\d\\d-\\d\\d )?\\d\\d:\\d\\d:\\d\\d"), "T");
 }
 
 const std::string kAll = "T loss {} 100%d\nT WARNING: careful\nT ERROR: config error: x\n";
@@ -76,14 +77,13 @@ TEST_CASE("the other ranks print warnings and errors only, with their rank") {
         "T [rank 3] WARNING: careful\nT [rank 3] ERROR: config error: x\n");
 }
 
-TEST_CASE("rank 0 appends to the file with date and time; other ranks leave it alone") {
+TEST_CASE("rank 0 appends to the file with day and time; other ranks leave it alone") {
   const TempDir dir;
   const std::string path = dir.put("log.txt", "before\n").string();
   const Output output = output_of({.console = false, .file = path});
   CHECK(output.out.empty());
   const std::string text = contents_of(path);
-  CHECK(std::regex_search(text,
-                          std::regex("^before\n\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d loss")));
+  CHECK(std::regex_search(text, std::regex("^before\n\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d loss")));
   CHECK(without_times(text) == "before\n" + kAll);
   output_of({.rank = 1, .world_size = 2, .console = false, .file = path});
   CHECK(contents_of(path) == text);
@@ -102,6 +102,31 @@ TEST_CASE("a log file that cannot be opened is an error that names it") {
       message_of<ConfigError>([&] { Logger({.console = false, .file = dir.path().string()}); });
   CHECK(has(message, "config error: " + dir.path().string() + ": the log cannot be opened ("));
   CHECK(has(message, "Check that run_dir is a folder this user may write to."));
+}
+
+TEST_CASE("a FIFO is refused as a log: opening it would wait for a reader") {
+  const TempDir dir;
+  REQUIRE(::mkfifo((dir / "log.txt").c_str(), 0600) == 0);
+  const std::string message = message_of<ConfigError>(
+      [&] { Logger({.console = false, .file = (dir / "log.txt").string()}); });
+  CHECK(has(message, "log.txt: there is a FIFO of this name: it must be a regular file"));
+}
+
+TEST_CASE("a log that cannot be written is said once, counted, and ends nothing") {
+  const TempDir dir;
+  std::string failures;
+  {
+    const Redirect err(STDERR_FILENO, dir / "err");
+    Logger log({.console = false, .file = "/dev/full"});
+    CHECK(log.failures().empty());
+    for (int i = 0; i < 5; ++i) log.info("lost");
+    failures = log.failures();
+  }
+  const std::string said = contents_of(dir / "err");
+  CHECK(has(said, "WARNING: the log could not be written ("));
+  CHECK(said.find("WARNING") == said.rfind("WARNING"));
+  CHECK(has(failures, "/dev/full: the log could not be written "));
+  CHECK(has(failures, " times ("));
 }
 
 }  // namespace

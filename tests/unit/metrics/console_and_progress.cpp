@@ -11,7 +11,8 @@
 #include <string>
 #include <thread>
 
-#include "metrics/step_metrics.h"
+#include "base/terminal_line.h"
+#include "metrics/console.h"
 #include "support/catch.h"
 
 namespace tptrain::metrics {
@@ -26,10 +27,9 @@ StepMetrics example() {
           .step_time_s = 0.5,
           .tokens_per_second = 49380.4,
           .tokens_per_second_per_rank = 12345.1,
-          .mfu = 0.12341,
           .tflops = 123.449,
-          .peak_memory_bytes = 13249974108,  // 12.34 GiB
-          .memory_fraction = 0.25};
+          .mfu = 0.12341,
+          .peak_memory_bytes = 13249974108};
 }
 
 /// Everything that `work` prints while standard output is a terminal of `columns`.
@@ -57,18 +57,40 @@ std::string printed_on_terminal(int columns, const std::function<void()>& work) 
   return text;
 }
 
-TEST_CASE("the console line has the field's form, to the letter", "[metrics]") {
-  CHECK(console_line(example()) ==
-        "step: 20  loss: 8.1234  grad_norm: 1.2345  memory: 12.34GiB(25.00%)  tps: 12,345  "
-        "tflops: 123.45  mfu: 12.34%");
+TEST_CASE("the line of a step names step of steps, loss, norm, the job's speed, mfu and the rest",
+          "[metrics]") {
+  CHECK(step_line(example(), 100, 185, 80) ==
+        "step 20/100  loss 8.1234  norm 1.23  49,380 tokens/s  mfu 12.3%  ETA 3m 5s");
+  StepMetrics metrics = example();
+  metrics.mfu.reset();  // the device's peak is not known
+  CHECK(step_line(metrics, 100, 185, 80) ==
+        "step 20/100  loss 8.1234  norm 1.23  49,380 tokens/s  ETA 3m 5s");
 }
 
-TEST_CASE("mfu is left out where the device's peak is not known", "[metrics]") {
-  StepMetrics metrics = example();
-  metrics.mfu.reset();
-  CHECK(console_line(metrics) ==
-        "step: 20  loss: 8.1234  grad_norm: 1.2345  memory: 12.34GiB(25.00%)  tps: 12,345  "
-        "tflops: 123.45");
+TEST_CASE("the line of a step leaves parts out until it fits", "[metrics]") {
+  CHECK(step_line(example(), 100, 185, 65) ==
+        "step 20/100  loss 8.1234  49,380 tokens/s  mfu 12.3%  ETA 3m 5s");
+  CHECK(step_line(example(), 100, 185, 60) ==
+        "step 20/100  loss 8.1234  49,380 tokens/s  ETA 3m 5s");
+  CHECK(step_line(example(), 100, 185, 30) == "step 20/100  loss 8.1234");
+  StepMetrics large = example();
+  large.step = 1234567;
+  large.tokens_per_second = 12345678;
+  for (int width = 0; width < 130; ++width)
+    CHECK(step_line(large, 12345678, 1e7, width).size() <= static_cast<size_t>(width));
+}
+
+TEST_CASE("the time that is left follows the pace of the last steps, without the first",
+          "[metrics]") {
+  StepPace pace(10, 20);
+  pace.add(11, 100);
+  CHECK(pace.seconds_left() == Approx(9 * 100));
+  pace.add(12, 2);
+  CHECK(pace.seconds_left() == Approx(8 * 2));
+  pace.add(14, 3);  // a step was skipped
+  CHECK(pace.seconds_left() == Approx(6 * 2.1));
+  pace.add(20, 2);
+  CHECK(pace.seconds_left() == 0);
 }
 
 TEST_CASE("durations are written in two units", "[metrics]") {
@@ -97,10 +119,11 @@ TEST_CASE("the progress line leaves parts out until it fits, and never fills the
 TEST_CASE("on a terminal one line is redrawn, ended at the end", "[metrics]") {
   StepMetrics metrics = example();
   const std::string text = printed_on_terminal(100, [&] {
-    ProgressDisplay display(0, 100, /*enabled=*/true);
-    display.update(metrics);
+    TerminalLine line(STDOUT_FILENO);
+    ProgressDisplay display(100, line);
+    display.update(metrics, 40);
     metrics.step = 100;
-    display.update(metrics);
+    display.update(metrics, 0);
   });
   CHECK(text ==
         "\r\x1b[K[====>                   ] step 20/100  loss 8.1234  49,380 tokens/s  ETA 40s"
@@ -111,10 +134,11 @@ TEST_CASE("on a terminal one line is redrawn, ended at the end", "[metrics]") {
 TEST_CASE("the line is redrawn at most ten times a second", "[metrics]") {
   StepMetrics metrics = example();
   const std::string text = printed_on_terminal(100, [&] {
-    ProgressDisplay display(0, 1000000, /*enabled=*/true);
+    TerminalLine line(STDOUT_FILENO);
+    ProgressDisplay display(1000000, line);
     for (int i = 0; i < 200; ++i) {
       metrics.step = i + 1;
-      display.update(metrics);
+      display.update(metrics, 1);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   });
@@ -126,27 +150,20 @@ TEST_CASE("the line is redrawn at most ten times a second", "[metrics]") {
   CHECK(draws / 2 < 100);
 }
 
-TEST_CASE("a cleared line is drawn again by the next update and not ended twice", "[metrics]") {
+TEST_CASE("the line steps aside for lines of the log, and is drawn again by the next update",
+          "[metrics]") {
   const StepMetrics metrics = example();
   const std::string text = printed_on_terminal(30, [&] {
-    ProgressDisplay display(0, 100, /*enabled=*/true);
-    display.update(metrics);
-    display.clear();
-    display.clear();
-    display.update(metrics);
-    display.clear();
+    TerminalLine line(STDOUT_FILENO);
+    ProgressDisplay display(100, line);
+    display.update(metrics, 1);
+    line.step_aside([] { REQUIRE(::write(STDOUT_FILENO, "log\n", 4) == 4); });
+    display.update(metrics, 1);
+    line.clear();
+    line.clear();
   });
   const std::string line = "\r\x1b[Kstep 20/100  loss 8.1234";
-  CHECK(text == line + "\r\x1b[K" + line + "\r\x1b[K");
-}
-
-TEST_CASE("nothing is drawn where it is not enabled", "[metrics]") {
-  const StepMetrics metrics = example();
-  const std::string text = printed_on_terminal(100, [&] {
-    ProgressDisplay display(0, 100, /*enabled=*/false);
-    display.update(metrics);
-  });
-  CHECK(text.empty());
+  CHECK(text == line + "\r\x1b[Klog\r\n" + line + "\r\x1b[K");
 }
 
 TEST_CASE("nothing is drawn where standard output is no terminal", "[metrics]") {
@@ -156,8 +173,9 @@ TEST_CASE("nothing is drawn where standard output is no terminal", "[metrics]") 
   const int saved = ::dup(STDOUT_FILENO);
   ::dup2(ends[1], STDOUT_FILENO);
   {
-    ProgressDisplay display(0, 100, /*enabled=*/true);
-    display.update(example());
+    TerminalLine line(STDOUT_FILENO);
+    ProgressDisplay display(100, line);
+    display.update(example(), 1);
   }
   ::dup2(saved, STDOUT_FILENO);
   char byte = 0;

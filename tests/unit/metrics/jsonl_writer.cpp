@@ -1,4 +1,6 @@
 // metrics.jsonl: its keys and their order, doubles bit for bit, and what a resume drops.
+#include "metrics/jsonl_writer.h"
+
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -9,7 +11,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "metrics/step_metrics.h"
 #include "support/catch.h"
 
 namespace tptrain::metrics {
@@ -60,28 +61,34 @@ TEST_CASE("a step's line has the documented keys in their order", "[metrics]") {
                       .grad_norm = 0.5,
                       .lr = 0.25,
                       .tokens_seen = 96,
+                      .epoch = 1.5,
+                      .time = 1.7e9,
                       .step_time_s = 0.125,
                       .tokens_per_second = 256,
                       .tokens_per_second_per_rank = 64,
+                      .tflops = 2.5,
                       .mfu = 0.5,
                       .peak_memory_bytes = 4096};
   writer.step(metrics);
   // Flushed: it stands in the file while the writer is still open.
   const std::string with_mfu =
-      R"({"step":3,"loss":2.5,"grad_norm":0.5,"lr":0.25,"tokens_seen":96,"step_time_s":0.125,)"
-      R"("tokens_per_second":256.0,"tokens_per_second_per_rank":64.0,"mfu":0.5,"peak_memory_bytes":4096})"
+      R"({"step":3,"loss":2.5,"grad_norm":0.5,"lr":0.25,"tokens_seen":96,"epoch":1.5,"time":1700000000.0,"step_time_s":0.125,)"
+      R"("tokens_per_second":256.0,"tokens_per_second_per_rank":64.0,"tflops":2.5,"mfu":0.5,"peak_memory_bytes":4096})"
       "\n";
   CHECK(text_of(path) == with_mfu);
   metrics.mfu.reset();
   writer.step(metrics);
-  writer.eval(3, 1.5, 1000);
+  writer.eval({.step = 3, .loss = 0.0, .target_tokens = 1000, .time = 1.7e9});
+  writer.skipped({.step = 4, .reason = "nonfinite", .lr = 0.25, .tokens_seen = 96, .time = 1.7e9});
   CHECK(
       text_of(path) ==
       with_mfu +
-          R"({"step":3,"loss":2.5,"grad_norm":0.5,"lr":0.25,"tokens_seen":96,"step_time_s":0.125,)"
-          R"("tokens_per_second":256.0,"tokens_per_second_per_rank":64.0,"peak_memory_bytes":4096})"
+          R"({"step":3,"loss":2.5,"grad_norm":0.5,"lr":0.25,"tokens_seen":96,"epoch":1.5,"time":1700000000.0,"step_time_s":0.125,)"
+          R"("tokens_per_second":256.0,"tokens_per_second_per_rank":64.0,"tflops":2.5,"peak_memory_bytes":4096})"
           "\n"
-          R"({"step":3,"eval_loss":1.5,"eval_tokens":1000})"
+          R"({"step":3,"eval_loss":0.0,"eval_perplexity":1.0,"eval_tokens":1000,"time":1700000000.0})"
+          "\n"
+          R"({"step":4,"skipped":"nonfinite","lr":0.25,"tokens_seen":96,"epoch":0.0,"time":1700000000.0})"
           "\n");
 }
 
@@ -135,8 +142,10 @@ TEST_CASE("a resume drops the lines beyond its checkpoint and appends after the 
   const std::string kept =
       "{\"step\":1,\"loss\":3.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":2,\"eval_loss\":2.5}\n";
   CHECK(text_of(path) == kept);
-  writer.eval(3, 1.25, 10);
-  CHECK(text_of(path) == kept + "{\"step\":3,\"eval_loss\":1.25,\"eval_tokens\":10}\n");
+  writer.eval({.step = 3, .loss = 0.0, .target_tokens = 10});
+  CHECK(text_of(path) == kept +
+                             "{\"step\":3,\"eval_loss\":0.0,\"eval_perplexity\":1.0,\"eval_"
+                             "tokens\":10,\"time\":0.0}\n");
 }
 
 TEST_CASE("a torn last line is dropped, a whole one without a line end is kept", "[metrics]") {
@@ -183,12 +192,12 @@ TEST_CASE("a file that cannot be opened is an error that names it", "[metrics]")
 TEST_CASE("a full disk is an error that says what to do", "[metrics]") {
   JsonlWriter writer("/dev/full", 0);
   try {
-    writer.eval(1, 1.0, 1);
+    writer.eval({.step = 1});
     FAIL("no error");
   } catch (const DataError& error) {
     CHECK(std::string(error.what()) ==
           "data error: /dev/full: write failed: No space left on device.\n"
-          "  Free space on this file system and resume.");
+          "  Free space on this file system.");
   }
 }
 

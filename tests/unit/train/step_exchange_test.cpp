@@ -34,6 +34,13 @@ TEST_CASE("target tokens count once a dp rank, and one rank's wish to stop is ev
   CHECK(agree_on_step(all, kMesh, 5).stop_requested);
 }
 
+TEST_CASE("one rank that could not read its tokens is everybody's failure, and nothing is compared",
+          "[train]") {
+  std::vector<StepReport> all = reports();
+  all[1] = {.failed = true};  // no hash
+  CHECK(agree_on_step(all, kMesh, 5).failed);
+}
+
 TEST_CASE("every rank makes room for as many documents as any rank has", "[train]") {
   std::vector<StepReport> all = reports();
   CHECK(agree_on_step(all, kMesh, 5).most_documents == 0);

@@ -1,0 +1,44 @@
+// The loss on data.eval in the course of a training: which sequences, how many targets they hold,
+// and the forward passes over them. When, and what becomes of a failure, is the trainer's affair.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "comm/device_mesh.h"
+#include "comm/mpi_session.h"
+#include "data/batch_sampler.h"
+#include "train/engine.h"
+#include "train/stop_request.h"
+
+namespace tptrain::train {
+
+class Evaluation {
+ public:
+  struct Result {
+    double loss = 0;  // mean cross entropy of the target tokens, in nats
+    int64_t target_tokens = 0;
+  };
+
+  /// Over the first `most_sequences` of `text` (0: all), whatever the layout. Counts their targets:
+  /// throws DataError on every rank where there is none, or where a rank cannot read. `text`,
+  /// `session` and `mesh` outlive it. Collective.
+  Evaluation(const data::BatchSampler& text, int64_t most_sequences, comm::MpiSession& session,
+             comm::DeviceMesh& mesh);
+
+  /// Nothing where a rank was asked to stop meanwhile. Throws DataError on every rank where one
+  /// cannot read its share. Collective.
+  std::optional<Result> run(Engine& engine, const StopRequest& stop, int64_t step);
+
+ private:
+  int64_t rounds() const;
+  data::HostBatch batch(int64_t round) const;
+
+  const data::BatchSampler& text_;
+  comm::MpiSession& session_;
+  comm::DeviceMesh& mesh_;
+  int64_t sequences_ = 0;
+  int64_t target_tokens_ = 0;
+};
+
+}  // namespace tptrain::train
