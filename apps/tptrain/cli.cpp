@@ -22,18 +22,20 @@ Usage:
 
 Verbs (tptrain VERB --help shows the options of one):
   train     train a model; the default, so that the word may be left out
-  plan      show how a model is cut over the ranks, and what memory and communication it takes; needs no GPU
+  plan      show how a model is cut over the ranks, and what memory and
+            communication it takes; needs no GPU
   generate  continue a text with a trained model
   evaluate  measure a model's loss and perplexity on text
   export    write a checkpoint as a Hugging Face model directory
-  inspect   show what a checkpoint, a Hugging Face directory or a .safetensors file holds
+  inspect   show what a checkpoint, a Hugging Face directory or a .safetensors
+            file holds
   verify    check that checkpoints are whole
   tokenize  show the ids of texts, or the texts of ids
   schema    print the JSON Schema of the run file, or its reference
 
 Examples:
   mpirun -n 4 tptrain --config configs/quickstart.yaml
-  mpirun -n 4 tptrain --config run.yaml --set train.max_steps=200 --set optimizer.learning_rate=1e-4
+  mpirun -n 4 tptrain --config run.yaml --set train.max_steps=200
   tptrain plan --config run.yaml --tp-size 2
   tptrain generate --checkpoint runs/quickstart --prompt "Once upon a time"
   tptrain export --checkpoint runs/quickstart --out exported
@@ -47,7 +49,8 @@ Exit codes:
    4  no valid checkpoint, or one cannot be written
    5  loss or gradients are not finite
    6  communication failed or hung
-  75  stopped on request with the state saved: run the same command again to go on
+  75  stopped on request with the state saved: run the same command again to
+      go on
 )";
 
 struct Verb {
@@ -80,10 +83,7 @@ ConfigError unknown_verb(const std::string& word) {
   return ConfigError(std::move(p));
 }
 
-}  // namespace
-
-Command parse_cli(int argc, const char* const* argv) {
-  const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+Command parse_words(const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
     throw ConfigError(problem("there is nothing to do")
                           .at("tptrain")
@@ -91,13 +91,22 @@ Command parse_cli(int argc, const char* const* argv) {
                           .remedy("tptrain --help shows the verbs and examples."));
   }
   const std::string& first = arguments[0];
-  if (first == "--help" || first == "-h") return PrintCommand{cat(kVersion, kHelp)};
-  if (first == "--version") return PrintCommand{kVersion};
+  if (first == "help" && arguments.size() > 1) return parse_words({arguments[1], "--help"});
+  if (first == "--help" || first == "-h" || first == "help") {
+    return PrintCommand{cat(kVersion, kHelp)};
+  }
+  if (first == "--version" || first == "-V" || first == "version") return PrintCommand{kVersion};
   if (first.empty() || first[0] == '-') return parse_train(arguments);
   for (const Verb& verb : verbs()) {
     if (verb.name == first) return verb.parse({arguments.begin() + 1, arguments.end()});
   }
   throw unknown_verb(first);
+}
+
+}  // namespace
+
+Command parse_cli(int argc, const char* const* argv) {
+  return parse_words({argv + std::min(argc, 1), argv + argc});
 }
 
 }  // namespace tptrain::apps

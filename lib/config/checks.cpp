@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "config/foreign_names.h"
 #include "config/keys.h"
 #include "config/parse.h"
 
@@ -73,7 +74,7 @@ void check_groups(const Key& key, const std::vector<ParameterGroup>& groups, con
     const auto complain = [&](const std::string& member, const Value& value,
                               const std::string& constraint, const std::string& remedy) {
       const std::string path = cat(name, ".", member);
-      out.others.push_back(problem(cat(path, " is ", yaml_text(value)))
+      out.others.push_back(problem(cat(path, " is ", shown(yaml_text(value))))
                                .at(place_of(path, places, place_of(key.path, places, "")))
                                .must(constraint)
                                .remedy(remedy));
@@ -100,12 +101,11 @@ void check_value(const Key& key, const Value& value, const Places& places, Check
   }
   const std::string constraint = broken_constraint(key, value);
   if (constraint.empty()) return;
-  Problem p = problem(cat(key.path, " is ", yaml_text(value)))
+  Problem p = problem(cat(key.path, " is ", shown(yaml_text(value))))
                   .at(place_of(key.path, places, ""))
                   .must(constraint);
   if (const auto* text = std::get_if<std::string>(&value)) {
-    const std::string meant = nearest_word(*text, key.allowed);
-    if (!meant.empty()) p.remedy(cat("Did you mean ", meant, "?"));
+    p.remedy(hint_for_word(key, *text));
   }
   if (key.presence == Presence::absent && is_zero_or_empty(value)) {
     p.remedy("Leave the key out to give no value.");
@@ -119,7 +119,8 @@ void check_key(const Key& key, const RunConfig& config, const Places& places,
   std::optional<Value> value = key.get(config);
   if (!value && given && key.type != Type::boolean) {
     // An absent value was written: 0 or "". It is to be refused as what it is.
-    value = key.type == Type::text ? Value(std::string()) : Value(int64_t{0});
+    const bool is_text = key.type == Type::text || key.type == Type::path;
+    value = is_text ? Value(std::string()) : Value(int64_t{0});
   }
   if (!value) return;
   if (key.presence == Presence::required && !given && is_zero_or_empty(*value)) {

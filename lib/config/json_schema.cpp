@@ -85,6 +85,7 @@ Json key_schema(const Key& key) {
                 key.hint, ".");
   switch (key.type) {
     case Type::text:
+    case Type::path:
       schema["type"] = "string";
       if (key.allowed.empty()) {
         schema["minLength"] = 1;

@@ -11,6 +11,7 @@ namespace {
 std::vector<Key> all_keys() {
   const std::vector<Key> top = {
       bind({.path = "run_dir",
+            .type = Type::path,
             .presence = Presence::required,
             .doc = "Directory of everything that the run writes: checkpoints, metrics, log.",
             .hint = "runs/my-run"},

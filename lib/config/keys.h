@@ -14,7 +14,8 @@
 
 namespace tptrain::config {
 
-enum class Type { text, integer, seed, real, boolean, betas, sources, groups };
+// A path is a text whose leading ~ is read as the home directory.
+enum class Type { text, path, integer, seed, real, boolean, betas, sources, groups };
 using Value = std::variant<std::string, int64_t, uint64_t, double, bool, std::vector<double>,
                            std::vector<DataSource>, std::vector<ParameterGroup>>;
 
@@ -79,6 +80,10 @@ bool is_at_or_below(const std::string& path, const std::string& ancestor);
 
 /// The value as one YAML scalar or flow list that parses back to it: "2", "1e-5", "[0.9, 0.95]".
 std::string yaml_text(const Value& value);
+bool is_control(char c);
+/// A text of the file for a message: its control characters as \x1b, and only its beginning where
+/// it is long.
+std::string shown(const std::string& text);
 /// The default, where the key has one.
 std::optional<Value> default_value(const Key& key);
 

@@ -11,6 +11,7 @@ std::vector<Key> source_keys() {
   return {
       bind(
           {.path = "model.path",
+           .type = Type::path,
            .presence = Presence::absent,
            .doc = "Directory of a model in Hugging Face layout: `config.json`, `*.safetensors` and "
                   "the tokenizer."},

@@ -16,6 +16,7 @@ std::vector<Key> output_keys() {
             .doc = "How many of the newest checkpoints to keep; 0: all."},
            &RunConfig::checkpoint, &CheckpointConfig::keep),
       bind({.path = "checkpoint.resume",
+            .type = Type::path,
             .doc = "`auto`: go on from the newest valid checkpoint of run_dir, if it holds any; "
                    "`never`: start anew; else the directory of a checkpoint."},
            &RunConfig::checkpoint, &CheckpointConfig::resume),

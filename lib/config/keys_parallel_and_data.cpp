@@ -83,6 +83,7 @@ std::vector<Key> data_keys() {
             .hint = "no evaluation"},
            &RunConfig::data, &DataConfig::eval),
       bind({.path = "data.tokenizer",
+            .type = Type::path,
             .presence = Presence::absent,
             .doc = "Directory or file of a tokenizer (`tokenizer.json`, `tokenizer.model`, "
                    "`vocab.json` with `merges.txt`), or `bytes`: one token per byte.",

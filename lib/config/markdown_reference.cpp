@@ -12,6 +12,8 @@ std::string type_name(Type type) {
   switch (type) {
     case Type::text:
       return "text";
+    case Type::path:
+      return "path";
     case Type::integer:
     case Type::seed:
       return "integer";
@@ -73,6 +75,9 @@ A run is described by one YAML file: `tptrain --config run.yaml`. Every key that
 key is an error, as are a key given twice, a value of another type (`3.0` or `"3"` for an integer, `yes` for `true`) and `null`. All
 errors of a file are reported at once, each with `file:line:column`. `tptrain schema` prints the JSON Schema, for editors.
 
+In a path `~` at the start is the home directory. `$` is refused: no shell reads the file, so that a variable would stay as it is.
+Names that DeepSpeed, Megatron-LM, torchtitan, axolotl or the Hugging Face Trainer give a key are refused with the name it has here.
+
 ```yaml
 run_dir: runs/quickstart
 model:
@@ -85,8 +90,8 @@ train: {max_steps: 100, global_batch_size: 8}
 
 ## Changing one value: `--set`
 
-`--set section.key=value` overrides one value of the file; it may be repeated, and of two for the same key the later counts. The value
-is read as YAML: `--set train.max_steps=200`, `--set 'data.train=[a.txt, b.txt]'`, `--set model.architecture.hidden_size=64`,
+`--set section.key=value` overrides one value of the file; it may be repeated, and of two for the same key the later counts
+(`--section.key=value` is the same). The value is read as YAML: `--set train.max_steps=200`, `--set 'data.train=[a.txt, b.txt]'`, `--set model.architecture.hidden_size=64`,
 `--set 'optimizer.groups=[{match: "*.bias", weight_decay: 0.1}]'`. A list takes the place of the file's whole list; a section, as in
 `--set 'parallel={tp_size: 2}'`, changes the keys it names and no other.
 

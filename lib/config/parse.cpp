@@ -19,6 +19,7 @@ struct Merged {
   std::map<std::string, std::string> places;
   std::set<std::string> refused;
   std::vector<Problem> problems;
+  int64_t untold = 0;
   bool empty_file = false;
 };
 
@@ -55,6 +56,7 @@ Merged merge(const std::string& yaml_text, const std::string& name,
   merged.places.insert(file.given.begin(), file.given.end());
   merged.refused = std::move(file.refused);
   merged.problems = std::move(file.problems);
+  merged.untold = file.untold;
   merged.empty_file = file.empty_text;
 
   std::set<std::string> overridden;
@@ -62,6 +64,7 @@ Merged merge(const std::string& yaml_text, const std::string& name,
     Entries from_set = read_override(text);
     merged.problems.insert(merged.problems.end(), from_set.problems.begin(),
                            from_set.problems.end());
+    merged.untold += from_set.untold;
     for (const auto& [path, place] : from_set.given) {
       overridden.insert(path);
       // A list replaces the file's, so the places of the file's entries go with them.
@@ -105,6 +108,11 @@ Parsed parse_run_config(const std::string& yaml_text, const std::string& name,
     for (const auto& missing : checked.missing) merged.problems.push_back(missing.problem);
   }
   merged.problems.insert(merged.problems.end(), checked.others.begin(), checked.others.end());
+  if (merged.untold > 0) {
+    merged.problems.push_back(problem(cat("there are ", merged.untold, " more problems"))
+                                  .at(name)
+                                  .remedy("Those above are the first of them."));
+  }
   if (!merged.problems.empty()) throw ConfigError(merged.problems);
   return parsed;
 }

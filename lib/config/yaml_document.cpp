@@ -1,41 +1,82 @@
 #include "config/yaml_document.h"
 
+#include <yaml-cpp/depthguard.h>
 #include <yaml-cpp/eventhandler.h>
 
 #include <sstream>
 
 #include "base/text.h"
+#include "config/keys.h"
 #include "config/utf8_check.h"
 
 namespace tptrain::config {
 namespace {
 
-// Where a second document begins: behind ---, or at characters that cannot belong to the first.
-// YAML::LoadAll is not used: in yaml-cpp 0.7 it never ends on such characters, as in ",a: b", since
-// no document consumes them.
-std::optional<YAML::Mark> second_document(const std::string& text) {
-  struct Starts final : YAML::EventHandler {
-    void OnDocumentStart(const YAML::Mark& mark) override { latest = mark; }
-    void OnDocumentEnd() override {}
-    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-    void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-    void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                  const std::string&) override {}
-    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                         YAML::EmitterStyle::value) override {}
-    void OnSequenceEnd() override {}
-    void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                    YAML::EmitterStyle::value) override {}
-    void OnMapEnd() override {}
-    YAML::Mark latest;
+// A run file has some hundred values, and lists of files may have thousands; yaml-cpp takes about a
+// kilobyte a value.
+constexpr int64_t kMostValues = 100000;
+
+// One pass over the text before its tree is made: how many values it has, and where a second
+// document begins, behind --- or at characters that cannot belong to the first. YAML::LoadAll is
+// not used: in yaml-cpp 0.7 it never ends on such characters, as in ",a: b", since no document
+// consumes them.
+class Survey final : public YAML::EventHandler {
+ public:
+  struct TooManyValues {
+    YAML::Mark mark;
   };
-  std::istringstream stream(text);
-  YAML::Parser parser(stream);
-  Starts starts;
-  if (!parser.HandleNextDocument(starts) || !parser.HandleNextDocument(starts)) {
-    return std::nullopt;
+
+  /// Throws YAML::Exception where the text is not valid, and TooManyValues.
+  explicit Survey(const std::string& text) {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    if (parser.HandleNextDocument(*this) && parser.HandleNextDocument(*this)) second_ = latest_;
   }
-  return starts.latest;
+  const std::optional<YAML::Mark>& second_document() const { return second_; }
+
+  void OnDocumentStart(const YAML::Mark& mark) override { latest_ = mark; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string&) override {
+    count(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    count(mark);
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    count(mark);
+  }
+  void OnMapEnd() override {}
+
+ private:
+  void count(const YAML::Mark& mark) {
+    if (++values_ > kMostValues) throw TooManyValues{mark};
+  }
+
+  int64_t values_ = 0;
+  YAML::Mark latest_;
+  std::optional<YAML::Mark> second_;
+};
+
+// What yaml-cpp leaves unsaid, or says in words of its own source.
+Problem invalid_yaml(const YAML::Exception& e, const std::string& remedy) {
+  if (dynamic_cast<const YAML::DeepRecursion*>(&e) != nullptr) {
+    return problem("lists and mappings are nested hundreds of levels deep")
+        .must("be nested no deeper than a run file is, which has four levels");
+  }
+  if (e.msg.starts_with(YAML::ErrorMsg::INVALID_UNICODE)) {
+    return problem("an escape within double quotes names no character")
+        .must(
+            "name one up to U+10FFFF: \\ud800 to \\udfff are halves of pairs, which JSON has and "
+            "YAML has not")
+        .remedy("Write the character itself, or its one number: \\U0001F600 for \\ud83d\\ude00.");
+  }
+  return problem(cat("this is not valid YAML: ", shown(e.msg))).remedy(remedy);
 }
 
 }  // namespace
@@ -51,22 +92,29 @@ std::optional<YAML::Node> load_document(const std::string& text, const PlaceOf& 
         problem(cat("there is the byte 0x", kDigits[bad->byte / 16], kDigits[bad->byte % 16]))
             .at(place_of(mark))
             .must("be text in UTF-8, without control characters")
-            .remedy("Save the text as UTF-8."));
+            .remedy(bad->byte == 0xED
+                        ? "Half of a surrogate pair stands here: save the text as UTF-8, "
+                          "each character whole."
+                        : "Save the text as UTF-8."));
     return std::nullopt;
   }
   try {
-    const YAML::Node first = YAML::Load(text);
-    const std::optional<YAML::Mark> rest = second_document(text);
-    if (!rest) return first;
+    const std::optional<YAML::Mark> rest = Survey(text).second_document();
+    if (!rest) return YAML::Load(text);
     problems.push_back(problem("the text goes on after its first YAML document")
                            .at(place_of(*rest))
                            .must("be one document")
                            .remedy("Remove the line of --- before this place, or the "
                                    "characters here that belong to no key."));
     return std::nullopt;
+  } catch (const Survey::TooManyValues& e) {
+    problems.push_back(problem(cat("here begins value ", kMostValues + 1))
+                           .at(place_of(e.mark))
+                           .must(cat("have at most ", kMostValues, " keys and values"))
+                           .remedy("Name many files by a glob or by their folder."));
+    return std::nullopt;
   } catch (const YAML::Exception& e) {
-    problems.push_back(
-        problem(cat("this is not valid YAML: ", e.msg)).at(place_of(e.mark)).remedy(remedy));
+    problems.push_back(invalid_yaml(e, remedy).at(place_of(e.mark)));
     return std::nullopt;
   }
 }

@@ -5,11 +5,21 @@
 #include <optional>
 
 #include "base/text.h"
+#include "config/name_hints.h"
 #include "config/yaml_document.h"
 #include "config/yaml_values.h"
 
 namespace tptrain::config {
 namespace {
+
+// How what was given in place of a section is meant, as far as it can be.
+std::string section_remedy(const std::string& path) {
+  for (const char* name : {"type", "path"}) {
+    const std::string key = cat(path, ".", name);
+    if (find_key(key)) return cat("Write `", path, ": {", name, ": ...}`.");
+  }
+  return "Write each key on its own line, as `key: value`.";
+}
 
 class Reader {
  public:
@@ -32,7 +42,7 @@ class Reader {
                    .must(cat("be a mapping of the keys ", join(names_in(path))))
                    .remedy(node.IsNull() && !path.empty()
                                ? "Give keys below it, or leave the section out."
-                               : "Write each key on its own line, as `key: value`."));
+                               : section_remedy(path)));
       return;
     }
     SeenNames seen;
@@ -43,43 +53,55 @@ class Reader {
       if (!key) continue;
       const std::string child = path.empty() ? *key : cat(path, ".", *key);
       if (!find_key(child) && (child.empty() || !find_section(child))) {
-        complain_unknown(child, path, *key, place_of_(key_node.Mark()));
+        complain_unknown(child, path, place_of_(key_node.Mark()));
+        // Of a section whose name is misspelt, that is all there is to say.
+        if (*key != "<<" && nearest_word(*key, names_in(path)).empty()) {
+          tell_of_names_below(child, value);
+        }
         continue;
       }
       read(child, value, place_of_(value.Mark()));
     }
   }
 
-  /// Problem of a name that is neither key nor section: `name` in section `parent`.
-  void complain_unknown(const std::string& path, const std::string& parent, const std::string& name,
+  /// Problem of `path`, which is neither key nor section, in the section `parent`.
+  void complain_unknown(const std::string& path, const std::string& parent,
                         const std::string& place) {
-    Problem p = problem(cat(path, " is no known key")).at(place);
-    const std::vector<std::string> siblings = names_in(parent);
-    // The name can itself have parts where --set names a section that does not exist:
-    // "paralel.tp_size".
-    const size_t dot = name.find('.');
-    std::string meant = nearest_word(name.substr(0, dot), siblings);
-    if (!meant.empty()) {
-      if (!parent.empty()) meant = cat(parent, ".", meant);
-      if (dot != std::string::npos && find_key(meant + name.substr(dot))) meant += name.substr(dot);
-    } else {  // perhaps the right name in the wrong section
-      std::vector<std::string> namesakes;
-      for (const Key& key : keys()) {
-        if (key.name() == name.substr(name.rfind('.') + 1)) namesakes.push_back(key.path);
-      }
-      meant = join(namesakes, " or ");
+    if (out_.is_full()) return out_.complain({});  // counted; a hint would only take its time
+    if (path == "<<" || path.ends_with(".<<")) {
+      return complain(problem(cat(path, " is no known key: the merge of YAML 1.1 is not read"))
+                          .at(place)
+                          .remedy("Write the keys out, or take a whole section from elsewhere with "
+                                  "an alias, as in `eval: *name`."));
     }
-    if (!meant.empty()) {
-      p.remedy(cat("Did you mean ", meant, "?"));
-    } else {
-      p.remedy(
-          cat(parent.empty() ? "The top level" : parent, " has the keys ", join(siblings), "."));
-    }
-    complain(std::move(p));
+    Problem p = problem(cat(shown(path), " is no known key")).at(place);
+    const std::string hint = hint_for_name(path);
+    complain(p.remedy(!hint.empty() ? hint
+                                    : cat(parent.empty() ? "The top level" : parent,
+                                          " has the keys ", join(names_in(parent)), ".")));
   }
 
  private:
-  void complain(Problem p) { out_.problems.push_back(std::move(p)); }
+  void complain(Problem p) { out_.complain(std::move(p)); }
+
+  // Of a mapping that is no section here: what its names are called. Bounded, since aliases make
+  // trees of any size out of a few lines.
+  void tell_of_names_below(const std::string& path, const YAML::Node& node) {
+    if (!node.IsMap()) return;
+    for (const auto& item : node) {
+      if (out_.is_full() || ++foreign_names_seen_ > kMostForeignNames) return;
+      const YAML::Node &key_node = item.first, &value = item.second;
+      if (!key_node.IsScalar()) continue;
+      const std::string child = cat(path, ".", key_node.Scalar());
+      const std::string hint = exact_hint_for_name(child);
+      if (!hint.empty()) {
+        complain(problem(cat(shown(child), " is no known key"))
+                     .at(place_of_(key_node.Mark()))
+                     .remedy(hint));
+      }
+      tell_of_names_below(child, value);
+    }
+  }
 
   void read_value(const Key& key, const YAML::Node& node, const std::string& place) {
     out_.given.emplace_back(key.path, place);
@@ -90,6 +112,9 @@ class Reader {
                    .must("have a value")
                    .remedy(key.presence == Presence::required
                                ? cat("Give one, as in `", key.name(), ": ", key.hint, "`.")
+                           : key.type == Type::path
+                               ? "Give one, or leave the key out; ~ alone is null, ~/ the home "
+                                 "directory."
                                : "Give one, or leave the key out."));
       return;
     }
@@ -99,9 +124,12 @@ class Reader {
     }
   }
 
+  static constexpr int kMostForeignNames = 1000;
+
   PlaceOf place_of_;
   Entries& out_;
   ValueReader values_;
+  int foreign_names_seen_ = 0;
 };
 
 }  // namespace
@@ -149,14 +177,13 @@ Entries read_override(const std::string& text) {
     return out;
   }
   if (!find_key(path) && !find_section(path)) {
-    // The deepest part of the path that is a section; the name after it is the unknown one.
+    // The deepest part of the path that is a section.
     std::string parent = path;
     while (!parent.empty() && !find_section(parent)) {
       const size_t dot = parent.rfind('.');
       parent = dot == std::string::npos ? "" : parent.substr(0, dot);
     }
-    reader.complain_unknown(path, parent, path.substr(parent.empty() ? 0 : parent.size() + 1),
-                            place);
+    reader.complain_unknown(path, parent, place);
     return out;
   }
   const std::optional<YAML::Node> value = load_document(

@@ -3,6 +3,7 @@
 // only header that deals with what yaml-cpp reads.
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
 #include <utility>
@@ -20,13 +21,26 @@ struct Entry {
 };
 
 struct Entries {
+  /// How many problems of a file are told one by one; of more, how many there are.
+  static constexpr size_t kMostTold = 50;
+
   std::vector<Entry> entries;
   /// Sections and keys that were written, with their places, also those whose value was refused.
   std::vector<std::pair<std::string, std::string>> given;
   /// Those of them whose value was refused: "" is the file itself.
   std::set<std::string> refused;
   std::vector<Problem> problems;
+  int64_t untold = 0;  // problems beyond kMostTold
   bool empty_text = false;
+
+  bool is_full() const { return problems.size() >= kMostTold; }
+  void complain(Problem p) {
+    if (is_full()) {
+      ++untold;
+    } else {
+      problems.push_back(std::move(p));
+    }
+  }
 };
 
 /// Reads a whole file. `name` is what messages call it: places are "name:line:column".

@@ -1,11 +1,13 @@
 #include "config/yaml_values.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "base/text.h"
+#include "config/path_text.h"
 
 namespace tptrain::config {
 namespace {
@@ -58,8 +60,21 @@ std::optional<double> parse_real(const std::string& text) {
 // it.
 std::string received(const std::string& path, const YAML::Node& node) {
   if (!node.IsScalar()) return cat(path, " is ", described(node));
-  if (is_quoted(node)) return cat(path, " is the text \"", node.Scalar(), "\"");
-  return cat(path, " is ", node.Scalar());
+  if (is_quoted(node)) return cat(path, " is the text \"", shown(node.Scalar()), "\"");
+  return cat(path, " is ", shown(node.Scalar()));
+}
+
+// "true" for True, yes, on, 1, as YAML 1.1 and Python write it; "" for what is no such word.
+std::string boolean_of_other_notations(const std::string& text) {
+  std::string word;
+  for (const char c : text) word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* yes : {"true", "yes", "y", "on", "1"}) {
+    if (word == yes) return "true";
+  }
+  for (const char* no : {"false", "no", "n", "off", "0"}) {
+    if (word == no) return "false";
+  }
+  return "";
 }
 
 constexpr const char* kGroupForm =
@@ -71,7 +86,7 @@ std::string described(const YAML::Node& node) {
   if (node.IsNull()) return "null";
   if (node.IsMap()) return "a mapping";
   if (node.IsSequence()) return "a list";
-  return node.Scalar();
+  return shown(node.Scalar());
 }
 
 ValueReader::ValueReader(PlaceOf place_of, Entries& out)
@@ -88,7 +103,9 @@ std::optional<Value> ValueReader::read(const Key& key, const YAML::Node& node,
   }
   switch (key.type) {
     case Type::text:
-      return node.Scalar();
+      return text(key.path, node, place);
+    case Type::path:
+      return path(key.path, node, place);
     case Type::integer:
       return integer<int64_t>(key, node, place);
     case Type::seed:
@@ -111,16 +128,13 @@ std::optional<std::string> ValueReader::key_name(const YAML::Node& key_node,
     return std::nullopt;
   }
   const std::string& name = key_node.Scalar();
-  const std::string full = prefix.empty() ? name : cat(prefix, ".", name);
-  for (const auto& [earlier, earlier_place] : seen) {
-    if (earlier != name) continue;
-    complain(problem(cat(full, " is given twice, first at ", earlier_place))
-                 .at(place)
-                 .remedy("Remove one of the two."));
-    return std::nullopt;
-  }
-  seen.emplace_back(name, place);
-  return name;
+  const std::string full = shown(prefix.empty() ? name : cat(prefix, ".", name));
+  const auto [earlier, is_new] = seen.emplace(name, place);
+  if (is_new) return name;
+  complain(problem(cat(full, " is given twice, first at ", earlier->second))
+               .at(place)
+               .remedy("Remove one of the two."));
+  return std::nullopt;
 }
 
 template <typename Integer>
@@ -137,7 +151,8 @@ std::optional<Value> ValueReader::integer(const Key& key, const YAML::Node& node
   } else {
     p.must("be an integer, in digits only");
     if (as_real && *as_real == std::floor(*as_real) && std::abs(*as_real) < 1e15) {
-      p.remedy(cat("Write ", static_cast<int64_t>(*as_real), "."));
+      p.remedy(cat("Write ", static_cast<int64_t>(*as_real),
+                   is_quoted(node) ? ", without quotes." : "."));
     }
   }
   complain(std::move(p));
@@ -151,7 +166,7 @@ std::optional<double> ValueReader::real(const std::string& path, const YAML::Nod
   if (value && !is_quoted(node)) return *value;
   Problem p = problem(received(path, node)).at(place);
   p.must("be a finite number, such as 0.001 or 1e-3");
-  if (value) p.remedy("Leave out the quotes.");
+  if (value) p.remedy("Quotes make it a text: leave them out.");
   complain(std::move(p));
   return std::nullopt;
 }
@@ -160,8 +175,29 @@ std::optional<Value> ValueReader::boolean(const Key& key, const YAML::Node& node
                                           const std::string& place) {
   if (!is_quoted(node) && node.Scalar() == "true") return true;
   if (!is_quoted(node) && node.Scalar() == "false") return false;
-  complain(problem(received(key.path, node)).at(place).must("be true or false"));
+  Problem p = problem(received(key.path, node)).at(place).must("be true or false");
+  const std::string meant = boolean_of_other_notations(node.Scalar());
+  if (!meant.empty() && is_quoted(node)) {
+    p.remedy(cat("Quotes make it a text: write ", meant, " without them."));
+  } else if (!meant.empty()) {
+    p.remedy(cat("Write ", meant, ": no other spelling is read."));
+  }
+  complain(std::move(p));
   return std::nullopt;
+}
+
+std::optional<std::string> ValueReader::text(const std::string& name, const YAML::Node& node,
+                                             const std::string& place) {
+  const std::string& value = node.Scalar();
+  if (std::none_of(value.begin(), value.end(), is_control)) return value;
+  complain(problem(received(name, node)).at(place).must("be without control characters"));
+  return std::nullopt;
+}
+
+std::optional<std::string> ValueReader::path(const std::string& name, const YAML::Node& node,
+                                             const std::string& place) {
+  const std::optional<std::string> written = text(name, node, place);
+  return written ? path_from_text(name, *written, place, out_.problems) : std::nullopt;
 }
 
 std::optional<Value> ValueReader::betas(const Key& key, const YAML::Node& node,
@@ -204,7 +240,7 @@ std::optional<Value> ValueReader::sources(const Key& key, const YAML::Node& node
 // "GLOB" or {path: GLOB}.
 std::optional<std::string> ValueReader::source_path(const std::string& name, const YAML::Node& node,
                                                     const std::string& place) {
-  if (node.IsScalar()) return node.Scalar();
+  if (node.IsScalar()) return path(name, node, place);
   if (!node.IsMap()) {
     complain(problem(cat(name, " is ", described(node)))
                  .at(place)
@@ -217,9 +253,9 @@ std::optional<std::string> ValueReader::source_path(const std::string& name, con
     complain(problem(cat(name, " has no path")).at(place).must("be {path: GLOB}"));
     return std::nullopt;
   }
-  const Member& path = members->front();
-  if (path.value.IsScalar()) return path.value.Scalar();
-  complain(problem(cat(name, ".path is ", described(path.value))).at(path.place).must("be a glob"));
+  const Member& glob = members->front();
+  if (glob.value.IsScalar()) return path(cat(name, ".path"), glob.value, glob.place);
+  complain(problem(cat(name, ".path is ", described(glob.value))).at(glob.place).must("be a glob"));
   return std::nullopt;
 }
 
@@ -261,7 +297,9 @@ std::optional<ParameterGroup> ValueReader::group(const std::string& name, const 
     if (member.name == "match") {
       has_match = true;
       if (member.value.IsScalar()) {
-        result.match = member.value.Scalar();
+        const std::optional<std::string> match = text(path, member.value, member.place);
+        usable = usable && match;
+        result.match = match.value_or("");
         continue;
       }
       complain(problem(cat(path, " is ", described(member.value)))
@@ -303,7 +341,7 @@ std::optional<std::vector<ValueReader::Member>> ValueReader::members_of(
     complained = true;
     if (!key) continue;
     const std::string meant = nearest_word(*key, known);
-    complain(problem(cat(name, ".", *key, " is no known key"))
+    complain(problem(cat(shown(cat(name, ".", *key)), " is no known key"))
                  .at(place_of_(key_node.Mark()))
                  .remedy(!meant.empty() ? cat("Did you mean ", name, ".", meant, "?")
                                         : cat(name, " has the key", known.size() > 1 ? "s " : " ",

@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -20,7 +21,7 @@ namespace tptrain::config {
 std::string described(const YAML::Node& node);
 
 /// The names that a mapping has given so far, with their places.
-using SeenNames = std::vector<std::pair<std::string, std::string>>;
+using SeenNames = std::unordered_map<std::string, std::string>;
 
 class ValueReader {
  public:
@@ -43,11 +44,15 @@ class ValueReader {
     std::string place;
   };
 
-  void complain(Problem p) { out_.problems.push_back(std::move(p)); }
+  void complain(Problem p) { out_.complain(std::move(p)); }
   template <typename Integer>
   std::optional<Value> integer(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<double> real(const std::string& path, const YAML::Node& node,
                              const std::string& place);
+  std::optional<std::string> text(const std::string& name, const YAML::Node& node,
+                                  const std::string& place);
+  std::optional<std::string> path(const std::string& name, const YAML::Node& node,
+                                  const std::string& place);
   std::optional<Value> boolean(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> betas(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> sources(const Key& key, const YAML::Node& node, const std::string& place);

@@ -14,6 +14,8 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli.h"
+#include "config/name_hints.h"
+#include "options/help_text.h"
 
 namespace tptrain::apps {
 
@@ -85,27 +87,18 @@ class VerbParser {
   /// The help text where --help is asked for; else fills what the options are bound to. Throws
   /// ConfigError.
   std::optional<PrintCommand> parse(std::vector<std::string> arguments) {
+    if (has("--set")) arguments = with_dotted_options_as_sets(arguments);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     try {
       app_.parse(arguments);
     } catch (const CLI::CallForHelp&) {
-      return PrintCommand{app_.help()};
+      return PrintCommand{within_80_columns(app_.help())};
     } catch (const CLI::ParseError& e) {
       throw ConfigError(problem(e.what()).at(name_).remedy(see_help()));
     }
     const std::vector<std::string> extras = app_.remaining();
     if (extras.empty()) return std::nullopt;
-    const std::string extra = extras[0].substr(0, extras[0].find('='));
-    if (extra[0] != '-') {
-      throw ConfigError(problem(cat("\"", extras[0], "\" is one argument too many"))
-                            .at(name_)
-                            .remedy(see_help()));
-    }
-    const std::string meant = nearest_word(extra, names_);
-    throw ConfigError(problem(cat(extra, " is no known option"))
-                          .at(name_)
-                          .remedy(meant.empty() ? cat("Its options are ", join(names_), ".")
-                                                : cat("Did you mean ", meant, "?")));
+    throw ConfigError(unknown(extras[0]).at(name_));
   }
 
   /// What the options broke, one after another; finish() throws where there was any.
@@ -118,6 +111,54 @@ class VerbParser {
   }
 
  private:
+  bool has(const std::string& name) const {
+    return std::find(names_.begin(), names_.end(), name) != names_.end();
+  }
+
+  // --train.max_steps=3 and --train.max_steps 3, as torchtitan writes a key: --set
+  // train.max_steps=3.
+  std::vector<std::string> with_dotted_options_as_sets(const std::vector<std::string>& arguments) {
+    std::vector<std::string> out;
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const std::string& argument = arguments[i];
+      const std::string name = argument.substr(0, argument.find('='));
+      if (!name.starts_with("--") || name.find('.') == std::string::npos) {
+        out.push_back(argument);
+        if (has(argument) && i + 1 < arguments.size()) out.push_back(arguments[++i]);  // its value
+        continue;
+      }
+      const bool has_value = name.size() < argument.size();
+      if (!has_value && (i + 1 == arguments.size() || arguments[i + 1].starts_with("--"))) {
+        throw ConfigError(problem(cat(name, " has no value"))
+                              .at(name_)
+                              .must(cat("be written as ", name, "=VALUE")));
+      }
+      out.push_back("--set");
+      out.push_back(has_value ? argument.substr(2)
+                              : cat(argument.substr(2), "=", arguments[i + 1]));
+      if (!has_value) ++i;
+    }
+    return out;
+  }
+
+  Problem unknown(const std::string& argument) const {
+    const std::string option = argument.substr(0, argument.find('='));
+    const bool is_file = argument.ends_with(".yaml") || argument.ends_with(".yml");
+    if (option[0] != '-') {
+      return problem(cat("\"", argument, "\" is one argument too many"))
+          .remedy(is_file && has("--config") ? cat("Write --config ", argument, ".") : see_help());
+    }
+    Problem p = problem(cat(option, " is no known option"));
+    const std::string meant = nearest_word(option, names_);
+    if (!meant.empty()) return p.remedy(cat("Did you mean ", meant, "?"));
+    const size_t letters = option.find_first_not_of('-');
+    const std::string hint = has("--set") && letters != std::string::npos
+                                 ? config::hint_for_name(option.substr(letters))
+                                 : "";
+    if (hint.empty()) return p.remedy(cat("Its options are ", join(names_), "."));
+    return p.remedy(cat(hint, "\n  A value of the run file is given as --set section.key=value."));
+  }
+
   std::string see_help() const { return name_ + " --help shows the options."; }
 
   std::string name_;
@@ -127,6 +168,7 @@ class VerbParser {
 };
 
 inline constexpr const char* kSetDoc =
-    "Overrides one value of the run file; may be repeated (docs/configuration.md)";
+    "Overrides one value of the run file; may be repeated, and written as --section.key=value "
+    "(docs/configuration.md)";
 
 }  // namespace tptrain::apps

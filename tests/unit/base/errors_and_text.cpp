@@ -56,6 +56,21 @@ TEST_CASE("the nearest word is found for a typing error, and only then") {
   CHECK(nearest_word("weightdecay", known) == "weight_decay");
   CHECK(nearest_word("esp", known) == "eps");
   CHECK(nearest_word("momentum_of_inertia", known) == "");
+  CHECK(nearest_word("Learning-Rate", known) == "learning_rate");
+  CHECK(nearest_word("learn", known) == "learning_rate");  // the one that begins so
+  CHECK(nearest_word(std::string(1 << 20, 'l'), known) == "");
+}
+
+TEST_CASE("words that differ where another word would are not taken for typing errors") {
+  CHECK(nearest_word("pp_size", {"tp_size", "dp_size"}) == "");
+  CHECK(nearest_word("tp_sze", {"tp_size", "dp_size"}) == "tp_size");
+  CHECK(nearest_word("local_batch_size", {"global_batch_size"}) == "");
+  CHECK(nearest_word("global_bacth_size", {"global_batch_size"}) == "global_batch_size");
+  CHECK(nearest_word("max_lr", {"min_lr"}) == "");
+  CHECK(nearest_word("fp16", {"fp32", "bf16"}) == "");
+  CHECK(nearest_word("gpu", {"auto", "cuda", "cpu"}) == "");
+  CHECK(nearest_word("m", {"max_steps"}) == "");
+  CHECK(nearest_word("eval", {"evaluate", "evaluation"}) == "");  // two begin so
 }
 
 }  // namespace

@@ -306,11 +306,71 @@ TEST_CASE("an unknown verb is refused with the nearest") {
   check_contains(refusal({"configs/a.yaml"}), "To train: tptrain --config configs/a.yaml");
 }
 
+TEST_CASE("a key of the run file may be written as an option") {
+  const auto command =
+      parsed<TrainCommand>({"--train.max_steps=3", "--config", "run.yaml", "--set", "run_dir=--a.b",
+                            "--optimizer.betas", "[0.9, 0.95]", "--scheduler.min_lr", "-1"});
+  CHECK(command.config == "run.yaml");
+  CHECK(command.sets == Strings{"train.max_steps=3", "run_dir=--a.b", "optimizer.betas=[0.9, 0.95]",
+                                "scheduler.min_lr=-1"});
+  CHECK(parsed<PlanCommand>({"plan", "--config", "r", "--parallel.tp_size=2"}).sets ==
+        Strings{"parallel.tp_size=2"});
+  for (const Strings& arguments :
+       {Strings{"--config", "r", "--train.max_steps"}, {"--train.max_steps", "--config", "r"}}) {
+    CHECK(refusal(arguments) ==
+          "config error: tptrain train: --train.max_steps has no value: it must be written as "
+          "--train.max_steps=VALUE.");
+  }
+  // A verb without a run file has no such keys.
+  check_contains(refusal({"verify", "--train.max_steps=3", "p"}),
+                 "--train.max_steps is no known option");
+}
+
+TEST_CASE("an option of another trainer is told the key that it is here") {
+  CHECK(refusal({"--config", "r", "--learning_rate", "1e-3"}) ==
+        "config error: tptrain train: --learning_rate is no known option.\n"
+        "  Did you mean optimizer.learning_rate?\n"
+        "  A value of the run file is given as --set section.key=value.");
+  check_contains(refusal({"--config", "r", "--per-device-train-batch-size=4"}),
+                 "Its name here is train.micro_batch_size. It counts sequences per dp rank.");
+  check_contains(refusal({"train", "run.yaml"}),
+                 "\"run.yaml\" is one argument too many.\n  Write --config run.yaml.");
+}
+
+TEST_CASE("help fits 80 columns and says no less") {
+  std::vector<Strings> all = {{"--help"}};
+  for (const char* verb : {"train", "plan", "generate", "evaluate", "export", "inspect", "verify",
+                           "tokenize", "schema"}) {
+    all.push_back({verb, "--help"});
+    CHECK(parsed<PrintCommand>({"help", verb}).text == parsed<PrintCommand>({verb, "--help"}).text);
+  }
+  for (const Strings& arguments : all) {
+    const std::string text = parsed<PrintCommand>(arguments).text;
+    size_t begin = 0;
+    while (begin < text.size()) {
+      const size_t end = text.find('\n', begin);
+      INFO(text.substr(begin, end - begin));
+      CHECK(end - begin <= 80);
+      begin = end + 1;
+    }
+  }
+  check_contains(parsed<PrintCommand>({"plan", "--help"}).text,
+                 "  --gpu-memory GIB            Memory of a GPU: also says which\n"
+                 "                              train.micro_batch_size fits (implies --device\n"
+                 "                              cuda)\n");
+  check_contains(parsed<PrintCommand>({"generate", "--help"}).text,
+                 "  mpirun -n 2 tptrain generate --checkpoint runs/a/checkpoints/step-00000100 \\\n"
+                 "      --prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7\n");
+  CHECK(parsed<PrintCommand>({"help"}).text == parsed<PrintCommand>({"--help"}).text);
+  CHECK(parsed<PrintCommand>({"version"}).text == parsed<PrintCommand>({"--version"}).text);
+  check_contains(refusal({"help", "trian"}), "Did you mean tptrain train?");
+}
+
 TEST_CASE("an unknown option is refused with the nearest") {
   CHECK(refusal({"--confg", "run.yaml"}) ==
         "config error: tptrain train: --confg is no known option.\n  Did you mean --config?");
-  CHECK(refusal({"--config", "run.yaml", "--tp-size=2"}) ==
-        "config error: tptrain train: --tp-size is no known option.\n"
+  CHECK(refusal({"--config", "run.yaml", "--frobnicate=2"}) ==
+        "config error: tptrain train: --frobnicate is no known option.\n"
         "  Its options are --config, --set.");
   check_contains(refusal({"generate", "--topk", "3"}), "Did you mean --top-k?");
 }

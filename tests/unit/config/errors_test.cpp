@@ -1,5 +1,6 @@
 // Every message that a run file can be refused with: the whole text, since place and remedy are
 // what the user reads.
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,7 +76,7 @@ TEST_CASE("values of another type are refused") {
        "run.yaml:5:21: parallel.tp_size is 2.5: it must be an integer, in digits only."},
       {"parallel: {tp_size: \"2\"}",
        "run.yaml:5:21: parallel.tp_size is the text \"2\": it must be an integer, in digits "
-       "only.\n  Write 2."},
+       "only.\n  Write 2, without quotes."},
       {"parallel: {tp_size: two}",
        "run.yaml:5:21: parallel.tp_size is two: it must be an integer, in digits only."},
       {"parallel: {tp_size: 0x10}",
@@ -101,7 +102,7 @@ TEST_CASE("values of another type are refused") {
        "or 1e-3."},
       {"optimizer: {learning_rate: \"1e-3\"}",
        "run.yaml:5:28: optimizer.learning_rate is the text \"1e-3\": it must be a finite number, "
-       "such as 0.001 or 1e-3.\n  Leave out the quotes."},
+       "such as 0.001 or 1e-3.\n  Quotes make it a text: leave them out."},
       {"optimizer: {betas: 0.9}",
        "run.yaml:5:20: optimizer.betas is 0.9: it must be a list of two numbers, such as [0.9, "
        "0.95]."},
@@ -130,12 +131,26 @@ TEST_CASE("values of another type are refused") {
 }
 
 TEST_CASE("only true and false are booleans") {
-  for (const std::string word : {"yes", "True", "1", "\"true\""}) {
-    const std::string received = word[0] == '"' ? "the text " + word : word;
-    CHECK(refusal(kMinimal, {"data.shuffle=" + word}) ==
-          "config error: --set data.shuffle=" + word + ": data.shuffle is " + received +
-              ": it must be true or false.");
+  const auto told = [](const std::string& word) {
+    const std::string message = refusal(kMinimal, {"data.shuffle=" + word});
+    const std::string head = "config error: --set data.shuffle=" + word + ": data.shuffle is ";
+    CHECK(message.substr(0, head.size()) == head);
+    return message.substr(std::min(message.size(), head.size()));
+  };
+  for (const std::string word : {"yes", "True", "TRUE", "on", "1"}) {
+    CHECK(told(word) == word +
+                            ": it must be true or false.\n  Write true: no other spelling is "
+                            "read.");
   }
+  for (const std::string word : {"no", "False", "off", "0"}) {
+    CHECK(told(word) == word +
+                            ": it must be true or false.\n  Write false: no other spelling is "
+                            "read.");
+  }
+  CHECK(told("\"true\"") ==
+        "the text \"true\": it must be true or false.\n"
+        "  Quotes make it a text: write true without them.");
+  CHECK(told("maybe") == "maybe: it must be true or false.");
 }
 
 TEST_CASE("null is refused") {
@@ -172,7 +187,7 @@ TEST_CASE("values out of bounds are refused") {
        "per_micro_batch.\n  Leave the key out to give no value."},
       {"parallel: {reduce_dtype: fp16}",
        "run.yaml:5:26: parallel.reduce_dtype is fp16: it must be one of fp32, bf16.\n"
-       "  Did you mean fp32?"},
+       "  fp16 is not built: bf16 takes its place."},
       {"optimizer: {learning_rate: -1e-3}",
        "run.yaml:5:28: optimizer.learning_rate is -0.001: it must be at least 0."},
       {"optimizer: {eps: 0}", "run.yaml:5:18: optimizer.eps is 0.0: it must be greater than 0."},
@@ -192,10 +207,10 @@ TEST_CASE("values out of bounds are refused") {
       {"scheduler: {type: wsd, decay_steps: -1}",
        "run.yaml:5:37: scheduler.decay_steps is -1: it must be at least 0."},
       {"optimizer: {moments_dtype: fp8}",
-       "run.yaml:5:28: optimizer.moments_dtype is fp8: it must be one of fp32, bf16.\n"
-       "  Did you mean fp32?"},
+       "run.yaml:5:28: optimizer.moments_dtype is fp8: it must be one of fp32, bf16."},
       {"optimizer: {master_dtype: half}",
-       "run.yaml:5:27: optimizer.master_dtype is half: it must be one of fp32, bf16."},
+       "run.yaml:5:27: optimizer.master_dtype is half: it must be one of fp32, bf16.\n"
+       "  fp16 is not built: bf16 takes its place."},
       {"logging: {audit_steps: -1}",
        "run.yaml:5:24: logging.audit_steps is -1: it must be at least 0."},
       {"logging: {every_steps: 0}",
@@ -211,7 +226,7 @@ TEST_CASE("values out of bounds are refused") {
         "18446744073709551615.");
   CHECK(refusal(kMinimal, {"train.device=gpu"}) ==
         "config error: --set train.device=gpu: train.device is gpu: it must be one of auto, cuda, "
-        "cpu.\n  Did you mean cpu?");
+        "cpu.\n  Its name here is cuda.");
   for (const std::string key : {"train.attention_dropout", "train.residual_dropout"}) {
     for (const std::string value : {"1.0", "-0.5", "1.5"}) {
       const std::string set = key + "=" + value;
@@ -223,10 +238,10 @@ TEST_CASE("values out of bounds are refused") {
         "config error: --set train.z_loss=-1e-4: train.z_loss is -1e-4: it must be at least 0.");
   CHECK(refusal(kMinimal, {"train.dtype=fp16"}) ==
         "config error: --set train.dtype=fp16: train.dtype is fp16: it must be one of fp32, bf16.\n"
-        "  Did you mean fp32?");
+        "  fp16 is not built: bf16 takes its place.");
   CHECK(refusal(kMinimal, {"train.nonfinite=ignore"}) ==
         "config error: --set train.nonfinite=ignore: train.nonfinite is ignore: it must be one of "
-        "stop, skip.");
+        "stop, skip.\n  Its name here is skip.");
   CHECK(refusal(kMinimal, {"train.max_steps=0"}) ==
         "config error: --set train.max_steps=0: train.max_steps is 0: it must be at least 1.");
 }
@@ -351,6 +366,75 @@ TEST_CASE("invalid YAML is refused with its place") {
   check_contains(refusal(kMinimal + "]\n"), "config error: run.yaml:5:1");
 }
 
+TEST_CASE("escapes of YAML and JSON that name no character are refused in plain words") {
+  for (const std::string escape : {"\\ud83d", "\\ud83d\\ude00", "\\udc00", "\\U00110000"}) {
+    const std::string column = std::to_string(11 + (escape[1] == 'u' ? 6 : 10));  // behind it
+    CHECK(refusal("run_dir: \"" + escape + "\"\n") ==
+          "config error: run.yaml:1:" + column +
+              ": an escape within double quotes names no character: it must name one up to "
+              "U+10FFFF: \\ud800 to \\udfff are halves of pairs, which JSON has and YAML has not.\n"
+              "  Write the character itself, or its one number: \\U0001F600 for \\ud83d\\ude00.");
+  }
+  CHECK(parse(kMinimal, {"run_dir=\"\\U0001F600\""}).run_dir == "\xF0\x9F\x98\x80");
+}
+
+TEST_CASE("control characters of a text are refused, and reach no terminal") {
+  for (const auto& [escape, shown] : std::vector<std::pair<std::string, std::string>>{
+           {"\\e[2J", "\\x1b[2J"},
+           {"a\\0b", "a\\x00b"},
+           {"a\\nconfig error: b", "a\\x0aconfig error: b"}}) {
+    CHECK(refusal(kMinimal, {"run_dir=\"" + escape + "\""}) ==
+          "config error: --set run_dir=\"" + escape + "\": run_dir is the text \"" + shown +
+              "\": it must be without control characters.");
+  }
+  CHECK(refusal_of("parallel: {tp_size: \"\\e[2J\"}\n") ==
+        "config error: run.yaml:5:21: parallel.tp_size is the text \"\\x1b[2J\": it must be an "
+        "integer, in digits only.");
+  CHECK(refusal_of("\"\\e[2J\": 1\n").find('\x1b') == std::string::npos);
+}
+
+TEST_CASE("the merge key of YAML 1.1 is refused by name, at every level") {
+  const std::string remedy =
+      " is no known key: the merge of YAML 1.1 is not read.\n"
+      "  Write the keys out, or take a whole section from elsewhere with an alias, as in `eval: "
+      "*name`.";
+  CHECK(refusal("<<: {run_dir: r}\n" + kMinimal) == "config error: run.yaml:1:1: <<" + remedy);
+  CHECK(refusal_of("eval: &e {every_steps: 2}\nparallel:\n  <<: *e\n") ==
+        "config error: run.yaml:7:3: parallel.<<" + remedy);
+}
+
+TEST_CASE("a file of any size is refused within bounds") {
+  std::string unknown = kMinimal;
+  for (int i = 0; i < 20000; ++i) unknown += "unknown_key_" + std::to_string(i) + ": 1\n";
+  const std::string told = refusal(unknown);
+  CHECK(std::count(told.begin(), told.end(), '\n') < 200);
+  check_contains(told, "config error: run.yaml:5:1: unknown_key_0 is no known key.");
+  check_contains(told, "config error: run.yaml: there are 19950 more problems.");
+
+  std::string endless = kMinimal;  // 7 MB
+  for (int i = 0; i < 500000; ++i) endless += "k" + std::to_string(i) + ": 1\n";
+  CHECK(
+      refusal(endless) ==
+      "config error: run.yaml:49997:1: here begins value 100001: it must have at most 100000 keys "
+      "and values.\n  Name many files by a glob or by their folder.");
+
+  const std::string deep = kMinimal + "data: " + std::string(5000, '[') + std::string(5000, ']');
+  check_contains(refusal(deep), "lists and mappings are nested hundreds of levels deep");
+
+  // A tree of 10^9 names out of nine lines.
+  std::string laughs = "a0: &a0 {lr: 1, bf16: 1}\n";
+  for (int i = 1; i < 10; ++i) {
+    const std::string n = std::to_string(i), alias = "*a" + std::to_string(i - 1) + " ";
+    laughs += "a" + n + ": &a" + n + " {";
+    for (int j = 0; j < 10; ++j) laughs += "k" + std::to_string(j) + ": " + alias + ", ";
+    laughs += "}\n";
+  }
+  CHECK(refusal(laughs).size() < 20000);
+
+  const std::string long_word = refusal(kMinimal, {"train.dtype=" + std::string(1 << 20, 'x')});
+  CHECK(long_word.size() < (1 << 20) + 1000);  // --set shows itself, the value does not again
+}
+
 TEST_CASE("bytes that are no UTF-8 text are refused with their place") {
   using namespace std::string_literals;
   const std::vector<std::pair<std::string, std::string>> cases = {
@@ -367,7 +451,10 @@ TEST_CASE("bytes that are no UTF-8 text are refused with their place") {
   for (const auto& [bytes, shown] : cases) {
     CHECK(refusal("# \xC3\xA9\nrun_dir: " + bytes + "\n") ==
           "config error: run.yaml:2:10: there is the byte 0x" + shown +
-              ": it must be text in UTF-8, without control characters.\n  Save the text as UTF-8.");
+              ": it must be text in UTF-8, without control characters.\n  " +
+              (shown == "ED" ? "Half of a surrogate pair stands here: save the text as UTF-8, "
+                               "each character whole."
+                             : "Save the text as UTF-8."));
   }
   CHECK(parse(kMinimal, {"run_dir=\xC3\xA9/\xE6\x97\xA5/\xF0\x9F\x8D\x8E"}).run_dir ==
         "\xC3\xA9/\xE6\x97\xA5/\xF0\x9F\x8D\x8E");

@@ -44,7 +44,7 @@ TEST_CASE("a wrong entry is refused at its own line, with a remedy") {
        "  Write 0 to freeze these tensors, or leave it out for 1."},
       {"weight_decay: none", "9:21: optimizer.groups[1].weight_decay is none: " + number},
       {"weight_decay: \"0\"", "9:21: optimizer.groups[1].weight_decay is the text \"0\": " +
-                                  number + "\n  Leave out the quotes."},
+                                  number + "\n  Quotes make it a text: leave them out."},
       {"weight_decay: ~", "9:21: optimizer.groups[1].weight_decay is null: " + number},
       {"learning_rate_scale: [1]",
        "9:28: optimizer.groups[1].learning_rate_scale is a list: " + number},

@@ -1,0 +1,177 @@
+// The hints that the table of foreign names gives, and the words of values that go with it.
+#include <algorithm>
+#include <cctype>
+
+#include "base/text.h"
+#include "config/foreign_names.h"
+#include "config/name_hints.h"
+
+namespace tptrain::config {
+namespace {
+
+std::string normal(const std::string& name) {
+  std::string text = name;
+  for (char& c : text) {
+    c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return text;
+}
+
+std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+std::string parent_of(const std::string& path) {
+  const size_t dot = path.rfind('.');
+  return dot == std::string::npos ? "" : path.substr(0, dot);
+}
+
+std::string sentence(const Meaning& meaning) {
+  if (meaning.path.empty()) return meaning.note;
+  return cat("Its name here is ", meaning.path,
+             meaning.note.empty() ? "." : cat(". ", meaning.note));
+}
+
+std::string foreign(const std::string& name) {
+  const auto found = foreign_names().find(name);
+  return found == foreign_names().end() ? "" : sentence(found->second);
+}
+
+// Keys, then sections, of that last part, wherever they stand: "eval.every_steps or
+// logging.every_steps".
+std::string namesakes(const std::string& name) {
+  std::vector<std::string> paths;
+  for (const Key& key : keys()) {
+    if (key.name() == name) paths.push_back(key.path);
+  }
+  for (const Section& section : sections()) {
+    if (!section.path.empty() && last_part(section.path) == name) paths.push_back(section.path);
+  }
+  return paths.empty() ? "" : cat("Did you mean ", join(paths, " or "), "?");
+}
+
+// A typing error in one part of the path: in a name of the section that it stands in, or, where the
+// section is the misspelt one (--set paralel.tp_size=2), in that.
+std::string typing_error(const std::string& path) {
+  std::string parent = parent_of(path);
+  while (!find_section(parent)) parent = parent_of(parent);
+  const size_t begin = parent.empty() ? 0 : parent.size() + 1;
+  const std::string name = path.substr(begin, path.find('.', begin) - begin);
+  std::string meant = nearest_word(name, names_in(parent));
+  if (meant.empty()) return "";
+  if (!parent.empty()) meant = cat(parent, ".", meant);
+  const std::string below = path.substr(begin + name.size());  // ".tp_size", or ""
+  return cat("Did you mean ", meant, find_key(meant + below) ? below : "", "?");
+}
+
+// A typing error in the name of a key of another section.
+std::string typing_error_elsewhere(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Key& key : keys()) {
+    if (std::find(names.begin(), names.end(), key.name()) == names.end()) {
+      names.push_back(key.name());
+    }
+  }
+  const std::string meant = nearest_word(name, names);
+  return meant.empty() ? "" : namesakes(meant);
+}
+
+struct WordLine {
+  const char* key;  // a path, or the last part of one
+  std::vector<const char*> words;
+  const char* ours;  // "" where there is none
+  const char* note;
+};
+
+const std::vector<WordLine>& foreign_words() {
+  static const std::vector<WordLine> kLines = {
+      {"dtype", {"bfloat16", "torch.bfloat16", "bf16_mixed", "true"}, "bf16", ""},
+      {"dtype", {"float32", "torch.float32", "float", "single", "false"}, "fp32", ""},
+      {"dtype",
+       {"fp16", "float16", "torch.float16", "half"},
+       "",
+       "fp16 is not built: bf16 takes its place."},
+      {"dtype", {"tf32"}, "", "TF32 is not built: bf16 is the faster type."},
+      {"device", {"gpu", "nvidia", "cuda:0"}, "cuda", ""},
+      {"recompute", {"true", "on", "block", "uniform", "yes"}, "full", ""},
+      {"recompute", {"false", "off", "no"}, "none", ""},
+      {"packing", {"true", "bfd", "best_fit_decreasing"}, "best_fit", ""},
+      {"packing", {"false"}, "none", ""},
+      {"packing", {"wrapped", "concat"}, "stream", ""},
+      {"format", {"json", "ndjson"}, "jsonl", ""},
+      {"format", {"txt", "plain"}, "text", ""},
+      {"nonfinite", {"raise", "error", "true"}, "stop", ""},
+      {"nonfinite", {"ignore", "false"}, "skip", ""},
+      {"optimizer.type",
+       {"adam", "adamw_torch", "adamw_torch_fused", "adamw_hf", "fusedadam", "adamw_apex_fused"},
+       "adamw",
+       ""},
+      {"optimizer.type",
+       {"adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit"},
+       "adamw",
+       "moments_dtype bf16 halves what it keeps; 8 bits are not built."},
+      {"scheduler.type",
+       {"constant_with_warmup", "warmuplr"},
+       "constant",
+       "scheduler.warmup_steps gives the warm-up."},
+      {"scheduler.type",
+       {"cosine_with_min_lr", "warmupcosinelr"},
+       "cosine",
+       "scheduler.min_lr is where it ends."},
+      {"scheduler.type", {"warmupdecaylr"}, "linear", "scheduler.warmup_steps gives the warm-up."},
+      {"scheduler.type", {"warmup_stable_decay", "trapezoidal"}, "wsd", ""},
+      {"scheduler.type",
+       {"cosine_with_restarts", "polynomial", "inverse_sqrt", "inverse_square_root",
+        "reduce_lr_on_plateau", "one_cycle", "onecycle"},
+       "",
+       "That course is not built."},
+      {"model_type", {"llama2", "llama3", "llama3.1", "llama3.2", "tinyllama"}, "llama", ""},
+      {"model_type", {"qwen2.5", "qwen2_5"}, "qwen2", ""},
+  };
+  return kLines;
+}
+
+bool is_for(const WordLine& line, const Key& key) {
+  if (key.path == line.key || key.name() == line.key) return true;
+  return std::string(line.key) == "dtype" && key.name().ends_with("_dtype");
+}
+
+// true and false where a key has words of its own for them.
+std::string switch_word(const Key& key, const std::string& word) {
+  const auto allows = [&](const std::string& candidate) {
+    return std::find(key.allowed.begin(), key.allowed.end(), candidate) != key.allowed.end();
+  };
+  if ((word == "true" || word == "yes") && allows("off")) return allows("on") ? "on" : "auto";
+  if ((word == "false" || word == "no") && allows("off")) return "off";
+  return "";
+}
+
+}  // namespace
+
+std::string exact_hint_for_name(const std::string& path) {
+  const std::string whole = normal(path);
+  std::string hint = foreign(whole);
+  if (hint.empty()) hint = namesakes(last_part(whole));
+  if (hint.empty()) hint = foreign(last_part(whole));
+  return hint;
+}
+
+std::string hint_for_name(const std::string& path) {
+  std::string hint = exact_hint_for_name(path);
+  if (hint.empty()) hint = typing_error(path);
+  if (hint.empty()) hint = typing_error_elsewhere(last_part(path));
+  return hint;
+}
+
+std::string hint_for_word(const Key& key, const std::string& word) {
+  const std::string written = normal(word);
+  for (const WordLine& line : foreign_words()) {
+    if (!is_for(line, key)) continue;
+    if (std::find(line.words.begin(), line.words.end(), written) == line.words.end()) continue;
+    const std::string name = line.ours[0] == '\0' ? "" : cat("Its name here is ", line.ours, ".");
+    return cat(name, name.empty() || line.note[0] == '\0' ? "" : " ", line.note);
+  }
+  const std::string meant = switch_word(key, written);
+  if (!meant.empty()) return cat("Its name here is ", meant, ".");
+  const std::string nearest = nearest_word(word, key.allowed);
+  return nearest.empty() ? "" : cat("Did you mean ", nearest, "?");
+}
+
+}  // namespace tptrain::config
