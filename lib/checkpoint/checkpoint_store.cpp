@@ -28,8 +28,6 @@ using sharding::StatePiece;
 
 namespace {
 
-constexpr int64_t kChunkElements =
-    int64_t{1} << 24;  // 64 MiB of fp32: bounds the host copy of a piece that lives on a GPU
 constexpr size_t kMaxNamed = 5;  // tensors an error names one by one
 
 // A `.tmp-*` with a manifest is committed (the manifest comes last, whole and at once): it gets its
@@ -95,22 +93,24 @@ std::set<std::string> names_wanted_by_any_rank(comm::ControlGroup& group,
 }
 
 void load_piece(const ShardSet& shards, StatePiece& piece) {
-  if (!piece.data.defined() || piece.data.dim() != 1 || piece.data.scalar_type() != at::kFloat ||
+  if (!piece.data.defined() || piece.data.dim() != 1 ||
+      (piece.data.scalar_type() != at::kFloat && piece.data.scalar_type() != at::kBFloat16) ||
       piece.data.numel() != piece.end - piece.begin) {
     throw InternalError(
         problem(cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
-                    " is no 1-D fp32 tensor of that many elements")));
+                    " is no 1-D fp32 or bf16 tensor of that many elements")));
   }
   if (piece.begin == piece.end) return;
-  if (piece.data.is_cpu() && piece.data.is_contiguous()) {
+  const at::ScalarType dtype = piece.data.scalar_type();
+  if (piece.data.is_cpu() && piece.data.is_contiguous() && dtype == at::kFloat) {
     shards.read(piece.kind, piece.spec, piece.begin, piece.end, piece.data.data_ptr<float>());
     return;
   }
-  for (int64_t begin = piece.begin; begin < piece.end; begin += kChunkElements) {
-    const int64_t count = std::min(kChunkElements, piece.end - begin);
+  for (int64_t begin = piece.begin; begin < piece.end; begin += sharding::kStateChunkElements) {
+    const int64_t count = std::min(sharding::kStateChunkElements, piece.end - begin);
     at::Tensor host = at::empty({count}, at::TensorOptions().dtype(at::kFloat).device(at::kCPU));
     shards.read(piece.kind, piece.spec, begin, begin + count, host.data_ptr<float>());
-    piece.data.narrow(0, begin - piece.begin, count).copy_(host);
+    piece.data.narrow(0, begin - piece.begin, count).copy_(host.to(dtype));
   }
 }
 

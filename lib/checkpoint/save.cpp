@@ -24,9 +24,6 @@ using sharding::StatePiece;
 
 namespace {
 
-constexpr int64_t kChunkElements =
-    int64_t{1} << 24;  // 64 MiB of fp32: bounds the host copy of a piece that lives on a GPU
-
 // What this rank writes: `pieces` and `sources` run in parallel, in the order in which they lie in
 // the shard.
 struct ShardPlan {
@@ -36,14 +33,15 @@ struct ShardPlan {
 };
 
 void check_piece(const StatePiece& piece) {
-  const bool fits = piece.data.defined() && piece.data.dim() == 1 &&
-                    piece.data.scalar_type() == at::kFloat &&
-                    piece.data.numel() == piece.end - piece.begin && piece.begin >= 0 &&
-                    piece.end <= piece.spec.local_numel();
+  const bool fits =
+      piece.data.defined() && piece.data.dim() == 1 &&
+      (piece.data.scalar_type() == at::kFloat || piece.data.scalar_type() == at::kBFloat16) &&
+      piece.data.numel() == piece.end - piece.begin && piece.begin >= 0 &&
+      piece.end <= piece.spec.local_numel();
   if (fits) return;
   throw InternalError(
       problem(cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
-                  " is no 1-D fp32 tensor of that many elements of its slice")));
+                  " is no 1-D fp32 or bf16 tensor of that many elements of its slice")));
 }
 
 // Sorted by what the pieces are, so that the bytes of a shard do not depend on the order of the
@@ -124,10 +122,11 @@ DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
   formats::SafetensorsWriter writer(path, plan.entries);
   for (size_t i = 0; i < plan.sources.size(); ++i) {
     const at::Tensor& data = plan.sources[i]->data;
-    for (int64_t begin = 0; begin < data.numel(); begin += kChunkElements) {
-      const at::Tensor chunk = data.narrow(0, begin, std::min(kChunkElements, data.numel() - begin))
-                                   .to(at::kCPU)
-                                   .contiguous();
+    for (int64_t begin = 0; begin < data.numel(); begin += sharding::kStateChunkElements) {
+      const int64_t count = std::min(sharding::kStateChunkElements, data.numel() - begin);
+      // Converted on the host: a GPU that is full of state has no room for more.
+      const at::Tensor chunk =
+          data.narrow(0, begin, count).to(at::kCPU).to(at::kFloat).contiguous();
       writer.write(chunk.data_ptr(), chunk.nbytes());
     }
     if (i == plan.sources.size() / 2) fault_point("shard half written");

@@ -6,19 +6,11 @@
 
 namespace tptrain::inference {
 
-namespace {
-
-// Elements read at once: bounds the host memory beside the buckets (64 MiB) whatever the size of a
-// tensor.
-constexpr int64_t kElementsAtOnce = int64_t{16} << 20;
-
-}  // namespace
-
 void load_parameters(zero::ParamBuckets& buckets, const sharding::TensorSource& source) {
   for (zero::Bucket& bucket : buckets.buckets()) {
     for (const zero::BucketPiece& piece : zero::pieces_of(bucket, 0, bucket.numel)) {
-      for (int64_t done = 0; done < piece.count; done += kElementsAtOnce) {
-        const int64_t count = std::min(kElementsAtOnce, piece.count - done);
+      for (int64_t done = 0; done < piece.count; done += sharding::kStateChunkElements) {
+        const int64_t count = std::min(sharding::kStateChunkElements, piece.count - done);
         at::Tensor values = at::empty({count}, at::kFloat);
         const int64_t begin = piece.slice_begin + done;
         source.read_slice(piece.slice->spec, begin, begin + count, values);

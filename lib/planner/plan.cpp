@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "model/decoder.h"
 #include "planner/activations.h"
+#include "sharding/state_dict.h"
 #include "zero/layout.h"
 #include "zero/memory.h"
 
@@ -19,6 +20,7 @@ namespace {
 using sharding::Parameter;
 
 constexpr int64_t kFp32Bytes = 4;
+constexpr int64_t kBf16Bytes = 2;
 constexpr int64_t kMostSequences = 1 << 16;  // where largest_micro_batch stops to look
 
 void check_layout(const model::DecoderConfig& config, const Layout& layout) {
@@ -58,6 +60,21 @@ void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& i
       tensor.local_shapes[rank] = slice.spec.local_shape();
     }
   }
+}
+
+/// A chunk of the largest slice as the checkpoint moves it: in fp32, and on a load as bf16 too.
+/// fp32 in the memory of the host is written from where it lies.
+int64_t chunk_bytes(const model::Decoder& decoder, const Layout& layout) {
+  const bool has_bf16 =
+      layout.master_dtype == at::kBFloat16 || layout.moments_dtype == at::kBFloat16;
+  if (layout.device == Device::cpu && !has_bf16) return 0;
+  int64_t largest = 0;
+  for (const Parameter* parameter : decoder.parameters()) {
+    for (const sharding::NamedSlice& slice : parameter->slices)
+      largest = std::max(largest, slice.spec.local_numel());
+  }
+  return std::min(largest, sharding::kStateChunkElements) *
+         (kFp32Bytes + (has_bf16 ? kBf16Bytes : 0));
 }
 
 std::string dtype_key(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bf16" : "fp32"; }
@@ -108,10 +125,12 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                                      .cpu_threads = layout.cpu_threads};
   const int64_t activations = peak_activation_bytes(config, options);
   rank.push_buffers = push_buffer_bytes(config, options);
+  rank.save_host_bytes = chunk_bytes(decoder, layout);
   for (int stage = 0; stage < kZeroStages; ++stage) {
     MemoryPlan& memory = rank.memory[stage];
     memory = state_memory(stage, layout, decoder.blocks());
     memory.activations = activations;
+    memory.saving = layout.device == Device::cpu ? rank.save_host_bytes : 0;
     memory.buffers += rank.push_buffers;
   }
   rank.communication = communication_of(config, layout, decoder.blocks(), buckets);
@@ -146,6 +165,7 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
     add_rank(plan.tensors, index_of, decoder, static_cast<size_t>(rank));
     const RankPlan of_rank = plan_of(config, layout, decoder, rank);
     plan.parameters_per_rank = std::max(plan.parameters_per_rank, of_rank.parameters);
+    plan.save_host_bytes = std::max(plan.save_host_bytes, of_rank.save_host_bytes);
     if (of_rank.allocated > plan.allocated_per_rank) {
       plan.allocated_per_rank = of_rank.allocated;
       plan.communication = of_rank.communication;

@@ -5,6 +5,7 @@
 // against real steps.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -68,15 +69,18 @@ struct MemoryPlan {
   int64_t buffers = 0;      // slots that blocks share, staging, gradients on their way as bf16,
                             // pushes between GPUs
   int64_t activations = 0;  // at their peak (activations.h)
+  int64_t saving = 0;  // of a save or load, when there are no activations: a chunk on its way from
+                       // or to state in bf16. On GPUs 0, the host converts.
   int64_t total() const {
-    return parameters + gradients + masters + moments + buffers + activations;
+    return parameters + gradients + masters + moments + buffers + std::max(activations, saving);
   }
 };
 
 /// What one tp rank (every dp rank of it alike) takes and moves.
 struct RankPlan {
-  int64_t parameters = 0;    // with what is replicated over tp
-  int64_t allocated = 0;     // elements, padded as zero::ParamBuckets does
+  int64_t parameters = 0;  // with what is replicated over tp
+  int64_t allocated = 0;   // elements, padded as zero::ParamBuckets does
+  int64_t save_host_bytes = 0;
   int64_t push_buffers = 0;  // bytes, within memory's buffers: not of the caching allocator
   std::array<MemoryPlan, kZeroStages> memory;
   Communication communication;
@@ -93,6 +97,8 @@ struct Plan {
   Communication communication;                 // of the rank that moves most
   int64_t checkpoint_bytes = 0;  // master weights and both moments, each element once; without some
                                  // KiB of headers and manifest
+  int64_t save_host_bytes = 0;   // host memory of a save beside the state, of the rank that takes
+                                 // most
 };
 
 /// Throws ConfigError: a tp size that does not work (naming those that do), a layout value out of

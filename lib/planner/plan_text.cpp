@@ -172,7 +172,12 @@ std::string communication_table(const Plan& plan) {
 std::string to_text(const Plan& plan) {
   return cat(heading(plan), "\n", tensor_table(plan), "\n", memory_table(plan), "\n",
              communication_table(plan), "\n", "checkpoint  ", human_bytes(plan.checkpoint_bytes),
-             "  master weights and both moments, fp32\n");
+             "  master weights and both moments, fp32",
+             plan.save_host_bytes == 0
+                 ? ""
+                 : cat("; a save or load takes ", human_bytes(plan.save_host_bytes),
+                       " of host memory beside the state"),
+             "\n");
 }
 
 }  // namespace tptrain::planner

@@ -16,6 +16,10 @@ namespace tptrain::sharding {
 enum class StateKind { master, exp_avg, exp_avg_sq };
 std::string_view state_kind_name(StateKind kind);  // "master", "exp_avg", "exp_avg_sq"
 
+/// How many elements of state are converted and moved at once, wherever it is saved or loaded: all
+/// that either takes beside the state, 16 MiB in fp32, whatever the size of a tensor.
+inline constexpr int64_t kStateChunkElements = int64_t{1} << 22;
+
 /// The elements [begin, end), in row-major order of the tp slice `spec`, of one global tensor's
 /// state.
 struct StatePiece {
@@ -25,7 +29,8 @@ struct StatePiece {
   int64_t end = 0;
   bool save = true;  // this rank writes it; every global element is written by exactly one rank,
                      // but every holder loads it
-  at::Tensor data;   // 1-D fp32 [end - begin], a view of the live state: loading writes into it
+  at::Tensor data;   // 1-D [end - begin], fp32 or bf16 as it is kept: a view of the live state,
+                     // into which loading writes. Files hold fp32.
 };
 
 struct StateDict {

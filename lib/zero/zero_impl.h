@@ -21,12 +21,6 @@ namespace tptrain::zero {
 /// not at all.
 enum class Phase { accumulating, reduced, clipped, updated };
 
-/// State kept in bf16, handed out in fp32.
-struct Fp32Copy {
-  at::Tensor copy;
-  at::Tensor live;
-};
-
 struct ZeroOptimizer::Impl {
   ParamBuckets& buckets;
   comm::Communicator& tp;
@@ -42,7 +36,6 @@ struct ZeroOptimizer::Impl {
   std::vector<std::string> parameter_names;  // in block order
 
   std::optional<SumsOfSquares> squares;  // owned and other gradients (NormViews)
-  std::vector<Fp32Copy> fp32_copies;
 
   at::Tensor parameter_indices;  // int64 [parameters]: 0, 1, ...
   at::Tensor learning_rate;      // fp64 scalar, of the next update
@@ -80,8 +73,6 @@ struct ZeroOptimizer::Impl {
   /// Adam starts anew: a step counter with old moments, or the reverse, would be a wrong bias
   /// correction.
   void clear_moments();
-  /// `held` itself, or a copy in fp32 that state_loaded() writes back.
-  at::Tensor in_fp32(const at::Tensor& held);
   at::Tensor culprit(const at::Tensor& losses_finite) const;
 };
 

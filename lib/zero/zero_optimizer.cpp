@@ -175,7 +175,6 @@ ZeroOptimizer::ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm
 ZeroOptimizer::~ZeroOptimizer() = default;
 
 void ZeroOptimizer::begin_step() {
-  impl_->fp32_copies.clear();
   impl_->reduction.clear();
   if (impl_->table_rows) impl_->table_rows->end();
   impl_->phase = Phase::accumulating;
@@ -261,7 +260,6 @@ void ZeroOptimizer::update() {
 }
 
 void ZeroOptimizer::assume_updated() {
-  impl_->fp32_copies.clear();
   // A step was dropped: its forward has applied the update before it, which the flag still holds.
   if (std::exchange(impl_->phase, Phase::updated) != Phase::updated) impl_->settle();
   impl_->gathering.forget();

@@ -101,9 +101,9 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// the step counter are cleared. Collective over dp. Throws what the source throws, on the rank
   /// that meets it alone: it must leave through MpiSession::abort().
   void load_parameters(const sharding::TensorSource& source);
-  /// Master weights and moments as fp32 pieces, as the checkpoint wants them: live views; where the
-  /// state is kept in bf16, copies that live until the next call of state_dict, state_loaded or
-  /// begin_step. A later update reaches the views at a time of its own: ask again after it.
+  /// Master weights and moments as the checkpoint wants them: live views in the type they are kept
+  /// in. Takes no memory. A later update reaches the views at a time of its own: ask again after
+  /// it.
   sharding::StateDict state_dict();
   /// To be called after pieces of state_dict(), asked for since the last update, were overwritten:
   /// makes parameters from masters. `updates_done` restores Adam's step counter. Collective over

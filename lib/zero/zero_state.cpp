@@ -1,6 +1,7 @@
 // The state: initial values, loading, and the pieces that checkpoints are told about.
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -24,7 +25,8 @@ StatePiece state_piece(const BucketPiece& piece, StateKind kind, bool save, at::
           .data = std::move(data)};
 }
 
-// Calls fill(piece, fp32 values on `device`) for every piece of this rank's shard of the masters.
+// Calls fill(piece, fp32 values on `device`) for the pieces of this rank's shard of the masters;
+// where those are of another type or elsewhere, chunk by chunk.
 void fill_masters(std::vector<BucketState>& states, at::Device device,
                   const std::function<void(const BucketPiece&, at::Tensor&)>& fill) {
   for (BucketState& state : states) {
@@ -35,10 +37,16 @@ void fill_masters(std::vector<BucketState>& states, at::Device device,
         fill(piece, master);
         continue;
       }
-      at::Tensor values =
-          at::empty({piece.count}, at::TensorOptions().dtype(at::kFloat).device(device));
-      fill(piece, values);
-      master.copy_(values);
+      for (int64_t done = 0; done < piece.count; done += sharding::kStateChunkElements) {
+        BucketPiece chunk = piece;
+        chunk.bucket_begin += done;
+        chunk.slice_begin += done;
+        chunk.count = std::min(sharding::kStateChunkElements, piece.count - done);
+        at::Tensor values =
+            at::empty({chunk.count}, at::TensorOptions().dtype(at::kFloat).device(device));
+        fill(chunk, values);
+        master.narrow(0, done, chunk.count).copy_(values);
+      }
     }
   }
 }
@@ -54,7 +62,6 @@ void ZeroOptimizer::Impl::clear_moments() {
 }
 
 void ZeroOptimizer::Impl::publish(Written written) {
-  fp32_copies.clear();
   gathering.forget();
   if (layout.parameter_homes == Homes::shared) return;
   for (BucketState& state : states) {
@@ -65,12 +72,6 @@ void ZeroOptimizer::Impl::publish(Written written) {
     state.bucket->data.narrow(0, state.held_begin, state.held_end - state.held_begin)
         .copy_(state.master);
   }
-}
-
-at::Tensor ZeroOptimizer::Impl::in_fp32(const at::Tensor& held) {
-  if (held.scalar_type() == at::kFloat) return held;
-  fp32_copies.push_back({.copy = held.to(at::kFloat), .live = held});
-  return fp32_copies.back().copy;
 }
 
 void ZeroOptimizer::initialise(uint64_t seed) {
@@ -95,13 +96,12 @@ void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
 
 StateDict ZeroOptimizer::state_dict() {
   impl_->settle();
-  impl_->fp32_copies.clear();
   StateDict dict;
   for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
     for (BucketState& state : impl_->states) {
-      const at::Tensor held = impl_->in_fp32(kind == StateKind::master    ? state.master
-                                             : kind == StateKind::exp_avg ? state.exp_avg
-                                                                          : state.exp_avg_sq);
+      const at::Tensor& held = kind == StateKind::master    ? state.master
+                               : kind == StateKind::exp_avg ? state.exp_avg
+                                                            : state.exp_avg_sq;
       // Cut at the shards' borders also where this rank holds all of them (stage 0), so that it
       // saves what it would save in stage 1.
       for (int owner = 0; owner < impl_->dp.size(); ++owner) {
@@ -123,7 +123,6 @@ void ZeroOptimizer::state_loaded(int64_t updates_done) {
     throw InternalError(problem(cat(updates_done, " updates done")).must("not be negative"));
   }
   impl_->settle();
-  for (Fp32Copy& copy : impl_->fp32_copies) copy.live.copy_(copy.copy);
   impl_->publish(Impl::Written::held);
   impl_->updates.fill_(static_cast<double>(updates_done));
 }

@@ -156,7 +156,7 @@ GlobalTensors assemble(comm::ControlGroup& world, const sharding::StateDict& sta
     append(own, piece.spec.name.size());
     own += piece.spec.name;
     append(own, piece.spec.global_numel());
-    const at::Tensor values = piece.data.cpu().contiguous();
+    const at::Tensor values = piece.data.cpu().to(at::kFloat).contiguous();
     const auto runs = sharding::runs_of(piece.spec, piece.begin, piece.end);
     append(own, runs.size());
     for (const sharding::Run& run : runs) {

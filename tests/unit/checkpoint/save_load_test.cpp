@@ -272,7 +272,7 @@ TEST_CASE("pieces that do not make up the model are refused before anything is w
   sharding::StateDict short_data = state_of({}, 0, 1);
   short_data.pieces[0].data = at::zeros({2});
   CHECK(has(message_of<Error>([&] { store.save(short_data, train_state_of(1)); }),
-            "is no 1-D fp32 tensor of that many elements"));
+            "is no 1-D fp32 or bf16 tensor of that many elements"));
   CHECK(names_in(dir.path()).empty());
 }
 

@@ -1,71 +1,24 @@
-// The forecast of memory is what is really allocated: counted by an allocator of our own.
+// The forecast of memory is what is really allocated: counted by the allocator.
 #include "zero/memory.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/Allocator.h>
-#include <c10/core/CPUAllocator.h>
 
-#include <map>
-
+#include "kernels/cpu/counting_allocator.h"
 #include "support/catch.h"
 #include "unit/zero/synthetic_model.h"
 
 namespace tptrain::zero {
 namespace {
 
+using kernels::cpu::CountingAllocator;
 using testing::Head;
 using testing::synthetic_model;
 using testing::SyntheticModel;
 
-std::map<void*, size_t>& live() {
-  static std::map<void*, size_t> blocks;
-  return blocks;
-}
-
-class CountingAllocator final : public c10::Allocator {
- public:
-  explicit CountingAllocator(c10::Allocator& real) : real_(real) {}
-  c10::DataPtr allocate(size_t bytes) override {
-    c10::DataPtr memory = real_.allocate(bytes);
-    void* data = memory.get();
-    if (data != nullptr) live()[data] = bytes;
-    real_deleter() = memory.get_deleter();
-    return {data, memory.release_context(), &release, memory.device()};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &release; }
-  void copy_data(void* to, const void* from, size_t bytes) const override {
-    real_.copy_data(to, from, bytes);
-  }
-  static int64_t live_bytes() {
-    int64_t total = 0;
-    for (const auto& [memory, bytes] : live()) total += static_cast<int64_t>(bytes);
-    return total;
-  }
-
- private:
-  static c10::DeleterFnPtr& real_deleter() {
-    static c10::DeleterFnPtr deleter = nullptr;
-    return deleter;
-  }
-  static void release(void* context) {
-    live().erase(context);  // the CPU allocator's context is the memory itself
-    if (real_deleter() != nullptr) real_deleter()(context);
-  }
-  c10::Allocator& real_;
-};
-
-struct Counted {
-  Counted() : real(c10::GetCPUAllocator()), counting(*real) {
-    c10::SetCPUAllocator(&counting, /*priority=*/255);
-  }
-  c10::Allocator* real;
-  CountingAllocator counting;
-};
-
 }  // namespace
 
 TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
-  static Counted counted;  // stays: tensors may outlive the test
+  const CountingAllocator& allocator = CountingAllocator::install();
   for (const Head head : {Head::own_table, Head::tied}) {
     for (const int tp_size : {1, 2, 4}) {
       for (const int dp_size : {1, 2, 3, 8}) {
@@ -85,10 +38,10 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
               SyntheticModel model = synthetic_model(tp_size - 1, tp_size, head);
               const auto tp = comm::planning_communicator("tp", tp_size - 1, tp_size);
               const auto dp = comm::planning_communicator("dp", 0, dp_size);
-              const int64_t before = CountingAllocator::live_bytes();
+              const int64_t before = allocator.live_bytes();
               ParamBuckets buckets(model.blocks, {.rank = 0, .size = dp_size}, bucket_options);
               ZeroOptimizer zero(buckets, *tp, *dp, options);
-              const int64_t allocated = CountingAllocator::live_bytes() - before;
+              const int64_t allocated = allocator.live_bytes() - before;
               const BucketMemory memory =
                   bucket_memory(model.blocks, dp_size, bucket_options, options);
               CHECK(memory.total() == allocated);
@@ -96,6 +49,31 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
           }
         }
       }
+    }
+  }
+}
+
+TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zero]") {
+  CountingAllocator& allocator = CountingAllocator::install();
+  SyntheticModel model = synthetic_model(0, 1);
+  for (const char* dtype : {"fp32", "bf16"}) {
+    for (const int stage : {0, 1, 2, 3}) {
+      ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1},
+                           {.dtype = at::kBFloat16, .zero_stage = stage});
+      const auto tp = comm::single_rank_communicator("tp");
+      const auto dp = comm::single_rank_communicator("dp");
+      ZeroOptimizer::Options options{.zero_stage = stage};
+      options.optimizer.moments_dtype = dtype;
+      options.optimizer.master_dtype = dtype;
+      ZeroOptimizer zero(buckets, *tp, *dp, options);
+      zero.initialise(1);
+      const int64_t before = allocator.live_bytes();
+      allocator.restart_peak();
+      const sharding::StateDict state = zero.state_dict();
+      CHECK(allocator.peak_bytes() == before);
+      CHECK(state.pieces.size() > 0);
+      zero.state_loaded(0);
+      CHECK(allocator.peak_bytes() == before);
     }
   }
 }
