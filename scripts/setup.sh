@@ -22,7 +22,7 @@ TORCH_VERSION=2.11.0
 CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python3-venv openmpi-bin libopenmpi-dev
   libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev catch2 libssl-dev
-  libonig-dev libutf8proc-dev libsentencepiece-dev libsimdjson-dev)
+  libonig-dev libutf8proc-dev libsentencepiece-dev libsimdjson-dev zlib1g-dev libzstd-dev)
 
 choice=
 print_preset=no

@@ -1,5 +1,5 @@
 # Packages of the distribution (Debian 12, Ubuntu 24.04): CLI11, yaml-cpp, nlohmann/json, spdlog, OpenSSL; Oniguruma, utf8proc, sentencepiece
-# (tokenizers) and simdjson (JSON lines).
+# (tokenizers); simdjson (JSON lines), zlib and zstd (packed data files).
 find_package(Threads REQUIRED)
 find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 find_package(spdlog REQUIRED)
@@ -13,3 +13,5 @@ pkg_check_modules(oniguruma REQUIRED IMPORTED_TARGET oniguruma)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(simdjson REQUIRED IMPORTED_TARGET simdjson)
+pkg_check_modules(zlib REQUIRED IMPORTED_TARGET zlib)
+pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)

@@ -89,15 +89,17 @@ std::vector<Key> data_keys() {
                    "`vocab.json` with `merges.txt`), or `bytes`: one token per byte.",
             .hint = "that of model.path, else bytes"},
            &RunConfig::data, &DataConfig::tokenizer),
-      bind(
-          {.path = "data.format",
-           .presence = Presence::absent,
-           .allowed = {"text", "jsonl"},
-           .doc = "What the files hold: `text`, a file is one document; or `jsonl`, a line is one: "
-                  "`{\"text\": ...}`, or `{\"input_ids\": [...]}` of text already tokenized (all "
-                  "lines of a run alike; -100 in `\"labels\"` beside it: not a target).",
-           .hint = "jsonl for names that end in .jsonl, else text"},
-          &RunConfig::data, &DataConfig::format),
+      bind({.path = "data.format",
+            .presence = Presence::absent,
+            .allowed = {"text", "jsonl"},
+            .doc =
+                "What the files hold: `text`, a file is one document; or `jsonl`, a row is one, a "
+                "JSON object a line or the elements of one JSON array: `{\"text\": ...}`, or "
+                "`{\"input_ids\": [...]}` of text already tokenized (-100 in `\"labels\"` beside "
+                "it: not a target; 0 in `\"attention_mask\"`: padding). All rows of a file are of "
+                "one kind. Files may be packed by gzip or zstd.",
+            .hint = "each file by its name and contents; what is neither is refused"},
+           &RunConfig::data, &DataConfig::format),
       bind({.path = "data.packing",
             .allowed = {"stream", "best_fit", "none"},
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "

@@ -5,23 +5,47 @@
 
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
 
 namespace tptrain::data {
 
-FileReader::FileReader(const std::filesystem::path& path)
-    : path_(path), piece_(size_t{1} << 20, '\0') {
+namespace {
+
+constexpr size_t kPieceBytes = size_t{1} << 20;
+// Up to here a file may unpack to whatever it likes: a few lines of blanks do no harm.
+constexpr int64_t kAlwaysUnpacked = int64_t{64} << 20;
+
+}  // namespace
+
+FileReader::FileReader(const std::filesystem::path& path, Contents contents)
+    : path_(path), piece_(kPieceBytes, '\0') {
   do {
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   } while (descriptor_ < 0 && errno == EINTR);
   if (descriptor_ < 0) fail("open");
+  if (contents == Contents::as_stored) return;
+  try {
+    stored_ = read_stored();
+  } catch (...) {
+    ::close(descriptor_);  // no destructor runs for what was not constructed
+    throw;
+  }
+  decompressor_ = decompressor_for(stored_);
+  if (decompressor_) unpacked_.resize(kPieceBytes);
 }
 
 FileReader::~FileReader() { ::close(descriptor_); }
 
 std::string_view FileReader::next() {
+  if (decompressor_) return unpack();
+  if (!stored_.empty()) return std::exchange(stored_, {});
+  return read_stored();
+}
+
+std::string_view FileReader::read_stored() {
   ssize_t count;
   do {
     count = ::read(descriptor_, piece_.data(), piece_.size());
@@ -32,6 +56,27 @@ std::string_view FileReader::next() {
   return piece;
 }
 
+std::string_view FileReader::unpack() {
+  try {
+    while (true) {
+      if (stored_.empty()) stored_ = read_stored();
+      const auto [taken, given] = decompressor_->run(stored_, unpacked_);
+      stored_.remove_prefix(taken);
+      taken_bytes_ += static_cast<int64_t>(taken);
+      unpacked_bytes_ += static_cast<int64_t>(given);
+      if (unpacked_bytes_ > kAlwaysUnpacked && unpacked_bytes_ / kMostUnpacked > taken_bytes_) {
+        fail_unpacking(cat("unpacks to more than ", kMostUnpacked, " times its size"));
+      }
+      if (given > 0) return std::string_view(unpacked_).substr(0, given);
+      if (taken > 0) continue;
+      if (decompressor_->complete()) return {};
+      fail_unpacking("ends in the middle of its stream: it is not complete");
+    }
+  } catch (const StreamError& error) {
+    fail_unpacking(error.what);
+  }
+}
+
 void FileReader::fail(const char* call) const {
   throw DataError(problem(cat(call, " failed: ", std::generic_category().message(errno)))
                       .at(path_.string())
@@ -39,11 +84,22 @@ void FileReader::fail(const char* call) const {
                               "or name the others one by one."));
 }
 
+void FileReader::fail_unpacking(const std::string& what) const {
+  const std::string name(decompressor_->name());
+  throw DataError(problem(cat("the ", name, " file ", what))
+                      .at(path_.string())
+                      .remedy(cat("Look at it with ", name, " -t; make it again, or unpack it.")));
+}
+
+std::string_view without_mark(std::string_view text) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  return text;
+}
+
 LineReader::LineReader(const std::filesystem::path& path, int64_t max_line_bytes)
     : reader_(path), max_line_bytes_(max_line_bytes) {
-  rest_ = reader_.next();
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
+  rest_ = without_mark(reader_.next());
 }
 
 std::optional<std::string_view> LineReader::next() {

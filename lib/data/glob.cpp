@@ -183,6 +183,7 @@ GlobResult expand_glob(const std::string& pattern) {
   const fs::path path = fs::path(pattern).lexically_normal();
   const Kind kind = kind_of(path);
   if (kind == Kind::file) result.files.push_back(path);
+  result.directory = kind == Kind::directory;
   if (kind == Kind::directory) {
     collect_below(path == "." ? fs::path() : path, result.files);
     result.empty_directory = result.files.empty();

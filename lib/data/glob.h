@@ -19,6 +19,7 @@ namespace tptrain::data {
 
 struct GlobResult {
   std::vector<std::filesystem::path> files;  // in no order; may repeat
+  bool directory = false;                    // the path named one: they are what lies below it
   // Why there are none:
   int matched_directories = 0;   // matched by a glob, which names files only
   bool empty_directory = false;  // a directory was named, and holds no file

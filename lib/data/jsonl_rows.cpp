@@ -2,8 +2,12 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
+#include <array>
+
 #include "base/error.h"
 #include "base/text.h"
+#include "data/wild_numbers.h"
 #include "formats/token_file.h"
 
 namespace tptrain::data {
@@ -11,10 +15,6 @@ namespace tptrain::data {
 namespace dom = simdjson::dom;
 
 namespace {
-
-constexpr const char* kForms =
-    "be one JSON object a line, {\"text\": \"...\"} or {\"input_ids\": [...]}, the latter with "
-    "\"labels\": [...] or without";
 
 struct Place {
   std::string_view file;
@@ -29,6 +29,8 @@ struct Place {
                       .must(std::move(constraint))
                       .remedy(std::move(fix)));
 }
+
+std::string must_be_a_row() { return cat("be one JSON object a line, ", kRowForms); }
 
 std::string_view kind_of(const dom::element& value) {
   switch (value.type()) {
@@ -96,15 +98,47 @@ struct Columns {
   std::optional<dom::element> text;
   std::optional<dom::element> ids;
   std::optional<dom::element> labels;
+  std::optional<dom::element> mask;
 };
+
+/// Rows of data sets that are not read, by a key of theirs.
+struct OtherRow {
+  std::string_view key;
+  const char* is;
+  const char* remedy;
+};
+constexpr const char* kRender =
+    "Such rows are not read yet. Render them with the model's template, \"tptrain tokenize "
+    "--tokenizer DIR --chat\" reads {\"messages\": [...]} lines, and give {\"input_ids\": [...], "
+    "\"labels\": [...]} with -100 where nothing is to be learned.";
+constexpr std::array kOtherRows = {
+    OtherRow{"messages", "a conversation", kRender},
+    OtherRow{"conversations", "a conversation (sharegpt)", kRender},
+    OtherRow{"chosen", "a preference pair", "Training on preferences (DPO) is not built."},
+    OtherRow{"prompt", "a prompt with its completion", kRender},
+    OtherRow{"completion", "a prompt with its completion", kRender},
+    OtherRow{"instruction", "an instruction with its answer (alpaca)", kRender},
+};
+
+[[noreturn]] void refuse_other_row(const dom::object& object, const Place& place) {
+  for (const OtherRow& other : kOtherRows) {
+    dom::element ignored;
+    if (object.at_key(other.key).get(ignored) != simdjson::SUCCESS) continue;
+    refuse(place, cat("the row is ", other.is, ": it has \"", other.key, "\""), must_be_a_row(),
+           other.remedy);
+  }
+  refuse(place, "there is neither \"text\" nor \"input_ids\"", must_be_a_row(),
+         "Rename the key that holds the text.");
+}
 
 Columns columns_of(const dom::object& object, const Place& place) {
   Columns columns;
   for (const dom::key_value_pair field : object) {
-    std::optional<dom::element>* column = field.key == "text"        ? &columns.text
-                                          : field.key == "input_ids" ? &columns.ids
-                                          : field.key == "labels"    ? &columns.labels
-                                                                     : nullptr;
+    std::optional<dom::element>* column = field.key == "text"             ? &columns.text
+                                          : field.key == "input_ids"      ? &columns.ids
+                                          : field.key == "labels"         ? &columns.labels
+                                          : field.key == "attention_mask" ? &columns.mask
+                                                                          : nullptr;
     if (column == nullptr) continue;
     if (column->has_value()) {
       refuse(place, cat("the key \"", field.key, "\" stands twice"), "stand once",
@@ -117,10 +151,7 @@ Columns columns_of(const dom::object& object, const Place& place) {
            "Remove \"text\" to train on the ids as they are, or \"input_ids\" to have the text "
            "tokenized.");
   }
-  if (!columns.text && !columns.ids) {
-    refuse(place, "there is neither \"text\" nor \"input_ids\"", kForms,
-           "Rename the key that holds the text.");
-  }
+  if (!columns.text && !columns.ids) refuse_other_row(object, place);
   if (columns.text && columns.labels) {
     refuse(place, "there are \"labels\" beside \"text\"", "belong to \"input_ids\", one an id",
            "Remove \"labels\", or give the row as input_ids.");
@@ -128,24 +159,94 @@ Columns columns_of(const dom::object& object, const Place& place) {
   return columns;
 }
 
+/// The ids that count, [begin, end): padding lies before or behind them.
+struct Unpadded {
+  size_t begin = 0;
+  size_t end = 0;
+};
+
+Unpadded unpadded(const dom::element& value, size_t ids, const Place& place) {
+  dom::array mask;
+  if (value.get(mask) != simdjson::SUCCESS) {
+    refuse(place, cat("attention_mask is ", kind_of(value)), "be a list of 0 and 1",
+           "Remove it where nothing is padding.");
+  }
+  Unpadded range;
+  size_t at = 0;
+  size_t ones = 0;
+  for (const dom::element element : mask) {
+    int64_t one = 0;
+    bool flag = false;
+    if (element.get(flag) == simdjson::SUCCESS) one = flag ? 1 : 0;
+    const bool read = element.is_bool() || element.get(one) == simdjson::SUCCESS;
+    if (!read || one < 0 || one > 1) {
+      refuse(place, cat("attention_mask[", at, "] is ", shown(element)), "be 0 or 1",
+             "Documents packed into one row are given as rows of their own.");
+    }
+    if (one == 1 && ones++ == 0) range.begin = at;
+    ++at;
+    if (one == 1) range.end = at;
+  }
+  if (at != ids) {
+    refuse(place, cat("there are ", at, " entries of attention_mask and ", ids, " input_ids"),
+           "be as many of both", "Make the rows again.");
+  }
+  if (ones != range.end - range.begin) {
+    refuse(place, "attention_mask has zeros between ones",
+           "be 0 on padding alone, before or behind the tokens",
+           "Give \"labels\" with -100 where a token is not to be predicted.");
+  }
+  return range;
+}
+
+template <typename T>
+void cut(std::vector<T>& list, const Unpadded& range) {
+  list.erase(list.begin() + static_cast<std::ptrdiff_t>(range.end), list.end());
+  list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(range.begin));
+}
+
+JsonlRow ids_of(const Columns& columns, int64_t vocab_size, const Place& place) {
+  JsonlRow row;
+  row.kind = {.content = RowKind::Content::ids, .masked = columns.mask.has_value()};
+  row.ids = read_ids(*columns.ids, "input_ids", false, vocab_size, place);
+  if (columns.labels) {
+    row.kind.content = RowKind::Content::labelled_ids;
+    row.labels = read_ids(*columns.labels, "labels", true, vocab_size, place);
+    if (row.labels.size() != row.ids.size()) {
+      refuse(place,
+             cat("there are ", row.labels.size(), " labels and ", row.ids.size(), " input_ids"),
+             "be as many of both: labels[i] belongs to input_ids[i]",
+             "Put -100 where a token is not to be predicted.");
+    }
+  }
+  if (columns.mask) {
+    const Unpadded range = unpadded(*columns.mask, row.ids.size(), place);
+    cut(row.ids, range);
+    if (columns.labels) cut(row.labels, range);
+  }
+  return row;
+}
+
 }  // namespace
 
-std::string describe(RowKind kind) {
-  switch (kind) {
-    case RowKind::text:
-      return "text";
-    case RowKind::ids:
-      return "input_ids";
-    case RowKind::labelled_ids:
-      return "input_ids with labels";
-  }
-  return "";
+bool is_row_key(std::string_view key) {
+  if (key == "text" || key == "input_ids") return true;
+  return std::any_of(kOtherRows.begin(), kOtherRows.end(),
+                     [&](const OtherRow& other) { return key == other.key; });
+}
+
+std::string describe(const RowKind& kind) {
+  if (kind.content == RowKind::Content::text) return "text";
+  const bool labelled = kind.content == RowKind::Content::labelled_ids;
+  return cat("input_ids", labelled ? " with labels" : "",
+             kind.masked ? (labelled ? " and attention_mask" : " with attention_mask") : "");
 }
 
 struct JsonlParser::Impl {
   explicit Impl(int64_t vocab) : vocab_size(vocab) {}
   int64_t vocab_size;
   dom::parser parser{static_cast<size_t>(kMaxLineBytes)};
+  std::string quoted;
 };
 
 JsonlParser::JsonlParser(int64_t vocab_size) : impl_(std::make_unique<Impl>(vocab_size)) {}
@@ -156,8 +257,15 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
   if (is_blank(line)) return std::nullopt;
   const Place place{file, line_number};
   dom::element document;
-  const simdjson::error_code error =
-      impl_->parser.parse(line.data(), line.size(), /*realloc_if_needed=*/true).get(document);
+  const auto parse_text = [&](std::string_view text) {
+    return impl_->parser.parse(text.data(), text.size(), /*realloc_if_needed=*/true).get(document);
+  };
+  simdjson::error_code error = parse_text(line);
+  // Numbers that no machine type holds do not matter in keys that are not read, and where they are
+  // read the message shows them.
+  if (error == simdjson::NUMBER_ERROR || error == simdjson::TAPE_ERROR) {
+    if (quote_wild_numbers(line, impl_->quoted)) error = parse_text(impl_->quoted);
+  }
   if (error == simdjson::CAPACITY) {
     refuse(place, cat("the line has ", line.size(), " bytes"), cat("have at most ", kMaxLineBytes),
            "Cut the document into several lines.");
@@ -167,12 +275,13 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
            "Convert the file, for example with iconv -t utf-8.");
   }
   if (error != simdjson::SUCCESS) {
-    refuse(place, cat("the line is not JSON (", simdjson::error_message(error), ")"), kForms,
-           "Repair or remove the line; for plain text set data.format: text.");
+    refuse(place, cat("the line is not JSON (", simdjson::error_message(error), ")"),
+           must_be_a_row(), "Repair or remove the line; for plain text set data.format: text.");
   }
   dom::object object;
   if (document.get(object) != simdjson::SUCCESS) {
-    refuse(place, cat("the line is ", kind_of(document)), kForms, "Write the row as an object.");
+    refuse(place, cat("the line is ", kind_of(document)), must_be_a_row(),
+           "Write the row as an object.");
   }
   const Columns columns = columns_of(object, place);
 
@@ -186,18 +295,7 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
     row.text = text;
     return row;
   }
-  row.kind = RowKind::ids;
-  row.ids = read_ids(*columns.ids, "input_ids", false, impl_->vocab_size, place);
-  if (!columns.labels) return row;
-  row.kind = RowKind::labelled_ids;
-  row.labels = read_ids(*columns.labels, "labels", true, impl_->vocab_size, place);
-  if (row.labels.size() != row.ids.size()) {
-    refuse(place,
-           cat("there are ", row.labels.size(), " labels and ", row.ids.size(), " input_ids"),
-           "be as many of both: labels[i] belongs to input_ids[i]",
-           "Put -100 where a token is not to be predicted.");
-  }
-  return row;
+  return ids_of(columns, impl_->vocab_size, place);
 }
 
 }  // namespace tptrain::data

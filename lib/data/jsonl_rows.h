@@ -1,5 +1,5 @@
-// One line of a JSON lines file -> one document: its text, or its ids with or without labels. Knows
-// neither files nor tokenizers, never includes torch, and trusts nothing in the line.
+// One row, a JSON object -> one document: its text, or its ids with or without labels. Knows
+// neither files nor tokenizers, never includes torch, and trusts nothing in the row.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +15,27 @@ namespace tptrain::data {
 /// about 12 bytes a byte while it parses).
 inline constexpr int64_t kMaxLineBytes = int64_t{32} << 20;
 
-enum class RowKind { text, ids, labelled_ids };
+/// What a row may be, for messages.
+inline constexpr const char* kRowForms =
+    "{\"text\": \"...\"} or {\"input_ids\": [...]}, the latter with \"labels\": [...] or without";
 
-/// "text", "input_ids", "input_ids with labels"
-std::string describe(RowKind kind);
+/// Whether a key is one that rows of data sets hold: "text", "input_ids", "messages" ...
+bool is_row_key(std::string_view key);
+
+struct RowKind {
+  enum class Content { text, ids, labelled_ids } content = Content::text;
+  bool masked = false;  // ids with an attention_mask
+  bool operator==(const RowKind&) const = default;
+};
+
+/// "text", "input_ids", "input_ids with labels and attention_mask"
+std::string describe(const RowKind& kind);
 
 struct JsonlRow {
-  RowKind kind = RowKind::text;
+  RowKind kind = {};
   std::string text;
   std::vector<int32_t> ids;
-  std::vector<int32_t> labels;  // as many as ids where kind is labelled_ids: an id, or
+  std::vector<int32_t> labels;  // as many as ids where they are labelled_ids: an id, or
                                 // formats::kNoLabel
 };
 
@@ -37,10 +48,11 @@ class JsonlParser {
   JsonlParser(const JsonlParser&) = delete;
 
   /// None where the line is blank. {"text": "..."} or {"input_ids": [...]}, the latter with
-  /// "labels": [...] or without; other keys are ignored. `file` and `line_number` (from 1) are for
+  /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
+  /// Other keys are ignored, whatever numbers they hold. `file` and `line_number` (from 1) are for
   /// messages. Throws DataError: not JSON, not UTF-8, no object, none of the keys or both, a key
-  /// twice, a value of another kind, an id that is no integer or not in the vocabulary, labels of
-  /// another number than ids.
+  /// twice, a value of another kind, an id that is no integer or not in the vocabulary, labels or a
+  /// mask of another number than ids, a mask with a hole.
   std::optional<JsonlRow> parse(std::string_view line, std::string_view file, int64_t line_number);
 
  private:

@@ -13,8 +13,8 @@ namespace tptrain::data {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> expand_sources(const std::vector<config::DataSource>& sources,
-                                     const std::string& key) {
+std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
+                                       const std::string& key) {
   if (sources.empty()) {
     throw DataError(problem("no text is named")
                         .at(key)
@@ -22,13 +22,17 @@ std::vector<fs::path> expand_sources(const std::vector<config::DataSource>& sour
                         .remedy(cat("Set ", key, ": [{path: corpus/*.txt}].")));
   }
   // By absolute name, so that one file named twice in two ways is read once.
-  std::map<std::string, fs::path> files;
+  std::map<std::string, SourceFile> files;
   std::vector<Problem> problems;
   for (size_t i = 0; i < sources.size(); ++i) {
     const std::string& path = sources[i].path;
     const GlobResult found = expand_glob(path);
     for (const fs::path& file : found.files) {
-      files.emplace(fs::absolute(file).lexically_normal().native(), file);
+      const auto [known, added] =
+          files.emplace(fs::absolute(file).lexically_normal().native(),
+                        SourceFile{.path = file, .source = i, .in_directory = found.directory});
+      // Named by one source and found by another: named.
+      if (!added && !found.directory) known->second.in_directory = false;
     }
     if (!found.files.empty()) continue;
     Problem p =
@@ -50,12 +54,13 @@ std::vector<fs::path> expand_sources(const std::vector<config::DataSource>& sour
     problems.push_back(std::move(p));
   }
   if (!problems.empty()) throw DataError(problems);
-  std::vector<fs::path> sorted;
-  for (const auto& [absolute, file] : files) sorted.push_back(file);
+  std::vector<SourceFile> sorted;
+  for (auto& [absolute, file] : files) sorted.push_back(std::move(file));
   // By bytes, not by components as operator< of paths: the order must be the one that `ls` in the C
   // locale shows.
-  std::sort(sorted.begin(), sorted.end(),
-            [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+  std::sort(sorted.begin(), sorted.end(), [](const SourceFile& a, const SourceFile& b) {
+    return a.path.native() < b.path.native();
+  });
   return sorted;
 }
 

@@ -16,7 +16,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string_view name_of(Format format) { return format == Format::jsonl ? "jsonl" : "text"; }
+/// How a file is read, as far as that decides its tokens. What was read before others came is
+/// named as it was then, so that its token files and checkpoints stay valid.
+std::string reading_of(const CorpusFile& file) {
+  if (file.kind.format == Format::text) return file.marked ? "text without mark" : "text";
+  return cat(file.kind.layout == RowLayout::array ? "json array" : "jsonl",
+             file.rows && file.rows->masked ? " with attention_mask" : "");
+}
 
 /// What the tokens depend on, and nothing else: neither names nor times, so a corpus that moves to
 /// another folder keeps its token files.
@@ -26,22 +32,22 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
   hash.update("tptrain tokens 2: text with begin and end of text as the tokenizer has them\n");
   hash.update(tokenizer.hash() + "\n");
   hash.update(cat("special as text: ", corpus.special_as_text, "\n"));
-  for (const CorpusFile& file : files)
-    hash.update(cat(name_of(file.format), " ", file.sha256, "\n"));
+  for (const CorpusFile& file : files) hash.update(cat(reading_of(file), " ", file.sha256, "\n"));
   return hash.hex();
 }
 
 std::string hash_file(const fs::path& path, int64_t& total_bytes) {
-  FileReader reader(path);
+  FileReader reader(path, FileReader::Contents::as_stored);
   for (std::string_view piece = reader.next(); !piece.empty(); piece = reader.next()) {
     total_bytes += static_cast<int64_t>(piece.size());
   }
   return reader.sha256();
 }
 
-Format format_of(const fs::path& path, const std::string& format) {
-  if (!format.empty()) return format == "jsonl" ? Format::jsonl : Format::text;
-  return path.extension() == ".jsonl" ? Format::jsonl : Format::text;
+bool any_labels(const std::vector<CorpusFile>& files) {
+  return std::any_of(files.begin(), files.end(), [](const CorpusFile& file) {
+    return file.rows && file.rows->content == RowKind::Content::labelled_ids;
+  });
 }
 
 // By the contract one process at a time prepares in a directory, so a temporary is what a killed
@@ -63,11 +69,11 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
                               const fs::path& directory, const std::string& split) {
   const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
   const int64_t vocab_size = std::max(corpus.vocab_size, tokenizer.vocab_size());
-  std::vector<CorpusFile> files;
+  PreparedTokens prepared;
+  std::vector<CorpusFile> files =
+      choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.left_out);
   int64_t total_bytes = 0;
-  for (const fs::path& path : expand_sources(corpus.sources, key)) {
-    files.push_back({path, format_of(path, corpus.format), hash_file(path, total_bytes)});
-  }
+  for (CorpusFile& file : files) file.sha256 = hash_file(file.path, total_bytes);
   if (total_bytes == 0) {
     throw DataError(problem(cat("all ", files.size(), " file(s) are empty, the first is ",
                                 files.front().path.string()))
@@ -75,7 +81,6 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
                         .must("hold text")
                         .remedy("Name files with text."));
   }
-  PreparedTokens prepared;
   prepared.split = split;
   prepared.identity = identity_of(corpus, tokenizer, files);
   prepared.path = directory / cat(split, "-", prepared.identity);
@@ -102,7 +107,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   remove_leftovers(directory, split);
   formats::TokenFileWriter writer(
       prepared.path, vocab_size, prepared.identity,
-      any_labels(files, vocab_size) ? formats::Labels::stored : formats::Labels::none);
+      any_labels(files) ? formats::Labels::stored : formats::Labels::none);
   tokenize_files(files, tokenizer, vocab_size, corpus, writer);
   if (writer.tokens() == 0) {
     throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, the first is ",

@@ -2,10 +2,12 @@
 //
 //   format   a document is
 //   text     a file. Closed by end of text.
-//   jsonl    a line: {"text": "..."}, tokenized and closed as above; or {"input_ids": [...]},
+//   jsonl    a row: {"text": "..."}, tokenized and closed as above; or {"input_ids": [...]},
 //            taken as it is, nothing added. With "labels": [...] beside input_ids, labels[i] is
 //            what the token before i is asked to predict; -100: not counted (Hugging Face's
-//            meaning). All lines of a file are of one kind; data/jsonl_rows.h reads them.
+//            meaning). Rows stand one a line, or in one JSON array. All rows of a file are of one
+//            kind; data/jsonl_rows.h reads them.
+// Either may be packed by gzip or zstd. What a file holds is data/file_kind.h.
 #pragma once
 
 #include <cstdint>
@@ -18,16 +20,22 @@
 
 namespace tptrain::data {
 
+struct SourceFile {
+  std::filesystem::path path;
+  size_t source = 0;          // which of the sources
+  bool in_directory = false;  // found below a directory, not named by itself or by a glob
+};
+
 /// The files that `sources` name, sorted by bytes and without repeats; relative paths start at the
 /// current directory. Globs: data/glob.h. A directory means its regular files, recursively, without
 /// hidden ones. Throws DataError, naming `key`, with every source that matches nothing.
-std::vector<std::filesystem::path> expand_sources(const std::vector<config::DataSource>& sources,
-                                                  const std::string& key = "data.train");
+std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
+                                       const std::string& key = "data.train");
 
 /// What is tokenized, and how.
 struct Corpus {
   std::vector<config::DataSource> sources = {};
-  std::string format = {};       // text | jsonl; "": each file by its name, .jsonl or other
+  std::string format = {};       // text | jsonl; "": each file by its contents and name
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// ids and labels must be below it: the model's. 0, or where it is larger: the tokenizer's.
   int64_t vocab_size = 0;
@@ -45,6 +53,8 @@ struct PreparedTokens {
   std::string split;            // "train": messages name data.train
   bool reused = false;          // a valid file was there
   std::string rebuilt_because;  // what was wrong with the file that stood there; "" where none did
+  std::vector<std::string> left_out = {};  // files of directories that were not taken, a sentence a
+                                           // source
 };
 
 /// Tokenizes all documents of all files (an empty one is none) into
@@ -56,8 +66,8 @@ struct PreparedTokens {
 /// tokenizer that needs a document whole: such a file (at most 2 GiB) is held by itself. A damaged
 /// token file is made anew. Temporaries of a killed call are removed, so only one process at a time
 /// may prepare in a directory. Throws DataError: no text, a source that matches nothing, an
-/// unreadable file, a file that changes while it is read, a row that is not as above, a failed
-/// write.
+/// unreadable file, a file that is neither text nor rows and was named (in a directory it is left
+/// out), a file that changes while it is read, a row that is not as above, a failed write.
 PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
                               const std::filesystem::path& directory, const std::string& split);
 

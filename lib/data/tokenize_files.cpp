@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <simdjson.h>
 
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <thread>
@@ -73,7 +74,7 @@ class DocumentWriter {
   void ids(const JsonlRow& row) {
     if (row.ids.empty()) return;
     flush();
-    if (row.kind == RowKind::labelled_ids) {
+    if (row.kind.content == RowKind::Content::labelled_ids) {
       writer_.append(row.ids, row.labels);
     } else {
       writer_.append(row.ids);
@@ -119,25 +120,69 @@ class DocumentWriter {
   size_t waiting_bytes_ = 0;
 };
 
+[[noreturn]] void refuse_nul(const CorpusFile& file) {
+  throw DataError(problem("there are NUL bytes in the file: it is no text")
+                      .at(file.path.string())
+                      .must("hold text or JSON rows, plain or packed by gzip or zstd")
+                      .remedy("UTF-16 is converted by iconv -f utf-16 -t utf-8; data.format: text "
+                              "trains on the file's bytes as they are."));
+}
+
+/// The text piece by piece, without a byte order mark.
+class TextPieces {
+ public:
+  explicit TextPieces(const CorpusFile& file) : file_(file), reader_(file.path) {}
+  std::string_view next() {
+    std::string_view piece = reader_.next();
+    if (!file_.any_bytes && piece.find('\0') != std::string_view::npos) refuse_nul(file_);
+    if (first_ && file_.marked) piece = without_mark(piece);
+    first_ = false;
+    return piece;
+  }
+  std::string sha256() { return reader_.sha256(); }
+
+ private:
+  const CorpusFile& file_;
+  FileReader reader_;
+  bool first_ = true;
+};
+
+std::string whole_text(const CorpusFile& file) {
+  constexpr size_t kLargestText = size_t{2} << 30;
+  TextPieces pieces(file);
+  std::string text;
+  for (std::string_view piece = pieces.next(); !piece.empty(); piece = pieces.next()) {
+    if (piece.size() > kLargestText - text.size()) {
+      throw DataError(problem(cat("the text has more than ", human_bytes(kLargestText)))
+                          .at(file.path.string())
+                          .must("be smaller: this tokenizer takes a document whole")
+                          .remedy("Cut it into documents, for example as JSON lines: {\"text\": "
+                                  "\"...\"}."));
+    }
+    text += piece;
+  }
+  check_unchanged(file, pieces.sha256());
+  return text;
+}
+
 void append_text_file(const CorpusFile& file, const tokenizer::Tokenizer& tokenizer,
                       DocumentWriter& documents) {
   if (!tokenizer.encodes_piecewise()) {
-    std::string text = read_file(file.path);
-    check_unchanged(file, sha256_hex(text));
+    std::string text = whole_text(file);
     check_utf8(text, file);
     return documents.text(std::move(text));
   }
-  FileReader reader(file.path);
+  TextPieces pieces(file);
   bool any = false;
-  for (std::string_view piece = reader.next(); !piece.empty(); piece = reader.next()) {
+  for (std::string_view piece = pieces.next(); !piece.empty(); piece = pieces.next()) {
     documents.piece(piece);
     any = true;
   }
-  check_unchanged(file, reader.sha256());
+  check_unchanged(file, pieces.sha256());
   if (any) documents.end_pieces();
 }
 
-void check_kind(RowKind kind, RowKind first, const CorpusFile& file, int64_t line,
+void check_kind(const RowKind& kind, const RowKind& first, const CorpusFile& file, int64_t line,
                 int64_t first_line) {
   if (kind == first) return;
   throw DataError(problem(cat("the row is ", describe(kind), ", that of line ", first_line, " is ",
@@ -148,49 +193,32 @@ void check_kind(RowKind kind, RowKind first, const CorpusFile& file, int64_t lin
                               "every token counts has its input_ids as labels."));
 }
 
-void append_jsonl_file(const CorpusFile& file, JsonlParser& parser, DocumentWriter& documents) {
-  LineReader lines(file.path, kMaxLineBytes);
-  std::optional<RowKind> first;
+void append_rows(const CorpusFile& file, JsonlParser& parser, DocumentWriter& documents) {
+  const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
   int64_t first_line = 0;
-  while (const auto line = lines.next()) {
-    std::optional<JsonlRow> row = parser.parse(*line, file.path.native(), lines.line_number());
+  while (const auto text = rows->next()) {
+    std::optional<JsonlRow> row = parser.parse(*text, file.path.native(), rows->line_number());
     if (!row) continue;
-    if (!first) first_line = lines.line_number();
-    check_kind(row->kind, first.value_or(row->kind), file, lines.line_number(), first_line);
-    first = row->kind;
-    if (row->kind == RowKind::text) {
+    if (first_line == 0) first_line = rows->line_number();
+    check_kind(row->kind, file.rows.value_or(row->kind), file, rows->line_number(), first_line);
+    if (row->kind.content == RowKind::Content::text) {
       documents.text(std::move(row->text));
     } else {
       documents.ids(*row);
     }
   }
-  check_unchanged(file, lines.sha256());
+  check_unchanged(file, rows->sha256());
 }
 
 }  // namespace
-
-bool any_labels(const std::vector<CorpusFile>& files, int64_t vocab_size) {
-  JsonlParser parser(vocab_size);
-  for (const CorpusFile& file : files) {
-    if (file.format != Format::jsonl) continue;
-    LineReader lines(file.path, kMaxLineBytes);
-    while (const auto line = lines.next()) {
-      const auto row = parser.parse(*line, file.path.native(), lines.line_number());
-      if (!row) continue;
-      if (row->kind == RowKind::labelled_ids) return true;
-      break;
-    }
-  }
-  return false;
-}
 
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
                     int64_t vocab_size, const Corpus& corpus, formats::TokenFileWriter& writer) {
   JsonlParser parser(vocab_size);
   DocumentWriter documents(tokenizer, corpus, writer);
   for (const CorpusFile& file : files) {
-    if (file.format == Format::jsonl) {
-      append_jsonl_file(file, parser, documents);
+    if (file.kind.format == Format::rows) {
+      append_rows(file, parser, documents);
     } else {
       append_text_file(file, tokenizer, documents);
     }

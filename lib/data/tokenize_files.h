@@ -4,26 +4,34 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "data/file_kind.h"
+#include "data/jsonl_rows.h"
 #include "data/token_store.h"
 #include "formats/token_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::data {
 
-enum class Format { text, jsonl };
-
 struct CorpusFile {
   std::filesystem::path path;
-  Format format = Format::text;
-  std::string sha256;  // of the contents that the token file is named after
+  FileKind kind = {};
+  std::optional<RowKind> rows = {};  // of its first row; none where it has none, or is text
+  bool marked = false;               // text begins with a byte order mark
+  bool any_bytes = false;            // NUL bytes are text: data.format says so
+  std::string sha256 = {};           // of the contents that the token file is named after
 };
 
-/// Whether a file's rows have labels: its first row says so for all. Throws DataError as
-/// tokenize_files.
-bool any_labels(const std::vector<CorpusFile>& files, int64_t vocab_size);
+/// Reads the beginning of the files. Those of directories that are neither text nor rows are left
+/// out, and so is, where there are rows, text that is not named .txt: what lies beside rows is a
+/// data set's description. `left_out` gets a sentence for each source of which something is.
+/// Throws DataError with every named file that is neither, and as tokenize_files.
+std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const Corpus& corpus,
+                                     const std::string& key, int64_t vocab_size,
+                                     std::vector<std::string>& left_out);
 
 /// Appends every document in order. Text is tokenized by several threads; the result does not
 /// depend on their number. Throws DataError with file:line: see prepare_tokens.

@@ -31,14 +31,16 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"identity", prepared.identity},
                                   {"tokens", prepared.tokens},
                                   {"documents", prepared.documents},
-                                  {"rebuilt_because", prepared.rebuilt_because}};
+                                  {"rebuilt_because", prepared.rebuilt_because},
+                                  {"left_out", prepared.left_out}};
   const nlohmann::json received = nlohmann::json::parse(session.broadcast(message.dump(), 0));
   return {.path = received["path"].get<std::string>(),
           .identity = received["identity"],
           .tokens = received["tokens"],
           .documents = received["documents"],
           .split = split,
-          .rebuilt_because = received["rebuilt_because"]};
+          .rebuilt_because = received["rebuilt_because"],
+          .left_out = received["left_out"]};
 }
 
 }  // namespace
@@ -69,6 +71,8 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
   for (const data::PreparedTokens& prepared : {data.train_tokens, data.eval_tokens}) {
     if (!prepared.rebuilt_because.empty())
       log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));
+    if (session.rank() != 0) continue;
+    for (const std::string& what : prepared.left_out) log.warn(cat("data: ", what));
   }
   log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
                data.train_tokens.documents, " documents, ", with_thousands(data.train->windows()),

@@ -18,13 +18,14 @@ void require(bool holds) {
 }
 
 void check(const tptrain::data::JsonlRow& row) {
-  using tptrain::data::RowKind;
-  require(row.kind == RowKind::text || row.text.empty());
+  using Content = tptrain::data::RowKind::Content;
+  const Content content = row.kind.content;
+  require(content == Content::text || row.text.empty());
   for (const int32_t id : row.ids) require(id >= 0 && id < kVocabSize);
   for (const int32_t label : row.labels) {
     require(label == tptrain::formats::kNoLabel || (label >= 0 && label < kVocabSize));
   }
-  require(row.labels.size() == (row.kind == RowKind::labelled_ids ? row.ids.size() : 0));
+  require(row.labels.size() == (content == Content::labelled_ids ? row.ids.size() : 0));
 }
 
 }  // namespace

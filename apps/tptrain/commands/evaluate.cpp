@@ -76,6 +76,8 @@ class HostTokens {
       if (session.local_rank() != 0) return;
       directory_ = std::make_unique<TemporaryDirectory>();
       tokens_ = data::prepare_tokens(corpus, tokenizer, directory_->path(), "text");
+      if (session.rank() != 0) return;
+      for (const std::string& what : tokens_.left_out) std::cerr << "note: " << what << "\n";
     });
     const nlohmann::json own = {
         {"host", host_name()},           {"made", session.local_rank() == 0},

@@ -17,7 +17,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
   parser.option("--format", command.format, "text|jsonl",
-                "What the files are (by their names: .jsonl or other)");
+                "What the files are (by name and contents)");
   parser.option("--packing", command.packing, "stream|none",
                 "Windows of all documents end to end (stream), or each document by itself");
   parser.flag("--special-as-text", command.special_as_text,

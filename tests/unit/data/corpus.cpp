@@ -121,17 +121,19 @@ TEST_CASE("labels are kept; what has none counts every token") {
   CHECK(documents.labels == std::vector<Ids>{{257, 'x', 256}, {-100, -100, 9}, {4, 5}});
 }
 
-TEST_CASE("the format is that of the file's name, or the one that is asked for") {
+TEST_CASE("the format is that of the file's name and contents, or the one that is asked for") {
   const TempDir dir;
   const std::string row = "{\"text\": \"h\"}\n";
   dir.put("d/a.jsonl", row);
   dir.put("d/b.json", row);
+  dir.put("d/c.NDJSON", row);
+  dir.put("d/e.Json", "[ {\"text\":\n \"h\"} ,\r\n" + row + "]\n");
   const auto count = [&](const std::string& format) {
-    return prepare(dir, corpus(dir / "d", format)).tokens;
+    return prepare(dir, corpus(dir / "d", format)).documents;
   };
-  CHECK(count("") == 3 + static_cast<int64_t>(row.size()) + 2);
-  CHECK(count("jsonl") == 3 + 3);
-  CHECK(count("text") == 2 * (static_cast<int64_t>(row.size()) + 2));
+  CHECK(count("") == 5);
+  CHECK(count("jsonl") == 5);
+  CHECK(count("text") == 4);
 }
 
 TEST_CASE("end of text closes a document once, and not at all where the tokenizer has none") {

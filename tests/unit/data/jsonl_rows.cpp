@@ -26,18 +26,18 @@ std::string failure(std::string_view line) {
 
 TEST_CASE("a row is text, ids or ids with labels; other keys are ignored") {
   const JsonlRow text = parse(R"({"id": 1, "text": "a\n\u65e5\ud83d\ude00\u0000b", "meta": {}})");
-  CHECK(text.kind == RowKind::text);
+  CHECK(text.kind.content == RowKind::Content::text);
   CHECK(text.text == std::string("a\n\u65e5\U0001F600\0b", 11));
   CHECK(parse(R"({"text": ""})").text.empty());
 
   const JsonlRow ids = parse(R"({"input_ids": [0, 5, 299], "attention_mask": [1, 1, 1]})");
-  CHECK(ids.kind == RowKind::ids);
+  CHECK(ids.kind == RowKind{RowKind::Content::ids, true});
   CHECK(ids.ids == std::vector<int32_t>{0, 5, 299});
   CHECK(ids.labels.empty());
   CHECK(parse(R"({"input_ids": []})").ids.empty());
 
   const JsonlRow labelled = parse(R"({"labels": [-100, 7, 299], "input_ids": [0, 5, 299]})");
-  CHECK(labelled.kind == RowKind::labelled_ids);
+  CHECK(labelled.kind == RowKind{RowKind::Content::labelled_ids});
   CHECK(labelled.ids == std::vector<int32_t>{0, 5, 299});
   CHECK(labelled.labels == std::vector<int32_t>{-100, 7, 299});
   CHECK(parse("  {\"text\": \"x\"} \r").text == "x");
@@ -90,11 +90,59 @@ TEST_CASE("a row that is wrong is refused with its place, what it is and what it
   CHECK(has(failure("17"), "the line is a number"));
 }
 
+TEST_CASE("numbers that no machine type holds do not matter in keys that are not read") {
+  for (const char* number :
+       {"123456789012345678901234567890", "-123456789012345678901234567890", "1e999", "-1E+999",
+        "NaN", "Infinity", "-Infinity", "[NaN, {\"y\": NaN}]"}) {
+    INFO(number);
+    CHECK(parse(std::string(R"({"id": )") + number + R"(, "text": "a \" NaN, 1e999 \\"})").text ==
+          "a \" NaN, 1e999 \\");
+  }
+  CHECK(has(failure(R"({"input_ids": [123456789012345678901234567890]})"),
+            "input_ids[0] is \"123456789012345678901234567890\": it must be an integer"));
+  CHECK(has(failure(R"({"input_ids": [NaN]})"), "input_ids[0] is \"NaN\": it must be an integer"));
+}
+
+TEST_CASE("padding by attention_mask is left out, at both ends") {
+  const JsonlRow row =
+      parse(R"({"input_ids": [9, 9, 1, 2, 9], "attention_mask": [0, 0, 1, 1, 0]})");
+  CHECK(row.kind == RowKind{RowKind::Content::ids, true});
+  CHECK(row.ids == std::vector<int32_t>{1, 2});
+  const JsonlRow labelled = parse(
+      R"({"attention_mask": [true, true, false], "input_ids": [1, 2, 3], "labels": [-100, 2, 3]})");
+  CHECK(labelled.ids == std::vector<int32_t>{1, 2});
+  CHECK(labelled.labels == std::vector<int32_t>{-100, 2});
+  CHECK(parse(R"({"input_ids": [1, 2], "attention_mask": [0, 0]})").ids.empty());
+  CHECK(parse(R"({"text": "a", "attention_mask": "not read"})").text == "a");
+  CHECK(failure(R"({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]})") ==
+        "data error: d/a.jsonl:7: attention_mask has zeros between ones: it must be 0 on padding "
+        "alone, before or behind the tokens.\n"
+        "  Give \"labels\" with -100 where a token is not to be predicted.");
+  CHECK(has(failure(R"({"input_ids": [1, 2], "attention_mask": [1]})"),
+            "there are 1 entries of attention_mask and 2 input_ids"));
+  CHECK(has(failure(R"({"input_ids": [1, 2], "attention_mask": [1, 2]})"),
+            "attention_mask[1] is 2: it must be 0 or 1"));
+  CHECK(
+      has(failure(R"({"input_ids": [1], "attention_mask": ["1"]})"), "attention_mask[0] is \"1\""));
+  CHECK(has(failure(R"({"input_ids": [1], "attention_mask": 1})"), "attention_mask is a number"));
+}
+
+TEST_CASE("rows of other kinds are called by their kind, with what to do") {
+  CHECK(has(failure(R"({"messages": []})"),
+            "d/a.jsonl:7: the row is a conversation: it has \"messages\""));
+  CHECK(has(failure(R"({"conversations": []})"), "a conversation (sharegpt)"));
+  CHECK(has(failure(R"({"prompt": "a", "completion": "b"})"), "a prompt with its completion"));
+  CHECK(has(failure(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "a preference pair"));
+  CHECK(has(failure(R"({"instruction": "a", "output": "b"})"), "(alpaca)"));
+}
+
 TEST_CASE("what is no JSON or no UTF-8 is refused") {
   for (const char* line :
        {"hello", "{\"text\": \"a\"", "{\"text\": \"a\"} {}", "{'text': 'a'}", "{\"text\": \"a\",}",
         "{\"text\": \"\\ud800\"}", "{\"text\": \"\\q\"}", "{\"input_ids\": [01]}",
-        "{\"input_ids\": [1 2]}", "{\"input_ids\": [NaN]}", "\xEF\xBB\xBF"}) {
+        "{\"input_ids\": [1 2]}", "{\"input_ids\": [nan]}", "{\"x\": 1e, \"text\": \"a\"}",
+        "{\"x\": 0123456789012345678901, \"text\": \"a\"}", "{\"x\": NaNa, \"text\": \"a\"}",
+        "{\"x\": NaN \"text\": \"a\"}", "\xEF\xBB\xBF"}) {
     INFO(line);
     CHECK(has(failure(line), "d/a.jsonl:7: the line is not JSON ("));
   }
@@ -129,7 +177,8 @@ TEST_CASE("damaged rows are refused or read, never more") {
       if (!row) continue;
       ++read;
       for (const int32_t id : row->ids) CHECK((id >= 0 && id < 300));
-      if (row->kind == RowKind::labelled_ids) CHECK(row->labels.size() == row->ids.size());
+      if (row->kind.content == RowKind::Content::labelled_ids)
+        CHECK(row->labels.size() == row->ids.size());
     } catch (const DataError&) {
     }
   }

@@ -40,7 +40,7 @@ std::vector<config::DataSource> sources(const std::vector<std::string>& paths) {
 /// "a.txt b.txt"
 std::string expanded(const std::vector<std::string>& paths) {
   std::vector<std::string> names;
-  for (const fs::path& path : expand_sources(sources(paths))) names.push_back(path.string());
+  for (const SourceFile& file : expand_sources(sources(paths))) names.push_back(file.path.string());
   return join(names, " ");
 }
 

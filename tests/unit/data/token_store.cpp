@@ -61,12 +61,15 @@ class PairTokenizer final : public tokenizer::Tokenizer {
   std::string hash() const override { return "pairs"; }
 };
 
-TEST_CASE("each file is a document closed by end of text; any bytes are text") {
+TEST_CASE("each file is a document closed by end of text; as format text, any bytes are text") {
   const TempDir dir;
   dir.put("text/a", "hi\n");
   dir.put("text/b", "");  // no document
   dir.put("text/c", std::string("\0\xff\xe6\x97\xa5", 5));
-  const PreparedTokens prepared = prepare(dir / "text", dir / "tokens");
+  Corpus as_text = corpus(dir / "text");
+  as_text.format = "text";
+  const PreparedTokens prepared =
+      prepare_tokens(as_text, *tokenizer::make_tokenizer("bytes"), dir / "tokens", "train");
   CHECK(tokens_of(prepared) ==
         std::vector<int32_t>{'h', 'i', '\n', 256, 0, 0xff, 0xe6, 0x97, 0xa5, 256});
   CHECK(prepared.tokens == 10);
