@@ -55,9 +55,22 @@ def offences(root: pathlib.Path):
                     yield f"{where}: only {', '.join(sorted(owners))} may include it"
 
 
+def undocumented(root: pathlib.Path):
+    """Folders whose row in the table of docs/architecture.md is missing or says another level."""
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (\d+) \|.*\| (yes|no) \|$", (root / "docs/architecture.md").read_text(encoding="utf-8"))
+    documented = {(name, int(level), torch == "no") for name, level, torch in rows}
+    for name, level in LEVELS.items():
+        if (name, level, name in NO_TORCH) not in documented:
+            torch = "no" if name in NO_TORCH else "yes"
+            yield f"docs/architecture.md: the table of folders has no row | `{name}` | {level} | ... | {torch} |"
+    for name, _, _ in sorted(documented):
+        if name not in LEVELS:
+            yield f"docs/architecture.md: there is no folder lib/{name}"
+
+
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
-    found = list(offences(root))
+    found = [*offences(root), *undocumented(root)]
     print("\n".join(found) if found else "layers: every include goes down")
     return 1 if found else 0
 

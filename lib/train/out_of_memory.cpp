@@ -11,20 +11,10 @@
 namespace tptrain::train {
 namespace {
 
-planner::Layout layout_of(const ResolvedConfig& resolved) {
-  planner::Layout layout = planned_layout(resolved.run);
-  layout.tp_size = resolved.mesh.tp_size;
-  layout.dp_size = resolved.mesh.dp_size;
-  layout.micro_batches = resolved.batch.accumulation;
-  layout.device =
-      resolved.device == comm::DeviceType::cuda ? planner::Device::cuda : planner::Device::cpu;
-  return layout;
-}
-
 class Forecaster {
  public:
   Forecaster(const ResolvedConfig& resolved, int64_t card_bytes)
-      : resolved_(resolved), card_bytes_(card_bytes), layout_(layout_of(resolved)) {}
+      : resolved_(resolved), card_bytes_(card_bytes), layout_(planned_layout(resolved)) {}
 
   MemoryForecast make() {
     forecast_.memory = memory_of(layout_);

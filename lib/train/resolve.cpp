@@ -2,6 +2,8 @@
 
 #include <ATen/Context.h>
 
+#include <filesystem>
+
 #include "base/files.h"
 #include "base/text.h"
 #include "optim/schedule.h"
@@ -11,6 +13,24 @@ namespace tptrain::train {
 std::string tokenizer_of(const config::RunConfig& run) {
   if (!run.data.tokenizer.empty()) return run.data.tokenizer;
   return run.model.path.empty() ? "bytes" : run.model.path;
+}
+
+void check_model_directory(const config::Parsed& parsed) {
+  const std::string& path = parsed.config.model.path;
+  if (path.empty()) return;
+  std::error_code error;  // what cannot be looked at is told where its files are read
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  if (type != std::filesystem::file_type::not_found &&
+      type != std::filesystem::file_type::regular) {
+    return;
+  }
+  const auto place = parsed.places.find("model.path");
+  throw ConfigError(
+      problem(cat("model.path is ", path, ", and there is no such directory"))
+          .at(place == parsed.places.end() ? "" : place->second)
+          .must("be the directory of a Hugging Face model")
+          .remedy(cat("Download one, as in `hf download Qwen/Qwen2.5-0.5B --local-dir ", path,
+                      "`; a path begins where the program was started.")));
 }
 
 namespace {

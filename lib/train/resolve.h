@@ -27,6 +27,10 @@ struct ResolvedConfig {
 /// data.tokenizer, or what it means where it is left out: the model's own, else "bytes".
 std::string tokenizer_of(const config::RunConfig& run);
 
+/// Throws ConfigError where model.path is no directory: before its tokenizer and its shape are
+/// asked for, each of which would miss something of its own.
+void check_model_directory(const config::Parsed& parsed);
+
 /// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not
 /// divide (with tp sizes that would), batch sizes, vocabulary.
 ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,

@@ -309,6 +309,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   comm::agree(session, [&] {
     const config::Parsed parsed =
         config::parse_run_config(text, request.config_path, request.overrides);
+    check_model_directory(parsed);
     tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
     const model::DecoderConfig decoder =
         model::decoder_config(parsed.config.model, tokenizer->vocab_size());

@@ -25,13 +25,14 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .seed = run.train.seed};
 }
 
-planner::Layout planned_layout(const config::RunConfig& run) {
-  return {.tp_size = run.parallel.tp_size,
-          .dp_size = std::max<int64_t>(1, run.parallel.dp_size),
+planner::Layout planned_layout(const ResolvedConfig& resolved) {
+  const config::RunConfig& run = resolved.run;
+  return {.tp_size = resolved.mesh.tp_size,
+          .dp_size = resolved.mesh.dp_size,
           .zero_stage = run.parallel.zero_stage,
           .seq_length = run.train.seq_length,
           .micro_batch_size = run.train.micro_batch_size,
-          .micro_batches = std::max<int64_t>(1, run.train.grad_accum_steps),
+          .micro_batches = resolved.batch.accumulation,
           .document_mask = run.data.document_mask,
           .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
           .training = training_options(run),
@@ -42,7 +43,8 @@ planner::Layout planned_layout(const config::RunConfig& run) {
           .copies = {.tp = comm::peer_copies(run.parallel.tp_overlap),
                      .dp = comm::peer_copies(run.parallel.dp_overlap)},
           .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
-          .device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu};
+          .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
+                                                              : planner::Device::cpu};
 }
 
 }  // namespace tptrain::train

@@ -9,6 +9,7 @@
 #include "config/run_config.h"
 #include "model/decoder.h"
 #include "planner/plan.h"
+#include "train/resolve.h"
 
 namespace tptrain::train {
 
@@ -16,8 +17,7 @@ namespace tptrain::train {
 at::ScalarType scalar_type(const std::string& dtype);
 model::Recompute recompute_of(const std::string& recompute);
 model::TrainingOptions training_options(const config::RunConfig& run);
-/// As the file says: a dp size and micro-batches that it leaves open are 1, train.device `auto` is
-/// the CPU.
-planner::Layout planned_layout(const config::RunConfig& run);
+/// What the planner forecasts for a run.
+planner::Layout planned_layout(const ResolvedConfig& resolved);
 
 }  // namespace tptrain::train

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -12,6 +13,7 @@
 #include "commands/commands.h"
 #include "config/parse.h"
 #include "model/decoder_config.h"
+#include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/resolve.h"
 #include "train/run_options.h"
@@ -24,27 +26,64 @@ constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
 struct Subject {
   model::DecoderConfig decoder;
   planner::Layout layout;
-  bool dp_size_is_open = false;   // the run file leaves it to the number of ranks
-  int64_t global_batch_size = 0;  // decides the micro-batches of a step, with dp; 0: the layout's
+  config::OptimizerConfig optimizer;
+  bool dp_size_is_open = false;  // the run file leaves it to the number of ranks
 };
 
+// The sizes of the command line as what they are: values that take the place of the run file's.
+std::vector<std::string> overrides_of(const PlanCommand& command) {
+  std::vector<std::string> overrides = command.sets;
+  if (command.tp_size) overrides.push_back(cat("parallel.tp_size=", *command.tp_size));
+  if (command.dp_size) overrides.push_back(cat("parallel.dp_size=", *command.dp_size));
+  return overrides;
+}
+
+// How many ranks the run file asks for; as many as one copy of the model takes where it leaves that
+// open.
+int ranks_of(const config::ParallelConfig& parallel) {
+  const int64_t dp_size = std::max<int64_t>(1, parallel.dp_size);
+  constexpr int64_t kMost = std::numeric_limits<int>::max();
+  if (parallel.tp_size <= kMost / dp_size) return static_cast<int>(parallel.tp_size * dp_size);
+  throw ConfigError(problem(cat("tp_size ", parallel.tp_size, " x dp_size ", dp_size,
+                                " is more than MPI can count"))
+                        .must(cat("be at most ", kMost, " ranks")));
+}
+
+// By the checks of the training itself: what it refuses is not planned.
 Subject from_run_file(const PlanCommand& command) {
   const std::string text = read_file(command.config, kTextLimitBytes, FailAs::config_error);
-  const config::RunConfig run = config::parse_run_config(text, command.config, command.sets).config;
+  const config::Parsed parsed =
+      config::parse_run_config(text, command.config, overrides_of(command));
+  const config::RunConfig& run = parsed.config;
+  train::check_model_directory(parsed);
   const auto tokenizer = tokenizer::make_tokenizer(train::tokenizer_of(run));
-  return {.decoder = model::decoder_config(run.model, tokenizer->vocab_size()),
-          .layout = train::planned_layout(run),
-          .dp_size_is_open = run.parallel.dp_size == 0,
-          .global_batch_size = run.train.global_batch_size};
+  const model::DecoderConfig decoder = model::decoder_config(run.model, tokenizer->vocab_size());
+  const train::ResolvedConfig resolved =
+      train::resolve(parsed, decoder, tokenizer->vocab_size(), ranks_of(run.parallel));
+  planner::Layout layout = train::planned_layout(resolved);
+  // `auto` asks for the device of this host, which may be a login node.
+  layout.device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu;
+  return {.decoder = resolved.decoder,
+          .layout = layout,
+          .optimizer = run.optimizer,
+          .dp_size_is_open = run.parallel.dp_size == 0};
 }
 
 Subject from_model_directory(const PlanCommand& command) {
   const std::filesystem::path path = std::filesystem::path(command.model) / "config.json";
   const std::string text = read_file(path, kTextLimitBytes, FailAs::config_error);
-  return {.decoder = model::decoder_config_from_json(text, path.string()),
-          .layout = {},
-          .dp_size_is_open = true,
-          .global_batch_size = 0};
+  return {
+      .decoder = model::decoder_config_from_json(text, path.string()),
+      .layout = {.tp_size = command.tp_size.value_or(1), .dp_size = command.dp_size.value_or(1)},
+      .optimizer = {},
+      .dp_size_is_open = !command.dp_size};
+}
+
+void check_groups(const config::OptimizerConfig& optimizer, const planner::Plan& plan) {
+  std::vector<std::string> names;
+  for (const planner::TensorPlan& tensor : plan.tensors) names.push_back(tensor.name);
+  const std::vector<Problem> problems = optim::check_groups(optimizer, names);
+  if (!problems.empty()) throw ConfigError(problems);
 }
 
 // Which micro-batch a GPU takes.
@@ -65,20 +104,14 @@ std::string fitting_text(const Subject& subject, double gpu_memory_gib) {
 
 int run_plan(const PlanCommand& command) {
   Subject subject = command.config.empty() ? from_model_directory(command) : from_run_file(command);
-  subject.layout.tp_size = command.tp_size.value_or(subject.layout.tp_size);
-  subject.layout.dp_size = command.dp_size.value_or(subject.layout.dp_size);
-  if (subject.global_batch_size > 0) {
-    // What does not divide is the job's to refuse: here the dp size may be one to try.
-    const int64_t once =
-        std::max<int64_t>(1, subject.layout.micro_batch_size * subject.layout.dp_size);
-    subject.layout.micro_batches = std::max<int64_t>(1, subject.global_batch_size / once);
-  }
   if (!command.device.empty() || command.gpu_memory_gib) {
     subject.layout.device = command.device == "cpu" ? planner::Device::cpu : planner::Device::cuda;
   }
-  std::cout << planner::to_text(planner::make_plan(subject.decoder, subject.layout));
+  const planner::Plan plan = planner::make_plan(subject.decoder, subject.layout);
+  check_groups(subject.optimizer, plan);
+  std::cout << planner::to_text(plan);
   if (command.gpu_memory_gib) std::cout << fitting_text(subject, *command.gpu_memory_gib);
-  if (subject.dp_size_is_open && !command.dp_size) {
+  if (subject.dp_size_is_open) {
     std::cout << "\nThe dp size follows from the number of ranks: this is the plan of dp 1, "
                  "--dp-size N shows another.\n";
   }

@@ -7,10 +7,11 @@ namespace tptrain::apps {
 Command parse_export(const std::vector<std::string>& arguments) {
   VerbParser parser(
       "export",
-      "Writes a checkpoint as a Hugging Face model directory, which transformers, vLLM and "
-      "llama.cpp load (docs/huggingface.md). Needs no GPU and no mpirun.",
+      "Writes a checkpoint as a Hugging Face model directory, which transformers and vLLM load "
+      "(docs/huggingface.md). Needs no GPU and no mpirun.",
       "  tptrain export --checkpoint runs/a --out exported\n"
-      "  tptrain export --checkpoint runs/a/checkpoints/step-00000100 --out exported --dtype bf16 "
+      "  tptrain export --checkpoint runs/a/checkpoints/step-00000100 --out exported-bf16 --dtype "
+      "bf16 "
       "--max-shard-size 2GB\n"
       "  tptrain export --model models/Qwen2.5-0.5B --out resharded --max-shard-size 500MB");
   ExportCommand command;

@@ -57,6 +57,50 @@ TEST_CASE("the plan of a model's directory", "[e2e]") {
                 "model.layers.{0..4}.self_attn.k_proj.bias"});
 }
 
+TEST_CASE("what the training refuses is not planned, and refused in the same words", "[e2e]") {
+  struct Refused {
+    std::vector<std::string> sets;
+    std::string message;
+  };
+  const std::vector<Refused> all = {
+      {{"train.global_batch_size=3"},
+       "--set train.global_batch_size=3: train.global_batch_size is 3, but one micro-batch on "
+       "every "
+       "dp rank is 2 sequences (train.micro_batch_size 1 x dp 2): it must be a multiple of 2"},
+      {{"model.architecture={model_type: gpt2, max_position_embeddings: 16, num_key_value_heads: "
+        "4}"},
+       "train.seq_length is 32"},
+      {{"model.architecture.vocab_size=100"}, "vocab_size is 100 and the tokenizer has 257 ids"},
+      {{"parallel.tp_size=3", "parallel.dp_size=1", "train.global_batch_size=1"},
+       "tp sizes that work for this model: 1, 2, 4"},
+      {{"optimizer.groups=[{match: \"*.frobnicate\"}]"}, "*.frobnicate"},
+      {{"model.path=models/nowhere"},
+       "--set model.path=models/nowhere: model.path is models/nowhere, and there is no such "
+       "directory: it must be the directory of a Hugging Face model.\n  Download one, as in `hf "
+       "download Qwen/Qwen2.5-0.5B --local-dir models/nowhere`"},
+  };
+  const Job job;
+  for (const Refused& refused : all) {
+    std::vector<std::string> arguments = {"--config", "run.yaml"};
+    for (const std::string& set : refused.sets) {
+      arguments.insert(arguments.end(), {"--set", set});
+    }
+    int64_t ranks = 4;
+    for (const std::string& set : refused.sets) ranks = set == "parallel.tp_size=3" ? 3 : ranks;
+    const ProcessResult trained = run_process(job.command(static_cast<int>(ranks), arguments),
+                                              std::chrono::seconds(60), job.directory());
+    arguments.insert(arguments.begin(), "plan");
+    const ProcessResult planned = job.tool(arguments);
+    check_output(planned, 2, {"config error: ", refused.message});
+    check_output(trained, 2, {refused.message});
+  }
+  // Sizes of the command line are held to it as well.
+  check_output(job.tool({"plan", "--config", "run.yaml", "--dp-size", "3"}), 2,
+               {"train.global_batch_size is 4", "it must be a multiple of 3"});
+  check_output(job.tool({"plan", "--config", "run.yaml", "--tp-size", "2147483647"}), 2,
+               {"config error: "});
+}
+
 TEST_CASE("what cannot be planned is refused with exit code 2", "[e2e]") {
   Job job;
   check_output(
