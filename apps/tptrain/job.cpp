@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "base/printable.h"
 #include "base/text.h"
 
 namespace tptrain::apps {
@@ -11,7 +12,7 @@ namespace {
 
 void print_error(const std::string& message) {
   std::fflush(stdout);
-  std::fputs((message + "\n").c_str(), stderr);
+  std::fputs((printable(message) + "\n").c_str(), stderr);
   std::fflush(stderr);
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
 #include "cli.h"
 #include "commands/commands.h"
@@ -62,7 +63,8 @@ int main(int argc, char** argv) {
     const auto code = error != nullptr ? error->code() : tptrain::ExitCode::internal;
     std::cout.flush();
     if (code != tptrain::ExitCode::config || tptrain::apps::speaks_for_the_job()) {
-      std::cerr << (error != nullptr ? "" : "internal error: ") << e.what() << "\n";
+      std::cerr << (error != nullptr ? "" : "internal error: ") << tptrain::printable(e.what())
+                << "\n";
     }
     return static_cast<int>(code);
   }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/printable.h"
 #include "base/text.h"
 
 namespace tptrain {
@@ -23,12 +24,13 @@ Problem& Problem::remedy(std::string text) & {
 Problem&& Problem::remedy(std::string text) && { return std::move(remedy(std::move(text))); }
 
 std::string Problem::text() const {
+  // Names and values in it come from files: here is where none of them gets at the terminal.
   std::string out;
-  if (!where.empty()) out += where + ": ";
-  out += received;
-  if (!constraint.empty()) out += ": it must " + constraint;
+  if (!where.empty()) out += printable_line(where) + ": ";
+  out += printable(received);
+  if (!constraint.empty()) out += ": it must " + printable(constraint);
   out += ".";
-  if (!fix.empty()) out += "\n  " + fix;
+  if (!fix.empty()) out += "\n  " + printable(fix);
   return out;
 }
 

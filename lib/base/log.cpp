@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/failure_tally.h"
+#include "base/printable.h"
 #include "base/special_file.h"
 #include "base/terminal_line.h"
 #include "base/text.h"
@@ -29,7 +30,7 @@ struct Logger::Impl {
   // spdlog takes a string view as it is: braces in a message are no format.
   void write(spdlog::level::level_enum level, std::string_view mark, std::string_view message) {
     std::string line = prefix;
-    line.append(mark).append(message);
+    line.append(mark).append(printable(message));
     const auto print = [&] { log->log(level, spdlog::string_view_t(line.data(), line.size())); };
     if (terminal != nullptr) {
       terminal->step_aside(print);

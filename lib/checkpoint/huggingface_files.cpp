@@ -1,12 +1,12 @@
 #include "checkpoint/huggingface_files.h"
 
 #include <algorithm>
-#include <array>
 #include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "formats/links.h"
+#include "tokenizer/tokenizer_files.h"
 
 namespace tptrain::checkpoint {
 
@@ -133,25 +133,23 @@ bool has_huggingface_weights(const fs::path& directory) {
   return present(directory / kModelFileName) || present(directory / kModelIndexName);
 }
 
-bool is_side_file(std::string_view name) {
-  constexpr std::array<std::string_view, 12> kNames = {
-      "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
-      "tokenizer.model",         "vocab.json",        "merges.txt",
-      "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-      "chat_template.json",      "tekken.json",       "LICENSE"};
-  return std::find(kNames.begin(), kNames.end(), name) != kNames.end() ||
-         name.ends_with(".tiktoken");
-}
-
-std::vector<fs::path> side_files(const fs::path& directory) {
-  std::vector<fs::path> found;
+std::vector<std::string> side_files(const fs::path& directory) {
+  // A link that leads nowhere is no file to be listed; it is told of instead.
   for (const fs::path& path : entries_of(directory)) {
-    if (!is_side_file(path.filename().string())) continue;
-    formats::refuse_broken_link(path);
-    std::error_code ignored;
-    if (fs::is_regular_file(path, ignored)) found.push_back(path);
+    if (tokenizer::is_tokenizer_file_name(path.filename().string())) {
+      formats::refuse_broken_link(path);
+    }
   }
-  return found;
+  std::vector<std::string> names;
+  for (const char* name : {"generation_config.json", "LICENSE"}) {
+    std::error_code ignored;
+    if (fs::is_regular_file(directory / name, ignored)) names.emplace_back(name);
+  }
+  for (std::string& name : tokenizer::tokenizer_file_names(directory.string())) {
+    names.push_back(std::move(name));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 std::string capped_list(const std::vector<std::string>& lines, size_t limit) {

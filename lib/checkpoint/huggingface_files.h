@@ -60,11 +60,10 @@ class HuggingFaceFiles {
 /// Whether a directory holds the weights of a model in this form, whole or not.
 bool has_huggingface_weights(const std::filesystem::path& directory);
 
-/// Whether `name` is a file that goes along with a model: tokenizer, chat template, generation
-/// settings. Not config.json, and no weights.
-bool is_side_file(std::string_view name);
-/// The files of `directory` of which that holds, links followed, by name.
-std::vector<std::filesystem::path> side_files(const std::filesystem::path& directory);
+/// The files of `directory` that go along with a model, relative to it, links followed:
+/// generation settings, licence, and those of tokenizer_file_names. Not config.json, and no
+/// weights. Throws DataError where one is a link that leads nowhere.
+std::vector<std::string> side_files(const std::filesystem::path& directory);
 
 /// "  first\n  second\n  ... and 7 more": the text of a list of complaints, at most `limit` lines.
 std::string capped_list(const std::vector<std::string>& lines, size_t limit = 20);

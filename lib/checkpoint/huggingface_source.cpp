@@ -25,17 +25,30 @@ int64_t numel(const std::vector<int64_t>& shape) {
 
 std::string shape_text(const std::vector<int64_t>& shape) { return cat("[", join(shape), "]"); }
 
-// The prefix as this directory has it: gpt2's own files call "transformer.wte.weight" just
-// "wte.weight".
-std::string prefix_to_drop(const HuggingFaceFiles& files, const std::string& optional_prefix) {
-  for (const auto& [name, unused] : files.tensors()) {
-    if (name.starts_with(optional_prefix)) return "";
-  }
-  return optional_prefix;
-}
-
 std::string without_prefix(const std::string& name, const std::string& prefix) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
+
+// The prefix that this directory's files lack: gpt2's own call "transformer.wte.weight" just
+// "wte.weight", and base models lack "model.". Where nothing of the model is found in either
+// spelling, the full names are those to ask for.
+std::string prefix_to_drop(const HuggingFaceFiles& files, const sharding::StoredModel& model) {
+  const std::string& prefix = model.optional_prefix;
+  if (prefix.empty()) return "";
+  for (const auto& [name, unused] : files.tensors()) {
+    if (name.starts_with(prefix)) return "";
+  }
+  const bool found = std::any_of(
+      model.tensors.begin(), model.tensors.end(), [&](const sharding::StoredTensor& tensor) {
+        return tensor.stored_name.starts_with(prefix) &&
+               files.tensors().contains(without_prefix(tensor.stored_name, prefix));
+      });
+  return found ? prefix : "";
+}
+
+// What is read as fp32 is written as fp32.
+formats::Dtype written_as(formats::Dtype stored) {
+  return stored == formats::Dtype::f64 ? formats::Dtype::f32 : stored;
 }
 
 // The stored bytes of one tensor as elements.
@@ -123,7 +136,7 @@ HuggingFaceSource::HuggingFaceSource(const std::filesystem::path& directory,
 }
 
 void HuggingFaceSource::check_all() {
-  const std::string dropped = prefix_to_drop(files_, model_.optional_prefix);
+  const std::string dropped = prefix_to_drop(files_, model_);
   std::vector<std::string> lines;
   int64_t missing = 0;
   int64_t wrong_shape = 0;
@@ -151,7 +164,7 @@ void HuggingFaceSource::check_all() {
       lines.push_back(cat("other shape: ", name, " is ", shape_text(entry.shape),
                           ", the model has ", shape_text(tensor.stored_shape)));
     }
-    if (!formats::is_weight_dtype(entry.dtype)) {
+    if (!formats::is_readable_dtype(entry.dtype)) {
       ++wrong_dtype;
       lines.push_back(cat("other type: ", name, " is ", formats::dtype_name(entry.dtype)));
     }
@@ -165,6 +178,17 @@ void HuggingFaceSource::check_all() {
     lines.push_back(cat("not of the model: ", formats::quoted_name(name), " ",
                         shape_text(stored.entry->shape), " in ", files_.files()[stored.file].name));
   }
+  if (missing == 1 && lines.size() == 1 && found_.count("lm_head.weight") == 0 &&
+      found_.size() + 1 == model_.tensors.size()) {
+    throw DataError(
+        problem("lm_head.weight is missing, and config.json says that it is not tied to the "
+                "embedding")
+            .at(directory().string())
+            .must("hold the head's weights, or have tie_word_embeddings: true in config.json")
+            .remedy("Without a head nothing can be predicted, and transformers would begin with "
+                    "random values. Where the model was trained with one table for both, say so in "
+                    "config.json; a base model saved without its head has to be saved with it."));
+  }
   if (!lines.empty()) {
     std::vector<std::string> counts;
     const auto count = [&](int64_t number, const char* what) {
@@ -172,7 +196,7 @@ void HuggingFaceSource::check_all() {
     };
     count(missing, "missing");
     count(wrong_shape, "of another shape");
-    count(wrong_dtype, "of another type than F32, BF16 and F16");
+    count(wrong_dtype, "of another type than F32, BF16, F16 and F64");
     count(extra, "that the model does not have");
     throw DataError(
         problem(cat("the tensors are not those of the model in config.json: ", join(counts)))
@@ -195,7 +219,7 @@ std::vector<sharding::TensorInfo> HuggingFaceSource::tensors() const {
 std::map<std::string, formats::Dtype> HuggingFaceSource::stored_dtypes() const {
   std::map<std::string, formats::Dtype> dtypes;
   for (const auto& [name, found] : found_) {
-    dtypes.emplace(found.tensor->stored_name, found.entry->dtype);
+    dtypes.emplace(found.tensor->stored_name, written_as(found.entry->dtype));
   }
   return dtypes;
 }

@@ -22,7 +22,8 @@ class HuggingFaceSource final : public sharding::TensorSource {
  public:
   /// Checks every tensor. Throws DataError: what HuggingFaceFiles refuses, and in one message all
   /// tensors that are missing, of another shape, of a type that is no weight's (F32, BF16, F16
-  /// are), or that the model does not have. Throws InternalError where `model` contradicts itself.
+  /// and F64 are), or that the model does not have. Throws InternalError where `model` contradicts
+  /// itself.
   HuggingFaceSource(const std::filesystem::path& directory, sharding::StoredModel model);
 
   /// The canonical tensors, in the order of the StoredModel.
@@ -35,7 +36,8 @@ class HuggingFaceSource final : public sharding::TensorSource {
   const HuggingFaceFiles& files() const { return files_; }
   /// The type of most elements.
   formats::Dtype stored_dtype() const { return stored_dtype_; }
-  /// Of each stored tensor, by its name in the StoredModel.
+  /// As what each stored tensor can be written again, by its name in the StoredModel: its own type,
+  /// but F32 for F64.
   std::map<std::string, formats::Dtype> stored_dtypes() const;
 
  private:

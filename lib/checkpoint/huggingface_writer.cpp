@@ -155,6 +155,7 @@ class FileSet {
   }
   /// rename(2); durable with the next fsync of the directory.
   void give_name(const std::string& name) {
+    create_directories_durably((directory_ / name).parent_path());
     if (::rename(temporary(name).c_str(), (directory_ / name).c_str()) != 0) {
       const int error = errno;
       throw CheckpointError(
@@ -168,7 +169,9 @@ class FileSet {
  private:
   // Neither *.json nor *.safetensors: no reader takes it for a part of a model.
   fs::path temporary(const std::string& name) const {
-    return directory_ / cat(".", name, kTemporaryMark, id_);
+    std::string flat = name;  // additional_chat_templates/rag.jinja
+    std::replace(flat.begin(), flat.end(), '/', '+');
+    return directory_ / cat(".", flat, kTemporaryMark, id_);
   }
 
   fs::path directory_;
@@ -273,8 +276,13 @@ void refuse_existing(const HuggingFaceExport& order) {
   for (const SideFile& file : order.side_files) ours.insert(file.name);
   std::vector<std::string> taken;
   for (const std::string& name : names_in(order.directory)) {
-    if (is_weight_file(name) || ours.contains(name)) taken.push_back(name);
+    if (is_weight_file(name)) taken.push_back(name);
   }
+  for (const std::string& name : ours) {
+    std::error_code ignored;
+    if (fs::exists(fs::symlink_status(order.directory / name, ignored))) taken.push_back(name);
+  }
+  std::sort(taken.begin(), taken.end());
   if (taken.empty()) return;
   throw ConfigError(
       problem(cat("the directory already holds ", taken.size(),
@@ -308,8 +316,12 @@ void check_space(const HuggingFaceExport& order, int64_t bytes) {
 void check_names(const HuggingFaceExport& order) {
   std::set<std::string> names;
   for (const SideFile& file : order.side_files) {
-    const bool plain = !file.name.empty() && file.name.find('/') == std::string::npos &&
-                       !file.name.starts_with("..") && !is_weight_file(file.name);
+    const fs::path path = file.name;
+    const bool within =
+        path.is_relative() && std::none_of(path.begin(), path.end(), [](const fs::path& part) {
+          return part.empty() || part.native().starts_with("..");
+        });
+    const bool plain = !file.name.empty() && within && !is_weight_file(file.name);
     if (plain && names.insert(file.name).second) continue;
     throw InternalError(problem(cat("a side file of an export is named \"", file.name, "\"")));
   }

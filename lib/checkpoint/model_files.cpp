@@ -59,8 +59,10 @@ void keep_model_files(const fs::path& run_dir, const std::string& model_path,
   }
   if (files.empty()) return;
   const fs::path directory = model_files_of_run(run_dir);
-  create_directories_durably(directory, FailAs::checkpoint_error);
-  for (const auto& [name, from] : files) keep(from, directory / name);
+  for (const auto& [name, from] : files) {
+    create_directories_durably((directory / name).parent_path(), FailAs::checkpoint_error);
+    keep(from, directory / name);
+  }
 }
 
 }  // namespace tptrain::checkpoint

@@ -68,7 +68,7 @@ void remove_leftovers(const fs::path& directory, const std::string& split) {
 PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
                               const fs::path& directory, const std::string& split) {
   const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
-  const int64_t vocab_size = std::max(corpus.vocab_size, tokenizer.vocab_size());
+  const int64_t vocab_size = corpus.vocab_size > 0 ? corpus.vocab_size : tokenizer.vocab_size();
   PreparedTokens prepared;
   std::vector<CorpusFile> files =
       choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.left_out);

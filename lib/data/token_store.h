@@ -37,7 +37,7 @@ struct Corpus {
   std::vector<config::DataSource> sources = {};
   std::string format = {};       // text | jsonl; "": each file by its contents and name
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
-  /// ids and labels must be below it: the model's. 0, or where it is larger: the tokenizer's.
+  /// Ids, of rows and of text, and labels must be below it: the model's rows. 0: the tokenizer's.
   int64_t vocab_size = 0;
   int threads = 0;       // 0: one a core of this process
   std::string key = {};  // of the sources, for messages; "": data.<split>

@@ -3,8 +3,10 @@
 #include <sched.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -57,17 +59,20 @@ void check_utf8(const std::string& text, const CorpusFile& file) {
 /// Documents in, tokens out in the same order; texts wait until there are enough for all threads.
 class DocumentWriter {
  public:
-  DocumentWriter(const tokenizer::Tokenizer& tokenizer, const Corpus& corpus,
+  DocumentWriter(const tokenizer::Tokenizer& tokenizer, int64_t vocab_size, const Corpus& corpus,
                  formats::TokenFileWriter& writer)
       : tokenizer_(tokenizer),
+        limit_(vocab_size < tokenizer.vocab_size() ? vocab_size : 0),
         options_{.add_special = true, .special_as_text = corpus.special_as_text},
         threads_(corpus.threads > 0 ? corpus.threads : cores_of_process()),
         writer_(writer) {}
 
-  void text(std::string document) {
+  /// `line` 0: the whole file.
+  void text(std::string document, const CorpusFile& file, int64_t line) {
     if (document.empty()) return;
     waiting_bytes_ += document.size() + sizeof document;  // many small ones count, too
     waiting_.push_back(std::move(document));
+    places_.push_back({&file, line});
     if (waiting_bytes_ >= kBytesAtOnce) flush();
   }
 
@@ -84,14 +89,19 @@ class DocumentWriter {
 
   /// One document in pieces, for a tokenizer that encodes piecewise (which adds nothing at the
   /// beginning).
-  void piece(std::string_view text) {
+  void piece(std::string_view text, const CorpusFile& file) {
     flush();
-    writer_.append(tokenizer_.encode(
-        text, {.add_special = false, .special_as_text = options_.special_as_text}));
+    const std::vector<int32_t> ids = tokenizer_.encode(
+        text, {.add_special = false, .special_as_text = options_.special_as_text});
+    check_rows(ids, {&file, 0});
+    writer_.append(ids);
   }
-  void end_pieces() {
+  void end_pieces(const CorpusFile& file) {
     const int32_t end = tokenizer_.end_of_text();
-    if (end >= 0) writer_.append({&end, 1});
+    if (end >= 0) {
+      check_rows({&end, 1}, {&file, 0});
+      writer_.append({&end, 1});
+    }
     writer_.end_document();
   }
 
@@ -99,24 +109,50 @@ class DocumentWriter {
     if (waiting_.empty()) return;
     const std::vector<std::string_view> views(waiting_.begin(), waiting_.end());
     const int32_t end = tokenizer_.end_of_text();  // -1: it knows none
+    size_t document = 0;
     for (std::vector<int32_t>& ids :
          tokenizer::encode_documents(tokenizer_, views, options_, threads_)) {
       // A post-processor that closes a sequence has done so already.
       if (end >= 0 && (ids.empty() || ids.back() != end)) ids.push_back(end);
+      check_rows(ids, places_[document++]);
       if (ids.empty()) continue;  // nothing but what the tokenizer drops
       writer_.append(ids);
       writer_.end_document();
     }
     waiting_.clear();
+    places_.clear();
     waiting_bytes_ = 0;
   }
 
  private:
+  struct Place {
+    const CorpusFile* file;
+    int64_t line;
+  };
+
+  /// A finished model may have fewer rows than its tokenizer has ids: such an id would read
+  /// nothing.
+  void check_rows(std::span<const int32_t> ids, Place place) const {
+    if (limit_ == 0) return;
+    const auto over =
+        std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id >= limit_; });
+    if (over == ids.end()) return;
+    const std::string path = place.file->path.string();
+    throw DataError(problem(cat("the text gives the id ", *over, " (", tokenizer_.token(*over), ")",
+                                *over == tokenizer_.end_of_text() ? ", the end of text" : ""))
+                        .at(place.line > 0 ? cat(path, ":", place.line) : path)
+                        .must(cat("give ids below ", limit_, ", the rows of the model"))
+                        .remedy("Take the token out of the text, or use the tokenizer that belongs "
+                                "to the model."));
+  }
+
   const tokenizer::Tokenizer& tokenizer_;
+  int64_t limit_;  // rows of the model where the tokenizer has more ids; 0: every id has one
   tokenizer::EncodeOptions options_;
   int threads_;
   formats::TokenFileWriter& writer_;
   std::vector<std::string> waiting_;
+  std::vector<Place> places_;  // of those
   size_t waiting_bytes_ = 0;
 };
 
@@ -170,16 +206,16 @@ void append_text_file(const CorpusFile& file, const tokenizer::Tokenizer& tokeni
   if (!tokenizer.encodes_piecewise()) {
     std::string text = whole_text(file);
     check_utf8(text, file);
-    return documents.text(std::move(text));
+    return documents.text(std::move(text), file, 0);
   }
   TextPieces pieces(file);
   bool any = false;
   for (std::string_view piece = pieces.next(); !piece.empty(); piece = pieces.next()) {
-    documents.piece(piece);
+    documents.piece(piece, file);
     any = true;
   }
   check_unchanged(file, pieces.sha256());
-  if (any) documents.end_pieces();
+  if (any) documents.end_pieces(file);
 }
 
 void check_kind(const RowKind& kind, const RowKind& first, const CorpusFile& file, int64_t line,
@@ -202,7 +238,7 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, DocumentWriter& do
     if (first_line == 0) first_line = rows->line_number();
     check_kind(row->kind, file.rows.value_or(row->kind), file, rows->line_number(), first_line);
     if (row->kind.content == RowKind::Content::text) {
-      documents.text(std::move(row->text));
+      documents.text(std::move(row->text), file, rows->line_number());
     } else {
       documents.ids(*row);
     }
@@ -215,7 +251,7 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, DocumentWriter& do
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
                     int64_t vocab_size, const Corpus& corpus, formats::TokenFileWriter& writer) {
   JsonlParser parser(vocab_size);
-  DocumentWriter documents(tokenizer, corpus, writer);
+  DocumentWriter documents(tokenizer, vocab_size, corpus, writer);
   for (const CorpusFile& file : files) {
     if (file.kind.format == Format::rows) {
       append_rows(file, parser, documents);

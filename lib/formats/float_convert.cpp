@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kBlock = 1024;
 using Halves = std::array<uint16_t, kBlock>;
 using Singles = std::array<uint32_t, kBlock>;
+using Doubles = std::array<double, kBlock>;
 
 TPTRAIN_VECTOR_CLONES void widen_bf16(const uint16_t* from, uint32_t* to) {
   for (int64_t i = 0; i < kBlock; ++i) to[i] = static_cast<uint32_t>(from[i]) << 16;
@@ -74,6 +75,10 @@ TPTRAIN_VECTOR_CLONES void narrow_f16(const uint32_t* from, uint16_t* to) {
   }
 }
 
+TPTRAIN_VECTOR_CLONES void narrow_f64(const double* from, uint32_t* to) {
+  for (int64_t i = 0; i < kBlock; ++i) to[i] = std::bit_cast<uint32_t>(static_cast<float>(from[i]));
+}
+
 template <typename From, typename To, typename Convert>
 void convert_blocks(const std::byte* from, std::byte* to, int64_t count, Convert convert) {
   From in = {};
@@ -99,6 +104,8 @@ bool is_weight_dtype(Dtype dtype) {
   return dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16;
 }
 
+bool is_readable_dtype(Dtype dtype) { return is_weight_dtype(dtype) || dtype == Dtype::f64; }
+
 void to_float32(Dtype dtype, const std::byte* from, float* to, int64_t count) {
   if (count == 0) return;  // the pointers may be null then
   auto* target = reinterpret_cast<std::byte*>(to);
@@ -110,6 +117,8 @@ void to_float32(Dtype dtype, const std::byte* from, float* to, int64_t count) {
       return convert_blocks<Halves, Singles>(from, target, count, widen_bf16);
     case Dtype::f16:
       return convert_blocks<Halves, Singles>(from, target, count, widen_f16);
+    case Dtype::f64:
+      return convert_blocks<Doubles, Singles>(from, target, count, narrow_f64);
     default:
       refuse(dtype);
   }

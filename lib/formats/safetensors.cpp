@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/foreign_file.h"
 #include "base/text.h"
 #include "formats/links.h"
 
@@ -21,7 +22,10 @@ namespace {
 
 MappedFile map_of(const std::filesystem::path& path) {
   refuse_broken_link(path);
-  return MappedFile(path);
+  MappedFile map(path);
+  const std::span<const std::byte> bytes = map.bytes();
+  refuse_foreign_file({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+  return map;
 }
 
 }  // namespace

@@ -6,12 +6,15 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/printable.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/find_checkpoints.h"
 #include "checkpoint/huggingface_source.h"
 #include "checkpoint/model_files.h"
 #include "formats/strict_json.h"
+#include "inference/model_directory.h"
 #include "model/families/family.h"
 
 namespace tptrain::inference {
@@ -33,8 +36,8 @@ std::vector<int32_t> named_stop_ids(const fs::path& directory, int64_t vocab_siz
   for (const char* name : {"generation_config.json", "config.json"}) {
     const fs::path file = directory / name;
     if (!is_file(file)) continue;
-    const nlohmann::json root =
-        formats::parse_strict_json(read_file(file, kConfigBytesLimit), file.string());
+    const std::string text = read_file(file, kConfigBytesLimit);
+    const nlohmann::json root = formats::parse_strict_json(quote_bare_numbers(text), file.string());
     const auto found = root.find("eos_token_id");
     if (!root.is_object() || found == root.end() || found->is_null()) continue;
     const nlohmann::json list = found->is_array() ? *found : nlohmann::json::array({*found});
@@ -88,7 +91,7 @@ void open_checkpoint(const fs::path& path, const std::string& tokenizer, OpenedM
   const checkpoint::CheckpointInfo info = reader->info();
   model.config = model::decoder_config_from_json(info.state.model_json, info.path.string());
   model.parameters = std::move(reader);
-  model.description = cat(info.path.string(), ", step ", info.state.step);
+  model.description = cat(printable_line(info.path.string()), ", step ", info.state.step);
   if (tokenizer.empty()) {
     use_tokenizer_of(info, model);
   } else {
@@ -99,15 +102,16 @@ void open_checkpoint(const fs::path& path, const std::string& tokenizer, OpenedM
       named_stop_ids(checkpoint::model_files_of_checkpoint(info.path), model.config.vocab_size);
 }
 
-void open_directory(const ModelChoice& choice, OpenedModel& model) {
+void open_tokenizer(const ModelChoice& choice, OpenedModel& model) {
+  model::check_model_directory(choice.model);
   model.tokenizer_path = choice.tokenizer.empty() ? choice.model : choice.tokenizer;
   model.tokenizer = tokenizer::make_tokenizer(model.tokenizer_path);
-  model.config =
-      model::decoder_config({.path = choice.model, .architecture = {}, .init = "pretrained"},
-                            model.tokenizer->vocab_size());
+}
+
+void open_directory(const ModelChoice& choice, OpenedModel& model) {
   model.parameters = std::make_unique<checkpoint::HuggingFaceSource>(
       choice.model, model::stored_model(model.config));
-  model.description = choice.model;
+  model.description = printable_line(choice.model);
   model.stop_ids = named_stop_ids(choice.model, model.config.vocab_size);
 }
 
@@ -125,6 +129,14 @@ OpenedModel open_model(comm::ControlGroup& group, const ModelChoice& choice) {
     });
     path = group.broadcast(path, 0);
   }
+  if (!choice.model.empty()) {
+    comm::agree(group, [&] { open_tokenizer(choice, model); });
+    DecidedModel decided =
+        decide_model(group, {.path = choice.model, .architecture = {}, .init = "pretrained"},
+                     model.tokenizer->vocab_size());
+    model.config = std::move(decided.decoder);
+    if (group.rank() == 0) model.notes = std::move(decided.notes);
+  }
   comm::agree(group, [&] {
     if (choice.model.empty()) {
       open_checkpoint(path, choice.tokenizer, model);
@@ -132,7 +144,7 @@ OpenedModel open_model(comm::ControlGroup& group, const ModelChoice& choice) {
       open_directory(choice, model);
     }
     const int32_t end = model.tokenizer->end_of_text();
-    if (end >= 0) model.stop_ids.push_back(end);
+    if (end >= 0 && end < model.config.vocab_size) model.stop_ids.push_back(end);
   });
   return model;
 }

@@ -31,6 +31,7 @@ struct OpenedModel {
   std::string description;            // "runs/a/checkpoints/step-00000100, step 100"
   std::vector<std::string> not_used;  // newer checkpoints that are not valid, a line each, for the
                                       // user; on rank 0 alone
+  std::vector<std::string> notes;     // DecidedModel's; on rank 0 alone
 };
 
 /// Rank 0 decides which checkpoint, every rank opens it. Throws CheckpointError (none is valid, or

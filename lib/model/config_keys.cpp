@@ -63,6 +63,16 @@ double ConfigKeys::positive_number(const std::string& key, double otherwise) {
   return otherwise;
 }
 
+double ConfigKeys::fraction(const std::string& key, double otherwise) {
+  const nlohmann::json* value = this->value(key);
+  if (!value) return otherwise;
+  if (value->is_number() && value->get<double>() >= 0 && value->get<double>() < 1) {
+    return value->get<double>();
+  }
+  complain(problem(shown(key, *value)).must("be a number from 0 to below 1"));
+  return otherwise;
+}
+
 bool ConfigKeys::boolean(const std::string& key, bool otherwise) {
   const nlohmann::json* value = this->value(key);
   if (!value) return otherwise;

@@ -23,6 +23,8 @@ class ConfigKeys {
   int64_t positive_integer(const std::string& key, std::optional<int64_t> otherwise);
   /// Finite number > 0.
   double positive_number(const std::string& key, double otherwise);
+  /// Number in [0, 1).
+  double fraction(const std::string& key, double otherwise);
   bool boolean(const std::string& key, bool otherwise);
   std::string text(const std::string& key, const std::string& otherwise);
   /// The keys of a non-empty object within this one, or nothing (absent, null, or of another type,

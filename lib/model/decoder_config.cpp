@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "base/files.h"
+#include "base/foreign_file.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "model/config_keys.h"
 #include "model/families/family.h"
@@ -92,9 +94,10 @@ void check_fused_heads(const DecoderConfig& config, const std::string& where,
 }
 
 json parse_object(const std::string& text, const std::string& name) {
+  refuse_foreign_file(text, name);
   json root;
   try {
-    root = json::parse(text);
+    root = json::parse(quote_bare_numbers(text));
   } catch (const json::exception& error) {  // malformed, or a number beyond double
     throw ConfigError(problem(cat("the text is no JSON (", error.what(), ")"))
                           .at(name)
@@ -106,15 +109,19 @@ json parse_object(const std::string& text, const std::string& name) {
                         .must("hold an object, as every config.json does"));
 }
 
+// What an adapter's adapter_config.json names as its base; "" where it does not say.
+std::string base_of_adapter(const std::filesystem::path& file) {
+  const json root = json::parse(quote_bare_numbers(read_file(file, kConfigBytesLimit)), nullptr,
+                                /*allow_exceptions=*/false);
+  if (!root.is_object()) return "";
+  const auto base = root.find("base_model_name_or_path");
+  return base == root.end() || !base->is_string() ? "" : base->get<std::string>();
+}
+
 // The directory of a pretrained model.
 DecoderConfig config_of_directory(const std::string& path) {
+  check_model_directory(path);
   const std::filesystem::path file = std::filesystem::path(path) / "config.json";
-  std::error_code ignored;  // an unreadable path is not there for us
-  if (!std::filesystem::is_regular_file(file, ignored)) {
-    throw ConfigError(problem(cat("model.path is ", path, ", and ", file.string(), " is no file"))
-                          .remedy("Name the directory of a Hugging Face model: config.json, "
-                                  "*.safetensors and the tokenizer stand in it."));
-  }
   return decoder_config_from_json(read_file(file, kConfigBytesLimit), file.string());
 }
 
@@ -183,6 +190,28 @@ DecoderConfig config_of_architecture(const config::ArchitectureConfig& given,
 
 }  // namespace
 
+void check_model_directory(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path file = fs::path(path) / "config.json";
+  const fs::path adapter = fs::path(path) / "adapter_config.json";
+  std::error_code ignored;  // an unreadable path is not there for us
+  if (fs::is_regular_file(adapter, ignored)) {
+    const std::string base = base_of_adapter(adapter);
+    throw ConfigError(
+        problem(cat("this is the folder of an adapter (LoRA)",
+                    base.empty() ? std::string() : cat(" of ", base), ": adapter_config.json"))
+            .at(path)
+            .must("hold a whole model and no adapter")
+            .remedy("Merge it into its base once, in Python: AutoPeftModelForCausalLM"
+                    ".from_pretrained(DIR).merge_and_unload().save_pretrained(OUT). To use a base "
+                    "model that lies here without its adapter, take the adapter's files away."));
+  }
+  if (fs::is_regular_file(file, ignored)) return;
+  throw ConfigError(problem(cat("model.path is ", path, ", and ", file.string(), " is no file"))
+                        .remedy("Name the directory of a Hugging Face model: config.json, "
+                                "*.safetensors and the tokenizer stand in it."));
+}
+
 DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer_vocab_size) {
   std::vector<Problem> problems;
   const DecoderConfig config =
@@ -190,8 +219,9 @@ DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer
           ? config_of_architecture(*model.architecture, tokenizer_vocab_size, problems)
           : config_of_directory(model.path);
   // An id beyond the table would read nothing and train nothing, without an error. (The other way
-  // round is usual: tables are padded.)
-  if (config.vocab_size > 0 && config.vocab_size < tokenizer_vocab_size) {
+  // round is usual: tables are padded.) A table that is made here is to be made large enough; that
+  // of a finished model is what it is, and a text that gives such an id is refused when it comes.
+  if (model.architecture && config.vocab_size > 0 && config.vocab_size < tokenizer_vocab_size) {
     problems.push_back(problem(cat("the model's vocab_size is ", config.vocab_size,
                                    " and the tokenizer has ", tokenizer_vocab_size, " ids"))
                            .must("hold every id of the tokenizer")

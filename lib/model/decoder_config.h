@@ -60,12 +60,19 @@ struct DecoderConfig {
   // (check_seq_length): there is no windowed attention.
   int64_t sliding_window = 0;
   double initializer_range = 0.02;
+  // What config.json asks of training. Not followed: the run file's train.attention_dropout counts.
+  double attention_dropout = 0.0;
 
   bool operator==(const DecoderConfig&) const = default;
 };
 
-/// From the run file. `tokenizer_vocab_size` fills a vocab_size left out. Throws ConfigError with
-/// all problems.
+/// Throws ConfigError where `path` is no directory with a config.json, or holds an adapter, which
+/// transformers would put on a base model from elsewhere. For before anything of it is read.
+void check_model_directory(const std::string& path);
+
+/// From the run file. `tokenizer_vocab_size` fills a vocab_size left out, and is refused where an
+/// `architecture` has fewer; a finished model may have fewer. Throws ConfigError with all problems.
+/// Whether a tied head is one also in the weights is not looked at: decide_model does.
 DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer_vocab_size);
 /// From the text of a config.json (`name` for messages), in the keys of transformers 4 or 5;
 /// anything the decoder does not support is refused by name.

@@ -32,26 +32,46 @@ AddedToken read_added_token(const JsonObject& entry) {
   return token;
 }
 
-// The library gives an added token the id that the vocabulary has for it, else the next free one,
-// and only warns where the file says otherwise. A model trained with the file's id would be fed
-// another: refused here.
-void check_added_ids(const std::vector<AddedToken>& added, const Vocabulary& vocabulary,
-                     const std::string& name) {
-  const auto vocabulary_size = static_cast<int32_t>(vocabulary.size());
-  int32_t next = vocabulary_size;
-  for (const AddedToken& token : added) {
-    if (token.content.empty()) continue;
-    const int32_t known = vocabulary.find(token.content);
-    const int32_t expected = known >= 0 ? known : next;
-    if (known < 0) ++next;
-    if (token.id == expected) continue;
-    throw DataError(problem(cat("the token ", shown(token.content), " has the id ", token.id,
-                                ", and the Hugging Face library gives it ", expected))
-                        .at(cat(name, ": added_tokens"))
-                        .must(known >= 0 ? "have the id that model.vocab has for it"
-                                         : "follow the vocabulary and the tokens before it without "
-                                           "a gap"));
+// What transformers does about a prefix space that two files speak of: a GPT2Tokenizer takes
+// tokenizer_config.json's word (false where it says nothing); of others one version takes this
+// file's, another that one's.
+void settle_prefix_space(nlohmann::json& tree, const BesideTokenizer& beside,
+                         const std::string& name) {
+  const auto pre = tree.find("pre_tokenizer");
+  const bool byte_level = pre != tree.end() && pre->is_object() && pre->contains("type") &&
+                          (*pre)["type"] == "ByteLevel";
+  if (byte_level && beside.sets_prefix_space) {
+    (*pre)["add_prefix_space"] = beside.add_prefix_space.value_or(false);
+    return;
   }
+  if (!beside.add_prefix_space) return;
+  const std::string steps = pre == tree.end() ? "" : pre->dump();
+  const auto normalizer = tree.find("normalizer");
+  const bool has = steps.find(R"("add_prefix_space":true)") != steps.npos ||
+                   steps.find(R"("prepend_scheme":"first")") != steps.npos ||
+                   steps.find(R"("prepend_scheme":"always")") != steps.npos ||
+                   (normalizer != tree.end() &&
+                    normalizer->dump().find(R"("type":"Prepend")") != std::string::npos);
+  if (has == *beside.add_prefix_space) return;
+  throw DataError(
+      problem(cat("tokenizer_config.json has add_prefix_space: ", has ? "false" : "true", ", and ",
+                  name, " puts ", has ? "a" : "no", " space in front of a text"))
+          .at(beside.place)
+          .must(
+              "say the same as tokenizer.json: versions of transformers differ about which counts")
+          .remedy("Correct add_prefix_space, or take it out to have what tokenizer.json says."));
+}
+
+// A file that says how texts are filled up names the token for it, and transformers adds that one
+// too.
+BesideTokenizer with_pad_token(const JsonObject& root, BesideTokenizer beside) {
+  if (!beside.pad_token_at || !root.has("padding")) return beside;
+  const JsonObject padding = root.object("padding");
+  const std::string content = padding.text("pad_token", "");
+  if (content.empty()) return beside;
+  beside.added.insert(beside.added.begin() + static_cast<ptrdiff_t>(*beside.pad_token_at),
+                      AddedToken{.content = content});
+  return beside;
 }
 
 BpeOptions read_options(const JsonObject& model) {
@@ -75,11 +95,16 @@ BpeOptions read_options(const JsonObject& model) {
 void read_model(TokenizerJson& file, const JsonObject& root, const std::string& name,
                 BpeParts& parts) {
   const JsonObject model = root.object("model");
-  if (model.text("type", "BPE") != "BPE") {
-    throw DataError(problem(cat("type \"", shown(model.text("type")), "\""))
+  // Older files name no type: a vocabulary with scores is Unigram's.
+  const bool scores = model.has("vocab") && model.value("vocab").is_array();
+  const std::string type = model.text("type", scores ? "Unigram" : "BPE");
+  if (type != "BPE") {
+    throw DataError(problem(cat("type \"", shown(type), "\""))
                         .at(model.where())
                         .must("be BPE, the model that is built")
-                        .remedy("Sentencepiece models are read from tokenizer.model."));
+                        .remedy("Sentencepiece's models (Unigram among them) are read from a "
+                                "tokenizer.model: take tokenizer.json away where there is one "
+                                "beside it."));
   }
   parts.options = read_options(model);
   if (!model.value("vocab").is_object()) model.wrong("vocab", "an object of tokens and ids");
@@ -92,8 +117,10 @@ void read_model(TokenizerJson& file, const JsonObject& root, const std::string& 
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(std::string_view text, const std::string& name,
-                                               const std::string& eos_token) {
+                                               const std::string& eos_token,
+                                               const BesideTokenizer& beside) {
   TokenizerJson file = parse_tokenizer_json(text, name);
+  settle_prefix_space(file.tree, beside, name);
   const JsonObject root(file.tree, name);
   // How texts are cut to a length and filled up is the user's choice at every call, also where the
   // library is used through transformers: truncation and padding are passed over.
@@ -119,6 +146,8 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(std::string_view text, const std:
     }
     check_added_ids(parts.added, parts.vocabulary, name);
   }
+  add_tokens_beside(with_pad_token(root, beside), parts.vocabulary, parts.added);
+  parts.split_special_tokens = beside.split_special_tokens;
   nlohmann::json deciding = nlohmann::json::object();
   for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "model"}) {
     if (root.has(key)) deciding[key] = root.value(key);  // model: vocab and merges are empty here

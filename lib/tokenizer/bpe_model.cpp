@@ -112,6 +112,12 @@ std::unique_ptr<BpeModel::Scratch, BpeModel::ScratchDelete> BpeModel::new_scratc
   return std::unique_ptr<Scratch, ScratchDelete>(new Scratch);
 }
 
+size_t BpeModel::bytes_of(const Scratch& scratch) {
+  return (scratch.symbols.capacity() + scratch.previous.capacity() + scratch.next.capacity()) *
+             sizeof(int32_t) +
+         scratch.pairs.capacity() * sizeof(Joined) + scratch.heap.capacity() * sizeof(uint64_t);
+}
+
 BpeModel::BpeModel(Vocabulary vocabulary, const std::vector<Merge>& merges, BpeOptions options)
     : vocabulary_(std::move(vocabulary)), options_(std::move(options)) {
   pairs_.assign(std::bit_ceil(std::max<size_t>(16, 2 * merges.size())), {kFreePair, {kNoRank, -1}});

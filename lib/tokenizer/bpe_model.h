@@ -68,6 +68,8 @@ class BpeModel {
     void operator()(Scratch* scratch) const;
   };
   static std::unique_ptr<Scratch, ScratchDelete> new_scratch();
+  /// What it holds beyond its fixed size: a long piece leaves some thirty bytes a byte.
+  static size_t bytes_of(const Scratch& scratch);
 
   /// Appends the ids of `piece`, which is not empty.
   void encode(std::string_view piece, std::vector<int32_t>& ids, Scratch& scratch) const;

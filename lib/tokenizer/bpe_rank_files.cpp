@@ -131,12 +131,9 @@ std::vector<Merge> merges_of(const Ranks& ranks) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_vocab_and_merges(std::string_view vocab_json,
-                                                 const std::string& vocab_name,
-                                                 std::string_view merges_text,
-                                                 const std::string& merges_name,
-                                                 const std::string& eos_token,
-                                                 const std::vector<AddedToken>& added) {
+std::unique_ptr<Tokenizer> load_vocab_and_merges(
+    std::string_view vocab_json, const std::string& vocab_name, std::string_view merges_text,
+    const std::string& merges_name, const std::string& eos_token, const BesideTokenizer& beside) {
   BpeParts parts;
   parts.name = vocab_name;
   parts.eos_token = eos_token;
@@ -158,13 +155,18 @@ std::unique_ptr<Tokenizer> load_vocab_and_merges(std::string_view vocab_json,
     pairs.push_back(std::move(pair));
   }
   parts.merges = make_merges(pairs, parts.vocabulary, "", merges_name);
+  const bool prefix = beside.add_prefix_space.value_or(false);
+  if (prefix) parts.pre_tokenizer.add_prefix_space();
   parts.pre_tokenizer.add_known_split(KnownPattern::gpt2);
   parts.pre_tokenizer.add_byte_characters();
   parts.decoder.add_byte_level();
-  parts.added = added;
+  add_tokens_beside(beside, parts.vocabulary, parts.added);
   const int32_t end = parts.vocabulary.find("<|endoftext|>");
-  if (added.empty() && end >= 0) parts.added.push_back({.id = end, .content = "<|endoftext|>"});
-  parts.configuration = "gpt2";
+  if (parts.added.empty() && end >= 0) {
+    parts.added.push_back({.id = end, .content = "<|endoftext|>"});
+  }
+  parts.split_special_tokens = beside.split_special_tokens;
+  parts.configuration = prefix ? "gpt2 with a prefix space" : "gpt2";
   return make_bpe_tokenizer(std::move(parts));
 }
 
@@ -220,6 +222,7 @@ std::unique_ptr<Tokenizer> load_tiktoken_ranks(std::string_view text, const std:
   parts.pre_tokenizer.add_byte_characters();
   parts.decoder.add_byte_level();
   parts.added = options.special;
+  parts.split_special_tokens = options.split_special_tokens;
   if (!options.begin_of_text.empty()) {
     const auto begin = std::find_if(
         options.special.begin(), options.special.end(),

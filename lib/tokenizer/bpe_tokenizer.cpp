@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -29,7 +30,8 @@ class BpeTokenizer final : public Tokenizer {
         model_(std::move(parts.vocabulary), parts.merges, std::move(parts.options)),
         before_(std::move(parts.before)),
         behind_(std::move(parts.behind)),
-        decoder_(std::move(parts.decoder)) {
+        decoder_(std::move(parts.decoder)),
+        split_special_tokens_(parts.split_special_tokens) {
     add_tokens(parts);
     hash_ = hash_of(parts);
     for (const std::vector<int32_t>* ids : {&before_, &behind_}) {
@@ -55,16 +57,17 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<int32_t> ids;
     ids.reserve(text.size() / 3 + before_.size() + behind_.size());
     if (options.add_special) ids = before_;
+    const bool special_as_text = options.special_as_text || split_special_tokens_;
     Borrowed room(*this);
     std::vector<AddedTokenMatcher::Part> parts;
-    as_written_.split(text, options.special_as_text, parts);
+    as_written_.split(text, special_as_text, parts);
     for (const AddedTokenMatcher::Part& part : parts) {
       if (part.id >= 0) {
         ids.push_back(part.id);
         continue;
       }
-      encode_text(text.substr(part.begin, part.end - part.begin), part.begin == 0,
-                  options.special_as_text, *room, ids);
+      encode_text(text.substr(part.begin, part.end - part.begin), part.begin == 0, special_as_text,
+                  *room, ids);
     }
     if (options.add_special) ids.insert(ids.end(), behind_.begin(), behind_.end());
     return ids;
@@ -100,6 +103,10 @@ class BpeTokenizer final : public Tokenizer {
     std::string normalised, cut;
     std::vector<PreTokenizer::Piece> pieces;
     std::vector<AddedTokenMatcher::Part> parts;
+    size_t bytes() const {
+      return BpeModel::bytes_of(*scratch) + normalised.capacity() + cut.capacity() +
+             pieces.capacity() * sizeof pieces[0] + parts.capacity() * sizeof parts[0];
+    }
   };
   class Borrowed {
    public:
@@ -113,9 +120,12 @@ class BpeTokenizer final : public Tokenizer {
     }
     ~Borrowed() {
       // One huge text does not keep its buffers for ever.
-      if (room_->normalised.capacity() + room_->cut.capacity() > (size_t{1} << 24)) return;
-      const std::lock_guard lock(owner_.rooms_mutex_);
-      owner_.rooms_.push_back(std::move(room_));
+      if (room_->bytes() > (size_t{1} << 25)) return;
+      try {
+        const std::lock_guard lock(owner_.rooms_mutex_);
+        owner_.rooms_.push_back(std::move(room_));
+      } catch (const std::bad_alloc&) {  // on the way out of one: then it is not kept
+      }
     }
     Borrowed(const Borrowed&) = delete;
     Borrowed& operator=(const Borrowed&) = delete;
@@ -250,6 +260,7 @@ class BpeTokenizer final : public Tokenizer {
                   (token.normalized ? "n" : "-") + (token.single_word ? "w" : "-") +
                   (token.lstrip ? "l" : "-") + (token.rstrip ? "r" : "-") + "\n");
     }
+    if (parts.split_special_tokens) hash.update("split special tokens\n");
     hash.update("configuration\n" + parts.configuration);
     return hash.hex();
   }
@@ -260,6 +271,7 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<int32_t> before_;
   std::vector<int32_t> behind_;
   TokenDecoder decoder_;
+  bool split_special_tokens_;
   KnownPattern known_split_ = KnownPattern::none;
   AddedTokenMatcher as_written_;  // looked for before normalisation
   AddedTokenMatcher normalised_;  // looked for after it

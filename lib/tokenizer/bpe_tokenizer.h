@@ -29,7 +29,8 @@ struct BpeParts {
   std::vector<int32_t> before;  // what add_special puts before and behind the text
   std::vector<int32_t> behind;
   TokenDecoder decoder;
-  std::string eos_token;      // see bpe_loaders.h
+  std::string eos_token;              // see bpe_loaders.h
+  bool split_special_tokens = false;  // as if every text were encoded with special_as_text
   std::string configuration;  // all of the above that decides ids, but vocabulary and merges
 };
 

@@ -1,6 +1,9 @@
 #include "tokenizer/byte_tokenizer.h"
 
+#include <nlohmann/json.hpp>
+
 #include "base/files.h"
+#include "tokenizer/normalizer.h"
 
 namespace tptrain::tokenizer {
 
@@ -40,6 +43,49 @@ class ByteTokenizer final : public Tokenizer {
 };
 
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> byte_tokenizer_files() {
+  using Json = nlohmann::ordered_json;
+  const char* end = "<|endoftext|>";
+  Json vocab = Json::object();
+  for (int byte = 0; byte < 256; ++byte) {
+    vocab[byte_characters(std::string(1, static_cast<char>(byte)))] = byte;
+  }
+  const Json byte_level = {{"type", "ByteLevel"},
+                           {"add_prefix_space", false},
+                           {"trim_offsets", true},
+                           {"use_regex", false}};
+  const Json tokenizer = {{"version", "1.0"},
+                          {"truncation", nullptr},
+                          {"padding", nullptr},
+                          {"added_tokens", Json::array({Json{{"id", 256},
+                                                             {"content", end},
+                                                             {"single_word", false},
+                                                             {"lstrip", false},
+                                                             {"rstrip", false},
+                                                             {"normalized", false},
+                                                             {"special", true}}})},
+                          {"normalizer", nullptr},
+                          {"pre_tokenizer", byte_level},
+                          {"post_processor", nullptr},
+                          {"decoder", byte_level},
+                          {"model", Json{{"type", "BPE"},
+                                         {"dropout", nullptr},
+                                         {"unk_token", nullptr},
+                                         {"continuing_subword_prefix", nullptr},
+                                         {"end_of_word_suffix", nullptr},
+                                         {"fuse_unk", false},
+                                         {"byte_fallback", false},
+                                         {"ignore_merges", false},
+                                         {"vocab", vocab},
+                                         {"merges", Json::array()}}}};
+  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                       {"eos_token", end},
+                       {"split_special_tokens", true},
+                       {"clean_up_tokenization_spaces", false}};
+  return {{"tokenizer.json", tokenizer.dump(1) + "\n"},
+          {"tokenizer_config.json", config.dump(2) + "\n"}};
+}
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
 

@@ -12,6 +12,7 @@ namespace tptrain::tokenizer {
 
 namespace {
 
+constexpr const char* kToolUse = "tool_use";        // transformers' name
 constexpr size_t kLongestSource = size_t{1} << 20;  // the longest known has 0.03 MB
 
 using Variables = std::vector<std::pair<std::string, jinja::Value>>;
@@ -53,6 +54,8 @@ struct ChatTemplate::Impl {
   jinja::Body body;
   std::vector<std::string> hidden;
   std::vector<std::pair<std::string, std::string>> constants;
+  std::unique_ptr<Impl>
+      with_tools;  // the template for conversations with tools, where it is another
 
   std::string place(size_t at) const {
     const std::string_view before = std::string_view(source).substr(0, at);
@@ -99,6 +102,15 @@ ChatTemplate ChatTemplate::from_source(std::string_view source, const std::strin
   return ChatTemplate(std::move(impl));
 }
 
+ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config) {
+  ChatTemplate chosen = from_config(config, "default");
+  const auto& all = config.chat_templates;
+  if (std::any_of(all.begin(), all.end(), [](const auto& one) { return one.first == kToolUse; })) {
+    chosen.impl_->with_tools = std::move(from_config(config, kToolUse).impl_);
+  }
+  return chosen;
+}
+
 ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std::string& which) {
   std::vector<std::string> names;
   for (const auto& [name, source] : config.chat_templates) {
@@ -108,7 +120,7 @@ ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std:
     }
     std::vector<std::pair<std::string, std::string>> constants;
     for (const NamedToken& named : config.named) {
-      if (named.key == "additional_special_tokens") continue;
+      if (named.key == "extra_special_tokens") continue;  // a list
       constants.emplace_back(named.key, named.token.content);
     }
     return from_source(source, cat(config.place, " chat template"), std::move(constants));
@@ -126,14 +138,14 @@ ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std:
                         .must(cat("be one of ", join(names))));
 }
 
-ChatTemplate ChatTemplate::from_tokenizer(const std::string& tokenizer, const std::string& which) {
-  if (tokenizer == "bytes") return from_config({.place = "bytes"}, which);
+ChatTemplate ChatTemplate::from_tokenizer(const std::string& tokenizer) {
+  if (tokenizer == "bytes") return from_config({.place = "bytes"});
   std::filesystem::path folder = tokenizer;
   std::error_code ignored;
   if (!std::filesystem::is_directory(folder, ignored)) {
     folder = folder.has_parent_path() ? folder.parent_path() : std::filesystem::path(".");
   }
-  return from_config(read_tokenizer_config(folder.string()), which);
+  return from_config(read_tokenizer_config(folder.string()));
 }
 
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
@@ -148,6 +160,8 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
 std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
                                       const ChatOptions& options) const {
   check_messages(messages);
+  const bool tools = impl_->with_tools && !options.tools.is_null();
+  const Impl& used = tools ? *impl_->with_tools : *impl_;
   if (!options.variables.is_null() && !options.variables.is_object()) {
     throw DataError(problem(cat("the variables are ", options.variables.type_name()))
                         .at("chat")
@@ -155,7 +169,7 @@ std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
   }
   try {
     Variables variables;
-    for (const auto& [name, value] : impl_->constants) {
+    for (const auto& [name, value] : used.constants) {
       put(variables, name, jinja::make_text(value));
     }
     put(variables, "documents", jinja::None{});
@@ -167,15 +181,14 @@ std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
         put(variables, name, jinja::value_of(value));
       }
     }
-    return jinja::Evaluator(options.time_seconds)
-        .run(impl_->body, impl_->hidden, std::move(variables));
+    return jinja::Evaluator(options.time_seconds).run(used.body, used.hidden, std::move(variables));
   } catch (const jinja::ValueError& error) {
     throw DataError(problem(error.message).at("chat"));
   } catch (const jinja::TemplateError& error) {
-    impl_->fail(error);
+    used.fail(error);
   } catch (const jinja::Refusal& refusal) {
     throw DataError(problem(cat("the chat template refuses this conversation: ", refusal.message))
-                        .at(impl_->place(refusal.at)));
+                        .at(used.place(refusal.at)));
   }
 }
 

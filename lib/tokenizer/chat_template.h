@@ -43,11 +43,12 @@ class ChatTemplate {
                                   std::vector<std::pair<std::string, std::string>> constants = {});
   /// The template called `which` with the special tokens of `config`. Throws ConfigError where
   /// there is none (naming those there are), DataError as above.
-  static ChatTemplate from_config(const TokenizerConfig& config,
-                                  const std::string& which = "default");
+  static ChatTemplate from_config(const TokenizerConfig& config, const std::string& which);
+  /// The one that transformers takes: "default", and for a conversation with tools "tool_use" where
+  /// there is one of that name.
+  static ChatTemplate from_config(const TokenizerConfig& config);
   /// That of make_tokenizer(`tokenizer`): a directory, or a file in one.
-  static ChatTemplate from_tokenizer(const std::string& tokenizer,
-                                     const std::string& which = "default");
+  static ChatTemplate from_tokenizer(const std::string& tokenizer);
 
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;

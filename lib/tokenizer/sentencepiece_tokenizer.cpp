@@ -101,7 +101,9 @@ class SentencepieceTokenizer final : public Tokenizer {
  public:
   SentencepieceTokenizer(std::string_view model, const std::string& name,
                          const TokenizerConfig& config)
-      : name_(name), file_(read_sentencepiece_file(model, name)) {
+      : name_(name),
+        file_(read_sentencepiece_file(model, name)),
+        split_special_tokens_(config.split_special_tokens) {
     // Where an added token is to be found in the normalised text, as Hugging Face does it, the
     // normaliser's work (U+2581 for spaces and one in front) is done here. The four bytes say
     // normalizer_spec {add_dummy_prefix: false}: protobuf merges a message that comes twice.
@@ -138,8 +140,10 @@ class SentencepieceTokenizer final : public Tokenizer {
   int64_t vocab_size() const override { return static_cast<int64_t>(words_.size()); }
   int32_t end_of_text() const override { return end_of_text_; }
 
-  std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const override {
+  std::vector<int32_t> encode(std::string_view text, const EncodeOptions& given) const override {
     check_text(text);
+    EncodeOptions options = given;
+    options.special_as_text = given.special_as_text || split_special_tokens_;
     std::vector<int32_t> ids;
     if (options.add_special && adds_begin_) ids.push_back(begin_of_text_);
     const auto found = [&](int32_t id) { ids.push_back(id); };
@@ -338,11 +342,13 @@ class SentencepieceTokenizer final : public Tokenizer {
       hash.update(flag ? "1" : "0");
     }
     hash.update(cat(begin_of_text_, " ", end_of_text_));
+    if (split_special_tokens_) hash.update(" split special tokens");
     return hash.hex();
   }
 
   std::string name_;
   SentencepieceFile file_;
+  bool split_special_tokens_ = false;
   bool own_prefix_ = false;
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<Word> words_;  // by id; an entry of "" is a hole between added tokens

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/foreign_file.h"
 #include "base/text.h"
 #include "tokenizer/bpe_loaders.h"
 #include "tokenizer/byte_tokenizer.h"
@@ -27,7 +28,11 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-std::string read(const fs::path& path) { return read_file(path, kLargestFile, FailAs::data_error); }
+std::string read(const fs::path& path) {
+  std::string text = read_file(path, kLargestFile, FailAs::data_error);
+  refuse_foreign_file(text, path.string());
+  return text;
+}
 
 std::unique_ptr<Tokenizer> from_vocab_and_merges(const fs::path& folder,
                                                  const TokenizerConfig& config) {
@@ -45,8 +50,7 @@ std::unique_ptr<Tokenizer> from_vocab_and_merges(const fs::path& folder,
                                 "(save_pretrained)."));
   }
   for (const auto& [key, value] : {std::pair("add_bos_token", config.add_bos_token),
-                                   std::pair("add_eos_token", config.add_eos_token),
-                                   std::pair("add_prefix_space", config.add_prefix_space)}) {
+                                   std::pair("add_eos_token", config.add_eos_token)}) {
     if (!value.value_or(false)) continue;
     throw DataError(problem(cat(key, " is true, which is not built for vocab.json with merges.txt"))
                         .at(folder.string())
@@ -57,7 +61,7 @@ std::unique_ptr<Tokenizer> from_vocab_and_merges(const fs::path& folder,
   const fs::path vocab = folder / "vocab.json";
   const fs::path merges = folder / "merges.txt";
   return load_vocab_and_merges(read(vocab), vocab.string(), read(merges), merges.string(),
-                               config.token("eos_token"), config.added);
+                               config.token("eos_token"), config.beside());
 }
 
 std::unique_ptr<Tokenizer> from_ranks(const std::string& text, const fs::path& path,
@@ -81,6 +85,7 @@ std::unique_ptr<Tokenizer> from_ranks(const std::string& text, const fs::path& p
   const std::string begin = config.token("bos_token");
   if (!begin.empty()) options.begin_of_text = begin;
   if (config.add_bos_token.has_value() && !*config.add_bos_token) options.begin_of_text = "";
+  options.split_special_tokens = config.split_special_tokens;
   const std::string end = config.token("eos_token");
   if (!end.empty()) options.eos_token = end;
   return load_tiktoken_ranks(text, path.string(), options);
@@ -95,7 +100,7 @@ std::unique_ptr<Tokenizer> from_file(const fs::path& path) {
   const std::string text = read(path);
   const size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
   if (first != std::string::npos && text[first] == '{' && first < 16) {
-    return load_tokenizer_json(text, path.string(), config.token("eos_token"));
+    return load_tokenizer_json(text, path.string(), config.token("eos_token"), config.beside());
   }
   if (looks_like_tiktoken(text)) return from_ranks(text, path, config);
   return load_sentencepiece(text, path.string(), config);

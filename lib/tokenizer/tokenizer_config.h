@@ -14,7 +14,7 @@ namespace tptrain::tokenizer {
 
 /// A token that a key such as "pad_token" names; which id it has, the vocabulary says.
 struct NamedToken {
-  std::string key;   // "bos_token", "additional_special_tokens"
+  std::string key;   // "bos_token", "image_token", "extra_special_tokens" (of the list)
   AddedToken token;  // id is -1
 };
 
@@ -27,17 +27,23 @@ struct TokenizerConfig {
   std::optional<bool> add_bos_token = {};
   std::optional<bool> add_eos_token = {};
   std::optional<bool> add_prefix_space = {};
+  bool split_special_tokens = false;
   std::optional<bool> legacy = {};
-  /// Name and source; the only one is called "default".
+  /// Name and source; one without a name is called "default".
   std::vector<std::pair<std::string, std::string>> chat_templates = {};
 
   /// The content of the token that `key` names, "" where none is.
   std::string token(const std::string& key) const;
+  /// What of it changes the ids of a BPE tokenizer.
+  BesideTokenizer beside() const;
 };
 
-/// Reads what there is in `directory`; where two files differ, tokenizer_config.json counts, then
-/// special_tokens_map.json. A template in a file of its own comes before those in
-/// tokenizer_config.json. Throws DataError: damaged, or a key with a value of another kind.
+/// Reads what there is in `directory`, as transformers does: with added_tokens_decoder in
+/// tokenizer_config.json neither special_tokens_map.json nor added_tokens.json counts; without it
+/// the names of special_tokens_map.json come before those of tokenizer_config.json. Templates in
+/// files of their own (chat_template.jinja, additional_chat_templates/NAME.jinja,
+/// chat_template.json) come instead of those in tokenizer_config.json. Throws DataError: damaged,
+/// or a key with a value of another kind.
 TokenizerConfig read_tokenizer_config(const std::string& directory);
 
 }  // namespace tptrain::tokenizer

@@ -65,6 +65,9 @@ class Watcher {
                               .at(name_)
                               .must(cat("stay within ", kDepthLimit, " levels")));
         }
+        if (event == Event::array_start && depth == 2 && in_model() && second_ == "vocab") {
+          vocab_is_list_ = true;  // of pieces and scores: Unigram's, refused by its name later
+        }
         if (in_vocab(depth))
           id_of(json(event == Event::object_start ? json::value_t::object : json::value_t::array),
                 token_, vocab_place());
@@ -79,7 +82,8 @@ class Watcher {
         return key(depth, parsed);
       case Event::array_end:
         // An array of merges is complete: one level above it is the list.
-        return !(depth == 3 && in_merges()) || (merge(parsed), false);
+        if (depth == 3 && in_merges()) merge(parsed);
+        return !(depth == 3 && (in_merges() || in_vocab_list()));
       case Event::value:
         return value(depth, parsed);
     }
@@ -91,10 +95,13 @@ class Watcher {
   bool in_model() const { return !only_vocab_ && top_ == "model"; }
   bool in_merges() const { return in_model() && second_ == "merges"; }
   bool in_vocab(int depth) const {
-    return only_vocab_ ? depth == 1 : depth == 3 && in_model() && second_ == "vocab";
+    if (only_vocab_) return depth == 1;
+    return depth == 3 && in_model() && second_ == "vocab" && !vocab_is_list_;
   }
+  bool in_vocab_list() const { return vocab_is_list_ && in_model() && second_ == "vocab"; }
 
   void count() {
+    if (in_vocab_list()) return;  // not kept
     if (++values_ <= kValueLimit) return;
     throw DataError(problem(cat("more than ", with_thousands(kValueLimit),
                                 " values outside model.vocab and model.merges"))
@@ -155,6 +162,7 @@ class Watcher {
   TokenizerJson& result_;
   const std::string& name_;
   bool only_vocab_;
+  bool vocab_is_list_ = false;
   std::string top_, second_, token_;
   std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
   size_t values_ = 0;

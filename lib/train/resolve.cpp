@@ -22,7 +22,7 @@ void check_model_directory(const config::Parsed& parsed) {
   const std::filesystem::file_type type = std::filesystem::status(path, error).type();
   if (type != std::filesystem::file_type::not_found &&
       type != std::filesystem::file_type::regular) {
-    return;
+    return model::check_model_directory(path);
   }
   const auto place = parsed.places.find("model.path");
   throw ConfigError(
@@ -75,7 +75,7 @@ class Checker {
       if (p.where.empty()) p.where = place("train.seq_length");
       problems_.push_back(std::move(p));
     }
-    if (decoder.vocab_size < tokenizer_vocab_size) {
+    if (parsed_.config.model.architecture && decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",
                cat("vocab_size is ", decoder.vocab_size, ", but the tokenizer '",
                    tokenizer_of(parsed_.config), "' has ", tokenizer_vocab_size, " ids"),

@@ -27,7 +27,8 @@ struct ResolvedConfig {
 /// data.tokenizer, or what it means where it is left out: the model's own, else "bytes".
 std::string tokenizer_of(const config::RunConfig& run);
 
-/// Throws ConfigError where model.path is no directory: before its tokenizer and its shape are
+/// Throws ConfigError where model.path is no directory, or not a model's (model::
+/// check_model_directory): before its tokenizer and its shape are
 /// asked for, each of which would miss something of its own.
 void check_model_directory(const config::Parsed& parsed);
 

@@ -21,6 +21,7 @@
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "config/parse.h"
+#include "inference/model_directory.h"
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
 #include "metrics/jsonl_writer.h"
@@ -225,6 +226,15 @@ void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger
   if (!lost.empty()) log.warn(lost);
 }
 
+/// A config.json that asks for dropout is not followed, and that is said.
+void say_dropout_of(const ResolvedConfig& resolved, Logger& log) {
+  const double asked = resolved.decoder.attention_dropout;
+  const double used = resolved.run.train.attention_dropout;
+  if (asked == 0 || asked == used) return;
+  log.warn(cat("config.json has attention_dropout ", asked, ", this run uses ", used,
+               ": dropout is train.attention_dropout's to say"));
+}
+
 ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
                const tokenizer::Tokenizer& tokenizer, Logger& log, TerminalLine& terminal,
                Machine& machine) {
@@ -305,15 +315,17 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   const std::string text = broadcast_config_text(session, request.config_path);
 
   ResolvedConfig resolved;
+  config::Parsed parsed;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   comm::agree(session, [&] {
-    const config::Parsed parsed =
-        config::parse_run_config(text, request.config_path, request.overrides);
+    parsed = config::parse_run_config(text, request.config_path, request.overrides);
     check_model_directory(parsed);
     tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
-    const model::DecoderConfig decoder =
-        model::decoder_config(parsed.config.model, tokenizer->vocab_size());
-    resolved = resolve(parsed, decoder, tokenizer->vocab_size(), session.size());
+  });
+  const inference::DecidedModel decided =
+      inference::decide_model(session, parsed.config.model, tokenizer->vocab_size());
+  comm::agree(session, [&] {
+    resolved = resolve(parsed, decided.decoder, tokenizer->vocab_size(), session.size());
   });
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
@@ -333,6 +345,10 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                            .file = (run_dir / "log.txt").string(),
                            .terminal = &terminal});
   });
+  if (session.rank() == 0) {
+    for (const std::string& note : decided.notes) log->warn(note);
+    say_dropout_of(resolved, *log);
+  }
   const std::unique_ptr<Watchdog> watchdog =
       watchdog_of(session, resolved, (run_dir / "log.txt").string());
   Machine machine;

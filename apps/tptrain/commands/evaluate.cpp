@@ -152,11 +152,13 @@ data::Corpus corpus_of(const EvaluateCommand& command, const model::DecoderConfi
   return corpus;
 }
 
-/// A table smaller than the tokenizer's vocabulary would be read beyond its end.
-void check_vocabulary(const model::DecoderConfig& config, const tokenizer::Tokenizer& tokenizer) {
-  if (tokenizer.vocab_size() <= config.vocab_size) return;
-  throw ConfigError(problem(cat("the tokenizer has ", tokenizer.vocab_size(),
-                                " ids, and the model's vocab_size is ", config.vocab_size))
+/// A tokenizer that the user chose for a model, and that cannot be its own. (The model's own may
+/// have an id or two beyond the table: a text that gives one is refused.)
+void check_vocabulary(const EvaluateCommand& command, const inference::OpenedModel& opened) {
+  const int64_t ids = opened.tokenizer->vocab_size();
+  if (command.tokenizer.empty() || ids <= opened.config.vocab_size) return;
+  throw ConfigError(problem(cat("the tokenizer has ", ids, " ids, and the model's vocab_size is ",
+                                opened.config.vocab_size))
                         .at("--tokenizer")
                         .must("have no more ids than the model")
                         .remedy("Leave --tokenizer out to use the model's own."));
@@ -203,13 +205,14 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
   for (const std::string& line : opened.not_used) std::cerr << "not used: " << line << "\n";
+  for (const std::string& line : opened.notes) std::cerr << "note: " << line << "\n";
   comm::MeshShape shape;
   comm::DeviceType device = comm::DeviceType::cpu;
   int64_t seq_length = 0;
   comm::agree(session, [&] {
     shape = mesh_shape(opened.config, command.tp_size, session.size());
     seq_length = seq_length_of(command, opened.config);
-    check_vocabulary(opened.config, *opened.tokenizer);
+    check_vocabulary(command, opened);
     device = device_type(command.device);
   });
   const HostTokens text(session, corpus_of(command, opened.config), *opened.tokenizer);

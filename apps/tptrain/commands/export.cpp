@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/directory_scan.h"
@@ -18,9 +19,12 @@
 #include "checkpoint/huggingface_writer.h"
 #include "checkpoint/model_files.h"
 #include "commands/commands.h"
+#include "commands/new_model_files.h"
 #include "formats/links.h"
+#include "inference/model_directory.h"
 #include "model/decoder_config.h"
 #include "model/families/family.h"
+#include "tokenizer/tokenizer_files.h"
 
 namespace tptrain::apps {
 namespace {
@@ -56,16 +60,26 @@ std::optional<Dtype> requested_dtype(const std::string& option) {
   return std::nullopt;
 }
 
+// Before the words that JSON has not (base/python_json.h), while a config.json is changed: no model
+// has this character, which is nobody's, in a text.
+constexpr const char* kMark = "\xee\x80\x80";
+constexpr const char* kMarkEscaped = "\\ue000";
+
 /// A config.json: its text, and the type it names, under the key of transformers 5 or of 4.
 class ModelConfig {
  public:
   ModelConfig(std::string text, std::string where)
       : text_(std::move(text)),
         decoder_(model::decoder_config_from_json(text_, where)),
-        json_(nlohmann::ordered_json::parse(text_)),
+        json_(nlohmann::ordered_json::parse(quote_bare_numbers(text_, kMark))),
         where_(std::move(where)) {}
 
   const model::DecoderConfig& decoder() const { return decoder_; }
+  /// For a model whose weights hold a head of their own (inference/model_directory.h).
+  void untie() {
+    decoder_.tie_word_embeddings = false;
+    untied_ = true;
+  }
   const std::string& where() const { return where_; }
 
   /// What transformers takes for the type where none is named: F32.
@@ -76,6 +90,7 @@ class ModelConfig {
       for (const WeightDtype& row : kWeightDtypes) {
         if (*found == row.config) return row.dtype;
       }
+      if (*found == "float64") return Dtype::f32;  // what is read as fp32 is written as it
       throw ConfigError(problem(cat(key, " is ", found->dump()))
                             .at(where_)
                             .must("be float32, bfloat16 or float16")
@@ -84,7 +99,7 @@ class ModelConfig {
     return Dtype::f32;
   }
 
-  /// The text as it was, but for the type.
+  /// The text as it was, but for the type, and for a tie that is none.
   std::string text_with(Dtype dtype) const {
     nlohmann::ordered_json changed = json_;
     const std::string name = config_name_of(dtype);
@@ -97,7 +112,9 @@ class ModelConfig {
       named = true;
     }
     if (!named && dtype != Dtype::f32) changed[newer ? "dtype" : "torch_dtype"] = name;
-    return changed == json_ ? text_ : changed.dump(2, ' ', /*ensure_ascii=*/true) + "\n";
+    if (untied_) changed["tie_word_embeddings"] = false;
+    if (changed == json_) return text_;
+    return bare_numbers_again(changed.dump(2, ' ', /*ensure_ascii=*/true), kMarkEscaped) + "\n";
   }
 
  private:
@@ -105,6 +122,7 @@ class ModelConfig {
   model::DecoderConfig decoder_;
   nlohmann::ordered_json json_;
   std::string where_;
+  bool untied_ = false;
 };
 
 ModelConfig config_of(const fs::path& directory) {
@@ -122,25 +140,14 @@ void refuse_same_directory(const fs::path& out, const fs::path& input) {
                         .must("be another directory"));
 }
 
-bool is_weights(const std::string& name) {
-  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-}
-
-/// Everything in model_files/ but config.json goes along.
-std::vector<checkpoint::SideFile> all_files_beside_config(const fs::path& directory) {
-  std::vector<checkpoint::SideFile> files;
-  std::error_code failed;
-  for (fs::directory_iterator at(directory, failed), end; !failed && at != end;
-       at.increment(failed)) {
-    const std::string name = at->path().filename().string();
-    formats::refuse_broken_link(at->path());
-    if (name == kConfigName || is_weights(name) || !at->is_regular_file()) continue;
-    files.push_back({.name = name, .copied_from = at->path()});
+/// The files of a model's or a run's directory that go along.
+void add_side_files(const fs::path& directory, checkpoint::HuggingFaceExport& order) {
+  for (const std::string& name : checkpoint::side_files(directory)) {
+    order.side_files.push_back({.name = name, .copied_from = directory / name});
   }
-  if (failed) {
-    throw ConfigError(problem(cat("cannot be read: ", failed.message())).at(directory.string()));
-  }
-  return files;
+  if (!tokenizer::has_redundant_ranks(directory.string())) return;
+  std::cout << "note: tokenizer.model (tiktoken's ranks) is not copied: tokenizer.json says the "
+               "same, and converters take that name for a sentencepiece model\n";
 }
 
 void write(const ExportCommand& command, const std::string& what,
@@ -163,7 +170,12 @@ void write(const ExportCommand& command, const std::string& what,
 void export_directory(const ExportCommand& command) {
   const fs::path directory = command.model;
   refuse_same_directory(command.out, directory);
-  const ModelConfig config = config_of(directory);
+  model::check_model_directory(directory.string());
+  ModelConfig config = config_of(directory);
+  for (const std::string& note : inference::decide_head(directory, config.decoder()).notes) {
+    std::cout << "note: " << note << "; the exported config.json says so\n";
+    config.untie();
+  }
   const checkpoint::HuggingFaceSource source(directory, model::stored_model(config.decoder()));
   checkpoint::HuggingFaceExport order;
   std::string config_text = config.text_with(config.dtype());
@@ -171,13 +183,11 @@ void export_directory(const ExportCommand& command) {
     order.dtype = *dtype;
     config_text = config.text_with(*dtype);
   } else {
-    order.dtype = source.stored_dtype();
     order.dtypes = source.stored_dtypes();
+    order.dtype = source.stored_dtype() == Dtype::f64 ? Dtype::f32 : source.stored_dtype();
   }
   order.side_files = {{.name = kConfigName, .text = config_text}};
-  for (const fs::path& path : checkpoint::side_files(directory)) {
-    order.side_files.push_back({.name = path.filename().string(), .copied_from = path});
-  }
+  add_side_files(directory, order);
   write(command, directory.string(), source, config.decoder(), std::move(order));
 }
 
@@ -193,10 +203,11 @@ std::unique_ptr<checkpoint::CheckpointReader> open_checkpoint(const std::string&
   return std::make_unique<checkpoint::CheckpointReader>(newest.path);
 }
 
-/// config.json of the run's model files where there is one, else what the manifest says of the
-/// model. Both must mean the same model: the weights are the manifest's.
+/// config.json of the run's model files where there is one, else one that is made from what the
+/// manifest says of the model, with what else belongs to it in `made`. Both must mean the same
+/// model: the weights are the manifest's.
 ModelConfig config_of_checkpoint(const checkpoint::CheckpointInfo& info, const fs::path& files,
-                                 bool files_named_by_user) {
+                                 bool files_named_by_user, NewModelFiles& made) {
   const ModelConfig trained(info.state.model_json, info.path.string());
   std::error_code ignored;
   const bool kept = fs::exists(fs::symlink_status(files / kConfigName, ignored));
@@ -205,13 +216,16 @@ ModelConfig config_of_checkpoint(const checkpoint::CheckpointInfo& info, const f
                           .at(files.string())
                           .must("hold the config.json and tokenizer files of the model"));
   }
-  if (!kept) {
-    return ModelConfig(
-        nlohmann::ordered_json::parse(model::to_json(trained.decoder())).dump(2) + "\n",
-        info.path.string());
-  }
+  if (!kept) made = new_model_files(info, files);
+  if (!kept) return ModelConfig(made.config, info.path.string());
   ModelConfig config = config_of(files);
-  if (config.decoder() == trained.decoder()) return config;
+  if (config.decoder().tie_word_embeddings && !trained.decoder().tie_word_embeddings) {
+    config.untie();  // its weights, which the run began with, were
+  }
+  model::DecoderConfig read = config.decoder();
+  // Of a model whose run file left it open an earlier export says how long it was trained.
+  if (trained.decoder().max_position_embeddings == 0) read.max_position_embeddings = 0;
+  if (read == trained.decoder()) return config;
   throw ConfigError(problem("config.json describes another model than the checkpoint's manifest")
                         .at(config.where())
                         .must("be that of the model that was trained")
@@ -226,16 +240,15 @@ void export_checkpoint(const ExportCommand& command) {
       named ? fs::path(command.model_files) : checkpoint::model_files_of_checkpoint(info.path);
   refuse_same_directory(command.out, info.path);
   refuse_same_directory(command.out, files);
-  const ModelConfig config = config_of_checkpoint(info, files, named);
+  NewModelFiles made;
+  const ModelConfig config = config_of_checkpoint(info, files, named, made);
+  for (const std::string& note : made.notes) std::cout << "note: " << note << "\n";
   checkpoint::HuggingFaceExport order;
   order.dtype = requested_dtype(command.dtype).value_or(config.dtype());
   order.side_files = {{.name = kConfigName, .text = config.text_with(order.dtype)}};
   std::error_code ignored;
-  if (fs::is_directory(files, ignored)) {
-    for (checkpoint::SideFile& file : all_files_beside_config(files)) {
-      order.side_files.push_back(std::move(file));
-    }
-  }
+  if (fs::is_directory(files, ignored)) add_side_files(files, order);
+  for (checkpoint::SideFile& file : made.files) order.side_files.push_back(std::move(file));
   write(command, cat(info.path.string(), " (step ", info.state.step, ")"), *reader,
         config.decoder(), std::move(order));
 }

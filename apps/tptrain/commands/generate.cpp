@@ -94,6 +94,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
   for (const std::string& line : model.not_used) std::cerr << "not used: " << line << "\n";
+  for (const std::string& line : model.notes) std::cerr << "note: " << line << "\n";
   comm::DeviceType device = comm::DeviceType::cpu;
   std::vector<int32_t> prompt;
   comm::agree(session, [&] {

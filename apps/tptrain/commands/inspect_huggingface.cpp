@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/huggingface_source.h"
@@ -19,6 +20,7 @@
 #include "commands/print_table.h"
 #include "formats/links.h"
 #include "formats/strict_json.h"
+#include "inference/model_directory.h"
 #include "model/decoder_config.h"
 #include "model/families/family.h"
 
@@ -95,11 +97,13 @@ Config config_of(const fs::path& directory) {
   }
   formats::refuse_broken_link(path);
   const std::string text = read_file(path, kMaxConfigBytes);
-  formats::parse_strict_json(text, path.string());
+  formats::parse_strict_json(quote_bare_numbers(text), path.string());
   try {
-    const auto config = model::decoder_config_from_json(text, path.string());
+    const auto [config, notes] =
+        inference::decide_head(directory, model::decoder_config_from_json(text, path.string()));
     return {cat(config.model_type, ", ", with_thousands(model::parameter_count(config)),
-                " parameters: its tensors are all here, in their shapes"),
+                " parameters: its tensors are all here, in their shapes",
+                notes.empty() ? "" : "; the head is not tied, whatever config.json says"),
             config};
   } catch (const ConfigError& error) {
     return {cat("not a model that tptrain trains, so that the tensors are not checked against it: ",

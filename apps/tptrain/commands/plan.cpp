@@ -6,12 +6,15 @@
 #include <filesystem>
 #include <iostream>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "comm/control.h"
 #include "commands/commands.h"
 #include "config/parse.h"
+#include "inference/model_directory.h"
 #include "model/decoder_config.h"
 #include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
@@ -24,7 +27,7 @@ namespace {
 constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
 
 struct Subject {
-  model::DecoderConfig decoder;
+  inference::DecidedModel model;
   planner::Layout layout;
   config::OptimizerConfig optimizer;
   bool dp_size_is_open = false;  // the run file leaves it to the number of ranks
@@ -57,13 +60,15 @@ Subject from_run_file(const PlanCommand& command) {
   const config::RunConfig& run = parsed.config;
   train::check_model_directory(parsed);
   const auto tokenizer = tokenizer::make_tokenizer(train::tokenizer_of(run));
-  const model::DecoderConfig decoder = model::decoder_config(run.model, tokenizer->vocab_size());
+  comm::SingleRank alone;
+  inference::DecidedModel model =
+      inference::decide_model(alone, run.model, tokenizer->vocab_size());
   const train::ResolvedConfig resolved =
-      train::resolve(parsed, decoder, tokenizer->vocab_size(), ranks_of(run.parallel));
+      train::resolve(parsed, model.decoder, tokenizer->vocab_size(), ranks_of(run.parallel));
   planner::Layout layout = train::planned_layout(resolved);
   // `auto` asks for the device of this host, which may be a login node.
   layout.device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu;
-  return {.decoder = resolved.decoder,
+  return {.model = std::move(model),
           .layout = layout,
           .optimizer = run.optimizer,
           .dp_size_is_open = run.parallel.dp_size == 0};
@@ -73,7 +78,8 @@ Subject from_model_directory(const PlanCommand& command) {
   const std::filesystem::path path = std::filesystem::path(command.model) / "config.json";
   const std::string text = read_file(path, kTextLimitBytes, FailAs::config_error);
   return {
-      .decoder = model::decoder_config_from_json(text, path.string()),
+      .model = inference::decide_head(command.model,
+                                      model::decoder_config_from_json(text, path.string())),
       .layout = {.tp_size = command.tp_size.value_or(1), .dp_size = command.dp_size.value_or(1)},
       .optimizer = {},
       .dp_size_is_open = !command.dp_size};
@@ -90,7 +96,7 @@ void check_groups(const config::OptimizerConfig& optimizer, const planner::Plan&
 std::string fitting_text(const Subject& subject, double gpu_memory_gib) {
   const auto bytes = static_cast<int64_t>(gpu_memory_gib * (int64_t{1} << 30));
   const int64_t usable = bytes - planner::kLibraryBytes;
-  const int64_t size = planner::largest_micro_batch(subject.decoder, subject.layout, usable);
+  const int64_t size = planner::largest_micro_batch(subject.model.decoder, subject.layout, usable);
   const std::string beside = cat(" (", human_bytes(planner::kLibraryBytes), " left to libraries)");
   if (size == 0) {
     return cat("\nNot even train.micro_batch_size: 1 fits into ", human_bytes(bytes), beside,
@@ -107,9 +113,10 @@ int run_plan(const PlanCommand& command) {
   if (!command.device.empty() || command.gpu_memory_gib) {
     subject.layout.device = command.device == "cpu" ? planner::Device::cpu : planner::Device::cuda;
   }
-  const planner::Plan plan = planner::make_plan(subject.decoder, subject.layout);
+  const planner::Plan plan = planner::make_plan(subject.model.decoder, subject.layout);
   check_groups(subject.optimizer, plan);
   std::cout << planner::to_text(plan);
+  for (const std::string& note : subject.model.notes) std::cout << "\nNote: " << note << ".\n";
   if (command.gpu_memory_gib) std::cout << fitting_text(subject, *command.gpu_memory_gib);
   if (subject.dp_size_is_open) {
     std::cout << "\nThe dp size follows from the number of ranks: this is the plan of dp 1, "

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <ctime>
 #include <iostream>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
@@ -71,10 +72,15 @@ class LineWorker {
         throw DataError(problem(cat("\"text\" is ", found->type_name())).must("be a string"));
       }
       return encoded(
-          found->get_ref<const std::string&>(), ordered_json::object(),
+          found->get_ref<const std::string&>(), /*shown=*/false,
           {.add_special = !command_.no_special, .special_as_text = command_.special_as_text});
     } catch (const Error& e) {
       throw at_line(e, place);
+    } catch (const std::bad_alloc&) {
+      throw DataError(problem(cat("the memory does not suffice for this line of ",
+                                  human_bytes(static_cast<int64_t>(line.size()))))
+                          .at(place)
+                          .remedy("Cut it into several lines."));
     }
   }
 
@@ -93,17 +99,29 @@ class LineWorker {
 
   static std::string dump(const ordered_json& row) {
     // Bytes that are no UTF-8 (of the bytes tokenizer, or of half a character) become U+FFFD.
-    return row.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+    return row.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   }
 
-  std::string encoded(const std::string& text, ordered_json row,
+  /// Written piece by piece: a tree of a long line takes many times its size. `text` goes before
+  /// the ids where `shown` says so.
+  std::string encoded(const std::string& text, bool shown,
                       const tokenizer::EncodeOptions& options) const {
     const std::vector<int32_t> ids = tokenizer_->encode(text, options);
-    auto tokens = ordered_json::array();
-    for (const int32_t id : ids) tokens.push_back(tokenizer_->token(id));
-    row["ids"] = ids;
-    row["tokens"] = std::move(tokens);
-    return dump(row);
+    std::string out = "{";
+    if (shown) out += "\"text\":" + dump(text) + ",";
+    out += "\"ids\":[";
+    const char* comma = "";
+    for (const int32_t id : ids) {
+      out.append(comma).append(std::to_string(id));
+      comma = ",";
+    }
+    out += "],\"tokens\":[";
+    comma = "";
+    for (const int32_t id : ids) {
+      out.append(comma).append(dump(tokenizer_->token(id)));
+      comma = ",";
+    }
+    return out + "]}\n";
   }
 
   std::string chat(const std::string& line) const {
@@ -111,9 +129,7 @@ class LineWorker {
     tokenizer::ChatOptions options = chat_;
     if (const auto tools = row.find("tools"); tools != row.end()) options.tools = *tools;
     const std::string text = template_->render_json(row["messages"], options);
-    ordered_json out;
-    out["text"] = text;
-    return encoded(text, std::move(out), {});
+    return encoded(text, /*shown=*/true, {});
   }
 
   std::string decoded(const json& list, const std::string& place) const {
@@ -130,7 +146,7 @@ class LineWorker {
     }
     ordered_json out;
     out["text"] = tokenizer_->decode(ids, {.skip_special = command_.no_special});
-    return dump(out);
+    return dump(out) + "\n";
   }
 
   const TokenizeCommand& command_;

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
 #include "checkpoint/find_checkpoints.h"
 #include "commands/commands.h"
@@ -12,15 +13,15 @@ int run_verify(const VerifyCommand& command) {
   const auto verdicts = checkpoint::find_checkpoints(command.path, checkpoint::Depth::contents);
   size_t valid = 0;
   for (const checkpoint::Verdict& verdict : verdicts) {
+    const std::string path = printable_line(verdict.path.string());
     if (!verdict.problem.empty() || !verdict.info) {
-      std::cout << "BAD  " << verdict.path.string() << ": " << verdict.problem << "\n";
+      std::cout << "BAD  " << path << ": " << printable_line(verdict.problem) << "\n";
       continue;
     }
     ++valid;
     const checkpoint::CheckpointInfo& info = *verdict.info;
-    std::cout << "OK   " << verdict.path.string() << ": step " << info.state.step << ", save "
-              << info.save_sequence << ", " << with_thousands(info.state.tokens_seen)
-              << " tokens seen\n";
+    std::cout << "OK   " << path << ": step " << info.state.step << ", save " << info.save_sequence
+              << ", " << with_thousands(info.state.tokens_seen) << " tokens seen\n";
   }
   const size_t bad = verdicts.size() - valid;
   if (verdicts.size() > 1) std::cout << valid << " valid, " << bad << " not\n";

@@ -103,10 +103,11 @@ void read_llama_keys(ConfigKeys& keys, const LlamaDefaults& defaults, DecoderCon
   config.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
   config.initializer_range = keys.positive_number("initializer_range", config.initializer_range);
   read_rotary(keys, config);
-  keys.refuse_unless("hidden_act", "silu", "The family's feed-forward is SwiGLU.");
-  keys.refuse_unless("attention_dropout", 0.0,
-                     "Dropout is the run file's: set it to 0 here and train.attention_dropout "
-                     "there.");
+  const json* activation = keys.value("hidden_act");
+  if (!activation || *activation != "swish") {  // another name of silu
+    keys.refuse_unless("hidden_act", "silu", "The family's feed-forward is SwiGLU.");
+  }
+  config.attention_dropout = keys.fraction("attention_dropout", 0.0);
   for (const std::string key : {"num_experts", "num_local_experts", "n_routed_experts",
                                 "num_experts_per_tok", "moe_intermediate_size"}) {
     keys.refuse_unless(key, nullptr, "Mixtures of experts are not built.");
@@ -140,6 +141,7 @@ void write_llama_keys(const DecoderConfig& config, nlohmann::ordered_json& out) 
   }
   out["tie_word_embeddings"] = config.tie_word_embeddings;
   out["initializer_range"] = config.initializer_range;
+  if (config.attention_dropout > 0) out["attention_dropout"] = config.attention_dropout;
 }
 
 void refuse_windowed_layers(ConfigKeys& keys, const DecoderConfig& config) {
@@ -192,6 +194,7 @@ StoredModel stored_with_llama_names(const DecoderConfig& config) {
     add(layer + ".post_attention_layernorm.weight", {hidden});
   }
   add("model.norm.weight", {hidden});
+  model.optional_prefix = "model.";  // base models (LlamaModel) are saved without it
   model.ignored_suffixes = {"rotary_emb.inv_freq"};  // written by transformers before 4.32
   if (config.tie_word_embeddings) {
     model.ignored_suffixes.push_back("lm_head.weight");

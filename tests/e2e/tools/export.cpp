@@ -81,9 +81,25 @@ TEST_CASE("a checkpoint is exported with its values, and inspect accepts it", "[
   check_done(result);
   CHECK(result.output.find("written: model.safetensors, ") != std::string::npos);
   CHECK(result.output.find("(step 8) to f32: ") != std::string::npos);
-  CHECK(names_in(directory / "f32") == std::set<std::string>{"config.json", "model.safetensors"});
+  CHECK(names_in(directory / "f32") ==
+        std::set<std::string>{"config.json", "generation_config.json", "model.safetensors",
+                              "tokenizer.json", "tokenizer_config.json"});
   CHECK(largest_difference(directory / "f32") == 0);
-  CHECK(config_of(directory / "f32").at("model_type") == "llama");
+  // What transformers would otherwise take from Llama's defaults: end of text 2, 2,048 positions.
+  const Json config = config_of(directory / "f32");
+  CHECK(config.at("model_type") == "llama");
+  CHECK(config.at("eos_token_id") == 256);
+  CHECK(config.at("bos_token_id").is_null());
+  CHECK(config.at("max_position_embeddings") == 32);
+  CHECK(Json::parse(read_text(directory / "f32/generation_config.json")) ==
+        Json{{"eos_token_id", 256}});
+  const ProcessResult answer =
+      trained().tool({"generate", "--model", "f32", "--prompt", "Sent", "--max-new-tokens", "4"});
+  check_done(answer);
+  const ProcessResult own = trained().tool(
+      {"generate", "--checkpoint", "run", "--prompt", "Sent", "--max-new-tokens", "4"});
+  CHECK(answer.output.substr(0, answer.output.find('[')) ==
+        own.output.substr(0, own.output.find('[')));
 
   check_done(exported("bf16/of/run", {"--dtype", "bf16", "--max-shard-size", "20KB"}));
   CHECK(config_of(directory / "bf16/of/run").at("torch_dtype") == "bfloat16");
@@ -108,7 +124,8 @@ TEST_CASE("an export of an export has the same bytes, and its own files go along
   write_text(job.directory() / "one/README.md", "not a side file");
   check_done(job.tool({"export", "--model", "one", "--out", "two"}));
   CHECK(names_in(job.directory() / "two") ==
-        std::set<std::string>{"config.json", "model.safetensors", "tokenizer.json"});
+        std::set<std::string>{"config.json", "generation_config.json", "model.safetensors",
+                              "tokenizer.json", "tokenizer_config.json"});
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
     INFO(name);
     CHECK(read_text(job.directory() / "two" / name) == read_text(job.directory() / "one" / name));
@@ -155,6 +172,53 @@ TEST_CASE("config.json stays as it was read but for the type, and model files go
                 "dtype is \"float8\": it must be float32, bfloat16 or float16.\n"
                 "  Say with --dtype as what the weights are to be written.");
   CHECK_FALSE(fs::exists(job.directory() / "x"));
+}
+
+double loss_of(const std::string& model) {
+  const ProcessResult result = trained().tool(
+      {"evaluate", "--model", model, "--data", "text/eval.txt", "--seq-length", "32", "--json"});
+  check_done(result);
+  return Json::parse(result.output.substr(result.output.find('{'))).at("loss");
+}
+
+TEST_CASE("a config.json that ties another head is not believed, on any way", "[e2e]") {
+  const Job& job = trained();
+  check_done(exported("untied"));
+  fs::copy(job.directory() / "untied", job.directory() / "tied");
+  Json config = config_of(job.directory() / "untied");
+  CHECK(config.at("tie_word_embeddings") == false);
+  config["tie_word_embeddings"] = true;
+  write_text(job.directory() / "tied/config.json", config.dump());
+  CHECK(loss_of("tied") == loss_of("untied"));
+
+  const ProcessResult again = job.tool({"export", "--model", "tied", "--out", "tied_out"});
+  check_done(again);
+  CHECK(again.output.find("lm_head.weight holds other values than the embedding") !=
+        std::string::npos);
+  CHECK(config_of(job.directory() / "tied_out").at("tie_word_embeddings") == false);
+  CHECK(read_text(job.directory() / "tied_out/model.safetensors") ==
+        read_text(job.directory() / "untied/model.safetensors"));
+
+  // Training, on one rank and cut over four, begins with that head; so does what comes out of it.
+  Job training;
+  fs::copy(job.directory() / "tied", training.directory() / "tied", fs::copy_options::recursive);
+  fs::copy(job.directory() / "untied", training.directory() / "untied",
+           fs::copy_options::recursive);
+  training.edit(
+      "architecture: {model_type: llama, vocab_size: 272, hidden_size: 32, intermediate_size: 64, "
+      "num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}",
+      "path: tied");
+  training.edit("max_steps: 8", "max_steps: 2");
+  const ProcessResult four = training.run(4);
+  check_done(four);
+  CHECK(four.output.find("WARNING: tied: config.json says tie_word_embeddings: true, but") !=
+        std::string::npos);
+  const std::vector<std::string> lines = metric_lines(training.run_dir());
+  check_done(training.tool({"export", "--checkpoint", "run", "--out", "out"}));
+  CHECK(config_of(training.directory() / "out").at("tie_word_embeddings") == false);
+  fs::remove_all(training.run_dir());
+  check_done(training.run(4, {"--set", "model.path=untied"}));
+  CHECK(metric_lines(training.run_dir()) == lines);
 }
 
 TEST_CASE("what export cannot do is refused", "[e2e]") {

@@ -135,7 +135,8 @@ TEST_CASE("all that does not fit the model is said at once") {
   CHECK(refusal(dir.path()) ==
         "data error: " + dir.path().string() +
             ": the tensors are not those of the model in config.json: 1 missing, 1 of another "
-            "shape, 1 of another type than F32, BF16 and F16, 1 that the model does not have: it "
+            "shape, 1 of another type than F32, BF16, F16 and F64, 1 that the model does not have: "
+            "it "
             "must hold each of the model's tensors and no other.\n"
             "  Check that the weights and config.json are of one model.\n"
             "  other shape: transformer.embed.weight is [38, 6], the model has [37, 6]\n"
@@ -242,10 +243,16 @@ TEST_CASE("what goes along with a model is told from what does not") {
     dir.put(name, "");
   }
   fs::create_directories(dir / "vocab.json");
-  std::vector<std::string> names;
-  for (const fs::path& path : checkpoint::side_files(dir.path())) names.push_back(path.filename());
-  CHECK(names ==
-        std::vector<std::string>{"chat_template.jinja", "qwen.tiktoken", "tokenizer.json"});
+  dir.put("additional_chat_templates/rag.jinja", "");
+  dir.put("additional_chat_templates/notes.txt", "");
+  CHECK(checkpoint::side_files(dir.path()) ==
+        std::vector<std::string>{"additional_chat_templates/rag.jinja", "chat_template.jinja",
+                                 "qwen.tiktoken", "tokenizer.json"});
+  dir.put("tokenizer.model", "a sentencepiece model");
+  CHECK(checkpoint::side_files(dir.path()).back() == "tokenizer.model");
+  // Ranks of tiktoken: converters take the name for a sentencepiece model.
+  dir.put("tokenizer.model", "IQ== 0\nIg== 1\n");
+  CHECK(checkpoint::side_files(dir.path()).back() == "tokenizer.json");
   fs::create_symlink("gone", dir / "merges.txt");
   CHECK(has(message_of<DataError>([&] { checkpoint::side_files(dir.path()); }),
             "merges.txt: this symbolic link points to gone"));

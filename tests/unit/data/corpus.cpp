@@ -110,6 +110,23 @@ TEST_CASE("ids are taken as they are, up to the model's vocabulary") {
             "  Were the rows made with another tokenizer? Make them with the model's.");
 }
 
+TEST_CASE("a text that gives an id for which the model has no row is refused where it stands") {
+  const TempDir dir;
+  const fs::path file = dir.put("a.txt", "hi");
+  Corpus small = corpus(dir.put("b.jsonl", "\n{\"text\": \"hi\"}\n"));
+  small.vocab_size = 257;  // the begin of text is 257
+  CHECK(failure(dir, small) ==
+        "data error: " + (dir / "b.jsonl").string() +
+            ":2: the text gives the id 257 (): it must give ids below 257, the rows of the model.\n"
+            "  Take the token out of the text, or use the tokenizer that belongs to the model.");
+  Corpus text = corpus(file);
+  text.vocab_size = 257;
+  CHECK(has(failure(dir, text), file.string() + ": the text gives the id 257"));
+  Corpus ids = corpus(dir.put("c.jsonl", "{\"input_ids\": [5, 257]}\n"));
+  ids.vocab_size = 257;
+  CHECK(has(failure(dir, ids), "input_ids[1] is 257: it must be at least 0 and below"));
+}
+
 TEST_CASE("labels are kept; what has none counts every token") {
   const TempDir dir;
   dir.put("d/a.txt", "x");

@@ -236,9 +236,8 @@ TEST_CASE("what the decoder does not support is refused by its key") {
       {with(R"("hidden_act": "gelu")"),
        "config.json: hidden_act is \"gelu\": it must be \"silu\" or absent.\n  The family's "
        "feed-forward is SwiGLU."},
-      {with(R"("attention_dropout": 0.1)"),
-       "config.json: attention_dropout is 0.1: it must be 0.0 or absent.\n  Dropout is the run "
-       "file's: set it to 0 here and train.attention_dropout there."},
+      {with(R"("attention_dropout": 1.0)"),
+       "config.json: attention_dropout is 1.0: it must be a number from 0 to below 1."},
       {with(R"("quantization_config": {"bits": 4})"),
        "config.json: quantization_config is {\"bits\":4}: it must be absent.\n  Quantized weights "
        "cannot be trained; use the unquantized model."},

@@ -74,7 +74,8 @@ TEST_CASE("what is not known is refused by name") {
   CHECK(refusal_with("/version", "2.0") == "t.json: version \"2.0\": it must be 1.0.");
   CHECK(refusal_with("/model/type", "Unigram") ==
         "t.json.model: type \"Unigram\": it must be BPE, the model that is built.\n"
-        "  Sentencepiece models are read from tokenizer.model.");
+        "  Sentencepiece's models (Unigram among them) are read from a tokenizer.model: take "
+        "tokenizer.json away where there is one beside it.");
   CHECK(refusal_with("/model/new_option", true)
             .find("t.json.model: the key \"new_option\" is not known: it must have no keys but "
                   "type,") == 0);
@@ -360,16 +361,25 @@ TEST_CASE("vocab.json and merges.txt are refused with the line") {
 
 TEST_CASE("tokens beside a vocab.json have ids of their own") {
   const auto refusal = [](const std::vector<AddedToken>& added) {
-    return message_of<DataError>(
-        [&] { load_vocab_and_merges("{\"a\": 0, \"b\": 1}", "vocab.json", "", "m", "", added); });
+    return message_of<DataError>([&] {
+      load_vocab_and_merges("{\"a\": 0, \"b\": 1}", "vocab.json", "", "m", "",
+                            {.added = added, .place = "dir"});
+    });
   };
-  CHECK(
-      refusal({{.id = 1, .content = "<s>"}}) ==
-      "data error: vocab.json: added_tokens: the token <s> has the id 1, which b has: it must have "
-      "an id of its own.");
+  const std::string rest =
+      ": it must have the id that the vocabulary has for it, or follow the vocabulary and the "
+      "tokens "
+      "before it without a gap.\n"
+      "  Load the tokenizer with transformers and save it (save_pretrained): that writes one "
+      "tokenizer.json with every token.";
+  CHECK(refusal({{.id = 1, .content = "<s>"}}) ==
+        "data error: dir: the token <s> has the id 1 in the files beside the tokenizer, and the "
+        "Hugging Face library gives it 2" +
+            rest);
   CHECK(refusal({{.id = 2, .content = "<s>"}, {.id = 2, .content = "<t>"}}) ==
-        "data error: vocab.json: added_tokens: the token <t> has the id 2, which <s> has: it must "
-        "have an id of its own.");
+        "data error: dir: the token <t> has the id 2 in the files beside the tokenizer, and the "
+        "Hugging Face library gives it 3" +
+            rest);
   CHECK(refusal({{.id = 2, .content = "<s>"}, {.id = 1, .content = "b"}}) ==
         "(nothing was thrown)");
 }

@@ -1,10 +1,14 @@
 // Which files a name means: small tokenizers of our own in temporary directories, and every message
 // that a wrong name or a half directory gets.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer_config.h"
 #include "tokenizer/tokenizer_files.h"
 
 namespace tptrain::tokenizer {
@@ -126,7 +130,7 @@ TEST_CASE("the chat template: a string, a named list, or a file of its own") {
   const TempDir dir;
   const std::string path = dir.path().string();
   const auto text = [&](const char* which = "default") {
-    return ChatTemplate::from_tokenizer(path, which).render({{"user", "hi"}});
+    return ChatTemplate::from_config(read_tokenizer_config(path), which).render({{"user", "hi"}});
   };
   CHECK(has(message_of<ConfigError>([&] { text(); }),
             path + ": this tokenizer has no chat template: it must have chat_template in "
@@ -145,8 +149,22 @@ TEST_CASE("the chat template: a string, a named list, or a file of its own") {
                                 {"name": "tool_use", "template": "5"}]})");
   CHECK(text() == "4");
   CHECK(text("tool_use") == "5");
+  // A conversation with tools gets it by itself, also where there are none in the list.
+  const auto rendered = [&](const char* tools) {
+    return ChatTemplate::from_tokenizer(path).render_json(
+        nlohmann::ordered_json::parse(R"([{"role": "user"}])"),
+        {.tools = nlohmann::ordered_json::parse(tools)});
+  };
+  CHECK(rendered("null") == "4");
+  CHECK(rendered("[]") == "5");
   CHECK(has(message_of<ConfigError>([&] { text("rag"); }),
             "there is no chat template called \"rag\": it must be one of default, tool_use"));
+  // Files count instead of what tokenizer_config.json has, whichever they are.
+  dir.put("additional_chat_templates/rag.jinja", "6");
+  CHECK(has(message_of<ConfigError>([&] { text(); }), "it must be one of rag"));
+  dir.put("chat_template.jinja", "7");
+  CHECK(text() == "7");
+  CHECK(text("rag") == "6");
 }
 
 TEST_CASE("the files of a tokenizer are those that stand beside it") {
