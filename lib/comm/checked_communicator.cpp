@@ -16,16 +16,20 @@ void CheckedCommunicator::write_on_board(const char* call, int64_t bytes) {
 }
 
 void CheckedCommunicator::check_tensor(const char* call, const char* argument,
-                                       const at::Tensor& tensor) const {
+                                       const at::Tensor& tensor, Elements elements) const {
   const std::string where = cat(name_, ": ", call);
   if (!tensor.defined()) {
     throw CommError(problem(cat(argument, " is undefined")).at(where).must("be a tensor"));
   }
   const at::ScalarType type = tensor.scalar_type();
-  if (type != at::kFloat && type != at::kBFloat16 && type != at::kLong) {
+  const bool number = type == at::kFloat || type == at::kBFloat16 || type == at::kLong;
+  const bool byte = tensor.element_size() == 1;
+  if (!number && !(byte && elements == Elements::moved)) {
     throw CommError(problem(cat(argument, " has dtype ", at::toString(type)))
                         .at(where)
-                        .must("be Float, BFloat16 or Long (int64)"));
+                        .must(elements == Elements::moved
+                                  ? "be Float, BFloat16, Long (int64) or of one byte"
+                                  : "be Float, BFloat16 or Long (int64)"));
   }
   if (device_ && tensor.device() != *device_) {
     throw CommError(problem(cat(argument, " is on ", tensor.device().str()))
@@ -45,10 +49,10 @@ void CheckedCommunicator::check_tensor(const char* call, const char* argument,
 
 void CheckedCommunicator::check_pieces(const char* call, const char* piece_name,
                                        const at::Tensor& piece, const char* whole_name,
-                                       const at::Tensor& whole) const {
+                                       const at::Tensor& whole, Elements elements) const {
   const std::string where = cat(name_, ": ", call);
-  check_tensor(call, piece_name, piece);
-  check_tensor(call, whole_name, whole);
+  check_tensor(call, piece_name, piece, elements);
+  check_tensor(call, whole_name, whole, elements);
   if (piece.scalar_type() != whole.scalar_type()) {
     throw CommError(
         problem(cat(piece_name, " has dtype ", at::toString(piece.scalar_type())))
@@ -76,7 +80,7 @@ void CheckedCommunicator::check_pieces(const char* call, const char* piece_name,
 }
 
 void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
-  check_tensor("all_reduce", "tensor", tensor);
+  check_tensor("all_reduce", "tensor", tensor, Elements::reduced);
   write_on_board("all_reduce", bytes_of(tensor));
   ++counters_.all_reduces;
   counters_.bytes += bytes_of(tensor);
@@ -84,14 +88,14 @@ void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
 }
 
 void CheckedCommunicator::admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
-  check_pieces("reduce_scatter", "output", output, "input", input);
+  check_pieces("reduce_scatter", "output", output, "input", input, Elements::reduced);
   write_on_board("reduce_scatter", bytes_of(input));
   ++counters_.reduce_scatters;
   counters_.bytes += bytes_of(input);
 }
 
 void CheckedCommunicator::admit_all_gather(const at::Tensor& output, const at::Tensor& input) {
-  check_pieces("all_gather", "input", input, "output", output);
+  check_pieces("all_gather", "input", input, "output", output, Elements::moved);
   write_on_board("all_gather", bytes_of(output));
   ++counters_.all_gathers;
   counters_.bytes += bytes_of(output);
@@ -134,7 +138,7 @@ std::unique_ptr<Work> CheckedCommunicator::run_start_all_gather(at::Tensor& outp
 }
 
 void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
-  check_tensor("broadcast", "tensor", tensor);
+  check_tensor("broadcast", "tensor", tensor, Elements::moved);
   if (root < 0 || root >= size_) {
     throw CommError(problem(cat("root is ", root))
                         .at(cat(name_, ": broadcast"))

@@ -38,8 +38,8 @@ class CheckedCommunicator : public Communicator {
   std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input) final;
 
  protected:
-  // Called with at least one element; contiguous, one of fp32, bf16, int64, on the device; pieces
-  // disjoint or exactly in place.
+  // Called with at least one element; contiguous, one of fp32, bf16, int64 (gathers and broadcasts
+  // also of one byte), on the device; pieces disjoint or exactly in place.
   virtual void run_all_reduce(at::Tensor& tensor, ReduceOp op) = 0;
   virtual void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) = 0;
   virtual void run_all_gather(at::Tensor& output, const at::Tensor& input) = 0;
@@ -51,14 +51,17 @@ class CheckedCommunicator : public Communicator {
 
   /// On the progress board, as what this rank is about to begin; `call` is a literal.
   void write_on_board(const char* call, int64_t bytes);
-  void check_tensor(const char* call, const char* argument, const at::Tensor& tensor) const;
+  /// What a call does with elements: bytes can be moved, but not be added up.
+  enum class Elements { moved, reduced };
+  void check_tensor(const char* call, const char* argument, const at::Tensor& tensor,
+                    Elements elements) const;
 
  private:
   // Arguments checked, the call counted.
   void admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input);
   void admit_all_gather(const at::Tensor& output, const at::Tensor& input);
   void check_pieces(const char* call, const char* piece_name, const at::Tensor& piece,
-                    const char* whole_name, const at::Tensor& whole) const;
+                    const char* whole_name, const at::Tensor& whole, Elements elements) const;
 
   std::string name_;
   int rank_;

@@ -101,6 +101,10 @@ class Communicator {
   virtual std::unique_ptr<PiecewiseReduce> reduce_in_pieces(at::IntArrayRef piece,
                                                             const at::TensorOptions& options);
 
+  /// Throws CommError where a collective that was given to the device has failed since (a link that
+  /// is gone). For whoever waits for the device: such a collective never ends.
+  virtual void throw_if_failed() {}
+
   const CommCounters& counters() const { return counters_; }
 
  protected:

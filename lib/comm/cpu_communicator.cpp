@@ -39,10 +39,10 @@ class SharedMemoryCommunicator final : public CheckedCommunicator {
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
     memory_->all_gather(output.data_ptr(), input.const_data_ptr(),
-                        input.numel() * bytes_of(element_of(input)));
+                        bytes_of(input));
   }
   void run_broadcast(at::Tensor& tensor, int root) override {
-    memory_->broadcast(tensor.data_ptr(), tensor.numel() * bytes_of(element_of(tensor)), root);
+    memory_->broadcast(tensor.data_ptr(), bytes_of(tensor), root);
   }
 
   std::unique_ptr<SharedMemory> memory_;
@@ -88,6 +88,7 @@ class MpiCommunicator final : public CheckedCommunicator {
     return sum ? MPI_SUM : MPI_MAX;
   }
   static MPI_Datatype type_of(const at::Tensor& tensor) {
+    if (tensor.element_size() == 1) return MPI_BYTE;
     switch (element_of(tensor)) {
       case Element::fp32:
         return MPI_FLOAT;

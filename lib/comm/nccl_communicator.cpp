@@ -9,12 +9,14 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,6 +31,8 @@
 namespace tptrain::comm {
 
 namespace {
+
+constexpr std::chrono::microseconds kBetweenLooks(50);
 
 void check_cuda(cudaError_t code, std::string_view call, std::string_view where) {
   if (code == cudaSuccess) return;
@@ -48,9 +52,21 @@ void check_nccl(ncclResult_t code, std::string_view call, std::string_view where
                   "NCCL_DEBUG=INFO prints what NCCL tried."));
 }
 
+// CheckedCommunicator has refused what is not among these; a type that it learns must be added here.
 ncclDataType_t type_of(const at::Tensor& tensor) {
-  const at::ScalarType type = tensor.scalar_type();
-  return type == at::kFloat ? ncclFloat32 : type == at::kLong ? ncclInt64 : ncclBfloat16;
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return ncclFloat32;
+    case at::kBFloat16:
+      return ncclBfloat16;
+    case at::kLong:
+      return ncclInt64;
+    default:
+      break;
+  }
+  if (tensor.element_size() == 1) return ncclUint8;
+  throw CommError(problem(cat("NCCL was given a tensor of ", at::toString(tensor.scalar_type())))
+                      .must("be Float, BFloat16, Long (int64) or of one byte"));
 }
 
 ncclRedOp_t op_of(ReduceOp op) { return op == ReduceOp::sum ? ncclSum : ncclMax; }
@@ -143,14 +159,25 @@ class NcclCommunicator final : public CheckedCommunicator {
       return ncclAllReduce(on_.barrier_word, on_.barrier_word, 1, ncclInt64, ncclSum, on_.comm,
                            on_.stream);
     });
+    while (cudaStreamQuery(on_.stream) == cudaErrorNotReady) {
+      throw_if_failed();
+      std::this_thread::sleep_for(kBetweenLooks);
+    }
     check_cuda(cudaStreamSynchronize(on_.stream), "cudaStreamSynchronize", name());
+  }
+
+  void throw_if_failed() override {
+    ncclResult_t status = ncclSuccess;
+    check_nccl(ncclCommGetAsyncError(on_.comm, &status), "ncclCommGetAsyncError", name(), on_.comm);
+    if (status == ncclInProgress) return;
+    check_nccl(status, "a collective of NCCL", name(), on_.comm);
   }
 
   std::unique_ptr<PiecewiseGather> gather_in_pieces(const at::Tensor& input) override {
     const int64_t bytes = bytes_of(input) * size();
     if (!peers_) return Communicator::gather_in_pieces(input);
     if (bytes <= kMostDirectBytes) return gather_at_once(input);
-    check_tensor("gather_in_pieces", "input", input);
+    check_tensor("gather_in_pieces", "input", input, Elements::moved);
     write_on_board("all_gather in pieces", bytes);
     ++counters_.all_gathers;
     ++counters_.pushes;

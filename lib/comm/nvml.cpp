@@ -25,11 +25,13 @@ Function* symbol(void* library, const char* name) {
   return reinterpret_cast<Function*>(dlsym(library, name));
 }
 
+constexpr const char* kLibrary = "libnvidia-ml.so.1";
+
 }  // namespace
 
 NvmlFacts nvml_facts(const std::string& pci_bus_id) {
   NvmlFacts facts;
-  const std::unique_ptr<void, Close> library(dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL));
+  const std::unique_ptr<void, Close> library(dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL));
   if (!library) return facts;
   const auto init = symbol<int()>(library.get(), "nvmlInit_v2");
   const auto shutdown = symbol<int()>(library.get(), "nvmlShutdown");
@@ -60,6 +62,64 @@ NvmlFacts nvml_facts(const std::string& pci_bus_id) {
   }
   shutdown();
   return facts;
+}
+
+NvmlGpu::NvmlGpu(const std::string& pci_bus_id) {
+  void* opened = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  if (opened == nullptr) return;
+  library_ = std::shared_ptr<void>(opened, Close{});
+  const auto init = symbol<int()>(opened, "nvmlInit_v2");
+  const auto find = symbol<int(const char*, Device*)>(opened, "nvmlDeviceGetHandleByPciBusId_v2");
+  if (!init || !find || init() != kSuccess) return;
+  Device device = nullptr;
+  if (find(pci_bus_id.c_str(), &device) == kSuccess) device_ = device;
+}
+
+NvmlGpu::~NvmlGpu() {
+  if (!library_) return;
+  if (const auto shutdown = symbol<int()>(library_.get(), "nvmlShutdown")) shutdown();
+}
+
+namespace {
+
+// What `call` writes for a device; 0 where it is not known.
+template <typename Value, typename... Arguments>
+std::optional<Value> ask(const std::shared_ptr<void>& library, void* device, const char* call,
+                         Arguments... arguments) {
+  if (device == nullptr) return std::nullopt;
+  const auto function = symbol<int(Device, Arguments..., Value*)>(library.get(), call);
+  Value value = {};
+  if (!function || function(static_cast<Device>(device), arguments..., &value) != kSuccess)
+    return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+double NvmlGpu::watts() const {
+  return ask<unsigned>(library_, device_, "nvmlDeviceGetPowerUsage").value_or(0) * 1e-3;
+}
+double NvmlGpu::limit_watts() const {
+  return ask<unsigned>(library_, device_, "nvmlDeviceGetEnforcedPowerLimit").value_or(0) * 1e-3;
+}
+std::optional<double> NvmlGpu::energy_millijoules() const {
+  const auto energy =
+      ask<unsigned long long>(library_, device_, "nvmlDeviceGetTotalEnergyConsumption");
+  if (!energy) return std::nullopt;
+  return static_cast<double>(*energy);
+}
+int NvmlGpu::clock_mhz(int clock) const {
+  return static_cast<int>(
+      ask<unsigned>(library_, device_, "nvmlDeviceGetClockInfo", clock).value_or(0));
+}
+int NvmlGpu::most_clock_mhz(int clock) const {
+  return static_cast<int>(
+      ask<unsigned>(library_, device_, "nvmlDeviceGetMaxClockInfo", clock).value_or(0));
+}
+unsigned long long NvmlGpu::clock_event_reasons() const {
+  // By the name that drivers before 535 have too.
+  return ask<unsigned long long>(library_, device_, "nvmlDeviceGetCurrentClocksThrottleReasons")
+      .value_or(0);
 }
 
 }  // namespace tptrain::comm

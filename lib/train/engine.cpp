@@ -159,6 +159,11 @@ zero::StepNumbers Engine::replay_step(const std::vector<MicroBatch>& micro_batch
           .culprit = captured.numbers.culprit.clone()};
 }
 
+void Engine::throw_if_communication_failed() {
+  tp_.throw_if_failed();
+  dp_.throw_if_failed();
+}
+
 at::Tensor Engine::evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens) {
   const at::Tensor weight = at::full({}, 1.0 / static_cast<double>(target_tokens),
                                      at::TensorOptions().dtype(at::kFloat).device(device_));

@@ -51,6 +51,9 @@ class Engine {
   /// mesh.
   at::Tensor evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens);
 
+  /// Throws CommError where a collective of an earlier step has failed on the device.
+  void throw_if_communication_failed();
+
   model::Decoder& decoder() { return decoder_; }
   zero::ParamBuckets& buckets() { return buckets_; }
   zero::ZeroOptimizer& zero() { return zero_; }

@@ -4,9 +4,18 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 namespace tptrain::train {
+
+namespace {
+
+constexpr std::chrono::microseconds kBetweenLooks(50);
+constexpr std::chrono::milliseconds kBetweenCalls(100);
+
+}  // namespace
 
 struct HostNumbers::Event {
   explicit Event(c10::Device device) : event(device.type()) {
@@ -15,7 +24,8 @@ struct HostNumbers::Event {
   c10::Event event;
 };
 
-HostNumbers::HostNumbers(const zero::StepNumbers& numbers) {
+HostNumbers::HostNumbers(const zero::StepNumbers& numbers, std::function<void()> meanwhile)
+    : meanwhile_(std::move(meanwhile)) {
   const at::Tensor words =
       at::stack({numbers.losses[0], numbers.norm, numbers.finite.to(at::kFloat)});
   if (words.is_cpu()) {
@@ -33,6 +43,15 @@ HostNumbers::HostNumbers(HostNumbers&&) noexcept = default;
 HostNumbers& HostNumbers::operator=(HostNumbers&&) noexcept = default;
 
 double HostNumbers::word(int64_t index) const {
+  if (done_ && meanwhile_) {
+    for (auto next = std::chrono::steady_clock::now(); !done_->event.query();) {
+      if (const auto now = std::chrono::steady_clock::now(); now >= next) {
+        meanwhile_();
+        next = now + kBetweenCalls;
+      }
+      std::this_thread::sleep_for(kBetweenLooks);
+    }
+  }
   if (done_) done_->event.synchronize();
   return words_.const_data_ptr<float>()[index];
 }

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 
 #include "zero/zero_optimizer.h"
@@ -12,8 +13,9 @@ namespace tptrain::train {
 
 class HostNumbers {
  public:
-  /// Begins the copy, behind what the current stream has been given.
-  explicit HostNumbers(const zero::StepNumbers& numbers);
+  /// Begins the copy, behind what the current stream has been given. `meanwhile` is called now and
+  /// then by whoever waits for it, and may throw; empty: nothing.
+  explicit HostNumbers(const zero::StepNumbers& numbers, std::function<void()> meanwhile = {});
   ~HostNumbers();
   HostNumbers(HostNumbers&&) noexcept;
   HostNumbers& operator=(HostNumbers&&) noexcept;
@@ -29,6 +31,7 @@ class HostNumbers {
   at::Tensor words_;  // fp32 [3] on the host
   struct Event;
   std::unique_ptr<Event> done_;  // null: the numbers were on the host
+  std::function<void()> meanwhile_;
 };
 
 }  // namespace tptrain::train

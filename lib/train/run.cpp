@@ -67,6 +67,8 @@ void prepare_host(const config::TrainConfig& train, const comm::MpiSession& sess
   // Activations come and go each step: given back to the kernel they would be faulted in again,
   // page by page.
   if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
+  // Sums in fp32 and rounded once, also where a product left to ATen is cut along its inner size.
+  at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   if (device == comm::DeviceType::cuda && train.deterministic) {
     // cuBLAS reads it when it starts: with workspaces of a fixed size it adds in a fixed order.
     setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);

@@ -90,7 +90,7 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
                          parts_.config.run.optimizer.max_grad_norm);
   state.step += 1;
   state.tokens_seen += batch.agreement.target_tokens;
-  HostNumbers host_numbers(numbers);
+  HostNumbers host_numbers(numbers, [this] { parts_.engine.throw_if_communication_failed(); });
   read_pending();  // the step before this one: the device is already at work on the next
   pending_ = Pending{.step = state.step,
                      .numbers = std::move(numbers),

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/properties.h"
 
 namespace tptrain::kernels::cuda {
 
@@ -155,8 +156,8 @@ void head_norm(const HeadNorm& args, Stream stream) {
 }
 
 int64_t head_norm_backward_blocks(int64_t tokens, int64_t heads) {
-  // Four blocks on each of 132 multiprocessors; a block has 256 heads at least.
-  return std::clamp<int64_t>(tokens * heads / 256, 1, 528);
+  // Four blocks on each multiprocessor; a block has 256 heads at least.
+  return std::clamp<int64_t>(tokens * heads / 256, 1, int64_t{4} * multiprocessors());
 }
 
 void head_norm_backward(const HeadNorm& args, Stream stream) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/properties.h"
 
 namespace tptrain::kernels::cuda {
 
@@ -393,10 +394,15 @@ unsigned blocks_of(int64_t rows) {
   return static_cast<unsigned>((rows + F::kRows - 1) / F::kRows);
 }
 
-/// Blocks that all run at once on the 132 multiprocessors of an H100 or H200: rows are dealt out
-/// once. A block has a few rows at least, else its sums would be as large as what it reads.
+/// Blocks that all run at once on the device: rows are dealt out once. A block has a few rows at
+/// least, else its sums would be as large as what it reads.
 int64_t most_blocks(int64_t rows, int resident) {
-  return std::min<int64_t>((rows + 3) / 4, 132 * resident);
+  return std::min<int64_t>((rows + 3) / 4, int64_t{multiprocessors()} * resident);
+}
+/// Of so many bytes of shared memory each, which the compiled bound is for 228 KiB of.
+int resident_blocks(int compiled, int bytes) {
+  constexpr int kOfABlock = 1024;  // that the device takes for itself
+  return std::clamp(shared_bytes_of_multiprocessor() / (bytes + kOfABlock), 1, compiled);
 }
 
 }  // namespace
@@ -449,11 +455,15 @@ void norm_backward(const NormBackward& args, Stream stream) {
       [&](auto form) {
         using F = decltype(form);
         using R = Residence<F>;
+        // Ada and consumer Blackwell have 99 KiB: rows beyond that are read again instead.
+        if (R::kSharedBytes > shared_bytes_of_block())
+          return long_norm_backward(args, F::kWidth > 1 ? Loads::packs : Loads::elements, blocks,
+                                    stream);
         // More than 48 KiB are asked for by name, once a kernel; a refusal shows in the launch.
         static const cudaError_t allowed = cudaFuncSetAttribute(
             backward_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::kSharedBytes);
         static_cast<void>(allowed);
-        blocks = most_blocks(args.rows, R::kBlocks);
+        blocks = most_blocks(args.rows, resident_blocks(R::kBlocks, R::kSharedBytes));
         backward_kernel<F><<<static_cast<unsigned>(blocks), F::kBlock, R::kSharedBytes, on>>>(args);
       },
       [&](Loads loads) { long_norm_backward(args, loads, blocks, stream); });

@@ -116,6 +116,27 @@ inline void check_all_gather(Communicator& comm, at::Device device) {
   }
 }
 
+/// What is moved and not added up may be of one byte: FP8 as well.
+inline void check_bytes(Communicator& comm, at::Device device) {
+  for (const at::ScalarType type : {at::kByte, at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {
+    for (const int64_t n : all_lengths()) {
+      INFO(comm.name() << " " << at::toString(type) << " n " << n);
+      const auto of_rank = [&](int64_t rank) {
+        const at::Tensor values = at::arange(n, at::TensorOptions(at::kLong).device(device));
+        return values.mul(rank + 3).remainder(251).to(at::kByte);
+      };
+      std::vector<at::Tensor> pieces;
+      for (int r = 0; r < comm.size(); ++r) pieces.push_back(of_rank(r));
+      at::Tensor output = at::zeros({n * comm.size()}, pieces[0].options()).view(type);
+      comm.all_gather(output, of_rank(comm.rank()).view(type));
+      CHECK(output.view(at::kByte).equal(at::cat(pieces)));
+      at::Tensor x = of_rank(comm.rank()).view(type);
+      comm.broadcast(x, comm.size() - 1);
+      CHECK(x.view(at::kByte).equal(of_rank(comm.size() - 1)));
+    }
+  }
+}
+
 inline void check_broadcast(Communicator& comm, at::Device device) {
   for (const at::ScalarType type : all_types()) {
     for (const int64_t n : all_lengths()) {
@@ -277,6 +298,13 @@ inline void check_argument_errors(Communicator& comm, at::Device device) {
         place + "all_reduce: tensor is undefined: it must be a tensor.");
   CHECK(refused([&] { comm.all_reduce(doubles, ReduceOp::sum); }) ==
         place + "all_reduce: tensor has dtype Double: it must be Float, BFloat16 or Long (int64).");
+  CHECK(refused([&] { comm.broadcast(doubles, 0); }) ==
+        place + "broadcast: tensor has dtype Double: it must be Float, BFloat16, Long (int64) or of "
+                "one byte.");
+  at::Tensor bytes = at::zeros({10}, fp32.dtype(at::kFloat8_e4m3fn));
+  CHECK(refused([&] { comm.all_reduce(bytes, ReduceOp::sum); }) ==
+        place + "all_reduce: tensor has dtype Float8_e4m3fn: it must be Float, BFloat16 or Long "
+                "(int64).");
   CHECK(refused([&] { comm.broadcast(strided, 0); })
             .rfind(place + "broadcast: tensor has shape [6, 4] and strides [1, 6]: it must be "
                            "contiguous.",
@@ -320,6 +348,7 @@ inline void check_everything(Communicator& comm, at::Device device) {
   check_reduce_scatter(comm, device);
   check_all_gather(comm, device);
   check_broadcast(comm, device);
+  check_bytes(comm, device);
   check_reproducible(comm, device);
   check_sequence(comm, device);
   check_started(comm, device);
