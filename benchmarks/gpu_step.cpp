@@ -4,9 +4,12 @@
 //   mpirun -n 2 build/cuda/bin/bench_gpu_step --model ... --tp 2 [--zero 1] [--layers N] [--dtype
 //   bf16]
 // Random weights and tokens; every step is a whole optimizer step with its host-to-device copies,
-// no accumulation unless --accumulation says so. Times are those of the slowest rank. The shares
-// come from a few profiled steps (Kineto) after the timed ones, which the profiler does not slow.
-// Memory is the most that the device's caching allocator reserved for the steps.
+// no accumulation unless --accumulation says so. Times are those of the slowest rank. Steps and
+// their GEMMs and attention alone take turns, so that both meet the same card, with its power and
+// clocks read meanwhile; the products are those of the step: its algorithms, its types, weight
+// gradients into fp32. The shares come from a few profiled steps (Kineto) after the timed ones,
+// which the profiler does not slow. Memory is the most that the device's caching allocator reserved
+// for the steps.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -31,6 +34,8 @@
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
+#include "comm/power_meter.h"
+#include "kernels/fp8.h"
 #include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "sharding/philox.h"
@@ -53,13 +58,17 @@ struct Arguments {
   int64_t layers = 0;
   int64_t documents = 0;  // a sequence; 0: no mask
   std::string dtype = "bf16";
+  std::string fp8 = "off";
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
   std::string tp_overlap = "auto";
   std::string dp_overlap = "auto";
   std::string trace;
+  int64_t head_chunk = 0;
   int warmup = 5;
   int steps = 20;
+  int rounds = 4;
+  bool profile = true;
 };
 
 Arguments parse(int argc, char** argv) {
@@ -76,14 +85,20 @@ Arguments parse(int argc, char** argv) {
                  "Every sequence holds this many documents of equal length that do not see each "
                  "other (data.document_mask)");
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
+  app.add_option("--fp8", a.fp8, "Linears of the layers in FP8; so are those of the limit")
+      ->check(CLI::IsMember({"off", "on"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "off"}));
   app.add_option("--dp-overlap", a.dp_overlap)->check(CLI::IsMember({"auto", "off"}));
   app.add_option("--trace", a.trace,
                  "Write the profiled steps here as a Chrome trace (rank 0; its folder is there)");
+  app.add_option("--head-chunk", a.head_chunk,
+                 "Tokens whose logits exist at a time; 0: as the program does");
   app.add_option("--warmup", a.warmup);
   app.add_option("--steps", a.steps);
+  app.add_option("--rounds", a.rounds, "Steps and limit take turns so many times");
+  app.add_flag("!--no-profile", a.profile, "Without the steps that are profiled at the end");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -152,7 +167,7 @@ class Stepper {
 };
 
 /// The GEMMs of forward, input and weight gradient, and attention, of one rank's share of a
-/// micro-batch: nothing else.
+/// micro-batch: nothing else. They are multiplied as the step multiplies them.
 class Limit {
  public:
   Limit(const model::DecoderConfig& config, const Arguments& arguments, at::TensorOptions options)
@@ -167,59 +182,101 @@ class Limit {
     attention_ = {.heads = heads, .kv_heads = kv_heads, .head_dim = config.head_dim};
     qkv_ = at::randn({arguments.seq_length, arguments.micro_batch_size, width}, options);
     context_gradient_ = at::randn({arguments.seq_length, arguments.micro_batch_size, q}, options);
-    add(tokens, config.hidden_size, width);
-    add(tokens, q, config.hidden_size);
-    add(tokens, config.hidden_size, gated ? 2 * ffn : ffn);
-    add(tokens, ffn, config.hidden_size);
+    const bool fp8 = arguments.fp8 == "on";
+    add(tokens, config.hidden_size, width, fp8);
+    add(tokens, q, config.hidden_size, fp8);
+    add(tokens, config.hidden_size, gated ? 2 * ffn : ffn, fp8);
+    add(tokens, ffn, config.hidden_size, fp8);
     // With the table's rows of padding, as the model has them.
     const int64_t vocab = (config.vocab_size / arguments.tp + 63) / 64 * 64;
     head_ = gemm(tokens, config.hidden_size, vocab);
   }
 
-  void operator()() {
+  /// Of the first of a step's micro-batches, or of one that adds to its weight gradients.
+  void operator()(kernels::Accumulate accumulate) {
     for (int64_t layer = 0; layer < layers_; ++layer) {
-      for (Gemm& g : gemms_) run(g);
+      for (Gemm& g : gemms_) run(g, accumulate);
+      for (Fp8Gemm& g : fp8_gemms_) run(g, accumulate);
       const kernels::AttentionResult forward = kernels::causal_attention(qkv_, attention_);
       kernels::causal_attention_backward(context_gradient_, qkv_, forward, attention_);
     }
-    run(head_);
+    run(head_, accumulate);
   }
 
  private:
   struct Gemm {
     at::Tensor x, weight, y, grad_x, grad_weight;
   };
+  struct Fp8Gemm {
+    Gemm outputs;
+    kernels::Fp8Matrix x, weight, grad_y;
+  };
   Gemm gemm(int64_t tokens, int64_t in, int64_t out) const {
     return {at::randn({tokens, in}, options_), at::randn({out, in}, options_),
-            at::empty({tokens, out}, options_), at::empty({tokens, in}, options_),
-            at::zeros({out, in}, options_)};
+            at::randn({tokens, out}, options_), at::empty({tokens, in}, options_),
+            at::zeros({out, in}, options_.dtype(at::kFloat))};
   }
-  void add(int64_t tokens, int64_t in, int64_t out) { gemms_.push_back(gemm(tokens, in, out)); }
-  static void run(Gemm& g) {
-    at::mm_out(g.y, g.x, g.weight.t());
-    at::mm_out(g.grad_x, g.y, g.weight);
-    at::mm_out(g.grad_weight, g.y.t(), g.x);
+  void add(int64_t tokens, int64_t in, int64_t out, bool fp8) {
+    Gemm made = gemm(tokens, in, out);
+    if (!fp8) {
+      gemms_.push_back(std::move(made));
+      return;
+    }
+    const auto cast = [](at::Tensor& matrix, kernels::Fp8 type) {
+      kernels::Fp8Matrix result = kernels::to_fp8(matrix, type, kernels::Fp8Form::both);
+      return result;
+    };
+    kernels::Fp8Matrix x = cast(made.x, kernels::Fp8::e4m3);
+    kernels::Fp8Matrix weight = cast(made.weight, kernels::Fp8::e4m3);
+    kernels::Fp8Matrix grad_y = cast(made.y, kernels::Fp8::e5m2);
+    made.x.reset();
+    made.weight.reset();
+    fp8_gemms_.push_back({std::move(made), std::move(x), std::move(weight), std::move(grad_y)});
+  }
+  static void run(Gemm& g, kernels::Accumulate accumulate) {
+    kernels::product_out(g.y, g.x, g.weight.t());
+    kernels::product_out(g.grad_x, g.y, g.weight);
+    kernels::accumulate_weight_gradient(g.grad_weight, g.y, g.x, accumulate);
+  }
+  static void run(Fp8Gemm& g, kernels::Accumulate accumulate) {
+    using kernels::Fp8Sums;
+    kernels::fp8_product_out(g.outputs.y, {g.x.rows, g.x.scale}, {g.weight.rows, g.weight.scale},
+                             Fp8Sums::fast);
+    kernels::fp8_product_out(g.outputs.grad_x, {g.grad_y.rows, g.grad_y.scale},
+                             {g.weight.columns, g.weight.scale}, Fp8Sums::split);
+    kernels::fp8_product_out(g.outputs.grad_weight, {g.grad_y.columns, g.grad_y.scale},
+                             {g.x.columns, g.x.scale}, Fp8Sums::split, {}, accumulate);
   }
 
   int64_t layers_;
   at::TensorOptions options_;
   std::vector<Gemm> gemms_;
+  std::vector<Fp8Gemm> fp8_gemms_;
   Gemm head_;
   kernels::AttentionShape attention_;
   at::Tensor qkv_, context_gradient_;
 };
 
-/// Seconds a call, of the slowest rank, after `warmup` calls.
+/// Calls one after the other, timed with what the card did meanwhile.
+struct Timed {
+  double seconds = 0;  // of the slowest rank
+  int calls = 0;
+  comm::PowerReading power;  // of this rank's GPU
+
+  double seconds_each() const { return seconds / calls; }
+};
 template <typename Work>
-double seconds_each(comm::MpiSession& session, int warmup, int count, Work&& work) {
-  for (int i = 0; i < warmup; ++i) work();
+void time(comm::MpiSession& session, at::Device device, int count, Work&& work, Timed& to) {
   at::cuda::getCurrentCUDAStream().synchronize();
   session.barrier();
+  comm::PowerMeter meter(device);
   const auto begin = Clock::now();
   for (int i = 0; i < count; ++i) work();
   at::cuda::getCurrentCUDAStream().synchronize();
   const double own = std::chrono::duration<double>(Clock::now() - begin).count();
-  return static_cast<double>(session.max(static_cast<int64_t>(own * 1e9))) * 1e-9 / count;
+  to.power = joined(to.power, meter.stop());
+  to.seconds += static_cast<double>(session.max(static_cast<int64_t>(own * 1e9))) * 1e-9;
+  to.calls += count;
 }
 
 enum Kind { gemm, attention, communication, optimizer, elementwise, kKinds };
@@ -297,6 +354,20 @@ Shares profiled(int steps, const std::string& trace, Work&& work) {
   return shares;
 }
 
+void print_shares(const Shares& shares, double seconds) {
+  const auto share = [&](double part) { return 100 * part / seconds; };
+  std::printf(
+      "  of the step's time: GEMM %.1f %%, attention %.1f %%, elementwise %.1f %%, optimizer %.1f "
+      "%%,"
+      " communication %.1f %% (hidden %.1f %%), idle or waiting %.1f %%; %ld kernels\n",
+      share(shares.kinds[gemm]), share(shares.kinds[attention]), share(shares.kinds[elementwise]),
+      share(shares.kinds[optimizer]), share(shares.kinds[communication]),
+      share(shares.hidden_communication), share(seconds - shares.busy), shares.kernels);
+  for (size_t i = 0; i < std::min<size_t>(14, shares.largest.size()); ++i)
+    std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
+                shares.largest[i].second.c_str());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -314,20 +385,15 @@ int main(int argc, char** argv) {
   const model::DecoderConfig config = config_of(arguments);
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 
-  double limit_seconds = 0;
-  {
-    Limit limit(config, arguments, at::TensorOptions().dtype(dtype).device(mesh.device()));
-    limit_seconds =
-        seconds_each(session, 2, 5, limit) * static_cast<double>(arguments.accumulation);
-  }
-  c10::cuda::CUDACachingAllocator::emptyCache();
-  c10::cuda::CUDACachingAllocator::resetPeakStats(mesh.device().index());
+  at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   train::Engine engine(
       {.decoder = config,
        .training = {.sequence_parallel = tensor_parallel::SequenceParallel::on,
                     .recompute = arguments.recompute == "full"        ? model::Recompute::full
                                  : arguments.recompute == "selective" ? model::Recompute::selective
-                                                                      : model::Recompute::none},
+                                                                      : model::Recompute::none,
+                    .fp8 = {.on = arguments.fp8 == "on"},
+                    .head_chunk_tokens = arguments.head_chunk},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}},
        .dtype = dtype,
        .cuda_graphs = arguments.cuda_graphs == "off"  ? train::CudaGraphs::off
@@ -340,8 +406,29 @@ int main(int argc, char** argv) {
   const double initialise_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   Stepper step(engine, arguments, config.vocab_size, mesh.dp_rank(), shape.dp_size);
   while (engine.how_steps_run().empty()) step();  // it measures which way they are faster
-  const double seconds = seconds_each(session, arguments.warmup, arguments.steps, step);
-  const Shares shares = profiled(3, session.rank() == 0 ? arguments.trace : "", step);
+  for (int i = 0; i < arguments.warmup; ++i) step();
+  at::cuda::getCurrentCUDAStream().synchronize();
+  const int64_t peak_bytes = train::memory_use(mesh.device()).peak_bytes;
+  Timed steps, alone;
+  {
+    Limit limit(config, arguments, at::TensorOptions().dtype(dtype).device(mesh.device()));
+    const auto once = [&] {
+      for (int64_t i = 0; i < arguments.accumulation; ++i)
+        limit(i == 0 ? kernels::Accumulate::overwrite : kernels::Accumulate::add);
+    };
+    once();
+    for (int round = 0; round < arguments.rounds; ++round) {
+      const int count = (arguments.steps * (round + 1)) / arguments.rounds -
+                        (arguments.steps * round) / arguments.rounds;
+      time(session, mesh.device(), count, step, steps);
+      time(session, mesh.device(), std::max(1, count / 2), once, alone);
+    }
+  }
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  const double seconds = steps.seconds_each();
+  const double limit_seconds = alone.seconds_each();
+  Shares shares;
+  if (arguments.profile) shares = profiled(3, session.rank() == 0 ? arguments.trace : "", step);
   const double loss = step.last_loss();
   if (session.rank() != 0) return 0;
 
@@ -353,12 +440,14 @@ int main(int argc, char** argv) {
       causal + 6.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads *
                                          config.head_dim * arguments.seq_length);
   const double peak = train::peak_flops(device, dtype).value_or(0);
-  const auto share = [&](double part) { return 100 * part / seconds; };
-  std::printf("%s, %d layers, %s; tp %d x dp %d on %s, ZeRO-%d, %s, sequence %ld x %ld x %ld\n",
-              config.model_type.c_str(), static_cast<int>(config.num_hidden_layers),
-              with_thousands(model::parameter_count(config)).c_str(), shape.tp_size, shape.dp_size,
-              device.c_str(), arguments.zero_stage, arguments.dtype.c_str(), arguments.seq_length,
-              arguments.micro_batch_size, arguments.accumulation);
+  std::printf(
+      "%s, %d layers, %s; tp %d x dp %d on %s, ZeRO-%d, %s%s, recompute %s, sequence %ld x %ld x "
+      "%ld\n",
+      config.model_type.c_str(), static_cast<int>(config.num_hidden_layers),
+      with_thousands(model::parameter_count(config)).c_str(), shape.tp_size, shape.dp_size,
+      device.c_str(), arguments.zero_stage, arguments.dtype.c_str(),
+      arguments.fp8 == "on" ? " with FP8" : "", arguments.recompute.c_str(), arguments.seq_length,
+      arguments.micro_batch_size, arguments.accumulation);
   if (arguments.documents > 0)
     std::printf("  %ld documents a sequence, with a mask; limit and MFU are of whole sequences\n",
                 arguments.documents);
@@ -375,19 +464,13 @@ int main(int argc, char** argv) {
         "attention\n",
         peak * 1e-12, 100 * causal * tokens_per_gpu / peak, 100 * whole * tokens_per_gpu / peak);
   }
-  std::printf("  peak memory               %9s\n",
-              human_bytes(train::memory_use(mesh.device()).peak_bytes).c_str());
-  std::printf(
-      "  of the step's time: GEMM %.1f %%, attention %.1f %%, elementwise %.1f %%, optimizer %.1f "
-      "%%,"
-      " communication %.1f %% (hidden %.1f %%), idle or waiting %.1f %%; %ld kernels\n",
-      share(shares.kinds[gemm]), share(shares.kinds[attention]), share(shares.kinds[elementwise]),
-      share(shares.kinds[optimizer]), share(shares.kinds[communication]),
-      share(shares.hidden_communication), share(seconds - shares.busy), shares.kernels);
+  std::printf("  peak memory               %9s\n", human_bytes(peak_bytes).c_str());
+  std::printf("  the card in the steps     %s\n", text_of(steps.power).c_str());
+  std::printf("  the card in the limit     %s\n", text_of(alone.power).c_str());
+  if (arguments.fp8 == "on" && !engine.decoder().linears_left_in_bf16().empty())
+    std::printf("  not in FP8: %s\n", join(engine.decoder().linears_left_in_bf16()).c_str());
+  if (arguments.profile) print_shares(shares, seconds);
   std::printf("  random values made in %.1f s; %s; %s\n", initialise_seconds,
               mesh.transport().c_str(), engine.how_steps_run().c_str());
-  for (size_t i = 0; i < std::min<size_t>(12, shares.largest.size()); ++i)
-    std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
-                shares.largest[i].second.c_str());
   return 0;
 }

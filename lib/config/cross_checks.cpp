@@ -59,6 +59,15 @@ class CrossChecker {
                  .remedy("Set train.dtype to bf16, or leave master_dtype out."));
   }
 
+  void fp8() {
+    if (!usable({"train.fp8", "train.dtype"})) return;
+    if (config_.train.fp8 != "on" || config_.train.dtype == "bf16") return;
+    complain({"train.fp8", "train.dtype"},
+             problem(cat("train.fp8 is on and train.dtype ", config_.train.dtype))
+                 .must("stand beside train.dtype bf16, which is what FP8 is cast from")
+                 .remedy("Set train.dtype to bf16, or leave train.fp8 out."));
+  }
+
   // Dropout draws its numbers by sequence and position, which masked documents do not keep.
   void document_mask() {
     const auto not_with = [this](const char* key, double probability) {
@@ -130,6 +139,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.initial_values();
   checker.reduction();
   checker.master_weights();
+  checker.fp8();
   checker.document_mask();
   checker.decay_steps();
   return checker.take();

@@ -67,6 +67,24 @@ std::vector<Key> numbers_keys() {
                    "moments, gradient sums and losses stay fp32, unless optimizer.master_dtype or "
                    "optimizer.moments_dtype says otherwise."},
            &RunConfig::train, &TrainConfig::dtype),
+      bind({.path = "train.fp8",
+            .allowed = {"off", "on"},
+            .doc = "`on`: the linears of the layers multiply in FP8 (e4m3 for activations and "
+                   "weights, e5m2 for gradients, a scale for each tensor from its own largest "
+                   "magnitude); all else stays as train.dtype says, which must be bf16. On GPUs of "
+                   "compute capability 8.9 and above; on the CPU the same numbers without the "
+                   "speed. See docs/gpu.md."},
+           &RunConfig::train, &TrainConfig::fp8),
+      bind({.path = "train.fp8_bf16_first_layers",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Layers at the beginning whose linears stay bf16 with train.fp8."},
+           &RunConfig::train, &TrainConfig::fp8_bf16_first_layers),
+      bind({.path = "train.fp8_bf16_last_layers",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Layers at the end whose linears stay bf16 with train.fp8."},
+           &RunConfig::train, &TrainConfig::fp8_bf16_last_layers),
       bind({.path = "train.attention_dropout",
             .type = Type::real,
             .limits = kShareOfDropped,

@@ -82,6 +82,9 @@ struct TrainConfig {
   std::string device = "auto";  // auto | cuda | cpu
   int64_t cpu_threads = 0;      // per rank; 0: cores of the host / ranks on it, at least 1
   std::string dtype = "fp32";   // fp32 | bf16: of weights and activations in the layers
+  std::string fp8 = "off";      // off | on: the layers' linears
+  int64_t fp8_bf16_first_layers = 0;  // that stay bf16
+  int64_t fp8_bf16_last_layers = 0;
   double attention_dropout = 0.0;
   double residual_dropout = 0.0;   // of each sublayer's output and of the embedding
   double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2

@@ -2,21 +2,31 @@
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/gelu_product.h"
 #include "kernels/kernels.h"
 
 namespace tptrain::kernels {
 
 at::Tensor gelu_tanh(const at::Tensor& x) {
+  at::Tensor output = at::empty_like(x);
+  gelu_tanh_out(output, x);
+  return output;
+}
+
+void gelu_tanh_out(at::Tensor& output, const at::Tensor& x) {
   expect_contiguous(x, "gelu_tanh");
+  expect(output.sizes() == x.sizes(), "gelu_tanh", "have an output of its size", x.sizes());
+  expect_contiguous(output, "gelu_tanh");
   if (takes_cuda_kernels(x)) {
-    at::Tensor output = at::empty_like(x);
     cuda::gelu_tanh(element_of(x), x.const_data_ptr(), output.mutable_data_ptr(), x.numel(),
                     cuda::stream_of(x));
     cuda::check_launch("gelu_tanh");
-    return output;
+    return;
   }
-  if (!takes_cpu_loops(x)) return at::gelu(x.to(compute_type(x)), "tanh").to(x.scalar_type());
-  at::Tensor output = at::empty_like(x);
+  if (!takes_cpu_loops(x)) {
+    output.copy_(at::gelu(x.to(compute_type(x)), "tanh"));
+    return;
+  }
   with_element_of(x, [&]<typename T>(T) {
     const T* in = read<T>(x);
     T* out = write<T>(output);
@@ -24,26 +34,32 @@ at::Tensor gelu_tanh(const at::Tensor& x) {
       cpu::gelu_elements(in, out, begin, end);
     });
   });
-  return output;
 }
 
 at::Tensor gelu_tanh_backward(const at::Tensor& grad_output, const at::Tensor& x) {
-  expect(grad_output.sizes() == x.sizes(), "gelu_tanh_backward", "have a grad_output of its size",
-         x.sizes());
+  at::Tensor grad_x = at::empty_like(x);
+  gelu_tanh_backward_out(grad_x, grad_output, x);
+  return grad_x;
+}
+
+void gelu_tanh_backward_out(at::Tensor& grad_x, const at::Tensor& grad_output,
+                            const at::Tensor& x) {
+  expect(grad_output.sizes() == x.sizes() && grad_x.sizes() == x.sizes(), "gelu_tanh_backward",
+         "have a grad_output of its size", x.sizes());
   expect_contiguous(x, "gelu_tanh_backward");
   expect_contiguous(grad_output, "gelu_tanh_backward");
+  expect_contiguous(grad_x, "gelu_tanh_backward");
   if (takes_cuda_kernels(x)) {
-    at::Tensor grad_x = at::empty_like(x);
     cuda::gelu_tanh_backward(element_of(x), grad_output.const_data_ptr(), x.const_data_ptr(),
                              grad_x.mutable_data_ptr(), x.numel(), cuda::stream_of(x));
     cuda::check_launch("gelu_tanh_backward");
-    return grad_x;
+    return;
   }
   if (!takes_cpu_loops(x)) {
     const at::ScalarType type = compute_type(x);
-    return at::gelu_backward(grad_output.to(type), x.to(type), "tanh").to(x.scalar_type());
+    grad_x.copy_(at::gelu_backward(grad_output.to(type), x.to(type), "tanh"));
+    return;
   }
-  at::Tensor grad_x = at::empty_like(x);
   with_element_of(x, [&]<typename T>(T) {
     const T* grad = read<T>(grad_output);
     const T* in = read<T>(x);
@@ -52,7 +68,6 @@ at::Tensor gelu_tanh_backward(const at::Tensor& grad_output, const at::Tensor& x
       cpu::gelu_backward_elements(grad, in, out, begin, end);
     });
   });
-  return grad_x;
 }
 
 }  // namespace tptrain::kernels

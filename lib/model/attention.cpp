@@ -17,7 +17,8 @@ Range in_elements(const Range& heads, int64_t head_dim) {
 
 tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& config,
                                                            const std::string& name,
-                                                           const HeadShare& share) {
+                                                           const HeadShare& share,
+                                                           const tensor_parallel::Fp8Settings* fp8) {
   const int64_t head_dim = config.head_dim;
   const auto kv = [&](const char* projection) {
     return tensor_parallel::ColumnParallelLinear::Output{
@@ -35,7 +36,8 @@ tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& 
                       kv(".v_proj")},
           .in_features = config.hidden_size,
           .bias = config.qkv_bias ? Bias::learned : Bias::none,
-          .init_std = config.initializer_range};
+          .init_std = config.initializer_range,
+          .fp8 = fp8};
 }
 
 // Every rank has the whole weight and sees its own heads alone: the gradient is a partial sum over
@@ -54,14 +56,15 @@ std::unique_ptr<sharding::Parameter> norm_weight(const DecoderConfig& config,
 }  // namespace
 
 Attention::Attention(const DecoderConfig& config, const std::string& name,
-                     sharding::TpGradient replicated_gradient, const comm::Communicator& tp)
+                     sharding::TpGradient replicated_gradient,
+                     const tensor_parallel::Fp8Settings* fp8, const comm::Communicator& tp)
     : positions_(config.positions),
       norm_eps_(config.norm_eps),
       share_(head_share(config, tp.rank(), tp.size())),
       shape_({.heads = share_.heads.size(),
               .kv_heads = share_.kv_heads.size(),
               .head_dim = config.head_dim}),
-      qkv_proj_(qkv_options(config, name, share_)),
+      qkv_proj_(qkv_options(config, name, share_, fp8)),
       q_norm_(norm_weight(config, name + ".q_norm", tp)),
       k_norm_(norm_weight(config, name + ".k_norm", tp)),
       o_proj_({.name = name + ".o_proj",
@@ -70,7 +73,8 @@ Attention::Attention(const DecoderConfig& config, const std::string& name,
                .local = in_elements(share_.heads, config.head_dim),
                .bias = config.o_bias ? Bias::learned : Bias::none,
                .init_std = config.initializer_range,
-               .bias_gradient = replicated_gradient},
+               .bias_gradient = replicated_gradient,
+               .fp8 = fp8},
               tp) {}
 
 kernels::HeadNorm Attention::head_norm() const {
@@ -84,9 +88,10 @@ void Attention::norm_and_rotate(at::Tensor& qkv, const kernels::RotaryTable& rot
 }
 
 Attention::Qkv Attention::qkv(tensor_parallel::GatheredSequence& x,
-                              const kernels::RotaryTable& rotary) const {
+                              const kernels::RotaryTable& rotary,
+                              tensor_parallel::Fp8Input* input) const {
   Qkv result;
-  result.packed = qkv_proj_.forward(x);
+  result.packed = qkv_proj_.forward(x, input);
   if (q_norm_)
     result.unnormed = result.packed.narrow(2, 0, qk_heads() * shape_.head_dim).contiguous();
   norm_and_rotate(result.packed, rotary);
@@ -140,6 +145,11 @@ std::vector<sharding::Parameter*> Attention::parameters() {
   if (q_norm_) all.insert(all.end(), {q_norm_.get(), k_norm_.get()});
   for (sharding::Parameter* parameter : o_proj_.parameters()) all.push_back(parameter);
   return all;
+}
+
+void Attention::add_linears_in_bf16(std::vector<std::string>& names) const {
+  if (!qkv_proj_.runs_in_fp8()) names.push_back(qkv_proj_.name());
+  if (!o_proj_.runs_in_fp8()) names.push_back(o_proj_.name());
 }
 
 }  // namespace tptrain::model

@@ -21,9 +21,10 @@ namespace tptrain::model {
 class Attention {
  public:
   /// `name` is the sublayer's: "model.layers.0.self_attn". `replicated_gradient`: what a replicated
-  /// parameter behind the region gets (partial on sequence slices).
+  /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
   Attention(const DecoderConfig& config, const std::string& name,
-            sharding::TpGradient replicated_gradient, const comm::Communicator& tp);
+            sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+            const comm::Communicator& tp);
 
   /// What backward needs besides x and qkv.
   struct Kept {
@@ -36,24 +37,30 @@ class Attention {
                           // backward; undefined where there is none
   };
   /// x [S, B, H], of the positions in `rotary`.
-  Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary) const;
+  Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary,
+          tensor_parallel::Fp8Input* input) const;
   /// Attention within the sequence, or within each of its `documents` (may be null); `dropout` of
   /// the probabilities (0: the fused path), not with documents.
   Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout,
               const kernels::Documents* documents) const;
   /// context -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence project(const at::Tensor& context,
-                                           const tensor_parallel::SequenceRegion& region) const {
-    return o_proj_.forward(context, region);
+                                           const tensor_parallel::SequenceRegion& region,
+                                           tensor_parallel::Fp8Input* input) const {
+    return o_proj_.forward(context, region, input);
   }
 
   void bias_backward(const at::Tensor& grad_sum) { o_proj_.bias_backward(grad_sum); }
-  /// Gradient of project()'s output -> gradient of the context.
-  at::Tensor project_input_gradient(tensor_parallel::GatheredSequence& grad_output) const {
-    return o_proj_.input_gradient(grad_output);
+  /// Gradient of project()'s output -> gradient of the context. `cast` here and below: what the
+  /// weight's gradient needs of the same gradient in FP8.
+  at::Tensor project_input_gradient(tensor_parallel::GatheredSequence& grad_output,
+                                    kernels::Fp8Matrix& cast) const {
+    return o_proj_.input_gradient(grad_output, cast);
   }
-  void project_weight_gradient(const at::Tensor& grad_output, const at::Tensor& context) {
-    o_proj_.weight_gradient(grad_output, context);
+  void project_weight_gradient(const at::Tensor& grad_output, const at::Tensor& context,
+                               const kernels::Fp8Matrix& cast,
+                               const tensor_parallel::Fp8Input& input) {
+    o_proj_.weight_gradient(grad_output, context, cast, input);
   }
   /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
   at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
@@ -61,11 +68,14 @@ class Attention {
                              const kernels::Documents* documents);
   /// -> the gradient of x, its sum over tp begun.
   tensor_parallel::ReducedSequence qkv_input_gradient(
-      const at::Tensor& grad_qkv, const tensor_parallel::SequenceRegion& region) const {
-    return qkv_proj_.input_gradient(grad_qkv, region);
+      const at::Tensor& grad_qkv, const tensor_parallel::SequenceRegion& region,
+      kernels::Fp8Matrix& cast) const {
+    return qkv_proj_.input_gradient(grad_qkv, region, cast);
   }
-  void qkv_weight_gradient(const at::Tensor& grad_qkv, const at::Tensor& x) {
-    qkv_proj_.weight_gradient(grad_qkv, x);
+  void qkv_weight_gradient(const at::Tensor& grad_qkv, const at::Tensor& x,
+                           const kernels::Fp8Matrix& cast,
+                           const tensor_parallel::Fp8Input& input) {
+    qkv_proj_.weight_gradient(grad_qkv, x, cast, input);
   }
 
   /// For generation: the partial output, to be summed over tp, for S tokens that follow what
@@ -76,6 +86,8 @@ class Attention {
   int64_t first_head() const { return share_.heads.begin; }
   /// In order of use.
   std::vector<sharding::Parameter*> parameters();
+  /// Adds the names of the linears that do not run in FP8.
+  void add_linears_in_bf16(std::vector<std::string>& names) const;
 
  private:
   kernels::HeadNorm head_norm() const;

@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/decoder_layer.h"
 #include "model/head_share.h"
+#include "model/loss_head.h"
 #include "model/positions.h"
 #include "tensor_parallel/partition.h"
 #include "tensor_parallel/vocab_parallel.h"
@@ -46,6 +47,7 @@ struct Decoder::Impl {
       : config(decoder_config),
         options(training_options),
         tp(tp_axis),
+        fp8({.keep_weights = options.fp8.keep_weights}),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
         final_norm(config, {.name = "model.norm", .gradient = replicated_gradient(options)}, tp) {
@@ -63,9 +65,11 @@ struct Decoder::Impl {
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
       layers.push_back(std::make_unique<DecoderLayer>(
           config,
-          DecoderLayer::Options{.index = i,
-                                .name = cat("model.layers.", i),
-                                .replicated_gradient = replicated_gradient(options)},
+          DecoderLayer::Options{
+              .index = i,
+              .name = cat("model.layers.", i),
+              .replicated_gradient = replicated_gradient(options),
+              .fp8 = options.fp8.takes(i, config.num_hidden_layers) ? &fp8 : nullptr},
           tp));
       blocks.push_back({.name = cat("layer ", i), .parameters = layers.back()->parameters()});
     }
@@ -159,48 +163,37 @@ struct Decoder::Impl {
     observer.add_table_rows(*embedding, std::move(rows), ids);
   }
 
-  /// Final norm and head. What backward needs is kept where it is defined.
-  struct Head {
+  /// What the head reads, and what the backward of the final norm needs.
+  struct HeadInput {
     at::Tensor sum;         // [rows, B, H]
     at::Tensor statistics;  // [rows * B] or twice that
     at::Tensor input;       // [T, H] whole
-    std::unique_ptr<tensor_parallel::VocabParallelCrossEntropy> cross_entropy;
   };
-  Head head_forward(ResidualStream stream, const at::Tensor& targets, const SequenceRegion& region,
-                    at::Tensor memory_for_logits) {
+  HeadInput head_input(ResidualStream stream, const SequenceRegion& region) {
     NormLayer::Result norm = final_norm.forward(stream);
     stream = {};
-    Head result;
-    result.sum = std::move(norm.sum);
-    result.statistics = std::move(norm.statistics);
-    result.input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size});
-    at::Tensor logits = tensor_parallel::vocab_parallel_logits(
-        result.input, head(), std::move(memory_for_logits));  // [T, V/tp]
-    // The CPU loops keep exponentials in the logits' memory, which bf16 would round once more; the
-    // CUDA kernels make them again.
-    if (logits.is_cpu()) logits = logits.to(at::kFloat);
-    result.cross_entropy = std::make_unique<tensor_parallel::VocabParallelCrossEntropy>(
-        std::move(logits), targets.reshape({-1}), head(), tp);
-    return result;
+    return {.sum = std::move(norm.sum),
+            .statistics = std::move(norm.statistics),
+            .input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size})};
   }
-  /// -> the gradient of the last layer's outgoing stream.
-  at::Tensor head_backward(Head kept, const at::Tensor& scale, const at::Tensor& targets,
-                           const SequenceRegion& region) {
-    at::Tensor grad_logits = std::move(*kept.cross_entropy).backward(scale, options.z_loss);
-    kept.cross_entropy.reset();
-    grad_logits = grad_logits.to(kept.input.scalar_type());  // [T, V/tp]
-    at::Tensor partial =
-        tensor_parallel::vocab_parallel_logits_backward(grad_logits, kept.input, head());  // [T, H]
-    grad_logits.reset();
+  /// The losses' sums, and the gradient of the last layer's outgoing stream.
+  std::pair<at::Tensor, at::Tensor> head_backward(HeadInput kept, LossHead head,
+                                                  const at::Tensor& scale,
+                                                  const at::Tensor& targets,
+                                                  const SequenceRegion& region) {
+    LossHead::Result result =
+        head.loss_and_gradient(kept.input, targets.reshape({-1}), scale, options.z_loss);
     kept.input.reset();
     const at::Tensor grad =
-        region.reduce(partial.view({targets.size(0), targets.size(1), config.hidden_size}));
-    return final_norm.backward(grad, {}, kept.sum, kept.statistics);
+        region.reduce(std::exchange(result.grad, {})
+                          .view({targets.size(0), targets.size(1), config.hidden_size}));
+    return {std::move(result.sums), final_norm.backward(grad, {}, kept.sum, kept.statistics)};
   }
 
   DecoderConfig config;
   TrainingOptions options;
   comm::Communicator& tp;
+  tensor_parallel::Fp8Settings fp8;
   std::unique_ptr<Parameter> embedding;         // [V/tp, H]
   std::unique_ptr<LearnedPositions> positions;  // null: rotary
   std::vector<std::unique_ptr<DecoderLayer>> layers;
@@ -229,6 +222,30 @@ std::vector<Parameter*> Decoder::parameters() const {
   return all;
 }
 
+void Decoder::weights_changed() { ++impl_->fp8.weights_version; }
+
+std::vector<std::string> Decoder::linears_left_in_bf16() const {
+  std::vector<std::string> names;
+  const auto layers = static_cast<int64_t>(impl_->layers.size());
+  for (int64_t i = 0; i < layers; ++i) {
+    if (impl_->options.fp8.takes(i, layers)) impl_->layers[i]->add_linears_in_bf16(names);
+  }
+  return names;
+}
+
+int64_t Decoder::fp8_weight_bytes() const {
+  int64_t elements = 0;
+  const auto layers = static_cast<int64_t>(impl_->layers.size());
+  for (int64_t i = 0; i < layers; ++i) {
+    if (!impl_->options.fp8.takes(i, layers)) continue;
+    for (const Parameter* parameter : impl_->layers[i]->parameters()) {
+      const bool matrix = parameter->shape.size() == 2;
+      if (matrix && tensor_parallel::Fp8Linear::takes(*parameter)) elements += parameter->numel();
+    }
+  }
+  return 2 * elements;  // rows and columns
+}
+
 at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                                      const at::Tensor& inverse_target_tokens,
                                      BlockObserver& observer) {
@@ -249,7 +266,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                              .documents = documents};
   const int head = model.head_block();
 
-  at::Tensor for_logits = tensor_parallel::memory_for_logits(batch.ids.numel(), model.head());
+  LossHead loss_head(model.head(), model.tp, batch.ids.numel(), model.options.head_chunk_tokens);
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
@@ -260,14 +277,13 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
     observer.after_forward(block);
   }
   observer.before_forward(head);
-  Impl::Head head_kept =
-      model.head_forward(std::exchange(stream, {}), batch.targets, region, std::move(for_logits));
-  const at::Tensor losses = head_kept.cross_entropy->sums().mul_(inverse_target_tokens);
+  Impl::HeadInput head_input = model.head_input(std::exchange(stream, {}), region);
   observer.after_forward(head);
 
   observer.before_backward(head);
-  at::Tensor grad =
-      model.head_backward(std::move(head_kept), inverse_target_tokens, batch.targets, region);
+  auto [sums, grad] = model.head_backward(std::move(head_input), std::move(loss_head),
+                                          inverse_target_tokens, batch.targets, region);
+  const at::Tensor losses = sums.mul_(inverse_target_tokens);
   observer.after_backward(head);
   for (int block = head - 1; block > 0; --block) {
     observer.before_backward(block);
@@ -289,7 +305,7 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
   const kernels::RotaryTable rotary = model.rotary_of(batch);
   const LayerContext context{
       .region = region, .rotary = rotary, .dropout = no_dropout, .documents = documents};
-  at::Tensor for_logits = tensor_parallel::memory_for_logits(batch.ids.numel(), model.head());
+  LossHead loss_head(model.head(), model.tp, batch.ids.numel(), model.options.head_chunk_tokens);
   observer.before_forward(0);
   ResidualStream stream = model.embed(batch.ids, context, observer);
   observer.after_forward(0);
@@ -301,9 +317,9 @@ at::Tensor Decoder::evaluate(const TokenBatch& batch, const at::Tensor& inverse_
     ++block;
   }
   observer.before_forward(block);
-  const Impl::Head head =
-      model.head_forward(std::exchange(stream, {}), batch.targets, region, std::move(for_logits));
-  const at::Tensor losses = head.cross_entropy->sums().mul_(inverse_target_tokens);
+  const Impl::HeadInput head = model.head_input(std::exchange(stream, {}), region);
+  const at::Tensor losses =
+      loss_head.loss(head.input, batch.targets.reshape({-1})).mul_(inverse_target_tokens);
   observer.after_forward(block);
   return losses;
 }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -33,6 +34,20 @@ enum class Recompute {
   full,       // all but the layer's input: the layer's forward again
 };
 
+/// The layers' linears in 8 bits (tensor_parallel/fp8_linear.h), but for those of some layers at
+/// either end.
+struct Fp8Layers {
+  bool on = false;
+  int64_t first_in_bf16 = 0;
+  int64_t last_in_bf16 = 0;
+  /// Casts of weights stay between the micro-batches of a step: 2 bytes an element.
+  bool keep_weights = true;
+
+  bool takes(int64_t layer, int64_t layers) const {
+    return on && layer >= first_in_bf16 && layer < layers - last_in_bf16;
+  }
+};
+
 struct TrainingOptions {
   tensor_parallel::SequenceParallel sequence_parallel = tensor_parallel::SequenceParallel::off;
   Recompute recompute = Recompute::none;
@@ -40,6 +55,9 @@ struct TrainingOptions {
   double residual_dropout = 0.0;   // of the embedding and of each sublayer's output
   double z_loss = 0.0;
   uint64_t seed = 0;  // of dropout
+  Fp8Layers fp8 = {};
+  /// The head's logits exist for so many tokens at a time; 0: loss_head.h's choice.
+  int64_t head_chunk_tokens = 0;
 };
 
 /// Documents that do not see each other.
@@ -75,6 +93,13 @@ class Decoder {
   const std::vector<sharding::ParameterBlock>& blocks() const;
   /// All parameters in block order.
   std::vector<sharding::Parameter*> parameters() const;
+
+  /// Parameters' values may have changed: to be called before the first micro-batch that sees them.
+  void weights_changed();
+  /// Of the layers that were to run in FP8: names of the linears whose sizes do not allow it.
+  std::vector<std::string> linears_left_in_bf16() const;
+  /// What casts of weights take where they are kept.
+  int64_t fp8_weight_bytes() const;
 
   /// Forward and backward of one micro-batch: gradients are added to main_grad. Returns fp32 [2],
   /// the same on every tp rank: the sums over its targets of cross entropy and of

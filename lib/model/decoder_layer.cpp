@@ -7,6 +7,7 @@
 
 namespace tptrain::model {
 
+using tensor_parallel::Fp8Input;
 using tensor_parallel::GatheredSequence;
 using tensor_parallel::ReducedSequence;
 
@@ -26,20 +27,27 @@ at::Tensor dropout_backward(const at::Tensor& grad, const kernels::Dropout& drop
   return dropped;
 }
 
+at::Tensor whole_of(std::optional<GatheredSequence>& sequence) {
+  return sequence ? sequence->whole() : at::Tensor();
+}
+
 }  // namespace
 
 DecoderLayer::DecoderLayer(const DecoderConfig& config, const Options& options,
                            const comm::Communicator& tp)
     : index_(options.index),
       input_norm_(config, norm_options(options, ".input_layernorm"), tp),
-      attention_(config, options.name + ".self_attn", options.replicated_gradient, tp),
+      attention_(config, options.name + ".self_attn", options.replicated_gradient, options.fp8, tp),
       post_attention_norm_(config, norm_options(options, ".post_attention_layernorm"), tp),
-      mlp_(config, options.name + ".mlp", options.replicated_gradient, tp) {}
+      mlp_(config, options.name + ".mlp", options.replicated_gradient, options.fp8, tp) {}
 
 DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
                                              const LayerContext& context) const {
   const auto& region = context.region;
   Kept kept;
+  // Columns of a whole sequence in 8 bits, for a slice of it in 16: only where nothing is cut.
+  for (Fp8Input* input : {&kept.attention_cast, &kept.mlp_cast, &kept.activation_cast})
+    input->keep_columns = context.recompute == Recompute::none && !region.sliced();
   NormLayer::Result norm = input_norm_.forward(stream);
   stream = {};
   kept.attention_sum = std::move(norm.sum);
@@ -47,13 +55,14 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
   kept.attention_input = std::move(norm.output);
   {
     GatheredSequence input = region.start_gather(kept.attention_input);
-    kept.qkv = attention_.qkv(input, context.rotary);
+    kept.qkv = attention_.qkv(input, context.rotary, &kept.attention_cast);
   }
-  kept.attention = attention_.attend(kept.qkv.packed,
-                                     context.dropout.attention(index_, attention_.first_head()),
-                                     context.attention_documents());
-  at::Tensor attended =
-      attention_.project(kept.attention.context, region).finish();  // [rows, B, H]
+  if (kept.attention_cast.has_columns()) kept.attention_input.reset();
+  kept.attention =
+      attention_.attend(kept.qkv.packed, context.dropout.attention(index_, attention_.first_head()),
+                        context.attention_documents());
+  at::Tensor attended = attention_.project(kept.attention.context, region, &kept.context_cast)
+                            .finish();  // [rows, B, H]
   kernels::dropout_(attended, context.dropout.residual(index_, "attention"),
                     region.first_position());
 
@@ -63,9 +72,11 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
   kept.mlp_input = std::move(norm.output);
   {
     GatheredSequence input = region.start_gather(kept.mlp_input);
-    kept.up = mlp_.up(input);
+    Mlp::Activated activated = mlp_.up_and_activation(input, &kept.mlp_cast);
+    kept.up = std::move(activated.up);
+    kept.activation = std::move(activated.activation);
   }
-  kept.activation = mlp_.activation(kept.up);
+  if (kept.mlp_cast.has_columns()) kept.mlp_input.reset();
   return kept;
 }
 
@@ -73,7 +84,8 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
                                      Kept* kept) const {
   const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
   Kept all = activations(std::move(stream), context);
-  at::Tensor fed_forward = mlp_.down(all.activation, context.region).finish();
+  at::Tensor fed_forward = mlp_.down(all.activation, context.region, &all.activation_cast).finish();
+  if (all.activation_cast.has_columns()) all.activation.reset();
   kernels::dropout_(fed_forward, context.dropout.residual(index_, "mlp"),
                     context.region.first_position());
   ResidualStream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
@@ -114,16 +126,23 @@ at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
       dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
   mlp_.bias_backward(grad_sum);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
-  if (!kept.mlp_input.defined())
-    kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
-  std::optional<GatheredSequence> input = region.start_gather(std::exchange(kept.mlp_input, {}));
-  if (!kept.activation.defined()) kept.activation = mlp_.activation(kept.up);
-  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up);
+  std::optional<GatheredSequence> input;  // none: its columns are there
+  if (!kept.mlp_cast.has_columns()) {
+    if (!kept.mlp_input.defined())
+      kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
+    input = region.start_gather(std::exchange(kept.mlp_input, {}));
+  }
+  if (!kept.activation.defined() && !kept.activation_cast.has_columns())
+    kept.activation = mlp_.activation(kept.up);
+  kernels::Fp8Matrix grad_cast, grad_up_cast;
+  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up, grad_cast);
   kept.up.reset();
-  ReducedSequence grad_input = mlp_.up_input_gradient(grad_up, region);
-  mlp_.down_weight_gradient(grad_output->whole(), std::exchange(kept.activation, {}));
+  ReducedSequence grad_input = mlp_.up_input_gradient(grad_up, region, grad_up_cast);
+  mlp_.down_weight_gradient(grad_output->whole(), std::exchange(kept.activation, {}),
+                            std::exchange(grad_cast, {}), std::exchange(kept.activation_cast, {}));
   grad_output.reset();
-  mlp_.up_weight_gradient(std::exchange(grad_up, {}), input->whole());
+  mlp_.up_weight_gradient(std::exchange(grad_up, {}), whole_of(input),
+                          std::exchange(grad_up_cast, {}), std::exchange(kept.mlp_cast, {}));
   input.reset();
   return post_attention_norm_.backward(grad_input.finish(), grad, std::exchange(kept.mlp_sum, {}),
                                        kept.mlp_statistics);
@@ -136,20 +155,25 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
                                                region.first_position());
   attention_.bias_backward(grad_sum);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
-  if (!kept.attention_input.defined())
-    kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
-  std::optional<GatheredSequence> input =
-      region.start_gather(std::exchange(kept.attention_input, {}));
-  at::Tensor grad_context = attention_.project_input_gradient(*grad_output);
-  attention_.project_weight_gradient(grad_output->whole(), kept.attention.context);
+  std::optional<GatheredSequence> input;  // none: its columns are there
+  if (!kept.attention_cast.has_columns()) {
+    if (!kept.attention_input.defined())
+      kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
+    input = region.start_gather(std::exchange(kept.attention_input, {}));
+  }
+  kernels::Fp8Matrix grad_cast, grad_qkv_cast;
+  at::Tensor grad_context = attention_.project_input_gradient(*grad_output, grad_cast);
+  attention_.project_weight_gradient(grad_output->whole(), kept.attention.context,
+                                     std::exchange(grad_cast, {}), kept.context_cast);
   grad_output.reset();
-  at::Tensor grad_qkv =
-      attention_.attend_backward(std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
-                                 std::exchange(kept.attention, {}), context.rotary,
-                                 context.dropout.attention(index_, attention_.first_head()),
-                                 context.attention_documents());
-  ReducedSequence grad_input = attention_.qkv_input_gradient(grad_qkv, region);
-  attention_.qkv_weight_gradient(std::exchange(grad_qkv, {}), input->whole());
+  at::Tensor grad_qkv = attention_.attend_backward(
+      std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
+      std::exchange(kept.attention, {}), context.rotary,
+      context.dropout.attention(index_, attention_.first_head()), context.attention_documents());
+  ReducedSequence grad_input = attention_.qkv_input_gradient(grad_qkv, region, grad_qkv_cast);
+  attention_.qkv_weight_gradient(std::exchange(grad_qkv, {}), whole_of(input),
+                                 std::exchange(grad_qkv_cast, {}),
+                                 std::exchange(kept.attention_cast, {}));
   input.reset();
   return input_norm_.backward(grad_input.finish(), grad, std::exchange(kept.attention_sum, {}),
                               kept.attention_statistics);
@@ -165,7 +189,8 @@ ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,
   const NormLayer::Result second =
       post_attention_norm_.forward({.residual = first.sum, .delta = attended});
   GatheredSequence input = region.start_gather(second.output);
-  at::Tensor fed_forward = mlp_.down(mlp_.activation(mlp_.up(input)), region).finish();
+  at::Tensor fed_forward =
+      mlp_.down(mlp_.activation(mlp_.up(input, nullptr)), region, nullptr).finish();
   return {.residual = second.sum, .delta = std::move(fed_forward)};
 }
 
@@ -175,6 +200,11 @@ std::vector<sharding::Parameter*> DecoderLayer::parameters() {
                                  post_attention_norm_.parameters(), mlp_.parameters()})
     all.insert(all.end(), parameters.begin(), parameters.end());
   return all;
+}
+
+void DecoderLayer::add_linears_in_bf16(std::vector<std::string>& names) const {
+  attention_.add_linears_in_bf16(names);
+  mlp_.add_linears_in_bf16(names);
 }
 
 }  // namespace tptrain::model

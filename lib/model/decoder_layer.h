@@ -42,6 +42,7 @@ class DecoderLayer {
     int64_t index = 0;
     std::string name;  // "model.layers.0"
     sharding::TpGradient replicated_gradient = sharding::TpGradient::whole;
+    const tensor_parallel::Fp8Settings* fp8 = nullptr;  // null: linears in the compute dtype
   };
   DecoderLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
 
@@ -60,6 +61,8 @@ class DecoderLayer {
     at::Tensor mlp_input;       // [rows, B, H]; none
     at::Tensor up;              // [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU
     at::Tensor activation;      // [S, B, F/tp]; none
+    // Inputs of linears in FP8: their scales; with their columns, what stands above is not kept.
+    tensor_parallel::Fp8Input attention_cast, context_cast, mlp_cast, activation_cast;
   };
 
   /// `kept` may be null (evaluation). Collective over tp.
@@ -75,6 +78,8 @@ class DecoderLayer {
 
   /// In order of use.
   std::vector<sharding::Parameter*> parameters();
+  /// Adds the names of the linears that do not run in FP8.
+  void add_linears_in_bf16(std::vector<std::string>& names) const;
 
  private:
   /// Forward as far as the last product, keeping all of it.

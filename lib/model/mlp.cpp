@@ -1,5 +1,7 @@
 #include "model/mlp.h"
 
+#include <utility>
+
 #include "kernels/kernels.h"
 
 namespace tptrain::model {
@@ -12,6 +14,7 @@ using tensor_parallel::ColumnParallelLinear;
 Bias bias_of(const DecoderConfig& config) { return config.mlp_bias ? Bias::learned : Bias::none; }
 
 ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std::string& name,
+                                         const tensor_parallel::Fp8Settings* fp8,
                                          const comm::Communicator& tp) {
   const auto output = [&](const char* projection) {
     return ColumnParallelLinear::Output{
@@ -23,7 +26,8 @@ ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std:
                                            .outputs = {output(".up_proj")},
                                            .in_features = config.hidden_size,
                                            .bias = bias_of(config),
-                                           .init_std = config.initializer_range};
+                                           .init_std = config.initializer_range,
+                                           .fp8 = fp8};
   if (config.feed_forward == FeedForward::swiglu) {
     options.name = name + ".gate_up_proj";
     options.outputs.insert(options.outputs.begin(), output(".gate_proj"));
@@ -34,9 +38,10 @@ ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std:
 }  // namespace
 
 Mlp::Mlp(const DecoderConfig& config, const std::string& name,
-         sharding::TpGradient replicated_gradient, const comm::Communicator& tp)
+         sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+         const comm::Communicator& tp)
     : form_(config.feed_forward),
-      up_proj_(up_options(config, name, tp)),
+      up_proj_(up_options(config, name, fp8, tp)),
       down_proj_(
           {.name = name + ".down_proj",
            .in_features = config.intermediate_size,
@@ -44,16 +49,30 @@ Mlp::Mlp(const DecoderConfig& config, const std::string& name,
            .local = tensor_parallel::share_of(config.intermediate_size, tp.rank(), tp.size()),
            .bias = bias_of(config),
            .init_std = config.initializer_range,
-           .bias_gradient = replicated_gradient},
+           .bias_gradient = replicated_gradient,
+           .fp8 = fp8},
           tp) {}
+
+Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
+                                      tensor_parallel::Fp8Input* input) const {
+  if (form_ == FeedForward::gelu && !up_proj_.runs_in_fp8()) {
+    auto [output, activation] = up_proj_.forward_gelu(x);
+    return {.up = std::move(output), .activation = std::move(activation)};
+  }
+  Activated result = {.up = up(x, input), .activation = {}};
+  result.activation = activation(result.up);
+  return result;
+}
 
 at::Tensor Mlp::activation(const at::Tensor& up) const {
   return form_ == FeedForward::swiglu ? kernels::swiglu(up) : kernels::gelu_tanh(up);
 }
 
 at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                    const at::Tensor& up) const {
-  const at::Tensor grad_activation = down_proj_.input_gradient(grad_output);
+                                    const at::Tensor& up, kernels::Fp8Matrix& cast) const {
+  if (form_ == FeedForward::gelu && !down_proj_.runs_in_fp8())
+    return down_proj_.input_gradient_gelu(grad_output, up);
+  const at::Tensor grad_activation = down_proj_.input_gradient(grad_output, cast);
   return form_ == FeedForward::swiglu ? kernels::swiglu_backward(grad_activation, up)
                                       : kernels::gelu_tanh_backward(grad_activation, up);
 }
@@ -62,6 +81,11 @@ std::vector<sharding::Parameter*> Mlp::parameters() {
   std::vector<sharding::Parameter*> all = up_proj_.parameters();
   for (sharding::Parameter* parameter : down_proj_.parameters()) all.push_back(parameter);
   return all;
+}
+
+void Mlp::add_linears_in_bf16(std::vector<std::string>& names) const {
+  if (!up_proj_.runs_in_fp8()) names.push_back(up_proj_.name());
+  if (!down_proj_.runs_in_fp8()) names.push_back(down_proj_.name());
 }
 
 }  // namespace tptrain::model

@@ -16,38 +16,55 @@ namespace tptrain::model {
 class Mlp {
  public:
   /// `name` is the sublayer's: "model.layers.0.mlp". `replicated_gradient`: what a replicated
-  /// parameter behind the region gets (partial on sequence slices).
+  /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
   Mlp(const DecoderConfig& config, const std::string& name,
-      sharding::TpGradient replicated_gradient, const comm::Communicator& tp);
+      sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+      const comm::Communicator& tp);
 
   /// x [S, B, H] -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
-  at::Tensor up(tensor_parallel::GatheredSequence& x) const { return up_proj_.forward(x); }
+  at::Tensor up(tensor_parallel::GatheredSequence& x, tensor_parallel::Fp8Input* input) const {
+    return up_proj_.forward(x, input);
+  }
+  /// up() and activation() of it, in one product where that is faster.
+  struct Activated {
+    at::Tensor up, activation;
+  };
+  Activated up_and_activation(tensor_parallel::GatheredSequence& x,
+                              tensor_parallel::Fp8Input* input) const;
   /// silu(gate) * up or gelu(up), [S, B, F/tp].
   at::Tensor activation(const at::Tensor& up) const;
   /// activation -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence down(const at::Tensor& activation,
-                                        const tensor_parallel::SequenceRegion& region) const {
-    return down_proj_.forward(activation, region);
+                                        const tensor_parallel::SequenceRegion& region,
+                                        tensor_parallel::Fp8Input* input) const {
+    return down_proj_.forward(activation, region, input);
   }
 
   void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
-  /// Gradient of down()'s output -> gradient of up()'s.
+  /// Gradient of down()'s output -> gradient of up()'s. `cast` here and below: what the weight's
+  /// gradient needs of the same gradient in FP8.
   at::Tensor down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                 const at::Tensor& up) const;
-  void down_weight_gradient(const at::Tensor& grad_output, const at::Tensor& activation) {
-    down_proj_.weight_gradient(grad_output, activation);
+                                 const at::Tensor& up, kernels::Fp8Matrix& cast) const;
+  void down_weight_gradient(const at::Tensor& grad_output, const at::Tensor& activation,
+                            const kernels::Fp8Matrix& cast,
+                            const tensor_parallel::Fp8Input& input) {
+    down_proj_.weight_gradient(grad_output, activation, cast, input);
   }
   /// -> the gradient of x, its sum over tp begun.
-  tensor_parallel::ReducedSequence up_input_gradient(
-      const at::Tensor& grad_up, const tensor_parallel::SequenceRegion& region) const {
-    return up_proj_.input_gradient(grad_up, region);
+  tensor_parallel::ReducedSequence up_input_gradient(const at::Tensor& grad_up,
+                                                     const tensor_parallel::SequenceRegion& region,
+                                                     kernels::Fp8Matrix& cast) const {
+    return up_proj_.input_gradient(grad_up, region, cast);
   }
-  void up_weight_gradient(const at::Tensor& grad_up, const at::Tensor& x) {
-    up_proj_.weight_gradient(grad_up, x);
+  void up_weight_gradient(const at::Tensor& grad_up, const at::Tensor& x,
+                          const kernels::Fp8Matrix& cast, const tensor_parallel::Fp8Input& input) {
+    up_proj_.weight_gradient(grad_up, x, cast, input);
   }
 
   /// In order of use.
   std::vector<sharding::Parameter*> parameters();
+  /// Adds the names of those that do not run in FP8.
+  void add_linears_in_bf16(std::vector<std::string>& names) const;
 
  private:
   FeedForward form_;

@@ -9,6 +9,7 @@
 #include "comm/peer_exchange.h"
 #include "kernels/cpu/loops.h"
 #include "model/head_share.h"
+#include "model/loss_head.h"
 #include "planner/timeline.h"
 #include "tensor_parallel/partition.h"
 
@@ -88,16 +89,21 @@ struct Attended {
 struct Qkv {
   Buffer packed, unnormed;
 };
+/// An operand in FP8, one byte an element.
+struct Cast {
+  Buffer rows, columns;
+};
 struct Kept {
+  bool fp8 = false;                                  // the layer's linears
+  Buffer attention_cast, mlp_cast, activation_cast;  // columns
   Stream input;
   Buffer attention_sum, attention_statistics, attention_input;
   Qkv qkv;
   Attended attention;
   Buffer mlp_sum, mlp_statistics, mlp_input, up, activation;
 };
-struct Head {
+struct HeadInput {
   Buffer sum, statistics, input;
-  Buffer exp, row_max, sums;  // the cross entropy's
 };
 
 class Run {
@@ -114,9 +120,11 @@ class Run {
     Buffer for_logits = memory_for_logits();
     Stream stream = {.residual = embed(), .delta = {}};
     std::vector<Kept> kept(layers);
+    for (size_t i = 0; i < layers; ++i)
+      kept[i].fp8 = options_.training.fp8.takes(static_cast<int64_t>(i), config_.num_hidden_layers);
     for (Kept& layer : kept) stream = forward(std::move(stream), layer);
-    Head head = head_forward(std::exchange(stream, {}), std::move(for_logits));
-    Buffer grad = head_backward(std::exchange(head, {}));
+    HeadInput head = head_input(std::exchange(stream, {}));
+    Buffer grad = head_backward(std::exchange(head, {}), std::move(for_logits));
     for (size_t i = layers; i-- > 0;) grad = backward(std::move(grad), std::exchange(kept[i], {}));
     embedding_backward(grad);
     return t_.peak();
@@ -154,8 +162,33 @@ class Run {
   }
 
   // --- kernels/gemm.cpp: on the CPU bf16 is widened; the bias's sum reads a widened copy too
-  void accumulate_weight_gradient(int64_t out, int64_t in) {
+  void accumulate_weight_gradient(bool fp8, int64_t out, int64_t in) {
+    if (fp8) return fp8_product(out, in, s_.tokens);
     if (options_.bf16 && !s_.on_gpu) t_.touch(s_.tokens * out * kFp32, s_.tokens * in * kFp32);
+  }
+
+  // --- kernels/fp8.cpp: on the CPU operands are widened, and the product is fp32
+  void fp8_product(int64_t m, int64_t n, int64_t k) {
+    if (!s_.on_gpu) t_.touch((m * k + n * k + m * n) * kFp32);
+  }
+  // --- tensor_parallel/fp8_linear.cpp
+  bool keeps_columns() const {
+    return options_.training.recompute == Recompute::none && !s_.sliced;
+  }
+  /// Columns, as long as a multiple of 16 tokens.
+  Buffer byte_matrix(bool made, int64_t width) {
+    return t_.make(made ? (s_.tokens + 15) / 16 * 16 * width : 0);
+  }
+  Cast cast(bool fp8, int64_t width, bool rows, bool columns) {
+    Cast result;
+    if (fp8 && rows) result.rows = byte_matrix(true, width);
+    if (fp8 && columns) result.columns = byte_matrix(true, width);
+    return result;
+  }
+  /// Of a forward's input: what backward gets of it, behind the product's output.
+  Buffer cast_for_backward(Cast cast, Buffer& input) {
+    if (cast.columns) input.reset();
+    return std::move(cast.columns);
   }
 
   // --- model/norm.cpp
@@ -260,27 +293,41 @@ class Run {
   }
 
   // --- model/decoder_layer.cpp
-  Kept activations(Stream stream) {
+  Kept activations(Stream stream, bool fp8) {
     Kept kept;
+    kept.fp8 = fp8;
     Norm normed = norm(stream);
     stream = {};
     kept.attention_sum = std::move(normed.sum);
     kept.attention_statistics = std::move(normed.statistics);
     kept.attention_input = std::move(normed.output);
     {
-      const Buffer whole = start_gather(kept.attention_input);
+      Buffer whole = start_gather(kept.attention_input);
+      Cast input = cast(fp8, s_.hidden, true, keeps_columns());
       kept.qkv = qkv();
+      if (fp8) fp8_product(s_.tokens, s_.qkv, s_.hidden);
+      whole.reset();
+      kept.attention_cast = cast_for_backward(std::move(input), kept.attention_input);
     }
     kept.attention = attend();
-    const Buffer attended = start_reduce().result;
+    Buffer attended;
+    {
+      const Cast context = cast(fp8, s_.context, true, false);
+      attended = start_reduce().result;
+      if (fp8) fp8_product(s_.tokens, s_.hidden, s_.context);
+    }
 
     normed = norm({.residual = kept.attention_sum, .delta = attended});
     kept.mlp_sum = std::move(normed.sum);
     kept.mlp_statistics = std::move(normed.statistics);
     kept.mlp_input = std::move(normed.output);
     {
-      const Buffer whole = start_gather(kept.mlp_input);
+      Buffer whole = start_gather(kept.mlp_input);
+      Cast input = cast(fp8, s_.hidden, true, keeps_columns());
       kept.up = columns(s_.up);
+      if (fp8) fp8_product(s_.tokens, s_.up, s_.hidden);
+      whole.reset();
+      kept.mlp_cast = cast_for_backward(std::move(input), kept.mlp_input);
     }
     kept.activation = columns(s_.ffn);
     return kept;
@@ -288,8 +335,11 @@ class Run {
   Stream forward(Stream stream, Kept& kept) {
     const Recompute recompute = options_.training.recompute;
     const Stream input = recompute == Recompute::full ? stream : Stream{};
-    Kept all = activations(std::move(stream));
+    Kept all = activations(std::move(stream), kept.fp8);
+    Cast activation = cast(kept.fp8, s_.ffn, true, keeps_columns());
     Buffer fed_forward = start_reduce().result;
+    if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.ffn);
+    all.activation_cast = cast_for_backward(std::move(activation), all.activation);
     Stream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
     switch (recompute) {
       case Recompute::none:
@@ -303,13 +353,14 @@ class Run {
         all.input = input;
         break;
     }
+    all.fp8 = kept.fp8;
     kept = std::move(all);
     return output;
   }
   Buffer backward(Buffer grad, Kept kept) {
     if (kept.input.residual) {
       Stream input = std::exchange(kept.input, {});
-      kept = activations(std::move(input));
+      kept = activations(std::move(input), kept.fp8);
     }
     grad = mlp_backward(grad, kept);
     return attention_backward(grad, kept);
@@ -317,22 +368,39 @@ class Run {
   Buffer mlp_backward(const Buffer& grad, Kept& kept) {
     const Buffer grad_sum = dropout_backward(grad);
     Buffer grad_output = start_gather(grad_sum);
-    if (!kept.mlp_input) kept.mlp_input = slice();
-    Buffer being_gathered = std::exchange(kept.mlp_input, {});
-    Buffer input = start_gather(being_gathered);
-    if (!kept.activation) kept.activation = columns(s_.ffn);
+    Buffer being_gathered, input;
+    if (!kept.mlp_cast) {
+      if (!kept.mlp_input) kept.mlp_input = slice();
+      being_gathered = std::exchange(kept.mlp_input, {});
+      input = start_gather(being_gathered);
+    }
+    if (!kept.activation && !kept.activation_cast) kept.activation = columns(s_.ffn);
+    Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
     Buffer grad_up;
     {
-      const Buffer grad_activation = columns(s_.ffn);
+      // GELU's derivative works in the memory of the gradient behind it.
+      const bool in_place = s_.up == s_.ffn && !kept.fp8;
+      const Buffer grad_activation = in_place ? Buffer{} : columns(s_.ffn);
+      if (kept.fp8) fp8_product(s_.tokens, s_.ffn, s_.hidden);
+      grad_cast.rows.reset();
       grad_up = columns(s_.up);
     }
     kept.up.reset();
+    Cast grad_up_cast = cast(kept.fp8, s_.up, true, true);
     Reducing grad_input = start_reduce();
-    accumulate_weight_gradient(s_.hidden, s_.ffn);
+    if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.up);
+    grad_up_cast.rows.reset();
+    if (!kept.activation_cast) kept.activation_cast = byte_matrix(kept.fp8, s_.ffn);
+    accumulate_weight_gradient(kept.fp8, s_.hidden, s_.ffn);
     kept.activation.reset();
+    kept.activation_cast.reset();
+    grad_cast = {};
     grad_output.reset();
     being_gathered.reset();
-    accumulate_weight_gradient(s_.up, s_.hidden);
+    if (!kept.mlp_cast) kept.mlp_cast = byte_matrix(kept.fp8, s_.hidden);
+    accumulate_weight_gradient(kept.fp8, s_.up, s_.hidden);
+    kept.mlp_cast.reset();
+    grad_up_cast = {};
     grad_up.reset();
     input.reset();
     grad_input.terms.reset();
@@ -343,19 +411,35 @@ class Run {
   Buffer attention_backward(const Buffer& grad, Kept& kept) {
     const Buffer grad_sum = dropout_backward(grad);
     Buffer grad_output = start_gather(grad_sum);
-    if (!kept.attention_input) kept.attention_input = slice();
-    Buffer being_gathered = std::exchange(kept.attention_input, {});
-    Buffer input = start_gather(being_gathered);
+    Buffer being_gathered, input;
+    if (!kept.attention_cast) {
+      if (!kept.attention_input) kept.attention_input = slice();
+      being_gathered = std::exchange(kept.attention_input, {});
+      input = start_gather(being_gathered);
+    }
+    Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
     Buffer grad_context = columns(s_.context);
-    accumulate_weight_gradient(s_.hidden, s_.context);
+    if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
+    grad_cast.rows.reset();
+    {
+      const Cast context = cast(kept.fp8, s_.context, false, true);
+      accumulate_weight_gradient(kept.fp8, s_.hidden, s_.context);
+    }
+    grad_cast = {};
     grad_output.reset();
     Buffer grad_qkv = attend_backward();
     kept.qkv = {};
     kept.attention = {};
     grad_context.reset();
+    Cast grad_qkv_cast = cast(kept.fp8, s_.qkv, true, true);
     Reducing grad_input = start_reduce();
+    if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.qkv);
+    grad_qkv_cast.rows.reset();
     being_gathered.reset();
-    accumulate_weight_gradient(s_.qkv, s_.hidden);
+    if (!kept.attention_cast) kept.attention_cast = byte_matrix(kept.fp8, s_.hidden);
+    accumulate_weight_gradient(kept.fp8, s_.qkv, s_.hidden);
+    kept.attention_cast.reset();
+    grad_qkv_cast = {};
     grad_qkv.reset();
     input.reset();
     grad_input.terms.reset();
@@ -393,32 +477,42 @@ class Run {
     if (options_.bf16) grad = t_.make(wide);
     if (s_.cut_vocab) grad = t_.make(wide);  // without the tokens of other ranks
   }
+  // --- model/loss_head.cpp
+  int64_t chunk_tokens() const {
+    const int64_t chosen = options_.training.head_chunk_tokens;
+    return std::min(s_.tokens, chosen > 0 ? chosen : model::head_chunk_of(s_.tokens));
+  }
+  Buffer chunk_of_logits(int64_t width, int64_t element) {
+    return t_.make(chunk_tokens() * width * element);
+  }
   /// Taken ahead on GPUs, where rows begin at multiples of 64 elements.
-  Buffer memory_for_logits() { return s_.on_gpu ? columns((s_.vocab + 63) / 64 * 64) : Buffer{}; }
-  Head head_forward(Stream stream, Buffer for_logits) {
+  Buffer memory_for_logits() {
+    return s_.on_gpu ? chunk_of_logits((s_.vocab + 63) / 64 * 64, s_.element) : Buffer{};
+  }
+  HeadInput head_input(Stream stream) {
     Norm normed = norm(stream);
     stream = {};
-    Head head;
+    HeadInput head;
     head.sum = std::move(normed.sum);
     head.statistics = std::move(normed.statistics);
     head.input = gather(normed.output);
-    // On GPUs bf16 stays.
-    const Buffer logits = s_.on_gpu ? std::move(for_logits) : columns(s_.vocab);
-    head.exp = options_.bf16 && !s_.on_gpu ? t_.make(s_.tokens * s_.vocab * kFp32) : logits;
-    head.row_max = t_.make(s_.tokens * kFp32);
-    head.sums = t_.make(2 * s_.tokens * kFp32);
     return head;
   }
-  Buffer head_backward(Head kept) {
-    Buffer grad_logits = std::move(kept.exp);
-    kept.row_max.reset();
-    kept.sums.reset();
-    if (options_.bf16 && !s_.on_gpu) grad_logits = columns(s_.vocab);
-    accumulate_weight_gradient(s_.vocab, s_.hidden);
-    const Buffer partial = columns(s_.hidden);
-    grad_logits.reset();
+  Buffer head_backward(HeadInput kept, Buffer for_logits) {
+    Buffer partial = columns(s_.hidden);
+    {
+      const bool widened = options_.bf16 && !s_.on_gpu;  // on GPUs bf16 stays
+      // Of one chunk: the others take its memory again.
+      Buffer logits = s_.on_gpu ? std::move(for_logits) : chunk_of_logits(s_.vocab, s_.element);
+      Buffer exp = widened ? chunk_of_logits(s_.vocab, kFp32) : std::move(logits);
+      logits.reset();
+      const Buffer statistics = t_.make(3 * chunk_tokens() * kFp32);
+      Buffer grad_logits = widened ? chunk_of_logits(s_.vocab, s_.element) : std::move(exp);
+      exp.reset();
+      if (widened) t_.touch(chunk_tokens() * s_.vocab * kFp32, chunk_tokens() * s_.hidden * kFp32);
+    }
     kept.input.reset();
-    const Buffer grad = reduce(partial);
+    const Buffer grad = reduce(std::move(partial));
     return slice();
   }
 

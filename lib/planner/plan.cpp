@@ -132,6 +132,7 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
     memory.activations = activations;
     memory.saving = layout.device == Device::cpu ? rank.save_host_bytes : 0;
     memory.buffers += rank.push_buffers;
+    if (stage < 3) memory.buffers += decoder.fp8_weight_bytes();  // as train/engine.cpp decides
   }
   rank.communication = communication_of(config, layout, decoder.blocks(), buckets);
   return rank;

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "kernels/gelu_product.h"
+
 namespace tptrain::tensor_parallel {
 
 namespace {
@@ -66,6 +68,11 @@ void declare_packed(Parameter& parameter, const ColumnParallelLinear::Options& o
   parameter.shape.insert(parameter.shape.end(), inner.begin(), inner.end());
   parameter.role = Role::column_parallel;
   parameter.placement = Placement::tp_sharded;
+}
+
+std::unique_ptr<Fp8Linear> fp8_of(const Fp8Settings* settings, Parameter& weight) {
+  if (settings == nullptr || !Fp8Linear::takes(weight)) return nullptr;
+  return std::make_unique<Fp8Linear>(*settings, weight);
 }
 
 std::vector<Parameter*> weight_and_bias(Parameter& weight, Parameter* bias) {
@@ -141,9 +148,45 @@ void declare_replicated(Parameter& parameter, std::string name, std::vector<int6
 ColumnParallelLinear::ColumnParallelLinear(const Options& options) {
   declare_packed(weight_, options, ".weight", {options.in_features},
                  {.kind = Init::Kind::normal, .std = options.init_std});
+  fp8_ = fp8_of(options.fp8, weight_);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
   declare_packed(*bias_, options, ".bias", {}, {.kind = Init::Kind::zeros});
+}
+
+at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, Fp8Input* input) const {
+  if (fp8_) return fp8_->forward(x.whole(), bias_.get(), input);
+  return linear(x, weight_, bias_.get());
+}
+
+ColumnParallelLinear::WithGelu ColumnParallelLinear::forward_gelu(GatheredSequence& x) const {
+  WithGelu result;
+  result.output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
+  result.activation = at::empty_like(result.output);
+  const at::Tensor transposed = weight_.data.t();
+  x.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    at::Tensor pre = rows_of(result.output.narrow(0, first, rows.size(0)));
+    at::Tensor activation = rows_of(result.activation.narrow(0, first, rows.size(0)));
+    kernels::gelu_product_out(pre, activation, rows_of(rows), transposed, data_of(bias_.get()));
+  });
+  return result;
+}
+
+ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_output,
+                                                     const SequenceRegion& region,
+                                                     kernels::Fp8Matrix& grad) const {
+  if (fp8_) return fp8_->input_gradient_reduced(grad_output, region, grad);
+  return linear_input_gradient_reduced(grad_output, weight_, region);
+}
+
+void ColumnParallelLinear::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
+                                           const kernels::Fp8Matrix& grad, const Fp8Input& input) {
+  if (fp8_) {
+    fp8_->weight_gradient(grad, x, input);
+    if (bias_) add_bias_gradient(*bias_, grad_output);
+    return;
+  }
+  linear_weight_gradient(grad_output, x, weight_, bias_.get());
 }
 
 std::vector<Parameter*> ColumnParallelLinear::parameters() {
@@ -162,10 +205,40 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
        .offset = 0,
        .owned = true,
        .init = {.kind = Init::Kind::normal, .std = options.init_std}});
+  fp8_ = fp8_of(options.fp8, weight_);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
   declare_replicated(*bias_, options.name + ".bias", {options.out_features},
                      {.kind = Init::Kind::zeros}, options.bias_gradient, tp);
+}
+
+ReducedSequence RowParallelLinear::forward(const at::Tensor& x, const SequenceRegion& region,
+                                           Fp8Input* input) const {
+  if (fp8_) return fp8_->forward_reduced(x, added_bias(), region, input);
+  return linear_reduced(x, weight_, added_bias(), region);
+}
+
+at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
+                                             kernels::Fp8Matrix& grad) const {
+  if (fp8_) return fp8_->input_gradient(grad_output.whole(), grad);
+  return linear_input_gradient(grad_output, weight_);
+}
+
+at::Tensor RowParallelLinear::input_gradient_gelu(GatheredSequence& grad_output,
+                                                  const at::Tensor& pre) const {
+  at::Tensor gradient = at::empty_like(pre);
+  grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    at::Tensor part = rows_of(gradient.narrow(0, first, rows.size(0)));
+    kernels::gelu_backward_product_out(part, rows_of(rows), weight_.data,
+                                       rows_of(pre.narrow(0, first, rows.size(0))));
+  });
+  return gradient;
+}
+
+void RowParallelLinear::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
+                                        const kernels::Fp8Matrix& grad, const Fp8Input& input) {
+  if (fp8_) return fp8_->weight_gradient(grad, x, input);
+  linear_weight_gradient(grad_output, x, weight_, nullptr);
 }
 
 void RowParallelLinear::bias_backward(const at::Tensor& grad_sum) {

@@ -8,6 +8,8 @@
 //   RowParallelLinear      [out, in/tp]     sharded        partial     reduce / backward: gather
 //
 // Weights are sharding::Parameters: backward reads `data` of that moment and adds to main_grad.
+// With Options::fp8 the products are those of fp8_linear.h, where the sizes of the weight allow it.
+// Generation (forward of a plain tensor) is always in the compute dtype.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,6 +22,7 @@
 #include "comm/communicator.h"
 #include "kernels/kernels.h"
 #include "sharding/parameter.h"
+#include "tensor_parallel/fp8_linear.h"
 #include "tensor_parallel/partition.h"
 #include "tensor_parallel/sequence_region.h"
 
@@ -66,29 +69,36 @@ class ColumnParallelLinear {
     int64_t in_features = 0;
     Bias bias = Bias::none;
     double init_std = 0.0;
+    const Fp8Settings* fp8 = nullptr;  // null: no FP8
   };
   explicit ColumnParallelLinear(const Options& options);
 
   /// x [.., in] whole -> [.., sum of local features]: this rank's rows of each output, one output
   /// after the other.
   at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, bias_.get()); }
-  at::Tensor forward(GatheredSequence& x) const { return linear(x, weight_, bias_.get()); }
+  /// `input`: for backward, may be null.
+  at::Tensor forward(GatheredSequence& x, Fp8Input* input) const;
+  /// The same and its GELU. Not of a linear in FP8.
+  struct WithGelu {
+    at::Tensor output, activation;
+  };
+  WithGelu forward_gelu(GatheredSequence& x) const;
   /// Backward in two halves: the gradient of x, its sum over tp begun; and those of weight and
-  /// bias.
-  ReducedSequence input_gradient(const at::Tensor& grad_output,
-                                 const SequenceRegion& region) const {
-    return linear_input_gradient_reduced(grad_output, weight_, region);
-  }
-  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x) {
-    linear_weight_gradient(grad_output, x, weight_, bias_.get());
-  }
+  /// bias. `grad` is the first half's for the second; x is not read where `input` has columns.
+  ReducedSequence input_gradient(const at::Tensor& grad_output, const SequenceRegion& region,
+                                 kernels::Fp8Matrix& grad) const;
+  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
+                       const kernels::Fp8Matrix& grad, const Fp8Input& input);
 
+  bool runs_in_fp8() const { return fp8_ != nullptr; }
+  const std::string& name() const { return weight_.name; }
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
 
  private:
   sharding::Parameter weight_;
   std::unique_ptr<sharding::Parameter> bias_;  // [sum of local features]
+  std::unique_ptr<Fp8Linear> fp8_;             // null: in the compute dtype
 };
 
 /// A linear cut by input features: each rank multiplies its slice, the sum over tp is the output.
@@ -104,26 +114,27 @@ class RowParallelLinear {
     Bias bias = Bias::none;
     double init_std = 0.0;
     sharding::TpGradient bias_gradient = sharding::TpGradient::whole;  // partial on sequence slices
+    const Fp8Settings* fp8 = nullptr;                                  // null: no FP8
   };
   RowParallelLinear(const Options& options, const comm::Communicator& tp);
 
   /// x [.., local in] -> the partial [.., out], to be summed over tp.
   at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, added_bias()); }
-  /// x [S, B, local in] -> the sum over tp, begun.
-  ReducedSequence forward(const at::Tensor& x, const SequenceRegion& region) const {
-    return linear_reduced(x, weight_, added_bias(), region);
-  }
+  /// x [S, B, local in] -> the sum over tp, begun. `input`: for backward, may be null.
+  ReducedSequence forward(const at::Tensor& x, const SequenceRegion& region, Fp8Input* input) const;
 
-  /// Backward in two halves: the gradient of x; and that of the weight.
-  at::Tensor input_gradient(GatheredSequence& grad_output) const {
-    return linear_input_gradient(grad_output, weight_);
-  }
-  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x) {
-    linear_weight_gradient(grad_output, x, weight_, nullptr);
-  }
+  /// Backward in two halves: the gradient of x; and that of the weight. `grad` is the first half's
+  /// for the second; x is not read where `input` has columns.
+  at::Tensor input_gradient(GatheredSequence& grad_output, kernels::Fp8Matrix& grad) const;
+  /// The gradient of `pre` [S, B, local in], where x is gelu(pre). Not of a linear in FP8.
+  at::Tensor input_gradient_gelu(GatheredSequence& grad_output, const at::Tensor& pre) const;
+  void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
+                       const kernels::Fp8Matrix& grad, const Fp8Input& input);
   /// Adds the bias's gradient from that of the sum, or of this rank's slice of it.
   void bias_backward(const at::Tensor& grad_sum);
 
+  bool runs_in_fp8() const { return fp8_ != nullptr; }
+  const std::string& name() const { return weight_.name; }
   /// Weight, then bias.
   std::vector<sharding::Parameter*> parameters();
 
@@ -132,6 +143,7 @@ class RowParallelLinear {
 
   sharding::Parameter weight_;
   std::unique_ptr<sharding::Parameter> bias_;  // [out]
+  std::unique_ptr<Fp8Linear> fp8_;             // null: in the compute dtype
   bool adds_bias_;
 };
 

@@ -73,17 +73,18 @@ at::Tensor vocab_parallel_logits(const at::Tensor& x, const Parameter& table, at
   return memory.narrow(1, 0, table.shape[0]);
 }
 
-at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
-                                          Parameter& table) {
+void vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
+                                    Parameter& table, at::Tensor& grad_x) {
   if (!x.is_cuda()) {
     linear_weight_gradient(grad_logits, x, table, nullptr);
-    return linear_input_gradient(grad_logits, table);
+    kernels::product_out(grad_x, grad_logits, table.data);
+    return;
   }
   const at::Tensor padded =
       grad_logits.as_strided({grad_logits.size(0), grad_logits.stride(0)}, grad_logits.strides());
   at::Tensor main_grad = table.with_padding(table.main_grad);
   kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
-  return kernels::product(padded, table.with_padding(table.data));
+  kernels::product_out(grad_x, padded, table.with_padding(table.data));
 }
 
 VocabParallelCrossEntropy::VocabParallelCrossEntropy(at::Tensor logits, at::Tensor targets,

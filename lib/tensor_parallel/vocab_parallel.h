@@ -48,9 +48,9 @@ at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
                                              const SequenceRegion& region);
 
 /// Memory for the logits of so many tokens on CUDA; nothing elsewhere. Logits are the largest
-/// tensor of a micro-batch. The caching allocator cuts large blocks up: to take it ahead of the
-/// layers' activations keeps a block whole that they would otherwise come to lie in, and a second
-/// one of this size from being reserved.
+/// tensor of a micro-batch, or of a chunk of its tokens. The caching allocator cuts large blocks
+/// up: to take it ahead of the layers' activations keeps a block whole that they would otherwise
+/// come to lie in, and a second one of this size from being reserved.
 at::Tensor memory_for_logits(int64_t tokens, const sharding::Parameter& table);
 /// The head's product: x [T, H] -> logits [T, V/tp] = x table^T, on CUDA in `memory`. There the
 /// table's rows of padding are multiplied as well, so that every size of the product is a multiple
@@ -58,10 +58,11 @@ at::Tensor memory_for_logits(int64_t tokens, const sharding::Parameter& table);
 /// apart.
 at::Tensor vocab_parallel_logits(const at::Tensor& x, const sharding::Parameter& table,
                                  at::Tensor memory);
-/// Adds the gradient of the table to its main_grad; returns the partial gradient of x, [T, H], to
-/// be summed over tp. grad_logits lies as vocab_parallel_logits made it, zeros between the rows.
-at::Tensor vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
-                                          sharding::Parameter& table);
+/// Adds the gradient of the table to its main_grad; writes the partial gradient of x, to be summed
+/// over tp, into grad_x [T, H]. grad_logits lies as vocab_parallel_logits made it, zeros between
+/// the rows.
+void vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Tensor& x,
+                                    sharding::Parameter& table, at::Tensor& grad_x);
 
 /// Softmax cross entropy of logits [T, V/tp] (fp32; bf16 on CUDA too), which are consumed: forward
 /// and backward work in their memory.

@@ -22,6 +22,13 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
   return "";
 }
 
+// Whole casts of weights beside shards of them would undo ZeRO-3.
+model::TrainingOptions training_of(const Engine::Options& options) {
+  model::TrainingOptions training = options.training;
+  if (options.zero.zero_stage >= 3) training.fp8.keep_weights = false;
+  return training;
+}
+
 }  // namespace
 
 Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp,
@@ -32,7 +39,7 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       fault_(options.fault),
       replays_(obstacle_to_graph(options, device).empty()),
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
-      decoder_(options.decoder, tp, options.training),
+      decoder_(options.decoder, tp, training_of(options)),
       buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()},
                {.device = device, .dtype = options.dtype, .zero_stage = options.zero.zero_stage}),
       zero_(buckets_, tp, dp, options.zero) {
@@ -108,6 +115,7 @@ void Engine::drop_captured() {
 zero::StepNumbers Engine::run_step(const std::vector<MicroBatch>& micro_batches,
                                    double max_grad_norm) {
   zero_.begin_step();
+  decoder_.weights_changed();
   at::Tensor losses = at::zeros({2}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches) {
     zero_.begin_micro_batch(&micro == &micro_batches.back() ? zero::MicroBatchPlace::last
@@ -167,6 +175,7 @@ void Engine::throw_if_communication_failed() {
 at::Tensor Engine::evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens) {
   const at::Tensor weight = at::full({}, 1.0 / static_cast<double>(target_tokens),
                                      at::TensorOptions().dtype(at::kFloat).device(device_));
+  decoder_.weights_changed();
   at::Tensor losses = at::zeros({2}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (const MicroBatch& micro : micro_batches)
     losses.add_(decoder_.evaluate(micro, weight, zero_));

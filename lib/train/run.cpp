@@ -32,6 +32,7 @@
 #include "train/device_facts.h"
 #include "train/engine.h"
 #include "train/evaluation.h"
+#include "train/fp8_report.h"
 #include "train/out_of_memory.h"
 #include "train/resolve.h"
 #include "train/run_options.h"
@@ -260,10 +261,12 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                        session, mesh);
 
   board.enter("building the model");
+  comm::agree(session, [&] { check_fp8(resolved, mesh.device()); });
   Engine& engine =
       machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
   comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });
   log_model(resolved, log);
+  log_fp8(resolved, engine.decoder(), log);
 
   board.enter("reading weights or a checkpoint", -1, patience::kFiles);
   checkpoint::CheckpointStore store(

@@ -22,7 +22,10 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .attention_dropout = run.train.attention_dropout,
           .residual_dropout = run.train.residual_dropout,
           .z_loss = run.train.z_loss,
-          .seed = run.train.seed};
+          .seed = run.train.seed,
+          .fp8 = {.on = run.train.fp8 == "on",
+                  .first_in_bf16 = run.train.fp8_bf16_first_layers,
+                  .last_in_bf16 = run.train.fp8_bf16_last_layers}};
 }
 
 planner::Layout planned_layout(const ResolvedConfig& resolved) {

@@ -413,10 +413,11 @@ void check_collectives(comm::Communicator& tp) {
     CHECK(three.forward - one.forward == c.two_layers.forward);
     CHECK(three.backward - one.backward == c.two_layers.backward);
     if (c.recompute == Recompute::full) continue;
-    // Beside one layer: the embedding's output, the head's input, row maxima and sums of the cross
-    // entropy; back, the gradient into the head and that of the embedding's output.
-    CHECK(one.forward == (sliced ? Collectives{3, 3, 2} : Collectives{0, 0, 5}));
-    CHECK(one.backward == (sliced ? Collectives{5, 3, 0} : Collectives{0, 0, 3}));
+    // Beside one layer: the embedding's output and the head's input; back, where the head's loss is
+    // made on the way, row maxima and sums of the cross entropy, the gradient into the head and
+    // that of the embedding's output.
+    CHECK(one.forward == (sliced ? Collectives{3, 3, 0} : Collectives{0, 0, 3}));
+    CHECK(one.backward == (sliced ? Collectives{5, 3, 2} : Collectives{0, 0, 5}));
   }
 }
 

@@ -87,9 +87,10 @@ void check_column_parallel_linear(comm::Communicator& tp) {
     CHECK(relative_error(y, at::cat({columns(q.detach(), q_range), columns(k.detach(), k_range)},
                                     -1)) < kTolerance);
     const at::Tensor grad = at::cat({columns(grad_q, q_range), columns(grad_k, k_range)}, -1);
-    layer.weight_gradient(grad, x);
+    kernels::Fp8Matrix cast;  // not used without FP8
+    layer.weight_gradient(grad, x, cast, {});
     const SequenceRegion region(tp, /*length=*/3, SequenceParallel::off);
-    const at::Tensor grad_x = layer.input_gradient(grad, region).finish();
+    const at::Tensor grad_x = layer.input_gradient(grad, region, cast).finish();
     CHECK(relative_error(grad_x, reference_x.grad()) < kTolerance);
 
     Tensors gradients;
@@ -128,15 +129,16 @@ void check_row_parallel_linear(comm::Communicator& tp) {
     (expected * grad).sum().backward();
 
     const at::Tensor x = columns(whole_x, range);
-    at::Tensor sum = layer.forward(x, region).finish();
+    at::Tensor sum = layer.forward(x, region, nullptr).finish();
     // Gathered, so that rows beyond the sequence do not count.
     CHECK(relative_error(region.gather(sum), expected.detach()) < kTolerance);
 
     const at::Tensor grad_sum = slice_of_sequence(grad, region, /*padding=*/0.0);
     layer.bias_backward(grad_sum);
     tensor_parallel::GatheredSequence grad_output = region.start_gather(grad_sum);
-    const at::Tensor grad_x = layer.input_gradient(grad_output);
-    layer.weight_gradient(grad_output.whole(), x);
+    kernels::Fp8Matrix cast;  // not used without FP8
+    const at::Tensor grad_x = layer.input_gradient(grad_output, cast);
+    layer.weight_gradient(grad_output.whole(), x, cast, {});
     CHECK(relative_error(grad_x, columns(reference_x.grad(), range)) < kTolerance);
     sum_gradients_over_tp(layer.parameters(), tp);
     const GradientError error =

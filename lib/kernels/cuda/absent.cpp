@@ -1,5 +1,6 @@
 // A build without CUDA: the ATen composition serves what would come here.
 #include "base/error.h"
+#include "kernels/cuda/fp8.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/stream.h"
 
@@ -17,6 +18,10 @@ bool built() { return false; }
 Stream stream_of(const at::Tensor&) { absent(); }
 bool takes_product(const Product&) { return false; }
 void multiply(const Product&, const ByAten&) { absent(); }
+void multiply_fp8(const Product&) { absent(); }
+bool multiplies_fp8(int) { absent(); }
+void amax_of(const void*, int64_t, uint32_t*, Stream) { absent(); }
+void fp8_cast(const Fp8Cast&, Stream) { absent(); }
 void check_launch(const char*) { absent(); }
 void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }

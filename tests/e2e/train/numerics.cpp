@@ -62,6 +62,27 @@ TEST_CASE("a checkpoint of one stage and dtype goes on in another", "[e2e]") {
   CHECK(metric_lines(job.run_dir()).size() == 8);
 }
 
+TEST_CASE("a run in FP8 says so, learns as bf16 does, and resumes bit for bit", "[e2e]") {
+  const auto fp8 = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--set", "train.dtype=bf16", "--set", "train.fp8=on"});
+    return more;
+  };
+  const Job job;
+  const ProcessResult whole = job.run(4, fp8({"--set", "run_dir=whole"}));
+  check_done(whole);
+  INFO(whole.output);
+  CHECK(has(whole.output, "FP8: the linears of 2 of 2 layers"));
+  CHECK(has(whole.output, "FP8: no gain is to be expected"));  // hidden 32
+  check_done(job.run(4, {"--set", "train.dtype=bf16", "--set", "run_dir=bf16"}));
+  const double expected = last_loss(job.directory() / "bf16");
+  CHECK(std::abs(last_loss(job.directory() / "whole") - expected) <= 0.02 * expected);
+
+  const std::string third = checkpoint_at(job.directory() / "whole", 3).string();
+  check_done(job.run(4, fp8({"--set", "checkpoint.resume=" + third})));
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 8)) ==
+        shards_of(checkpoint_at(job.directory() / "whole", 8)));
+}
+
 TEST_CASE("numbers that are not finite stop the run, or are skipped for a while", "[e2e]") {
   Job job;
   job.edit("learning_rate: 3e-3", "learning_rate: 1e38, max_grad_norm: 0");

@@ -5,9 +5,11 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <vector>
 
+#include "kernels/gelu_product.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -119,6 +121,35 @@ TEST_CASE("products agree with fp64, whatever their sizes", "[kernels]") {
   for (const Size& size : kSizes) {
     for (const Form form : {Form::contiguous, Form::rows_apart, Form::begins_anywhere}) {
       check_products(size, form);
+    }
+  }
+}
+
+TEST_CASE("products with GELU agree with fp64, whatever their sizes", "[kernels]") {
+  for (const Size& size : kSizes) {
+    for (const Form form : {Form::contiguous, Form::rows_apart, Form::begins_anywhere}) {
+      CAPTURE(size.tokens, size.in, size.out, static_cast<int>(form));
+      const Layer layer = layer_of(size, form);
+      const at::Tensor x = normal({size.tokens, size.in}, 1),
+                       weight = normal({size.out, size.in}, 2) / std::sqrt(size.in),
+                       bias = normal({size.out}, 3), grad = normal({size.tokens, size.out}, 4);
+      const at::Tensor w = placed(weight, form);
+      const at::Tensor exact = weight.to(at::kBFloat16).to(at::kDouble);
+      const at::Tensor expected = at::mm(x, exact.t()) + bias;
+      at::Tensor pre = on_device(at::full({size.tokens, size.out}, 7.0), at::kBFloat16);
+      at::Tensor activation = at::full_like(pre, 7.0);
+      for (int repeat = 0; repeat < 2; ++repeat) {  // the first call measures
+        gelu_product_out(pre, activation, layer.x, w.t(), layer.bias);
+        CHECK_CLOSE(pre, expected, kTwoRoundings);
+        CHECK_CLOSE(activation, at::gelu(expected, "tanh"), kTwoRoundings);
+      }
+      // Back: of a product [T, out] times [out, in], at the activation's own input [T, in].
+      const at::Tensor at_input = normal({size.tokens, size.in}, 5);
+      at::Tensor out = on_device(at::full({size.tokens, size.in}, 7.0), at::kBFloat16);
+      for (int repeat = 0; repeat < 2; ++repeat) {
+        gelu_backward_product_out(out, layer.grad, w, on_device(at_input, at::kBFloat16));
+        CHECK_CLOSE(out, at::gelu_backward(at::mm(grad, exact), at_input, "tanh"), kTwoRoundings);
+      }
     }
   }
 }

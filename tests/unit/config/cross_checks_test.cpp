@@ -40,6 +40,15 @@ TEST_CASE("bf16 masters need bf16 weights; the other types stand alone") {
   CHECK(parse(kMinimal, {"parallel.reduce_dtype=bf16"}).parallel.reduce_dtype == "bf16");
 }
 
+TEST_CASE("FP8 is cast from bf16") {
+  CHECK(parse(kMinimal).train.fp8 == "off");
+  CHECK(refusal(kMinimal, {"train.fp8=on"}) ==
+        "config error: --set train.fp8=on: train.fp8 is on and train.dtype fp32: it must stand "
+        "beside train.dtype bf16, which is what FP8 is cast from.\n"
+        "  Set train.dtype to bf16, or leave train.fp8 out.");
+  CHECK(parse(kMinimal, {"train.fp8=on", "train.dtype=bf16"}).train.fp8 == "on");
+}
+
 TEST_CASE("documents that do not see each other train without dropout") {
   CHECK_FALSE(parse(kMinimal).data.document_mask);
   CHECK(parse(kMinimal, {"data.document_mask=true"}).data.document_mask);

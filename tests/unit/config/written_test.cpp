@@ -41,6 +41,9 @@ train:
   device: auto
   cpu_threads: 0
   dtype: fp32
+  fp8: "off"
+  fp8_bf16_first_layers: 0
+  fp8_bf16_last_layers: 0
   attention_dropout: 0.0
   residual_dropout: 0.0
   z_loss: 0.0
@@ -151,6 +154,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (!with_path && config.model.init == "pretrained") config.model.init = "random";
     if (config.parallel.zero_stage > 1) config.parallel.reduce_gradients = "per_micro_batch";
     if (config.train.dtype == "fp32") config.optimizer.master_dtype = "fp32";
+    if (config.train.dtype == "fp32") config.train.fp8 = "off";
     if (config.data.document_mask)
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
     config.scheduler.decay_steps =

@@ -134,6 +134,33 @@ TEST_CASE("planned activations are the peak of a real step", "[planner]") {
   }
 }
 
+TEST_CASE("what FP8 casts and keeps is in the plan", "[planner]") {
+  at::set_num_threads(1);
+  model::DecoderConfig config = shapes()[0].config;
+  config.hidden_size = 64;
+  config.intermediate_size = 192;
+  config.num_attention_heads = 8;
+  config.num_key_value_heads = 4;
+  config.head_dim = 16;
+  const Shape even = {"FP8", config, 144, 3};
+  for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+    // Casts of weights stay, and the plan counts them beside the activations.
+    model::TrainingOptions training = {.recompute = recompute};
+    training.fp8 = {.on = true, .keep_weights = false};
+    check(even, {.bf16 = true, .training = training});
+    training.sequence_parallel = SequenceParallel::on;
+    check(even, {.tp_size = 4, .bf16 = true, .training = training});
+  }
+}
+
+TEST_CASE("the plan knows of a head by chunks of tokens", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true})
+      check(shape, {.bf16 = bf16, .training = {.head_chunk_tokens = 40}});
+  }
+}
+
 TEST_CASE("what a document mask needs is in the plan", "[planner]") {
   at::set_num_threads(1);
   for (const Shape& shape : shapes()) {

@@ -1,5 +1,6 @@
 // The forecast for GPUs against peaks measured on two H200 (what the allocator reserved at most;
-// benchmarks/README.md, 2026-11-28), and the micro-batch that fits.
+// benchmarks/README.md, 2026-11-28, when all logits of a micro-batch existed at once; 2026-11-29),
+// and the micro-batch that fits.
 #include "comm/peer_exchange.h"
 #include "planner/plan.h"
 #include "support/catch.h"
@@ -66,6 +67,11 @@ double planned_gib(const model::DecoderConfig& config, const Layout& layout) {
 
 TEST_CASE("the forecast for GPUs is within 10 % of measured peaks", "[planner]") {
   using model::Recompute;
+  const auto on_gpus = [](auto... arguments) {
+    Layout layout = planner::on_gpus(arguments...);
+    layout.training.head_chunk_tokens = int64_t{1} << 20;
+    return layout;
+  };
   CHECK(planned_gib(llama_3_8b(), on_gpus(2, 1, 1, 8192, 1, Recompute::none)) ==
         Approx(86.29).epsilon(0.1));
   CHECK(planned_gib(llama_3_8b(), on_gpus(2, 1, 1, 8192, 1, Recompute::selective)) ==
@@ -78,6 +84,20 @@ TEST_CASE("the forecast for GPUs is within 10 % of measured peaks", "[planner]")
         Approx(25.29).epsilon(0.1));
   CHECK(planned_gib(gpt2(), on_gpus(1, 1, 1, 1024, 64, Recompute::none)) ==
         Approx(26.67).epsilon(0.1));
+}
+
+TEST_CASE("so it is with FP8 and with a head by chunks, on one H200", "[planner]") {
+  using model::Recompute;
+  model::DecoderConfig half = llama_3_8b();
+  half.num_hidden_layers = 16;
+  Layout layout = on_gpus(1, 1, 1, 8192, 1, Recompute::none);
+  CHECK(planned_gib(half, layout) == Approx(95.39).epsilon(0.1));
+  layout.training.fp8.on = true;
+  CHECK(planned_gib(half, layout) == Approx(102.65).epsilon(0.1));
+  CHECK(planned_gib(qwen2_half_billion(), on_gpus(1, 1, 1, 2048, 8, Recompute::none)) ==
+        Approx(25.72).epsilon(0.1));
+  CHECK(planned_gib(gpt2(), on_gpus(1, 1, 1, 1024, 64, Recompute::none)) ==
+        Approx(22.08).epsilon(0.1));
 }
 
 TEST_CASE("the buffers of direct copies are those of the axes that have ranks", "[planner]") {

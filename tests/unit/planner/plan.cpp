@@ -225,7 +225,7 @@ memory of a rank
   gradients    194.81 KiB  194.81 KiB   97.41 KiB   97.41 KiB  fp32
   moments      389.62 KiB  194.81 KiB  194.81 KiB  194.81 KiB  both of AdamW, fp32
   buffers           269 B       269 B  118.20 KiB  236.14 KiB  gradients and gathered parameters of the blocks at work
-  activations  620.75 KiB  620.75 KiB  620.75 KiB  620.75 KiB  at their peak
+  activations  622.25 KiB  622.25 KiB  622.25 KiB  622.25 KiB  at their peak
   sum            1.37 MiB    1.18 MiB    1.20 MiB    1.22 MiB  libraries come on top
 
 communication of a rank in a step (bytes of the full tensors)

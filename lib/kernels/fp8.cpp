@@ -1,0 +1,166 @@
+// FP8 casts and products: the CUDA kernels and cuBLASLt, or their twin on the CPU.
+#include "kernels/fp8.h"
+
+#include <c10/util/Float8_e4m3fn.h>
+#include <c10/util/Float8_e5m2.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "kernels/composition.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cuda/fp8.h"
+#include "kernels/cuda/product.h"
+#include "kernels/fp8_scale.h"
+
+namespace tptrain::kernels {
+
+namespace {
+
+at::ScalarType scalar_type(Fp8 type) {
+  return type == Fp8::e4m3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2;
+}
+
+void check_matrix(const at::Tensor& x, const char* function) {
+  expect(x.dim() == 2 && x.scalar_type() == at::kBFloat16 && x.size(1) % kFp8Multiple == 0 &&
+             x.numel() > 0,
+         function, "be a bf16 matrix whose columns are a multiple of 16", x.sizes());
+  expect_contiguous(x, function);
+}
+
+int64_t padded(int64_t rows) { return (rows + kFp8Multiple - 1) / kFp8Multiple * kFp8Multiple; }
+
+// --- The CPU
+
+float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+uint32_t amax_bits_of(const uint16_t* x, int64_t count) {
+  uint16_t most = 0;
+  for (int64_t i = 0; i < count; ++i) most = std::max<uint16_t>(most, x[i] & 0x7fff);
+  return static_cast<uint32_t>(most) << 16;
+}
+
+uint8_t rounded(float value, Fp8 type) {
+  return type == Fp8::e4m3 ? c10::detail::fp8e4m3fn_from_fp32_value(value)
+                           : c10::detail::fp8e5m2_from_fp32_value(value);
+}
+
+void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
+  const auto* from = static_cast<const uint16_t*>(x.const_data_ptr());
+  const int64_t rows = x.size(0), columns = x.size(1);
+  auto* scale = to.scale.data_ptr<float>();
+  float factor = 1.0f / *scale;
+  if (!scale_is_known) {
+    const uint32_t bits = amax_bits_of(from, x.numel());
+    const int exponent =
+        fp8_exponent(bits, type == Fp8::e4m3 ? kTopExponentE4m3 : kTopExponentE5m2);
+    const bool finite = fp8_is_finite(bits);
+    factor = std::bit_cast<float>(finite ? power_of_two_bits(exponent) : kNanBits);
+    *scale = std::bit_cast<float>(finite ? power_of_two_bits(-exponent) : kNanBits);
+  }
+  auto* as_rows = to.rows.defined() ? static_cast<uint8_t*>(to.rows.mutable_data_ptr()) : nullptr;
+  auto* as_columns =
+      to.columns.defined() ? static_cast<uint8_t*>(to.columns.mutable_data_ptr()) : nullptr;
+  cpu::parallel_rows(rows, cpu::grain_of(columns), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const uint8_t value = rounded(bf16_to_float(from[r * columns + c]) * factor, type);
+        if (as_rows) as_rows[r * columns + c] = value;
+        if (as_columns) as_columns[c * padded(rows) + r] = value;
+      }
+    }
+  });
+  for (int64_t c = 0; as_columns && c < columns; ++c)
+    std::fill(as_columns + c * padded(rows) + rows, as_columns + (c + 1) * padded(rows), 0);
+}
+
+void multiply_on_cpu(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b,
+                     const at::Tensor& bias, Accumulate accumulate) {
+  at::Tensor product = at::mm(a.matrix.to(at::kFloat), b.matrix.to(at::kFloat).t());
+  product.mul_(a.scale * b.scale);
+  if (bias.defined()) product.add_(bias);
+  if (accumulate == Accumulate::add) {
+    out.add_(product);
+  } else {
+    out.copy_(product);
+  }
+}
+
+// --- CUDA
+
+void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
+  const cuda::Stream stream = cuda::stream_of(x);
+  at::Tensor amax;
+  if (!scale_is_known) {
+    amax = at::zeros({1}, x.options().dtype(at::kInt));
+    cuda::amax_of(x.const_data_ptr(), x.numel(), static_cast<uint32_t*>(amax.mutable_data_ptr()),
+                  stream);
+    cuda::check_launch("to_fp8");
+  }
+  const auto memory = [](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
+  };
+  cuda::fp8_cast(
+      {.x = x.const_data_ptr(),
+       .e5m2 = type == Fp8::e5m2,
+       .amax_bits = amax.defined() ? static_cast<const uint32_t*>(amax.const_data_ptr()) : nullptr,
+       .scale = to.scale.data_ptr<float>(),
+       .as_rows = memory(to.rows),
+       .as_columns = memory(to.columns),
+       .rows = x.size(0),
+       .columns = x.size(1),
+                  .column_length = padded(x.size(0))},
+      stream);
+  cuda::check_launch("to_fp8");
+}
+
+void cast(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
+  if (x.is_cuda()) return cast_on_cuda(to, x, type, scale_is_known);
+  cast_on_cpu(to, x, type, scale_is_known);
+}
+
+}  // namespace
+
+Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale) {
+  check_matrix(x, "to_fp8");
+  const at::TensorOptions options = x.options().dtype(scalar_type(type));
+  Fp8Matrix result;
+  if (form != Fp8Form::columns) result.rows = at::empty({x.size(0), x.size(1)}, options);
+  if (form != Fp8Form::rows) result.columns = at::empty({x.size(1), padded(x.size(0))}, options);
+  result.scale = scale.defined() ? scale : at::ones({1}, x.options().dtype(at::kFloat));
+  cast(result, x, type, scale.defined());
+  return result;
+}
+
+void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type) {
+  check_matrix(x, "to_fp8_out");
+  for (const at::Tensor& form : {to.rows, to.columns})
+    expect(
+        !form.defined() || (form.numel() == x.numel() && form.scalar_type() == scalar_type(type)),
+        "to_fp8_out", "get the memory of a cast of the same size and type", x.sizes());
+  cast(to, x, type, /*scale_is_known=*/false);
+}
+
+void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, Fp8Sums sums,
+                     const at::Tensor& bias, Accumulate accumulate) {
+  expect(a.matrix.dim() == 2 && b.matrix.dim() == 2 && a.matrix.size(1) == b.matrix.size(1) &&
+             out.dim() == 2 && out.size(0) == a.matrix.size(0) && out.size(1) == b.matrix.size(0),
+         "fp8_product_out", "be [M, N] of rows [M, K] and rows [N, K]", out.sizes());
+  if (!out.is_cuda()) return multiply_on_cpu(out, a, b, bias, accumulate);
+  cuda::multiply_fp8({.out = out,
+                      .a = a.matrix,
+                      .b = b.matrix.t(),
+                      .bias = bias,
+                      .accumulate = accumulate,
+                      .a_scale = a.scale,
+                      .b_scale = b.scale,
+                      .fast_sums = sums == Fp8Sums::fast});
+}
+
+bool multiplies_fp8(at::Device device) {
+  return !device.is_cuda() || cuda::multiplies_fp8(device.index());
+}
+
+}  // namespace tptrain::kernels

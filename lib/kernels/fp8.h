@@ -1,0 +1,61 @@
+// FP8: matrices of 8-bit floats that share one scale, and their products. Per-tensor current
+// scaling: the scale comes from the largest magnitude of the very tensor that is cast, so that
+// nothing is remembered from step to step. Scales are powers of two: casting then rounds the same
+// mantissas whatever the largest magnitude is, and numbers depend on it (on the layout, therefore)
+// only through what is too small for the type. Source: Micikevicius et al., "FP8 Formats for Deep
+// Learning", 2022.
+//
+//   type   largest   smallest normal   for
+//   e4m3   448       2^-6              activations and weights
+//   e5m2   57,344    2^-14             gradients
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace tptrain::kernels {
+
+enum class Fp8 { e4m3, e5m2 };
+
+/// The inner size of a product must be a multiple of this.
+inline constexpr int64_t kFp8Multiple = 16;
+
+/// A matrix [R, C] as FP8: as its rows, as its columns (the rows of its transpose), or as both;
+/// what was not asked for is undefined. GPUs multiply rows by rows: a product needs either form of
+/// its operands at one place or another.
+struct Fp8Matrix {
+  at::Tensor rows;     // [R, C] of at::kFloat8_e4m3fn or at::kFloat8_e5m2
+  at::Tensor columns;  // [C, R] likewise
+  /// fp32 [1], on the device of the matrix: a value is what is stored times this. NaN where the
+  /// matrix holds something that is not finite, so that no product hides it.
+  at::Tensor scale;
+};
+enum class Fp8Form { rows, columns, both };
+
+/// x [R, C] bf16, contiguous, C a multiple of 16 -> FP8, rounded to nearest even. `scale`: of the
+/// same values, where it is known from an earlier cast; undefined: from their largest magnitude.
+Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale = {});
+/// The same into the memory of `to`, which an earlier cast of the same sizes, type and form made.
+void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
+
+/// One side of a product: rows [M, K] or [N, K], N and K multiples of 16.
+struct Fp8Operand {
+  const at::Tensor& matrix;
+  const at::Tensor& scale;
+};
+/// How a product adds up. Hopper's tensor cores add FP8 in 22 bits, 14 of them behind the point;
+/// fast: throughout, split: for some 128 terms, whose sums are added in fp32.
+enum class Fp8Sums { fast, split };
+/// out [M, N] = a b^T (+ bias [N] of bf16 outputs, or + out): out bf16 or fp32, rows may lie
+/// further apart than they are long.
+void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, Fp8Sums sums,
+                     const at::Tensor& bias = {}, Accumulate accumulate = Accumulate::overwrite);
+
+/// Whether the device multiplies FP8 (Ada and Hopper on, and the CPU, which computes the same
+/// products of what the casts stored).
+bool multiplies_fp8(at::Device device);
+
+}  // namespace tptrain::kernels

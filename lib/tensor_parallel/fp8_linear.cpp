@@ -1,0 +1,124 @@
+#include "tensor_parallel/fp8_linear.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "tensor_parallel/parallel_linear.h"
+
+namespace tptrain::tensor_parallel {
+
+namespace {
+
+using kernels::Fp8;
+using kernels::Fp8Form;
+using kernels::Fp8Matrix;
+using kernels::Fp8Operand;
+using kernels::Fp8Sums;
+
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+at::Tensor data_of(const sharding::Parameter* bias) { return bias ? bias->data : at::Tensor(); }
+
+Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) {
+  const bool both = input != nullptr && input->keep_columns;
+  Fp8Matrix cast = kernels::to_fp8(rows_of(x), Fp8::e4m3, both ? Fp8Form::both : Fp8Form::rows);
+  if (input != nullptr) input->cast = {.rows = {}, .columns = cast.columns, .scale = cast.scale};
+  return cast;
+}
+
+// rows [T, K] times matrix [N, K]^T, [S, B, N] of the shape of x.
+at::Tensor multiply(const at::Tensor& x, const Fp8Matrix& rows, const Fp8Operand& matrix,
+                    Fp8Sums sums, const at::Tensor& bias) {
+  at::Tensor out = at::empty({rows.rows.size(0), matrix.matrix.size(0)}, x.options());
+  kernels::fp8_product_out(out, {.matrix = rows.rows, .scale = rows.scale}, matrix, sums, bias);
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = out.size(1);
+  return out.view(shape);
+}
+
+// The same, summed over tp.
+ReducedSequence multiply_reduced(const at::Tensor& x, const Fp8Matrix& rows,
+                                 const Fp8Operand& matrix, Fp8Sums sums, const at::Tensor& bias,
+                                 const SequenceRegion& region) {
+  const int64_t batch = x.size(1);
+  return region.start_reduce(
+      batch, matrix.matrix.size(0), x.options(), [&](int64_t first, const at::Tensor& part) {
+        at::Tensor out = rows_of(part);
+        const at::Tensor own = rows.rows.narrow(0, first * batch, out.size(0));
+        kernels::fp8_product_out(out, {.matrix = own, .scale = rows.scale}, matrix, sums, bias);
+      });
+}
+
+}  // namespace
+
+bool Fp8Linear::takes(const sharding::Parameter& weight) {
+  return weight.shape[0] % kernels::kFp8Multiple == 0 &&
+         weight.shape[1] % kernels::kFp8Multiple == 0;
+}
+
+const Fp8Matrix& Fp8Linear::kept_weight() {
+  if (kept_version_ == settings_.weights_version) return kept_weight_;
+  if (kept_version_) {
+    // In the memory of before: a captured graph holds its address.
+    kernels::to_fp8_out(kept_weight_, weight_.data, Fp8::e4m3);
+  } else {
+    kept_weight_ = kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::both);
+  }
+  kept_version_ = settings_.weights_version;
+  return kept_weight_;
+}
+
+Fp8Matrix Fp8Linear::weight_rows() {
+  return settings_.keep_weights ? kept_weight()
+                                : kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::rows);
+}
+Fp8Matrix Fp8Linear::weight_columns() {
+  return settings_.keep_weights ? kept_weight()
+                                : kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::columns);
+}
+
+at::Tensor Fp8Linear::forward(const at::Tensor& x, const sharding::Parameter* bias,
+                              Fp8Input* input) {
+  const Fp8Matrix weight = weight_rows();
+  return multiply(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},
+                  Fp8Sums::fast, data_of(bias));
+}
+
+ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const sharding::Parameter* bias,
+                                           const SequenceRegion& region, Fp8Input* input) {
+  const Fp8Matrix weight = weight_rows();
+  return multiply_reduced(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},
+                          Fp8Sums::fast, data_of(bias), region);
+}
+
+at::Tensor Fp8Linear::input_gradient(const at::Tensor& grad_output, Fp8Matrix& grad) {
+  const Fp8Matrix weight = weight_columns();
+  grad = kernels::to_fp8(rows_of(grad_output), Fp8::e5m2, Fp8Form::both);
+  at::Tensor result = multiply(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
+                               Fp8Sums::split, {});
+  grad.rows.reset();
+  return result;
+}
+
+ReducedSequence Fp8Linear::input_gradient_reduced(const at::Tensor& grad_output,
+                                                  const SequenceRegion& region, Fp8Matrix& grad) {
+  const Fp8Matrix weight = weight_columns();
+  grad = kernels::to_fp8(rows_of(grad_output), Fp8::e5m2, Fp8Form::both);
+  ReducedSequence result =
+      multiply_reduced(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
+                       Fp8Sums::split, {}, region);
+  grad.rows.reset();
+  return result;
+}
+
+void Fp8Linear::weight_gradient(const Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input) {
+  const Fp8Matrix cast = input.has_columns() ? input.cast
+                                             : kernels::to_fp8(rows_of(x), Fp8::e4m3,
+                                                               Fp8Form::columns, input.cast.scale);
+  kernels::fp8_product_out(weight_.main_grad, {.matrix = grad.columns, .scale = grad.scale},
+                           {.matrix = cast.columns, .scale = cast.scale}, Fp8Sums::split, {},
+                           accumulation_of(weight_));
+}
+
+}  // namespace tptrain::tensor_parallel

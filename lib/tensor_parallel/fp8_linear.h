@@ -1,0 +1,71 @@
+// The products of a linear in FP8: activations and weights as e4m3, gradients as e5m2, each cast
+// with a scale of its own that this rank finds in the very tensor (kernels/fp8.h). What goes in and
+// comes out, and main_grad, are what they are without FP8; what tp moves stays in the compute
+// dtype.
+//
+//   product                       operands                           sums
+//   y  = x W^T                    rows of x, rows of W               fast
+//   dx = dy W                     rows of dy, columns of W           split
+//   dW = dy^T x, into main_grad   columns of dy, columns of x        split
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "kernels/fp8.h"
+#include "sharding/parameter.h"
+#include "tensor_parallel/sequence_region.h"
+
+namespace tptrain::tensor_parallel {
+
+/// What the FP8 linears of a model share. Must outlive them.
+struct Fp8Settings {
+  /// Casts of weights stay, 2 bytes an element, until weights_version changes: accumulated
+  /// micro-batches share them. Else they are made at each use and let go of.
+  bool keep_weights = true;
+  int64_t weights_version = 0;  // another: values may be others
+};
+
+/// A linear's input on its way from forward to backward.
+struct Fp8Input {
+  /// Its scale, and its columns where they are kept: backward then needs nothing else of it.
+  kernels::Fp8Matrix cast = {};
+  bool keep_columns = false;
+
+  bool has_columns() const { return cast.columns.defined(); }
+};
+
+class Fp8Linear {
+ public:
+  /// Sizes that FP8 products take.
+  static bool takes(const sharding::Parameter& weight);
+
+  Fp8Linear(const Fp8Settings& settings, sharding::Parameter& weight)
+      : settings_(settings), weight_(weight) {}
+
+  /// x [S, B, in] -> [S, B, out]. `bias` and `input` may be null.
+  at::Tensor forward(const at::Tensor& x, const sharding::Parameter* bias, Fp8Input* input);
+  /// The same, and the sum over tp begun. Collective over tp.
+  ReducedSequence forward_reduced(const at::Tensor& x, const sharding::Parameter* bias,
+                                  const SequenceRegion& region, Fp8Input* input);
+  /// dy [S, B, out] -> dx [S, B, in]; leaves in `grad` what weight_gradient needs.
+  at::Tensor input_gradient(const at::Tensor& grad_output, kernels::Fp8Matrix& grad);
+  ReducedSequence input_gradient_reduced(const at::Tensor& grad_output,
+                                         const SequenceRegion& region, kernels::Fp8Matrix& grad);
+  /// `x` is read where `input` has no columns.
+  void weight_gradient(const kernels::Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input);
+
+ private:
+  kernels::Fp8Matrix weight_rows();
+  kernels::Fp8Matrix weight_columns();
+  const kernels::Fp8Matrix& kept_weight();
+
+  const Fp8Settings& settings_;
+  sharding::Parameter& weight_;
+  kernels::Fp8Matrix kept_weight_;
+  std::optional<int64_t> kept_version_;
+};
+
+}  // namespace tptrain::tensor_parallel

@@ -1,0 +1,162 @@
+// FP8: casts have the bits of a rounding to nearest even at the scale that the largest magnitude
+// asks for, products are those of what the casts stored, and how far both are from fp64.
+#include "kernels/fp8.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "kernels/reference.h"
+
+using namespace tptrain::kernels;
+using namespace tptrain::testing;
+
+namespace {
+
+struct Type {
+  Fp8 type;
+  at::ScalarType scalar;
+  double largest;
+};
+const std::vector<Type> kTypes = {{Fp8::e4m3, at::kFloat8_e4m3fn, 448.0},
+                                  {Fp8::e5m2, at::kFloat8_e5m2, 57344.0}};
+
+/// The largest power of two by which nothing leaves the type's range, as its inverse.
+double scale_for(const at::Tensor& x, double largest) {
+  const double most = x.abs().max().item<double>();
+  return most > 0 ? std::exp2(-std::floor(std::log2(largest / most))) : 1.0;
+}
+at::Tensor bytes(const at::Tensor& tensor) { return tensor.cpu().contiguous().view(at::kByte); }
+
+double signal_to_noise_db(const at::Tensor& received, const at::Tensor& expected) {
+  const at::Tensor noise = received.to(at::kCPU, at::kDouble) - expected;
+  return 10 *
+         std::log10(expected.square().sum().item<double>() / noise.square().sum().item<double>());
+}
+
+}  // namespace
+
+TEST_CASE("a cast to FP8 rounds to nearest even at a power of two, as rows and as columns",
+          "[kernels]") {
+  for (const Type& type : kTypes) {
+    for (const std::vector<int64_t>& sizes :
+         {std::vector<int64_t>{16, 16}, {128, 128}, {7, 272}, {395, 144}, {1040, 896}}) {
+      for (const double magnitude : {1.0, 3e-6, 2.7e4}) {
+        CAPTURE(type.scalar, sizes, magnitude);
+        // Magnitudes over many powers of two, so that many fall below the smallest normal number.
+        const at::Tensor x = (normal(sizes, 1) * at::exp(2.5 * normal(sizes, 2)) * magnitude)
+                                 .to(at::kBFloat16)
+                                 .to(at::kDouble);
+        const double scale = scale_for(x, type.largest);
+        const at::Tensor expected = (x / scale).to(at::kFloat).to(type.scalar);
+        const at::Tensor input = on_device(x, at::kBFloat16);
+        const Fp8Matrix cast = to_fp8(input, type.type, Fp8Form::both);
+        CHECK(cast.scale.item<double>() == scale);
+        CHECK(bytes(cast.rows).equal(bytes(expected)));
+        const int64_t rows_and_padding = (sizes[0] + 15) / 16 * 16;
+        REQUIRE(cast.columns.size(1) == rows_and_padding);
+        CHECK(bytes(cast.columns).narrow(1, 0, sizes[0]).equal(bytes(expected).t()));
+        CHECK(bytes(cast.columns)
+                  .narrow(1, sizes[0], rows_and_padding - sizes[0])
+                  .eq(0)
+                  .all()
+                  .item<bool>());
+        CHECK(cast.rows.to(at::kFloat).isfinite().all().item<bool>());  // nothing saturates
+        const Fp8Matrix rows = to_fp8(input, type.type, Fp8Form::rows);
+        CHECK(same_bits(rows.rows.view(at::kByte), cast.rows.view(at::kByte)));
+        CHECK_FALSE(rows.columns.defined());
+        const Fp8Matrix columns = to_fp8(input, type.type, Fp8Form::columns, cast.scale);
+        CHECK(same_bits(columns.columns.view(at::kByte), cast.columns.view(at::kByte)));
+        CHECK_FALSE(columns.rows.defined());
+      }
+    }
+  }
+}
+
+TEST_CASE("a cast to FP8 again in the memory of before is the cast of what is there now",
+          "[kernels]") {
+  const at::Tensor first = on_device(normal({64, 96}, 3), at::kBFloat16);
+  const at::Tensor second = on_device(normal({64, 96}, 4, 50.0), at::kBFloat16);
+  Fp8Matrix cast = to_fp8(first, Fp8::e4m3, Fp8Form::both);
+  const void* const memory = cast.rows.const_data_ptr();
+  to_fp8_out(cast, second, Fp8::e4m3);
+  const Fp8Matrix expected = to_fp8(second, Fp8::e4m3, Fp8Form::both);
+  CHECK(cast.rows.const_data_ptr() == memory);
+  CHECK(same_bits(cast.rows.view(at::kByte), expected.rows.view(at::kByte)));
+  CHECK(same_bits(cast.columns.view(at::kByte), expected.columns.view(at::kByte)));
+  CHECK(same_bits(cast.scale, expected.scale));
+}
+
+TEST_CASE("a cast to FP8 of extremes: zeros, the largest and smallest numbers, and no number",
+          "[kernels]") {
+  const auto filled = [](double value) {
+    at::Tensor x = at::zeros({16, 16}, at::kDouble);
+    x[3][5] = value;
+    return to_fp8(on_device(x, at::kBFloat16), Fp8::e4m3, Fp8Form::both);
+  };
+  CHECK(filled(0.0).scale.item<float>() == 1.0f);
+  CHECK(filled(0.0).rows.to(at::kFloat).abs().max().item<float>() == 0.0f);
+  for (const double value : {1.0, 1.75, 1.7578125, -3.0e38, 1e-38, 1e-40}) {
+    CAPTURE(value);
+    const Fp8Matrix cast = filled(value);
+    const auto stored = cast.rows[3][5].to(at::kDouble).item<double>();
+    const double bf16 = at::scalar_tensor(value, at::kDouble).to(at::kBFloat16).item<double>();
+    CHECK(std::abs(stored * cast.scale.item<double>() - bf16) <= std::abs(bf16) / 16);
+    CHECK(std::abs(stored) <= 448.0);
+  }
+  for (const double value :
+       {static_cast<double>(INFINITY), -static_cast<double>(INFINITY), static_cast<double>(NAN)}) {
+    const Fp8Matrix cast = filled(value);
+    CHECK(std::isnan(cast.scale.item<float>()));
+    at::Tensor out = at::zeros({16, 16}, cast.scale.options());
+    fp8_product_out(out, {cast.rows, cast.scale}, {cast.rows, cast.scale}, Fp8Sums::split);
+    CHECK(out.isnan().all().item<bool>());
+  }
+}
+
+TEST_CASE("products of FP8 are those of what the casts stored, and near fp64", "[kernels]") {
+  struct Product {
+    int64_t m, n, k;
+  };
+  for (const Product p : {Product{61, 48, 32}, Product{22, 144, 1056}, Product{1024, 512, 2048}}) {
+    for (const bool gradient : {false, true}) {
+      CAPTURE(p.m, p.n, p.k, gradient);
+      const at::Tensor x = normal({p.m, p.k}, 5, 3.0), w = normal({p.n, p.k}, 6, 0.02);
+      const Fp8Matrix a =
+          to_fp8(on_device(x, at::kBFloat16), gradient ? Fp8::e5m2 : Fp8::e4m3, Fp8Form::rows);
+      const Fp8Matrix b = to_fp8(on_device(w, at::kBFloat16), Fp8::e4m3, Fp8Form::rows);
+      const auto stored = [](const Fp8Matrix& matrix) {
+        return matrix.rows.cpu().to(at::kFloat).to(at::kDouble) *
+               matrix.scale.cpu().to(at::kDouble);
+      };
+      const at::Tensor expected = at::mm(stored(a), stored(b).t());
+      const at::Tensor exact = at::mm(x, w.t());
+      const Fp8Operand left = {a.rows, a.scale}, right = {b.rows, b.scale};
+
+      at::Tensor fp32 = on_device(at::full({p.m, p.n}, 7.0), at::kFloat);
+      fp8_product_out(fp32, left, right, Fp8Sums::split);
+      CHECK_CLOSE(fp32, expected, 2e-3);
+      CHECK(signal_to_noise_db(fp32, exact) > (gradient ? 22.0 : 27.0));
+      fp8_product_out(fp32, left, right, Fp8Sums::split, {}, Accumulate::add);
+      CHECK_CLOSE(fp32, 2 * expected, 2e-3);
+
+      at::Tensor wide = on_device(at::full({p.m, p.n + 16}, 7.0), at::kBFloat16);
+      at::Tensor bf16 = wide.narrow(1, 0, p.n);
+      fp8_product_out(bf16, left, right, Fp8Sums::fast);
+      CHECK_CLOSE(bf16, expected, 1e-2);
+      CHECK(signal_to_noise_db(bf16, exact) > (gradient ? 22.0 : 27.0));
+      CHECK(wide.narrow(1, p.n, 16).eq(7.0).all().item<bool>());
+      const at::Tensor bias = normal({p.n}, 7);
+      fp8_product_out(bf16, left, right, Fp8Sums::fast, on_device(bias, at::kBFloat16));
+      CHECK_CLOSE(bf16, expected + bias, 1e-2);
+    }
+  }
+}
+
+TEST_CASE("a cast to FP8 of columns that products do not take says so", "[kernels]") {
+  const std::string message = message_of([] {
+    to_fp8(at::zeros({16, 24}, at::kBFloat16), Fp8::e4m3, Fp8Form::rows);
+  });
+  CHECK(contains(message, "kernels::to_fp8 got sizes [16, 24]"));
+  CHECK(contains(message, "a multiple of 16"));
+}
