@@ -20,7 +20,7 @@
 
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 
 namespace {
 
@@ -224,20 +224,20 @@ int main(int argc, char** argv) {
   const int64_t parameters =
       kLayers * (2 * kHidden * kHidden + 2 * kKvHeads * kHeadDim * kHidden + 3 * kHidden * kFfn) +
       2 * kVocab * kHidden;
-  std::vector<tptrain::optim::AdamWRange> ranges = {{.master = at::randn({parameters}),
-                                                     .exp_avg = at::zeros({parameters}),
-                                                     .exp_avg_sq = at::zeros({parameters}),
-                                                     .gradient = at::randn({parameters})}};
+  std::vector<tptrain::optim::UpdateRange> ranges = {
+      {.master = at::randn({parameters}),
+       .slots = {at::zeros({parameters}), at::zeros({parameters})},
+       .gradient = at::randn({parameters})}};
   const std::vector<at::Tensor> master = {at::randn({parameters})}, gradient = {ranges[0].gradient},
                                 m = {at::zeros({parameters})}, v = {at::zeros({parameters})},
                                 none = {}, steps = {at::ones({})};
-  const tptrain::optim::AdamWStep step{.learning_rate = at::full({}, 1e-4, at::kDouble),
-                                       .gradient_scale = one,
-                                       .finite = at::ones({}, at::kBool),
-                                       .updates = at::zeros({})};
-  tptrain::optim::AdamW adamw(ranges, {});
+  const tptrain::optim::UpdateStep step{.learning_rate = at::full({}, 1e-4, at::kDouble),
+                                        .gradient_scale = one,
+                                        .finite = at::ones({}, at::kBool),
+                                        .updates = at::zeros({})};
+  const auto adamw = tptrain::optim::update_rule("adamw").update_of(ranges, {});
   const double optimizer = report(
-      "adamw", {.floats_moved = 7.0 * static_cast<double>(parameters)}, [&] { adamw.update(step); },
+      "adamw", {.floats_moved = 7.0 * static_cast<double>(parameters)}, [&] { adamw->run(step); },
       [&] {
         at::_fused_adamw_(master, gradient, m, v, none, steps, 1e-4, 0.9, 0.95, 0.0, 1e-8, false,
                           false);
@@ -287,19 +287,18 @@ int main(int argc, char** argv) {
          [&] { causal_attention_dropout_backward(grad_context, qkv, shape, dropout); }, {});
   const auto optimizer_line = [&](const char* name, at::ScalarType master_type,
                                   at::ScalarType moments, double floats) {
-    std::vector<tptrain::optim::AdamWRange> narrow_ranges = {
+    std::vector<tptrain::optim::UpdateRange> narrow_ranges = {
         {.master = at::randn({parameters}, at::kFloat).to(master_type),
-         .exp_avg = at::zeros({parameters}, moments),
-         .exp_avg_sq = at::zeros({parameters}, moments),
+         .slots = {at::zeros({parameters}, moments), at::zeros({parameters}, moments)},
          .gradient = ranges[0].gradient}};
     if (master_type == at::kBFloat16) {
       narrow_ranges[0].rounding = {tptrain::sharding::whole_tensor("w", {parameters}), 0};
     } else {
       narrow_ranges[0].weights = at::zeros({parameters}, at::kBFloat16);
     }
-    tptrain::optim::AdamW narrow_adamw(narrow_ranges, {});
+    const auto narrow_adamw = tptrain::optim::update_rule("adamw").update_of(narrow_ranges, {});
     report(name, {.floats_moved = floats * static_cast<double>(parameters)},
-           [&] { narrow_adamw.update(step); }, {});
+           [&] { narrow_adamw->run(step); }, {});
   };
   optimizer_line("adamw, bf16 weights", at::kFloat, at::kFloat, 7.5);
   optimizer_line("adamw, bf16 moments too", at::kFloat, at::kBFloat16, 5.5);

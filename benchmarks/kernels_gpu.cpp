@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/kernels.h"
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 #include "zero/gradient_norm.h"
 #include "zero/nonfinite.h"
 
@@ -68,13 +68,12 @@ Work adamw(at::ScalarType master, at::ScalarType moments, bool weights) {
                                 gradients = views_of(at::ones({kElements}, cuda(at::kFloat)));
   std::vector<at::Tensor> copies;
   if (weights) copies = views_of(at::zeros({kElements}, cuda(at::kBFloat16)));
-  std::vector<tptrain::optim::AdamWRange> ranges;
+  std::vector<tptrain::optim::UpdateRange> ranges;
   for (size_t i = 0; i < masters.size(); ++i) {
-    tptrain::optim::AdamWRange range{.master = masters[i],
-                                     .exp_avg = exp_avgs[i],
-                                     .exp_avg_sq = exp_avg_sqs[i],
-                                     .gradient = gradients[i],
-                                     .weights = weights ? copies[i] : at::Tensor()};
+    tptrain::optim::UpdateRange range{.master = masters[i],
+                                      .slots = {exp_avgs[i], exp_avg_sqs[i]},
+                                      .gradient = gradients[i],
+                                      .weights = weights ? copies[i] : at::Tensor()};
     range.options.weight_decay = i % 3 == 0 ? 0.0 : 0.1;
     if (master == at::kBFloat16) {
       range.rounding = {tptrain::sharding::whole_tensor("w", {masters[i].numel()}), 0};
@@ -84,16 +83,17 @@ Work adamw(at::ScalarType master, at::ScalarType moments, bool weights) {
   const double an_element = 2.0 * static_cast<double>(at::elementSize(master)) +
                             4.0 * static_cast<double>(at::elementSize(moments)) + 4.0 +
                             (weights ? 2.0 : 0.0);
-  const auto optimizer = std::make_shared<tptrain::optim::AdamW>(
-      std::move(ranges), tptrain::optim::AdamW::Settings{.device = at::Device("cuda")});
-  const tptrain::optim::AdamWStep step{
+  const std::shared_ptr<tptrain::optim::Update> optimizer =
+      tptrain::optim::update_rule("adamw").update_of(std::move(ranges),
+                                                     {.device = at::Device("cuda")});
+  const tptrain::optim::UpdateStep step{
       .learning_rate = at::full({}, 1e-4, cuda(at::kDouble)),
       .gradient_scale = at::ones({}, cuda(at::kFloat)),
       .finite = at::ones({}, cuda(at::kBool)),
       .updates = at::zeros({}, cuda(at::kFloat)),
   };
   return {.bytes = an_element * static_cast<double>(kElements),
-          .run = [optimizer, step] { optimizer->update(step); }};
+          .run = [optimizer, step] { optimizer->run(step); }};
 }
 
 Work sums() {

@@ -35,10 +35,10 @@ std::vector<sharding::TensorInfo> CheckpointReader::tensors() const {
 
 void CheckpointReader::read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end,
                                   at::Tensor& out) const {
-  read_state(sharding::StateKind::master, spec, begin, end, out);
+  read_state(sharding::kMaster, spec, begin, end, out);
 }
 
-void CheckpointReader::read_state(sharding::StateKind kind, const sharding::ShardSpec& spec,
+void CheckpointReader::read_state(const sharding::StateKind& kind, const sharding::ShardSpec& spec,
                                   int64_t begin, int64_t end, at::Tensor& out) const {
   const bool fits = out.defined() && out.dim() == 1 && out.numel() == end - begin &&
                     out.scalar_type() == at::kFloat && out.is_cpu() && out.is_contiguous();

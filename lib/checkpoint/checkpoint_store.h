@@ -39,6 +39,7 @@ struct CheckpointInfo {
   std::string parent_save_id;  // "" for the first
   int64_t save_sequence = 0;
   TrainState state;
+  std::vector<sharding::StateKind> kinds = {};  // that its tensors have, kMaster first
 };
 
 /// Outcome of looking at one directory under checkpoints/.
@@ -71,7 +72,7 @@ class CheckpointReader final : public sharding::TensorSource {
   std::vector<sharding::TensorInfo> tensors() const override;
   void read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end,
                   at::Tensor& out) const override;
-  void read_state(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin,
+  void read_state(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
                   int64_t end, at::Tensor& out) const;
 
  private:

@@ -19,10 +19,7 @@ namespace tptrain::checkpoint {
 namespace {
 
 using Json = nlohmann::json;
-using sharding::StateKind;
 
-constexpr std::array<StateKind, 3> kKinds{StateKind::master, StateKind::exp_avg,
-                                          StateKind::exp_avg_sq};
 constexpr const char* kFormatName = "tptrain-checkpoint";
 constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMaxFiles = 1'000'000;
@@ -46,7 +43,7 @@ std::string padded(const char* format, int64_t value) {
 
 Json piece_json(const ManifestPiece& piece) {
   return {{"tensor", piece.spec.name},
-          {"kind", sharding::state_kind_name(piece.kind)},
+          {"kind", piece.kind},
           {"shape", piece.spec.global_shape},
           {"dim", piece.spec.dim},
           {"slice", Json::array({piece.spec.begin, piece.spec.end})},
@@ -136,11 +133,9 @@ class Fields {
   std::string place_;
 };
 
-StateKind parse_kind(const std::string& name) {
-  for (const StateKind kind : kKinds) {
-    if (sharding::state_kind_name(kind) == name) return kind;
-  }
-  throw Refused(cat("manifest: a piece has the unknown kind \"", name, "\""));
+sharding::StateKind parse_kind(std::string name) {
+  if (sharding::is_state_kind(name)) return name;
+  throw Refused(cat("manifest: a piece has the kind \"", name, "\", which is no name of one"));
 }
 
 // After this every product of extents of the piece fits into int64.

@@ -34,7 +34,7 @@ struct ManifestFile {
 
 /// The elements [begin, end) of the slice `spec`, as the tensor `key` of file number `file`.
 struct ManifestPiece {
-  sharding::StateKind kind = sharding::StateKind::master;
+  sharding::StateKind kind = sharding::kMaster;
   sharding::ShardSpec spec;
   int64_t begin = 0;
   int64_t end = 0;

@@ -37,11 +37,12 @@ void check_piece(const StatePiece& piece) {
       piece.data.defined() && piece.data.dim() == 1 &&
       (piece.data.scalar_type() == at::kFloat || piece.data.scalar_type() == at::kBFloat16) &&
       piece.data.numel() == piece.end - piece.begin && piece.begin >= 0 &&
-      piece.end <= piece.spec.local_numel();
+      piece.end <= piece.spec.local_numel() && sharding::is_state_kind(piece.kind);
   if (fits) return;
-  throw InternalError(
-      problem(cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
-                  " is no 1-D fp32 or bf16 tensor of that many elements of its slice")));
+  throw InternalError(problem(
+      cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
+          " is no 1-D fp32 or bf16 tensor of that many elements of its slice, of the kind '",
+          piece.kind, "'")));
 }
 
 // Sorted by what the pieces are, so that the bytes of a shard do not depend on the order of the
@@ -53,17 +54,19 @@ ShardPlan plan_shard(const sharding::StateDict& state, int64_t file) {
     if (piece.save && piece.begin < piece.end) plan.sources.push_back(&piece);
   }
   const auto rank = [](const StatePiece* p) {
-    return std::tie(p->kind, p->spec.name, p->spec.begin, p->begin);
+    return std::tie(p->spec.name, p->spec.begin, p->begin);
   };
   std::stable_sort(plan.sources.begin(), plan.sources.end(),
-                   [&](const StatePiece* a, const StatePiece* b) { return rank(a) < rank(b); });
+                   [&](const StatePiece* a, const StatePiece* b) {
+                     if (a->kind != b->kind) return sharding::kind_before(a->kind, b->kind);
+                     return rank(a) < rank(b);
+                   });
   int64_t number = 0;
   for (const StatePiece* piece : plan.sources) {
     const bool same_tensor = !plan.pieces.empty() && plan.pieces.back().kind == piece->kind &&
                              plan.pieces.back().spec.name == piece->spec.name;
     number = same_tensor ? number + 1 : 0;
-    const std::string key =
-        cat(sharding::state_kind_name(piece->kind), "/", piece->spec.name, "#", number);
+    const std::string key = cat(piece->kind, "/", piece->spec.name, "#", number);
     plan.pieces.push_back({.kind = piece->kind,
                            .spec = piece->spec,
                            .begin = piece->begin,

@@ -26,7 +26,7 @@ ShardSet::ShardSet(const std::filesystem::path& directory, const Manifest& manif
   }
 }
 
-void ShardSet::require(sharding::StateKind kind, const sharding::ShardSpec& spec) const {
+void ShardSet::require(const sharding::StateKind& kind, const sharding::ShardSpec& spec) const {
   const std::vector<int64_t>* shape = index_.shape_of(spec.name);
   if (shape == nullptr) {
     throw CheckpointError(
@@ -39,13 +39,12 @@ void ShardSet::require(sharding::StateKind kind, const sharding::ShardSpec& spec
             .at(directory_.string()));
   }
   if (!index_.has(kind, spec.name)) {
-    throw CheckpointError(problem(cat("the checkpoint has no ", sharding::state_kind_name(kind),
-                                      " of tensor ", spec.name))
+    throw CheckpointError(problem(cat("the checkpoint has no ", kind, " of tensor ", spec.name))
                               .at(directory_.string()));
   }
 }
 
-void ShardSet::read(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin,
+void ShardSet::read(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
                     int64_t end, float* out) const {
   require(kind, spec);
   index_.find(kind, spec, begin, end, [&](const TensorIndex::Stretch& stretch) {

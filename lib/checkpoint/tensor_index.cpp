@@ -1,7 +1,6 @@
 #include "checkpoint/tensor_index.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <tuple>
 
@@ -10,8 +9,6 @@
 namespace tptrain::checkpoint {
 
 namespace {
-
-constexpr size_t kKindCount = 3;
 
 // Calls the sweep's complaint where sorted intervals leave a hole or overlap; `unit` names what is
 // counted.
@@ -51,16 +48,11 @@ TensorIndex::TensorIndex(const std::vector<ManifestPiece>& pieces) {
   std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return rank(a) < rank(b); });
   for (const int64_t i : order) add(pieces[static_cast<size_t>(i)], i);
 
-  std::array<bool, kKindCount> kinds{};
-  for (const ManifestPiece& piece : pieces) kinds[static_cast<size_t>(piece.kind)] = true;
   for (const sharding::TensorInfo& tensor : tensors_) {
     const Entry& entry = entries_.at(tensor.name);
-    for (size_t kind = 0; kind < kKindCount; ++kind) {
-      if (kinds[kind] && entry.cuts[kind].slices.empty()) {
-        throw Refused(cat("tensor ", one_line(tensor.name), " has no ",
-                          sharding::state_kind_name(static_cast<sharding::StateKind>(kind)),
-                          " but others have"));
-      }
+    if (!entry.cuts.contains(sharding::kMaster)) {
+      throw Refused(cat("tensor ", one_line(tensor.name), " has ", entry.cuts.begin()->first,
+                        " but no ", sharding::kMaster));
     }
     check(tensor.name, entry);
   }
@@ -73,7 +65,7 @@ void TensorIndex::add(const ManifestPiece& piece, int64_t number) {
   const auto [found, is_new] = entries_.try_emplace(spec.name);
   Entry& entry = found->second;
   if (is_new) {
-    entry = {.shape = spec.global_shape, .cuts = std::vector<Cut>(kKindCount)};
+    entry = {.shape = spec.global_shape, .cuts = {}};
     tensors_.push_back({.name = spec.name, .shape = spec.global_shape});
   }
   if (entry.shape != spec.global_shape) {
@@ -88,7 +80,7 @@ void TensorIndex::add(const ManifestPiece& piece, int64_t number) {
   const int64_t begin = spec.whole() ? 0 : spec.begin;
   const int64_t end = spec.whole() ? extent : spec.end;
 
-  Cut& cut = entry.cuts[static_cast<size_t>(piece.kind)];
+  Cut& cut = entry.cuts[piece.kind];
   if (cut.slices.empty()) {
     cut.dim = dim;
     cut.extent = extent;
@@ -108,12 +100,8 @@ void TensorIndex::add(const ManifestPiece& piece, int64_t number) {
 void TensorIndex::check(const std::string& name, const Entry& entry) const {
   const int64_t numel =
       std::accumulate(entry.shape.begin(), entry.shape.end(), int64_t{1}, std::multiplies<>());
-  for (size_t kind = 0; kind < kKindCount; ++kind) {
-    const Cut& cut = entry.cuts[kind];
-    if (cut.slices.empty()) continue;
-    const std::string place =
-        cat("tensor ", one_line(name), ", ",
-            sharding::state_kind_name(static_cast<sharding::StateKind>(kind)));
+  for (const auto& [kind, cut] : entry.cuts) {
+    const std::string place = cat("tensor ", one_line(name), ", ", kind);
     check_tiling(cut.slices, cut.extent, place, cut.dim == 0 ? "rows" : "columns");
     for (const Slice& slice : cut.slices) {
       check_tiling(slice.ranges, numel / cut.extent * (slice.end - slice.begin),
@@ -127,14 +115,15 @@ const std::vector<int64_t>* TensorIndex::shape_of(const std::string& name) const
   return found == entries_.end() ? nullptr : &found->second.shape;
 }
 
-bool TensorIndex::has(sharding::StateKind kind, const std::string& name) const {
+bool TensorIndex::has(const sharding::StateKind& kind, const std::string& name) const {
   const auto found = entries_.find(name);
-  return found != entries_.end() && !found->second.cuts[static_cast<size_t>(kind)].slices.empty();
+  return found != entries_.end() && found->second.cuts.contains(kind);
 }
 
-void TensorIndex::find(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin,
-                       int64_t end, const std::function<void(const Stretch&)>& visit) const {
-  const Cut& cut = entries_.at(spec.name).cuts[static_cast<size_t>(kind)];
+void TensorIndex::find(const sharding::StateKind& kind, const sharding::ShardSpec& spec,
+                       int64_t begin, int64_t end,
+                       const std::function<void(const Stretch&)>& visit) const {
+  const Cut& cut = entries_.at(spec.name).cuts.at(kind);
   for (const sharding::Run& run : sharding::runs_of(spec, begin, end)) {
     int64_t done = 0;
     while (done < run.count) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,7 +21,7 @@ namespace tptrain::checkpoint {
 class TensorIndex {
  public:
   /// Throws Refused where an element of a tensor is in no piece or in two, where pieces disagree on
-  /// a shape, or where a tensor lacks a kind that others have. O(n log n) in the pieces. Keeps no
+  /// a shape, or where a tensor has no weights. O(n log n) in the pieces. Keeps no
   /// reference to them.
   explicit TensorIndex(const std::vector<ManifestPiece>& pieces);
 
@@ -28,7 +29,7 @@ class TensorIndex {
   const std::vector<sharding::TensorInfo>& tensors() const { return tensors_; }
   /// nullptr where there is none of this name.
   const std::vector<int64_t>* shape_of(const std::string& name) const;
-  bool has(sharding::StateKind kind, const std::string& name) const;
+  bool has(const sharding::StateKind& kind, const std::string& name) const;
 
   /// A stretch of the wanted elements that lies in one piece.
   struct Stretch {
@@ -39,8 +40,8 @@ class TensorIndex {
   };
   /// Calls `visit` for stretches that together are the elements [begin, end) of the slice. The
   /// tensor must be here, with spec's shape.
-  void find(sharding::StateKind kind, const sharding::ShardSpec& spec, int64_t begin, int64_t end,
-            const std::function<void(const Stretch&)>& visit) const;
+  void find(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
+            int64_t end, const std::function<void(const Stretch&)>& visit) const;
 
  private:
   struct Range {
@@ -61,7 +62,7 @@ class TensorIndex {
   };
   struct Entry {
     std::vector<int64_t> shape;
-    std::vector<Cut> cuts;  // by StateKind; no slices: the kind is not there
+    std::map<sharding::StateKind, Cut> cuts;
   };
 
   void add(const ManifestPiece& piece, int64_t number);

@@ -53,12 +53,25 @@ Manifest read_manifest(const fs::path& directory) {
   return parse_manifest(read_manifest_text(directory));
 }
 
+namespace {
+
+std::vector<sharding::StateKind> kinds_of(const std::vector<ManifestPiece>& pieces) {
+  std::set<sharding::StateKind> found;
+  for (const ManifestPiece& piece : pieces) found.insert(piece.kind);
+  std::vector<sharding::StateKind> kinds(found.begin(), found.end());
+  std::ranges::sort(kinds, sharding::kind_before);
+  return kinds;
+}
+
+}  // namespace
+
 CheckpointInfo info_of(const Manifest& manifest, const fs::path& directory) {
   return {.path = directory,
           .save_id = manifest.save_id,
           .parent_save_id = manifest.parent_save_id,
           .save_sequence = manifest.save_sequence,
-          .state = manifest.state};
+          .state = manifest.state,
+          .kinds = kinds_of(manifest.pieces)};
 }
 
 void check_shard_size(const fs::path& directory, const Manifest& manifest, int64_t file) {

@@ -122,9 +122,11 @@ at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv&
         grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp}, shape_,
         rotated ? &rotary : nullptr, documents);
   }
-  if (q_norm_)
-    kernels::head_rms_norm_backward_(grad_qkv, qkv.unnormed, head_norm(), shape_,
-                                     q_norm_->main_grad, k_norm_->main_grad);
+  if (q_norm_) {
+    at::Tensor q_grad = tensor_parallel::gradient_or_scratch(*q_norm_);
+    at::Tensor k_grad = tensor_parallel::gradient_or_scratch(*k_norm_);
+    kernels::head_rms_norm_backward_(grad_qkv, qkv.unnormed, head_norm(), shape_, q_grad, k_grad);
+  }
   return grad_qkv;
 }
 

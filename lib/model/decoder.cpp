@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "kernels/kernels.h"
 #include "model/decoder_layer.h"
+#include "model/freeze.h"
 #include "model/head_share.h"
 #include "model/loss_head.h"
 #include "model/positions.h"
@@ -76,10 +77,12 @@ struct Decoder::Impl {
     blocks.push_back({.name = "head", .parameters = final_norm.parameters()});
     if (config.tie_word_embeddings) {
       blocks.back().also_uses = 0;
-      return;
+    } else {
+      untied_head = tensor_parallel::vocab_parallel_table(table_options(config, "lm_head"), tp);
+      blocks.back().parameters.push_back(untied_head.get());
     }
-    untied_head = tensor_parallel::vocab_parallel_table(table_options(config, "lm_head"), tp);
-    blocks.back().parameters.push_back(untied_head.get());
+    freeze(blocks, options.freeze);
+    first_training = model::first_training_block(blocks);
   }
 
   Parameter& head() { return untied_head ? *untied_head : *embedding; }
@@ -201,6 +204,7 @@ struct Decoder::Impl {
   std::unique_ptr<Parameter>
       untied_head;  // [V/tp, H]; null where the head is the embedding's table
   std::vector<ParameterBlock> blocks;
+  int first_training = 0;            // block
   kernels::RotaryTable last_rotary;  // of the last sequence length, which rarely changes
 };
 
@@ -213,6 +217,8 @@ Decoder::~Decoder() = default;
 const DecoderConfig& Decoder::config() const { return impl_->config; }
 
 const std::vector<ParameterBlock>& Decoder::blocks() const { return impl_->blocks; }
+
+int Decoder::first_training_block() const { return impl_->first_training; }
 
 std::vector<Parameter*> Decoder::parameters() const {
   std::vector<Parameter*> all;
@@ -273,7 +279,8 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
   std::vector<DecoderLayer::Kept> kept(model.layers.size());
   for (int block = 1; block < head; ++block) {
     observer.before_forward(block);
-    stream = model.layers[block - 1]->forward(std::move(stream), context, &kept[block - 1]);
+    stream = model.layers[block - 1]->forward(
+        std::move(stream), context, block < model.first_training ? nullptr : &kept[block - 1]);
     observer.after_forward(block);
   }
   observer.before_forward(head);
@@ -285,11 +292,12 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
                                           inverse_target_tokens, batch.targets, region);
   const at::Tensor losses = sums.mul_(inverse_target_tokens);
   observer.after_backward(head);
-  for (int block = head - 1; block > 0; --block) {
+  for (int block = head - 1; block >= std::max(model.first_training, 1); --block) {
     observer.before_backward(block);
     grad = model.layers[block - 1]->backward(std::move(grad), std::move(kept[block - 1]), context);
     observer.after_backward(block);
   }
+  if (model.first_training > 0) return losses;
   observer.before_backward(0);
   model.embed_backward(std::move(grad), batch.ids, context, observer);
   observer.after_backward(0);

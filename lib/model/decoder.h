@@ -58,6 +58,9 @@ struct TrainingOptions {
   Fp8Layers fp8 = {};
   /// The head's logits exist for so many tokens at a time; 0: loss_head.h's choice.
   int64_t head_chunk_tokens = 0;
+  /// Globs of global tensor names, as of model.freeze: what they fit does not train. {"*"}: a model
+  /// that is only read.
+  std::vector<std::string> freeze = {};
 };
 
 /// Documents that do not see each other.
@@ -82,7 +85,8 @@ struct TokenBatch {
 class Decoder {
  public:
   /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. tp must be
-  /// one of the sizes that work (check_tp_size). `tp` must outlive it.
+  /// one of the sizes that work (check_tp_size), options.freeze one that check_freeze() finds no
+  /// problem with, or {"*"}. `tp` must outlive it.
   Decoder(const DecoderConfig& config, comm::Communicator& tp, const TrainingOptions& options = {});
   ~Decoder();
   Decoder(const Decoder&) = delete;
@@ -91,6 +95,9 @@ class Decoder {
   /// Blocks in forward order: 0 embedding, 1 .. L layers, L + 1 head (final norm, logits, loss). A
   /// tied table stands in block 0 alone, and the head's also_uses says so.
   const std::vector<sharding::ParameterBlock>& blocks() const;
+  /// Of blocks(): backward ends with it, and forward keeps nothing before it. The number of blocks:
+  /// nothing trains.
+  int first_training_block() const;
   /// All parameters in block order.
   std::vector<sharding::Parameter*> parameters() const;
 

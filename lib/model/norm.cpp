@@ -7,6 +7,8 @@
 
 namespace tptrain::model {
 
+using tensor_parallel::gradient_or_scratch;
+
 NormLayer::NormLayer(const DecoderConfig& config, const Options& options,
                      const comm::Communicator& tp)
     : eps_(config.norm_eps) {
@@ -45,16 +47,18 @@ at::Tensor NormLayer::again(const at::Tensor& sum, const at::Tensor& statistics)
 
 at::Tensor NormLayer::backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
                                const at::Tensor& sum, const at::Tensor& statistics) {
+  at::Tensor weight_grad = gradient_or_scratch(weight_);
+  at::Tensor bias_grad = bias_ ? gradient_or_scratch(*bias_) : at::Tensor();
   if (!grad_sum.defined()) {
     return bias_ ? kernels::layer_norm_backward(grad_output, sum, weight_.data, statistics,
-                                                weight_.main_grad, bias_->main_grad)
+                                                weight_grad, bias_grad)
                  : kernels::rms_norm_backward(grad_output, sum, weight_.data, statistics,
-                                              weight_.main_grad);
+                                              weight_grad);
   }
   return bias_ ? kernels::add_layer_norm_backward(grad_sum, grad_output, sum, weight_.data,
-                                                  statistics, weight_.main_grad, bias_->main_grad)
+                                                  statistics, weight_grad, bias_grad)
                : kernels::add_rms_norm_backward(grad_sum, grad_output, sum, weight_.data,
-                                                statistics, weight_.main_grad);
+                                                statistics, weight_grad);
 }
 
 std::vector<sharding::Parameter*> NormLayer::parameters() {

@@ -78,13 +78,14 @@ void LearnedPositions::add_at(at::Tensor& x, int64_t first_row, int64_t held,
 
 void LearnedPositions::backward_at(const at::Tensor& grad, int64_t first_row, int64_t held,
                                    const at::Tensor& of_rows) {
-  if (held == 0) return;
+  if (held == 0 || !table_.trains) return;
   kernels::accumulate_embedding_gradient(table_.main_grad, grad.narrow(0, 0, held).squeeze(1),
                                          of_rows.narrow(0, first_row, held),
                                          {.begin = 0, .vocab = table_.shape[0]});
 }
 
 void LearnedPositions::backward(const at::Tensor& grad, int64_t first_position, int64_t held) {
+  if (!table_.trains) return;
   table_.main_grad.narrow(0, first_position, held)
       .add_(at::sum(grad.narrow(0, 0, held), {1}, /*keepdim=*/false, at::kFloat));
 }

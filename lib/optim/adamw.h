@@ -1,83 +1,65 @@
-// AdamW on flat shards: decoupled weight decay, bias correction, PyTorch's order of operations. Not
-// here: which options a tensor gets (parameter_groups.h). Source: Loshchilov & Hutter, "Decoupled
-// Weight Decay Regularization", ICLR 2019, algorithm 2.
+// AdamW of one element: decoupled weight decay, bias correction, PyTorch's order of operations. One
+// definition for the loop on the CPU and the kernel on CUDA. Source: Loshchilov & Hutter,
+// "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <cmath>
 
-#include <cstdint>
-#include <memory>
-#include <optional>
-#include <vector>
-
-#include "optim/adamw_constants.h"
-#include "sharding/shard_spec.h"
+#include "base/host_device.h"
+#include "optim/rule_options.h"
 
 namespace tptrain::optim {
 
-/// Where the elements of a bf16 master lie in their global tensor: stochastic rounding draws by
-/// (seed, update, tensor name, global element), so that it is the same on every layout.
-struct RoundingSite {
-  sharding::ShardSpec spec;
-  int64_t begin = 0;  // of the range's first element, in row-major order of the slice
-};
+/// p -= lr * wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * (m / (1-b1^t)) /
+/// (sqrt(v / (1-b2^t)) + eps), with g = gradient * gradient_scale and lr = learning_rate *
+/// learning_rate_scale.
+struct AdamW {
+  static constexpr const char* kName = "adamw";
+  static constexpr int kSlots = 2;
+  static constexpr const char* kSlotNames[kSlots] = {"exp_avg", "exp_avg_sq"};
 
-/// One contiguous range that is updated alike; all 1-D of equal size on one device.
-struct AdamWRange {
-  at::Tensor master = {};      // fp32; or bf16, then `rounding` is given
-  at::Tensor exp_avg = {};     // fp32 or bf16 (computed in fp32, stored rounded to nearest)
-  at::Tensor exp_avg_sq = {};  // likewise
-  at::Tensor gradient = {};    // fp32, reduced, not yet clipped
-  at::Tensor weights = {};     // undefined, or bf16: receives the new master, rounded to nearest
-  AdamWOptions options = {};
-  std::optional<RoundingSite> rounding = {};
-  int part = 0;  // what apply() updates together
-};
-
-/// The numbers of one update, 0-dimensional tensors on the device of the ranges: the host need not
-/// know them, and a captured update finds new values in the same place.
-struct AdamWStep {
-  at::Tensor learning_rate = {};   // fp64
-  at::Tensor gradient_scale = {};  // fp32: the clip factor
-  at::Tensor finite = {};          // bool; false leaves everything as it is, bitwise
-  at::Tensor updates = {};         // fp32: t-1 before and t after (unchanged where not finite)
-};
-
-class CudaUpdate;
-
-class AdamW {
- public:
-  struct Settings {
-    at::Device device = at::kCPU;
-    uint64_t seed = 0;  // of stochastic rounding
+  /// Made of the options, the learning rate and the number of the update in double, rounded once.
+  struct Constants {
+    float decay = 0.0f;  // lr * weight_decay
+    float beta2 = 0.0f;
+    float one_minus_beta1 = 0.0f;
+    float one_minus_beta2 = 0.0f;
+    float step_size = 0.0f;            // lr / (1 - beta1^t)
+    float inverse_correction2 = 0.0f;  // 1 / sqrt(1 - beta2^t)
+    float eps = 0.0f;
+    float gradient_scale = 1.0f;
   };
-  /// The ranges, in the order of their parts; their tensors keep their memory as long as this
-  /// lives. Throws InternalError where they do not fit together or are not on `device`.
-  AdamW(std::vector<AdamWRange> ranges, const Settings& settings);
-  ~AdamW();
-  AdamW(AdamW&&) noexcept;
-  AdamW& operator=(AdamW&&) noexcept;
 
-  /// p -= lr * wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * (m / (1-b1^t)) /
-  /// (sqrt(v / (1-b2^t)) + eps), with g = gradient * gradient_scale and lr = learning_rate *
-  /// learning_rate_scale. gradient is only read. On CUDA: no host synchronisation, no allocation,
-  /// launches that are the same in every update.
-  void update(const AdamWStep& step);
+  /// `update`: t, 1 in the first.
+  TPTRAIN_HOST_DEVICE static Constants constants_of(const RuleOptions& options,
+                                                    double step_learning_rate, double update,
+                                                    float gradient_scale) {
+    const double learning_rate = step_learning_rate * options.learning_rate_scale;
+    Constants constants;
+    constants.decay = static_cast<float>(learning_rate * options.weight_decay);
+    constants.beta2 = static_cast<float>(options.beta2);
+    constants.one_minus_beta1 = static_cast<float>(1.0 - options.beta1);
+    constants.one_minus_beta2 = static_cast<float>(1.0 - options.beta2);
+    constants.step_size =
+        static_cast<float>(learning_rate / (1.0 - std::pow(options.beta1, update)));
+    constants.inverse_correction2 =
+        static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options.beta2, update)));
+    constants.eps = static_cast<float>(options.eps);
+    constants.gradient_scale = gradient_scale;
+    return constants;
+  }
 
-  // An update in pieces, to the same bits: begin(), then apply() of each part once, in any order
-  // and on any stream behind begin().
-
-  /// Takes learning_rate and gradient_scale, and counts the update.
-  void begin(const AdamWStep& step);
-  /// `step` as begin() found it, its counter as begin() left it. A part may have no ranges.
-  void apply(int part, const AdamWStep& step);
-
- private:
-  std::vector<AdamWRange> ranges_;
-  std::vector<size_t> begins_;             // of the parts among the ranges, and the end
-  std::vector<AdamWConstants> constants_;  // of the ranges, as begin() made them; on the CPU
-  Settings settings_;
-  std::unique_ptr<CudaUpdate> on_cuda_;  // or null
+  /// The new master; the slots as they shall be stored.
+  TPTRAIN_HOST_DEVICE_INLINE static float step(float gradient, float master, float (&slots)[kSlots],
+                                               const Constants& c) {
+    const float g = gradient * c.gradient_scale;
+    const float decayed = master - c.decay * master;
+    const float m = slots[0] + c.one_minus_beta1 * (g - slots[0]);
+    const float v = c.beta2 * slots[1] + c.one_minus_beta2 * g * g;
+    slots[0] = m;
+    slots[1] = v;
+    return decayed - c.step_size * m / (std::sqrt(v) * c.inverse_correction2 + c.eps);
+  }
 };
 
 }  // namespace tptrain::optim

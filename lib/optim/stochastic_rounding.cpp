@@ -2,7 +2,7 @@
 
 #include "base/philox.h"
 #include "base/text.h"
-#include "optim/adamw_loop.h"
+#include "optim/element_loop.h"
 
 namespace tptrain::optim {
 

@@ -1,12 +1,12 @@
 // Stochastic rounding of a bf16 master: which random bits an element gets. The sum that uses them
-// is in the update: adamw_loop.cpp on the CPU, cuda/adamw.cu, which draws the same bits.
+// is in the update: element_loop.cpp on the CPU, cuda/element_update.cu, which draws the same bits.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string_view>
 
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::optim {
 

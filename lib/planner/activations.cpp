@@ -119,14 +119,18 @@ class Run {
     const auto layers = static_cast<size_t>(config_.num_hidden_layers);
     Buffer for_logits = memory_for_logits();
     Stream stream = {.residual = embed(), .delta = {}};
+    const auto frozen = std::min<size_t>(layers, std::max(0, options_.first_training_block - 1));
     std::vector<Kept> kept(layers);
-    for (size_t i = 0; i < layers; ++i)
+    for (size_t i = 0; i < layers; ++i) {
       kept[i].fp8 = options_.training.fp8.takes(static_cast<int64_t>(i), config_.num_hidden_layers);
-    for (Kept& layer : kept) stream = forward(std::move(stream), layer);
+      stream = forward(std::move(stream), kept[i]);
+      if (i < frozen) kept[i] = {};
+    }
     HeadInput head = head_input(std::exchange(stream, {}));
     Buffer grad = head_backward(std::exchange(head, {}), std::move(for_logits));
-    for (size_t i = layers; i-- > 0;) grad = backward(std::move(grad), std::exchange(kept[i], {}));
-    embedding_backward(grad);
+    for (size_t i = layers; i-- > frozen;)
+      grad = backward(std::move(grad), std::exchange(kept[i], {}));
+    if (options_.first_training_block == 0) embedding_backward(grad);
     return t_.peak();
   }
 

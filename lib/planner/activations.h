@@ -25,6 +25,7 @@ struct ActivationOptions {
   bool document_mask = false;  // the micro-batch travels as one sequence
   bool bf16 = false;
   model::TrainingOptions training = {};
+  int first_training_block = 0;  // of the decoder's: those before it are only run forward
   comm::AxisCopies copies = {};  // between GPUs
   int64_t cpu_threads = 1;       // attention's scratch is one for each thread
 };

@@ -44,7 +44,7 @@ Collective tp_gradient_sums(const std::vector<sharding::ParameterBlock>& blocks,
   std::vector<int64_t> summed;
   for (const sharding::ParameterBlock& block : blocks) summed.push_back(zero::staging_numel(block));
   for (const zero::Bucket& bucket : buckets) {
-    if (bucket.placement != sharding::Placement::tp_replicated) continue;
+    if (bucket.placement != sharding::Placement::tp_replicated || !bucket.trains) continue;
     int64_t& numel = summed[bucket.block];
     // A region is contiguous, and the staging stands behind the whole bucket.
     numel += bucket.numel - bucket.partial_begin;
@@ -58,10 +58,11 @@ Collective tp_gradient_sums(const std::vector<sharding::ParameterBlock>& blocks,
   return sums;
 }
 
-/// Of one collective a bucket, each `element` bytes an element.
+/// Of one collective a bucket that trains, of elements of `dtype`.
 Collective on_all_buckets(const std::vector<zero::Bucket>& buckets, at::ScalarType dtype) {
   Collective all;
   for (const zero::Bucket& bucket : buckets) {
+    if (!bucket.trains) continue;
     ++all.calls;
     all.bytes += bucket.numel * static_cast<int64_t>(c10::elementSize(dtype));
   }
@@ -80,7 +81,7 @@ void add(Collective& sum, int64_t calls, int64_t bytes) {
 void send_rows(int stage, const Layout& layout, const std::vector<sharding::ParameterBlock>& blocks,
                const zero::Bucket& table, int64_t reductions, StageCommunication& dp) {
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
-  if (!zero::is_table(table) ||
+  if (!table.trains || table.block != 0 || !zero::is_table(table) ||
       !zero::lookup_travels_as_rows(table, layout.dp_size, tokens, layout.dtype))
     return;
   const int64_t all_tokens = layout.dp_size * tokens;

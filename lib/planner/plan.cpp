@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
+#include "optim/update_rule.h"
 #include "planner/activations.h"
 #include "sharding/state_dict.h"
 #include "zero/layout.h"
@@ -53,6 +54,7 @@ void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& i
         tensors.push_back({.name = slice.spec.name,
                            .global_shape = slice.spec.global_shape,
                            .role = parameter->role,
+                           .trains = parameter->trains,
                            .local_shapes = {}});
       }
       TensorPlan& tensor = tensors[entry->second];
@@ -83,6 +85,7 @@ std::string dtype_key(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "b
 MemoryPlan state_memory(int zero_stage, const Layout& layout,
                         const std::vector<sharding::ParameterBlock>& blocks) {
   config::OptimizerConfig optimizer;
+  optimizer.type = layout.update_rule;
   optimizer.master_dtype = dtype_key(layout.master_dtype);
   optimizer.moments_dtype = dtype_key(layout.moments_dtype);
   const zero::BucketMemory zero =
@@ -95,13 +98,13 @@ MemoryPlan state_memory(int zero_stage, const Layout& layout,
   MemoryPlan memory = {.parameters = zero.parameters,
                        .gradients = zero.gradients,
                        .masters = zero.masters,
-                       .moments = zero.moments,
+                       .moments = zero.slots,
                        .buffers = zero.parameter_slots + zero.gradient_slots + zero.tp_staging +
                                   zero.dp_staging + zero.bookkeeping};
   // Stage 3 keeps its shard of the parameters as masters. In the compute dtype they are both, as in
   // the other stages.
   if (zero_stage == 3 && layout.master_dtype == layout.dtype)
-    std::swap(memory.parameters, memory.masters);
+    memory.parameters += std::exchange(memory.masters, 0);
   return memory;
 }
 
@@ -121,6 +124,7 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                                      .document_mask = layout.document_mask,
                                      .bf16 = layout.dtype == at::kBFloat16,
                                      .training = layout.training,
+                                     .first_training_block = decoder.first_training_block(),
                                      .copies = layout.copies,
                                      .cpu_threads = layout.cpu_threads};
   const int64_t activations = peak_activation_bytes(config, options);
@@ -176,8 +180,12 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
         plan.memory[stage] = of_rank.memory[stage];
     }
   }
-  for (const TensorPlan& tensor : plan.tensors) plan.parameters += tensor.global_numel();
-  plan.checkpoint_bytes = 3 * kFp32Bytes * plan.parameters;
+  for (const TensorPlan& tensor : plan.tensors) {
+    plan.parameters += tensor.global_numel();
+    if (tensor.trains) plan.trained_parameters += tensor.global_numel();
+  }
+  const auto slots = static_cast<int64_t>(optim::update_rule(layout.update_rule).slots().size());
+  plan.checkpoint_bytes = kFp32Bytes * (plan.parameters + slots * plan.trained_parameters);
   return plan;
 }
 
@@ -222,7 +230,8 @@ LayerName layer_name(const std::string& name) {
 }
 
 bool alike(const TensorPlan& a, const TensorPlan& b) {
-  return a.global_shape == b.global_shape && a.role == b.role && a.local_shapes == b.local_shapes;
+  return a.global_shape == b.global_shape && a.role == b.role && a.trains == b.trains &&
+         a.local_shapes == b.local_shapes;
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ struct Layout {
   at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
-  comm::AxisCopies copies = {};  // between GPUs: taken for possible where they are automatic
+  std::string update_rule = "adamw";  // optimizer.type
+  comm::AxisCopies copies = {};       // between GPUs: taken for possible where they are automatic
   int64_t cpu_threads = 1;
   Device device = Device::cpu;
 };
@@ -49,6 +50,7 @@ struct TensorPlan {
   std::string name;
   std::vector<int64_t> global_shape;
   sharding::Role role = sharding::Role::replicated;
+  bool trains = true;
   std::vector<std::vector<int64_t>> local_shapes;  // by tp rank
   int64_t global_numel() const;
 };
@@ -65,7 +67,7 @@ struct MemoryPlan {
   int64_t parameters = 0;   // in the compute dtype, that stay between the steps
   int64_t gradients = 0;    // fp32, likewise
   int64_t masters = 0;      // where they are not the parameters themselves
-  int64_t moments = 0;      // both
+  int64_t moments = 0;      // what the update rule keeps beside them
   int64_t buffers = 0;      // slots that blocks share, staging, gradients on their way as bf16,
                             // pushes between GPUs
   int64_t activations = 0;  // at their peak (activations.h)
@@ -91,12 +93,13 @@ struct Plan {
   Layout layout;
   std::vector<TensorPlan> tensors;  // every global tensor, in the decoder's order
   int64_t parameters = 0;           // of the model, each element once
+  int64_t trained_parameters = 0;   // those that are not frozen
   int64_t parameters_per_rank = 0;  // as RankPlan's, of the largest tp rank
   int64_t allocated_per_rank = 0;
   std::array<MemoryPlan, kZeroStages> memory;  // by stage, of the rank that takes most
   Communication communication;                 // of the rank that moves most
-  int64_t checkpoint_bytes = 0;  // master weights and both moments, each element once; without some
-                                 // KiB of headers and manifest
+  int64_t checkpoint_bytes = 0;  // master weights and the rule's slots, each element once; without
+                                 // some KiB of headers and manifest
   int64_t save_host_bytes = 0;   // host memory of a save beside the state, of the rank that takes
                                  // most
 };

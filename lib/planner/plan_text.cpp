@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "optim/update_rule.h"
 #include "planner/plan.h"
 
 namespace tptrain::planner {
@@ -78,12 +79,15 @@ std::string tensor_table(const Plan& plan) {
       {"tensor", "role", "global shape", plan.layout.tp_size > 1 ? "on a tp rank" : "on a rank",
        "parameters"}};
   for (const TensorGroup& group : fold_layers(plan.tensors)) {
-    rows.push_back({group.name, std::string(sharding::role_name(group.tensor.role)),
-                    shape_text(group.tensor.global_shape),
-                    local_shapes_text(group.tensor.local_shapes),
-                    with_thousands(group.count * group.tensor.global_numel())});
+    rows.push_back(
+        {group.name,
+         cat(sharding::role_name(group.tensor.role), group.tensor.trains ? "" : ", frozen"),
+         shape_text(group.tensor.global_shape), local_shapes_text(group.tensor.local_shapes),
+         with_thousands(group.count * group.tensor.global_numel())});
   }
   rows.push_back({"total", "", "", "", with_thousands(plan.parameters)});
+  if (plan.trained_parameters < plan.parameters)
+    rows.push_back({"of them trained", "", "", "", with_thousands(plan.trained_parameters)});
   rows.push_back({"total on a rank", "", "", "", with_thousands(plan.parameters_per_rank)});
   return table(rows, {Align::left, Align::left, Align::left, Align::left, Align::right});
 }
@@ -124,7 +128,8 @@ std::string memory_table(const Plan& plan) {
   }
   add(
       "  moments", [](const MemoryPlan& m) { return m.moments; },
-      cat("both of AdamW, ", dtype_name(l.moments_dtype)));
+      cat(join(optim::update_rule(l.update_rule).slots(), " and "), " of ", l.update_rule, ", ",
+          dtype_name(l.moments_dtype)));
   add(
       "  buffers", [](const MemoryPlan& m) { return m.buffers; },
       "gradients and gathered parameters of the blocks at work");
@@ -172,7 +177,7 @@ std::string communication_table(const Plan& plan) {
 std::string to_text(const Plan& plan) {
   return cat(heading(plan), "\n", tensor_table(plan), "\n", memory_table(plan), "\n",
              communication_table(plan), "\n", "checkpoint  ", human_bytes(plan.checkpoint_bytes),
-             "  master weights and both moments, fp32",
+             "  master weights and the moments, fp32",
              plan.save_host_bytes == 0
                  ? ""
                  : cat("; a save or load takes ", human_bytes(plan.save_host_bytes),

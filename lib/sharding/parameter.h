@@ -66,9 +66,12 @@ struct Parameter {
   /// Rows of zeros behind the last, in data and in main_grad: products may take them along to be of
   /// a size that GPUs like; never trained, counted or saved.
   int64_t padding_rows = 0;
+  /// It has a gradient, state of the update rule and a place in the norm. Else it has data and
+  /// nothing else.
+  bool trains = true;
 
   at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
-  at::Tensor main_grad;  // `shape`, fp32; likewise
+  at::Tensor main_grad;  // `shape`, fp32; likewise, of one that trains; else undefined
   /// What main_grad holds counts as zero: its next writer overwrites all of it and clears this. Set
   /// by ZeRO in place of a pass of zeros, and only where that writer is linear_weight_gradient.
   bool main_grad_is_void = false;

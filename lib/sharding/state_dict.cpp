@@ -1,20 +1,19 @@
-// Names of the kinds of state, as checkpoints write them.
+// Names of the kinds of state.
 #include "sharding/state_dict.h"
 
-#include "base/error.h"
+#include <algorithm>
 
 namespace tptrain::sharding {
 
-std::string_view state_kind_name(StateKind kind) {
-  switch (kind) {
-    case StateKind::master:
-      return "master";
-    case StateKind::exp_avg:
-      return "exp_avg";
-    case StateKind::exp_avg_sq:
-      return "exp_avg_sq";
-  }
-  throw InternalError(problem("a StateKind outside its enumeration"));
+bool is_state_kind(std::string_view name) {
+  return !name.empty() && name.size() <= 64 && std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  });
+}
+
+bool kind_before(const StateKind& a, const StateKind& b) {
+  if ((a == kMaster) != (b == kMaster)) return a == kMaster;
+  return a < b;
 }
 
 }  // namespace tptrain::sharding

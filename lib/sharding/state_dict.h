@@ -13,8 +13,14 @@
 
 namespace tptrain::sharding {
 
-enum class StateKind { master, exp_avg, exp_avg_sq };
-std::string_view state_kind_name(StateKind kind);  // "master", "exp_avg", "exp_avg_sq"
+/// A kind of state by its name, as files have it: the weights themselves, or what an update rule
+/// keeps beside them ("exp_avg").
+using StateKind = std::string;
+inline constexpr const char* kMaster = "master";
+/// Fit for a file: of a to z, 0 to 9 and _, 1 to 64 of them.
+bool is_state_kind(std::string_view name);
+/// The order in which files hold kinds: the weights first, the others by name.
+bool kind_before(const StateKind& a, const StateKind& b);
 
 /// How many elements of state are converted and moved at once, wherever it is saved or loaded: all
 /// that either takes beside the state, 16 MiB in fp32, whatever the size of a tensor.
@@ -23,7 +29,7 @@ inline constexpr int64_t kStateChunkElements = int64_t{1} << 22;
 /// The elements [begin, end), in row-major order of the tp slice `spec`, of one global tensor's
 /// state.
 struct StatePiece {
-  StateKind kind = StateKind::master;
+  StateKind kind = kMaster;
   ShardSpec spec;
   int64_t begin = 0;
   int64_t end = 0;

@@ -42,6 +42,7 @@ ReducedSequence product_reduced(const at::Tensor& x, const at::Tensor& matrix,
 }
 
 void add_bias_gradient(Parameter& bias, const at::Tensor& grad_output) {
+  if (!bias.trains) return;
   kernels::accumulate_bias_gradient(bias.main_grad, grad_output);
 }
 
@@ -127,9 +128,16 @@ kernels::Accumulate accumulation_of(Parameter& weight) {
 
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x, Parameter& weight,
                             Parameter* bias) {
-  kernels::accumulate_weight_gradient(weight.main_grad, rows_of(grad_output), rows_of(x),
-                                      accumulation_of(weight));
+  if (weight.trains) {
+    kernels::accumulate_weight_gradient(weight.main_grad, rows_of(grad_output), rows_of(x),
+                                        accumulation_of(weight));
+  }
   if (bias) add_bias_gradient(*bias, grad_output);
+}
+
+at::Tensor gradient_or_scratch(Parameter& parameter) {
+  if (parameter.trains) return parameter.main_grad;
+  return at::zeros(parameter.shape, parameter.data.options().dtype(at::kFloat));
 }
 
 void declare_replicated(Parameter& parameter, std::string name, std::vector<int64_t> shape,

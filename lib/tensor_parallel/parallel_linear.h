@@ -48,9 +48,14 @@ ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
 /// How the next product enters weight.main_grad: over it where it is void, which it then no longer
 /// is.
 kernels::Accumulate accumulation_of(sharding::Parameter& weight);
-/// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's.
+/// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's; nothing
+/// where they do not train.
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                             sharding::Parameter& weight, sharding::Parameter* bias);
+
+/// main_grad of a vector; where it does not train, memory that nobody reads: a norm's backward
+/// makes its weight's gradient in the same pass as its input's.
+at::Tensor gradient_or_scratch(sharding::Parameter& parameter);
 
 /// Several linears of one input, cut by output features, held as one weight and run as one GEMM:
 /// q, k, v or gate, up.

@@ -58,6 +58,7 @@ at::Tensor vocab_parallel_embedding_backward(const at::Tensor& grad_output,
 }
 
 void add_table_rows(Parameter& table, at::Tensor rows, const at::Tensor& ids) {
+  if (!table.trains) return;
   kernels::accumulate_embedding_gradient(table.main_grad, std::move(rows), ids.reshape({-1}),
                                          slice_of(table));
 }
@@ -82,8 +83,10 @@ void vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Ten
   }
   const at::Tensor padded =
       grad_logits.as_strided({grad_logits.size(0), grad_logits.stride(0)}, grad_logits.strides());
-  at::Tensor main_grad = table.with_padding(table.main_grad);
-  kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
+  if (table.trains) {
+    at::Tensor main_grad = table.with_padding(table.main_grad);
+    kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
+  }
   kernels::product_out(grad_x, padded, table.with_padding(table.data));
 }
 

@@ -1,10 +1,12 @@
 #include "train/start.h"
 
 #include <chrono>
+#include <set>
 
 #include "base/text.h"
 #include "checkpoint/huggingface_source.h"
 #include "model/families/family.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::train {
 namespace {
@@ -60,6 +62,26 @@ void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::T
   if (!problems.empty()) throw CheckpointError(problems);
 }
 
+/// What another rule has kept is no state of this one.
+void check_update_rule(const checkpoint::CheckpointInfo& info, const std::string& type) {
+  const std::vector<std::string>& slots = optim::update_rule(type).slots();
+  std::vector<std::string> kept;
+  for (const sharding::StateKind& kind : info.kinds) {
+    if (kind != sharding::kMaster) kept.push_back(kind);
+  }
+  if (std::set(kept.begin(), kept.end()) == std::set(slots.begin(), slots.end())) return;
+  const std::string trained_with = optim::rule_keeping(kept);
+  throw CheckpointError(
+      problem(cat("the checkpoint was trained with ",
+                  trained_with.empty() ? std::string("another update rule") : trained_with,
+                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ", type, " (",
+                  join(slots, " and "), ")"))
+          .at(info.path.string())
+          .remedy(trained_with.empty() ? std::string("Train in another run_dir.")
+                                       : cat("Set optimizer.type to ", trained_with,
+                                             ", or train in another run_dir.")));
+}
+
 std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::CheckpointStore& store,
                                                                const std::string& resume,
                                                                Logger& log) {
@@ -100,7 +122,10 @@ std::optional<checkpoint::TrainState> start_or_resume(const StartParts& parts,
   const config::RunConfig& run = resolved.run;
   checkpoint::TrainState state = fresh_state(resolved, tokenizer, tokens);
   if (const auto from = checkpoint_to_resume(store, run.checkpoint.resume, log)) {
-    comm::agree(session, [&] { check_resumable(*from, state, run.train.max_steps); });
+    comm::agree(session, [&] {
+      check_resumable(*from, state, run.train.max_steps);
+      check_update_rule(*from, run.optimizer.type);
+    });
     if (from->state.config_hash != state.config_hash)
       log.warn(cat("resume: the settings differ from those ", from->path.string(),
                    " was trained with; going on with this file's"));

@@ -20,6 +20,7 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
     slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
   }
   for (BucketState& state : states) {
+    if (!state.bucket->trains) continue;
     const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
     const bool is_sharded = state.bucket->placement == sharding::Placement::tp_sharded;
     state.sent = (is_sharded ? sharded : replicated).narrow(0, 0, state.bucket->numel);
@@ -36,14 +37,20 @@ std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& l
     BucketState state;
     state.bucket = &bucket;
     std::tie(state.shard_begin, state.shard_end) = buckets.shard_range(bucket, buckets.dp().rank);
-    state.held_begin = layout.holds_all ? 0 : state.shard_begin;
-    state.held_end = layout.holds_all ? bucket.numel : state.shard_end;
+    const bool holds_all = bucket.trains ? layout.holds_all : layout.parameter_homes == Homes::own;
+    state.held_begin = holds_all ? 0 : state.shard_begin;
+    state.held_end = holds_all ? bucket.numel : state.shard_end;
     const int64_t held = state.held_end - state.held_begin;
+    state.data_shard = bucket.data.narrow(0, state.shard_begin, state.shard_numel());
+    if (!bucket.trains) {
+      state.master = holds_all ? bucket.data : at::zeros({held}, bucket.data.options());
+      states.push_back(std::move(state));
+      continue;
+    }
     state.master = layout.own_masters ? at::zeros({held}, on_device.dtype(layout.master_dtype))
                                       : bucket.data.narrow(0, state.held_begin, held);
-    state.exp_avg = at::zeros({held}, on_device.dtype(layout.moments_dtype));
-    state.exp_avg_sq = at::zeros_like(state.exp_avg);
-    state.data_shard = bucket.data.narrow(0, state.shard_begin, state.shard_numel());
+    for (size_t s = 0; s < layout.slots.size(); ++s)
+      state.slots.push_back(at::zeros({held}, on_device.dtype(layout.slots_dtype)));
     state.grad_piece = bucket.main_grad.narrow(0, state.shard_begin, state.shard_numel());
     state.grad_shard = layout.accumulates
                            ? at::zeros({state.shard_numel()}, on_device.dtype(at::kFloat))

@@ -12,19 +12,20 @@
 
 namespace tptrain::zero {
 
+/// Of a bucket that does not train: what it holds are its weights alone, in the compute dtype; of
+/// state no more than `master`, a view of them (stage 3: its shard), which is loaded and saved.
 struct BucketState {
   Bucket* bucket = nullptr;
   // Of this dp rank: what it reduces, counts in the norm and saves, in every stage.
   int64_t shard_begin = 0;
   int64_t shard_end = 0;
-  // What it updates and holds masters and moments of: stage 0 all, else its shard.
+  // What it updates and holds masters and slots of: stage 0 all, else its shard.
   int64_t held_begin = 0;
   int64_t held_end = 0;
 
-  at::Tensor master;      // [held] own memory, or the held part of bucket->data
-  at::Tensor exp_avg;     // [held]
-  at::Tensor exp_avg_sq;  // [held]
-  at::Tensor data_shard;  // [shard] of bucket->data
+  at::Tensor master;              // [held] own memory, or the held part of bucket->data
+  std::vector<at::Tensor> slots;  // [held] each, of the update rule
+  at::Tensor data_shard;          // [shard] of bucket->data
   at::Tensor grad_piece;  // [shard] of bucket->main_grad: where reduce_scatter leaves its result
   at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or grad_piece
   at::Tensor gradient;    // [held] what the update reads: grad_shard, or all of main_grad

@@ -22,12 +22,11 @@ c10::Stream current_stream(c10::Device device) {
 
 }  // namespace
 
-DeferredUpdate::DeferredUpdate(std::vector<optim::AdamWRange> ranges, int blocks,
-                               const optim::AdamW::Settings& settings,
-                               const optim::AdamWStep& numbers)
-    : adamw_(std::move(ranges), settings),
+DeferredUpdate::DeferredUpdate(std::unique_ptr<optim::Update> update, int blocks, at::Device device,
+                               const optim::UpdateStep& numbers)
+    : update_(std::move(update)),
       numbers_(numbers),
-      device_(settings.device),
+      device_(device),
       states_(blocks, State::pending) {
   if (!device_.is_cuda()) return;
   beside_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
@@ -42,13 +41,13 @@ DeferredUpdate::~DeferredUpdate() {
       updated_[b].block(current_stream(device_));
     } catch (const c10::Error& error) {
       // A device that takes no more calls; nothing will use the memory.
-      TORCH_WARN("AdamW was left under way: ", error.what_without_backtrace());
+      TORCH_WARN("an update was left under way: ", error.what_without_backtrace());
     }
   }
 }
 
 void DeferredUpdate::begin() {
-  adamw_.begin(numbers_);
+  update_->begin(numbers_);
   assume_begun();
 }
 
@@ -65,7 +64,7 @@ void DeferredUpdate::run_ahead(int block) {
       reached_->block(*beside_);
     }
     const c10::StreamGuard guard(*beside_);
-    adamw_.apply(next, numbers_);
+    update_->apply(next, numbers_);
     updated_[next].record(*beside_);
     states_[next] = State::under_way;
   }
@@ -73,7 +72,7 @@ void DeferredUpdate::run_ahead(int block) {
 
 void DeferredUpdate::need(int block) {
   const State state = std::exchange(states_[block], State::done);
-  if (state == State::pending) adamw_.apply(block, numbers_);
+  if (state == State::pending) update_->apply(block, numbers_);
   if (state == State::under_way) updated_[block].block(current_stream(device_));
 }
 

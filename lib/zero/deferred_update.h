@@ -1,25 +1,26 @@
-// AdamW of a step, block by block under the next step's forward: the update is bound by memory, the
-// forward's products by arithmetic. A block is updated a few blocks before its forward, on CUDA on
-// a stream of its own; on the CPU when it is needed. Knows no parameters and no communication; what
-// may be read or written before a block is updated is the caller's affair.
+// The update of a step, block by block under the next step's forward: the update is bound by
+// memory, the forward's products by arithmetic. A block is updated a few blocks before its forward,
+// on CUDA on a stream of its own; on the CPU when it is needed. Knows no parameters and no
+// communication; what may be read or written before a block is updated is the caller's affair.
 #pragma once
 
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
+#include <memory>
 #include <optional>
 #include <vector>
 
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::zero {
 
 class DeferredUpdate {
  public:
-  /// Ranges are in the order of their parts, which are the blocks 0 .. blocks - 1. `numbers` keep
-  /// their memory; their `finite` holds what it holds in begin() until the blocks are updated.
-  DeferredUpdate(std::vector<optim::AdamWRange> ranges, int blocks,
-                 const optim::AdamW::Settings& settings, const optim::AdamWStep& numbers);
+  /// The parts of `update`, on `device`, are the blocks 0 .. blocks - 1. `numbers` keep their
+  /// memory; their `finite` holds what it holds in begin() until the blocks are updated.
+  DeferredUpdate(std::unique_ptr<optim::Update> update, int blocks, at::Device device,
+                 const optim::UpdateStep& numbers);
   DeferredUpdate(const DeferredUpdate&) = delete;
   /// Memory that an update still writes is free for others afterwards, in the current stream.
   ~DeferredUpdate();
@@ -41,8 +42,8 @@ class DeferredUpdate {
  private:
   enum class State { pending, under_way, done };
 
-  optim::AdamW adamw_;
-  optim::AdamWStep numbers_;
+  std::unique_ptr<optim::Update> update_;
+  optim::UpdateStep numbers_;
   c10::Device device_;
   std::vector<State> states_;  // of the blocks
   // Of CUDA:

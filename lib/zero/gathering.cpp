@@ -31,6 +31,8 @@ Gathering::Gathering(const ParamBuckets& buckets, std::vector<BucketState>& stat
       look_ahead_(layout.parameter_homes == Homes::own ? kAheadOfOwnHome : kAheadOfSlot),
       homes_(home_count(buckets.blocks(), layout.parameter_homes)) {
   for (BucketState& state : states) {
+    // What does not train is where it was loaded to, unless others take its memory in turn.
+    if (!state.bucket->trains && homes_of_blocks_ == Homes::own) continue;
     const bool by_itself = active_ && homes_of_blocks_ == Homes::own && table != nullptr &&
                            state.bucket->parameters[0] == table;
     if (by_itself) {

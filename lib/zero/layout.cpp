@@ -90,13 +90,15 @@ bool is_partial(const Parameter* parameter) {
 }
 
 Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement placement,
-                      int dp_size) {
+                      bool trains, int dp_size) {
   Bucket bucket;
-  bucket.name = cat(block.name, ", ", placement_name(placement));
+  bucket.name = cat(block.name, ", ", placement_name(placement), trains ? "" : ", frozen");
   bucket.block = block_index;
   bucket.placement = placement;
+  bucket.trains = trains;
   for (Parameter* parameter : block.parameters) {
-    if (parameter->placement == placement) bucket.parameters.push_back(parameter);
+    if (parameter->placement == placement && parameter->trains == trains)
+      bucket.parameters.push_back(parameter);
   }
   const auto first_partial =
       std::stable_partition(bucket.parameters.begin(), bucket.parameters.end(),
@@ -122,9 +124,11 @@ std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_si
   check_blocks(blocks);
   std::vector<Bucket> buckets;
   for (size_t i = 0; i < blocks.size(); ++i) {
-    for (const Placement placement : {Placement::tp_sharded, Placement::tp_replicated}) {
-      Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), placement, dp_size);
-      if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
+    for (const bool trains : {true, false}) {
+      for (const Placement placement : {Placement::tp_sharded, Placement::tp_replicated}) {
+        Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), placement, trains, dp_size);
+        if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
+      }
     }
   }
   return buckets;
@@ -148,6 +152,7 @@ std::vector<CopiedSlice> copied_slices(const ParameterBlock& block) {
   std::vector<CopiedSlice> copied;
   int64_t next = 0;
   for (Parameter* parameter : block.parameters) {
+    if (!parameter->trains) continue;
     for (const NamedSlice& slice : parameter->slices) {
       if (slice.copies.parts == 0) continue;
       copied.push_back({.parameter = parameter, .slice = &slice, .staging_begin = next});
@@ -189,7 +194,11 @@ std::vector<HomeSize> home_sizes(const std::vector<ParameterBlock>& blocks,
   std::vector<HomeSize> sizes(home_count(blocks, homes));
   for (const Bucket& bucket : buckets) {
     HomeSize& home = sizes[home_of(blocks, bucket.block, homes)];
-    if (bucket.placement == Placement::tp_sharded) {
+    if (!bucket.trains) {
+      int64_t& size =
+          bucket.placement == Placement::tp_sharded ? home.frozen_sharded : home.frozen_replicated;
+      size = std::max(size, bucket.numel);
+    } else if (bucket.placement == Placement::tp_sharded) {
       home.sharded = std::max(home.sharded, bucket.numel);
     } else {
       home.replicated = std::max(home.replicated, bucket.numel);

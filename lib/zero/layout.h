@@ -12,7 +12,8 @@ namespace tptrain::zero {
 
 inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
 
-/// The buckets of `blocks` in block order, the tp_sharded one first; empty ones are left out.
+/// The buckets of `blocks` in block order, of each those that train first, and of them the
+/// tp_sharded one; empty ones are left out.
 /// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
 /// Throws InternalError where blocks break their contract.
 std::vector<Bucket> lay_out(const std::vector<sharding::ParameterBlock>& blocks, int dp_size);
@@ -25,7 +26,7 @@ bool is_table(const Bucket& bucket);
 /// table's fp32 gradient is.
 bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens, at::ScalarType dtype);
 
-/// A slice of the block's tp_sharded bucket of which other tp ranks hold copies.
+/// A slice of the block's tp_sharded bucket that trains of which other tp ranks hold copies.
 struct CopiedSlice {
   sharding::Parameter* parameter = nullptr;
   const sharding::NamedSlice* slice = nullptr;
@@ -40,6 +41,10 @@ struct HomeSize {
   int64_t sharded = 0;
   int64_t replicated = 0;
   int64_t replicated_and_staging = 0;  // of gradients
+  int64_t frozen_sharded = 0;          // of what does not train; has no gradients
+  int64_t frozen_replicated = 0;
+  int64_t data() const { return sharded + replicated + frozen_sharded + frozen_replicated; }
+  int64_t gradients() const { return sharded + replicated_and_staging; }
 };
 enum class Homes { own, shared };
 int home_count(const std::vector<sharding::ParameterBlock>& blocks, Homes homes);

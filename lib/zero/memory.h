@@ -7,16 +7,17 @@
 #include <vector>
 
 #include "sharding/parameter.h"
+#include "zero/options.h"
 #include "zero/param_buckets.h"
-#include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
 
 struct BucketMemory {
-  int64_t parameters = 0;       // in the compute dtype, where each block has memory of its own
+  int64_t parameters = 0;       // in the compute dtype, where each block has memory of its own;
+                                // stage 3: the shard of those that do not train
   int64_t gradients = 0;        // fp32: main_grad of each block, and accumulating shards
   int64_t masters = 0;          // where they are not the parameters themselves; stage 3: the shard
-  int64_t moments = 0;          // exp_avg and exp_avg_sq
+  int64_t slots = 0;            // what the update rule keeps (AdamW: both moments)
   int64_t parameter_slots = 0;  // stage 3: gathered blocks
   int64_t gradient_slots = 0;   // stages 2 and 3: blocks in turn, staging of their tp sums included
   int64_t tp_staging = 0;       // stages 0 and 1: copies of kv heads on their way over tp
@@ -28,7 +29,6 @@ struct BucketMemory {
 /// For the tp rank whose blocks these are; the same on every dp rank. Throws InternalError for
 /// options that the two constructors refuse.
 BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, int dp_size,
-                           const ParamBuckets::Options& buckets,
-                           const ZeroOptimizer::Options& optimizer);
+                           const ParamBuckets::Options& buckets, const Options& options);
 
 }  // namespace tptrain::zero

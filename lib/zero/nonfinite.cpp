@@ -43,6 +43,9 @@ bool is_finite_on_cpu(const at::Tensor& values) {
 
 NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks)
     : gradients_(std::move(gradients)), marks_(std::move(marks)) {
+  const bool searches_some = std::any_of(gradients_.begin(), gradients_.end(),
+                                         [](const at::Tensor& g) { return g.defined(); });
+  if (!searches_some) gradients_.clear();
   if (marks_.is_cpu()) return;
   std::vector<const float*> tensors;
   std::vector<kernels::cuda::Chunk> chunks;

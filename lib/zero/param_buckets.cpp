@@ -20,25 +20,40 @@ using sharding::Placement;
 struct Home {
   at::Tensor sharded;
   at::Tensor replicated;  // of gradients: the staging behind it
+  at::Tensor frozen_sharded;
+  at::Tensor frozen_replicated;
 };
 
-enum class Staging { without, with };
-
-std::vector<Home> allocate(const std::vector<HomeSize>& sizes, Staging staging,
-                           const at::TensorOptions& options) {
+std::vector<Home> allocate_data(const std::vector<HomeSize>& sizes,
+                                const at::TensorOptions& options) {
   std::vector<Home> homes;
   for (const HomeSize& size : sizes) {
-    const int64_t replicated =
-        staging == Staging::with ? size.replicated_and_staging : size.replicated;
     homes.push_back({.sharded = at::zeros({size.sharded}, options),
-                     .replicated = at::zeros({replicated}, options)});
+                     .replicated = at::zeros({size.replicated}, options),
+                     .frozen_sharded = at::zeros({size.frozen_sharded}, options),
+                     .frozen_replicated = at::zeros({size.frozen_replicated}, options)});
+  }
+  return homes;
+}
+
+std::vector<Home> allocate_gradients(const std::vector<HomeSize>& sizes,
+                                     const at::TensorOptions& options) {
+  std::vector<Home> homes;
+  for (const HomeSize& size : sizes) {
+    homes.push_back({.sharded = at::zeros({size.sharded}, options),
+                     .replicated = at::zeros({size.replicated_and_staging}, options),
+                     .frozen_sharded = {},
+                     .frozen_replicated = {}});
   }
   return homes;
 }
 
 at::Tensor part_for(const Home& home, const Bucket& bucket) {
   const bool sharded = bucket.placement == Placement::tp_sharded;
-  return (sharded ? home.sharded : home.replicated).narrow(0, 0, bucket.numel);
+  const at::Tensor& memory = bucket.trains
+                                 ? (sharded ? home.sharded : home.replicated)
+                                 : (sharded ? home.frozen_sharded : home.frozen_replicated);
+  return memory.narrow(0, 0, bucket.numel);
 }
 
 void bind(Bucket& bucket) {
@@ -48,7 +63,7 @@ void bind(Bucket& bucket) {
       return flat.narrow(0, bucket.offsets[i], parameter.numel()).view(parameter.shape);
     };
     parameter.data = view_of(bucket.data);
-    parameter.main_grad = view_of(bucket.main_grad);
+    parameter.main_grad = bucket.trains ? view_of(bucket.main_grad) : at::Tensor();
   }
 }
 
@@ -90,16 +105,18 @@ ParamBuckets::ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, 
   const Homes data_homes = options.zero_stage == 3 ? Homes::shared : Homes::own;
   const Homes grad_homes = options.zero_stage >= 2 ? Homes::shared : Homes::own;
   const auto on_device = at::TensorOptions().device(options.device);
-  const std::vector<Home> data = allocate(home_sizes(blocks, buckets_, data_homes),
-                                          Staging::without, on_device.dtype(options.dtype));
-  const std::vector<Home> gradients = allocate(home_sizes(blocks, buckets_, grad_homes),
-                                               Staging::with, on_device.dtype(at::kFloat));
+  const std::vector<Home> data =
+      allocate_data(home_sizes(blocks, buckets_, data_homes), on_device.dtype(options.dtype));
+  const std::vector<Home> gradients =
+      allocate_gradients(home_sizes(blocks, buckets_, grad_homes), on_device.dtype(at::kFloat));
   std::vector<const Bucket*> replicated(blocks.size(), nullptr);
   for (Bucket& bucket : buckets_) {
     bucket.data = part_for(data[home_of(blocks, bucket.block, data_homes)], bucket);
-    bucket.main_grad = part_for(gradients[home_of(blocks, bucket.block, grad_homes)], bucket);
+    if (bucket.trains)
+      bucket.main_grad = part_for(gradients[home_of(blocks, bucket.block, grad_homes)], bucket);
     bind(bucket);
-    if (bucket.placement == Placement::tp_replicated) replicated[bucket.block] = &bucket;
+    if (bucket.trains && bucket.placement == Placement::tp_replicated)
+      replicated[bucket.block] = &bucket;
   }
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
     tp_regions_.push_back(region_of(gradients[home_of(blocks, b, grad_homes)].replicated,

@@ -1,6 +1,7 @@
 // Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated
-// parameters, each padded to a multiple of dp (a table alone: of dp rows). A rank's shard of a
-// bucket is the dp_rank-th of dp equal ranges. Binds Parameter::data and main_grad as views.
+// parameters, and two more of those that do not train where there are some; each padded to a
+// multiple of dp (a table alone: of dp rows). A rank's shard of a bucket is the dp_rank-th of dp
+// equal ranges. Binds Parameter::data and main_grad as views.
 //
 // Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
 // gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
@@ -25,6 +26,7 @@ struct Bucket {
   std::string name;  // "layer 3, tp_sharded"
   int block = 0;
   sharding::Placement placement = sharding::Placement::tp_sharded;
+  bool trains = true;  // all of its parameters do, or none
   /// A tp_replicated bucket holds the parameters with whole gradients first, then those with
   /// partial ones.
   std::vector<sharding::Parameter*> parameters;
@@ -32,7 +34,7 @@ struct Bucket {
   int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
   at::Tensor data;               // [numel] compute dtype; own memory or part of a slot
-  at::Tensor main_grad;          // [numel] fp32; likewise
+  at::Tensor main_grad;          // [numel] fp32; likewise; undefined where they do not train
 };
 
 struct DpPosition {

@@ -58,6 +58,7 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
   marks_ = at::zeros({parameters},
                      at::TensorOptions().dtype(at::kFloat).device(buckets.options().device));
   for (BucketState& state : states) {
+    if (!state.bucket->trains) continue;
     const int block = state.bucket->block;
     blocks_[block].pieces.push_back(make_piece(block, state));
   }
@@ -66,6 +67,10 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
   for (int b = 0; b < static_cast<int>(blocks_.size()); ++b) {
     std::vector<at::Tensor> gradients;
     for (const sharding::Parameter* parameter : buckets.blocks()[b].parameters) {
+      if (!parameter->trains) {
+        gradients.emplace_back();
+        continue;
+      }
       if (changes_before_norm(*parameter)) {
         gradients.push_back(parameter->main_grad.view({-1}));
         continue;

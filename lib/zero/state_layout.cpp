@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::zero {
 namespace {
@@ -17,8 +18,8 @@ at::ScalarType dtype_of(const char* what, const std::string& name) {
 
 }  // namespace
 
-StateLayout state_layout(const ParamBuckets::Options& buckets,
-                         const ZeroOptimizer::Options& options, int dp_size) {
+StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& options,
+                         int dp_size) {
   const int stage = options.zero_stage;
   if (stage != buckets.zero_stage) {
     throw InternalError(
@@ -26,8 +27,7 @@ StateLayout state_layout(const ParamBuckets::Options& buckets,
             .must("be the same"));
   }
   if (options.optimizer.betas.size() != 2) {
-    throw InternalError(
-        problem(cat(options.optimizer.betas.size(), " betas of AdamW")).must("be two"));
+    throw InternalError(problem(cat(options.optimizer.betas.size(), " betas")).must("be two"));
   }
   if (options.reduce_dtype != at::kFloat && options.reduce_dtype != at::kBFloat16) {
     throw InternalError(problem(cat("reduction in ", at::toString(options.reduce_dtype)))
@@ -35,7 +35,8 @@ StateLayout state_layout(const ParamBuckets::Options& buckets,
   }
   StateLayout layout;
   layout.master_dtype = dtype_of("master_dtype", options.optimizer.master_dtype);
-  layout.moments_dtype = dtype_of("moments_dtype", options.optimizer.moments_dtype);
+  layout.slots = optim::update_rule(options.optimizer.type).slots();
+  layout.slots_dtype = dtype_of("moments_dtype", options.optimizer.moments_dtype);
   if (layout.master_dtype == at::kBFloat16 && buckets.dtype != at::kBFloat16) {
     throw InternalError(
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));

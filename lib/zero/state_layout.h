@@ -4,14 +4,17 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <string>
+#include <vector>
+
 #include "zero/layout.h"
+#include "zero/options.h"
 #include "zero/param_buckets.h"
-#include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
 
 struct StateLayout {
-  bool holds_all = false;  // masters and moments of whole buckets (stage 0), else of the shard
+  bool holds_all = false;  // masters and slots of whole buckets (stage 0), else of the shard
   Homes parameter_homes = Homes::own;  // shared: stage 3
   Homes gradient_homes = Homes::own;   // shared: stages 2 and 3
   /// Parameters are gathered over dp, block by block, before their first use after an update.
@@ -20,12 +23,12 @@ struct StateLayout {
   bool accumulates = false;
   bool own_masters = false;  // else the masters are the parameters themselves
   at::ScalarType master_dtype = at::kFloat;
-  at::ScalarType moments_dtype = at::kFloat;
+  std::vector<std::string> slots = {};  // of the update rule, each of the masters' size
+  at::ScalarType slots_dtype = at::kFloat;
   bool casts_for_reduction = false;  // gradients go over dp as bf16
 };
 
 /// Throws InternalError for what no stage can do; the config says it to users first.
-StateLayout state_layout(const ParamBuckets::Options& buckets,
-                         const ZeroOptimizer::Options& options, int dp_size);
+StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& options, int dp_size);
 
 }  // namespace tptrain::zero

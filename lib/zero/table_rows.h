@@ -14,7 +14,7 @@
 
 #include "comm/communicator.h"
 #include "zero/bucket_state.h"
-#include "zero/zero_optimizer.h"
+#include "zero/options.h"
 
 namespace tptrain::zero {
 

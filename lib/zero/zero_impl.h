@@ -2,11 +2,12 @@
 // (zero_state.cpp) and the views for audits (zero_audit.cpp). Private to this folder.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 #include "zero/bucket_state.h"
 #include "zero/deferred_update.h"
 #include "zero/gathering.h"
@@ -25,7 +26,7 @@ struct ZeroOptimizer::Impl {
   ParamBuckets& buckets;
   comm::Communicator& tp;
   comm::Communicator& dp;
-  Options options;
+  zero::Options options;
   StateLayout layout;
   at::Device device;
 
@@ -45,12 +46,13 @@ struct ZeroOptimizer::Impl {
   Phase phase = Phase::accumulating;
   bool settled = true;  // `finite` is false
 
-  std::optional<DeferredUpdate> adamw;  // of all buckets; goes first: it may be at work on the rest
+  std::optional<DeferredUpdate>
+      deferred;  // of all buckets; goes first: it may be at work on the rest
 
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
        const Options& options);
   /// Of the elements this rank updates; views of static buffers.
-  void append_ranges(const BucketState& state, std::vector<optim::AdamWRange>& ranges) const;
+  void append_ranges(const BucketState& state, std::vector<optim::UpdateRange>& ranges) const;
   /// Likewise. owned: this rank's shard without padding and without what another tp rank owns.
   /// other: copies that another tp rank owns: not in the norm, but in the finite flag.
   struct NormViews {
@@ -70,9 +72,12 @@ struct ZeroOptimizer::Impl {
   /// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.
   /// Collective over dp.
   void publish(Written written);
-  /// Adam starts anew: a step counter with old moments, or the reverse, would be a wrong bias
+  /// The rule starts anew: a step counter with old moments, or the reverse, would be a wrong bias
   /// correction.
-  void clear_moments();
+  void clear_slots();
+  /// One kind of state, as pieces of what this rank holds of it.
+  void append_state(sharding::StateDict& dict, const sharding::StateKind& kind,
+                    const std::function<at::Tensor(const BucketState&)>& held_of) const;
   at::Tensor culprit(const at::Tensor& losses_finite) const;
 };
 

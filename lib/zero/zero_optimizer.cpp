@@ -33,7 +33,8 @@ std::optional<TableRows> table_of(std::vector<BucketState>& states, comm::Commun
                                   LookupRows lookup_rows) {
   if (states.empty() || dp.size() == 1) return std::nullopt;
   BucketState& first = states.front();
-  if (first.bucket->block != 0 || !is_table(*first.bucket)) return std::nullopt;
+  if (first.bucket->block != 0 || !first.bucket->trains || !is_table(*first.bucket))
+    return std::nullopt;
   return TableRows(first, dp, lookup_rows);
 }
 
@@ -50,7 +51,7 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       states(make_states(buckets, layout)),
       table_rows(table_of(states, dp, options.lookup_rows)),
       gathering(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
-                [this](int block) { adamw->need(block); }),
+                [this](int block) { deferred->need(block); }),
       reduction(buckets, states, layout, tp, dp, options.fault,
                 table_rows ? &*table_rows : nullptr) {
   const DpPosition position = buckets.dp();
@@ -65,9 +66,10 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       parameter_names.push_back(parameter->name);
     }
   }
-  std::vector<optim::AdamWRange> ranges;
+  std::vector<optim::UpdateRange> ranges;
   NormViews views;
   for (const BucketState& state : states) {
+    if (!state.bucket->trains) continue;
     append_ranges(state, ranges);
     append_norm_views(state, views);
   }
@@ -80,19 +82,20 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
   updates = at::zeros({}, on_device.dtype(at::kFloat));
   gradient_scale = at::ones({}, on_device.dtype(at::kFloat));
   finite = at::zeros({}, on_device.dtype(at::kBool));
-  adamw.emplace(std::move(ranges), static_cast<int>(buckets.blocks().size()),
-                optim::AdamW::Settings{.device = device, .seed = options.seed},
-                optim::AdamWStep{.learning_rate = learning_rate,
-                                 .gradient_scale = gradient_scale,
-                                 .finite = finite,
-                                 .updates = updates});
+  deferred.emplace(optim::update_rule(options.optimizer.type)
+                       .update_of(std::move(ranges), {.device = device, .seed = options.seed}),
+                   static_cast<int>(buckets.blocks().size()), device,
+                   optim::UpdateStep{.learning_rate = learning_rate,
+                                     .gradient_scale = gradient_scale,
+                                     .finite = finite,
+                                     .updates = updates});
 }
 
 // Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
 // rounded by the place of each element in its tensor, so there a range ends where its slice does.
 // Padding is in none of them.
 void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
-                                        std::vector<optim::AdamWRange>& ranges) const {
+                                        std::vector<optim::UpdateRange>& ranges) const {
   const bool rounds = state.master.scalar_type() == at::kBFloat16;
   std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
@@ -112,9 +115,10 @@ void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
   for (SettingsRange& next : found) {
     const int64_t numel = next.range.end - next.range.begin;
     const int64_t held = next.range.begin - state.held_begin;
+    std::vector<at::Tensor> slots;
+    for (const at::Tensor& slot : state.slots) slots.push_back(slot.narrow(0, held, numel));
     ranges.push_back({.master = state.master.narrow(0, held, numel),
-                      .exp_avg = state.exp_avg.narrow(0, held, numel),
-                      .exp_avg_sq = state.exp_avg_sq.narrow(0, held, numel),
+                      .slots = std::move(slots),
                       .gradient = state.gradient.narrow(0, held, numel),
                       .weights = separate_weights
                                      ? state.bucket->data.narrow(0, next.range.begin, numel)
@@ -155,7 +159,7 @@ bool ZeroOptimizer::Impl::looks_up_rows() const {
 
 void ZeroOptimizer::Impl::settle() {
   if (phase == Phase::clipped) return;  // the flag is the coming update's, the last one was done
-  adamw->finish();
+  deferred->finish();
   if (!std::exchange(settled, true)) finite.fill_(false);
 }
 
@@ -193,7 +197,7 @@ void ZeroOptimizer::finish_reduction() {
   impl_->require(Phase::accumulating, "finish_reduction()",
                  "Call it once a step: a second sum over dp would count every gradient dp times.");
   impl_->phase = Phase::reduced;
-  impl_->adamw->finish();  // where no forward needed it: it reads the last step's gradients
+  impl_->deferred->finish();  // where no forward needed it: it reads the last step's gradients
   impl_->reduction.finish();
   if (impl_->table_rows) impl_->table_rows->end();
 }
@@ -256,23 +260,23 @@ void ZeroOptimizer::update() {
                  "Call clip() before it, with max_norm 0 for no limit.");
   impl_->phase = Phase::updated;
   impl_->gathering.forget();
-  impl_->adamw->begin();
+  impl_->deferred->begin();
 }
 
 void ZeroOptimizer::assume_updated() {
   // A step was dropped: its forward has applied the update before it, which the flag still holds.
   if (std::exchange(impl_->phase, Phase::updated) != Phase::updated) impl_->settle();
   impl_->gathering.forget();
-  impl_->adamw->assume_begun();
+  impl_->deferred->assume_begun();
   impl_->settled = false;
 }
 
 void ZeroOptimizer::before_forward(int block) {
   if (impl_->phase == Phase::updated) impl_->settle();  // no step has begun: an evaluation
   const int other = impl_->buckets.blocks()[block].also_uses;
-  if (other >= 0) impl_->adamw->need(other);
-  impl_->adamw->need(block);
-  impl_->adamw->run_ahead(block);
+  if (other >= 0) impl_->deferred->need(other);
+  impl_->deferred->need(block);
+  impl_->deferred->run_ahead(block);
   impl_->gathering.before_forward(
       block, impl_->looks_up_rows() ? Gathering::Table::later : Gathering::Table::now);
 }
@@ -287,7 +291,7 @@ void ZeroOptimizer::after_forward(int) {}
 void ZeroOptimizer::before_backward(int block) {
   impl_->require(Phase::accumulating, "before_backward()",
                  "Call begin_step() before the backward of a new step.");
-  impl_->adamw->finish();  // as in finish_reduction()
+  impl_->deferred->finish();  // as in finish_reduction()
   impl_->reduction.begin_block(block);
   impl_->gathering.before_backward(block);
 }

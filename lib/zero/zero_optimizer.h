@@ -17,8 +17,8 @@
 // Communication over dp runs beside the model's work. A block's gradients set out when they are
 // complete, beside the backward of the blocks before it. An update leaves parameters to be
 // gathered: a block's are when its next forward comes near, beside the blocks before it, in every
-// stage that updates shards. So does the update itself: update() fixes its numbers, and a block's
-// AdamW runs when its next forward comes near, or when anything here is asked for the result.
+// stage that updates shards. So does the update itself: update() fixes its numbers, and a block
+// is updated when its next forward comes near, or when anything here is asked for the result.
 //
 // Source of the stages: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
 // Parameter Models", SC 2020.
@@ -32,9 +32,9 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "config/run_config.h"
 #include "sharding/state_dict.h"
 #include "tensor_parallel/block_observer.h"
+#include "zero/options.h"
 #include "zero/param_buckets.h"
 
 namespace tptrain::zero {
@@ -54,40 +54,9 @@ struct StepNumbers {
   at::Tensor culprit;
 };
 
-/// A micro-batch's place within its step: in the backward of the last one gradients become complete
-/// block by block, and set out over dp beside it.
-enum class MicroBatchPlace { before_last, last };
-
-/// Whether the embedding's look-up sends rows over dp, those of the micro-batch's tokens, and not
-/// the table: forward, where the table is still on its way (the same bits), and its gradient (sums
-/// in another order, equal within rounding). automatic: where the rows of all dp ranks are at most
-/// half of the table's gradient.
-enum class LookupRows { automatic, always };
-
-/// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
-/// passes none.
-enum class Fault {
-  none,
-  scale_dp_sum,                     // the gradient is the mean over dp, not the sum
-  double_count_replicated_in_norm,  // every tp rank counts its copy
-  drop_norm_sum_over_tp,            // each tp rank clips by the norm of its own elements
-  skip_dp_reduction,                // each dp rank keeps its own gradient
-  drop_partial_sum_over_tp,         // replicated parameters keep this rank's share
-  drop_copies_sum_over_tp           // copies of a kv head keep this rank's share
-};
-
 class ZeroOptimizer final : public tensor_parallel::BlockObserver {
  public:
-  struct Options {
-    int zero_stage = 1;  // as the buckets'
-    config::OptimizerConfig optimizer = {};
-    /// Gradients are summed over dp after every micro-batch (stages 2 and 3 always) or once a step.
-    bool reduce_per_micro_batch = false;
-    at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
-    uint64_t seed = 0;                         // of stochastic rounding
-    LookupRows lookup_rows = LookupRows::automatic;
-    Fault fault = Fault::none;
-  };
+  using Options = zero::Options;
   /// `buckets`, `tp`, `dp` must outlive it. Parameters hold their initial values only after
   /// initialise() or a load into state_dict().
   ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
@@ -95,18 +64,18 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   ~ZeroOptimizer() override;
 
   /// Layout-independent random values from (seed, name, global index); each rank makes only its own
-  /// shard. Clears moments and the step counter. Collective over dp.
+  /// shard. Clears the update rule's state and the step counter. Collective over dp.
   void initialise(uint64_t seed);
-  /// Parameters from a source (master values), each rank reading only its own shard; moments and
-  /// the step counter are cleared. Collective over dp. Throws what the source throws, on the rank
-  /// that meets it alone: it must leave through MpiSession::abort().
+  /// Parameters from a source (master values), each rank reading only its own shard; the rule's
+  /// state and the step counter are cleared. Collective over dp. Throws what the source throws, on
+  /// the rank that meets it alone: it must leave through MpiSession::abort().
   void load_parameters(const sharding::TensorSource& source);
-  /// Master weights and moments as the checkpoint wants them: live views in the type they are kept
-  /// in. Takes no memory. A later update reaches the views at a time of its own: ask again after
-  /// it.
+  /// Master weights and the update rule's slots as the checkpoint wants them: live views in the
+  /// type they are kept in. Takes no memory. A later update reaches the views at a time of its own:
+  /// ask again after it.
   sharding::StateDict state_dict();
   /// To be called after pieces of state_dict(), asked for since the last update, were overwritten:
-  /// makes parameters from masters. `updates_done` restores Adam's step counter. Collective over
+  /// makes parameters from masters. `updates_done` restores the step counter. Collective over
   /// dp.
   void state_loaded(int64_t updates_done);
   /// Updates applied so far (skipped, non-finite steps do not count); reads the device.
@@ -129,10 +98,10 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// axes exchange a few words, once.
   /// local_losses: fp32 [k], this dp rank's, the same on its tp ranks. Collective over dp and tp.
   StepNumbers clip(double max_norm, const at::Tensor& local_losses);
-  /// AdamW on the shard; the next use of a parameter that before_forward(), or a call here,
-  /// announces sees the new value. Nothing changes where the last clip() was not finite. Nothing is
-  /// under way in or beside the current stream afterwards: the work itself comes with the next
-  /// forward.
+  /// The rule's update of the shard; the next use of a parameter that before_forward(), or a call
+  /// here, announces sees the new value. Nothing changes where the last clip() was not finite.
+  /// Nothing is under way in or beside the current stream afterwards: the work itself comes with
+  /// the next forward.
   void update(double learning_rate);
   /// The same with the rate of the last set_learning_rate(), which the device alone holds: a
   /// captured step takes the one of its replay.

@@ -16,7 +16,8 @@ using sharding::StateDict;
 using sharding::StateKind;
 using sharding::StatePiece;
 
-StatePiece state_piece(const BucketPiece& piece, StateKind kind, bool save, at::Tensor data) {
+StatePiece state_piece(const BucketPiece& piece, const StateKind& kind, bool save,
+                       at::Tensor data) {
   return {.kind = kind,
           .spec = piece.slice->spec,
           .begin = piece.slice_begin,
@@ -53,10 +54,9 @@ void fill_masters(std::vector<BucketState>& states, at::Device device,
 
 }  // namespace
 
-void ZeroOptimizer::Impl::clear_moments() {
+void ZeroOptimizer::Impl::clear_slots() {
   for (BucketState& state : states) {
-    state.exp_avg.zero_();
-    state.exp_avg_sq.zero_();
+    for (at::Tensor& slot : state.slots) slot.zero_();
   }
   updates.zero_();
 }
@@ -65,10 +65,11 @@ void ZeroOptimizer::Impl::publish(Written written) {
   gathering.forget();
   if (layout.parameter_homes == Homes::shared) return;
   for (BucketState& state : states) {
-    if (layout.holds_all && written == Written::shard && dp.size() > 1) {
+    const bool holds_all = layout.holds_all || !state.bucket->trains;
+    if (holds_all && written == Written::shard && dp.size() > 1) {
       dp.all_gather(state.master, state.shard_of(state.master));
     }
-    if (!layout.own_masters) continue;
+    if (!layout.own_masters || !state.bucket->trains) continue;
     state.bucket->data.narrow(0, state.held_begin, state.held_end - state.held_begin)
         .copy_(state.master);
   }
@@ -81,7 +82,7 @@ void ZeroOptimizer::initialise(uint64_t seed) {
                            piece.slice_begin + piece.count, piece.slice->init, seed);
   });
   impl_->publish(Impl::Written::shard);
-  impl_->clear_moments();
+  impl_->clear_slots();
 }
 
 void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
@@ -91,29 +92,38 @@ void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
                       values);
   });
   impl_->publish(Impl::Written::shard);
-  impl_->clear_moments();
+  impl_->clear_slots();
+}
+
+// Cut at the shards' borders also where this rank holds all of them (stage 0), so that it saves
+// what it would save in stage 1.
+void ZeroOptimizer::Impl::append_state(
+    StateDict& dict, const StateKind& kind,
+    const std::function<at::Tensor(const BucketState&)>& held_of) const {
+  for (const BucketState& state : states) {
+    const at::Tensor held = held_of(state);
+    if (!held.defined()) continue;
+    for (int owner = 0; owner < dp.size(); ++owner) {
+      const auto [begin, end] = buckets.shard_range(*state.bucket, owner);
+      if (begin < state.held_begin || end > state.held_end) continue;
+      for (const BucketPiece& piece : pieces_of(*state.bucket, begin, end)) {
+        dict.pieces.push_back(
+            state_piece(piece, kind, owner == dp.rank(),
+                        held.narrow(0, piece.bucket_begin - state.held_begin, piece.count)));
+      }
+    }
+  }
 }
 
 StateDict ZeroOptimizer::state_dict() {
   impl_->settle();
   StateDict dict;
-  for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
-    for (BucketState& state : impl_->states) {
-      const at::Tensor& held = kind == StateKind::master    ? state.master
-                               : kind == StateKind::exp_avg ? state.exp_avg
-                                                            : state.exp_avg_sq;
-      // Cut at the shards' borders also where this rank holds all of them (stage 0), so that it
-      // saves what it would save in stage 1.
-      for (int owner = 0; owner < impl_->dp.size(); ++owner) {
-        const auto [begin, end] = impl_->buckets.shard_range(*state.bucket, owner);
-        if (begin < state.held_begin || end > state.held_end) continue;
-        for (const BucketPiece& piece : pieces_of(*state.bucket, begin, end)) {
-          dict.pieces.push_back(
-              state_piece(piece, kind, owner == impl_->dp.rank(),
-                          held.narrow(0, piece.bucket_begin - state.held_begin, piece.count)));
-        }
-      }
-    }
+  impl_->append_state(dict, sharding::kMaster,
+                      [](const BucketState& state) { return state.master; });
+  for (size_t s = 0; s < impl_->layout.slots.size(); ++s) {
+    impl_->append_state(dict, impl_->layout.slots[s], [s](const BucketState& state) {
+      return state.bucket->trains ? state.slots[s] : at::Tensor();
+    });
   }
   return dict;
 }
@@ -138,10 +148,11 @@ StateDict ZeroOptimizer::gradient_pieces() {
   }
   StateDict dict;
   for (BucketState& state : impl_->states) {
+    if (!state.bucket->trains) continue;
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
       if (!piece.slice->owned) continue;
       const int64_t at = piece.bucket_begin - state.shard_begin;
-      dict.pieces.push_back(state_piece(piece, StateKind::master, /*save=*/true,
+      dict.pieces.push_back(state_piece(piece, sharding::kMaster, /*save=*/true,
                                         state.grad_shard.narrow(0, at, piece.count)));
     }
   }

@@ -39,7 +39,8 @@ inline std::vector<TensorPlan> small_model() {
 
 inline float expected_value(sharding::StateKind kind, const std::string& name, int64_t element,
                             int64_t step) {
-  const auto hash = static_cast<int64_t>(name.size()) * 1000 + static_cast<int64_t>(kind) * 100;
+  const auto hash =
+      static_cast<int64_t>(name.size()) * 1000 + static_cast<int64_t>(kind.size()) * 100;
   // Not representable numbers, so that a bit lost on the way shows.
   return std::sin(static_cast<float>(hash + element) + 0.1f * static_cast<float>(step));
 }
@@ -62,8 +63,7 @@ inline sharding::StateDict empty_state(GridShape grid, int rank,
       spec = sharding::slice_of(tensor.name, tensor.shape, tensor.cut_dim, begin, end);
     }
     const auto [begin, end] = part(spec.local_numel(), grid.dp, dp_rank);
-    for (const auto kind : {sharding::StateKind::master, sharding::StateKind::exp_avg,
-                            sharding::StateKind::exp_avg_sq}) {
+    for (const auto kind : {sharding::kMaster, "exp_avg", "exp_avg_sq"}) {
       state.pieces.push_back(
           {.kind = kind,
            .spec = spec,

@@ -197,6 +197,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
       .seed = kSeed,
       .lookup_rows = options.lookup_rows,
       .fault = options.zero_fault};
+  zero_options.optimizer.type = options.update_rule;
   zero_options.optimizer.weight_decay = 0.1;
   zero_options.optimizer.moments_dtype = options.moments_dtype;
   zero_options.optimizer.master_dtype = options.master_dtype;
@@ -232,12 +233,11 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
     run.norms.push_back(result.norm.item<float>());
     if (step == 0)
       run.first_gradients =
-          assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
+          assemble(axes.world, engine.zero().gradient_pieces(), sharding::kMaster);
     if (step + 1 == options.steps)
-      run.last_gradients =
-          assemble(axes.world, engine.zero().gradient_pieces(), sharding::StateKind::master);
+      run.last_gradients = assemble(axes.world, engine.zero().gradient_pieces(), sharding::kMaster);
   }
-  run.masters = assemble(axes.world, engine.zero().state_dict(), sharding::StateKind::master);
+  run.masters = assemble(axes.world, engine.zero().state_dict(), sharding::kMaster);
   return run;
 }
 

@@ -31,6 +31,7 @@ struct TrainingOptions {
   at::ScalarType reduce_dtype = at::kFloat;
   std::string moments_dtype = "fp32";
   std::string master_dtype = "fp32";
+  std::string update_rule = "adamw";
   data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below
   train::CudaGraphs cuda_graphs = train::CudaGraphs::on;
   zero::LookupRows lookup_rows = zero::LookupRows::automatic;

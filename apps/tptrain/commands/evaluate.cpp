@@ -231,12 +231,10 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
 
   comm::DeviceMesh mesh(session, shape, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
-  model::Decoder decoder(opened.config, mesh.tp());
-  // Stage 2 for its memory: gradients, which are not made here, share a block's.
+  model::Decoder decoder(opened.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
   zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1},
                              {.device = mesh.device(),
-                              .dtype = command.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
-                              .zero_stage = 2});
+                              .dtype = command.dtype == "bf16" ? at::kBFloat16 : at::kFloat});
   comm::agree(session, [&] { inference::load_parameters(buckets, *opened.parameters); });
   const Clock::time_point begin = Clock::now();
   const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);

@@ -111,7 +111,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
 
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
-  model::Decoder decoder(model.config, mesh.tp());
+  model::Decoder decoder(model.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
   zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {.device = mesh.device()});
   comm::agree(session, [&] { inference::load_parameters(buckets, *model.parameters); });
 

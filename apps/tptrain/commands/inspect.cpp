@@ -19,16 +19,13 @@ namespace tptrain::apps {
 namespace {
 
 using checkpoint::Manifest;
-using sharding::StateKind;
-
-constexpr std::array kKinds = {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq};
 
 // One global tensor: how it is cut, and how many pieces there are of each kind.
 struct TensorRow {
   std::vector<int64_t> shape;
   int64_t elements = 1;
   int64_t cut_dim = -1;  // -1: not cut over tp
-  std::array<int64_t, kKinds.size()> pieces = {};
+  std::map<sharding::StateKind, int64_t> pieces = {};
 };
 
 std::map<std::string, TensorRow> rows_of(const Manifest& manifest) {
@@ -38,9 +35,7 @@ std::map<std::string, TensorRow> rows_of(const Manifest& manifest) {
     row.shape = piece.spec.global_shape;
     row.elements = piece.spec.global_numel();
     row.cut_dim = std::max(row.cut_dim, piece.spec.dim);
-    for (size_t kind = 0; kind < kKinds.size(); ++kind) {
-      if (kKinds[kind] == piece.kind) ++row.pieces[kind];
-    }
+    ++row.pieces[piece.kind];
   }
   return rows;
 }
@@ -98,13 +93,21 @@ int run_inspect(const InspectCommand& command) {
   std::cout << facts(manifest, newest.path.string(), rows) << "\n";
 
   std::vector<Line> lines = {{"tensor", "shape", "cut over tp"}};
-  for (const StateKind kind : kKinds) {
-    lines[0].push_back(cat(sharding::state_kind_name(kind), " pieces"));
+  std::vector<sharding::StateKind> kinds;
+  for (const auto& [name, row] : rows) {
+    for (const auto& [kind, count] : row.pieces) {
+      if (std::ranges::find(kinds, kind) == kinds.end()) kinds.push_back(kind);
+    }
   }
+  std::ranges::sort(kinds, sharding::kind_before);
+  for (const sharding::StateKind& kind : kinds) lines[0].push_back(cat(kind, " pieces"));
   for (const auto& [name, row] : rows) {
     lines.push_back({shown(name), cat("[", join(row.shape), "]"),
                      row.cut_dim < 0 ? "no" : cat("dim ", row.cut_dim)});
-    for (const int64_t count : row.pieces) lines.back().push_back(cat(count));
+    for (const sharding::StateKind& kind : kinds) {
+      const auto found = row.pieces.find(kind);
+      lines.back().push_back(found == row.pieces.end() ? "-" : cat(found->second));
+    }
   }
   print_table(lines, std::cout);
   if (verdicts.size() > 1) {

@@ -32,7 +32,7 @@ std::vector<Types> all_types() {
 /// Buffers that ranges lie in one behind the other, with a gap of `gap` elements before each.
 struct Buffers {
   at::Tensor master, exp_avg, exp_avg_sq, gradient, weights;
-  std::vector<AdamWRange> ranges;
+  std::vector<UpdateRange> ranges;
 
   Buffers(const std::vector<int64_t>& sizes, int64_t gap, const Types& types, at::Device where) {
     int64_t numel = 0;
@@ -47,10 +47,8 @@ struct Buffers {
     for (size_t i = 0; i < sizes.size(); ++i) {
       begin += gap;
       const auto of = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, sizes[i]); };
-      AdamWRange range{.master = of(master),
-                       .exp_avg = of(exp_avg),
-                       .exp_avg_sq = of(exp_avg_sq),
-                       .gradient = of(gradient)};
+      UpdateRange range{
+          .master = of(master), .slots = {of(exp_avg), of(exp_avg_sq)}, .gradient = of(gradient)};
       if (types.weights) range.weights = of(weights);
       range.options.weight_decay = i % 2 == 0 ? 0.1 : 0.0;
       if (i % 3 == 0) range.options.learning_rate_scale = 0.5;
@@ -91,8 +89,8 @@ void check_updates(const std::vector<int64_t>& sizes, int64_t gap, const Types& 
   CAPTURE(sizes.size(), gap, types.weights, at::toString(types.master),
           at::toString(types.moments));
   Buffers ours(sizes, gap, types, device()), twin(sizes, gap, types, at::kCPU);
-  AdamW adamw(ours.ranges, {.device = device(), .seed = 5});
-  AdamW on_cpu(twin.ranges, {.device = at::kCPU, .seed = 5});
+  AdamWUpdate adamw(ours.ranges, {.device = device(), .seed = 5});
+  AdamWUpdate on_cpu(twin.ranges, {.device = at::kCPU, .seed = 5});
   const at::Tensor updates = scalar(0.0), cpu_updates = at::zeros({});
   for (uint64_t t = 1; t <= 4; ++t) {
     Numbers numbers{
@@ -132,12 +130,12 @@ TEST_CASE("arrays that are not aligned alike are updated as well", "[optim]") {
   const Types types{at::kFloat, at::kFloat, true};
   Buffers ours({5000}, 8, types, device()), twin({5000}, 8, types, at::kCPU);
   for (Buffers* buffers : {&ours, &twin}) {
-    AdamWRange& range = buffers->ranges[0];
-    range.exp_avg = buffers->exp_avg.narrow(0, 7, 5000);
+    UpdateRange& range = buffers->ranges[0];
+    range.slots[0] = buffers->exp_avg.narrow(0, 7, 5000);
     range.gradient = buffers->gradient.narrow(0, 6, 5000);
     range.weights = buffers->weights.narrow(0, 3, 5000);
     buffers->gradient.copy_(normal({5008}, 70, 0.1));
-    AdamW(buffers->ranges, {.device = buffers->master.device()})
+    AdamWUpdate(buffers->ranges, {.device = buffers->master.device()})
         .update(step_of(at::zeros({}, buffers->gradient.options()), {.learning_rate = 1e-2}));
   }
   check_alike(ours, twin, types);
@@ -148,9 +146,9 @@ TEST_CASE("a captured update takes the learning rate, the flag and the counter o
   const Types types{at::kFloat, at::kFloat, true};
   const std::vector<int64_t> sizes = {896, 5000, 3};
   Buffers ours(sizes, 0, types, device()), twin(sizes, 0, types, at::kCPU);
-  AdamW adamw(ours.ranges, {.device = device()}), on_cpu(twin.ranges, {});
+  AdamWUpdate adamw(ours.ranges, {.device = device()}), on_cpu(twin.ranges, {});
   const at::Tensor updates = scalar(0.0), cpu_updates = at::zeros({});
-  const AdamWStep step = step_of(updates, {});
+  const UpdateStep step = step_of(updates, {});
   step.finite.fill_(false);
   adamw.update(step);  // a kernel is loaded by its first launch, which a capture may not do
   at::cuda::CUDAGraph graph;

@@ -339,7 +339,7 @@ TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu
     sharding::StateDict state = engine.zero().state_dict();
     if (saved.empty()) {
       engine.zero().initialise(3);
-      saved = assemble(session(), engine.zero().state_dict(), sharding::StateKind::master);
+      saved = assemble(session(), engine.zero().state_dict(), sharding::kMaster);
       store.save(engine.zero().state_dict(), {.step = 1, .model_json = model::to_json(config)});
       if (session().size() > 1) continue;
     }
@@ -347,7 +347,7 @@ TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu
     REQUIRE(found.info.has_value());
     store.load_into(state, *found.info);
     engine.zero().state_loaded(0);
-    CHECK(assemble(session(), engine.zero().state_dict(), sharding::StateKind::master) == saved);
+    CHECK(assemble(session(), engine.zero().state_dict(), sharding::kMaster) == saved);
   }
 }
 

@@ -108,8 +108,7 @@ TEST_CASE("loss and gradients of the golden models are those of transformers", "
           at::full({}, 1.0 / static_cast<double>(target_tokens), at::kFloat), engine.zero());
       engine.zero().finish_reduction();
       const auto gradients = as_stored(
-          golden.stored(),
-          assemble(session(), engine.zero().gradient_pieces(), sharding::StateKind::master));
+          golden.stored(), assemble(session(), engine.zero().gradient_pieces(), sharding::kMaster));
       mesh.dp().all_reduce(losses, comm::ReduceOp::sum);
 
       CHECK(std::abs(losses[0].item<double>() - golden.floats("loss")[0]) <= 1e-5);

@@ -119,7 +119,7 @@ TEST_CASE("stage 3 gathers what it audits: copies of shards over tp must agree")
   CHECK(audit_message(engine, 1) == kNothing);
   if (session().rank() == kBadRank) {
     for (const sharding::StatePiece& piece : engine.zero().state_dict().pieces) {
-      if (piece.kind == sharding::StateKind::master && piece.spec.name == "model.norm.weight")
+      if (piece.kind == sharding::kMaster && piece.spec.name == "model.norm.weight")
         at::Tensor(piece.data)[0].add_(1e-3);
     }
   }
@@ -166,7 +166,7 @@ TEST_CASE("a nan on one rank stops the update on all, and is named with rank and
       zero::ZeroOptimizer& zero = engine.zero();
       zero.initialise(kSeed);
       const auto masters = [&] {
-        return assemble(session(), zero.state_dict(), sharding::StateKind::master);
+        return assemble(session(), zero.state_dict(), sharding::kMaster);
       };
       const GlobalTensors before = masters();
       const auto step = [&](bool spoil) {

@@ -135,7 +135,7 @@ TEST_CASE("a reader between update and forward finds the update done", "[zero]")
     std::vector<at::Tensor> last;
     for (int step = 0; step < kSteps; ++step) {
       for (GridRun* grid : {&states, &hashes, &forwards}) grid->step(step);
-      const auto masters = states.assembled(sharding::StateKind::master, complaints);
+      const auto masters = states.assembled(sharding::kMaster, complaints);
       CHECK_FALSE(same_bits(masters, last));
       CHECK(forwards.stale_parameters(masters).empty());
       const auto own = hashes.zero.hash_parameters(), theirs = states.zero.hash_parameters();

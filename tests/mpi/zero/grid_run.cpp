@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/text.h"
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::testing {
 namespace {
@@ -188,7 +188,7 @@ std::vector<at::Tensor> GridRun::assembled(sharding::StateKind kind,
 }
 
 std::vector<at::Tensor> GridRun::gradient(std::vector<std::string>& complaints) {
-  return put_together(zero.gradient_pieces().pieces, sharding::StateKind::master, complaints);
+  return put_together(zero.gradient_pieces().pieces, sharding::kMaster, complaints);
 }
 
 std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>& master) {
@@ -272,24 +272,24 @@ float WholeRun::step(int index) {
   const auto norm = static_cast<float>(std::sqrt(square));
   const float scale =
       std::min(1.0f, (1.0f / (norm + 1e-6f)) * static_cast<float>(optimizer.max_grad_norm));
-  std::vector<optim::AdamWRange> ranges;
+  std::vector<optim::UpdateRange> ranges;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    optim::AdamWRange range{.master = master[i],
-                            .exp_avg = exp_avg[i],
-                            .exp_avg_sq = exp_avg_sq[i],
-                            .gradient = gradients[i],
-                            .weights = {}};
+    optim::UpdateRange range{.master = master[i],
+                             .slots = {exp_avg[i], exp_avg_sq[i]},
+                             .gradient = gradients[i],
+                             .weights = {}};
     range.options = {.beta1 = optimizer.betas[0],
                      .beta2 = optimizer.betas[1],
                      .eps = optimizer.eps,
                      .weight_decay = tensors[i].decays() ? optimizer.weight_decay : 0};
     ranges.push_back(std::move(range));
   }
-  optim::AdamW(std::move(ranges), {})
-      .update({.learning_rate = at::full({}, optimizer.learning_rate, at::kDouble),
-               .gradient_scale = at::scalar_tensor(scale),
-               .finite = at::ones({}, at::TensorOptions().dtype(at::kBool)),
-               .updates = updates_});
+  optim::update_rule("adamw")
+      .update_of(std::move(ranges), {})
+      ->run({.learning_rate = at::full({}, optimizer.learning_rate, at::kDouble),
+             .gradient_scale = at::scalar_tensor(scale),
+             .finite = at::ones({}, at::TensorOptions().dtype(at::kBool)),
+             .updates = updates_});
   return norm;
 }
 

@@ -72,7 +72,7 @@ Outcome run_stage(const Setup& setup, std::vector<std::string>& complaints) {
     }
     if (of_gradient == 0 && value != expected_whole) complaints.push_back("norm is not one rank's");
   }
-  for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
+  for (const StateKind kind : {sharding::kMaster, "exp_avg", "exp_avg_sq"}) {
     outcome.states.push_back(grid.assembled(kind, complaints));
   }
   if (exact_state && !rounds) {

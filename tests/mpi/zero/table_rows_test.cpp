@@ -80,7 +80,7 @@ TEST_CASE("a look-up finds the rows of the last update, the table on its way or 
       const sharding::ShardSpec& spec = table.slices[0].spec;
       for (int step = 0; step < 3; ++step) {
         std::vector<std::string> complaints;
-        at::Tensor expected = grid.assembled(StateKind::master, complaints)
+        at::Tensor expected = grid.assembled(sharding::kMaster, complaints)
                                   .front()
                                   .view({-1, table.shape[1]})
                                   .to(dtype);

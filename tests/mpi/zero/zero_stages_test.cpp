@@ -148,7 +148,7 @@ TEST_CASE("an evaluation between steps changes nothing and sees the parameters",
         for (int step = 0; step < 2; ++step) {
           std::vector<std::string> complaints;
           for (int again = 0; again < 3; ++again) {
-            const auto master = evaluated.assembled(StateKind::master, complaints);
+            const auto master = evaluated.assembled(sharding::kMaster, complaints);
             for (const std::string& text : evaluated.stale_parameters(master))
               complaints.push_back(text);
           }

@@ -12,7 +12,7 @@ namespace {
 
 using sharding::StateKind;
 
-constexpr StateKind kKinds[] = {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq};
+constexpr StateKind kKinds[] = {sharding::kMaster, "exp_avg", "exp_avg_sq"};
 
 // Global tensors in memory.
 class MemorySource final : public sharding::TensorSource {

@@ -111,14 +111,12 @@ TEST_CASE("a reader of one process gives slices of every kind, and says what it 
   for (int64_t row = 0; row < 5; ++row) {
     for (int64_t column = 0; column < 5; ++column) {
       CHECK(out[row * 5 + column].item<float>() ==
-            expected_value(StateKind::master, columns.name, row * 13 + 4 + column, 5));
+            expected_value(sharding::kMaster, columns.name, row * 13 + 4 + column, 5));
     }
   }
   at::Tensor middle = at::zeros({3});
-  reader.read_state(StateKind::exp_avg_sq, sharding::whole_tensor("model.norm.weight", {7}), 2, 5,
-                    middle);
-  CHECK(middle[0].item<float>() ==
-        expected_value(StateKind::exp_avg_sq, "model.norm.weight", 2, 5));
+  reader.read_state("exp_avg_sq", sharding::whole_tensor("model.norm.weight", {7}), 2, 5, middle);
+  CHECK(middle[0].item<float>() == expected_value("exp_avg_sq", "model.norm.weight", 2, 5));
 
   const auto refusal = [&](const sharding::ShardSpec& spec) {
     return message_of<CheckpointError>([&] { reader.read_slice(spec, 0, 3, middle); });
@@ -252,7 +250,7 @@ TEST_CASE("a state of which the checkpoint has no moments is refused") {
   comm::SingleRank group;
   CheckpointStore store(group, {.directory = dir.path()});
   sharding::StateDict masters = state_of({}, 0, 1);
-  std::erase_if(masters.pieces, [](const auto& piece) { return piece.kind != StateKind::master; });
+  std::erase_if(masters.pieces, [](const auto& piece) { return piece.kind != sharding::kMaster; });
   const CheckpointInfo saved = store.save(masters, train_state_of(1));
   sharding::StateDict all = empty_state({}, 0);
   CHECK(has(message_of<Error>([&] { store.load_into(all, saved); }),

@@ -19,7 +19,7 @@ constexpr int64_t kElements = 4 * kStateChunkElements + 7;
 constexpr int64_t kFewChunks = 2 * kStateChunkElements * static_cast<int64_t>(sizeof(float));
 
 sharding::StateDict state_of(at::Tensor values) {
-  return {.pieces = {{.kind = sharding::StateKind::master,
+  return {.pieces = {{.kind = sharding::kMaster,
                       .spec = sharding::whole_tensor("model.embed_tokens.weight", {kElements}),
                       .begin = 0,
                       .end = kElements,

@@ -19,7 +19,7 @@ using sharding::StateKind;
 using sharding::whole_tensor;
 
 ManifestPiece piece(sharding::ShardSpec spec, int64_t begin, int64_t end,
-                    StateKind kind = StateKind::master) {
+                    StateKind kind = sharding::kMaster) {
   if (spec.whole()) spec.begin = spec.end = 0;
   return {.kind = kind, .spec = std::move(spec), .begin = begin, .end = end, .file = 0, .key = "k"};
 }
@@ -58,9 +58,18 @@ TEST_CASE("pieces that do not cover every element once are refused by name") {
   CHECK(has(refusal({piece(slice_of("a", {2, 2}, 0, 0, 1), 0, 2),
                      piece(slice_of("a", {2, 2}, 1, 1, 2), 0, 2)}),
             "cut along dimension 0 in one piece, 1"));
-  CHECK(refusal({piece(whole_tensor("a", {1}), 0, 1), piece(whole_tensor("b", {1}), 0, 1),
-                 piece(whole_tensor("a", {1}), 0, 1, StateKind::exp_avg)}) ==
-        "tensor b has no exp_avg but others have");
+  CHECK(
+      refusal({piece(whole_tensor("a", {1}), 0, 1), piece(whole_tensor("b", {1}), 0, 1, "exp_avg"),
+               piece(whole_tensor("a", {1}), 0, 1, "exp_avg")}) ==
+      "tensor b has exp_avg but no master");
+}
+
+TEST_CASE("tensors may keep different kinds of state beside their weights") {
+  const TensorIndex index({piece(whole_tensor("a", {2}), 0, 2), piece(whole_tensor("b", {3}), 0, 3),
+                           piece(whole_tensor("b", {3}), 0, 3, "momentum")});
+  CHECK(index.has("momentum", "b"));
+  CHECK_FALSE(index.has("momentum", "a"));
+  CHECK(index.has(sharding::kMaster, "a"));
 }
 
 TEST_CASE("a strip of columns with a billion rows costs no more than its pieces") {

@@ -51,7 +51,7 @@ class RunDirectory {
   // A matrix in two tp slices along dim 0, and a norm.
   static sharding::StateDict state_dict(int value) {
     sharding::StateDict dict;
-    for (const StateKind kind : {StateKind::master, StateKind::exp_avg, StateKind::exp_avg_sq}) {
+    for (const StateKind kind : {sharding::kMaster, "exp_avg", "exp_avg_sq"}) {
       const auto full = [&](int64_t count) { return at::full({count}, double(value)); };
       dict.pieces.push_back({.kind = kind,
                              .spec = sharding::slice_of("a.weight", {4, 3}, 0, 0, 2),

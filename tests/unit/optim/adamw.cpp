@@ -1,8 +1,7 @@
 // AdamW in fp32 against the header's formula in fp64 and against ATen's own fused kernel; the
 // predicate; independence of where an element lies. bf16 state is in adamw_bf16.cpp.
-#include "optim/adamw.h"
-
 #include "optim/adamw_reference.h"
+#include "optim/update_rule.h"
 
 using namespace tptrain::optim;
 using namespace tptrain::testing;
@@ -12,22 +11,22 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
   for (const int64_t size : {1, 7, 172, 4099}) {
     for (const double decay : {0.0, 0.1}) {
       CAPTURE(size, decay);
-      const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = decay};
-      const AdamWOptions other{.beta1 = 0.8,
-                               .beta2 = 0.999,
-                               .eps = 1e-6,
-                               .weight_decay = decay,
-                               .learning_rate_scale = 0.1};
+      const RuleOptions options{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = decay};
+      const RuleOptions other{.beta1 = 0.8,
+                              .beta2 = 0.999,
+                              .eps = 1e-6,
+                              .weight_decay = decay,
+                              .learning_rate_scale = 0.1};
       const at::Tensor start = normal({size}, 1);
-      std::vector<AdamWRange> ranges = {fresh(start, options), fresh(start, other)};
+      std::vector<UpdateRange> ranges = {fresh(start, options), fresh(start, other)};
       Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
       Formula other_formula = formula;
-      AdamW adamw(ranges, {.device = device()});
+      AdamWUpdate adamw(ranges, {.device = device()});
       const at::Tensor updates = scalar(0.0);
       for (int64_t t = 1; t <= 20; ++t) {
         const at::Tensor gradient = normal({size}, 100 + static_cast<uint64_t>(t), 0.01);
         const double lr = 1e-3 * static_cast<double>(t);
-        for (AdamWRange& range : ranges) range.gradient.copy_(gradient);
+        for (UpdateRange& range : ranges) range.gradient.copy_(gradient);
         const at::Tensor before = ranges[0].gradient.clone();
         adamw.update(step_of(updates, {.learning_rate = lr, .gradient_scale = 0.5}));
         formula.update(gradient * 0.5, options, lr, t);
@@ -36,8 +35,8 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
       }
       CHECK(updates.item<float>() == 20.0f);
       CHECK_CLOSE(ranges[0].master, formula.p, 1e-6);
-      CHECK_CLOSE(ranges[0].exp_avg, formula.m, 1e-6);
-      CHECK_CLOSE(ranges[0].exp_avg_sq, formula.v, 1e-6);
+      CHECK_CLOSE(ranges[0].slots[0], formula.m, 1e-6);
+      CHECK_CLOSE(ranges[0].slots[1], formula.v, 1e-6);
       CHECK_CLOSE(ranges[1].master, other_formula.p, 1e-6);
     }
   }
@@ -45,46 +44,45 @@ TEST_CASE("twenty updates follow the formula", "[optim]") {
 
 TEST_CASE("ten updates agree with ATen's fused AdamW", "[optim]") {
   at::set_num_threads(1);
-  const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01};
+  const RuleOptions options{.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01};
   const at::Tensor start = normal({1000}, 2);
-  std::vector<AdamWRange> ranges = {fresh(start, options)};
-  const AdamWRange theirs = fresh(start, options);
-  AdamW adamw(ranges, {.device = device()});
+  std::vector<UpdateRange> ranges = {fresh(start, options)};
+  const UpdateRange theirs = fresh(start, options);
+  AdamWUpdate adamw(ranges, {.device = device()});
   const at::Tensor updates = scalar(0.0), step = scalar(0.0);
   for (uint64_t t = 1; t <= 10; ++t) {
     const at::Tensor gradient = normal({1000}, 200 + t).to(device(), at::kFloat);
     ranges[0].gradient.copy_(gradient);
     adamw.update(step_of(updates, {.learning_rate = 1e-2}));
     step.add_(1.0);
-    const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.exp_avg},
-                                  v = {theirs.exp_avg_sq}, none = {}, steps = {step};
+    const std::vector<at::Tensor> p = {theirs.master}, g = {gradient}, m = {theirs.slots[0]},
+                                  v = {theirs.slots[1]}, none = {}, steps = {step};
     at::_fused_adamw_(p, g, m, v, none, steps, 1e-2, options.beta1, options.beta2,
                       options.weight_decay, options.eps, false, false);
   }
   CHECK_CLOSE(ranges[0].master, theirs.master, 1e-6);
-  CHECK_CLOSE(ranges[0].exp_avg, theirs.exp_avg, 1e-6);
+  CHECK_CLOSE(ranges[0].slots[0], theirs.slots[0], 1e-6);
   // On CUDA theirs takes 1 - 0.999f for 0.001.
-  CHECK_CLOSE(ranges[0].exp_avg_sq, theirs.exp_avg_sq, device().is_cuda() ? 5e-5 : 1e-6);
+  CHECK_CLOSE(ranges[0].slots[1], theirs.slots[1], device().is_cuda() ? 5e-5 : 1e-6);
 }
 
 TEST_CASE("a step that is not finite leaves every bit as it is, and the next one counts on",
           "[optim]") {
   at::set_num_threads(1);
-  std::vector<AdamWRange> ranges = {fresh(normal({333}, 3), {.weight_decay = 0.1})};
-  AdamW adamw(ranges, {.device = device()});
+  std::vector<UpdateRange> ranges = {fresh(normal({333}, 3), {.weight_decay = 0.1})};
+  AdamWUpdate adamw(ranges, {.device = device()});
   const at::Tensor updates = scalar(0.0);
   ranges[0].gradient.copy_(normal({333}, 4));
   adamw.update(step_of(updates, {}));
-  const AdamWRange before = {.master = ranges[0].master.clone(),
-                             .exp_avg = ranges[0].exp_avg.clone(),
-                             .exp_avg_sq = ranges[0].exp_avg_sq.clone()};
+  const UpdateRange before = {.master = ranges[0].master.clone(),
+                              .slots = {ranges[0].slots[0].clone(), ranges[0].slots[1].clone()}};
   ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
   adamw.update(step_of(
       updates, {.gradient_scale = std::numeric_limits<double>::quiet_NaN(), .finite = false}));
   CHECK(updates.item<float>() == 1.0f);
   CHECK(same_bits(ranges[0].master, before.master));
-  CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
-  CHECK(same_bits(ranges[0].exp_avg_sq, before.exp_avg_sq));
+  CHECK(same_bits(ranges[0].slots[0], before.slots[0]));
+  CHECK(same_bits(ranges[0].slots[1], before.slots[1]));
   ranges[0].gradient.copy_(normal({333}, 5));
   adamw.update(step_of(updates, {}));
   CHECK(updates.item<float>() == 2.0f);
@@ -96,19 +94,19 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
   const at::Tensor gradient = normal({100003}, 7).to(device(), at::kFloat);
   const auto update = [&](const std::vector<int64_t>& cuts, int threads) {
     at::set_num_threads(threads);
-    const AdamWRange whole = fresh(start, {.weight_decay = 0.1});
+    const UpdateRange whole = fresh(start, {.weight_decay = 0.1});
     whole.gradient.copy_(gradient);
-    std::vector<AdamWRange> ranges;
+    std::vector<UpdateRange> ranges;
     int64_t begin = 0;
     for (const int64_t size : cuts) {
-      ranges.push_back({.master = whole.master.narrow(0, begin, size),
-                        .exp_avg = whole.exp_avg.narrow(0, begin, size),
-                        .exp_avg_sq = whole.exp_avg_sq.narrow(0, begin, size),
-                        .gradient = whole.gradient.narrow(0, begin, size),
-                        .options = whole.options});
+      ranges.push_back(
+          {.master = whole.master.narrow(0, begin, size),
+           .slots = {whole.slots[0].narrow(0, begin, size), whole.slots[1].narrow(0, begin, size)},
+           .gradient = whole.gradient.narrow(0, begin, size),
+           .options = whole.options});
       begin += size;
     }
-    AdamW adamw(ranges, {.device = device()});
+    AdamWUpdate adamw(ranges, {.device = device()});
     const at::Tensor updates = scalar(0.0);
     for (int step = 0; step < 3; ++step) {
       adamw.update(step_of(updates, {.learning_rate = 1e-2, .gradient_scale = 0.7}));
@@ -116,7 +114,7 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
     at::set_num_threads(1);
     return whole;
   };
-  const AdamWRange whole = update({100003}, 1);
+  const UpdateRange whole = update({100003}, 1);
   for (const auto& [cuts, threads] :
        std::vector<std::pair<std::vector<int64_t>, int>>{{{50001, 50002}, 1},
                                                          {{3, 99999, 1}, 1},
@@ -124,10 +122,10 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
                                                          {{100003}, 2},
                                                          {{7, 99996}, 2}}) {
     CAPTURE(cuts.size(), cuts[0], threads);
-    const AdamWRange cut = update(cuts, threads);
+    const UpdateRange cut = update(cuts, threads);
     CHECK(same_bits(cut.master, whole.master));
-    CHECK(same_bits(cut.exp_avg, whole.exp_avg));
-    CHECK(same_bits(cut.exp_avg_sq, whole.exp_avg_sq));
+    CHECK(same_bits(cut.slots[0], whole.slots[0]));
+    CHECK(same_bits(cut.slots[1], whole.slots[1]));
   }
 }
 
@@ -137,32 +135,33 @@ TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[opt
   for (int64_t i = 0; i < 300; ++i) sizes.push_back(1 + i % 17);
   int64_t numel = 0;
   for (const int64_t size : sizes) numel += size;
-  const AdamWOptions decaying{.weight_decay = 0.1};
+  const RuleOptions decaying{.weight_decay = 0.1};
   const at::Tensor start = normal({numel}, 9), gradient = normal({numel}, 10);
-  const AdamWRange whole = fresh(start, decaying), cut = fresh(start, decaying);
+  const UpdateRange whole = fresh(start, decaying), cut = fresh(start, decaying);
   whole.gradient.copy_(gradient);
   cut.gradient.copy_(gradient);
-  std::vector<AdamWRange> ranges;
+  std::vector<UpdateRange> ranges;
   int64_t begin = 0;
   for (const int64_t size : sizes) {
-    ranges.push_back({.master = cut.master.narrow(0, begin, size),
-                      .exp_avg = cut.exp_avg.narrow(0, begin, size),
-                      .exp_avg_sq = cut.exp_avg_sq.narrow(0, begin, size),
-                      .gradient = cut.gradient.narrow(0, begin, size),
-                      .options = decaying});
+    ranges.push_back(
+        {.master = cut.master.narrow(0, begin, size),
+         .slots = {cut.slots[0].narrow(0, begin, size), cut.slots[1].narrow(0, begin, size)},
+         .gradient = cut.gradient.narrow(0, begin, size),
+         .options = decaying});
     begin += size;
   }
-  AdamW of_whole({whole}, {.device = device()}), of_ranges(ranges, {.device = device()});
+  AdamWUpdate of_whole({whole}, {.device = device()}), of_ranges(ranges, {.device = device()});
   const at::Tensor updates = scalar(0.0), more_updates = scalar(0.0);
   for (int step = 0; step < 3; ++step) {
     of_whole.update(step_of(updates, {.learning_rate = 1e-2}));
     of_ranges.update(step_of(more_updates, {.learning_rate = 1e-2}));
   }
   CHECK(same_bits(cut.master, whole.master));
-  CHECK(same_bits(cut.exp_avg, whole.exp_avg));
-  CHECK(same_bits(cut.exp_avg_sq, whole.exp_avg_sq));
+  CHECK(same_bits(cut.slots[0], whole.slots[0]));
+  CHECK(same_bits(cut.slots[1], whole.slots[1]));
 
-  AdamW of_nothing({}, {.device = device()});  // a rank may own no element: it counts all the same
+  AdamWUpdate of_nothing(
+      {}, {.device = device()});  // a rank may own no element: it counts all the same
   of_nothing.update(step_of(updates, {}));
   CHECK(updates.item<float>() == 4.0f);
   of_nothing.update(step_of(updates, {.finite = false}));
@@ -172,19 +171,19 @@ TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[opt
 TEST_CASE("parts in any order are the update, to the bit", "[optim]") {
   const std::vector<int64_t> sizes = {3, 5000, 896, 1, 2048, 70001};
   const std::vector<int> parts = {0, 0, 1, 3, 3, 4};  // part 2 has no ranges
-  std::vector<AdamWRange> ranges, whole;
+  std::vector<UpdateRange> ranges, whole;
   for (size_t i = 0; i < sizes.size(); ++i) {
-    for (std::vector<AdamWRange>* all : {&ranges, &whole}) {
+    for (std::vector<UpdateRange>* all : {&ranges, &whole}) {
       all->push_back(fresh(normal({sizes[i]}, 20 + i), {.weight_decay = i % 2 == 0 ? 0.1 : 0.0}));
       all->back().gradient.copy_(normal({sizes[i]}, 30 + i));
     }
     ranges[i].part = parts[i];
   }
-  AdamW in_parts(ranges, {.device = device()}), at_once(whole, {.device = device()});
+  AdamWUpdate in_parts(ranges, {.device = device()}), at_once(whole, {.device = device()});
   const at::Tensor updates = scalar(0.0), other_updates = scalar(0.0);
   for (int t = 1; t <= 4; ++t) {
     const Numbers numbers{.learning_rate = 1e-2 / t, .gradient_scale = 0.7, .finite = t != 3};
-    const AdamWStep step = step_of(updates, numbers);
+    const UpdateStep step = step_of(updates, numbers);
     in_parts.begin(step);
     CHECK(updates.item<float>() == static_cast<float>(t < 3 ? t : t - 1));
     // begin() has taken them.
@@ -194,28 +193,28 @@ TEST_CASE("parts in any order are the update, to the bit", "[optim]") {
     at_once.update(step_of(other_updates, numbers));
     for (size_t i = 0; i < sizes.size(); ++i) {
       CHECK(same_bits(ranges[i].master, whole[i].master));
-      CHECK(same_bits(ranges[i].exp_avg, whole[i].exp_avg));
-      CHECK(same_bits(ranges[i].exp_avg_sq, whole[i].exp_avg_sq));
+      CHECK(same_bits(ranges[i].slots[0], whole[i].slots[0]));
+      CHECK(same_bits(ranges[i].slots[1], whole[i].slots[1]));
     }
   }
   std::swap(ranges[0].part, ranges[5].part);
-  CHECK(contains(message_of([&] { AdamW(ranges, {.device = device()}); }),
+  CHECK(contains(message_of([&] { AdamWUpdate(ranges, {.device = device()}); }),
                  "range 1 is of part 0: it must follow the ranges of the parts before it"));
 }
 
 TEST_CASE("tensors that do not belong together are refused", "[optim]") {
-  std::vector<AdamWRange> ranges = {fresh(normal({8}, 8), {})};
+  std::vector<UpdateRange> ranges = {fresh(normal({8}, 8), {})};
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());
-  const std::string message = message_of([&] { AdamW(ranges, {.device = device()}); });
+  const std::string message = message_of([&] { AdamWUpdate(ranges, {.device = device()}); });
   CHECK(contains(message, "gradient of range 0"));
   CHECK(contains(message, "its master holds 8 elements"));
 
-  AdamW adamw({fresh(normal({8}, 8), {})}, {.device = device()});
+  AdamWUpdate adamw({fresh(normal({8}, 8), {})}, {.device = device()});
   const at::Tensor updates = scalar(0.0);
-  AdamWStep step = step_of(updates, {});
+  UpdateStep step = step_of(updates, {});
   step.learning_rate = scalar(1e-3);
   const std::string refusal = message_of([&] { adamw.update(step); });
-  CHECK(contains(refusal, "learning_rate of an AdamW update"));
+  CHECK(contains(refusal, "learning_rate of an update"));
   CHECK(contains(refusal, "one Double on"));
   CHECK(updates.item<float>() == 0.0f);
 }

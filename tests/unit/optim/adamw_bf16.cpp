@@ -19,12 +19,12 @@ constexpr uint64_t kSeed = 77;
 
 enum class Types { fp32, bf16_moments, bf16_master, all_bf16 };
 
-AdamWRange fresh_as(Types types, const at::Tensor& master, const ShardSpec& spec,
-                    const AdamWOptions& options) {
-  AdamWRange range = fresh(master, options);
+UpdateRange fresh_as(Types types, const at::Tensor& master, const ShardSpec& spec,
+                     const RuleOptions& options) {
+  UpdateRange range = fresh(master, options);
   if (types == Types::bf16_moments || types == Types::all_bf16) {
-    range.exp_avg = range.exp_avg.to(at::kBFloat16);
-    range.exp_avg_sq = range.exp_avg_sq.to(at::kBFloat16);
+    range.slots[0] = range.slots[0].to(at::kBFloat16);
+    range.slots[1] = range.slots[1].to(at::kBFloat16);
   }
   if (types == Types::bf16_master || types == Types::all_bf16) {
     range.master = range.master.to(at::kBFloat16);
@@ -35,19 +35,19 @@ AdamWRange fresh_as(Types types, const at::Tensor& master, const ShardSpec& spec
 }
 
 /// Elements [begin, end) of a range that holds the whole slice.
-AdamWRange cut(const AdamWRange& whole, int64_t begin, int64_t end) {
+UpdateRange cut(const UpdateRange& whole, int64_t begin, int64_t end) {
   const auto of = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, end - begin); };
-  AdamWRange part = whole;
+  UpdateRange part = whole;
   part.master = of(whole.master);
-  part.exp_avg = of(whole.exp_avg);
-  part.exp_avg_sq = of(whole.exp_avg_sq);
+  part.slots[0] = of(whole.slots[0]);
+  part.slots[1] = of(whole.slots[1]);
   part.gradient = of(whole.gradient);
   part.weights = of(whole.weights);
   if (part.rounding) part.rounding->begin = begin;
   return part;
 }
 
-AdamW adamw_of(const std::vector<AdamWRange>& ranges) {
+AdamWUpdate adamw_of(const std::vector<UpdateRange>& ranges) {
   return {ranges, {.device = device(), .seed = kSeed}};
 }
 
@@ -133,14 +133,14 @@ TEST_CASE("bits differ between elements, updates, tensors and seeds; beyond 2^35
 
 TEST_CASE("bf16 state follows the formula within its roundings", "[optim]") {
   at::set_num_threads(1);
-  const AdamWOptions options{.weight_decay = 0.1, .learning_rate_scale = 0.5};
+  const RuleOptions options{.weight_decay = 0.1, .learning_rate_scale = 0.5};
   const at::Tensor start = normal({4099}, 21);
   for (const Types types :
        {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
     CAPTURE(static_cast<int>(types));
-    std::vector<AdamWRange> ranges = {
+    std::vector<UpdateRange> ranges = {
         fresh_as(types, start, whole_tensor("a.weight", {4099}), options)};
-    AdamW adamw = adamw_of(ranges);
+    AdamWUpdate adamw = adamw_of(ranges);
     Formula formula{start, at::zeros_like(start), at::zeros_like(start)};
     const at::Tensor updates = scalar(0.0);
     for (int64_t t = 1; t <= 10; ++t) {
@@ -152,9 +152,9 @@ TEST_CASE("bf16 state follows the formula within its roundings", "[optim]") {
       REQUIRE(same_bits(ranges[0].gradient, before));
     }
     // Ten roundings to nearest of numbers that shrink and grow: a few times 4e-3 of the largest.
-    const bool bf16_moments = ranges[0].exp_avg.scalar_type() == at::kBFloat16;
-    CHECK_CLOSE(ranges[0].exp_avg, formula.m, bf16_moments ? 1.5e-2 : 1e-6);
-    CHECK_CLOSE(ranges[0].exp_avg_sq, formula.v, bf16_moments ? 1.5e-2 : 1e-6);
+    const bool bf16_moments = ranges[0].slots[0].scalar_type() == at::kBFloat16;
+    CHECK_CLOSE(ranges[0].slots[0], formula.m, bf16_moments ? 1.5e-2 : 1e-6);
+    CHECK_CLOSE(ranges[0].slots[1], formula.v, bf16_moments ? 1.5e-2 : 1e-6);
     const bool bf16_master = ranges[0].rounding.has_value();
     CHECK_CLOSE(ranges[0].master, formula.p, bf16_master ? 3e-2 : bf16_moments ? 2e-3 : 1e-6);
     CHECK(same_bits(ranges[0].weights, ranges[0].master.to(at::kBFloat16)));
@@ -165,24 +165,25 @@ TEST_CASE("one update with bf16 moments computes in fp32 and rounds the moments 
   at::set_num_threads(1);
   const at::Tensor start = normal({333}, 22);
   const ShardSpec spec = whole_tensor("a.weight", {333});
-  std::vector<AdamWRange> wide = {fresh_as(Types::fp32, start, spec, {})};
-  std::vector<AdamWRange> narrow = {fresh_as(Types::bf16_moments, start, spec, {})};
-  for (std::vector<AdamWRange>* ranges : {&wide, &narrow}) {
+  std::vector<UpdateRange> wide = {fresh_as(Types::fp32, start, spec, {})};
+  std::vector<UpdateRange> narrow = {fresh_as(Types::bf16_moments, start, spec, {})};
+  for (std::vector<UpdateRange>* ranges : {&wide, &narrow}) {
     (*ranges)[0].gradient.copy_(normal({333}, 23));
     adamw_of(*ranges).update(step_of(scalar(0.0), {.learning_rate = 1e-2, .gradient_scale = 0.37}));
   }
   CHECK(same_bits(narrow[0].master, wide[0].master));
-  CHECK(same_bits(narrow[0].exp_avg, wide[0].exp_avg.to(at::kBFloat16)));
-  CHECK(same_bits(narrow[0].exp_avg_sq, wide[0].exp_avg_sq.to(at::kBFloat16)));
+  CHECK(same_bits(narrow[0].slots[0], wide[0].slots[0].to(at::kBFloat16)));
+  CHECK(same_bits(narrow[0].slots[1], wide[0].slots[1].to(at::kBFloat16)));
 }
 
 TEST_CASE("stochastic rounding goes to a neighbour, and is right on average", "[optim]") {
   at::set_num_threads(1);
   // Updates of a tenth of bf16's last place: rounded to nearest, the weights would never move.
   const int64_t size = 1 << 15;
-  std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, at::full({size}, 1.0, at::kDouble),
-                                             whole_tensor("a.weight", {size}), {})};
-  AdamW adamw = adamw_of(ranges);
+  std::vector<UpdateRange> ranges = {fresh_as(Types::bf16_master,
+                                              at::full({size}, 1.0, at::kDouble),
+                                              whole_tensor("a.weight", {size}), {})};
+  AdamWUpdate adamw = adamw_of(ranges);
   const at::Tensor updates = scalar(0.0);
   const double step = 0.1 / 256;  // below 1 the last place of bf16 is 2^-8
   for (int t = 1; t <= 20; ++t) {
@@ -202,7 +203,7 @@ TEST_CASE("infinity and NaN are not rounded into something else", "[optim]") {
   // An update beyond fp32's range, and a NaN.
   const at::Tensor start = at::tensor({3e38, -3e38, nan}, at::kDouble);
   const ShardSpec spec = whole_tensor("a.weight", {3});
-  std::vector<AdamWRange> ranges = {fresh_as(Types::bf16_master, start, spec, {})};
+  std::vector<UpdateRange> ranges = {fresh_as(Types::bf16_master, start, spec, {})};
   ranges[0].gradient.copy_(at::tensor({-1.0, 1.0, 0.0}, at::kDouble));
   adamw_of(ranges).update(step_of(scalar(0.0), {.learning_rate = 3e38}));
   const at::Tensor result = ranges[0].master.cpu().to(at::kDouble);
@@ -216,20 +217,20 @@ TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and ever
   const int64_t rows = 96, columns = 1100;
   const at::Tensor start = normal({rows * columns}, 24).to(at::kBFloat16);
   const auto gradient_of = [&](uint64_t t) { return normal({rows * columns}, 400 + t, 0.1); };
-  const AdamWOptions options{.weight_decay = 0.1};
+  const RuleOptions options{.weight_decay = 0.1};
   for (const Types types :
        {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
     const auto run = [&](const ShardSpec& spec, const std::vector<int64_t>& cuts, int threads) {
       at::set_num_threads(threads);
-      const AdamWRange whole = fresh_as(types, slice(start, spec), spec, options);
-      std::vector<AdamWRange> ranges;
+      const UpdateRange whole = fresh_as(types, slice(start, spec), spec, options);
+      std::vector<UpdateRange> ranges;
       int64_t begin = 0;
       for (const int64_t end : cuts) {
         ranges.push_back(cut(whole, begin, end));
         begin = end;
       }
       ranges.push_back(cut(whole, begin, spec.local_numel()));
-      AdamW adamw = adamw_of(ranges);
+      AdamWUpdate adamw = adamw_of(ranges);
       const at::Tensor updates = scalar(0.0);
       for (uint64_t t = 1; t <= 3; ++t) {
         whole.gradient.copy_(slice(gradient_of(t), spec));
@@ -239,7 +240,7 @@ TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and ever
       return whole;
     };
     const ShardSpec everything = whole_tensor("a.weight", {rows, columns});
-    const AdamWRange reference = run(everything, {}, 1);
+    const UpdateRange reference = run(everything, {}, 1);
     struct Case {
       ShardSpec spec;
       std::vector<int64_t> cuts;
@@ -253,10 +254,10 @@ TEST_CASE("bf16 state is bitwise the same for every slice of the tensor and ever
           Case{slice_of("a.weight", {rows, columns}, 1, 275, 550), {5, 2048, 20001}, 1},
           Case{slice_of("a.weight", {rows, columns}, 1, 550, 1100), {3}, 2}}) {
       CAPTURE(static_cast<int>(types), c.spec.dim, c.spec.begin, c.cuts.size(), c.threads);
-      const AdamWRange received = run(c.spec, c.cuts, c.threads);
+      const UpdateRange received = run(c.spec, c.cuts, c.threads);
       CHECK(same_bits(received.master, slice(reference.master, c.spec)));
-      CHECK(same_bits(received.exp_avg, slice(reference.exp_avg, c.spec)));
-      CHECK(same_bits(received.exp_avg_sq, slice(reference.exp_avg_sq, c.spec)));
+      CHECK(same_bits(received.slots[0], slice(reference.slots[0], c.spec)));
+      CHECK(same_bits(received.slots[1], slice(reference.slots[1], c.spec)));
       CHECK(same_bits(received.weights, slice(reference.weights, c.spec)));
     }
   }
@@ -266,16 +267,15 @@ TEST_CASE("a step that is not finite leaves bf16 state and weights as they are",
   for (const Types types :
        {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
     CAPTURE(static_cast<int>(types));
-    std::vector<AdamWRange> ranges = {
+    std::vector<UpdateRange> ranges = {
         fresh_as(types, normal({777}, 25), whole_tensor("a.weight", {777}), {.weight_decay = 0.1})};
-    AdamW adamw = adamw_of(ranges);
+    AdamWUpdate adamw = adamw_of(ranges);
     const at::Tensor updates = scalar(0.0);
     ranges[0].gradient.copy_(normal({777}, 26));
     adamw.update(step_of(updates, {.learning_rate = 1e-2}));
     ranges[0].weights.fill_(3.0);  // not the master's: they must stay as they are, not be restored
-    AdamWRange before = ranges[0];
-    for (at::Tensor* tensor :
-         {&before.master, &before.exp_avg, &before.exp_avg_sq, &before.weights})
+    UpdateRange before = ranges[0];
+    for (at::Tensor* tensor : {&before.master, &before.slots[0], &before.slots[1], &before.weights})
       *tensor = tensor->clone();
     ranges[0].gradient.fill_(std::numeric_limits<double>::quiet_NaN());
     adamw.update(step_of(updates, {.learning_rate = 1e-2,
@@ -283,29 +283,29 @@ TEST_CASE("a step that is not finite leaves bf16 state and weights as they are",
                                    .finite = false}));
     CHECK(updates.item<float>() == 1.0f);
     CHECK(same_bits(ranges[0].master, before.master));
-    CHECK(same_bits(ranges[0].exp_avg, before.exp_avg));
-    CHECK(same_bits(ranges[0].exp_avg_sq, before.exp_avg_sq));
+    CHECK(same_bits(ranges[0].slots[0], before.slots[0]));
+    CHECK(same_bits(ranges[0].slots[1], before.slots[1]));
     CHECK(same_bits(ranges[0].weights, before.weights));
   }
 }
 
 TEST_CASE("bf16 state that does not fit is refused", "[optim]") {
-  const auto refusal = [&](const std::function<void(AdamWRange&)>& spoil) {
-    std::vector<AdamWRange> ranges = {
+  const auto refusal = [&](const std::function<void(UpdateRange&)>& spoil) {
+    std::vector<UpdateRange> ranges = {
         fresh_as(Types::all_bf16, normal({8}, 27), whole_tensor("a.weight", {8}), {})};
     spoil(ranges[0]);
     return message_of([&] { adamw_of(ranges); });
   };
-  CHECK(contains(refusal([](AdamWRange& range) { range.rounding.reset(); }),
+  CHECK(contains(refusal([](UpdateRange& range) { range.rounding.reset(); }),
                  "the bf16 master of range 0 holds 8 elements, without a rounding site"));
-  CHECK(contains(refusal([](AdamWRange& range) { range.rounding->begin = 1; }),
+  CHECK(contains(refusal([](UpdateRange& range) { range.rounding->begin = 1; }),
                  "from element 1 of a slice of 8"));
+  CHECK(
+      contains(refusal([](UpdateRange& range) { range.slots[1] = range.slots[1].to(at::kFloat); }),
+               "exp_avg_sq of range 0"));
   CHECK(contains(
-      refusal([](AdamWRange& range) { range.exp_avg_sq = range.exp_avg_sq.to(at::kFloat); }),
-      "exp_avg_sq of range 0"));
-  CHECK(contains(
-      refusal([](AdamWRange& range) { range.gradient = range.gradient.to(at::kBFloat16); }),
+      refusal([](UpdateRange& range) { range.gradient = range.gradient.to(at::kBFloat16); }),
       "gradient of range 0 is BFloat16"));
-  CHECK(contains(refusal([](AdamWRange& range) { range.weights = range.weights.to(at::kFloat); }),
+  CHECK(contains(refusal([](UpdateRange& range) { range.weights = range.weights.to(at::kFloat); }),
                  "weights of range 0"));
 }

@@ -3,14 +3,14 @@
 #pragma once
 
 #include "kernels/reference.h"
-#include "optim/adamw.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::testing {
 
 struct Formula {  // fp64 on the CPU
   at::Tensor p, m, v;
 
-  void update(const at::Tensor& gradient, const optim::AdamWOptions& o, double lr, int64_t t) {
+  void update(const at::Tensor& gradient, const optim::RuleOptions& o, double lr, int64_t t) {
     p = p - lr * o.weight_decay * p;
     m = o.beta1 * m + (1.0 - o.beta1) * gradient;
     v = o.beta2 * v + (1.0 - o.beta2) * gradient * gradient;
@@ -19,11 +19,23 @@ struct Formula {  // fp64 on the CPU
   }
 };
 
-inline optim::AdamWRange fresh(const at::Tensor& master, const optim::AdamWOptions& options) {
+/// The rule over ranges.
+class AdamWUpdate {
+ public:
+  AdamWUpdate(std::vector<optim::UpdateRange> ranges, const optim::UpdateSettings& settings)
+      : update_(optim::update_rule("adamw").update_of(std::move(ranges), settings)) {}
+  void update(const optim::UpdateStep& step) { update_->run(step); }
+  void begin(const optim::UpdateStep& step) { update_->begin(step); }
+  void apply(int part, const optim::UpdateStep& step) { update_->apply(part, step); }
+
+ private:
+  std::unique_ptr<optim::Update> update_;
+};
+
+inline optim::UpdateRange fresh(const at::Tensor& master, const optim::RuleOptions& options) {
   const at::Tensor p = master.to(device(), at::kFloat).clone();
   return {.master = p,
-          .exp_avg = at::zeros_like(p),
-          .exp_avg_sq = at::zeros_like(p),
+          .slots = {at::zeros_like(p), at::zeros_like(p)},
           .gradient = at::zeros_like(p),
           .options = options};
 }
@@ -34,7 +46,7 @@ struct Numbers {
   double gradient_scale = 1.0;
   bool finite = true;
 };
-inline optim::AdamWStep step_of(const at::Tensor& updates, const Numbers& numbers) {
+inline optim::UpdateStep step_of(const at::Tensor& updates, const Numbers& numbers) {
   const at::TensorOptions options(updates.device());
   return {.learning_rate = at::full({}, numbers.learning_rate, options.dtype(at::kDouble)),
           .gradient_scale = at::full({}, numbers.gradient_scale, options.dtype(at::kFloat)),

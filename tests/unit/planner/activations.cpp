@@ -178,6 +178,28 @@ TEST_CASE("what a document mask needs is in the plan", "[planner]") {
   }
 }
 
+TEST_CASE("below the first block that trains nothing is kept", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    if (shape.config.num_hidden_layers < 4) continue;
+    const auto planned = [&](const std::vector<std::string>& freeze) {
+      ActivationOptions options{.training = {.freeze = freeze}};
+      testing::SilentAxis tp(0, 1);
+      options.first_training_block =
+          model::Decoder(shape.config, tp, options.training).first_training_block();
+      check(shape, options);
+      options.seq_length = shape.seq_length;
+      options.micro_batch_size = shape.micro_batch_size;
+      return peak_activation_bytes(shape.config, options);
+    };
+    const int64_t all = planned({});
+    const int64_t lower = planned({"model.embed_*", "model.layers.0.*", "model.layers.1.*"});
+    const int64_t norm_alone = planned({"model.embed_*", "model.layers.*"});
+    CHECK(lower < all);
+    CHECK(norm_alone < lower);
+  }
+}
+
 TEST_CASE("dropout's copies and probabilities are in the plan", "[planner]") {
   at::set_num_threads(1);
   for (const Shape& shape : shapes()) {

@@ -223,7 +223,7 @@ memory of a rank
                    ZeRO 0    [ZeRO 1]      ZeRO 2      ZeRO 3
   parameters   194.81 KiB  194.81 KiB  194.81 KiB   97.41 KiB  fp32
   gradients    194.81 KiB  194.81 KiB   97.41 KiB   97.41 KiB  fp32
-  moments      389.62 KiB  194.81 KiB  194.81 KiB  194.81 KiB  both of AdamW, fp32
+  moments      389.62 KiB  194.81 KiB  194.81 KiB  194.81 KiB  exp_avg and exp_avg_sq of adamw, fp32
   buffers           269 B       269 B  118.20 KiB  236.14 KiB  gradients and gathered parameters of the blocks at work
   activations  622.25 KiB  622.25 KiB  622.25 KiB  622.25 KiB  at their peak
   sum            1.37 MiB    1.18 MiB    1.20 MiB    1.22 MiB  libraries come on top
@@ -237,7 +237,7 @@ communication of a rank in a step (bytes of the full tensors)
   dp reduce-scatter  194.81 KiB  194.81 KiB  194.81 KiB  194.81 KiB  gradients
   dp all-gather      194.81 KiB  194.81 KiB  194.81 KiB  235.69 KiB  ZeRO 0: gradients, else parameters
 
-checkpoint  1.07 MiB  master weights and both moments, fp32
+checkpoint  1.07 MiB  master weights and the moments, fp32
 )");
 }
 

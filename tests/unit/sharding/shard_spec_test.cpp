@@ -120,9 +120,14 @@ TEST_CASE("names of roles and kinds of state", "[sharding]") {
   CHECK(role_name(Role::column_parallel) == "column-parallel");
   CHECK(role_name(Role::row_parallel) == "row-parallel");
   CHECK(role_name(Role::replicated) == "replicated");
-  CHECK(state_kind_name(StateKind::master) == "master");
-  CHECK(state_kind_name(StateKind::exp_avg) == "exp_avg");
-  CHECK(state_kind_name(StateKind::exp_avg_sq) == "exp_avg_sq");
+  CHECK(is_state_kind(kMaster));
+  CHECK(is_state_kind("exp_avg_sq"));
+  for (const char* no_name : {"", "Exp", "a b", "a/b", "\x1b[31m"})
+    CHECK_FALSE(is_state_kind(no_name));
+  CHECK_FALSE(is_state_kind(std::string(65, 'a')));
+  CHECK(kind_before(kMaster, "exp_avg"));
+  CHECK_FALSE(kind_before("exp_avg", kMaster));
+  CHECK(kind_before("exp_avg", "exp_avg_sq"));
 }
 
 }  // namespace tptrain::sharding

@@ -53,6 +53,45 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
   }
 }
 
+TEST_CASE("what is frozen takes its weights and nothing else, in every stage", "[zero]") {
+  const CountingAllocator& allocator = CountingAllocator::install();
+  for (const Head head : {Head::own_table, Head::tied}) {
+    for (const int tp_size : {1, 4}) {
+      for (const int dp_size : {1, 3}) {
+        for (const int stage : {0, 1, 2, 3}) {
+          for (const size_t trained : {size_t{0}, size_t{1}, size_t{4}}) {
+            for (const char* rule : {"adamw", "lion"}) {
+              INFO("tp " << tp_size << " dp " << dp_size << " stage " << stage << " every "
+                         << trained << "th trains, " << rule);
+              SyntheticModel model = synthetic_model(tp_size - 1, tp_size, head);
+              for (size_t i = 0; i < model.parameters.size(); ++i)
+                model.parameters[i]->trains = trained > 0 && i % trained == 0;
+              const ParamBuckets::Options bucket_options{.dtype = at::kBFloat16,
+                                                         .zero_stage = stage};
+              ZeroOptimizer::Options options{.zero_stage = stage};
+              options.optimizer.type = rule;
+              options.reduce_dtype = at::kBFloat16;
+              const auto tp = comm::planning_communicator("tp", tp_size - 1, tp_size);
+              const auto dp = comm::planning_communicator("dp", 0, dp_size);
+              const int64_t before = allocator.live_bytes();
+              ParamBuckets buckets(model.blocks, {.rank = 0, .size = dp_size}, bucket_options);
+              if (trained == 0 && stage < 3) {
+                int64_t numel = 0;
+                for (const Bucket& bucket : buckets.buckets()) numel += bucket.numel;
+                CHECK(allocator.live_bytes() - before == 2 * numel);
+              }
+              ZeroOptimizer zero(buckets, *tp, *dp, options);
+              const int64_t allocated = allocator.live_bytes() - before;
+              CHECK(bucket_memory(model.blocks, dp_size, bucket_options, options).total() ==
+                    allocated);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zero]") {
   CountingAllocator& allocator = CountingAllocator::install();
   SyntheticModel model = synthetic_model(0, 1);
@@ -88,9 +127,9 @@ TEST_CASE("each kind of memory shrinks from the stage on that shards it", "[zero
   const int64_t all = m0.parameters / 2;
   CHECK(m0.gradients == 4 * all + 4 * all / 8);  // main_grad and the accumulating shard
   CHECK(m0.masters == 4 * all);
-  CHECK(m0.moments == 8 * all);
+  CHECK(m0.slots == 8 * all);
   CHECK(m0.tp_staging == 3 * 4 * 96);  // three layers' k, v and biases, two parts each
-  CHECK(m1.moments == m0.moments / 8);
+  CHECK(m1.slots == m0.slots / 8);
   CHECK(m1.masters == m0.masters / 8);
   CHECK(m1.gradients == m0.gradients);
   CHECK(m2.gradients == 4 * all / 8);

@@ -1,9 +1,9 @@
 // One thread eight elements, in two packs of four: 8 loads of 16 bytes on their way at once. The
-// arithmetic is adamw_loop.cpp's in its order; this file is compiled without fused multiply-add, as
-// that one, so that an element's update does not depend on the device that makes it.
+// arithmetic is element_loop.cpp's in its order; this file is compiled without fused multiply-add,
+// as that one, so that an element's update does not depend on the device that makes it.
 #include "base/philox.cuh"
 #include "kernels/cuda/multi_tensor.cuh"
-#include "optim/cuda/adamw.h"
+#include "optim/cuda/element_update.h"
 
 namespace tptrain::optim::cuda {
 
@@ -15,12 +15,13 @@ using Bf16 = __nv_bfloat16;
 constexpr int kPacks = kChunkElements / (kThreads * kPack);
 static_assert(kPacks * kThreads * kPack == kChunkElements);
 
-__global__ void begin_kernel(Begin args) {
+template <typename Rule>
+__global__ void begin_kernel(Begin<Rule> args) {
   if (!*args.finite) return;
   const float update = *args.updates + 1.0f;
   for (int64_t i = threadIdx.x; i < args.count; i += kThreads) {
-    args.constants[i] = constants_of(args.options[i], *args.learning_rate,
-                                     static_cast<double>(update), *args.gradient_scale);
+    args.constants[i] = Rule::constants_of(args.options[i], *args.learning_rate,
+                                           static_cast<double>(update), *args.gradient_scale);
   }
   __syncthreads();  // every thread has read the counter
   if (threadIdx.x == 0) *args.updates = update;
@@ -76,66 +77,74 @@ __device__ Bf16 round_stochastically(float value, uint32_t random) {
   return __ushort_as_bfloat16(static_cast<unsigned short>((bits + random) >> 16));
 }
 
+template <typename Rule>
 struct Elements {
-  float g[kPack], p[kPack], m[kPack], v[kPack];
+  float g[kPack], p[kPack], slots[Rule::kSlots][kPack];
+
+  __device__ void step(const typename Rule::Constants& constants) {
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) {
+      float values[Rule::kSlots];
+#pragma unroll
+      for (int s = 0; s < Rule::kSlots; ++s) values[s] = slots[s][j];
+      p[j] = Rule::step(g[j], p[j], values, constants);
+#pragma unroll
+      for (int s = 0; s < Rule::kSlots; ++s) slots[s][j] = values[s];
+    }
+  }
 };
 
-__device__ void step(Elements& e, const AdamWConstants& c) {
-#pragma unroll
-  for (int j = 0; j < kPack; ++j) {
-    const float g = e.g[j] * c.gradient_scale;
-    const float decayed = e.p[j] - c.decay * e.p[j];
-    e.m[j] = e.m[j] + c.one_minus_beta1 * (g - e.m[j]);
-    e.v[j] = c.beta2 * e.v[j] + c.one_minus_beta2 * g * g;
-    e.p[j] = decayed - c.step_size * e.m[j] / (sqrtf(e.v[j]) * c.inverse_correction2 + c.eps);
-  }
-}
-
-template <typename Master, typename Moment>
+template <typename Rule, typename Master, typename Slot>
 struct Arrays {
   Master* master;
-  Moment* exp_avg;
-  Moment* exp_avg_sq;
+  Slot* slots[Rule::kSlots];
   const float* gradient;
   Bf16* weights;  // or null
 
   __device__ Arrays(const Range& range, int64_t begin)
       : master(in_global_memory(static_cast<Master*>(range.master)) + begin),
-        exp_avg(in_global_memory(static_cast<Moment*>(range.exp_avg)) + begin),
-        exp_avg_sq(in_global_memory(static_cast<Moment*>(range.exp_avg_sq)) + begin),
         gradient(in_global_memory(range.gradient) + begin),
         weights(range.weights == nullptr
                     ? nullptr
-                    : in_global_memory(static_cast<Bf16*>(range.weights)) + begin) {}
+                    : in_global_memory(static_cast<Bf16*>(range.weights)) + begin) {
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s)
+      slots[s] = in_global_memory(static_cast<Slot*>(range.slots[s])) + begin;
+  }
   __device__ bool in_packs() const {
-    return packs_begin_at(master) && packs_begin_at(exp_avg) && packs_begin_at(exp_avg_sq) &&
-           packs_begin_at(gradient) && packs_begin_at(weights);
+    bool all = packs_begin_at(master) && packs_begin_at(gradient) && packs_begin_at(weights);
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s) all = all && packs_begin_at(slots[s]);
+    return all;
   }
 };
 
 /// kWhole: the chunk has all its elements, all in packs, and no load waits for another.
-template <bool kWhole, typename Master, typename Moment>
-__device__ void update_chunk(const Arrays<Master, Moment>& arrays, const Chunk& chunk,
-                             const Range& range, const AdamWConstants& c, const float* updates) {
+template <bool kWhole, typename Rule, typename Master, typename Slot>
+__device__ void update_chunk(const Arrays<Rule, Master, Slot>& arrays, const Chunk& chunk,
+                             const Range& range, const typename Rule::Constants& c,
+                             const float* updates) {
   const bool packs = kWhole || arrays.in_packs();
-  Elements elements[kPacks];
+  Elements<Rule> elements[kPacks];
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int at = static_cast<int>(kPack) * (threadIdx.x + k * kThreads);
     const int count = kWhole ? static_cast<int>(kPack) : chunk.count - at;
     load_four(arrays.gradient + at, count, packs, elements[k].g);
     load_four(arrays.master + at, count, packs, elements[k].p);
-    load_four(arrays.exp_avg + at, count, packs, elements[k].m);
-    load_four(arrays.exp_avg_sq + at, count, packs, elements[k].v);
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s)
+      load_four(arrays.slots[s] + at, count, packs, elements[k].slots[s]);
   }
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int at = static_cast<int>(kPack) * (threadIdx.x + k * kThreads);
     const int count = kWhole ? static_cast<int>(kPack) : chunk.count - at;
     if (count <= 0) return;
-    step(elements[k], c);
-    store_four(arrays.exp_avg + at, count, packs, narrow_four<Moment>(elements[k].m));
-    store_four(arrays.exp_avg_sq + at, count, packs, narrow_four<Moment>(elements[k].v));
+    elements[k].step(c);
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s)
+      store_four(arrays.slots[s] + at, count, packs, narrow_four<Slot>(elements[k].slots[s]));
     Four<Bf16> narrow;
     if constexpr (sizeof(Master) == sizeof(float)) {
       store_four(arrays.master + at, count, packs, narrow_four<float>(elements[k].p));
@@ -151,13 +160,13 @@ __device__ void update_chunk(const Arrays<Master, Moment>& arrays, const Chunk& 
   }
 }
 
-template <typename Master, typename Moment>
-__global__ void __launch_bounds__(kThreads) update_kernel(Update args) {
+template <typename Rule, typename Master, typename Slot>
+__global__ void __launch_bounds__(kThreads) update_kernel(Pass<Rule> args) {
   const Chunk chunk = args.chunks[blockIdx.x];
   if (!*args.finite) return;
   const Range& range = args.ranges[chunk.tensor];
-  const AdamWConstants constants = args.constants[range.options];
-  const Arrays<Master, Moment> arrays(range, chunk.begin);
+  const typename Rule::Constants constants = args.constants[range.options];
+  const Arrays<Rule, Master, Slot> arrays(range, chunk.begin);
   if (chunk.count == kChunkElements && arrays.in_packs()) {
     update_chunk<true>(arrays, chunk, range, constants, args.updates);
   } else {
@@ -165,29 +174,38 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Update args) {
   }
 }
 
-template <typename Master>
-void launch(const Update& args, Stream stream) {
+template <typename Rule, typename Master>
+void launch(const Pass<Rule>& args, Stream stream) {
   const auto blocks = static_cast<unsigned>(args.chunk_count);
-  if (args.moments == Element::fp32) {
-    update_kernel<Master, float><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+  if (args.slots == Element::fp32) {
+    update_kernel<Rule, Master, float>
+        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
   } else {
-    update_kernel<Master, Bf16><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+    update_kernel<Rule, Master, Bf16>
+        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
   }
 }
 
 }  // namespace
 
-void begin(const Begin& args, Stream stream) {
+template <typename Rule>
+void begin(const Begin<Rule>& args, Stream stream) {
   begin_kernel<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
 }
 
-void update(const Update& args, Stream stream) {
+template <typename Rule>
+void update(const Pass<Rule>& args, Stream stream) {
   if (args.chunk_count == 0) return;
   if (args.master == Element::fp32) {
-    launch<float>(args, stream);
+    launch<Rule, float>(args, stream);
   } else {
-    launch<Bf16>(args, stream);
+    launch<Rule, Bf16>(args, stream);
   }
 }
+
+#define TPTRAIN_INSTANTIATE(Rule)                  \
+  template void begin(const Begin<Rule>&, Stream); \
+  template void update(const Pass<Rule>&, Stream);
+TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
 
 }  // namespace tptrain::optim::cuda

@@ -1,13 +1,13 @@
-// AdamW on CUDA memory: one pass over all ranges of an update, predicated on a flag in device
-// memory. Plain pointers, no torch; what the tables hold is cuda_update.h's affair. In a build
-// without CUDA (absent.cpp) nothing of it is called.
+// Element rules on CUDA memory: one pass over all ranges of an update, predicated on a flag in
+// device memory. Plain pointers, no torch; what the tables hold is cuda_update.h's affair. In a
+// build without CUDA (absent.cpp) nothing of it is called.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/multi_tensor.h"
-#include "optim/adamw_constants.h"
+#include "optim/element_rules.h"
 
 namespace tptrain::optim::cuda {
 
@@ -28,8 +28,7 @@ struct Rounding {
 /// A row of the table of ranges.
 struct Range {
   void* master = nullptr;
-  void* exp_avg = nullptr;
-  void* exp_avg_sq = nullptr;
+  void* slots[kMostSlots] = {};
   const float* gradient = nullptr;
   void* weights = nullptr;  // bf16, or null
   int64_t options = 0;      // its row in the table of options
@@ -40,28 +39,32 @@ struct Range {
 inline constexpr int64_t kChunkElements = 2048;
 
 /// constants[i] of options[i], and updates += 1, where finite; nothing where not.
+template <typename Rule>
 struct Begin {
-  const AdamWOptions* options = nullptr;
-  AdamWConstants* constants = nullptr;
+  const RuleOptions* options = nullptr;
+  typename Rule::Constants* constants = nullptr;
   int64_t count = 0;
   const double* learning_rate = nullptr;
   const float* gradient_scale = nullptr;
   const bool* finite = nullptr;
   float* updates = nullptr;
 };
-void begin(const Begin& args, Stream stream);
+template <typename Rule>
+void begin(const Begin<Rule>& args, Stream stream);
 
 /// All ranges of one pair of types.
-struct Update {
+template <typename Rule>
+struct Pass {
   Element master = Element::fp32;
-  Element moments = Element::fp32;
+  Element slots = Element::fp32;
   const Range* ranges = nullptr;
   const Chunk* chunks = nullptr;
   int64_t chunk_count = 0;
-  const AdamWConstants* constants = nullptr;
+  const typename Rule::Constants* constants = nullptr;
   const bool* finite = nullptr;
   const float* updates = nullptr;  // as begin() left it
 };
-void update(const Update& args, Stream stream);
+template <typename Rule>
+void update(const Pass<Rule>& args, Stream stream);
 
 }  // namespace tptrain::optim::cuda

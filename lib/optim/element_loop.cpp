@@ -1,7 +1,9 @@
-#include "optim/adamw_loop.h"
+#include "optim/element_loop.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <utility>
 
 #include "base/philox.h"
 #include "kernels/cpu/philox_block.h"
@@ -23,25 +25,18 @@ TPTRAIN_INLINE Bf16 round_stochastically(float value, uint16_t random) {
   return {(bits & 0x7f800000u) == 0x7f800000u ? nearest : rounded};
 }
 
-template <typename Master, typename Moment>
-TPTRAIN_INLINE void update(const AdamWArrays<Master, Moment>& arrays, const AdamWConstants& c,
-                           const uint16_t* __restrict rounding, int64_t begin, int64_t end) {
+template <typename Rule, typename Master, typename Slot, size_t... kSlot>
+TPTRAIN_INLINE void update(const RuleArrays<Rule, Master, Slot>& arrays,
+                           const typename Rule::Constants& c, const uint16_t* __restrict rounding,
+                           int64_t begin, int64_t end, std::index_sequence<kSlot...>) {
   Master* __restrict master = arrays.master;
-  Moment* __restrict exp_avg = arrays.exp_avg;
-  Moment* __restrict exp_avg_sq = arrays.exp_avg_sq;
+  Slot* const slots[] = {arrays.slots[kSlot]...};
   const float* __restrict gradient = arrays.gradient;
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    const float g = gradient[i] * c.gradient_scale;
-    const float p = widen(master[i]);
-    const float old_m = widen(exp_avg[i]);
-    const float decayed = p - c.decay * p;
-    const float m = old_m + c.one_minus_beta1 * (g - old_m);
-    const float v = c.beta2 * widen(exp_avg_sq[i]) + c.one_minus_beta2 * g * g;
-    exp_avg[i] = narrow<Moment>(m);
-    exp_avg_sq[i] = narrow<Moment>(v);
-    const float updated =
-        decayed - c.step_size * m / (std::sqrt(v) * c.inverse_correction2 + c.eps);
+    float values[] = {widen(slots[kSlot][i])...};
+    const float updated = Rule::step(gradient[i], widen(master[i]), values, c);
+    ((slots[kSlot][i] = narrow<Slot>(values[kSlot])), ...);
     if constexpr (sizeof(Master) == sizeof(float)) {
       master[i] = updated;
     } else {
@@ -55,30 +50,18 @@ constexpr int64_t kGroupsWorthABlock = 12;
 
 }  // namespace
 
-TPTRAIN_CPU_CLONES
-void adamw_elements(const AdamWArrays<float, float>& arrays, const AdamWConstants& constants,
-                    int64_t begin, int64_t end) {
-  const AdamWConstants c = constants;
-  update(arrays, c, nullptr, begin, end);
-}
-TPTRAIN_CPU_CLONES
-void adamw_elements(const AdamWArrays<float, Bf16>& arrays, const AdamWConstants& constants,
-                    int64_t begin, int64_t end) {
-  const AdamWConstants c = constants;
-  update(arrays, c, nullptr, begin, end);
-}
-TPTRAIN_CPU_CLONES
-void adamw_elements(const AdamWArrays<Bf16, float>& arrays, const AdamWConstants& constants,
-                    const uint16_t* rounding, int64_t begin, int64_t end) {
-  const AdamWConstants c = constants;
-  update(arrays, c, rounding, begin, end);
-}
-TPTRAIN_CPU_CLONES
-void adamw_elements(const AdamWArrays<Bf16, Bf16>& arrays, const AdamWConstants& constants,
-                    const uint16_t* rounding, int64_t begin, int64_t end) {
-  const AdamWConstants c = constants;
-  update(arrays, c, rounding, begin, end);
-}
+#define TPTRAIN_DEFINE_LOOP(Rule, Master, Slot)                                        \
+  TPTRAIN_CPU_CLONES                                                                   \
+  TPTRAIN_UPDATE_ELEMENTS(Rule, Master, Slot) {                                        \
+    const Rule::Constants c = constants;                                               \
+    update(arrays, c, rounding, begin, end, std::make_index_sequence<Rule::kSlots>()); \
+  }
+#define TPTRAIN_DEFINE_LOOPS(Rule)        \
+  TPTRAIN_DEFINE_LOOP(Rule, float, float) \
+  TPTRAIN_DEFINE_LOOP(Rule, float, Bf16)  \
+  TPTRAIN_DEFINE_LOOP(Rule, Bf16, float)  \
+  TPTRAIN_DEFINE_LOOP(Rule, Bf16, Bf16)
+TPTRAIN_ELEMENT_RULES(TPTRAIN_DEFINE_LOOPS)
 
 TPTRAIN_CPU_CLONES
 void narrow_elements(const float* from, Bf16* to, int64_t begin, int64_t end) {

@@ -1,0 +1,15 @@
+// The rules that look at one element at a time. Such a rule is a struct with a name, its slots'
+// names, the constants of an update and the step of an element (adamw.h): the loops on the CPU, the
+// kernels on CUDA, the checks and the registry are made of this list.
+#pragma once
+
+#include "optim/adamw.h"
+#include "optim/lion.h"
+
+#define TPTRAIN_ELEMENT_RULES(EACH) EACH(AdamW) EACH(Lion)
+
+namespace tptrain::optim {
+
+inline constexpr int kMostSlots = 2;  // of an element rule
+
+}  // namespace tptrain::optim

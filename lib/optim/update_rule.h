@@ -1,0 +1,99 @@
+// What an update rule is: which state it keeps of a parameter, what it must see of it at once, and
+// the update itself, of any flat shards. ZeRO cuts by the unit, checkpoints name the slots, the
+// planner counts them: none of the three knows a rule. Not here: which options a tensor gets
+// (parameter_groups.h), and the rules that look at one element at a time (element_rules.h).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "optim/rule_options.h"
+#include "sharding/shard_spec.h"
+
+namespace tptrain::optim {
+
+/// Where the elements of a bf16 master lie in their global tensor: stochastic rounding draws by
+/// (seed, update, tensor name, global element), so that it is the same on every layout.
+struct RoundingSite {
+  sharding::ShardSpec spec;
+  int64_t begin = 0;  // of the range's first element, in row-major order of the slice
+};
+
+/// One contiguous range that is updated alike; all 1-D of equal size on one device.
+struct UpdateRange {
+  at::Tensor master = {};              // fp32; or bf16, then `rounding` is given
+  std::vector<at::Tensor> slots = {};  // the rule's, in its order: all fp32 or all bf16 (computed
+                                       // in fp32, stored rounded to nearest)
+  at::Tensor gradient = {};            // fp32, reduced, not yet clipped
+  at::Tensor weights = {};  // undefined, or bf16: receives the new master, rounded to nearest
+  RuleOptions options = {};
+  std::optional<RoundingSite> rounding = {};
+  int part = 0;  // what apply() updates together
+};
+
+/// The numbers of one update, 0-dimensional tensors on the device of the ranges: the host need not
+/// know them, and a captured update finds new values in the same place.
+struct UpdateStep {
+  at::Tensor learning_rate = {};   // fp64
+  at::Tensor gradient_scale = {};  // fp32: the clip factor
+  at::Tensor finite = {};          // bool; false leaves everything as it is, bitwise
+  at::Tensor updates = {};         // fp32: t-1 before and t after (unchanged where not finite)
+};
+
+/// A rule's update of given ranges. On CUDA: no host synchronisation, no allocation, launches that
+/// are the same every time.
+class Update {
+ public:
+  virtual ~Update() = default;
+
+  /// begin(), and every part.
+  void run(const UpdateStep& step);
+
+  // An update in pieces, to the same bits: begin(), then apply() of each part once, in any order
+  // and on any stream behind begin().
+
+  /// Takes learning_rate and gradient_scale, and counts the update.
+  virtual void begin(const UpdateStep& step) = 0;
+  /// `step` as begin() found it, its counter as begin() left it. A part may have no ranges.
+  virtual void apply(int part, const UpdateStep& step) = 0;
+  /// Parts are 0 .. parts() - 1.
+  virtual int parts() const = 0;
+};
+
+/// What a rule must see of a parameter to update a part of it.
+enum class Unit { element, matrix };
+
+struct UpdateSettings {
+  at::Device device = at::kCPU;
+  uint64_t seed = 0;  // of stochastic rounding
+};
+
+class UpdateRule {
+ public:
+  virtual ~UpdateRule() = default;
+  /// As optimizer.type says it: "adamw".
+  virtual std::string_view name() const = 0;
+  /// Names of what is kept beside the master, each of its size: "exp_avg". Checkpoints call them
+  /// so.
+  virtual const std::vector<std::string>& slots() const = 0;
+  virtual Unit unit() const = 0;
+  /// The ranges, in the order of their parts; their tensors keep their memory as long as the
+  /// update lives. Gradients are only read. Throws InternalError where they do not fit together or
+  /// are not on `settings.device`.
+  virtual std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
+                                            const UpdateSettings& settings) const = 0;
+};
+
+/// The name of the rule that keeps these slots, in any order; "" where none does.
+std::string rule_keeping(const std::vector<std::string>& slots);
+
+/// By optimizer.type. Throws InternalError for a name that the config does not allow.
+const UpdateRule& update_rule(std::string_view name);
+
+}  // namespace tptrain::optim

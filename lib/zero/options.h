@@ -1,0 +1,45 @@
+// What ZeRO is asked for: words that every part of it shares.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+
+#include "config/run_config.h"
+
+namespace tptrain::zero {
+
+/// A micro-batch's place within its step: in the backward of the last one gradients become complete
+/// block by block, and set out over dp beside it.
+enum class MicroBatchPlace { before_last, last };
+
+/// Whether the embedding's look-up sends rows over dp, those of the micro-batch's tokens, and not
+/// the table: forward, where the table is still on its way (the same bits), and its gradient (sums
+/// in another order, equal within rounding). automatic: where the rows of all dp ranks are at most
+/// half of the table's gradient.
+enum class LookupRows { automatic, always };
+
+/// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
+/// passes none.
+enum class Fault {
+  none,
+  scale_dp_sum,                     // the gradient is the mean over dp, not the sum
+  double_count_replicated_in_norm,  // every tp rank counts its copy
+  drop_norm_sum_over_tp,            // each tp rank clips by the norm of its own elements
+  skip_dp_reduction,                // each dp rank keeps its own gradient
+  drop_partial_sum_over_tp,         // replicated parameters keep this rank's share
+  drop_copies_sum_over_tp           // copies of a kv head keep this rank's share
+};
+
+struct Options {
+  int zero_stage = 1;  // as the buckets'
+  config::OptimizerConfig optimizer = {};
+  /// Gradients are summed over dp after every micro-batch (stages 2 and 3 always) or once a step.
+  bool reduce_per_micro_batch = false;
+  at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
+  uint64_t seed = 0;                         // of stochastic rounding
+  LookupRows lookup_rows = LookupRows::automatic;
+  Fault fault = Fault::none;
+};
+
+}  // namespace tptrain::zero

@@ -1,0 +1,33 @@
+// Another update rule through the binary: it trains, goes on from its checkpoint bit by bit, and
+// its state is no other rule's.
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+
+TEST_CASE("lion trains, resumes bit by bit, and another rule refuses its checkpoint", "[e2e]") {
+  const Job job;
+  const std::vector<std::string> lion = {"--set", "optimizer.type=lion"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), lion.begin(), lion.end());
+    return more;
+  };
+  REQUIRE(job.run(4, with({"--set", "run_dir=whole"})).exit_code == 0);
+  REQUIRE(job.run(4, with({"--set", "train.max_steps=3"})).exit_code == 0);
+  REQUIRE(job.run(4, lion).exit_code == 0);
+  CHECK(shards_of(checkpoint_at(job.run_dir(), 8)) ==
+        shards_of(checkpoint_at(job.directory() / "whole", 8)));
+
+  const ProcessResult inspect = job.tool({"inspect", "run"});
+  INFO(inspect.output);
+  CHECK(inspect.output.find("master pieces  exp_avg pieces\n") != std::string::npos);
+
+  const ProcessResult other = job.run(4, {"--set", "train.max_steps=10"});
+  INFO(other.output);
+  CHECK(other.exit_code == 4);
+  CHECK(other.output.find("the checkpoint was trained with lion (it keeps exp_avg), and "
+                          "optimizer.type is adamw (exp_avg and exp_avg_sq)") != std::string::npos);
+  CHECK(other.output.find("Set optimizer.type to lion") != std::string::npos);
+}
+
+}  // namespace tptrain::testing

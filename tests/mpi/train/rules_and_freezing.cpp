@@ -1,0 +1,129 @@
+// Update rules beside AdamW, and weights that do not train, on every layout and ZeRO stage against
+// one rank.
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <optional>
+
+#include "comm/device_mesh.h"
+#include "support/catch.h"
+#include "support/mpi.h"
+#include "support/parity_cases.h"
+#include "support/training.h"
+
+namespace tptrain::testing {
+namespace {
+
+using tensor_parallel::SequenceParallel;
+
+constexpr int64_t kSteps = 8;
+
+std::vector<comm::MeshShape> layouts() {
+  std::vector<comm::MeshShape> all;
+  for (const int tp : {1, 2, 4}) {
+    if (session().size() % tp == 0)
+      all.push_back({.dp_size = session().size() / tp, .tp_size = tp});
+  }
+  return all;
+}
+
+struct Frozen {
+  model::DecoderConfig config;
+  std::vector<std::string> globs;
+};
+std::vector<Frozen> frozen_models() {
+  return {// The first layers: backward stops above them.
+          {odd_llama(), {"model.embed_tokens.*", "model.layers.0.*"}},
+          // Within layers: products and biases of some, norms, copies of the kv head.
+          {odd_qwen2(), {"*.self_attn.?_proj.*", "*layernorm.weight"}},
+          // All but the norms; the tied table is read twice.
+          {odd_qwen2(), {"*_proj.*", "model.embed_tokens.weight"}},
+          {odd_gpt2(), {"model.embed_*", "model.layers.1.mlp.*"}}};
+}
+
+}  // namespace
+
+TEST_CASE("what is frozen stays as it was, the rest gets the gradients of a training of all") {
+  at::set_num_threads(1);
+  for (const Frozen& frozen : frozen_models()) {
+    CAPTURE(frozen.config.model_type, frozen.globs[0]);
+    TrainingOptions options{.steps = 1};
+    const TrainingRun all = train_reference(frozen.config, options);
+    options.steps = kSteps;
+    options.learning_rate = 0.0;
+    const TrainingRun initial = train_reference(frozen.config, options);
+    options.learning_rate = 1e-3;
+    options.model.freeze = frozen.globs;
+    const TrainingRun run = train_reference(frozen.config, options);
+    CHECK(run.losses.front() == all.losses.front());
+    CHECK(run.first_gradients.size() < all.first_gradients.size());
+    double square = 0.0;
+    for (const auto& [name, values] : run.first_gradients) {
+      CHECK(values == all.first_gradients.at(name));
+      for (const float value : values) square += static_cast<double>(value) * value;
+    }
+    CHECK(run.norms.front() == Approx(std::sqrt(square)).epsilon(1e-6));
+    for (const auto& [name, values] : run.masters) {
+      CAPTURE(name);
+      CHECK((values == initial.masters.at(name)) == !run.first_gradients.contains(name));
+    }
+  }
+}
+
+TEST_CASE("frozen weights: every layout and stage trains like one rank") {
+  at::set_num_threads(1);
+  for (const Frozen& frozen : frozen_models()) {
+    TrainingOptions options{.steps = kSteps, .accumulation = 3};
+    options.model.freeze = frozen.globs;
+    const TrainingRun reference = train_reference(frozen.config, options);
+    for (const comm::MeshShape shape : layouts()) {
+      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
+      const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
+      std::optional<TrainingRun> first;
+      for (const int stage : {0, 1, 2, 3}) {
+        options.zero_stage = stage;
+        options.reduce_per_micro_batch = true;
+        options.model.sequence_parallel = SequenceParallel::on;
+        const TrainingRun run = train(frozen.config, axes, options);
+        CAPTURE(frozen.config.model_type, frozen.globs[0], shape.tp_size, shape.dp_size, stage);
+        CHECK(within_contract(compare(run, reference)));
+        for (const auto& [name, values] : reference.masters) {
+          if (!reference.first_gradients.contains(name)) CHECK(run.masters.at(name) == values);
+        }
+        if (first) CHECK(bitwise_equal(run, *first));
+        if (!first) first = run;
+      }
+    }
+  }
+}
+
+TEST_CASE("lion: every layout and stage trains like one rank, and stages bitwise alike") {
+  at::set_num_threads(1);
+  // An element whose mean of momentum and gradient is about zero takes a whole step of one sign or
+  // the other: layouts, whose sums differ in the last bits, part there by 2 lr. So the rate is a
+  // tenth of AdamW's, and the later gradients' bound ten times as wide.
+  TrainingOptions options{
+      .steps = kSteps, .learning_rate = 1e-4, .accumulation = 3, .update_rule = "lion"};
+  const TrainingRun reference = train_reference(odd_qwen2(), options);
+  CHECK(reference.losses.back() < reference.losses.front());
+  for (const comm::MeshShape shape : layouts()) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
+    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
+    std::optional<TrainingRun> first;
+    for (const int stage : {0, 1, 2, 3}) {
+      options.zero_stage = stage;
+      options.reduce_per_micro_batch = true;
+      const TrainingRun run = train(odd_qwen2(), axes, options);
+      CAPTURE(shape.tp_size, shape.dp_size, stage);
+      const Deviation deviation = compare(run, reference);
+      CHECK(deviation.loss <= 2e-6);
+      CHECK(deviation.norm <= 1e-4);
+      CHECK(deviation.first_gradient <= 1e-5);
+      CHECK(deviation.last_gradient <= 1e-3);
+      if (first) CHECK(bitwise_equal(run, *first));
+      if (!first) first = run;
+    }
+  }
+}
+
+}  // namespace tptrain::testing
