@@ -11,10 +11,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -25,7 +27,8 @@ namespace fs = std::filesystem;
 namespace {
 
 [[noreturn]] void throw_as(FailAs kind, Problem p) {
-  if (kind == FailAs::config_error) throw ConfigError(std::move(p));
+  if (kind == FailAs::config_error || kind == FailAs::run_dir_error)
+    throw ConfigError(std::move(p));
   if (kind == FailAs::data_error) throw DataError(std::move(p));
   throw CheckpointError(std::move(p));
 }
@@ -33,7 +36,9 @@ namespace {
 std::string remedy_for(int error) {
   switch (error) {
     case ENOSPC:
-      return "Free space on this file system, or choose a folder on another one.";
+      return "Free space on this file system (or inodes: `df -i` counts them), or choose a folder "
+             "on "
+             "another one.";
     case EDQUOT:
       return "The disk quota is used up: free space, or choose a folder on another file system.";
     case EACCES:
@@ -41,6 +46,12 @@ std::string remedy_for(int error) {
       return "Check the owner and the permissions of the file and of the folders above it.";
     case EROFS:
       return "The file system is mounted read-only: choose another folder.";
+    case EIO:
+    case ESTALE:
+    case ENXIO:
+    case ETIMEDOUT:
+      return "The disk, or the network file system, failed: the kernel's log (`dmesg`) of the host "
+             "says more.";
     case ENOENT:
       return "Check the path; a relative one starts at the current directory.";
     case EEXIST:
@@ -52,7 +63,14 @@ std::string remedy_for(int error) {
   }
 }
 
+// What no run file and no permission is to blame for.
+bool is_fault_of_disk(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EIO || error == ESTALE || error == ENXIO ||
+         error == ETIMEDOUT || error == EFBIG;
+}
+
 [[noreturn]] void fail(FailAs kind, const fs::path& path, std::string_view call, int error) {
+  if (kind == FailAs::run_dir_error && is_fault_of_disk(error)) kind = FailAs::checkpoint_error;
   throw_as(kind, problem(cat(call, " failed: ", std::generic_category().message(error)))
                      .at(path.string())
                      .remedy(remedy_for(error)));
@@ -160,10 +178,38 @@ std::string sha256_file(const fs::path& path, FailAs fail_as) {
   return hash.hex();
 }
 
+std::string sha256_of_range(const fs::path& path, int64_t begin, int64_t end, FailAs fail_as) {
+  const Descriptor file(path, O_RDONLY, fail_as);
+  Sha256 hash;
+  std::vector<char> piece(1 << 20);
+  while (begin < end) {
+    const auto wanted = std::min(static_cast<int64_t>(piece.size()), end - begin);
+    const ssize_t count = ::pread(file.number(), piece.data(), static_cast<size_t>(wanted), begin);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(fail_as, path, "read", errno);
+    if (count == 0)
+      throw_as(fail_as, problem("the file became shorter while it was read").at(path.string()));
+    hash.update(piece.data(), static_cast<size_t>(count));
+    begin += count;
+  }
+  return hash.digest();
+}
+
+int64_t file_size(const fs::path& path, FailAs fail_as) {
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, fail_as);
+  const struct stat info = file.status();
+  require_regular(info, path, fail_as);
+  return static_cast<int64_t>(info.st_size);
+}
+
 struct DurableFile::Impl {
-  Impl(const fs::path& path, FailAs fail_as)
+  Impl(const fs::path& path, FailAs fail_as, FileHash hashed)
       : path(path), file(path, O_WRONLY | O_CREAT | O_EXCL, fail_as) {
     buffer.reserve(kBufferBytes);
+    if (hashed == FileHash::chunks) chunks.emplace();
+  }
+  void update_hash(const void* bytes, size_t count) {
+    chunks ? chunks->update(bytes, count) : hash.update(bytes, count);
   }
   void flush() {
     file.write_all(buffer.data(), buffer.size());
@@ -174,18 +220,19 @@ struct DurableFile::Impl {
   fs::path path;
   Descriptor file;
   Sha256 hash;
+  std::optional<ChunkHasher> chunks;
   std::vector<char> buffer;
   int64_t size_bytes = 0;
 };
 
-DurableFile::DurableFile(const fs::path& path, FailAs fail_as)
-    : impl_(std::make_unique<Impl>(path, fail_as)) {}
+DurableFile::DurableFile(const fs::path& path, FailAs fail_as, FileHash hash)
+    : impl_(std::make_unique<Impl>(path, fail_as, hash)) {}
 DurableFile::~DurableFile() = default;
 
 void DurableFile::write(const void* bytes, size_t count) {
   if (!impl_) throw InternalError(problem("DurableFile::write after commit"));
   if (count == 0) return;
-  impl_->hash.update(bytes, count);
+  impl_->update_hash(bytes, count);
   impl_->size_bytes += static_cast<int64_t>(count);
   if (impl_->buffer.size() + count > Impl::kBufferBytes) impl_->flush();
   if (count >= Impl::kBufferBytes) {
@@ -203,7 +250,8 @@ DurableFile::Written DurableFile::commit() {
   impl->flush();
   impl->file.sync();
   impl->file.close_checked();
-  return {.size_bytes = impl->size_bytes, .sha256 = impl->hash.hex()};
+  return {.size_bytes = impl->size_bytes,
+          .sha256 = impl->chunks ? impl->chunks->root() : impl->hash.hex()};
 }
 
 void write_file_atomically(const fs::path& path, std::string_view text, FailAs fail_as) {
@@ -323,8 +371,14 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+std::string this_process() {
+  std::string host(256, '\0');
+  if (::gethostname(host.data(), host.size() - 1) != 0) host = "?";
+  return cat("process ", ::getpid(), " on host ", host.c_str());
+}
+
 FileLock::FileLock(const fs::path& path) {
-  constexpr FailAs kKind = FailAs::config_error;
+  constexpr FailAs kKind = FailAs::run_dir_error;
   Descriptor file(path, O_RDWR | O_CREAT, kKind);
   int result;
   do {
@@ -341,13 +395,14 @@ FileLock::FileLock(const fs::path& path) {
                           .remedy("Two runs in one folder would damage each other: choose another "
                                   "run_dir or end that run."));
   }
-  if (result != 0) fail(kKind, path, "flock", errno);
-
-  std::string host(256, '\0');
-  if (::gethostname(host.data(), host.size() - 1) != 0) fail(kKind, path, "gethostname", errno);
-  host.resize(std::strlen(host.c_str()));
+  if (result != 0) {
+    // Network and user-space file systems without locks say one of these.
+    if (errno != ENOLCK && errno != ENOSYS && errno != EOPNOTSUPP && errno != EINVAL)
+      fail(kKind, path, "flock", errno);
+    not_supported_ = std::generic_category().message(errno);
+  }
   if (::ftruncate(file.number(), 0) != 0) fail(kKind, path, "ftruncate", errno);
-  const std::string text = cat("process ", ::getpid(), " on host ", host, "\n");
+  const std::string text = this_process() + "\n";
   file.write_all(text.data(), text.size());
   descriptor_ = file.release();
 }

@@ -15,7 +15,13 @@ namespace tptrain {
 
 /// Which error a failed call becomes: whose file it is decides the kind, and the exit code, that
 /// the user sees.
-enum class FailAs { checkpoint_error, data_error, config_error };
+enum class FailAs {
+  checkpoint_error,
+  data_error,
+  config_error,
+  run_dir_error  // of run_dir as the run file names it: a config error, but a disk that is full or
+                 // fails is no fault of the run file: then a checkpoint error
+};
 
 /// Incremental SHA-256 (OpenSSL).
 class Sha256 {
@@ -28,6 +34,8 @@ class Sha256 {
   void update(std::string_view text) { update(text.data(), text.size()); }
   /// 64 lower-case hex digits; the object is spent afterwards.
   std::string hex();
+  /// The same as 32 bytes; likewise.
+  std::string digest();
 
  private:
   struct Impl;
@@ -38,13 +46,23 @@ std::string sha256_hex(std::string_view bytes);
 std::string sha256_file(const std::filesystem::path& path,
                         FailAs fail_as = FailAs::checkpoint_error);
 
+/// The digest (32 bytes) of the bytes [begin, end) of a file. An error where it ends before.
+std::string sha256_of_range(const std::filesystem::path& path, int64_t begin, int64_t end,
+                            FailAs fail_as = FailAs::checkpoint_error);
+/// Its size. An error where it is missing or no regular file.
+int64_t file_size(const std::filesystem::path& path, FailAs fail_as = FailAs::checkpoint_error);
+
+/// What DurableFile gives back as the hash of a file: of the whole, or the root over its chunks
+/// (chunk_hash.h), which all cores work on.
+enum class FileHash { whole, chunks };
+
 /// A new file written front to back, hashed on the way. Nothing is durable before commit(). A
 /// destructor without commit leaves the partial file.
 class DurableFile {
  public:
   /// Creates `path` (O_EXCL: an existing file is an error).
-  explicit DurableFile(const std::filesystem::path& path,
-                       FailAs fail_as = FailAs::checkpoint_error);
+  explicit DurableFile(const std::filesystem::path& path, FailAs fail_as = FailAs::checkpoint_error,
+                       FileHash hash = FileHash::whole);
   ~DurableFile();
   DurableFile(const DurableFile&) = delete;
   DurableFile& operator=(const DurableFile&) = delete;
@@ -52,7 +70,7 @@ class DurableFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   struct Written {
     int64_t size_bytes = 0;
-    std::string sha256;
+    std::string sha256;  // as `hash` says
   };
   /// fsync and close. The object is spent afterwards, even where this throws: then the file is not
   /// to be trusted. The name becomes durable with an fsync of the directory (rename_durably,
@@ -105,14 +123,20 @@ class MappedFile {
 class FileLock {
  public:
   /// Throws ConfigError naming the holder (its host and process id stand in the file) where another
-  /// process holds it.
+  /// process holds it. On a file system without flock nothing is locked: see not_supported().
   explicit FileLock(const std::filesystem::path& path);
+  /// "" where the lock is held, else what the system said.
+  const std::string& not_supported() const { return not_supported_; }
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 
  private:
   int descriptor_ = -1;
+  std::string not_supported_;
 };
+
+/// "process 123 on host a": this process, as it tells others.
+std::string this_process();
 
 }  // namespace tptrain

@@ -33,15 +33,19 @@ void Sha256::update(const void* bytes, size_t count) {
   check_openssl(EVP_DigestUpdate(impl_->context, bytes, count), "EVP_DigestUpdate");
 }
 
-std::string Sha256::hex() {
+std::string Sha256::digest() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned int size = 0;
   check_openssl(EVP_DigestFinal_ex(impl_->context, digest.data(), &size), "EVP_DigestFinal_ex");
+  return {digest.begin(), digest.begin() + size};
+}
+
+std::string Sha256::hex() {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
-  for (unsigned int i = 0; i < size; ++i) {
-    text += kDigits[digest[i] >> 4];
-    text += kDigits[digest[i] & 15];
+  for (const char byte : digest()) {
+    text += kDigits[static_cast<unsigned char>(byte) >> 4];
+    text += kDigits[static_cast<unsigned char>(byte) & 15];
   }
   return text;
 }

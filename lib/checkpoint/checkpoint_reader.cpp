@@ -38,7 +38,7 @@ void CheckpointReader::read_slice(const sharding::ShardSpec& spec, int64_t begin
   read_state(sharding::kMaster, spec, begin, end, out);
 }
 
-void CheckpointReader::read_state(const sharding::StateKind& kind, const sharding::ShardSpec& spec,
+void CheckpointReader::read_state(std::string_view kind, const sharding::ShardSpec& spec,
                                   int64_t begin, int64_t end, at::Tensor& out) const {
   const bool fits = out.defined() && out.dim() == 1 && out.numel() == end - begin &&
                     out.scalar_type() == at::kFloat && out.is_cpu() && out.is_contiguous();

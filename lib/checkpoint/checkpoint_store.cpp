@@ -2,9 +2,6 @@
 // Saving is in save.cpp, removal in retention.cpp.
 #include "checkpoint/checkpoint_store.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -13,33 +10,31 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "checkpoint/directory_scan.h"
+#include "checkpoint/load.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/random_id.h"
 #include "checkpoint/retention.h"
+#include "checkpoint/run_directory.h"
 #include "checkpoint/save.h"
-#include "checkpoint/shard_set.h"
 #include "checkpoint/tensor_index.h"
 #include "checkpoint/verify.h"
 
 namespace tptrain::checkpoint {
 
 namespace fs = std::filesystem;
-using sharding::StatePiece;
-
 namespace {
-
-constexpr size_t kMaxNamed = 5;  // tensors an error names one by one
 
 // A `.tmp-*` with a manifest is committed (the manifest comes last, whole and at once): it gets its
 // name, and newest() judges its contents like any other's. Without one it is the rest of a save
 // that never was.
-void recover(const fs::path& directory) {
+void recover(const fs::path& directory, const RunOwner* owner) {
   for (const fs::path& temporary : temporary_directories(directory)) {
     if (has_manifest(temporary)) {
       const int64_t step = step_of_temporary_directory(temporary.filename().string());
       rename_durably(temporary, free_step_directory(directory, step));
       continue;
     }
+    if (owner != nullptr) owner->require();
     std::error_code error;
     fs::remove_all(temporary, error);
     if (error) {
@@ -60,60 +55,6 @@ int64_t highest_sequence(const fs::path& directory) {
   return highest;
 }
 
-// What a rank's state wants and the checkpoint cannot give, and what it holds that no rank wants.
-std::vector<std::string> differences(const ShardSet& shards, const sharding::StateDict& state,
-                                     const std::set<std::string>& wanted_by_any) {
-  std::set<std::string> found;
-  for (const StatePiece& piece : state.pieces) {
-    if (piece.begin == piece.end) continue;
-    if (std::string difference = problem_of([&] { shards.require(piece.kind, piece.spec); });
-        !difference.empty())
-      found.insert(std::move(difference));
-  }
-  for (const sharding::TensorInfo& tensor : shards.index().tensors()) {
-    if (!wanted_by_any.contains(tensor.name))
-      found.insert(cat("the model has no tensor ", one_line(tensor.name)));
-  }
-  return {found.begin(), found.end()};
-}
-
-std::set<std::string> names_wanted_by_any_rank(comm::ControlGroup& group,
-                                               const sharding::StateDict& state) {
-  std::set<std::string> mine;
-  for (const StatePiece& piece : state.pieces) mine.insert(piece.spec.name);
-  std::set<std::string> all;
-  for (const std::string& text : group.all_gather(join(mine, std::string_view("\0", 1)))) {
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = std::min(text.find('\0', begin), text.size());
-      all.insert(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-  }
-  return all;
-}
-
-void load_piece(const ShardSet& shards, StatePiece& piece) {
-  if (!piece.data.defined() || piece.data.dim() != 1 ||
-      (piece.data.scalar_type() != at::kFloat && piece.data.scalar_type() != at::kBFloat16) ||
-      piece.data.numel() != piece.end - piece.begin) {
-    throw InternalError(
-        problem(cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
-                    " is no 1-D fp32 or bf16 tensor of that many elements")));
-  }
-  if (piece.begin == piece.end) return;
-  const at::ScalarType dtype = piece.data.scalar_type();
-  if (piece.data.is_cpu() && piece.data.is_contiguous() && dtype == at::kFloat) {
-    shards.read(piece.kind, piece.spec, piece.begin, piece.end, piece.data.data_ptr<float>());
-    return;
-  }
-  for (int64_t begin = piece.begin; begin < piece.end; begin += sharding::kStateChunkElements) {
-    const int64_t count = std::min(sharding::kStateChunkElements, piece.end - begin);
-    at::Tensor host = at::empty({count}, at::TensorOptions().dtype(at::kFloat).device(at::kCPU));
-    shards.read(piece.kind, piece.spec, begin, begin + count, host.data_ptr<float>());
-    piece.data.narrow(0, begin - piece.begin, count).copy_(host.to(dtype));
-  }
-}
-
 }  // namespace
 
 struct CheckpointStore::Impl {
@@ -124,6 +65,7 @@ struct CheckpointStore::Impl {
   std::set<std::string> verified = {};  // path and save id of what these ranks have hashed
   std::set<fs::path> damaged = {};      // what they found to differ from its manifest
   std::vector<std::string> retention_problems = {};
+  SaveAgain again = SaveAgain::at_once;
 
   bool first() const { return group.rank() == 0; }
 
@@ -187,11 +129,26 @@ struct CheckpointStore::Impl {
     }
   }
 
+  /// After a failed save that every rank knows of: what rank 0 found out about it. Throws where
+  /// the reason is that run_dir is another run's. Collective.
+  void agree_on_failure() {
+    comm::agree(group, [&] {
+      if (!first() || options.owner == nullptr) return;
+      const RunOwner::Look now = options.owner->look();
+      if (now.hold != RunOwner::Look::Hold::lost) return;
+      again = SaveAgain::never;
+      options.owner->require();
+    });
+    again = static_cast<SaveAgain>(group.max(first() ? static_cast<int64_t>(again) : 0));
+  }
+
   /// What rank 0 sees under the directory by manifest alone, newest first, on every rank.
-  std::vector<Verdict> shared_listing() {
+  std::vector<Verdict> shared_listing(const Select& select) {
     std::vector<Verdict> listing;
     comm::agree(group, [&] {
-      if (first()) listing = list_checkpoints(options.directory, Depth::manifest);
+      if (!first()) return;
+      listing = list_checkpoints(options.directory, Depth::manifest);
+      if (select) listing = select(listing);
     });
     const int64_t count = group.max(static_cast<int64_t>(listing.size()));
     listing.resize(static_cast<size_t>(count));
@@ -212,7 +169,7 @@ CheckpointStore::CheckpointStore(comm::ControlGroup& group, const Options& optio
           problem(cat("checkpoint keep is ", options.keep)).must("be 0 (all) or more"));
     if (group.rank() != 0) return;
     create_directories_durably(options.directory);
-    recover(options.directory);
+    recover(options.directory, options.owner);
     impl_->last_sequence = highest_sequence(options.directory);
   });
   impl_->last_sequence = group.max(impl_->last_sequence);
@@ -224,9 +181,9 @@ const std::vector<std::string>& CheckpointStore::retention_problems() const {
   return impl_->retention_problems;
 }
 
-CheckpointStore::Found CheckpointStore::newest() {
+CheckpointStore::Found CheckpointStore::newest(const Select& select) {
   Found found;
-  const std::vector<Verdict> listing = impl_->shared_listing();
+  const std::vector<Verdict> listing = impl_->shared_listing(select);
   std::vector<std::pair<std::string, std::string>> refused;  // name and reason
   for (const Verdict& verdict : listing) {
     const std::string name = verdict.path.filename().string();
@@ -248,8 +205,8 @@ CheckpointStore::Found CheckpointStore::newest() {
     CheckpointError error(
         problem(cat("of ", listing.size(), " checkpoints none is valid:", reasons))
             .at(impl_->options.directory.string())
-            .remedy("Restore one of them, set checkpoint.resume to the path of another checkpoint, "
-                    "or start anew with another run_dir or checkpoint.resume: never."));
+            .remedy("Restore one of them, or start anew in another run_dir (with checkpoint.resume "
+                    "set to the path of another checkpoint, if there is one)."));
     error.set_agreed();
     throw error;
   }
@@ -275,52 +232,79 @@ void CheckpointStore::load_into(sharding::StateDict& state, const CheckpointInfo
     error.set_agreed();
     throw error;
   }
-  const std::set<std::string> wanted = names_wanted_by_any_rank(impl_->group, state);
-  comm::agree(impl_->group, [&] {
-    const ShardSet shards(from.path, manifest);
-    const std::vector<std::string> differing = differences(shards, state, wanted);
-    if (!differing.empty()) {
-      const std::vector<std::string> named(
-          differing.begin(),
-          differing.begin() + static_cast<std::ptrdiff_t>(std::min(kMaxNamed, differing.size())));
-      throw CheckpointError(
-          problem(cat("the checkpoint is of another model:\n    ", join(named, "\n    "),
-                      differing.size() > kMaxNamed
-                          ? cat("\n    and ", differing.size() - kMaxNamed, " more")
-                          : ""))
-              .at(from.path.string())
-              .remedy(
-                  "Use the model section the checkpoint was trained with, or another run_dir."));
-    }
-    const at::NoGradGuard no_grad;
-    for (StatePiece& piece : state.pieces) load_piece(shards, piece);
-  });
+  load_state(impl_->group, from.path, manifest, state);
   impl_->parent_save_id = manifest.save_id;
 }
+
+std::string CheckpointStore::require_space(const sharding::StateDict& state, const RunIdentity& run,
+                                           int64_t saves) {
+  const SaveBytes bytes = bytes_of_save(impl_->group, state);
+  std::string warning;
+  comm::agree(impl_->group, [&] {
+    if (!impl_->first() || saves < 1) return;
+    const int64_t own = count_own_checkpoints(impl_->options.directory, run);
+    const int64_t keep = impl_->options.keep;
+    const int64_t at_once = keep == 0 ? own + saves : std::min(keep + 1, own + saves);
+    const int64_t more = std::max<int64_t>(1, at_once - own);
+    warning = check_space_for_run(impl_->options.directory, bytes, more, /*must_fit=*/keep > 0);
+  });
+  return warning;
+}
+
+SaveAgain CheckpointStore::save_again() const { return impl_->again; }
 
 CheckpointInfo CheckpointStore::save(const sharding::StateDict& state,
                                      const TrainState& train_state) {
   Impl& self = *impl_;
   self.retention_problems.clear();
+  self.again = SaveAgain::at_once;
+  bool run_dir_was_removed = false;
   // Counted before the attempt: a save that fails after its commit must not share its number with
   // the next.
   const SaveOrder order{.directory = self.options.directory,
                         .save_id = self.group.broadcast(self.first() ? random_id() : "", 0),
                         .parent_save_id = self.parent_save_id,
                         .save_sequence = ++self.last_sequence,
+                        .owner = self.options.owner,
+                        .again = self.again,
+                        .run_dir_was_removed = run_dir_was_removed,
                         .fault_point = self.options.fault_point};
-  const CheckpointInfo saved = save_checkpoint(self.group, order, state, train_state);
+  CheckpointInfo saved;
+  try {
+    saved = save_checkpoint(self.group, order, state, train_state);
+  } catch (const Error& e) {
+    // The others have left their collectives too only where all of them hold this error.
+    if (e.agreed()) self.agree_on_failure();
+    throw;
+  }
   self.parent_save_id = saved.save_id;
-  if (self.first()) {
-    self.retention_problems = apply_retention({.directory = order.directory,
+  retain(saved);
+  self.again = SaveAgain::never;  // what follows is not about this save
+  comm::agree(self.group, [&] {
+    if (!run_dir_was_removed) return;
+    throw CheckpointError(
+        problem(cat("run_dir was removed while this run used it, with its checkpoints, metrics and "
+                    "log; the state of step ",
+                    train_state.step, " is saved in a new one"))
+            .at(saved.path.string())
+            .remedy("Start the same command again: it goes on from this checkpoint."));
+  });
+  return saved;
+}
+
+void CheckpointStore::retain(const CheckpointInfo& newest) {
+  Impl& self = *impl_;
+  self.retention_problems.clear();
+  if (self.first() && newest.path.parent_path() == self.options.directory) {
+    self.retention_problems = apply_retention({.directory = self.options.directory,
                                                .keep = self.options.keep,
                                                .damaged = self.damaged,
-                                               .fault_point = order.fault_point},
-                                              saved);
+                                               .owner = self.options.owner,
+                                               .fault_point = self.options.fault_point},
+                                              newest);
   }
   self.group.barrier();  // no rank goes on while rank 0 still removes: a rank that left would find
                          // a busy directory at its next step
-  return saved;
 }
 
 }  // namespace tptrain::checkpoint

@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/run_identity.h"
 #include "comm/control.h"
 #include "sharding/state_dict.h"
 
@@ -31,6 +33,16 @@ struct TrainState {
   int dp_size = 1;
   int tp_size = 1;
   int zero_stage = 0;
+  RunIdentity run = {};
+  /// What decides the training, key of the run file -> value as YAML text; empty in a checkpoint
+  /// written before they were kept.
+  std::map<std::string, std::string> settings = {};
+  /// Small named values of whatever else resumes: opaque to this folder, kept as they are.
+  std::map<std::string, std::string> extra = {};
+  /// The weights of a Hugging Face directory that the run began with: where they lay, and what they
+  /// were; both "" where it began with random values.
+  std::string base_path = {};
+  std::string base_identity = {};
 };
 
 struct CheckpointInfo {
@@ -72,7 +84,7 @@ class CheckpointReader final : public sharding::TensorSource {
   std::vector<sharding::TensorInfo> tensors() const override;
   void read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end,
                   at::Tensor& out) const override;
-  void read_state(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
+  void read_state(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin,
                   int64_t end, at::Tensor& out) const;
 
  private:
@@ -80,11 +92,23 @@ class CheckpointReader final : public sharding::TensorSource {
   std::unique_ptr<Impl> impl_;
 };
 
+class RunOwner;
+
+/// What one may hope for after a save that failed.
+enum class SaveAgain {
+  at_once,  // a fault of the moment, perhaps: the disk, the network
+  later,    // there is no room for it
+  never     // run_dir is another run's by now, or the program is at fault
+};
+
 class CheckpointStore {
  public:
   struct Options {
     std::filesystem::path directory;  // run_dir/checkpoints
     int64_t keep = 2;                 // 0: all
+    // Of run_dir, on rank 0; asked before anything is committed or removed. Null: nobody else
+    // writes there.
+    const RunOwner* owner = nullptr;
     // For tests: called after each step of the protocol with its name (save.h lists them); what it
     // throws is a failure of that step, _exit() a crash.
     std::function<void(std::string_view)> fault_point = {};
@@ -96,12 +120,15 @@ class CheckpointStore {
 
   /// Newest valid checkpoint (highest save_sequence, contents verified), with the reasons others
   /// were refused; nothing where the directory holds none at all. Throws CheckpointError where
-  /// checkpoints exist but none is valid. Collective; every rank returns the same.
+  /// checkpoints exist but none is valid. `select`: called on rank 0 with what the directory holds,
+  /// by manifest alone and newest first; returns those of them that are meant. What it throws is
+  /// thrown on every rank. Collective; every rank returns the same.
   struct Found {
     std::optional<CheckpointInfo> info;
     std::vector<std::string> refused;  // one line each, for the log
   };
-  Found newest();
+  using Select = std::function<std::vector<Verdict>(const std::vector<Verdict>&)>;
+  Found newest(const Select& select = {});
   /// One named directory (resume: PATH). Throws CheckpointError where it is not valid. Collective.
   CheckpointInfo open(const std::filesystem::path& path);
 
@@ -109,11 +136,23 @@ class CheckpointStore {
   /// another shape, another model. Collective.
   void load_into(sharding::StateDict& state, const CheckpointInfo& from);
 
-  /// Writes and commits; then retention. Returns what was committed. On an error on any rank every
-  /// rank throws the same CheckpointError and what was committed before is untouched. Collective.
-  CheckpointInfo save(const sharding::StateDict& state, const TrainState& train_state);
+  /// Throws CheckpointError where the disk has no room for the checkpoints that the run will hold
+  /// at once: `keep` and one, or fewer where it makes no more than `saves`. Returns a warning, on
+  /// rank 0, where `keep` is 0 and all of them together do not fit. Collective.
+  std::string require_space(const sharding::StateDict& state, const RunIdentity& run,
+                            int64_t saves);
 
-  /// What retention could not remove after the last save, one line each, for the log of rank 0
+  /// Writes and commits; then retention. Returns what was committed. On an error on any rank every
+  /// rank throws the same CheckpointError and what was committed before is untouched. Where run_dir
+  /// had been removed it is made again, and the error is thrown after the commit. Collective.
+  CheckpointInfo save(const sharding::StateDict& state, const TrainState& train_state);
+  /// After a save that threw an agreed() error; the same on every rank.
+  SaveAgain save_again() const;
+
+  /// Retention alone, for the run of `newest`, which is of this store. Collective.
+  void retain(const CheckpointInfo& newest);
+
+  /// What retention could not remove the last time, one line each, for the log of rank 0
   /// (empty elsewhere): no reason to end a training whose checkpoint is safe.
   const std::vector<std::string>& retention_problems() const;
 

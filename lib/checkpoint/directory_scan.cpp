@@ -16,21 +16,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Sorted, so that every rank and every run sees one order.
-std::vector<fs::path> entries_of(const fs::path& directory) {
-  std::vector<fs::path> paths;
-  std::error_code error;
-  if (!fs::exists(directory, error) && !error) return paths;
-  fs::directory_iterator entry(directory, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
-    paths.push_back(entry->path());
-  if (error) {
-    throw CheckpointError(problem(cat("cannot be read: ", error.message())).at(directory.string()));
-  }
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
-
 std::vector<fs::path> entries_where(const fs::path& directory,
                                     const std::function<bool(const fs::path&)>& wanted) {
   std::vector<fs::path> paths = entries_of(directory);
@@ -52,7 +37,21 @@ std::string name_of(const fs::path& path) { return path.filename().string(); }
 
 }  // namespace
 
-// "unfinished".
+// Sorted, so that every rank and every run sees one order.
+std::vector<fs::path> entries_of(const fs::path& directory) {
+  std::vector<fs::path> paths;
+  std::error_code error;
+  if (!fs::exists(directory, error) && !error) return paths;
+  fs::directory_iterator entry(directory, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+    paths.push_back(entry->path());
+  if (error) {
+    throw CheckpointError(problem(cat("cannot be read: ", error.message())).at(directory.string()));
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
 bool has_manifest(const fs::path& directory) {
   std::error_code error;
   return fs::symlink_status(directory / kManifestName, error).type() != fs::file_type::not_found;

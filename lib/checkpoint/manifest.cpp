@@ -1,196 +1,46 @@
 #include "checkpoint/manifest.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
-#include <tuple>
 #include <utility>
 
+#include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
-#include "formats/strict_json.h"
+#include "checkpoint/manifest_events.h"
+#include "checkpoint/manifest_fields.h"
+#include "checkpoint/manifest_pieces.h"
+#include "checkpoint/random_id.h"
+#include "checkpoint/verify.h"
 
 namespace tptrain::checkpoint {
 
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr const char* kFormatName = "tptrain-checkpoint";
-constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMaxFiles = 1'000'000;
+constexpr int64_t kMaxSequence = int64_t{1} << 62;  // beyond it no run has got; room for the next
 
-bool all_digits(std::string_view text) {
-  return !text.empty() &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-bool is_hex(const std::string& text, size_t digits) {
-  return text.size() == digits && std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
-
-std::string padded(const char* format, int64_t value) {
-  std::array<char, 32> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), format, static_cast<long long>(value));
-  return buffer.data();
-}
-
-Json piece_json(const ManifestPiece& piece) {
-  return {{"tensor", piece.spec.name},
-          {"kind", piece.kind},
-          {"shape", piece.spec.global_shape},
-          {"dim", piece.spec.dim},
-          {"slice", Json::array({piece.spec.begin, piece.spec.end})},
-          {"range", Json::array({piece.begin, piece.end})},
-          {"file", piece.file},
-          {"key", piece.key}};
-}
-
-Json pieces_json(const std::vector<ManifestPiece>& pieces) {
-  Json list = Json::array();
-  for (const ManifestPiece& piece : pieces) list.push_back(piece_json(piece));
-  return list;
-}
+// A hash of the whole file; since format 2 the root over its chunks.
+const char* hash_name(int64_t version) { return version == 1 ? "sha256" : "root"; }
 
 Json state_json(const TrainState& state) {
-  return {{"step", state.step},
-          {"updates_done", state.updates_done},
-          {"tokens_seen", state.tokens_seen},
-          {"model_json", state.model_json},
-          {"config_hash", state.config_hash},
-          {"tokenizer_name", state.tokenizer_name},
-          {"tokenizer_hash", state.tokenizer_hash},
-          {"data_identity", state.data_identity},
-          {"global_batch_size", state.global_batch_size},
-          {"dp_size", state.dp_size},
-          {"tp_size", state.tp_size},
-          {"zero_stage", state.zero_stage}};
-}
-
-// Field access that refuses instead of throwing nlohmann's own errors: a manifest may hold
-// anything.
-class Fields {
- public:
-  Fields(const Json& object, std::string place) : object_(object), place_(std::move(place)) {
-    if (!object.is_object()) throw Refused(cat("manifest: ", place_, " is no object"));
-  }
-
-  const Json& at(const char* key) const {
-    const auto found = object_.find(key);
-    if (found == object_.end()) throw Refused(cat("manifest: ", place_, " lacks the field ", key));
-    return *found;
-  }
-
-  std::string text(const char* key) const {
-    const Json& value = at(key);
-    if (!value.is_string()) throw Refused(cat("manifest: ", place_, ".", key, " is no text"));
-    return value.get<std::string>();
-  }
-
-  int64_t integer(const char* key, int64_t low, int64_t high) const {
-    return integer_of(at(key), key, low, high);
-  }
-
-  const Json& list(const char* key) const {
-    const Json& value = at(key);
-    if (!value.is_array()) throw Refused(cat("manifest: ", place_, ".", key, " is no list"));
-    return value;
-  }
-
-  std::vector<int64_t> integers(const char* key, int64_t low, int64_t high) const {
-    std::vector<int64_t> values;
-    for (const Json& value : list(key)) values.push_back(integer_of(value, key, low, high));
-    return values;
-  }
-
-  std::pair<int64_t, int64_t> interval(const char* key) const {
-    const std::vector<int64_t> values = integers(key, 0, kMax);
-    if (values.size() != 2 || values[0] > values[1]) {
-      throw Refused(cat("manifest: ", place_, ".", key, " is no interval [begin, end]"));
-    }
-    return {values[0], values[1]};
-  }
-
- private:
-  int64_t integer_of(const Json& value, const char* key, int64_t low, int64_t high) const {
-    const bool fits =
-        value.is_number_integer() &&
-        (!value.is_number_unsigned() || value.get<uint64_t>() <= static_cast<uint64_t>(kMax));
-    if (!fits || value.get<int64_t>() < low || value.get<int64_t>() > high) {
-      throw Refused(
-          cat("manifest: ", place_, ".", key, " is no whole number from ", low, " to ", high));
-    }
-    return value.get<int64_t>();
-  }
-
-  const Json& object_;
-  std::string place_;
-};
-
-sharding::StateKind parse_kind(std::string name) {
-  if (sharding::is_state_kind(name)) return name;
-  throw Refused(cat("manifest: a piece has the kind \"", name, "\", which is no name of one"));
-}
-
-// After this every product of extents of the piece fits into int64.
-ManifestPiece parse_piece(const Json& value, int64_t file_count) {
-  const Fields fields(value, "pieces[]");
-  ManifestPiece piece;
-  piece.spec.name = fields.text("tensor");
-  const std::string place = cat("piece of \"", piece.spec.name, "\"");
-  piece.kind = parse_kind(fields.text("kind"));
-  piece.spec.global_shape = fields.integers("shape", 1, kMax);
-  int64_t numel = 1;
-  for (const int64_t extent : piece.spec.global_shape) {
-    if (__builtin_mul_overflow(numel, extent, &numel) || numel > kMax / 4) {
-      throw Refused(cat("manifest: ", place, ": its shape is larger than any memory"));
-    }
-  }
-  const int64_t dims = static_cast<int64_t>(piece.spec.global_shape.size());
-  if (dims > 8) throw Refused(cat("manifest: ", place, " has ", dims, " dimensions"));
-  piece.spec.dim = fields.integer("dim", -1, dims - 1);
-  std::tie(piece.spec.begin, piece.spec.end) = fields.interval("slice");
-  std::tie(piece.begin, piece.end) = fields.interval("range");
-  int64_t slice_numel = numel;
-  if (piece.spec.whole()) {
-    if (piece.spec.begin != 0 || piece.spec.end != 0) {
-      throw Refused(cat("manifest: ", place, " is cut along no dimension but has a slice"));
-    }
-  } else {
-    const int64_t extent = piece.spec.global_shape[static_cast<size_t>(piece.spec.dim)];
-    if (piece.spec.begin == piece.spec.end || piece.spec.end > extent) {
-      throw Refused(cat("manifest: ", place, ": slice [", piece.spec.begin, ", ", piece.spec.end,
-                        ") of a dimension of ", extent));
-    }
-    slice_numel = numel / extent * (piece.spec.end - piece.spec.begin);
-  }
-  if (piece.begin == piece.end || piece.end > slice_numel) {
-    throw Refused(cat("manifest: ", place, ": range [", piece.begin, ", ", piece.end,
-                      ") of a slice of ", slice_numel, " elements"));
-  }
-  piece.file = fields.integer("file", 0, file_count - 1);
-  piece.key = fields.text("key");
-  return piece;
-}
-
-std::vector<ManifestPiece> parse_piece_list(const Json& list, int64_t file_count) {
-  std::vector<ManifestPiece> pieces;
-  pieces.reserve(list.size());
-  std::set<std::pair<int64_t, std::string_view>> keys;
-  for (const Json& value : list) pieces.push_back(parse_piece(value, file_count));
-  for (const ManifestPiece& piece : pieces) {
-    if (!keys.emplace(piece.file, piece.key).second) {
-      throw Refused(
-          cat("manifest: key \"", piece.key, "\" of file ", piece.file, " stands for two pieces"));
-    }
-  }
-  return pieces;
+  Json json = {{"step", state.step},
+               {"updates_done", state.updates_done},
+               {"tokens_seen", state.tokens_seen},
+               {"model_json", state.model_json},
+               {"config_hash", state.config_hash},
+               {"tokenizer_name", state.tokenizer_name},
+               {"tokenizer_hash", state.tokenizer_hash},
+               {"data_identity", state.data_identity},
+               {"global_batch_size", state.global_batch_size},
+               {"dp_size", state.dp_size},
+               {"tp_size", state.tp_size},
+               {"zero_stage", state.zero_stage}};
+  if (!state.settings.empty()) json["settings"] = state.settings;
+  if (!state.extra.empty()) json["extra"] = state.extra;
+  return json;
 }
 
 TrainState parse_state(const Json& value) {
@@ -209,130 +59,112 @@ TrainState parse_state(const Json& value) {
   state.dp_size = static_cast<int>(fields.integer("dp_size", 1, kMaxInt));
   state.tp_size = static_cast<int>(fields.integer("tp_size", 1, kMaxInt));
   state.zero_stage = static_cast<int>(fields.integer("zero_stage", 0, 3));
+  state.settings = fields.texts("settings");
+  state.extra = fields.texts("extra");
   return state;
 }
 
-Json parse_json(std::string_view text) {
-  if (text.size() > static_cast<size_t>(kMaxManifestBytes)) {
-    throw Refused(cat("manifest has ", text.size(), " bytes, more than any real one (",
-                      kMaxManifestBytes, ")"));
+// The text without its self_hash and its last newline: what that hash is of. No byte of the file
+// lies outside of it, so that its spelling need not be looked at. In a text of JSON the quotes
+// within are escaped, so the member cannot be mistaken.
+void check_self_hash(std::string_view text) {
+  constexpr std::string_view kMark = ",\"self_hash\":\"";
+  constexpr size_t kDigits = 64;
+  const size_t mark = text.find(kMark);
+  if (mark == text.npos || text.find(kMark, mark + 1) != text.npos ||
+      text.size() < mark + kMark.size() + kDigits + 2 || text.back() != '\n' ||
+      text[mark + kMark.size() + kDigits] != '"') {
+    throw Refused(
+        "manifest has not one self_hash and a newline at its end: it is no manifest, or was "
+        "changed after it was committed");
   }
-  try {
-    return formats::parse_strict_json(text, "manifest", /*max_depth=*/8);
-  } catch (const Error& e) {
-    throw Refused(plain_message(e));
-  }
+  const std::string_view stated = text.substr(mark + kMark.size(), kDigits);
+  const size_t rest = mark + kMark.size() + kDigits + 1;
+  Sha256 hash;
+  hash.update(text.substr(0, mark));
+  hash.update(text.substr(rest, text.size() - rest - 1));
+  const std::string actual = hash.hex();
+  if (stated == actual) return;
+  throw Refused(cat("manifest: SHA-256 is ", actual, ", its self_hash says ", one_line(stated),
+                    ": it was changed after it was committed"));
 }
 
-// Removes the field, checks it against what remains. The text must be the canonical one, so that no
-// byte of the file lies outside the hash.
-void check_self_hash(Json& manifest, std::string_view text) {
-  if (manifest.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n" != text) {
-    throw Refused("manifest is not in canonical form: it was changed after it was committed");
+std::vector<ManifestFile> parse_files(const Json& files, int64_t version) {
+  const auto file_count = static_cast<int64_t>(files.size());
+  if (file_count < 1 || file_count > kMaxFiles)
+    throw Refused(cat("manifest names ", file_count, " files"));
+  std::vector<ManifestFile> parsed;
+  for (const Json& value : files) {
+    const Fields file(value, "files[]");
+    // The name is known beforehand, so a manifest cannot lead out of its directory.
+    const std::string expected = shard_name(static_cast<int64_t>(parsed.size()), file_count);
+    if (const std::string name = file.text("name"); name != expected) {
+      throw Refused(
+          cat("manifest names the file \"", one_line(name), "\" where ", expected, " must stand"));
+    }
+    parsed.push_back({file.integer("size_bytes", 0, kMax), file.text(hash_name(version))});
+    if (!is_hex(parsed.back().hash, 64))
+      throw Refused(
+          cat("manifest: ", hash_name(version), " of ", expected, " is not 64 hex digits"));
   }
-  const std::string stated = Fields(manifest, "manifest").text("self_hash");
-  manifest.erase("self_hash");
-  const std::string actual = sha256_hex(manifest.dump());
-  if (stated != actual) {
-    throw Refused(cat("manifest: SHA-256 is ", actual, ", its self_hash says ", one_line(stated),
-                      ": it was changed after it was committed"));
+  return parsed;
+}
+
+void parse_base(const Json& manifest, TrainState& state) {
+  if (!manifest.contains("base")) return;
+  const Fields base(manifest.at("base"), "base");
+  state.base_path = base.text("path");
+  state.base_identity = base.text("identity");
+}
+
+Json files_json(const std::vector<ManifestFile>& files) {
+  Json list = Json::array();
+  const auto count = static_cast<int64_t>(files.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const ManifestFile& file = files[static_cast<size_t>(i)];
+    list.push_back({{"name", shard_name(i, count)},
+                    {"size_bytes", file.size_bytes},
+                    {hash_name(kFormatVersion), file.hash}});
   }
+  return list;
+}
+
+// Canonical: keys sorted, no white space. The long list is written by hand, between the keys before
+// and those after it.
+std::string canonical_text(const Manifest& manifest) {
+  Json before = {{"files", files_json(manifest.files)},       {"format", kFormatName},
+                 {"format_version", kFormatVersion},          {"hash_chunk_bytes", kHashChunkBytes},
+                 {"parent_save_id", manifest.parent_save_id}, {"save_id", manifest.save_id},
+                 {"save_sequence", manifest.save_sequence}};
+  const TrainState& state = manifest.state;
+  if (!state.run.id.empty()) before["run"] = Json::parse(identity_text(state.run));
+  if (!state.base_identity.empty())
+    before["base"] = {{"path", state.base_path}, {"identity", state.base_identity}};
+  std::string head = before.dump();
+  head.pop_back();  // its closing brace
+  const std::string tail = cat(",\"tensors\":", tensors_text(manifest.pieces),
+                               ",\"train_state\":", state_json(state).dump(), "}");
+  return cat(head, ",\"self_hash\":\"", sha256_hex(head + tail), "\"", tail, "\n");
 }
 
 }  // namespace
 
-std::string one_line(std::string_view text) {
-  constexpr size_t kMaxLine = 1000;
-  std::string out;
-  for (const char c : text.substr(0, kMaxLine)) {
-    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-    if (control && (out.empty() || out.back() == ' ')) continue;
-    out += control ? ' ' : c;
-  }
-  if (text.size() > kMaxLine) out += "...";
-  // Through JSON and back: whatever is not UTF-8 (a cut character, a foreign file name) becomes the
-  // replacement character.
-  return Json::parse(Json(out).dump(-1, ' ', false, Json::error_handler_t::replace))
-      .get<std::string>();
-}
-
-std::string plain_message(const std::exception& error) {
-  std::string_view text = error.what();
-  constexpr std::string_view kMark = " error: ";
-  if (const size_t mark = text.find(kMark);
-      dynamic_cast<const Error*>(&error) != nullptr && mark != text.npos && mark < 16) {
-    text.remove_prefix(mark + kMark.size());
-  }
-  // It will stand inside another sentence.
-  while (text.ends_with('.') || text.ends_with('\n')) text.remove_suffix(1);
-  return one_line(text);
-}
-
-std::string shard_name(int64_t file, int64_t file_count) {
-  return "shard-" + padded("%05lld", file) + "-of-" + padded("%05lld", file_count) + ".safetensors";
-}
-
-bool is_shard_name(std::string_view name) {
-  constexpr std::string_view kHead = "shard-", kMiddle = "-of-", kTail = ".safetensors";
-  if (!name.starts_with(kHead) || !name.ends_with(kTail)) return false;
-  name.remove_prefix(kHead.size());
-  name.remove_suffix(std::min(kTail.size(), name.size()));
-  const size_t middle = name.find(kMiddle);
-  return middle != name.npos && all_digits(name.substr(0, middle)) &&
-         all_digits(name.substr(middle + kMiddle.size()));
-}
-
-std::string step_directory_name(int64_t step, int64_t attempt) {
-  const std::string name = "step-" + padded("%08lld", step);
-  return attempt <= 1 ? name : cat(name, ".", attempt);
-}
-
-bool is_step_directory_name(std::string_view name) {
-  constexpr std::string_view kHead = "step-";
-  if (!name.starts_with(kHead)) return false;
-  name.remove_prefix(kHead.size());
-  const size_t dot = name.find('.');
-  if (dot == name.npos) return name.size() >= 8 && all_digits(name);
-  return dot >= 8 && all_digits(name.substr(0, dot)) && all_digits(name.substr(dot + 1));
-}
-
-std::string temporary_directory_name(int64_t step, const std::string& save_id) {
-  return ".tmp-" + padded("%08lld", step) + "-" + save_id;
-}
-
-bool is_temporary_directory_name(std::string_view name) {
-  constexpr std::string_view kHead = ".tmp-";
-  if (!name.starts_with(kHead)) return false;
-  name.remove_prefix(kHead.size());
-  const size_t dash = name.find('-');
-  return dash != name.npos && dash >= 8 && dash <= 18 && all_digits(name.substr(0, dash)) &&
-         is_hex(std::string(name.substr(dash + 1)), 32);
-}
-
-int64_t step_of_temporary_directory(std::string_view name) {
-  return std::stoll(std::string(name.substr(std::string_view(".tmp-").size())));
-}
-
 std::string manifest_text(const Manifest& manifest) {
-  Json files = Json::array();
-  for (size_t i = 0; i < manifest.files.size(); ++i) {
-    const ManifestFile& file = manifest.files[i];
-    files.push_back(
-        {{"name", shard_name(static_cast<int64_t>(i), static_cast<int64_t>(manifest.files.size()))},
-         {"size_bytes", file.size_bytes},
-         {"sha256", file.sha256}});
+  if (manifest.save_sequence > kMaxSequence) {
+    throw CheckpointError(
+        problem(cat("save_sequence is ", manifest.save_sequence))
+            .must(cat("be at most ", kMaxSequence))
+            .remedy("No run saves so often: a manifest in run_dir/checkpoints was "
+                    "changed by hand. Go on in another run_dir."));
   }
-  Json json = {{"format", kFormatName},
-               {"format_version", kFormatVersion},
-               {"save_id", manifest.save_id},
-               {"parent_save_id", manifest.parent_save_id},
-               {"save_sequence", manifest.save_sequence},
-               {"train_state", state_json(manifest.state)},
-               {"files", std::move(files)},
-               {"pieces", pieces_json(manifest.pieces)}};
   try {
-    json["self_hash"] = sha256_hex(json.dump());
-    return json.dump() + "\n";
+    const std::string text = canonical_text(manifest);
+    if (static_cast<int64_t>(text.size()) <= kMaxManifestBytes) return text;
+    throw CheckpointError(
+        problem(cat("the manifest has ", human_bytes(static_cast<int64_t>(text.size()))))
+            .must(cat("be no larger than ", human_bytes(kMaxManifestBytes),
+                      ", which is what is read again"))
+            .remedy("Save with fewer ranks."));
   } catch (const Json::exception& e) {
     throw CheckpointError(
         problem(cat("a text of the run's state is not UTF-8 (", one_line(e.what()), ")"))
@@ -342,56 +174,50 @@ std::string manifest_text(const Manifest& manifest) {
 }
 
 Manifest parse_manifest(std::string_view text) {
-  Json json = parse_json(text);
+  if (text.size() > static_cast<size_t>(kMaxManifestBytes)) {
+    throw Refused(cat("manifest has ", text.size(), " bytes, more than any real one (",
+                      kMaxManifestBytes, ")"));
+  }
+  Manifest manifest;
+  std::string fault_of_pieces;  // told only where the rest says that this program can read them
+  const Json json = read_manifest_events(text, [&](Json&& element) {
+    if (!fault_of_pieces.empty()) return;
+    fault_of_pieces = problem_of([&] {
+      element.contains("kinds") ? add_tensor(element, manifest.pieces)
+                                : add_piece(element, manifest.pieces);
+    });
+  });
   const Fields fields(json, "manifest");
   if (fields.text("format") != kFormatName)
     throw Refused("manifest.json is not of a tptrain checkpoint");
   // Before the self-hash: a newer format may hash otherwise, and its user wants to be told what to
   // do.
-  if (const int64_t version = fields.integer("format_version", 1, kMax); version > kFormatVersion) {
-    throw Refused(cat("manifest has format version ", version, ", this tptrain reads up to ",
-                      kFormatVersion, ": use a newer tptrain"));
+  manifest.format_version = fields.integer("format_version", 1, kMax);
+  if (manifest.format_version > kFormatVersion) {
+    throw Refused(cat("manifest has format version ", manifest.format_version,
+                      ", this tptrain reads up to ", kFormatVersion, ": use a newer tptrain"));
   }
-  check_self_hash(json, text);
+  check_self_hash(text);
+  if (!fault_of_pieces.empty()) throw Refused(fault_of_pieces);
+  fields.list(manifest.format_version == 1 ? "pieces" : "tensors");
+  if (json.contains(manifest.format_version == 1 ? "tensors" : "pieces"))
+    throw Refused("manifest: its pieces are written as in another format version");
+  if (manifest.format_version > 1)
+    fields.integer("hash_chunk_bytes", kHashChunkBytes, kHashChunkBytes);
 
-  Manifest manifest;
   manifest.save_id = fields.text("save_id");
   manifest.parent_save_id = fields.text("parent_save_id");
   if (!is_hex(manifest.save_id, 32) ||
       !(manifest.parent_save_id.empty() || is_hex(manifest.parent_save_id, 32))) {
     throw Refused("manifest: save_id or parent_save_id is not 32 hex digits");
   }
-  manifest.save_sequence = fields.integer("save_sequence", 1, kMax - 1);
+  manifest.save_sequence = fields.integer("save_sequence", 1, kMaxSequence);
   manifest.state = parse_state(fields.at("train_state"));
-  const Json& files = fields.list("files");
-  const int64_t file_count = static_cast<int64_t>(files.size());
-  if (file_count < 1 || file_count > kMaxFiles)
-    throw Refused(cat("manifest names ", file_count, " files"));
-  for (const Json& value : files) {
-    const Fields file(value, "files[]");
-    // The name is known beforehand, so a manifest cannot lead out of its directory.
-    const std::string expected =
-        shard_name(static_cast<int64_t>(manifest.files.size()), file_count);
-    if (const std::string name = file.text("name"); name != expected) {
-      throw Refused(
-          cat("manifest names the file \"", one_line(name), "\" where ", expected, " must stand"));
-    }
-    manifest.files.push_back({file.integer("size_bytes", 0, kMax), file.text("sha256")});
-    if (!is_hex(manifest.files.back().sha256, 64))
-      throw Refused(cat("manifest: sha256 of ", expected, " is not 64 hex digits"));
-  }
-  manifest.pieces = parse_piece_list(fields.list("pieces"), file_count);
+  if (json.contains("run")) manifest.state.run = parse_identity(json.at("run").dump());
+  parse_base(json, manifest.state);
+  manifest.files = parse_files(fields.list("files"), manifest.format_version);
+  check_pieces(manifest.pieces, static_cast<int64_t>(manifest.files.size()));
   return manifest;
-}
-
-std::string pieces_text(const std::vector<ManifestPiece>& pieces) {
-  return pieces_json(pieces).dump();
-}
-
-std::vector<ManifestPiece> parse_pieces(std::string_view text, int64_t file_count) {
-  const Json json = parse_json(text);
-  if (!json.is_array()) throw Refused("pieces are no list");
-  return parse_piece_list(json, file_count);
 }
 
 }  // namespace tptrain::checkpoint

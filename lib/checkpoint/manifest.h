@@ -29,7 +29,7 @@ std::string plain_message(const std::exception& error);
 
 struct ManifestFile {
   int64_t size_bytes = 0;
-  std::string sha256;
+  std::string hash;  // SHA-256 of the file in format 1, since 2 the root over its chunks
 };
 
 /// The elements [begin, end) of the slice `spec`, as the tensor `key` of file number `file`.
@@ -43,6 +43,7 @@ struct ManifestPiece {
 };
 
 struct Manifest {
+  int64_t format_version = 2;  // that was read; what is written is the newest
   std::string save_id;
   std::string parent_save_id;
   int64_t save_sequence = 0;
@@ -51,7 +52,7 @@ struct Manifest {
   std::vector<ManifestPiece> pieces;
 };
 
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;  // 1 is read as well
 constexpr int64_t kMaxManifestBytes = int64_t{256} << 20;
 constexpr const char* kManifestName = "manifest.json";
 
@@ -70,7 +71,7 @@ int64_t step_of_temporary_directory(std::string_view name);
 /// Canonical JSON (keys sorted, no white space, one newline at the end) with its self-hash. Throws
 /// CheckpointError where a text of `state` is not UTF-8.
 std::string manifest_text(const Manifest& manifest);
-/// Throws Refused: not canonical, a wrong self-hash, a newer format, a field missing, of a wrong
+/// Throws Refused: no JSON, a wrong self-hash, a newer format, a field missing, of a wrong
 /// type or out of its bounds.
 Manifest parse_manifest(std::string_view text);
 

@@ -1,5 +1,6 @@
 #include "checkpoint/random_id.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <random>
@@ -15,6 +16,12 @@ std::string random_id() {
     for (int shift = 0; shift < 32; shift += 4) id += kDigits[(bits >> shift) & 15];
   }
   return id;
+}
+
+bool is_hex(std::string_view text, size_t digits) {
+  return text.size() == digits && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
 }
 
 }  // namespace tptrain::checkpoint

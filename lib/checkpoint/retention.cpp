@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/run_directory.h"
 #include "checkpoint/verify.h"
 
 namespace tptrain::checkpoint {
@@ -26,9 +27,9 @@ void remove_or_throw(const fs::path& path) {
 void remove_shards(const fs::path& directory, const FaultPoint& fault_point) {
   std::vector<fs::path> shards;
   bool foreign = false;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    if (is_shard_name(entry.path().filename().string())) {
-      shards.push_back(entry.path());
+  for (const fs::path& path : entries_of(directory)) {
+    if (is_shard_name(path.filename().string())) {
+      shards.push_back(path);
     } else {
       foreign = true;
     }
@@ -64,13 +65,14 @@ bool is_sound(const Manifest& manifest, const fs::path& directory) {
       .empty();
 }
 
-std::vector<Verdict> sound_checkpoints(const RetentionOrder& order) {
+std::vector<Verdict> sound_checkpoints(const RetentionOrder& order, const RunIdentity& run) {
   std::vector<Verdict> sound;
   for (const fs::path& path : removable_directories(order.directory)) {
     Verdict verdict{.path = path, .info = {}, .problem = {}};
     verdict.problem = problem_of([&] {
       const Manifest manifest = read_manifest(path);
-      if (is_sound(manifest, path) && !order.damaged.contains(path))
+      if (manifest.state.run.id == run.id && is_sound(manifest, path) &&
+          !order.damaged.contains(path))
         verdict.info = info_of(manifest, path);
     });
     if (verdict.info) sound.push_back(std::move(verdict));
@@ -88,20 +90,29 @@ std::vector<std::string> apply_retention(const RetentionOrder& order,
     if (std::string problem = problem_of(removal); !problem.empty())
       problems.push_back(std::move(problem));
   };
+  const auto require_owner = [&] {
+    if (order.owner != nullptr) order.owner->require();
+  };
   attempt([&] {
     for (const fs::path& path : unfinished_deletions(order.directory)) {
+      require_owner();
       attempt([&] { remove_shards(path, order.fault_point); });
     }
   });
   if (order.keep == 0) return problems;
   attempt([&] {
     int64_t kept = 1;  // the one just written, whatever else is found
-    for (const Verdict& verdict : sound_checkpoints(order)) {
+    for (const Verdict& verdict : sound_checkpoints(order, just_written.state.run)) {
       if (verdict.path == just_written.path || kept++ < order.keep) continue;
+      require_owner();
       attempt([&] { remove_checkpoint(verdict.path, order.fault_point); });
     }
   });
   return problems;
+}
+
+int64_t count_own_checkpoints(const fs::path& directory, const RunIdentity& run) {
+  return static_cast<int64_t>(sound_checkpoints({.directory = directory}, run).size());
 }
 
 }  // namespace tptrain::checkpoint

@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/run_directory.h"
 #include "checkpoint/tensor_index.h"
 #include "checkpoint/verify.h"
 #include "formats/safetensors.h"
@@ -104,25 +105,55 @@ void check_coverage(const std::vector<ManifestPiece>& pieces) {
   }
 }
 
-void check_space(const fs::path& directory, int64_t shard_bytes, int64_t manifest_bytes) {
-  // The slack covers what file systems add (blocks, journals) and the log lines of the run beside
-  // it.
-  const int64_t slack_bytes = (int64_t{16} << 20) + shard_bytes / 100;
-  const int64_t needed = shard_bytes + manifest_bytes + slack_bytes;
-  const int64_t free = free_space_bytes(directory);
-  if (needed <= free) return;
+// What file systems add (blocks, journals, directories), and the log lines of the run beside it.
+int64_t slack_of(const SaveBytes& bytes) { return (int64_t{1} << 20) + bytes.shards / 100; }
+
+// "2.00 GiB (1.97 GiB of shards, 3.10 MiB of manifest, 27.00 MiB of slack for the file system)"
+std::string told(const SaveBytes& bytes, int64_t count) {
+  return cat(human_bytes(count * (bytes.shards + bytes.manifest) + slack_of(bytes)), " (",
+             count > 1 ? cat(count, " x ") : "", human_bytes(bytes.shards), " of shards and ",
+             human_bytes(bytes.manifest), " of manifest, and ", human_bytes(slack_of(bytes)),
+             " of slack for the file system and the log)");
+}
+
+bool fits(const SaveBytes& bytes, int64_t count, int64_t free) {
+  int64_t needed = 0;
+  return !__builtin_mul_overflow(count, bytes.shards + bytes.manifest, &needed) &&
+         !__builtin_add_overflow(needed, slack_of(bytes), &needed) && needed <= free;
+}
+
+void check_space(const SaveOrder& order, const SaveBytes& bytes) {
+  const int64_t free = free_space_bytes(order.directory);
+  if (fits(bytes, 1, free)) return;
+  order.again = SaveAgain::later;
   throw CheckpointError(
-      problem(cat("a checkpoint needs ", human_bytes(needed), ", ", human_bytes(free), " are free"))
-          .at(directory.string())
+      problem(cat("a checkpoint needs ", told(bytes, 1), ", ", human_bytes(free), " are free"))
+          .at(order.directory.string())
           .must("fit beside those kept, which are removed only after the new one is committed")
           .remedy("Nothing was written. Free space, lower checkpoint.keep, or move run_dir to a "
                   "larger file system."));
 }
 
+// Whether this run may write here at all, on rank 0.
+void check_owner(const SaveOrder& order) {
+  if (order.owner == nullptr) return;
+  if (order.owner->look().hold == RunOwner::Look::Hold::gone) {
+    // What is in memory is all that is left of the run: it is saved first, and told after.
+    order.owner->write();
+    order.run_dir_was_removed = true;
+  }
+  try {
+    order.owner->require();
+  } catch (const Error&) {
+    order.again = SaveAgain::never;
+    throw;
+  }
+}
+
 DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
                                  const FaultPoint& fault_point) {
   const at::NoGradGuard no_grad;
-  formats::SafetensorsWriter writer(path, plan.entries);
+  formats::SafetensorsWriter writer(path, plan.entries, {}, FileHash::chunks);
   for (size_t i = 0; i < plan.sources.size(); ++i) {
     const at::Tensor& data = plan.sources[i]->data;
     for (int64_t begin = 0; begin < data.numel(); begin += sharding::kStateChunkElements) {
@@ -139,14 +170,14 @@ DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
   return written;
 }
 
-// "<size> <sha256>", what every rank tells of its shard.
+// "<size> <root of the hashes>", what every rank tells of its shard.
 std::string record_text(const DurableFile::Written& written) {
   return cat(written.size_bytes, " ", written.sha256);
 }
 
 ManifestFile parse_record(const std::string& text) {
   const size_t space = text.find(' ');
-  return {.size_bytes = std::stoll(text.substr(0, space)), .sha256 = text.substr(space + 1)};
+  return {.size_bytes = std::stoll(text.substr(0, space)), .hash = text.substr(space + 1)};
 }
 
 // Each rank has fsynced its shard; rank 0 must see them all before it says so in a manifest.
@@ -183,6 +214,7 @@ fs::path commit(const fs::path& temporary, const SaveOrder& order, const Manifes
   order.fault_point("records gathered");
   fsync_directory(temporary);
   order.fault_point("directory synced");
+  if (order.owner != nullptr) order.owner->require();
   write_file_atomically(temporary / kManifestName, manifest_text(manifest));
   order.fault_point("committed");
   return acknowledge(temporary, order, manifest.state.step);
@@ -198,6 +230,29 @@ void discard_uncommitted(const fs::path& temporary) {
 }
 
 }  // namespace
+
+SaveBytes bytes_of_save(comm::ControlGroup& group, const sharding::StateDict& state) {
+  ShardPlan plan;
+  comm::agree(group, [&] { plan = plan_shard(state, group.rank()); });
+  return {.shards = group.sum(formats::SafetensorsWriter::file_bytes(plan.entries)),
+          .manifest = group.sum(static_cast<int64_t>(pieces_text(plan.pieces).size()))};
+}
+
+std::string check_space_for_run(const fs::path& directory, const SaveBytes& bytes, int64_t count,
+                                bool must_fit) {
+  const int64_t free = free_space_bytes(directory);
+  if (fits(bytes, count, free)) return {};
+  const bool none = !fits(bytes, 1, free);
+  const Problem what =
+      problem(cat("the checkpoints that this run will hold at once need ", told(bytes, count),
+                  " beside what lies there, ", human_bytes(free), " are free"))
+          .at(directory.string())
+          .must("fit, checkpoint.keep of them and one")
+          .remedy("Free space, lower checkpoint.keep, or move run_dir to a larger file system.");
+  if (must_fit || none) throw CheckpointError(what);
+  return cat(what.received, " in ", directory.string(),
+             ": checkpoint.keep is 0, so none of them is removed");
+}
 
 CheckpointInfo save_checkpoint(comm::ControlGroup& group, const SaveOrder& order,
                                const sharding::StateDict& state, const TrainState& train_state) {
@@ -224,9 +279,13 @@ CheckpointInfo save_checkpoint(comm::ControlGroup& group, const SaveOrder& order
   comm::agree(group, [&] {
     if (!first) return;
     manifest.pieces = merge_pieces(plans);
+    order.again = SaveAgain::never;  // what the next line finds is no fault of the moment
     check_coverage(manifest.pieces);
-    check_space(order.directory, shard_bytes,
-                static_cast<int64_t>(pieces_text(manifest.pieces).size()));
+    order.again = SaveAgain::at_once;
+    check_owner(order);
+    create_directories_durably(order.directory);
+    check_space(order, {.shards = shard_bytes,
+                        .manifest = static_cast<int64_t>(pieces_text(manifest.pieces).size())});
     create_directories_durably(temporary);
     order.fault_point("temporary directory made");
   });

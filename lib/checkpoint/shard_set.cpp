@@ -26,7 +26,7 @@ ShardSet::ShardSet(const std::filesystem::path& directory, const Manifest& manif
   }
 }
 
-void ShardSet::require(const sharding::StateKind& kind, const sharding::ShardSpec& spec) const {
+void ShardSet::require(std::string_view kind, const sharding::ShardSpec& spec) const {
   const std::vector<int64_t>* shape = index_.shape_of(spec.name);
   if (shape == nullptr) {
     throw CheckpointError(
@@ -44,7 +44,7 @@ void ShardSet::require(const sharding::StateKind& kind, const sharding::ShardSpe
   }
 }
 
-void ShardSet::read(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
+void ShardSet::read(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin,
                     int64_t end, float* out) const {
   require(kind, spec);
   index_.find(kind, spec, begin, end, [&](const TensorIndex::Stretch& stretch) {

@@ -23,10 +23,10 @@ class ShardSet {
   const TensorIndex& index() const { return index_; }
   /// Throws CheckpointError where the checkpoint lacks the tensor or this kind of it, or has it in
   /// another shape.
-  void require(const sharding::StateKind& kind, const sharding::ShardSpec& spec) const;
+  void require(std::string_view kind, const sharding::ShardSpec& spec) const;
   /// The elements [begin, end) of the slice into `out`, end - begin floats. Throws like require().
-  void read(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
-            int64_t end, float* out) const;
+  void read(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin, int64_t end,
+            float* out) const;
 
  private:
   std::filesystem::path directory_;

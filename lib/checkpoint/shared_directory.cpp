@@ -25,13 +25,10 @@ std::string host_name() {
 
 void write_nonce(const fs::path& run_dir, const fs::path& file, const std::string& nonce) {
   try {
-    create_directories_durably(run_dir);
-    write_file_atomically(file, nonce);
-  } catch (const Error& e) {
-    throw ConfigError(
-        problem(cat("run_dir ", run_dir.string(), " cannot be written: ", plain_message(e)))
-            .must("be a directory this user may write to")
-            .remedy("Set run_dir to another directory, or mend its permissions."));
+    create_directories_durably(run_dir, FailAs::run_dir_error);
+    write_file_atomically(file, nonce, FailAs::run_dir_error);
+  } catch (const ConfigError& e) {
+    throw unwritable_run_dir(run_dir, e);
   }
 }
 
@@ -47,6 +44,13 @@ bool sees_nonce(const fs::path& file, const std::string& nonce,
 }
 
 }  // namespace
+
+ConfigError unwritable_run_dir(const fs::path& run_dir, const ConfigError& reason) {
+  return ConfigError(
+      problem(cat("run_dir ", run_dir.string(), " cannot be written: ", plain_message(reason)))
+          .must("be a directory this user may write to")
+          .remedy("Set run_dir to another directory, or mend its permissions."));
+}
 
 void check_shared_directory(comm::ControlGroup& group, const fs::path& run_dir,
                             const SharedDirectoryOptions& options) {

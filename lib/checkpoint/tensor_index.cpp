@@ -115,15 +115,20 @@ const std::vector<int64_t>* TensorIndex::shape_of(const std::string& name) const
   return found == entries_.end() ? nullptr : &found->second.shape;
 }
 
-bool TensorIndex::has(const sharding::StateKind& kind, const std::string& name) const {
+bool TensorIndex::has(std::string_view kind, const std::string& name) const {
   const auto found = entries_.find(name);
   return found != entries_.end() && found->second.cuts.contains(kind);
 }
 
-void TensorIndex::find(const sharding::StateKind& kind, const sharding::ShardSpec& spec,
-                       int64_t begin, int64_t end,
-                       const std::function<void(const Stretch&)>& visit) const {
-  const Cut& cut = entries_.at(spec.name).cuts.at(kind);
+std::vector<std::string> TensorIndex::kinds_of(const std::string& name) const {
+  std::vector<std::string> kinds;
+  for (const auto& [kind, cut] : entries_.at(name).cuts) kinds.push_back(kind);
+  return kinds;
+}
+
+void TensorIndex::find(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin,
+                       int64_t end, const std::function<void(const Stretch&)>& visit) const {
+  const Cut& cut = entries_.at(spec.name).cuts.find(kind)->second;
   for (const sharding::Run& run : sharding::runs_of(spec, begin, end)) {
     int64_t done = 0;
     while (done < run.count) {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -21,15 +22,17 @@ namespace tptrain::checkpoint {
 class TensorIndex {
  public:
   /// Throws Refused where an element of a tensor is in no piece or in two, where pieces disagree on
-  /// a shape, or where a tensor has no weights. O(n log n) in the pieces. Keeps no
-  /// reference to them.
+  /// a shape, or where a tensor lacks the kind that every one has (its values, "master").
+  /// O(n log n) in the pieces. Keeps no reference to them.
   explicit TensorIndex(const std::vector<ManifestPiece>& pieces);
 
   /// By name, rising.
   const std::vector<sharding::TensorInfo>& tensors() const { return tensors_; }
   /// nullptr where there is none of this name.
   const std::vector<int64_t>* shape_of(const std::string& name) const;
-  bool has(const sharding::StateKind& kind, const std::string& name) const;
+  bool has(std::string_view kind, const std::string& name) const;
+  /// Of a tensor that is here, by name.
+  std::vector<std::string> kinds_of(const std::string& name) const;
 
   /// A stretch of the wanted elements that lies in one piece.
   struct Stretch {
@@ -40,8 +43,8 @@ class TensorIndex {
   };
   /// Calls `visit` for stretches that together are the elements [begin, end) of the slice. The
   /// tensor must be here, with spec's shape.
-  void find(const sharding::StateKind& kind, const sharding::ShardSpec& spec, int64_t begin,
-            int64_t end, const std::function<void(const Stretch&)>& visit) const;
+  void find(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin, int64_t end,
+            const std::function<void(const Stretch&)>& visit) const;
 
  private:
   struct Range {
@@ -62,7 +65,7 @@ class TensorIndex {
   };
   struct Entry {
     std::vector<int64_t> shape;
-    std::map<sharding::StateKind, Cut> cuts;
+    std::map<std::string, Cut, std::less<>> cuts;  // by kind
   };
 
   void add(const ManifestPiece& piece, int64_t number);

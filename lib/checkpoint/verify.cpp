@@ -3,6 +3,7 @@
 #include <system_error>
 #include <unordered_map>
 
+#include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -92,8 +93,9 @@ void check_shard_size(const fs::path& directory, const Manifest& manifest, int64
 void check_shard(const fs::path& directory, const Manifest& manifest, int64_t file) {
   check_shard_size(directory, manifest, file);
   const std::string name = shard_name(file, static_cast<int64_t>(manifest.files.size()));
-  const std::string& expected = manifest.files.at(static_cast<size_t>(file)).sha256;
-  const std::string actual = sha256_file(directory / name);
+  const std::string& expected = manifest.files.at(static_cast<size_t>(file)).hash;
+  const std::string actual = manifest.format_version == 1 ? sha256_file(directory / name)
+                                                          : chunked_sha256_file(directory / name);
   if (actual != expected) {
     throw Refused(cat(name, ": SHA-256 is ", actual, ", the manifest says ", expected,
                       ": the file changed after it was committed"));

@@ -17,8 +17,11 @@ std::vector<Key> output_keys() {
            &RunConfig::checkpoint, &CheckpointConfig::keep),
       bind({.path = "checkpoint.resume",
             .type = Type::path,
-            .doc = "`auto`: go on from the newest valid checkpoint of run_dir, if it holds any; "
-                   "`never`: start anew; else the directory of a checkpoint."},
+            .doc =
+                "Where the first start begins. `auto`: at the newest valid checkpoint of run_dir, "
+                "if it holds any; `never`: anew, in a run_dir of its own; else the directory of a "
+                "checkpoint. A later start of the same command goes on from the newest checkpoint "
+                "that grew from there."},
            &RunConfig::checkpoint, &CheckpointConfig::resume),
       bind({.path = "eval.every_steps",
             .type = Type::integer,

@@ -1,7 +1,8 @@
-// run_dir/resolved_config.yaml, from the list of keys.
+// run_dir/resolved_config.yaml, and values by key, from the list of keys.
 #include <sstream>
 
 #include "base/text.h"
+#include "config/key_values.h"
 #include "config/keys.h"
 #include "config/parse.h"
 
@@ -30,6 +31,22 @@ std::string to_yaml(const RunConfig& config) {
     out << indent << key.name() << ": " << yaml_text(*value) << "\n";
   }
   return std::move(out).str();
+}
+
+std::map<std::string, std::string> key_values(const RunConfig& config) {
+  std::map<std::string, std::string> values;
+  for (const Key& key : keys()) {
+    if (const auto value = key.get(config)) values[key.path] = yaml_text(*value);
+  }
+  return values;
+}
+
+std::map<std::string, std::string> default_values() {
+  std::map<std::string, std::string> values;
+  for (const Key& key : keys()) {
+    if (const auto value = default_value(key)) values[key.path] = yaml_text(*value);
+  }
+  return values;
 }
 
 }  // namespace tptrain::config

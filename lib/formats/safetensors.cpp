@@ -40,8 +40,9 @@ int64_t SafetensorsWriter::file_bytes(std::vector<SafetensorsEntry> entries,
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      std::vector<SafetensorsEntry> entries,
-                                     const std::map<std::string, std::string>& metadata)
-    : file_(path) {
+                                     const std::map<std::string, std::string>& metadata,
+                                     FileHash hash)
+    : file_(path, FailAs::checkpoint_error, hash) {
   const std::string header = make_safetensors_header(entries, metadata);
   const uint64_t length = header.size();
   file_.write(&length, sizeof length);

@@ -23,11 +23,12 @@ class SafetensorsWriter {
   /// Creates `path`, which must not exist. Throws CheckpointError (file), InternalError (a name
   /// twice or reserved, a negative size).
   SafetensorsWriter(const std::filesystem::path& path, std::vector<SafetensorsEntry> entries,
-                    const std::map<std::string, std::string>& metadata = {});
+                    const std::map<std::string, std::string>& metadata = {},
+                    FileHash hash = FileHash::whole);
   /// The next bytes of the tensors, little-endian. Throws InternalError where there are more than
   /// the header announces.
   void write(const void* bytes, size_t count);
-  /// fsync and close; size and SHA-256 of the whole file. Throws InternalError where bytes are
+  /// fsync and close; size and hash of the whole file. Throws InternalError where bytes are
   /// missing.
   DurableFile::Written commit();
 

@@ -68,7 +68,10 @@ class SaxAdapter {
 
   bool null() { return other("null"); }
   bool boolean(bool) { return other("a boolean"); }
-  bool number_integer(number_integer_t) { return other("a negative number"); }
+  bool number_integer(number_integer_t value) {
+    events_.negative_number(value);
+    return true;
+  }
   bool number_float(number_float_t, const string_t&) { return other("no whole number"); }
   bool binary(binary_t&) { return other("binary"); }
   bool number_unsigned(number_unsigned_t value) {

@@ -27,7 +27,8 @@ class JsonEvents {
   virtual void end_array() = 0;
   virtual void string(std::string&& text) = 0;
   virtual void unsigned_number(uint64_t value) = 0;
-  /// null, true, false, a negative number, one with a fraction or exponent, or one beyond uint64.
+  virtual void negative_number(int64_t) { other("a negative number"); }
+  /// null, true, false, a number with a fraction or exponent, or one beyond 64 bits.
   virtual void other(const char* kind) = 0;
 };
 

@@ -137,28 +137,10 @@ class Checker {
 };
 
 std::string hash_of_training(const ResolvedConfig& resolved) {
-  config::RunConfig decisive = resolved.run;
-  decisive.run_dir = "-";
-  decisive.checkpoint = {};
-  decisive.eval = {};
-  decisive.logging = {};
-  // Layouts give the same numbers; gradients that are rounded on their way do not.
-  decisive.parallel = {};
-  decisive.parallel.reduce_dtype = resolved.run.parallel.reduce_dtype;
-  decisive.train.device = "auto";
-  decisive.train.cpu_threads = 0;
-  decisive.train.micro_batch_size = 1;
-  decisive.train.grad_accum_steps = 0;
-  decisive.train.nonfinite = "stop";     // decides whether to go on, not with what
-  decisive.train.hang_timeout_s = 0;     // likewise
-  decisive.train.deterministic = false;  // how, not what
-  decisive.train.cuda_graphs = "auto";
-  decisive.data = {};  // the data's identity stands beside this hash
-  decisive.data.tokenizer = resolved.run.data.tokenizer;
-  decisive.data.shuffle = resolved.run.data.shuffle;
-  decisive.data.packing = resolved.run.data.packing;
-  decisive.data.document_mask = resolved.run.data.document_mask;
-  return sha256_hex(config::to_yaml(decisive) + model::to_json(resolved.decoder));
+  std::string text;
+  for (const auto& [key, value] : decisive_settings(resolved.run))
+    text += cat(key, ": ", value, "\n");
+  return sha256_hex(text + model::to_json(resolved.decoder));
 }
 
 }  // namespace
@@ -192,6 +174,9 @@ ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig&
   if (reduce_gradients.empty()) {
     reduce_gradients = resolved.run.parallel.zero_stage >= 2 ? "per_micro_batch" : "per_step";
   }
+  // Before the fall of wsd is derived: it follows max_steps, and is no setting that somebody
+  // changed.
+  resolved.settings = decisive_settings(resolved.run);
   config::SchedulerConfig& scheduler = resolved.run.scheduler;
   if (scheduler.type == "wsd") {
     scheduler.decay_steps = optim::wsd_decay_steps(scheduler, resolved.run.train.max_steps);

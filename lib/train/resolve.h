@@ -9,6 +9,7 @@
 #include "config/parse.h"
 #include "data/batch_sampler.h"
 #include "model/decoder_config.h"
+#include "train/settings.h"
 
 namespace tptrain::train {
 
@@ -22,6 +23,7 @@ struct ResolvedConfig {
   /// Hash of what decides the numbers of the training, not of its layout, where it writes or how
   /// often it logs.
   std::string training_hash;
+  Settings settings;  // the same, key by key
 };
 
 /// data.tokenizer, or what it means where it is left out: the model's own, else "bytes".

@@ -17,13 +17,14 @@
 #include "base/watchdog.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_files.h"
-#include "checkpoint/shared_directory.h"
+#include "checkpoint/run_directory.h"
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "config/parse.h"
 #include "inference/model_directory.h"
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
+#include "metrics/hand_over.h"
 #include "metrics/jsonl_writer.h"
 #include "model/decoder_config.h"
 #include "model/head_share.h"
@@ -213,6 +214,24 @@ std::unique_ptr<Watchdog> watchdog_of(comm::MpiSession& session, const ResolvedC
       Watchdog::Options{.limit = std::chrono::seconds(limit_s), .rank = rank, .also_say = log_it});
 }
 
+int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
+  const int64_t every = run.checkpoint.save_steps;
+  const int64_t last = run.train.max_steps;
+  if (every == 0) return 1;
+  return last / every - step / every + (last % every != 0 ? 1 : 0);
+}
+
+/// run_dir/metrics.jsonl and .run.json become those of the run that goes on or begins.
+void take_run_dir_over(const fs::path& run_dir, const Started& started) {
+  const std::string& run = started.state.run.id;
+  const std::optional<checkpoint::RunIdentity> before = checkpoint::read_run_identity(run_dir);
+  // Without a name on it metrics.jsonl is of the checkpoint's run, if that goes on.
+  const std::string unnamed = started.from_run == run ? run : "";
+  metrics::hand_over_metrics(
+      run_dir, {.before = before ? before->id : unnamed, .now = run, .from = started.from_run});
+  checkpoint::write_run_identity(run_dir, started.state.run);
+}
+
 void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
   log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
                outcome.state.step, " of ", run.train.max_steps,
@@ -239,8 +258,8 @@ void say_dropout_of(const ResolvedConfig& resolved, Logger& log) {
 }
 
 ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
-               const tokenizer::Tokenizer& tokenizer, Logger& log, TerminalLine& terminal,
-               Machine& machine) {
+               const tokenizer::Tokenizer& tokenizer, const checkpoint::RunDirectory& directory,
+               Logger& log, TerminalLine& terminal, Machine& machine) {
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
   ProgressBoard& board = *session.board();
@@ -269,12 +288,17 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   log_fp8(resolved, engine.decoder(), log);
 
   board.enter("reading weights or a checkpoint", -1, patience::kFiles);
-  checkpoint::CheckpointStore store(
-      session, {.directory = run_dir / "checkpoints", .keep = run.checkpoint.keep});
-  const std::optional<checkpoint::TrainState> state = start_or_resume(
+  checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints",
+                                              .keep = run.checkpoint.keep,
+                                              .owner = directory.owner()});
+  const std::optional<Started> started = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
       tokenizer, data.train_tokens);
-  if (!state) return ExitCode::done;  // nothing is left to train
+  if (!started) return ExitCode::done;  // nothing is left to train
+  const checkpoint::TrainState& state = started->state;
+  const std::string space =
+      store.require_space(engine.zero().state_dict(), state.run, saves_to_come(run, state.step));
+  if (!space.empty()) log.warn(space);
   comm::agree(session, [&] {
     if (session.rank() == 0)
       checkpoint::keep_model_files(run_dir, run.model.path, run.data.tokenizer);
@@ -285,8 +309,9 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
     write_file_atomically(run_dir / "resolved_config.yaml", config::to_yaml(run));
+    take_run_dir_over(run_dir, *started);
     recorder.emplace([&log](const std::string& message) { log.warn(message); });
-    recorder->add(std::make_unique<metrics::JsonlWriter>(run_dir / "metrics.jsonl", state->step));
+    recorder->add(std::make_unique<metrics::JsonlWriter>(run_dir / "metrics.jsonl", state.step));
     progress.emplace(run.train.max_steps, terminal);
   });
 
@@ -303,8 +328,8 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                    .progress = progress ? &*progress : nullptr,
                    .stop = stop,
                    .process_start = request.process_start},
-                  state->step);
-  const RunOutcome outcome = trainer.run(*state);
+                  state.step);
+  const RunOutcome outcome = trainer.run(state);
   terminal.clear();
   board.enter("ending the run");
 
@@ -336,11 +361,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   const fs::path run_dir = run.run_dir;
   prepare_host(run.train, session, resolved.device);
 
-  checkpoint::check_shared_directory(session, run_dir);  // creates it
-  std::optional<FileLock> lock;
-  comm::agree(session, [&] {
-    if (session.rank() == 0) lock.emplace(run_dir / ".lock");
-  });
+  const checkpoint::RunDirectory directory(session, run_dir);
   TerminalLine terminal(STDOUT_FILENO);
   std::optional<Logger> log;
   comm::agree(session, [&] {
@@ -354,11 +375,12 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     for (const std::string& note : decided.notes) log->warn(note);
     say_dropout_of(resolved, *log);
   }
+  for (const std::string& line : directory.warnings()) log->warn(line);
   const std::unique_ptr<Watchdog> watchdog =
       watchdog_of(session, resolved, (run_dir / "log.txt").string());
   Machine machine;
   try {
-    return train(session, request, resolved, *tokenizer, *log, terminal, machine);
+    return train(session, request, resolved, *tokenizer, directory, *log, terminal, machine);
   } catch (const std::exception& error) {
     const auto* own = dynamic_cast<const Error*>(&error);
     ProgressBoard& board = *session.board();

@@ -1,10 +1,15 @@
 #include "train/start.h"
 
 #include <chrono>
+#include <filesystem>
 #include <set>
+#include <system_error>
 
 #include "base/text.h"
 #include "checkpoint/huggingface_source.h"
+#include "checkpoint/lineage.h"
+#include "checkpoint/manifest.h"
+#include "model/config_differences.h"
 #include "model/families/family.h"
 #include "optim/update_rule.h"
 
@@ -25,41 +30,93 @@ checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
           .global_batch_size = resolved.batch.global_batch_size(),
           .dp_size = resolved.mesh.dp_size,
           .tp_size = resolved.mesh.tp_size,
-          .zero_stage = static_cast<int>(resolved.run.parallel.zero_stage)};
+          .zero_stage = static_cast<int>(resolved.run.parallel.zero_stage),
+          .settings = resolved.settings};
 }
 
-/// Refuses a checkpoint that is not this training's: the same numbers could not follow from it.
-void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh,
-                     int64_t max_steps) {
-  const checkpoint::TrainState& saved = info.state;
-  std::vector<Problem> problems;
-  const auto refuse = [&](const std::string& what, const std::string& fix) {
-    problems.push_back(problem(what).at(info.path.string()).remedy(fix));
-  };
-  if (model::decoder_config_from_json(saved.model_json, info.path.string()) !=
-      model::decoder_config_from_json(fresh.model_json, "this run")) {
-    refuse(
-        cat("the checkpoint is of another model (", saved.model_json, "), this run's is ",
-            fresh.model_json),
-        "Use the model section it was trained with, another run_dir, or checkpoint.resume: never.");
+/// What of the checkpoint makes its position, or its values, mean something else here.
+class ResumeCheck {
+ public:
+  explicit ResumeCheck(const checkpoint::CheckpointInfo& info) : info_(info) {}
+
+  void model(const checkpoint::TrainState& fresh) {
+    const model::DecoderConfig saved = saved_model();
+    const auto now = model::decoder_config_from_json(fresh.model_json, "this run");
+    if (saved == now) return;
+    problems_.push_back(
+        problem(cat("the checkpoint is of another model (",
+                    checkpoint::one_line(model::differences(saved, now)), ")"))
+            .at(info_.path.string())
+            .remedy("Use the model section it was trained with, or train this model in another "
+                    "run_dir."));
   }
-  if (saved.tokenizer_hash != fresh.tokenizer_hash) {
-    refuse(cat("the checkpoint was trained with another tokenizer ('", saved.tokenizer_name, "')"),
-           "Use that data.tokenizer, or checkpoint.resume: never.");
+
+  void tokenizer(const checkpoint::TrainState& fresh) {
+    if (info_.state.tokenizer_hash == fresh.tokenizer_hash) return;
+    refuse(cat("the checkpoint was trained with another tokenizer ('",
+               checkpoint::one_line(info_.state.tokenizer_name), "')"),
+           "Use that data.tokenizer");
   }
-  if (saved.step < max_steps && saved.data_identity != fresh.data_identity) {
-    refuse(
-        "data.train holds other text than when the checkpoint was written: the data position would "
-        "mean other sequences",
-        "Put the text back, or start anew with another run_dir or checkpoint.resume: never.");
+
+  /// What decides which sequences the next steps train on.
+  void sequences(const checkpoint::TrainState& fresh) {
+    if (info_.state.data_identity != fresh.data_identity) {
+      refuse(
+          "data.train holds other text than when the checkpoint was written: the data position "
+          "would mean other sequences",
+          "Put the text back");
+    }
+    for (const Change& change : changed_settings(info_.state.settings, fresh.settings)) {
+      if (info_.state.settings.empty() || !decides_the_sequences(change.key)) continue;
+      refuse(cat(change.key, " is ", change.now, ", the checkpoint was trained with ",
+                 checkpoint::one_line(change.before),
+                 ": the data position would mean other sequences"),
+             cat("Set ", change.key, " back"));
+    }
   }
-  if (saved.global_batch_size != fresh.global_batch_size) {
-    refuse(cat("the checkpoint's global batch is ", saved.global_batch_size,
+
+  void global_batch(const checkpoint::TrainState& fresh) {
+    if (info_.state.global_batch_size == fresh.global_batch_size) return;
+    refuse(cat("the checkpoint's global batch is ", info_.state.global_batch_size,
                " sequences, this run's is ", fresh.global_batch_size),
-           cat("Set train.global_batch_size: ", saved.global_batch_size,
-               " (it works with any dp size that divides it), or checkpoint.resume: never."));
+           cat("Set train.global_batch_size: ", info_.state.global_batch_size,
+               " (it works with any dp size that divides it)"));
   }
-  if (!problems.empty()) throw CheckpointError(problems);
+
+  void throw_if_any() const {
+    if (!problems_.empty()) throw CheckpointError(problems_);
+  }
+
+ private:
+  model::DecoderConfig saved_model() const {
+    try {
+      return model::decoder_config_from_json(info_.state.model_json, "its manifest");
+    } catch (const ConfigError& e) {
+      throw CheckpointError(
+          problem(cat("the checkpoint's model cannot be read: ", checkpoint::plain_message(e)))
+              .at(info_.path.string())
+              .remedy("Resume from another checkpoint."));
+    }
+  }
+
+  void refuse(const std::string& what, const std::string& fix) {
+    problems_.push_back(problem(what)
+                            .at(info_.path.string())
+                            .remedy(cat(fix, ", or start anew in another run_dir.")));
+  }
+
+  const checkpoint::CheckpointInfo& info_;
+  std::vector<Problem> problems_;
+};
+
+void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh,
+                     const config::RunConfig& run) {
+  ResumeCheck check(info);
+  check.model(fresh);
+  check.tokenizer(fresh);
+  if (info.state.step < run.train.max_steps) check.sequences(fresh);
+  check.global_batch(fresh);
+  check.throw_if_any();
 }
 
 /// What another rule has kept is no state of this one.
@@ -82,14 +139,63 @@ void check_update_rule(const checkpoint::CheckpointInfo& info, const std::string
                                              ", or train in another run_dir.")));
 }
 
-std::optional<checkpoint::CheckpointInfo> checkpoint_to_resume(checkpoint::CheckpointStore& store,
-                                                               const std::string& resume,
-                                                               Logger& log) {
-  if (resume == "never") return std::nullopt;
-  if (resume != "auto") return store.open(resume);
-  const checkpoint::CheckpointStore::Found found = store.newest();
-  for (const std::string& line : found.refused) log.warn(line);
-  return found.info;
+/// `never` asks for a run of its own settings: under others it is not the run that is going on.
+void check_same_run(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh) {
+  const std::vector<Change> changes = changed_settings(info.state.settings, fresh.settings);
+  if (changes.empty()) return;
+  throw ConfigError(
+      problem(cat("checkpoint.resume is never, and run_dir holds the checkpoints of a run with "
+                  "other settings (",
+                  checkpoint::one_line(text_of(changes)), ")"))
+          .at(info.path.string())
+          .remedy("Set run_dir to another directory for a new run, or checkpoint.resume to auto to "
+                  "go on with that one under the new settings."));
+}
+
+std::string wire_of(const checkpoint::Start& start) {
+  return cat(static_cast<int>(start.from), checkpoint::identity_text(start.run));
+}
+
+bool holds_something(const std::filesystem::path& file) {
+  std::error_code error;  // what cannot be looked at is judged by its writer
+  return std::filesystem::is_regular_file(file, error) &&
+         std::filesystem::file_size(file, error) > 0;
+}
+
+struct Beginning {
+  std::optional<checkpoint::CheckpointInfo> from;
+  checkpoint::RunIdentity run;
+};
+
+/// Rank 0 looks at run_dir and decides. Collective.
+Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& session,
+                         const config::RunConfig& run, Logger& log) {
+  using checkpoint::Start;
+  const std::string& resume = run.checkpoint.resume;
+  Start start;
+  const checkpoint::CheckpointStore::Found found =
+      store.newest([&](const std::vector<checkpoint::Verdict>& held) {
+        start = checkpoint::choose_start(
+            resume,
+            {.run_dir = run.run_dir,
+             .checkpoints = held,
+             .current = checkpoint::read_run_identity(run.run_dir),
+             .has_metrics = holds_something(std::filesystem::path(run.run_dir) / "metrics.jsonl")});
+        return start.candidates;
+      });
+  if (session.rank() == 0) {
+    for (const std::string& line : found.refused) log.warn(line);
+  }
+  if (found.info) return {.from = found.info, .run = found.info->state.run};
+  const std::string wire = session.broadcast(session.rank() == 0 ? wire_of(start) : "", 0);
+  start.from = static_cast<Start::From>(wire.front() - '0');
+  Beginning beginning{.from = {}, .run = checkpoint::parse_identity(wire.substr(1))};
+  if (start.from == Start::From::path) {
+    beginning.from = store.open(resume);
+    beginning.run.origins = beginning.from->state.run.origins;
+    beginning.run.origins.push_back(beginning.from->save_id);
+  }
+  return beginning;
 }
 
 /// The first values of the parameters. Collective.
@@ -113,39 +219,59 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
                fixed(seconds.count(), 2), " s"));
 }
 
+/// What the run goes on with otherwise than before: one line, or none.
+void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoint::TrainState& now,
+                          Logger& log) {
+  if (from.state.settings.empty()) {
+    if (from.state.config_hash != now.config_hash)
+      log.warn(cat("resume: some settings may have changed since ", from.path.string(),
+                   ", which does not tell its own"));
+    return;
+  }
+  const std::vector<Change> changes = changed_settings(from.state.settings, now.settings);
+  if (!changes.empty())
+    log.warn(cat("resume: settings changed: ", checkpoint::one_line(text_of(changes))));
+}
+
 }  // namespace
 
-std::optional<checkpoint::TrainState> start_or_resume(const StartParts& parts,
-                                                      const tokenizer::Tokenizer& tokenizer,
-                                                      const data::PreparedTokens& tokens) {
+std::optional<Started> start_or_resume(const StartParts& parts,
+                                       const tokenizer::Tokenizer& tokenizer,
+                                       const data::PreparedTokens& tokens) {
   const auto& [session, resolved, engine, store, log] = parts;
   const config::RunConfig& run = resolved.run;
-  checkpoint::TrainState state = fresh_state(resolved, tokenizer, tokens);
-  if (const auto from = checkpoint_to_resume(store, run.checkpoint.resume, log)) {
-    comm::agree(session, [&] {
-      check_resumable(*from, state, run.train.max_steps);
-      check_update_rule(*from, run.optimizer.type);
-    });
-    if (from->state.config_hash != state.config_hash)
-      log.warn(cat("resume: the settings differ from those ", from->path.string(),
-                   " was trained with; going on with this file's"));
-    if (from->state.step >= run.train.max_steps) {
-      log.info(cat("nothing to train: ", from->path.string(), " is at step ", from->state.step,
-                   " of train.max_steps ", run.train.max_steps));
-      return std::nullopt;
-    }
-    sharding::StateDict pieces = engine.zero().state_dict();
-    store.load_into(pieces, *from);
-    engine.zero().state_loaded(from->state.updates_done);
-    state.step = from->state.step;
-    state.updates_done = from->state.updates_done;
-    state.tokens_seen = from->state.tokens_seen;
-    log.info(cat("resume: ", from->path.string(), ", step ", state.step, ", ",
-                 with_thousands(state.tokens_seen), " tokens seen"));
-  } else {
+  const Beginning beginning = find_beginning(store, session, run, log);
+  Started started{.state = fresh_state(resolved, tokenizer, tokens)};
+  checkpoint::TrainState& state = started.state;
+  state.run = beginning.run;
+  if (!beginning.from) {
     begin_anew(engine, resolved, session, log);
+    return started;
   }
-  return state;
+  const checkpoint::CheckpointInfo& from = *beginning.from;
+  comm::agree(session, [&] {
+    if (run.checkpoint.resume == "never") check_same_run(from, state);
+    check_resumable(from, state, run);
+    check_update_rule(from, run.optimizer.type);
+  });
+  if (session.rank() == 0) log_changed_settings(from, state, log);
+  if (from.state.step >= run.train.max_steps) {
+    log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
+                 " of train.max_steps ", run.train.max_steps));
+    store.retain(from);  // what the last save could not remove, perhaps
+    for (const std::string& line : store.retention_problems()) log.warn(line);
+    return std::nullopt;
+  }
+  sharding::StateDict pieces = engine.zero().state_dict();
+  store.load_into(pieces, from);
+  engine.zero().state_loaded(from.state.updates_done);
+  state.step = from.state.step;
+  state.updates_done = from.state.updates_done;
+  state.tokens_seen = from.state.tokens_seen;
+  started.from_run = from.state.run.id;
+  log.info(cat("resume: ", from.path.string(), ", step ", state.step, ", ",
+               with_thousands(state.tokens_seen), " tokens seen"));
+  return started;
 }
 
 }  // namespace tptrain::train

@@ -22,12 +22,19 @@ struct StartParts {
   Logger& log;
 };
 
+struct Started {
+  checkpoint::TrainState state;
+  std::string from_run =
+      {};  // id of the run whose checkpoint it begins at; "": at none, or unnamed
+};
+
 /// Fills the engine's parameters and optimizer state, and says from where. Nothing where the
 /// checkpoint is already at train.max_steps. Throws CheckpointError where checkpoints are there but
-/// none is valid, or the one to resume is not this training's; DataError where the weights of
+/// none is valid, or the one to resume is not this training's; ConfigError where
+/// checkpoint.resume is never and run_dir holds another run; DataError where the weights of
 /// model.path cannot be read. Collective.
-std::optional<checkpoint::TrainState> start_or_resume(const StartParts& parts,
-                                                      const tokenizer::Tokenizer& tokenizer,
-                                                      const data::PreparedTokens& tokens);
+std::optional<Started> start_or_resume(const StartParts& parts,
+                                       const tokenizer::Tokenizer& tokenizer,
+                                       const data::PreparedTokens& tokens);
 
 }  // namespace tptrain::train

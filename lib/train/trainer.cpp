@@ -39,6 +39,7 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
       board_(parts.session.board()),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
+      saver_(parts.store, parts.session, parts.log, OnFailure::go_on),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps) {}
 
@@ -66,7 +67,8 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     saved_here = last || due(state.step, run.checkpoint.save_steps);
     if (saved_here) {
       read_pending();  // a checkpoint never commits before its step's finite flag is read
-      outcome.last_checkpoint = save(state);
+      if (const auto saved = save(state)) outcome.last_checkpoint = saved;
+      saved_here = !saver_.last_failed();
     }
     // After the save: whatever an evaluation meets, the steps are not lost.
     if (last || due(state.step, run.eval.every_steps)) {
@@ -75,7 +77,10 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     }
   }
   read_pending();
-  if (outcome.stopped_on_request && !saved_here) outcome.last_checkpoint = save(state);
+  if (outcome.stopped_on_request && !saved_here) {
+    if (const auto saved = save(state)) outcome.last_checkpoint = saved;
+  }
+  saver_.throw_if_last_failed();
   outcome.state = state;
   outcome.passed_over = passed_over_;
   outcome.failures = failures();
@@ -268,17 +273,17 @@ std::optional<double> Trainer::evaluate(int64_t step) {
   return result->loss;
 }
 
-checkpoint::CheckpointInfo Trainer::save(const checkpoint::TrainState& state) {
+std::optional<checkpoint::CheckpointInfo> Trainer::save(const checkpoint::TrainState& state) {
   const auto begin = std::chrono::steady_clock::now();
   board_->enter("writing a checkpoint", state.step, patience::kFiles);
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
-  const checkpoint::CheckpointInfo info = parts_.store.save(parts_.engine.zero().state_dict(), now);
-  for (const std::string& line : parts_.store.retention_problems()) parts_.log.warn(line);
-  parts_.log.info(cat("checkpoint: ", info.path.string(), " committed in ",
-                      fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
+  const auto saved = saver_.save(parts_.engine.zero().state_dict(), now);
+  if (saved)
+    parts_.log.info(cat("checkpoint: ", saved->path.string(), " committed in ",
+                        fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
   last_issued_ = std::chrono::steady_clock::now();
-  return info;
+  return saved;
 }
 
 double Trainer::step_patience() const {

@@ -21,6 +21,7 @@
 #include "train/evaluation.h"
 #include "train/host_numbers.h"
 #include "train/resolve.h"
+#include "train/saver.h"
 #include "train/step_exchange.h"
 #include "train/stop_request.h"
 
@@ -62,7 +63,8 @@ class Trainer {
   /// metrics) is warned of and told in the outcome. Collective. Throws NumericsError on every rank
   /// where a step's loss or gradient norm is not finite (its update was not applied anywhere) and
   /// train.nonfinite is stop, or too many steps in a row were skipped; and where an audit finds
-  /// parameters that drifted apart.
+  /// parameters that drifted apart. Throws CheckpointError where a save failed and
+  /// checkpoint.on_failure is stop, or the last one failed.
   RunOutcome run(checkpoint::TrainState state);
 
  private:
@@ -91,7 +93,8 @@ class Trainer {
   void publish(const Pending& pending, double loss, double norm);
   std::optional<double> evaluate(int64_t step);
   std::optional<Evaluation::Result> try_evaluation(int64_t step);
-  checkpoint::CheckpointInfo save(const checkpoint::TrainState& state);
+  /// Nothing where it failed and the run goes on.
+  std::optional<checkpoint::CheckpointInfo> save(const checkpoint::TrainState& state);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
   double epoch_at(int64_t step) const;
@@ -103,6 +106,7 @@ class Trainer {
   TrainerParts parts_;
   ProgressBoard* board_;
   optim::LearningRateSchedule schedule_;
+  Saver saver_;
   std::optional<Pending> pending_;
   std::chrono::steady_clock::time_point
       last_issued_;  // the step before, whatever became of it, or the end of an evaluation or save

@@ -1,9 +1,9 @@
 // tptrain inspect: what a checkpoint holds, as its manifest says it (reading no shard: tptrain
 // verify does), or what a Hugging Face directory holds.
 #include <algorithm>
-#include <array>
 #include <iostream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "base/error.h"
@@ -60,6 +60,9 @@ std::string facts(const Manifest& manifest, const std::string& path,
                        with_thousands(state.tokens_seen), " tokens seen)")},
           {"save", cat("number ", manifest.save_sequence, ", id ", shown(manifest.save_id),
                        ", after ", shown(manifest.parent_save_id))},
+          {"run", state.run.id.empty()
+                      ? std::string("-")
+                      : cat(shown(state.run.id), ", begun by ", shown(state.run.begun_by))},
           {"layout", cat("tp ", state.tp_size, " x dp ", state.dp_size, ", ZeRO-", state.zero_stage,
                          ", global batch of ", state.global_batch_size,
                          " sequences (it loads on any other layout)")},
@@ -67,6 +70,7 @@ std::string facts(const Manifest& manifest, const std::string& path,
           {"tokenizer", cat(shown(state.tokenizer_name), ", hash ", shown(state.tokenizer_hash))},
           {"data", shown(state.data_identity)},
           {"config hash", shown(state.config_hash)},
+          {"format", cat("version ", manifest.format_version)},
           {"shards", cat(manifest.files.size(), ", ", human_bytes(bytes))},
           {"tensors", cat(rows.size(), ", ", with_thousands(elements), " elements")},
       },

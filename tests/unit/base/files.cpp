@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "support/catch.h"
@@ -205,6 +206,31 @@ TEST_CASE("a map shows the file, moves, and is empty for an empty file") {
   CHECK(std::memcmp(second.bytes().data(), "hello", 5) == 0);
   const MappedFile third(std::move(second));
   CHECK(third.bytes().size() == 5);
+}
+
+TEST_CASE("the hash by chunks is one root, whatever pieces the bytes come in") {
+  const TempDir dir;
+  std::string bytes(static_cast<size_t>(kHashChunkBytes) + 12345, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 2654435761u >> 13);
+  const auto digest = [](std::string_view part) {
+    Sha256 hash;
+    hash.update(part);
+    return hash.digest();
+  };
+  const std::string_view all = bytes;
+  const auto chunk = static_cast<size_t>(kHashChunkBytes);
+  const std::string expected = sha256_hex(digest(all.substr(0, chunk)) + digest(all.substr(chunk)));
+  DurableFile file(dir / "a", FailAs::checkpoint_error, FileHash::chunks);
+  for (size_t at = 0, size = 1; at < bytes.size(); at += size, size = size * 3 + 1)
+    file.write(all.substr(at, size));
+  const DurableFile::Written written = file.commit();
+  CHECK(written.size_bytes == static_cast<int64_t>(bytes.size()));
+  CHECK(written.sha256 == expected);
+  CHECK(chunked_sha256_file(dir / "a") == expected);
+  CHECK(sha256_file(dir / "a") == sha256_hex(bytes));
+  dir.put("empty", "");
+  CHECK(chunked_sha256_file(dir / "empty") == sha256_hex(""));
+  CHECK(ChunkHasher().root() == sha256_hex(""));
 }
 
 TEST_CASE("free space is that of the file system") {

@@ -92,10 +92,11 @@ TEST_CASE("a manifest cut anywhere, extended or rewritten in other words is foun
     put(tiny.path() / "manifest.json", whole.substr(0, length));
     REQUIRE(tiny.problem(Depth::manifest) != "");
   }
-  put(tiny.path() / "manifest.json", whole + "\n");
-  CHECK(has(tiny.problem(), "not in canonical form"));
-  put(tiny.path() / "manifest.json", Json::parse(whole).dump(2));
-  CHECK(has(tiny.problem(), "not in canonical form"));
+  for (const std::string& other :
+       {whole + "\n", " " + whole, whole.substr(0, whole.size() - 1), Json::parse(whole).dump(2)}) {
+    put(tiny.path() / "manifest.json", other);
+    CHECK(has(tiny.problem(), "changed after it was committed"));
+  }
   put(tiny.path() / "manifest.json", signed_text(Json::parse(whole)));
   CHECK(tiny.problem() == "");  // what the tests below sign is otherwise right
 }
@@ -129,41 +130,56 @@ TEST_CASE("hashes alone do not make a checkpoint: shards must hold what the mani
     put(tiny.path() / "manifest.json", signed_text(changed));
     return tiny.problem();
   };
-  CHECK(has(problem_with([](Json& m) { m["pieces"][0]["key"] = "master/v#0"; }),
-            "lacks the tensor \"master/v#0\""));
-  CHECK(has(
-      problem_with([](Json& m) { std::swap(m["files"][0]["sha256"], m["files"][1]["sha256"]); }),
-      "SHA-256 is"));
-  CHECK(has(problem_with([](Json& m) { m["pieces"].erase(0); }), "saved by no piece"));
-  CHECK(has(problem_with([](Json& m) { m["pieces"].push_back(m["pieces"][0]); }),
+  // Of one tensor: [file, number, slice begin, slice end, range begin, range end].
+  const auto masters = [](Json& m) -> Json& { return m["tensors"][0]["kinds"]["master"]; };
+  CHECK(
+      has(problem_with([&](Json& m) { masters(m)[0][1] = 7; }), "lacks the tensor \"master/w#7\""));
+  CHECK(has(problem_with([](Json& m) { std::swap(m["files"][0]["root"], m["files"][1]["root"]); }),
+            "SHA-256 is"));
+  CHECK(has(problem_with([&](Json& m) { masters(m).erase(0); }), "saved by no piece"));
+  CHECK(has(problem_with([&](Json& m) { masters(m).push_back(masters(m)[0]); }),
             "stands for two pieces"));
-  CHECK(has(problem_with([](Json& m) {
-              m["pieces"].push_back(m["pieces"][0]);
-              m["pieces"].back()["key"] = "another";
+  CHECK(has(problem_with([&](Json& m) {
+              masters(m).push_back(masters(m)[0]);
+              masters(m).back()[1] = 7;
             }),
             "saved twice"));
-  CHECK(has(problem_with([](Json& m) {
-              for (Json& piece : m["pieces"]) piece["file"] = 0;
+  CHECK(has(problem_with([&](Json& m) {
+              for (Json& piece : masters(m)) piece[0] = 0;
             }),
             "stands for two pieces"));
+  CHECK(has(problem_with([&](Json& m) { masters(m)[0][0] = 2; }), "is in file 2 of 2"));
   CHECK(has(problem_with([](Json& m) {
-              for (Json& piece : m["pieces"]) std::swap(piece["shape"][0], piece["shape"][1]);
+              m["tensors"][0]["shape"] = {3, 2};
             }),
             "manifest: piece of \"w\""));
-  CHECK(has(problem_with([](Json& m) { m["pieces"] = Json::array(); }), "the manifest lists 0"));
+  CHECK(has(problem_with([](Json& m) { m["tensors"] = Json::array(); }), "the manifest lists 0"));
+  CHECK(has(problem_with([](Json& m) { m["tensors"][0]["kinds"].erase("master"); }),
+            "tensor w has no master"));
+  CHECK(has(problem_with([](Json& m) { m["tensors"][0]["kinds"]["a/b"] = Json::array(); }),
+            "unknown kind"));
+  CHECK(has(problem_with([](Json& m) { m["pieces"] = Json::array(); }), "another format version"));
 }
 
 TEST_CASE(
     "a manifest of a newer format says what to do, one of something else that it is not ours") {
   const Tiny tiny;
   Json manifest = Json::parse(contents_of(tiny.path() / "manifest.json"));
-  manifest["format_version"] = 2;
+  manifest["format_version"] = 3;
   put(tiny.path() / "manifest.json", manifest.dump());  // it may well hash and be written otherwise
   CHECK(tiny.problem() ==
-        "manifest has format version 2, this tptrain reads up to 1: use a newer tptrain");
+        "manifest has format version 3, this tptrain reads up to 2: use a newer tptrain");
   manifest["format"] = "other";
   put(tiny.path() / "manifest.json", manifest.dump());
   CHECK(tiny.problem() == "manifest.json is not of a tptrain checkpoint");
+}
+
+TEST_CASE("a save_sequence that leaves no room for the next is refused") {
+  const Tiny tiny;
+  Json manifest = Json::parse(contents_of(tiny.path() / "manifest.json"));
+  manifest["save_sequence"] = (int64_t{1} << 62) + 1;
+  put(tiny.path() / "manifest.json", signed_text(manifest));
+  CHECK(has(tiny.problem(), "save_sequence is no whole number"));
 }
 
 TEST_CASE("a file name that leads out of the directory is refused, even signed") {
@@ -301,7 +317,7 @@ TEST_CASE("checkpoints of which none is whole are an error, never a fresh start"
   CHECK(has(message, "of 2 checkpoints none is valid"));
   CHECK(has(message, "step-00000001: shard-00000-of-00001.safetensors is missing"));
   CHECK(has(message, "step-00000002: manifest: manifest lacks the field format"));
-  CHECK(has(message, "checkpoint.resume: never"));
+  CHECK(has(message, "start anew in another run_dir"));
   CHECK(
       has(message_of<CheckpointError>([&] { checkpoint::CheckpointReader reader(saved.step(1)); }),
           "is missing"));

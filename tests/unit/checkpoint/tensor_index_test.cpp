@@ -15,7 +15,6 @@ using checkpoint::ManifestPiece;
 using checkpoint::Refused;
 using checkpoint::TensorIndex;
 using sharding::slice_of;
-using sharding::StateKind;
 using sharding::whole_tensor;
 
 ManifestPiece piece(sharding::ShardSpec spec, int64_t begin, int64_t end,
@@ -64,12 +63,14 @@ TEST_CASE("pieces that do not cover every element once are refused by name") {
       "tensor b has exp_avg but no master");
 }
 
-TEST_CASE("tensors may keep different kinds of state beside their weights") {
-  const TensorIndex index({piece(whole_tensor("a", {2}), 0, 2), piece(whole_tensor("b", {3}), 0, 3),
-                           piece(whole_tensor("b", {3}), 0, 3, "momentum")});
-  CHECK(index.has("momentum", "b"));
-  CHECK_FALSE(index.has("momentum", "a"));
-  CHECK(index.has(sharding::kMaster, "a"));
+TEST_CASE("each tensor has kinds of its own: frozen ones have their values alone") {
+  const TensorIndex index({piece(whole_tensor("a", {1}), 0, 1),
+                           piece(whole_tensor("a", {1}), 0, 1, "momentum"),
+                           piece(whole_tensor("b", {1}), 0, 1)});
+  CHECK(index.kinds_of("a") == std::vector<std::string>{"master", "momentum"});
+  CHECK(index.kinds_of("b") == std::vector<std::string>{"master"});
+  CHECK(index.has("momentum", "a"));
+  CHECK_FALSE(index.has("momentum", "b"));
 }
 
 TEST_CASE("a strip of columns with a billion rows costs no more than its pieces") {

@@ -1,0 +1,17 @@
+// A verified checkpoint into a state of any layout.
+#pragma once
+
+#include <filesystem>
+
+#include "checkpoint/manifest.h"
+#include "comm/control.h"
+#include "sharding/state_dict.h"
+
+namespace tptrain::checkpoint {
+
+/// Fills every piece of `state`. Throws CheckpointError on every rank where the checkpoint lacks
+/// what a rank wants, has it in another shape, or holds what no rank wants. Collective.
+void load_state(comm::ControlGroup& group, const std::filesystem::path& path,
+                const Manifest& manifest, sharding::StateDict& state);
+
+}  // namespace tptrain::checkpoint

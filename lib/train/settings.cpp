@@ -1,0 +1,71 @@
+#include "train/settings.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "base/text.h"
+#include "config/key_values.h"
+
+namespace tptrain::train {
+namespace {
+
+// Sections and keys that are not of the training: a run goes on under another value as if nothing
+// had changed. The model is compared as a whole, the data by its identity.
+constexpr std::array<std::string_view, 4> kOtherSections = {"checkpoint.", "eval.", "logging.",
+                                                            "model.architecture."};
+constexpr std::array<std::string_view, 13> kOtherKeys = {
+    "run_dir", "data.train", "data.eval", "data.format", "data.special_as_text",
+    // How the work is done and when it is given up, not what is computed.
+    "train.device", "train.cpu_threads", "train.deterministic", "train.cuda_graphs",
+    "train.hang_timeout_s", "train.nonfinite",
+    // The global batch says it.
+    "train.micro_batch_size", "train.grad_accum_steps"};
+
+bool is_decisive(const std::string& key) {
+  if (std::find(kOtherKeys.begin(), kOtherKeys.end(), key) != kOtherKeys.end()) return false;
+  // Layouts give the same numbers; gradients that are rounded on their way do not.
+  if (key.starts_with("parallel.")) return key == "parallel.reduce_dtype";
+  return std::none_of(kOtherSections.begin(), kOtherSections.end(),
+                      [&](std::string_view section) { return key.starts_with(section); });
+}
+
+}  // namespace
+
+Settings decisive_settings(const config::RunConfig& run) {
+  Settings settings = config::key_values(run);
+  std::erase_if(settings, [](const auto& entry) { return !is_decisive(entry.first); });
+  return settings;
+}
+
+std::vector<Change> changed_settings(const Settings& before, const Settings& now) {
+  const Settings defaults = config::default_values();
+  const auto value_in = [&](const Settings& settings, const std::string& key) -> std::string {
+    if (const auto found = settings.find(key); found != settings.end()) return found->second;
+    const auto standard = defaults.find(key);
+    return standard == defaults.end() ? "none" : standard->second;
+  };
+  Settings keys = before;
+  keys.insert(now.begin(), now.end());
+  std::vector<Change> changes;
+  for (const auto& [key, ignored] : keys) {
+    if (key == "train.max_steps") continue;
+    const Change change{.key = key, .before = value_in(before, key), .now = value_in(now, key)};
+    if (change.before != change.now) changes.push_back(change);
+  }
+  return changes;
+}
+
+std::string text_of(const std::vector<Change>& changes) {
+  std::vector<std::string> texts;
+  for (const Change& change : changes)
+    texts.push_back(cat(change.key, ": ", change.before, " -> ", change.now));
+  return join(texts, "; ");
+}
+
+bool decides_the_sequences(const std::string& key) {
+  return key == "train.seq_length" || key == "train.seed" || key == "data.shuffle" ||
+         key == "data.packing";
+}
+
+}  // namespace tptrain::train
