@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "base/utf8.h"
+
 namespace tptrain {
 
 namespace {
@@ -12,21 +14,13 @@ struct Character {
   size_t bytes = 0;  // 0: what is here is no UTF-8
 };
 
-// Strict: no surrogates, no overlong forms, nothing beyond U+10FFFF.
 Character character_at(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(at);
-  if (first < 0x80) return {first, 1};
-  const size_t bytes = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() - at < bytes) return {};
-  uint32_t code_point = first & (0xffU >> (bytes + 1));
-  for (size_t i = 1; i < bytes; ++i) {
-    if ((byte(at + i) & 0xc0) != 0x80) return {};
-    code_point = (code_point << 6) | (byte(at + i) & 0x3fU);
-  }
-  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
-  const bool surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
-  if (code_point < kLeast[bytes] || code_point > 0x10ffff || surrogate) return {};
+  const size_t bytes = utf8_length(text.substr(at));
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
+  if (bytes == 0) return {};
+  if (bytes == 1) return {byte(0), 1};
+  uint32_t code_point = byte(0) & (0xffU >> (bytes + 1));
+  for (size_t i = 1; i < bytes; ++i) code_point = (code_point << 6) | (byte(i) & 0x3fU);
   return {code_point, bytes};
 }
 

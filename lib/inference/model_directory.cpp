@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
 #include "checkpoint/huggingface_source.h"
 #include "model/families/family.h"

@@ -5,11 +5,11 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/bpe_assembly.h"
 #include "tokenizer/bpe_loaders.h"
 #include "tokenizer/bpe_tokenizer.h"
 #include "tokenizer/tokenizer_json.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 

@@ -1,4 +1,4 @@
-// Walking text that is known to be UTF-8, character by character. Whether it is, says utf8_text.h.
+// Walking text that is known to be UTF-8, character by character. Whether it is, says base/utf8.h.
 #pragma once
 
 #include <cstdint>

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/code_points.h"
-#include "tokenizer/utf8_text.h"
 
 // Last: its macros are many.
 #include <oniguruma.h>

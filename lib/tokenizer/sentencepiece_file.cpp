@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "tokenizer/utf8_text.h"
+#include "base/utf8.h"
 
 namespace tptrain::tokenizer {
 

@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/sentencepiece_file.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 

@@ -1,8 +1,8 @@
 #include <charconv>
 
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/template_syntax.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer::jinja {
 

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/foreign_file.h"
+#include "base/json_tree.h"
 #include "base/python_json.h"
 #include "base/text.h"
 
@@ -50,29 +51,15 @@ FileObject read_object(const std::filesystem::path& path) {
   const std::string text = read_file(path, kLargestFile, FailAs::data_error);
   refuse_foreign_file(text, path.string());
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::key) {
-      const std::string& key = parsed.get_ref<const std::string&>();
-      if (depth == 1) object.keys.push_back(key);
-      if (depth == 2 && object.keys.back() == kExtraKey) object.extra_keys.push_back(key);
-    }
-    const bool opens =
-        event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
-    if (opens && depth >= kDeepest) {
-      throw DataError(problem("JSON nested deeper than this file ever is")
-                          .at(path.string())
-                          .must(cat("stay within ", kDeepest, " levels")));
-    }
+    if (event != json::parse_event_t::key) return true;
+    const std::string& key = parsed.get_ref<const std::string&>();
+    if (depth == 1) object.keys.push_back(key);
+    if (depth == 2 && object.keys.back() == kExtraKey) object.extra_keys.push_back(key);
     return true;
   };
   json& value = object.value;
-  const std::string plain = quote_bare_numbers(text);
-  try {
-    value = json::parse(plain.begin(), plain.end(), watch);
-  } catch (const json::parse_error& e) {
-    throw DataError(problem(cat("not valid JSON at byte ", e.byte)).at(path.string()));
-  } catch (const json::exception&) {  // a number beyond every type
-    throw DataError(problem("not valid JSON: a number is out of range").at(path.string()));
-  }
+  value = parse_json_tree(quote_bare_numbers(text), path.string(),
+                          {.max_depth = kDeepest, .watch = watch});
   if (!value.is_object()) {
     throw DataError(
         problem(cat("holds ", value.type_name())).at(path.string()).must("hold one object"));

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <limits>
-#include <unordered_set>
 
 #include "base/error.h"
+#include "base/json_tree.h"
 #include "base/text.h"
 #include "tokenizer/code_points.h"
 
@@ -25,18 +25,6 @@ void check_size(std::string_view text, const std::string& name) {
   throw DataError(problem(cat("file of ", human_bytes(static_cast<int64_t>(text.size()))))
                       .at(name)
                       .must(cat("have at most ", human_bytes(kFileLimit))));
-}
-
-// "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error ...; last read:
-// '...'" without nlohmann's own name and without the raw bytes of the file, which may be anything.
-std::string readable(const char* what) {
-  std::string text = what;
-  if (const size_t bracket = text.find("] "); text.starts_with("[json.") && bracket != text.npos) {
-    text = text.substr(bracket + 2);
-  }
-  if (const size_t raw = text.find("; last read"); raw != text.npos) text.resize(raw);
-  if (const size_t raw = text.find(" - invalid string"); raw != text.npos) text.resize(raw);
-  return text;
 }
 
 int32_t id_of(const json& value, const std::string& token, const std::string& where) {
@@ -60,11 +48,6 @@ class Watcher {
     switch (event) {
       case Event::object_start:
       case Event::array_start:
-        if (depth >= kDepthLimit) {
-          throw DataError(problem("JSON nested deeper than a tokenizer ever is")
-                              .at(name_)
-                              .must(cat("stay within ", kDepthLimit, " levels")));
-        }
         if (event == Event::array_start && depth == 2 && in_model() && second_ == "vocab") {
           vocab_is_list_ = true;  // of pieces and scores: Unigram's, refused by its name later
         }
@@ -72,11 +55,9 @@ class Watcher {
           id_of(json(event == Event::object_start ? json::value_t::object : json::value_t::array),
                 token_, vocab_place());
         if (event == Event::object_start && depth == 3 && in_merges()) merge(json::object());
-        if (event == Event::object_start) keys_.emplace_back();
         count();
         return true;
       case Event::object_end:
-        keys_.pop_back();
         return true;
       case Event::key:
         return key(depth, parsed);
@@ -118,11 +99,6 @@ class Watcher {
     }
     if (depth == 1) top_ = key;
     if (depth == 2) second_ = key;
-    if (!keys_.back().insert(key).second) {
-      throw DataError(problem(cat("JSON object names the key \"", shown(key), "\" twice"))
-                          .at(name_)
-                          .must("name each key once"));
-    }
     return true;
   }
 
@@ -164,7 +140,6 @@ class Watcher {
   bool only_vocab_;
   bool vocab_is_list_ = false;
   std::string top_, second_, token_;
-  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
   size_t values_ = 0;
 };
 
@@ -172,14 +147,10 @@ TokenizerJson parse(std::string_view text, const std::string& name, bool only_vo
   check_size(text, name);
   TokenizerJson result;
   Watcher watcher(result, name, only_vocab);
-  const json::parser_callback_t callback = [&](int depth, Event event, json& parsed) {
-    return watcher(depth, event, parsed);
-  };
-  try {
-    result.tree = json::parse(text.begin(), text.end(), callback);
-  } catch (const json::exception& e) {
-    throw DataError(problem(cat("not valid JSON: ", readable(e.what()))).at(name));
-  }
+  result.tree = parse_json_tree(
+      text, name, {.max_depth = kDepthLimit, .watch = [&](int depth, Event event, json& parsed) {
+                     return watcher(depth, event, parsed);
+                   }});
   if (!result.tree.is_object()) {
     throw DataError(problem(cat("JSON ", result.tree.type_name())).at(name).must("be an object"));
   }

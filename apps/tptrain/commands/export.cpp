@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/printable.h"
 #include "base/python_json.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_store.h"
@@ -161,7 +162,7 @@ void write(const ExportCommand& command, const std::string& what,
   };
   const checkpoint::ExportedModel done =
       checkpoint::write_huggingface_model(source, model::stored_model(config), order);
-  std::cout << "exported " << what << " to " << command.out << ": "
+  std::cout << "exported " << printable_line(what) << " to " << printable_line(command.out) << ": "
             << with_thousands(done.parameters) << " parameters, " << human_bytes(done.total_bytes)
             << ", " << done.weight_files.size()
             << (done.weight_files.size() == 1 ? " file" : " files") << "\n";

@@ -67,7 +67,7 @@ TEST_CASE("a file that is no JSON is refused with its place") {
   CHECK(refusal_of(std::string(R"({"model": {"type": "BPE", "type": "BPE"}})")) ==
         "t.json: JSON object names the key \"type\" twice: it must name each key once.");
   CHECK(refusal_of(std::string(40, '[')) ==
-        "t.json: JSON nested deeper than a tokenizer ever is: it must stay within 32 levels.");
+        "t.json: JSON nested deeper than this format ever is: it must stay within 32 levels.");
 }
 
 TEST_CASE("what is not known is refused by name") {

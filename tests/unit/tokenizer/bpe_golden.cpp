@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "support/catch.h"
 #include "tokenizer/bpe_loaders.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 namespace {

@@ -4,11 +4,11 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/utf8.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "test_data.h"
 #include "tokenizer/bpe_loaders.h"
-#include "tokenizer/utf8_text.h"
 
 namespace tptrain::tokenizer {
 namespace {

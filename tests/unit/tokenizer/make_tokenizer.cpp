@@ -105,8 +105,9 @@ TEST_CASE("damaged configuration files are named with the fault") {
     return said;
   };
   const char* config = "tokenizer_config.json";
-  CHECK(
-      has(message(config, "{\"eos_token\": "), "tokenizer_config.json: not valid JSON at byte 15"));
+  CHECK(has(message(config, "{\"eos_token\": "),
+            "tokenizer_config.json: not valid JSON: parse error at line 1, column 15"));
+  CHECK(has(message(config, R"({"x": {"a": 1, "a": 1}})"), "names the key \"a\" twice"));
   CHECK(has(message(config, "[]"), "tokenizer_config.json: holds array: it must hold one object"));
   CHECK(has(message(config, R"({"eos_token": 7})"),
             "eos_token is number: it must be a string, or an object with a string \"content\""));

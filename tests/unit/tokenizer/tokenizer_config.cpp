@@ -105,5 +105,31 @@ TEST_CASE("Unigram is refused by its name, also where the file does not name it"
   }
 }
 
+TEST_CASE("many added tokens take time in proportion, and far too many are refused") {
+  const TempDir dir;
+  const auto write = [&](int count) {
+    json file = json::parse(byte_tokenizer_files()[0].second);
+    const json token = file["added_tokens"][0];
+    json decoder = json::object();
+    for (int i = 1; i < count; ++i) {
+      json one = token;
+      one["id"] = 256 + i;
+      one["content"] = "<" + std::to_string(i) + ">";
+      file["added_tokens"].push_back(one);
+      one.erase("id");
+      decoder[std::to_string(256 + i)] = one;
+    }
+    dir.put("tokenizer.json", file.dump());
+    dir.put("tokenizer_config.json", json{{"added_tokens_decoder", decoder}}.dump());
+  };
+  write(100'000);
+  const auto tokenizer = make_tokenizer(dir.path().string());
+  CHECK(tokenizer->vocab_size() == 100'256);
+  CHECK(tokenizer->encode("a<99999>b") == std::vector<int32_t>{'a', 100'255, 'b'});
+  write(300'000);
+  CHECK(has(message_of<DataError>([&] { make_tokenizer(dir.path().string()); }),
+            "more than 2,000,000 values outside model.vocab and model.merges"));
+}
+
 }  // namespace
 }  // namespace tptrain::tokenizer

@@ -1,17 +1,8 @@
-#include "tokenizer/utf8_text.h"
+#include "base/utf8.h"
 
-#include <algorithm>
+namespace tptrain {
 
-namespace tptrain::tokenizer {
-
-namespace {
-
-struct Begin {
-  size_t length = 0;   // bytes of the whole character; 0: no character begins so
-  size_t present = 0;  // of those, the bytes that are there and fit
-};
-
-Begin begin_of(std::string_view text) {
+Utf8Begin utf8_begin(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(0);
   if (lead < 0x80) return {1, 1};
@@ -29,11 +20,9 @@ Begin begin_of(std::string_view text) {
   return {length, present};
 }
 
-}  // namespace
-
 size_t utf8_length(std::string_view text) {
   if (text.empty()) return 0;
-  const Begin begin = begin_of(text);
+  const Utf8Begin begin = utf8_begin(text);
   return begin.present == begin.length ? begin.length : 0;
 }
 
@@ -52,7 +41,7 @@ std::string replace_invalid_utf8(std::string_view text) {
   valid.reserve(text.size());
   size_t at = 0;
   while (at < text.size()) {
-    const Begin begin = begin_of(text.substr(at));
+    const Utf8Begin begin = utf8_begin(text.substr(at));
     if (begin.present == begin.length) {
       valid.append(text.substr(at, begin.length));
     } else {
@@ -63,4 +52,4 @@ std::string replace_invalid_utf8(std::string_view text) {
   return valid;
 }
 
-}  // namespace tptrain::tokenizer
+}  // namespace tptrain
