@@ -41,11 +41,28 @@ done
 find_nvcc() {
   command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; } || true
 }
+# Why the CPU set is taken where somebody may have expected the other: on standard error, since --print-preset is read by scripts.
+say_why_cpu() {
+  local nvcc=$1 release=$2
+  if [ -n "$nvcc" ] && [ "$release" != 13 ]; then
+    echo "setup: taking the CPU set: $nvcc is of CUDA ${release_text:-unknown}, and the CUDA build needs the toolkit of CUDA 13" >&2
+  elif [ -n "$nvcc" ]; then
+    echo "setup: taking the CPU set: the LibTorch of TPTRAIN_TORCH_DIR has no CUDA (no lib/libtorch_cuda.so)" >&2
+  elif [ -e "${TPTRAIN_GPU_DEVICE:-/dev/nvidiactl}" ] || command -v nvidia-smi >/dev/null; then
+    echo "setup: taking the CPU set: this machine has a GPU, but no nvcc on the PATH or in /usr/local/cuda/bin; the CUDA build needs the toolkit of CUDA 13" >&2
+  else
+    return
+  fi
+  echo "setup: with that toolkit installed, run scripts/setup.sh again: its preset is then cuda. --cpu takes the CPU set without a word" >&2
+}
 nvcc=$(find_nvcc)
 if [ -z "$choice" ]; then
   choice=cpu
-  if [ -n "$nvcc" ] && "$nvcc" --version | grep -q 'release 13\.'; then choice=cuda; fi
+  release_text=$([ -z "$nvcc" ] || "$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+  release=${release_text%%.*}
+  if [ "$release" = 13 ]; then choice=cuda; fi
   if [ -n "${TPTRAIN_TORCH_DIR:-}" ] && [ ! -e "$TPTRAIN_TORCH_DIR/lib/libtorch_cuda.so" ]; then choice=cpu; fi
+  if [ "$choice" = cpu ]; then say_why_cpu "$nvcc" "$release"; fi
 fi
 if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
 

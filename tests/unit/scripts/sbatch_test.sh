@@ -8,17 +8,25 @@ cd "$directory"
 
 printf '#!/usr/bin/env bash\nwhile [[ "$1" == -* ]]; do shift; done\nexec "$@"\n' >srun
 printf '#!/usr/bin/env bash\necho "$@" >requeued.txt\n' >scontrol
-# Ends with $CODE; with 75 on SIGUSR1, after a while that stands for the save.
+# Ends with $CODE; with $STOPPED or 75 on SIGUSR1, after a while that stands for the save. With SAVES it leaves a checkpoint.
 cat >tptrain <<'EOS'
 #!/usr/bin/env bash
+if [ "$1" = inspect ]; then
+  echo "inspect $2" >>inspected.txt
+  [ -e "$2/saves" ] || exit 4
+  printf 'checkpoint  x\nsave        number %s, id abc, after -\n' "$(wc -l <"$2/saves")"
+  exit 0
+fi
 echo "$*" >arguments.txt
-if [ -n "${CODE:-}" ]; then exit "$CODE"; fi
-trap 'sleep 0.5; exit 75' USR1
+save() { if [ -n "${SAVES:-}" ]; then echo >>run/saves; fi; }
+if [ -n "${CODE:-}" ]; then save; exit "$CODE"; fi
+trap 'sleep 0.5; save; exit "${STOPPED:-75}"' USR1
 touch ready
 for _ in $(seq 100); do sleep 0.1; done
 EOS
 chmod +x srun scontrol tptrain
-touch run.yaml
+mkdir run other
+printf 'model: {}\nrun_dir: "run"   # here\n' >run.yaml
 export PATH="$directory:$PATH" SLURM_JOB_ID=42 SLURM_NTASKS=2
 
 fail() {
@@ -41,13 +49,40 @@ done
 CODE=75 run run.yaml
 [ "$(cat requeued.txt)" = "requeue 42" ] || fail "75 must requeue"
 
-rm -f requeued.txt
-bash "$script" run.yaml >output.txt 2>&1 &
-job=$!
-for _ in $(seq 100); do [ -e ready ] && break || sleep 0.1; done
-kill -USR1 "$job"
-wait "$job" || fail "exit code $? after SIGUSR1"
+# signalled ARGS...: runs the script, sends it SIGUSR1 once the program is there, and waits for it.
+signalled() {
+  code=0
+  rm -f requeued.txt ready
+  bash "$script" "$@" >output.txt 2>&1 &
+  job=$!
+  for _ in $(seq 100); do [ -e ready ] && break || sleep 0.1; done
+  kill -USR1 "$job"
+  wait "$job" || code=$?
+}
+signalled run.yaml
 [ "$(cat requeued.txt)" = "requeue 42" ] || fail "SIGUSR1 must reach the program, and its 75 requeue"
+STOPPED=143 SAVES=1 signalled run.yaml
+[ "$(cat requeued.txt)" = "requeue 42" ] || fail "a stop that was saved must requeue whatever the launcher says"
+STOPPED=1 SAVES=1 signalled run.yaml
+[ "$(cat requeued.txt)" = "requeue 42" ] || fail "a stop that was saved must requeue whatever the launcher says"
+STOPPED=1 signalled run.yaml
+{ [ ! -e requeued.txt ] && [ "$code" -eq 1 ]; } || fail "a stop that saved nothing and failed with 1 must not requeue"
+
+# Killed: requeued, five times without a newer checkpoint.
+for killed in 137 138 143; do
+  CODE=$killed run run.yaml
+  [ -e requeued.txt ] || fail "$killed must requeue"
+  CODE=$killed SLURM_RESTART_COUNT=5 run run.yaml
+  { [ ! -e requeued.txt ] && [ "$code" -eq "$killed" ] && grep -q "not requeued" output.txt; } || fail "$killed without an end"
+  CODE=$killed SAVES=1 SLURM_RESTART_COUNT=5 run run.yaml
+  [ -e requeued.txt ] || fail "$killed with a newer checkpoint must requeue"
+done
+CODE=1 SAVES=1 run run.yaml
+[ ! -e requeued.txt ] || fail "a failure that no signal asked for must not requeue"
+sort -u inspected.txt | diff - <(echo "inspect run") || fail "run_dir of the run file"
+rm inspected.txt
+CODE=1 run run.yaml --set run_dir=other
+sort -u inspected.txt | diff - <(echo "inspect other") || fail "run_dir of the command line"
 
 run nowhere.yaml
 { [ "$code" -eq 2 ] && grep -q "'nowhere.yaml' is no run file" output.txt; } || fail "a missing run file: $(cat output.txt)"

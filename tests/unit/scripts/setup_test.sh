@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# scripts/setup.sh --print-preset with stand-ins for nvcc and the GPU: which preset, and whether it says why it is the CPU's.
+set -euo pipefail
+setup=$1
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+cd "$directory"
+# A PATH without this machine's own nvcc and nvidia-smi.
+mkdir bin
+for program in bash dirname sed cat env; do ln -s "$(command -v $program)" bin/; done
+unset TPTRAIN_TORCH_DIR
+if [ -x /usr/local/cuda/bin/nvcc ]; then nvcc_of_machine=yes; else nvcc_of_machine=no; fi
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+# expect PRESET TEXT: standard output is PRESET, standard error holds TEXT, or nothing where TEXT is empty.
+expect() {
+  local preset
+  preset=$(PATH="$directory/bin" bash "$setup" --print-preset 2>error.txt)
+  [ "$preset" = "$1" ] || fail "preset $preset, not $1"
+  if [ -z "$2" ]; then
+    [ ! -s error.txt ] || fail "words without need: $(cat error.txt)"
+  else
+    grep -qF "$2" error.txt || fail "'$2' is not in: $(cat error.txt)"
+  fi
+}
+nvcc_of() {
+  printf '#!/usr/bin/env bash\necho "Cuda compilation tools, release %s, V%s.1"\n' "$1" "$1" >bin/nvcc
+  chmod +x bin/nvcc
+}
+export TPTRAIN_GPU_DEVICE="$directory/no-such-device"
+if [ "$nvcc_of_machine" = no ]; then
+  expect cpu ""
+  touch gpu
+  TPTRAIN_GPU_DEVICE="$directory/gpu" expect cpu "this machine has a GPU, but no nvcc"
+fi
+nvcc_of 12.4
+expect cpu "bin/nvcc is of CUDA 12.4"
+nvcc_of 14.0
+expect cpu "bin/nvcc is of CUDA 14.0"
+nvcc_of 13.0
+expect cuda ""
+mkdir -p torch/lib
+TPTRAIN_TORCH_DIR="$directory/torch" expect cpu "has no CUDA"
+[ "$(PATH="$directory/bin" bash "$setup" --cpu --print-preset 2>&1)" = cpu ] || fail "--cpu"
+echo "all passed"
