@@ -106,11 +106,15 @@ const Lines& names_of_batches() {
        "",
        "Not needed: files are tokenized once, on all cores, and read where they lie."},
       {{"train_on_inputs", "roles_to_train", "completion_only_loss", "assistant_only_loss"},
-       "",
-       "Not built: a row's \"labels\" say what is a target (docs/data.md)."},
-      {{"chat_template", "conversation_template"},
-       "",
-       "Not built: `tptrain tokenize --chat` renders conversations by the tokenizer's template."},
+       "data.train_on",
+       "assistant (the default) learns what the assistant says, last its last answer, all every "
+       "token."},
+      {{"train_on_eos", "train_on_eot"},
+       "data.train_on_end",
+       "It is true or false: whether the token that closes an answer is learned."},
+      {{"chat_template", "chat_template_path", "conversation_template"},
+       "data.chat_template",
+       "It names a file; without it the tokenizer's template is taken."},
   };
   return kLines;
 }

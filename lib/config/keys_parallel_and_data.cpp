@@ -96,10 +96,29 @@ std::vector<Key> data_keys() {
                 "What the files hold: `text`, a file is one document; or `jsonl`, a row is one, a "
                 "JSON object a line or the elements of one JSON array: `{\"text\": ...}`, or "
                 "`{\"input_ids\": [...]}` of text already tokenized (-100 in `\"labels\"` beside "
-                "it: not a target; 0 in `\"attention_mask\"`: padding). All rows of a file are of "
-                "one kind. Files may be packed by gzip or zstd.",
+                "it: not a target; 0 in `\"attention_mask\"`: padding), or a conversation "
+                "(`{\"messages\": [...]}` and others, see train_on). All rows of a file are of one "
+                "kind. Files may be packed by gzip or zstd.",
             .hint = "each file by its name and contents; what is neither is refused"},
            &RunConfig::data, &DataConfig::format),
+      bind({.path = "data.chat_template",
+            .type = Type::path,
+            .presence = Presence::absent,
+            .doc = "File with the Jinja template that renders rows of conversations.",
+            .hint = "that of the tokenizer"},
+           &RunConfig::data, &DataConfig::chat_template),
+      bind({.path = "data.train_on",
+            .allowed = {"assistant", "last", "all"},
+            .doc = "What is learned of rows that hold a conversation, or a prompt with its "
+                   "completion: what the `assistant` says, its reasoning and tool calls included; "
+                   "its `last` answer alone; or `all` tokens. Rows of text and of ids are not "
+                   "concerned."},
+           &RunConfig::data, &DataConfig::train_on),
+      bind({.path = "data.train_on_end",
+            .type = Type::boolean,
+            .doc = "The token that closes an answer (`<|im_end|>`, `</s>`) is learned with it; "
+                   "without it a model does not learn to stop."},
+           &RunConfig::data, &DataConfig::train_on_end),
       bind({.path = "data.packing",
             .allowed = {"stream", "best_fit", "none"},
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "

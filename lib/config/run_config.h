@@ -62,10 +62,13 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
-  std::string tokenizer;           // "": that of model.path, else bytes
-  std::string format;              // text | jsonl; "": by the file's name, .jsonl or other
-  std::string packing = "stream";  // stream | best_fit | none (data/packing.h)
-  bool document_mask = false;      // documents packed into one sequence do not see each other
+  std::string tokenizer;               // "": that of model.path, else bytes
+  std::string format;                  // text | jsonl; "": by each file's name and contents
+  std::string chat_template;           // a file; "": that of the tokenizer
+  std::string train_on = "assistant";  // assistant | last | all: of conversations and completions
+  bool train_on_end = true;            // and the token that closes an answer
+  std::string packing = "stream";      // stream | best_fit | none (data/packing.h)
+  bool document_mask = false;          // documents packed into one sequence do not see each other
   bool special_as_text = false;
   bool shuffle = true;
 

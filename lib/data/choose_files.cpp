@@ -50,7 +50,7 @@ std::string sentence(const std::string& directory, const Reasons& reasons) {
 
 std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const Corpus& corpus,
                                      const std::string& key, int64_t vocab_size,
-                                     std::vector<std::string>& left_out) {
+                                     std::vector<std::string>& notes) {
   std::vector<CorpusFile> all;
   std::vector<bool> source_has_rows(corpus.sources.size());
   for (const SourceFile& file : files) {
@@ -81,10 +81,10 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
   }
   if (!problems.empty()) throw DataError(problems);
   for (const auto& [source, why] : reasons) {
-    left_out.push_back(sentence(corpus.sources[source].path, why));
+    notes.push_back(sentence(corpus.sources[source].path, why));
   }
   if (chosen.empty()) {
-    throw DataError(problem(join(left_out, "; "))
+    throw DataError(problem(join(notes, "; "))
                         .at(key)
                         .must("hold text or JSON rows")
                         .remedy("Name the files themselves, or convert them (docs/data.md)."));

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/conversation_rows.h"
 #include "data/wild_numbers.h"
 #include "formats/token_file.h"
 
@@ -101,31 +102,37 @@ struct Columns {
   std::optional<dom::element> mask;
 };
 
-/// Rows of data sets that are not read, by a key of theirs.
-struct OtherRow {
-  std::string_view key;
-  const char* is;
-  const char* remedy;
-};
-constexpr const char* kRender =
-    "Such rows are not read yet. Render them with the model's template, \"tptrain tokenize "
-    "--tokenizer DIR --chat\" reads {\"messages\": [...]} lines, and give {\"input_ids\": [...], "
-    "\"labels\": [...]} with -100 where nothing is to be learned.";
-constexpr std::array kOtherRows = {
-    OtherRow{"messages", "a conversation", kRender},
-    OtherRow{"conversations", "a conversation (sharegpt)", kRender},
-    OtherRow{"chosen", "a preference pair", "Training on preferences (DPO) is not built."},
-    OtherRow{"prompt", "a prompt with its completion", kRender},
-    OtherRow{"completion", "a prompt with its completion", kRender},
-    OtherRow{"instruction", "an instruction with its answer (alpaca)", kRender},
-};
+// Keys of rows of other kinds than text and ids.
+constexpr std::array<std::string_view, 8> kOtherKeys = {"messages",   "conversations", "prompt",
+                                                        "completion", "instruction",   "chosen",
+                                                        "rejected",   "output"};
 
-[[noreturn]] void refuse_other_row(const dom::object& object, const Place& place) {
-  for (const OtherRow& other : kOtherRows) {
-    dom::element ignored;
-    if (object.at_key(other.key).get(ignored) != simdjson::SUCCESS) continue;
-    refuse(place, cat("the row is ", other.is, ": it has \"", other.key, "\""), must_be_a_row(),
-           other.remedy);
+/// A row that is neither text nor ids.
+JsonlRow other_row(const dom::object& object, const Place& place) {
+  const RefuseRow refuse_row = [&](std::string received, std::string constraint, std::string fix) {
+    refuse(place, std::move(received), std::move(constraint), std::move(fix));
+  };
+  JsonlRow row;
+  if (auto conversation = conversation_of(object, refuse_row)) {
+    row.kind.content = RowKind::Content::conversation;
+    row.conversation = std::move(*conversation);
+    return row;
+  }
+  std::string_view prompt;
+  std::string_view completion;
+  if (object.at_key("prompt").get(prompt) == simdjson::SUCCESS &&
+      object.at_key("completion").get(completion) == simdjson::SUCCESS) {
+    row.kind.content = RowKind::Content::completion;
+    row.prompt = prompt;
+    row.completion = completion;
+    return row;
+  }
+  dom::element ignored;
+  if (object.at_key("chosen").get(ignored) == simdjson::SUCCESS) {
+    refuse(
+        place, "the row is a preference pair: it has \"chosen\"", must_be_a_row(),
+        "Training on preferences (DPO) is not built; to train on what was chosen, rename the key "
+        "to \"messages\".");
   }
   refuse(place, "there is neither \"text\" nor \"input_ids\"", must_be_a_row(),
          "Rename the key that holds the text.");
@@ -151,7 +158,6 @@ Columns columns_of(const dom::object& object, const Place& place) {
            "Remove \"text\" to train on the ids as they are, or \"input_ids\" to have the text "
            "tokenized.");
   }
-  if (!columns.text && !columns.ids) refuse_other_row(object, place);
   if (columns.text && columns.labels) {
     refuse(place, "there are \"labels\" beside \"text\"", "belong to \"input_ids\", one an id",
            "Remove \"labels\", or give the row as input_ids.");
@@ -231,12 +237,13 @@ JsonlRow ids_of(const Columns& columns, int64_t vocab_size, const Place& place) 
 
 bool is_row_key(std::string_view key) {
   if (key == "text" || key == "input_ids") return true;
-  return std::any_of(kOtherRows.begin(), kOtherRows.end(),
-                     [&](const OtherRow& other) { return key == other.key; });
+  return std::find(kOtherKeys.begin(), kOtherKeys.end(), key) != kOtherKeys.end();
 }
 
 std::string describe(const RowKind& kind) {
   if (kind.content == RowKind::Content::text) return "text";
+  if (kind.content == RowKind::Content::conversation) return "a conversation";
+  if (kind.content == RowKind::Content::completion) return "a prompt with its completion";
   const bool labelled = kind.content == RowKind::Content::labelled_ids;
   return cat("input_ids", labelled ? " with labels" : "",
              kind.masked ? (labelled ? " and attention_mask" : " with attention_mask") : "");
@@ -284,6 +291,7 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
            "Write the row as an object.");
   }
   const Columns columns = columns_of(object, place);
+  if (!columns.text && !columns.ids) return other_row(object, place);
 
   JsonlRow row;
   if (columns.text) {

@@ -1,4 +1,5 @@
-// One row, a JSON object -> one document: its text, or its ids with or without labels. Knows
+// One row, a JSON object -> one document: its text, its ids with or without labels, a conversation,
+// or a prompt with its completion. Knows
 // neither files nor tokenizers, never includes torch, and trusts nothing in the row.
 #pragma once
 
@@ -9,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/conversation.h"
+
 namespace tptrain::data {
 
 /// The longest line that is read: what a line costs beside itself grows with it (simdjson needs
@@ -17,13 +20,16 @@ inline constexpr int64_t kMaxLineBytes = int64_t{32} << 20;
 
 /// What a row may be, for messages.
 inline constexpr const char* kRowForms =
-    "{\"text\": \"...\"} or {\"input_ids\": [...]}, the latter with \"labels\": [...] or without";
+    "{\"text\": \"...\"} or {\"input_ids\": [...]}, the latter with \"labels\": [...] or without, "
+    "or a "
+    "conversation such as {\"messages\": [...]} (docs/data.md)";
 
 /// Whether a key is one that rows of data sets hold: "text", "input_ids", "messages" ...
 bool is_row_key(std::string_view key);
 
 struct RowKind {
-  enum class Content { text, ids, labelled_ids } content = Content::text;
+  enum class Content { text, ids, labelled_ids, conversation, completion };
+  Content content = Content::text;
   bool masked = false;  // ids with an attention_mask
   bool operator==(const RowKind&) const = default;
 };
@@ -33,10 +39,13 @@ std::string describe(const RowKind& kind);
 
 struct JsonlRow {
   RowKind kind = {};
-  std::string text;
-  std::vector<int32_t> ids;
-  std::vector<int32_t> labels;  // as many as ids where they are labelled_ids: an id, or
-                                // formats::kNoLabel
+  std::string text = {};
+  std::vector<int32_t> ids = {};
+  std::vector<int32_t> labels = {};  // as many as ids where they are labelled_ids: an id, or
+                                     // formats::kNoLabel
+  Conversation conversation = {};
+  std::string prompt = {};
+  std::string completion = {};
 };
 
 /// Keeps its buffers from line to line.
@@ -49,10 +58,11 @@ class JsonlParser {
 
   /// None where the line is blank. {"text": "..."} or {"input_ids": [...]}, the latter with
   /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
-  /// Other keys are ignored, whatever numbers they hold. `file` and `line_number` (from 1) are for
-  /// messages. Throws DataError: not JSON, not UTF-8, no object, none of the keys or both, a key
-  /// twice, a value of another kind, an id that is no integer or not in the vocabulary, labels or a
-  /// mask of another number than ids, a mask with a hole.
+  /// Else a conversation in one of the forms of conversation_rows.h, or {"prompt": "...",
+  /// "completion": "..."}. Other keys are ignored, whatever numbers they hold. `file` and
+  /// `line_number` (from 1) are for messages. Throws DataError: not JSON, not UTF-8, no object,
+  /// none of the keys or both, a key twice, a value of another kind, an id that is no integer or
+  /// not in the vocabulary, labels or a mask of another number than ids, a mask with a hole.
   std::optional<JsonlRow> parse(std::string_view line, std::string_view file, int64_t line_number);
 
  private:

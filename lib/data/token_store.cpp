@@ -9,6 +9,7 @@
 #include "data/file_reader.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
+#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 
@@ -16,23 +17,41 @@ namespace fs = std::filesystem;
 
 namespace {
 
+bool has_rows(const CorpusFile& file, RowKind::Content content) {
+  return file.rows && file.rows->content == content;
+}
+
+bool any_has(const std::vector<CorpusFile>& files, RowKind::Content content) {
+  return std::any_of(files.begin(), files.end(),
+                     [&](const CorpusFile& file) { return has_rows(file, content); });
+}
+
 /// How a file is read, as far as that decides its tokens. What was read before others came is
 /// named as it was then, so that its token files and checkpoints stay valid.
-std::string reading_of(const CorpusFile& file) {
+std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
+                       const tokenizer::ChatTemplate* chat_template) {
   if (file.kind.format == Format::text) return file.marked ? "text without mark" : "text";
-  return cat(file.kind.layout == RowLayout::array ? "json array" : "jsonl",
-             file.rows && file.rows->masked ? " with attention_mask" : "");
+  std::string reading = cat(file.kind.layout == RowLayout::array ? "json array" : "jsonl",
+                            file.rows && file.rows->masked ? " with attention_mask" : "");
+  const bool conversations = has_rows(file, RowKind::Content::conversation);
+  if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
+  return cat(reading, conversations ? " conversations 1 " : " completions 1 ",
+             name_of(chat.train_on), chat.train_on_end ? " with end" : "",
+             conversations ? cat(" ", chat_template->hash()) : "");
 }
 
 /// What the tokens depend on, and nothing else: neither names nor times, so a corpus that moves to
 /// another folder keeps its token files.
 std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
+                        const tokenizer::ChatTemplate* chat_template,
                         const std::vector<CorpusFile>& files) {
   Sha256 hash;
   hash.update("tptrain tokens 2: text with begin and end of text as the tokenizer has them\n");
   hash.update(tokenizer.hash() + "\n");
   hash.update(cat("special as text: ", corpus.special_as_text, "\n"));
-  for (const CorpusFile& file : files) hash.update(cat(reading_of(file), " ", file.sha256, "\n"));
+  for (const CorpusFile& file : files) {
+    hash.update(cat(reading_of(file, corpus.chat, chat_template), " ", file.sha256, "\n"));
+  }
   return hash.hex();
 }
 
@@ -44,10 +63,18 @@ std::string hash_file(const fs::path& path, int64_t& total_bytes) {
   return reader.sha256();
 }
 
-bool any_labels(const std::vector<CorpusFile>& files) {
-  return std::any_of(files.begin(), files.end(), [](const CorpusFile& file) {
-    return file.rows && file.rows->content == RowKind::Content::labelled_ids;
-  });
+formats::Labels labels_of(const std::vector<CorpusFile>& files, TrainOn train_on) {
+  using Content = RowKind::Content;
+  const bool learned_in_part = train_on != TrainOn::all && (any_has(files, Content::conversation) ||
+                                                            any_has(files, Content::completion));
+  return learned_in_part || any_has(files, Content::labelled_ids) ? formats::Labels::stored
+                                                                  : formats::Labels::none;
+}
+
+std::shared_ptr<const tokenizer::ChatTemplate> chat_template_for(
+    const Corpus& corpus, const std::vector<CorpusFile>& files) {
+  if (!any_has(files, RowKind::Content::conversation)) return nullptr;
+  return corpus.chat_template();
 }
 
 // By the contract one process at a time prepares in a directory, so a temporary is what a killed
@@ -71,7 +98,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   const int64_t vocab_size = corpus.vocab_size > 0 ? corpus.vocab_size : tokenizer.vocab_size();
   PreparedTokens prepared;
   std::vector<CorpusFile> files =
-      choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.left_out);
+      choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.notes);
   int64_t total_bytes = 0;
   for (CorpusFile& file : files) file.sha256 = hash_file(file.path, total_bytes);
   if (total_bytes == 0) {
@@ -81,8 +108,9 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
                         .must("hold text")
                         .remedy("Name files with text."));
   }
+  const auto chat_template = chat_template_for(corpus, files);
   prepared.split = split;
-  prepared.identity = identity_of(corpus, tokenizer, files);
+  prepared.identity = identity_of(corpus, tokenizer, chat_template.get(), files);
   prepared.path = directory / cat(split, "-", prepared.identity);
 
   std::error_code ignored;
@@ -105,10 +133,9 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
 
   create_directories_durably(directory, FailAs::data_error);
   remove_leftovers(directory, split);
-  formats::TokenFileWriter writer(
-      prepared.path, vocab_size, prepared.identity,
-      any_labels(files) ? formats::Labels::stored : formats::Labels::none);
-  tokenize_files(files, tokenizer, vocab_size, corpus, writer);
+  formats::TokenFileWriter writer(prepared.path, vocab_size, prepared.identity,
+                                  labels_of(files, corpus.chat.train_on));
+  tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, writer, prepared.notes);
   if (writer.tokens() == 0) {
     throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, the first is ",
                                 files.front().path.string()))

@@ -6,17 +6,25 @@
 //            taken as it is, nothing added. With "labels": [...] beside input_ids, labels[i] is
 //            what the token before i is asked to predict; -100: not counted (Hugging Face's
 //            meaning). Rows stand one a line, or in one JSON array. All rows of a file are of one
-//            kind; data/jsonl_rows.h reads them.
+//            kind; data/jsonl_rows.h reads them. A conversation is rendered by a chat template, a
+//            prompt and its completion are joined, and labels say what is learned (chat_rows.h).
 // Either may be packed by gzip or zstd. What a file holds is data/file_kind.h.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "config/run_config.h"
+#include "data/train_on.h"
 #include "tokenizer/tokenizer.h"
+
+namespace tptrain::tokenizer {
+class ChatTemplate;
+}
 
 namespace tptrain::data {
 
@@ -41,6 +49,9 @@ struct Corpus {
   int64_t vocab_size = 0;
   int threads = 0;       // 0: one a core of this process
   std::string key = {};  // of the sources, for messages; "": data.<split>
+  ChatOptions chat = {};
+  /// Gives what renders conversations, and is asked only where there are some; it may throw.
+  std::function<std::shared_ptr<const tokenizer::ChatTemplate>()> chat_template = {};
 };
 
 /// The token file of one split. Every rank opens it by `path`; one rank prepares it and tells the
@@ -53,8 +64,8 @@ struct PreparedTokens {
   std::string split;            // "train": messages name data.train
   bool reused = false;          // a valid file was there
   std::string rebuilt_because;  // what was wrong with the file that stood there; "" where none did
-  std::vector<std::string> left_out = {};  // files of directories that were not taken, a sentence a
-                                           // source
+  std::vector<std::string> notes = {};  // sentences for the user: files of directories and rows
+                                        // (of tokens made now) that were left out
 };
 
 /// Tokenizes all documents of all files (an empty one is none) into

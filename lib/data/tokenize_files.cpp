@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "data/chat_writer.h"
 #include "data/file_reader.h"
 #include "data/jsonl_rows.h"
 
@@ -60,11 +61,11 @@ void check_utf8(const std::string& text, const CorpusFile& file) {
 class DocumentWriter {
  public:
   DocumentWriter(const tokenizer::Tokenizer& tokenizer, int64_t vocab_size, const Corpus& corpus,
-                 formats::TokenFileWriter& writer)
+                 int threads, formats::TokenFileWriter& writer)
       : tokenizer_(tokenizer),
         limit_(vocab_size < tokenizer.vocab_size() ? vocab_size : 0),
         options_{.add_special = true, .special_as_text = corpus.special_as_text},
-        threads_(corpus.threads > 0 ? corpus.threads : cores_of_process()),
+        threads_(threads),
         writer_(writer) {}
 
   /// `line` 0: the whole file.
@@ -229,7 +230,35 @@ void check_kind(const RowKind& kind, const RowKind& first, const CorpusFile& fil
                               "every token counts has its input_ids as labels."));
 }
 
-void append_rows(const CorpusFile& file, JsonlParser& parser, DocumentWriter& documents) {
+/// Where rows go by their kind.
+struct Sinks {
+  DocumentWriter& documents;
+  ChatWriter::Context chat;
+  formats::TokenFileWriter& writer;
+  std::vector<std::string>& notes;
+};
+
+/// A file of which nothing is learned is no mistake of a row.
+void report_unlearned(const CorpusFile& file, const ChatWriter& chat, TrainOn train_on,
+                      std::vector<std::string>& notes) {
+  if (chat.unlearned() == 0) return;
+  if (chat.unlearned() == chat.rows()) {
+    throw DataError(
+        problem(cat("none of its ", with_thousands(chat.rows()),
+                    " rows holds a token that is to be learned"))
+            .at(file.path.string())
+            .must(cat("hold answers of the assistant (data.train_on is ", name_of(train_on), ")"))
+            .remedy("Look at the roles of its messages; data.train_on: all learns every "
+                    "token."));
+  }
+  notes.push_back(cat(with_thousands(chat.unlearned()), " of ", with_thousands(chat.rows()),
+                      " rows of ", file.path.string(),
+                      " hold nothing to be learned and are left out, the first is ",
+                      chat.first_unlearned()));
+}
+
+void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
+  ChatWriter chat(sinks.chat, sinks.writer);
   const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
   int64_t first_line = 0;
   while (const auto text = rows->next()) {
@@ -237,24 +266,46 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, DocumentWriter& do
     if (!row) continue;
     if (first_line == 0) first_line = rows->line_number();
     check_kind(row->kind, file.rows.value_or(row->kind), file, rows->line_number(), first_line);
-    if (row->kind.content == RowKind::Content::text) {
-      documents.text(std::move(row->text), file, rows->line_number());
-    } else {
-      documents.ids(*row);
+    switch (row->kind.content) {
+      case RowKind::Content::text:
+        sinks.documents.text(std::move(row->text), file, rows->line_number());
+        break;
+      case RowKind::Content::ids:
+      case RowKind::Content::labelled_ids:
+        sinks.documents.ids(*row);
+        break;
+      case RowKind::Content::conversation:
+      case RowKind::Content::completion:
+        sinks.documents.flush();
+        chat.add(std::move(*row), cat(file.path.string(), ":", rows->line_number()));
+        break;
     }
   }
   check_unchanged(file, rows->sha256());
+  chat.flush();
+  report_unlearned(file, chat, sinks.chat.options.train_on, sinks.notes);
 }
 
 }  // namespace
 
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
-                    int64_t vocab_size, const Corpus& corpus, formats::TokenFileWriter& writer) {
+                    const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
+                    const Corpus& corpus, formats::TokenFileWriter& writer,
+                    std::vector<std::string>& notes) {
+  const int threads = corpus.threads > 0 ? corpus.threads : cores_of_process();
   JsonlParser parser(vocab_size);
-  DocumentWriter documents(tokenizer, vocab_size, corpus, writer);
+  DocumentWriter documents(tokenizer, vocab_size, corpus, threads, writer);
+  Sinks sinks = {.documents = documents,
+                 .chat = {.tokenizer = tokenizer,
+                          .chat_template = chat_template,
+                          .options = corpus.chat,
+                          .vocab_size = vocab_size,
+                          .threads = threads},
+                 .writer = writer,
+                 .notes = notes};
   for (const CorpusFile& file : files) {
     if (file.kind.format == Format::rows) {
-      append_rows(file, parser, documents);
+      append_rows(file, parser, sinks);
     } else {
       append_text_file(file, tokenizer, documents);
     }

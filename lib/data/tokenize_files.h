@@ -27,15 +27,19 @@ struct CorpusFile {
 
 /// Reads the beginning of the files. Those of directories that are neither text nor rows are left
 /// out, and so is, where there are rows, text that is not named .txt: what lies beside rows is a
-/// data set's description. `left_out` gets a sentence for each source of which something is.
+/// data set's description. `notes` gets a sentence for each source of which something is.
 /// Throws DataError with every named file that is neither, and as tokenize_files.
 std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const Corpus& corpus,
                                      const std::string& key, int64_t vocab_size,
-                                     std::vector<std::string>& left_out);
+                                     std::vector<std::string>& notes);
 
 /// Appends every document in order. Text is tokenized by several threads; the result does not
-/// depend on their number. Throws DataError with file:line: see prepare_tokens.
+/// depend on their number. `chat_template` may be null where no row is a conversation. `notes` gets
+/// a sentence for each file of which rows were left out. Throws DataError with file:line: see
+/// prepare_tokens.
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
-                    int64_t vocab_size, const Corpus& corpus, formats::TokenFileWriter& writer);
+                    const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
+                    const Corpus& corpus, formats::TokenFileWriter& writer,
+                    std::vector<std::string>& notes);
 
 }  // namespace tptrain::data

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "tokenizer/template_evaluator.h"
@@ -28,6 +29,14 @@ void put(Variables& variables, const std::string& name, jinja::Value value) {
   variables.emplace_back(name, std::move(value));
 }
 
+/// Where the files beside a tokenizer are, given as a directory or a file of one.
+std::string folder_of(const std::string& tokenizer) {
+  const std::filesystem::path path = tokenizer;
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return tokenizer;
+  return path.has_parent_path() ? path.parent_path().string() : ".";
+}
+
 void check_messages(const nlohmann::ordered_json& messages) {
   const auto refuse = [](const std::string& received, const std::string& constraint) {
     throw DataError(problem(received).at("chat").must(constraint));
@@ -48,6 +57,70 @@ void check_messages(const nlohmann::ordered_json& messages) {
 
 }  // namespace
 
+namespace {
+
+bool is_answer(const nlohmann::ordered_json& message, std::string_view key) {
+  static constexpr std::string_view kFields[] = {"content",  "reasoning_content", "reasoning",
+                                                 "thinking", "tool_calls",        "function_call"};
+  return message["role"] == "assistant" &&
+         std::find(std::begin(kFields), std::end(kFields), key) != std::end(kFields);
+}
+
+jinja::Value sourced_messages(const nlohmann::ordered_json& messages) {
+  std::vector<jinja::Value> list;
+  for (const auto& message : messages) {
+    const auto index = static_cast<int32_t>(list.size());
+    std::vector<std::pair<std::string, jinja::Value>> fields;
+    for (const auto& [key, value] : message.items()) {
+      const Source::Kind kind =
+          is_answer(message, key) ? Source::Kind::answer : Source::Kind::field;
+      fields.emplace_back(key, jinja::value_of(value, {kind, index}));
+    }
+    list.push_back(jinja::make_dict(std::move(fields)));
+  }
+  return jinja::make_list(std::move(list));
+}
+
+}  // namespace
+
+namespace {
+
+/// What the template puts before a plain answer, of its own accord.
+std::string header_of_answer(const ChatTemplate& chat_template) {
+  const SourcedText text = chat_template.render_sourced(
+      {{{"role", "user"}, {"content", "x"}}, {{"role", "assistant"}, {"content", "y"}}},
+      {.time_seconds = 0});
+  constexpr int32_t kAnswer = 1;
+  size_t begin = 0;
+  std::string header;
+  for (const SourcedText::Run& run : text.runs()) {
+    if (run.source.kind == Source::Kind::answer) return header;
+    if (run.source.message == kAnswer) header += text.bytes().substr(begin, run.end - begin);
+    begin = run.end;
+  }
+  return "";
+}
+
+std::optional<std::string> find_generation_prompt(const ChatTemplate& chat_template) {
+  try {
+    const std::vector<ChatMessage> question = {{"user", "x"}};
+    const std::string without = chat_template.render(question, {.time_seconds = 0});
+    std::string with =
+        chat_template.render(question, {.add_generation_prompt = true, .time_seconds = 0});
+    if (!with.starts_with(without)) return std::nullopt;
+    with.erase(0, without.size());
+    if (!with.empty()) return with;
+    // A template that does not know to ask: its answers have a header or they have none (then there
+    // may be a space before them).
+    std::string header = header_of_answer(chat_template);
+    return header.find_first_not_of(" \t\n") == std::string::npos ? "" : header;
+  } catch (const DataError&) {
+    return std::nullopt;  // a template that takes no such conversation
+  }
+}
+
+}  // namespace
+
 struct ChatTemplate::Impl {
   std::string name;
   std::string source;
@@ -56,6 +129,11 @@ struct ChatTemplate::Impl {
   std::vector<std::pair<std::string, std::string>> constants;
   std::unique_ptr<Impl>
       with_tools;  // the template for conversations with tools, where it is another
+  std::optional<std::string> generation_prompt = {};
+
+  const Impl& used_for(const ChatOptions& options) const {
+    return with_tools && !options.tools.is_null() ? *with_tools : *this;
+  }
 
   std::string place(size_t at) const {
     const std::string_view before = std::string_view(source).substr(0, at);
@@ -99,7 +177,9 @@ ChatTemplate ChatTemplate::from_source(std::string_view source, const std::strin
   } catch (const jinja::TemplateError& error) {
     impl->fail(error);
   }
-  return ChatTemplate(std::move(impl));
+  ChatTemplate made(std::move(impl));
+  made.impl_->generation_prompt = find_generation_prompt(made);
+  return made;
 }
 
 ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config) {
@@ -140,12 +220,15 @@ ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std:
 
 ChatTemplate ChatTemplate::from_tokenizer(const std::string& tokenizer) {
   if (tokenizer == "bytes") return from_config({.place = "bytes"});
-  std::filesystem::path folder = tokenizer;
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(folder, ignored)) {
-    folder = folder.has_parent_path() ? folder.parent_path() : std::filesystem::path(".");
-  }
-  return from_config(read_tokenizer_config(folder.string()));
+  return from_config(read_tokenizer_config(folder_of(tokenizer)));
+}
+
+ChatTemplate ChatTemplate::from_file(const std::string& file, const std::string& tokenizer) {
+  TokenizerConfig config;
+  if (tokenizer != "bytes") config = read_tokenizer_config(folder_of(tokenizer));
+  config.chat_templates = {{"default", read_file(file, kLongestSource, FailAs::data_error)}};
+  config.place = file;
+  return from_config(config);
 }
 
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
@@ -159,9 +242,13 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
 
 std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
                                       const ChatOptions& options) const {
+  return render_sourced(messages, options).bytes();
+}
+
+SourcedText ChatTemplate::render_sourced(const nlohmann::ordered_json& messages,
+                                         const ChatOptions& options) const {
   check_messages(messages);
-  const bool tools = impl_->with_tools && !options.tools.is_null();
-  const Impl& used = tools ? *impl_->with_tools : *impl_;
+  const Impl& used = impl_->used_for(options);
   if (!options.variables.is_null() && !options.variables.is_object()) {
     throw DataError(problem(cat("the variables are ", options.variables.type_name()))
                         .at("chat")
@@ -172,16 +259,18 @@ std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
     for (const auto& [name, value] : used.constants) {
       put(variables, name, jinja::make_text(value));
     }
+    const jinja::Value sourced = sourced_messages(messages);
     put(variables, "documents", jinja::None{});
     put(variables, "tools", jinja::value_of(options.tools));
-    put(variables, "messages", jinja::value_of(messages));
+    put(variables, "messages", sourced);
     put(variables, "add_generation_prompt", options.add_generation_prompt);
     if (options.variables.is_object()) {
       for (const auto& [name, value] : options.variables.items()) {
         put(variables, name, jinja::value_of(value));
       }
     }
-    return jinja::Evaluator(options.time_seconds).run(used.body, used.hidden, std::move(variables));
+    return jinja::Evaluator(options.time_seconds, sourced)
+        .run(used.body, used.hidden, std::move(variables));
   } catch (const jinja::ValueError& error) {
     throw DataError(problem(error.message).at("chat"));
   } catch (const jinja::TemplateError& error) {
@@ -190,6 +279,22 @@ std::string ChatTemplate::render_json(const nlohmann::ordered_json& messages,
     throw DataError(problem(cat("the chat template refuses this conversation: ", refusal.message))
                         .at(used.place(refusal.at)));
   }
+}
+
+const std::optional<std::string>& ChatTemplate::generation_prompt(
+    const ChatOptions& options) const {
+  return impl_->used_for(options).generation_prompt;
+}
+
+std::string ChatTemplate::hash() const {
+  Sha256 hash;
+  for (const Impl* impl = impl_.get(); impl != nullptr; impl = impl->with_tools.get()) {
+    hash.update(cat("tptrain chat template 1 ", impl->source.size(), "\n", impl->source));
+    for (const auto& [name, value] : impl->constants) {
+      hash.update(cat(name, " ", value.size(), " ", value, "\n"));
+    }
+  }
+  return hash.hex();
 }
 
 }  // namespace tptrain::tokenizer

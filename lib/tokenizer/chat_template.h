@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "tokenizer/sourced_text.h"
 #include "tokenizer/tokenizer_config.h"
 
 namespace tptrain::tokenizer {
@@ -49,6 +51,9 @@ class ChatTemplate {
   static ChatTemplate from_config(const TokenizerConfig& config);
   /// That of make_tokenizer(`tokenizer`): a directory, or a file in one.
   static ChatTemplate from_tokenizer(const std::string& tokenizer);
+  /// The template in `file`, with the special tokens of `tokenizer`. Throws DataError where it
+  /// cannot be read, and as above.
+  static ChatTemplate from_file(const std::string& file, const std::string& tokenizer);
 
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
@@ -62,6 +67,15 @@ class ChatTemplate {
   /// objects with a string "role".
   std::string render_json(const nlohmann::ordered_json& messages,
                           const ChatOptions& options = {}) const;
+  /// The same text with where each byte came from: what the assistant says (content, reasoning and
+  /// tool calls of its messages) is told from all else, whatever the template does with it.
+  SourcedText render_sourced(const nlohmann::ordered_json& messages,
+                             const ChatOptions& options = {}) const;
+  /// What stands before each answer of such a rendering, as far as a template that is asked for one
+  /// says; none where that cannot be told.
+  const std::optional<std::string>& generation_prompt(const ChatOptions& options = {}) const;
+  /// Of everything that decides what is rendered.
+  std::string hash() const;
 
  private:
   struct Impl;

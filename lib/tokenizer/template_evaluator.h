@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,10 +38,11 @@ struct Arguments {
 
 class Evaluator {
  public:
-  explicit Evaluator(int64_t time_seconds) : time_seconds_(time_seconds) {}
+  /// `messages`, a list of dictionaries, is what the template may be at while it writes.
+  Evaluator(int64_t time_seconds, const Value& messages);
 
   /// Throws TemplateError and Refusal.
-  std::string run(const Body& body, const std::vector<std::string>& hidden,
+  SourcedText run(const Body& body, const std::vector<std::string>& hidden,
                   std::vector<std::pair<std::string, Value>> variables);
 
  private:
@@ -66,9 +68,11 @@ class Evaluator {
   void run_loop(const Statement& statement);
   void assign(const Statement& statement, const Value& value);
   void set_member(const Statement& statement);
-  std::string capture(const Body& body, Frame& frame);
+  SourcedText capture(const Body& body, Frame& frame);
   void set(const std::string& name, Value value);
-  void write(const std::string& text);
+  void write(const SourcedText& text);
+  /// Which of the messages a value is, or -1.
+  int32_t message_of(const Value& value) const;
 
   // expressions
   Value evaluate(const Expression& e);
@@ -95,7 +99,7 @@ class Evaluator {
   Value to_json(const Value& value, const Arguments& arguments);
   bool test(const std::string& name, const Value& value, const std::vector<Value>& arguments);
   Value method(const Value& of, const std::string& name, const Arguments& arguments);
-  Value text_method(const std::string& text, const std::string& name,
+  Value text_method(const SourcedText& of, const std::string& name,
                     const std::vector<Value>& arguments);
   Value dict_method(const DictData& dict, const std::string& name,
                     const std::vector<Value>& arguments);
@@ -103,13 +107,17 @@ class Evaluator {
 
   /// Counts work and stops the template where it is too much.
   void spend(uint64_t work);
-  Value text(std::string text);
+  Value text(SourcedText text);
 
   int64_t time_seconds_;
   uint64_t spent_ = 0;
   int depth_ = 0;
   Frame* frame_ = nullptr;
-  std::string* out_ = nullptr;
+  SourcedText* out_ = nullptr;
+  std::map<const DictData*, int32_t> messages_;
+  // Of the turn of a loop: the message it is at, and whether its loop goes over messages.
+  int32_t message_ = -1;
+  bool in_turn_ = false;
 };
 
 /// Names that Python's type of `value` has as attributes, so that they are no keys.

@@ -46,8 +46,8 @@ Value Evaluator::evaluate_parts(const Expression& e) {
     case Kind::binary:
       return binary(e);
     case Kind::concat: {
-      std::string joined;
-      for (const auto& part : e.parts) joined += text_of(evaluate(*part));
+      SourcedText joined;
+      for (const auto& part : e.parts) joined.append(text_of(evaluate(*part)));
       return text(std::move(joined));
     }
     case Kind::condition:
@@ -163,7 +163,10 @@ Value Evaluator::item(const Value& of, const Value& key) {
     spend(characters.size());
     const auto size = static_cast<int64_t>(characters.size());
     if (index < 0) index += size;
-    if (index >= 0 && index < size) return text(std::string(characters[index]));
+    if (index >= 0 && index < size) {
+      const auto begin = static_cast<size_t>(characters[index].data() - of.text().data());
+      return text(of.sourced().part(begin, characters[index].size()));
+    }
   }
   return Undefined{};
 }
@@ -205,11 +208,12 @@ Value Evaluator::slice(const Expression& e) {
   int64_t end = bound(2, 0, given);
   end = given ? clamp(end) : step < 0 ? -1 : size;
 
-  std::string cut;
+  SourcedText cut;
   std::vector<Value> items;
   for (int64_t at = begin; step > 0 ? at < end : at > end;) {
     if (on_text) {
-      cut += characters[at];
+      cut.append_part(of.sourced(), static_cast<size_t>(characters[at].data() - of.text().data()),
+                      characters[at].size());
     } else {
       items.push_back((*list)->items[at]);
     }
@@ -236,7 +240,11 @@ Value Evaluator::binary(const Expression& e) {
 }
 
 Value Evaluator::add(const Value& a, const Value& b) {
-  if (a.is<Text>() && b.is<Text>()) return text(a.text() + b.text());
+  if (a.is<Text>() && b.is<Text>()) {
+    SourcedText both = a.sourced();
+    both.append(b.sourced());
+    return text(std::move(both));
+  }
   const List* list_a = a.as<List>();
   const List* list_b = b.as<List>();
   if (list_a != nullptr && list_b != nullptr && (*list_a)->shape == (*list_b)->shape &&

@@ -37,25 +37,26 @@ Value Evaluator::filter(const std::string& name, const Value& value, const Argum
   no_named(arguments, cat("the filter ", name));
   if (name == "trim") {
     check_count(given, 0, 1, name);
-    const std::string of = text_of(value);
+    const SourcedText of = text_of(value);
     spend(of.size() / 8);
     return text(stripped(of, given.empty() ? "" : text_argument(given, 0, name), true, true));
   }
   if (name == "replace") {
     check_count(given, 2, 2, name);
-    const std::string of = text_of(value);
+    const SourcedText of = text_of(value);
     spend(of.size() / 8);
-    return text(replaced(of, text_argument(given, 0, name), text_argument(given, 1, name)));
+    text_argument(given, 1, name);
+    return text(replaced(of, text_argument(given, 0, name), given[1].sourced()));
   }
   if (name == "join") {
     check_count(given, 0, 1, name);
     const std::string separator = given.empty() ? "" : text_argument(given, 0, name);
-    std::string joined;
-    const char* before = "";
+    SourcedText joined;
+    bool first = true;
     for (const Value& item : items_of(value)) {
-      joined += before;
-      before = separator.c_str();
-      joined += text_of(item);
+      if (!first) joined.append(given.empty() ? SourcedText() : given[0].sourced());
+      first = false;
+      joined.append(text_of(item));
       spend(1 + (separator.size() + weight_of(item)));
     }
     return text(std::move(joined));

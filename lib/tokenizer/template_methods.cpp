@@ -170,7 +170,7 @@ Value Evaluator::method(const Value& of, const std::string& name, const Argument
   no_named(arguments, what);
   if (of.is<Text>()) {
     spend(of.text().size() / 8);
-    return text_method(of.text(), name, arguments.values);
+    return text_method(of.sourced(), name, arguments.values);
   }
   if (const Dict* dict = of.as<Dict>()) {
     spend((*dict)->items.size());
@@ -179,15 +179,16 @@ Value Evaluator::method(const Value& of, const std::string& name, const Argument
   throw ValueError{cat(what, " is not built")};
 }
 
-Value Evaluator::text_method(const std::string& text, const std::string& name,
+Value Evaluator::text_method(const SourcedText& of, const std::string& name,
                              const std::vector<Value>& arguments) {
+  const std::string& text = of.bytes();
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     check_count(arguments, 0, 1, name);
     const bool all = arguments.empty() || arguments[0].is<None>();
     const std::string characters = all ? "" : text_argument(arguments, 0, name);
-    if (!all && characters.empty()) return this->text(text);
+    if (!all && characters.empty()) return make_text(of);
     spend(text.size() / 8 * (1 + characters.size()));
-    return this->text(stripped(text, characters, name != "rstrip", name != "lstrip"));
+    return this->text(stripped(of, characters, name != "rstrip", name != "lstrip"));
   }
   if (name == "split") {
     check_count(arguments, 0, 2, name);
@@ -198,7 +199,7 @@ Value Evaluator::text_method(const std::string& text, const std::string& name,
       most = arguments[1].integer();
     }
     std::vector<Value> parts =
-        split_text(text, separated ? &text_argument(arguments, 0, name) : nullptr, most);
+        split_text(of, separated ? &text_argument(arguments, 0, name) : nullptr, most);
     spend(parts.size());
     return make_list(std::move(parts));
   }
@@ -219,20 +220,21 @@ Value Evaluator::text_method(const std::string& text, const std::string& name,
   }
   if (name == "replace") {
     check_count(arguments, 2, 2, name);
-    return this->text(
-        replaced(text, text_argument(arguments, 0, name), text_argument(arguments, 1, name)));
+    text_argument(arguments, 1, name);
+    return this->text(replaced(of, text_argument(arguments, 0, name), arguments[1].sourced()));
   }
   if (name == "upper" || name == "lower" || name == "capitalize") {
     check_count(arguments, 0, 0, name);
-    return this->text(ascii_cased(text, name));
+    return this->text(ascii_cased(of, name));
   }
   if (name == "join") {
     check_count(arguments, 1, 1, name);
-    std::string joined;
+    SourcedText joined;
     const std::vector<Value> parts = items_of(arguments[0]);
     for (size_t i = 0; i < parts.size(); ++i) {
-      if (i > 0) joined += text;
-      joined += text_argument(parts, i, name);
+      if (i > 0) joined.append(of);
+      text_argument(parts, i, name);
+      joined.append(parts[i].sourced());
       spend(1 + text.size() + weight_of(parts[i]));
     }
     return this->text(std::move(joined));

@@ -12,16 +12,31 @@ constexpr size_t kLongestOutput = size_t{64} << 20;
 
 }  // namespace
 
-std::string Evaluator::run(const Body& body, const std::vector<std::string>& hidden,
+Evaluator::Evaluator(int64_t time_seconds, const Value& messages) : time_seconds_(time_seconds) {
+  const List* list = messages.as<List>();
+  if (list == nullptr) return;
+  for (const Value& message : (*list)->items) {
+    const auto index = static_cast<int32_t>(messages_.size());
+    if (const Dict* dict = message.as<Dict>()) messages_.emplace(dict->get(), index);
+  }
+}
+
+int32_t Evaluator::message_of(const Value& value) const {
+  const Dict* dict = value.as<Dict>();
+  const auto found = dict == nullptr ? messages_.end() : messages_.find(dict->get());
+  return found == messages_.end() ? -1 : found->second;
+}
+
+SourcedText Evaluator::run(const Body& body, const std::vector<std::string>& hidden,
                            std::vector<std::pair<std::string, Value>> variables) {
   Frame context{nullptr, std::move(variables)};
   Frame globals{&context, {}, &hidden};
   return capture(body, globals);
 }
 
-std::string Evaluator::capture(const Body& body, Frame& frame) {
-  std::string text;
-  std::string* const outer_out = std::exchange(out_, &text);
+SourcedText Evaluator::capture(const Body& body, Frame& frame) {
+  SourcedText text;
+  SourcedText* const outer_out = std::exchange(out_, &text);
   Frame* const outer_frame = std::exchange(frame_, &frame);
   run_body(body);
   out_ = outer_out;
@@ -50,8 +65,7 @@ Evaluator::Flow Evaluator::run_statement(const Statement& statement) {
       write(statement.text);
       break;
     case Kind::output: {
-      const Value value = evaluate(*statement.expression);
-      write(text_of(value));
+      write(text_of(evaluate(*statement.expression)));
       break;
     }
     case Kind::if_chain:
@@ -98,6 +112,7 @@ void Evaluator::run_loop(const Statement& statement) {
   spend(items.size());
   Frame* const outer = frame_;
   if (statement.condition) {
+    const int32_t outer_message = message_;
     std::vector<Value> chosen;
     for (const Value& item : items) {
       Frame turn{outer, {}};
@@ -105,6 +120,7 @@ void Evaluator::run_loop(const Statement& statement) {
       assign(statement, item);
       if (truth_of(evaluate(*statement.condition))) chosen.push_back(item);
       frame_ = outer;
+      message_ = outer_message;
     }
     items = std::move(chosen);
   }
@@ -116,8 +132,12 @@ void Evaluator::run_loop(const Statement& statement) {
     Frame turn{outer, {}, &statement.hidden};  // what a turn sets, the next one does not see
     frame_ = &turn;
     set("loop", Loop{&loop});
+    const int32_t outer_message = message_;
+    const bool outer_in_turn = std::exchange(in_turn_, true);
     assign(statement, items[loop.index]);
     flow = run_body(statement.body);
+    message_ = outer_message;
+    in_turn_ = outer_in_turn;
     completed = completed || flow == Flow::on;
     frame_ = outer;
   }
@@ -133,6 +153,8 @@ void Evaluator::run_loop(const Statement& statement) {
 
 void Evaluator::assign(const Statement& statement, const Value& value) {
   if (!statement.unpacks && statement.targets.size() == 1) {
+    // The turn of a loop is at the message that it takes first: its item, or one it looks up.
+    if (in_turn_ && message_ < 0) message_ = message_of(value);
     set(statement.targets[0], value);
     return;
   }
@@ -171,12 +193,25 @@ void Evaluator::set(const std::string& name, Value value) {
   frame_->variables.emplace_back(name, std::move(value));
 }
 
-void Evaluator::write(const std::string& text) {
+void Evaluator::write(const SourcedText& text) {
   spend(text.size() / 8);
   if (text.size() > kLongestOutput - std::min(out_->size(), kLongestOutput)) {
     throw ValueError{cat("more than ", human_bytes(kLongestOutput), " of text")};
   }
-  *out_ += text;
+  size_t begin = 0;
+  const auto add = [&](size_t end, Source source) {
+    // What the template itself makes at a message belongs to it; an answer that is written at
+    // another one is quoted there.
+    if (source.kind == Source::Kind::unknown && message_ >= 0) {
+      source = {Source::Kind::template_, message_};
+    } else if (source.kind == Source::Kind::answer && message_ >= 0 && source.message != message_) {
+      source = {Source::Kind::field, message_};
+    }
+    out_->append_bytes(std::string_view(text.bytes()).substr(begin, end - begin), source);
+    begin = end;
+  };
+  for (const SourcedText::Run& run : text.runs()) add(run.end, run.source);
+  add(text.size(), {});
 }
 
 void Evaluator::spend(uint64_t work) {
@@ -184,7 +219,7 @@ void Evaluator::spend(uint64_t work) {
   if (spent_ > kMostWork) throw ValueError{"too much work for one conversation"};
 }
 
-Value Evaluator::text(std::string text) {
+Value Evaluator::text(SourcedText text) {
   spend(text.size() / 8);
   return make_text(std::move(text));
 }

@@ -6,7 +6,8 @@
 
 namespace tptrain::tokenizer::jinja {
 
-std::string stripped(std::string_view text, const std::string& characters, bool begin, bool end) {
+SourcedText stripped(const SourcedText& of, const std::string& characters, bool begin, bool end) {
+  std::string_view text = of.bytes();
   const std::vector<std::string_view> set = characters_of(characters);
   const auto in_set = [&](std::string_view part) -> size_t {
     for (const std::string_view character : set) {
@@ -31,23 +32,26 @@ std::string stripped(std::string_view text, const std::string& characters, bool 
     if (length == 0) break;
     text.remove_suffix(length);
   }
-  return std::string(text);
+  return of.part(static_cast<size_t>(text.data() - of.bytes().data()), text.size());
 }
 
-std::string replaced(const std::string& text, const std::string& from, const std::string& to) {
+SourcedText replaced(const SourcedText& text, const std::string& from, const SourcedText& to) {
   if (from.empty()) throw ValueError{"replacing an empty string is not built"};
-  std::string result;
+  const std::string& bytes = text.bytes();
+  SourcedText result;
   size_t at = 0;
-  for (size_t found = text.find(from); found != std::string::npos; found = text.find(from, at)) {
-    result.append(text, at, found - at);
-    result += to;
+  for (size_t found = bytes.find(from); found != std::string::npos; found = bytes.find(from, at)) {
+    result.append_part(text, at, found - at);
+    result.append(to);
     at = found + from.size();
     if (result.size() > (size_t{64} << 20)) throw ValueError{"more than 64 MiB of text"};
   }
-  return result.append(text, at);
+  result.append_part(text, at, bytes.size() - at);
+  return result;
 }
 
-std::string ascii_cased(std::string text, const std::string& name) {
+SourcedText ascii_cased(const SourcedText& of, const std::string& name) {
+  std::string text = of.bytes();
   const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
   if (!ascii) throw ValueError{cat(name, " of a text that is not all ASCII is not built")};
   for (size_t i = 0; i < text.size(); ++i) {
@@ -56,21 +60,31 @@ std::string ascii_cased(std::string text, const std::string& name) {
     if (up && c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
     if (!up && c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
-  return text;
+  SourcedText cased;  // the same places
+  size_t begin = 0;
+  for (const SourcedText::Run& run : of.runs()) {
+    cased.append_bytes(std::string_view(text).substr(begin, run.end - begin), run.source);
+    begin = run.end;
+  }
+  cased.append_bytes(std::string_view(text).substr(begin));
+  return cased;
 }
 
-std::vector<Value> split_text(const std::string& text, const std::string* separator, int64_t most) {
+std::vector<Value> split_text(const SourcedText& text, const std::string* separator, int64_t most) {
   std::vector<Value> parts;
-  std::string_view rest = text;
+  std::string_view rest = text.bytes();
+  const auto add = [&](size_t count) {
+    parts.push_back(make_text(text.part(text.size() - rest.size(), count)));
+  };
   const auto may_split = [&] { return most < 0 || static_cast<int64_t>(parts.size()) < most; };
   if (separator != nullptr) {
     if (separator->empty()) throw ValueError{"split with an empty separator"};
     for (size_t at = rest.find(*separator); at != rest.npos && may_split();
          at = rest.find(*separator)) {
-      parts.push_back(make_text(std::string(rest.substr(0, at))));
+      add(at);
       rest.remove_prefix(at + separator->size());
     }
-    parts.push_back(make_text(std::string(rest)));
+    add(rest.size());
     return parts;
   }
   while (true) {
@@ -79,10 +93,12 @@ std::vector<Value> split_text(const std::string& text, const std::string* separa
     if (!may_split()) break;
     size_t end = 0;
     while (end < rest.size() && space_at_begin(rest.substr(end)) == 0) ++end;
-    parts.push_back(make_text(std::string(rest.substr(0, end))));
+    add(end);
     rest.remove_prefix(end);
   }
-  parts.push_back(make_text(stripped(rest, "", false, true)));
+  while (const size_t space = space_at_end(rest)) rest.remove_suffix(space);
+  const auto begin = static_cast<size_t>(rest.data() - text.bytes().data());
+  parts.push_back(make_text(text.part(begin, rest.size())));
   return parts;
 }
 

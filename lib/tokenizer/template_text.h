@@ -12,13 +12,13 @@
 namespace tptrain::tokenizer::jinja {
 
 /// Python's strip(), lstrip(), rstrip(): `characters` empty means white space.
-std::string stripped(std::string_view text, const std::string& characters, bool begin, bool end);
+SourcedText stripped(const SourcedText& text, const std::string& characters, bool begin, bool end);
 /// Throws ValueError where `from` is empty, or more than 64 MiB come out.
-std::string replaced(const std::string& text, const std::string& from, const std::string& to);
+SourcedText replaced(const SourcedText& text, const std::string& from, const SourcedText& to);
 /// upper, lower or capitalize. Other characters have Python's own rules: ValueError.
-std::string ascii_cased(std::string text, const std::string& name);
+SourcedText ascii_cased(const SourcedText& text, const std::string& name);
 /// Python's split(); no separator: at white space. `most` below 0: no bound.
-std::vector<Value> split_text(const std::string& text, const std::string* separator, int64_t most);
+std::vector<Value> split_text(const SourcedText& text, const std::string* separator, int64_t most);
 
 /// Of these three, `of` is what errors call the filter or method.
 const std::string& text_argument(const std::vector<Value>& arguments, size_t i,

@@ -50,85 +50,85 @@ std::string real_text(double value) {
   return text;
 }
 
-void append_json_string(const std::string& text, std::string& out) {
-  out += '"';
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      case '\f':
-        out += "\\f";
-        break;
-      case '\b':
-        out += "\\b";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          constexpr char kDigits[] = "0123456789abcdef";
-          out += "\\u00";
-          out += kDigits[static_cast<unsigned char>(c) >> 4];
-          out += kDigits[c & 15];
-        } else {
-          out += c;
-        }
-    }
+/// One character of a JSON string, escaped where it must be.
+std::string json_character(char c) {
+  switch (c) {
+    case '"':
+      return "\\\"";
+    case '\\':
+      return "\\\\";
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    case '\f':
+      return "\\f";
+    case '\b':
+      return "\\b";
+    default:
+      break;
   }
-  out += '"';
+  if (static_cast<unsigned char>(c) >= 0x20) return std::string(1, c);
+  constexpr char kDigits[] = "0123456789abcdef";
+  return std::string("\\u00") + kDigits[static_cast<unsigned char>(c) >> 4] + kDigits[c & 15];
 }
 
-void append_json(const Value& value, int indent, int level, std::string& out) {
+bool is_escaped(char c) { return c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20; }
+
+void append_json_string(const SourcedText& text, SourcedText& out) {
+  out.append("\"");
+  const std::string& bytes = text.bytes();
+  for (size_t at = 0; at < bytes.size();) {
+    size_t end = at;
+    while (end < bytes.size() && !is_escaped(bytes[end])) ++end;
+    out.append_part(text, at, end - at);
+    if (end < bytes.size()) out.append_bytes(json_character(bytes[end]), text.source_at(end));
+    at = end + 1;
+  }
+  out.append("\"");
+}
+
+void append_json(const Value& value, int indent, int level, SourcedText& out) {
   const auto line = [&](int at_level) {
     if (indent < 0) return;
-    out += '\n';
-    out.append(static_cast<size_t>(indent) * at_level, ' ');
+    out.append("\n" + std::string(static_cast<size_t>(indent) * at_level, ' '));
   };
   const char* separator = indent < 0 ? ", " : ",";
   if (value.is<Text>()) {
-    append_json_string(value.text(), out);
+    append_json_string(value.sourced(), out);
   } else if (value.is<None>()) {
-    out += "null";
+    out.append("null");
   } else if (const bool* flag = value.as<bool>()) {
-    out += *flag ? "true" : "false";
+    out.append(*flag ? "true" : "false");
   } else if (const List* list = value.as<List>();
              list != nullptr && (*list)->shape <= ListData::Shape::tuple) {
-    out += '[';
+    out.append("[");
     const char* before = "";
     for (const Value& item : (*list)->items) {
-      out += before;
+      out.append(before);
       before = separator;
       line(level + 1);
       append_json(item, indent, level + 1, out);
     }
     if (!(*list)->items.empty()) line(level);
-    out += ']';
+    out.append("]");
   } else if (const Dict* dict = value.as<Dict>()) {
-    out += '{';
+    out.append("{");
     const char* before = "";
     for (const auto& [key, item] : (*dict)->items) {
-      out += before;
+      out.append(before);
       before = separator;
       line(level + 1);
       append_json_string(key, out);
-      out += ": ";
+      out.append(": ");
       append_json(item, indent, level + 1, out);
     }
     if (!(*dict)->items.empty()) line(level);
-    out += '}';
+    out.append("}");
   } else if (value.is_number()) {
-    out += text_of(value);
+    out.append(text_of(value));
   } else {
     throw ValueError{cat(kind_of(value), " has no JSON")};
   }
@@ -160,7 +160,7 @@ int64_t Value::integer() const {
   return *as<int64_t>();
 }
 
-Value make_text(std::string text) { return std::make_shared<const std::string>(std::move(text)); }
+Value make_text(SourcedText text) { return std::make_shared<const SourcedText>(std::move(text)); }
 
 Value make_list(std::vector<Value> items, ListData::Shape shape) {
   int deepest = 0;
@@ -189,7 +189,7 @@ Value make_dict(std::vector<std::pair<std::string, Value>> items) {
   return Dict(std::make_shared<const DictData>(std::move(dict)));
 }
 
-Value value_of(const nlohmann::ordered_json& json) {
+Value value_of(const nlohmann::ordered_json& json, Source source) {
   switch (json.type()) {
     case nlohmann::json::value_t::null:
       return None{};
@@ -205,16 +205,16 @@ Value value_of(const nlohmann::ordered_json& json) {
     case nlohmann::json::value_t::string: {
       std::string text = json.get<std::string>();
       if (first_invalid_utf8(text) != std::string::npos) throw ValueError{"a text is no UTF-8"};
-      return make_text(std::move(text));
+      return make_text({std::move(text), source});
     }
     case nlohmann::json::value_t::array: {
       std::vector<Value> items;
-      for (const auto& item : json) items.push_back(value_of(item));
+      for (const auto& item : json) items.push_back(value_of(item, source));
       return make_list(std::move(items));
     }
     case nlohmann::json::value_t::object: {
       std::vector<std::pair<std::string, Value>> items;
-      for (const auto& [key, item] : json.items()) items.emplace_back(key, value_of(item));
+      for (const auto& [key, item] : json.items()) items.emplace_back(key, value_of(item, source));
       return make_dict(std::move(items));
     }
     default:
@@ -339,18 +339,18 @@ bool contains(const Value& b, const Value& a) {
   throw ValueError{cat("cannot look into ", kind_of(b))};
 }
 
-std::string text_of(const Value& value) {
+SourcedText text_of(const Value& value) {
   if (value.is<Undefined>()) return "";
   if (value.is<None>()) return "None";
   if (const bool* flag = value.as<bool>()) return *flag ? "True" : "False";
   if (const int64_t* number = value.as<int64_t>()) return std::to_string(*number);
   if (const double* number = value.as<double>()) return real_text(*number);
-  if (value.is<Text>()) return value.text();
+  if (value.is<Text>()) return value.sourced();
   throw ValueError{cat(kind_of(value), " as text is not built (Python's spelling); tojson is")};
 }
 
-std::string json_of(const Value& value, int indent) {
-  std::string out;
+SourcedText json_of(const Value& value, int indent) {
+  SourcedText out;
   append_json(value, indent, 0, out);
   return out;
 }
@@ -366,8 +366,10 @@ std::vector<Value> items_of(const Value& value) {
   if (const Dict* dict = value.as<Dict>()) {
     for (const auto& [key, item] : (*dict)->items) items.push_back(make_text(key));
   } else if (value.is<Text>()) {
+    size_t at = 0;
     for (const std::string_view character : characters_of(value.text())) {
-      items.push_back(make_text(std::string(character)));
+      items.push_back(make_text(value.sourced().part(at, character.size())));
+      at += character.size();
     }
   } else {
     throw ValueError{cat("cannot go over ", kind_of(value))};

@@ -12,6 +12,8 @@
 #include <variant>
 #include <vector>
 
+#include "tokenizer/sourced_text.h"
+
 namespace tptrain::tokenizer::jinja {
 
 /// What a template or a value does that cannot be done; the evaluator adds the place.
@@ -27,7 +29,7 @@ struct Undefined {
   std::string name;  // what was looked for
 };
 struct None {};
-using Text = std::shared_ptr<const std::string>;
+using Text = std::shared_ptr<const SourcedText>;
 struct ListData {
   /// Python has several kinds of lists, and templates can tell: a generator is true even when
   /// empty, has no length and can be gone over once; a view (of a dictionary, a range) has no
@@ -98,7 +100,8 @@ class Value {
   double real() const;
   /// Of int64_t and bool only.
   int64_t integer() const;
-  const std::string& text() const { return **as<Text>(); }
+  const std::string& text() const { return sourced().bytes(); }
+  const SourcedText& sourced() const { return **as<Text>(); }
 
  private:
   Variant variant_;
@@ -108,13 +111,13 @@ struct NamespaceData {
   std::vector<std::pair<std::string, Value>> attributes;
 };
 
-Value make_text(std::string text);
+Value make_text(SourcedText text);
 /// Throws ValueError: nested too deeply, or holds what cannot be stored.
 Value make_list(std::vector<Value> items, ListData::Shape shape = ListData::Shape::list);
 /// A later entry replaces an earlier one with its key. Throws as make_list.
 Value make_dict(std::vector<std::pair<std::string, Value>> items);
-/// Throws ValueError: an integer of more than 64 bits.
-Value value_of(const nlohmann::ordered_json& json);
+/// `source` becomes that of every text inside. Throws ValueError: an integer of more than 64 bits.
+Value value_of(const nlohmann::ordered_json& json, Source source = {});
 
 const Value* find(const DictData& dict, std::string_view key);
 /// "a string", "none", "a list": what messages call it.
@@ -131,9 +134,9 @@ bool less(const Value& a, const Value& b);
 /// Python's `a in b`.
 bool contains(const Value& b, const Value& a);
 /// Python's str(); throws ValueError for lists and dictionaries.
-std::string text_of(const Value& value);
+SourcedText text_of(const Value& value);
 /// json.dumps(ensure_ascii=False); indent -1: on one line.
-std::string json_of(const Value& value, int indent);
+SourcedText json_of(const Value& value, int indent);
 /// What a for loop goes over: entries, keys, characters. Spends a generator.
 std::vector<Value> items_of(const Value& value);
 

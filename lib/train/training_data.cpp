@@ -1,22 +1,47 @@
 #include "train/training_data.h"
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "data/show_row.h"
 #include "data/token_store.h"
+#include "tokenizer/chat_template.h"
 
 namespace tptrain::train {
 namespace {
 
 namespace fs = std::filesystem;
 
+std::shared_ptr<const tokenizer::ChatTemplate> chat_template_of(const config::RunConfig& run) {
+  const std::string tokenizer = tokenizer_of(run);
+  return std::make_shared<const tokenizer::ChatTemplate>(
+      run.data.chat_template.empty()
+          ? tokenizer::ChatTemplate::from_tokenizer(tokenizer)
+          : tokenizer::ChatTemplate::from_file(run.data.chat_template, tokenizer));
+}
+
 data::Corpus corpus_of(const ResolvedConfig& resolved,
                        const std::vector<config::DataSource>& sources) {
+  const config::RunConfig& run = resolved.run;
   return {.sources = sources,
-          .format = resolved.run.data.format,
-          .special_as_text = resolved.run.data.special_as_text,
-          .vocab_size = resolved.decoder.vocab_size};
+          .format = run.data.format,
+          .special_as_text = run.data.special_as_text,
+          .vocab_size = resolved.decoder.vocab_size,
+          .chat = {.train_on = data::train_on_of(run.data.train_on),
+                   .train_on_end = run.data.train_on_end},
+          .chat_template = [run] { return chat_template_of(run); }};
+}
+
+/// Of rows of which a part is learned: how that came out.
+void log_first_row(const data::PreparedTokens& prepared, const tokenizer::Tokenizer& tokenizer,
+                   Logger& log) {
+  constexpr size_t kMostBytes = 1500;
+  const formats::TokenFile file(prepared.path);
+  if (!file.header().labelled) return;
+  log.info(cat("data: the first row, what is learned in [[ ]]: ",
+               data::show_first_row(file, tokenizer, kMostBytes)));
 }
 
 /// Rank 0 turns text into tokens; every rank learns where they are. Collective.
@@ -32,7 +57,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"tokens", prepared.tokens},
                                   {"documents", prepared.documents},
                                   {"rebuilt_because", prepared.rebuilt_because},
-                                  {"left_out", prepared.left_out}};
+                                  {"notes", prepared.notes}};
   const nlohmann::json received = nlohmann::json::parse(session.broadcast(message.dump(), 0));
   return {.path = received["path"].get<std::string>(),
           .identity = received["identity"],
@@ -40,7 +65,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           .documents = received["documents"],
           .split = split,
           .rebuilt_because = received["rebuilt_because"],
-          .left_out = received["left_out"]};
+          .notes = received["notes"]};
 }
 
 }  // namespace
@@ -72,7 +97,7 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
     if (!prepared.rebuilt_because.empty())
       log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));
     if (session.rank() != 0) continue;
-    for (const std::string& what : prepared.left_out) log.warn(cat("data: ", what));
+    for (const std::string& what : prepared.notes) log.warn(cat("data: ", what));
   }
   log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
                data.train_tokens.documents, " documents, ", with_thousands(data.train->windows()),
@@ -87,6 +112,7 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
         "data: ", with_thousands(data.train->truncated()), " of ", data.train_tokens.documents,
         " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
         " tokens; data.packing is none, so what is beyond is left out (best_fit would keep it)"));
+  if (session.rank() == 0) log_first_row(data.train_tokens, tokenizer, log);
   return data;
 }
 

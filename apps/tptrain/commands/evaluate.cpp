@@ -27,6 +27,7 @@
 #include "inference/model_source.h"
 #include "job.h"
 #include "model/decoder.h"
+#include "tokenizer/chat_template.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
 
@@ -77,7 +78,7 @@ class HostTokens {
       directory_ = std::make_unique<TemporaryDirectory>();
       tokens_ = data::prepare_tokens(corpus, tokenizer, directory_->path(), "text");
       if (session.rank() != 0) return;
-      for (const std::string& what : tokens_.left_out) std::cerr << "note: " << what << "\n";
+      for (const std::string& what : tokens_.notes) std::cerr << "note: " << what << "\n";
     });
     const nlohmann::json own = {
         {"host", host_name()},           {"made", session.local_rank() == 0},
@@ -143,11 +144,15 @@ int64_t seq_length_of(const EvaluateCommand& command, const model::DecoderConfig
   return length;
 }
 
-data::Corpus corpus_of(const EvaluateCommand& command, const model::DecoderConfig& config) {
+data::Corpus corpus_of(const EvaluateCommand& command, const inference::OpenedModel& opened) {
   data::Corpus corpus{.format = command.format,
                       .special_as_text = command.special_as_text,
-                      .vocab_size = config.vocab_size,
-                      .key = "--data"};
+                      .vocab_size = opened.config.vocab_size,
+                      .key = "--data",
+                      .chat_template = [path = opened.tokenizer_path] {
+                        return std::make_shared<const tokenizer::ChatTemplate>(
+                            tokenizer::ChatTemplate::from_tokenizer(path));
+                      }};
   for (const std::string& path : command.data) corpus.sources.push_back({.path = path});
   return corpus;
 }
@@ -215,7 +220,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
     check_vocabulary(command, opened);
     device = device_type(command.device);
   });
-  const HostTokens text(session, corpus_of(command, opened.config), *opened.tokenizer);
+  const HostTokens text(session, corpus_of(command, opened), *opened.tokenizer);
   std::unique_ptr<data::SequentialBatches> batches;
   comm::agree(session, [&] {
     batches = std::make_unique<data::SequentialBatches>(

@@ -258,19 +258,19 @@ TEST_CASE("a directory gives what is known, and says what is left out") {
   dir.put("set/t.parquet", "PAR1");
   const PreparedTokens prepared = prepare(dir, dir / "set");
   CHECK(prepared.documents == 5);
-  REQUIRE(prepared.left_out.size() == 1);
-  const std::string& said = prepared.left_out.front();
+  REQUIRE(prepared.notes.size() == 1);
+  const std::string& said = prepared.notes.front();
   CHECK(has(said, "of the directory " + (dir / "set").string() + " these are left out: "));
   CHECK(has(said, "README.md (beside rows, and not named .txt)"));
   CHECK(has(said, "dataset_info.json (one JSON object over several lines)"));
   CHECK(has(said, "t.parquet (a Parquet file)"));
-  CHECK(prepare(dir, dir / "set").left_out == prepared.left_out);  // of tokens that are there, too
+  CHECK(prepare(dir, dir / "set").notes == prepared.notes);  // of tokens that are there, too
   // Text of any name, where there are no rows.
   dir.put("src/a.cpp", "int a;");
   dir.put("src/b.md", "b");
   dir.put("src/picture.png", std::string("\x89PNG\0", 5));
   CHECK(documents(dir, dir / "src") == Texts{"int a;", "b"});
-  CHECK(has(prepare(dir, dir / "src").left_out.at(0), "picture.png (no text"));
+  CHECK(has(prepare(dir, dir / "src").notes.at(0), "picture.png (no text"));
   // A file that is named is no file that happens to lie there.
   CHECK(has(refusal(dir, dir / "set/*"), "dataset_info.json: the file seems to be"));
   CHECK(documents(dir, dir / "set/*.md") == Texts{"# A data set"});

@@ -127,13 +127,14 @@ TEST_CASE("padding by attention_mask is left out, at both ends") {
   CHECK(has(failure(R"({"input_ids": [1], "attention_mask": 1})"), "attention_mask is a number"));
 }
 
-TEST_CASE("rows of other kinds are called by their kind, with what to do") {
-  CHECK(has(failure(R"({"messages": []})"),
-            "d/a.jsonl:7: the row is a conversation: it has \"messages\""));
-  CHECK(has(failure(R"({"conversations": []})"), "a conversation (sharegpt)"));
-  CHECK(has(failure(R"({"prompt": "a", "completion": "b"})"), "a prompt with its completion"));
+TEST_CASE("text and ids go before conversations; other kinds are called by their kind") {
+  CHECK(parse(R"({"messages": [], "text": "a"})").kind.content == RowKind::Content::text);
+  const JsonlRow row = parse(R"({"messages": [{"role": "user", "content": "a", "x": null}]})");
+  CHECK(row.kind.content == RowKind::Content::conversation);
+  CHECK(row.conversation.messages.dump() == R"([{"role":"user","content":"a"}])");
+  CHECK(parse(R"({"prompt": "a", "completion": "b"})").kind.content ==
+        RowKind::Content::completion);
   CHECK(has(failure(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "a preference pair"));
-  CHECK(has(failure(R"({"instruction": "a", "output": "b"})"), "(alpaca)"));
 }
 
 TEST_CASE("what is no JSON or no UTF-8 is refused") {

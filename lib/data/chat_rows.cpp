@@ -1,0 +1,170 @@
+#include "data/chat_rows.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "data/align_tokens.h"
+#include "formats/token_file.h"
+#include "tokenizer/answer_spans.h"
+
+namespace tptrain::data {
+
+namespace {
+
+using tokenizer::AnswerSpan;
+
+// Templates that write today's date would write another one each day: these tokens are made once.
+// 26 July 2024, the day that Llama's own templates fall back on; at noon, so that it is that day
+// nearly everywhere.
+constexpr int64_t kDayOfTemplates = 1721995200;
+
+bool all_spaces(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
+/// Labels the tokens that lie in answers.
+class Labeller {
+ public:
+  Labeller(std::string_view text, const std::vector<TokenAt>& at, bool train_on_end,
+           LabelledIds& row)
+      : text_(text), at_(at), train_on_end_(train_on_end), row_(row) {}
+
+  /// Spans in order.
+  void label(const AnswerSpan& span) {
+    while (token_ < at_.size() && at_[token_].end <= span.begin) ++token_;
+    const auto in_answer = [&](const TokenAt& at) {
+      // Of a text that the tokenizer changed, white space behind the answer cannot be told from it.
+      return at.end <= span.end || (!at.known && at.end <= span.tail_end);
+    };
+    for (; token_ < at_.size() && in_answer(at_[token_]); ++token_) {
+      check_known(at_[token_], span);
+      learn(token_);
+    }
+    label_tail(span);
+  }
+
+ private:
+  void learn(size_t token) { row_.labels[token] = row_.ids[token]; }
+
+  /// A token of a text that the tokenizer changed may lie anywhere back to the last known one.
+  void check_known(const TokenAt& at, const AnswerSpan& span) const {
+    if (at.known) return;
+    size_t first = token_;
+    while (first > 0 && !at_[first - 1].known && at_[first - 1].end == at.end) --first;
+    const size_t begin = first == 0 ? 0 : at_[first - 1].end;
+    if (begin >= span.begin) return;
+    throw DataError(
+        problem("the tokenizer changes the text at the border of an answer, so that it cannot be "
+                "said which tokens are the answer's")
+            .must("be text that the tokenizer keeps")
+            .remedy("Normalise the file (Unicode NFC)."));
+  }
+
+  /// What the template writes behind the answer, up to the first special token, which ends the
+  /// turn: a model writes it, too. White space alone before that token is no more than its company.
+  void label_tail(const AnswerSpan& span) {
+    size_t end = token_;
+    while (end < at_.size() && at_[end].end <= span.tail_end && !at_[end].special) ++end;
+    const bool closed = end < at_.size() && at_[end].end <= span.tail_end;
+    if (!closed) return;
+    const size_t last = end == 0 ? 0 : at_[end - 1].end;
+    const bool bare = last <= span.end || all_spaces(text_.substr(span.end, last - span.end));
+    if (bare && !train_on_end_) return;
+    for (size_t token = token_; token < end; ++token) learn(token);
+    if (train_on_end_) learn(end);
+    token_ = end;
+  }
+
+  std::string_view text_;
+  const std::vector<TokenAt>& at_;
+  bool train_on_end_;
+  LabelledIds& row_;
+  size_t token_ = 0;
+};
+
+std::vector<AnswerSpan> learned(std::vector<AnswerSpan> spans, const Conversation& conversation,
+                                TrainOn train_on) {
+  std::erase_if(spans,
+                [&](const AnswerSpan& span) { return span.message < conversation.first_answer; });
+  if (train_on != TrainOn::last || spans.empty()) return spans;
+  int32_t last = 0;
+  for (const AnswerSpan& span : spans) last = std::max(last, span.message);
+  std::erase_if(spans, [&](const AnswerSpan& span) { return span.message != last; });
+  return spans;
+}
+
+}  // namespace
+
+TrainOn train_on_of(const std::string& name) {
+  if (name == "assistant") return TrainOn::assistant;
+  if (name == "last") return TrainOn::last;
+  if (name == "all") return TrainOn::all;
+  throw ConfigError(problem(cat("train_on is ", name)).must("be assistant, last or all"));
+}
+
+std::string name_of(TrainOn train_on) {
+  return train_on == TrainOn::assistant ? "assistant" : train_on == TrainOn::last ? "last" : "all";
+}
+
+bool LabelledIds::any_label() const {
+  // The first token is nobody's target.
+  return labels.size() > 1 && std::any_of(labels.begin() + 1, labels.end(),
+                                          [](int32_t label) { return label != formats::kNoLabel; });
+}
+
+LabelledIds encode_conversation(const Conversation& conversation,
+                                const tokenizer::ChatTemplate& chat_template,
+                                const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
+  const tokenizer::ChatOptions rendering = {.tools = conversation.tools,
+                                            .time_seconds = kDayOfTemplates};
+  const tokenizer::SourcedText text =
+      chat_template.render_sourced(conversation.messages, rendering);
+  LabelledIds row;
+  row.ids = tokenizer.encode(text.bytes());
+  if (options.train_on == TrainOn::all) {
+    row.labels = row.ids;
+    return row;
+  }
+  row.labels.assign(row.ids.size(), formats::kNoLabel);
+  const std::vector<TokenAt> at = align_tokens(tokenizer, text.bytes(), row.ids);
+  Labeller labeller(text.bytes(), at, options.train_on_end, row);
+  for (const AnswerSpan& span :
+       learned(tokenizer::answer_spans(text, chat_template.generation_prompt(rendering)),
+               conversation, options.train_on)) {
+    labeller.label(span);
+  }
+  return row;
+}
+
+LabelledIds encode_completion(const std::string& prompt, const std::string& completion,
+                              const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
+  const std::string text = prompt + completion;
+  LabelledIds row;
+  row.ids = tokenizer.encode(text);
+  row.labels.assign(row.ids.size(), formats::kNoLabel);
+  if (options.train_on == TrainOn::all) {
+    row.labels = row.ids;
+  } else if (!completion.empty()) {
+    const std::vector<TokenAt> at = align_tokens(tokenizer, text, row.ids);
+    Labeller labeller(text, at, /*train_on_end=*/false, row);
+    labeller.label({.begin = prompt.size(), .end = text.size(), .tail_end = text.size()});
+  }
+  // What the tokenizer puts around a text that it encodes by itself.
+  const std::vector<int32_t> around = tokenizer.encode("", {.add_special = true});
+  const int32_t end = tokenizer.end_of_text();
+  const bool closes = !around.empty() && around.back() == end;
+  const std::vector<int32_t> before(around.begin(), around.end() - (closes ? 1 : 0));
+  row.ids.insert(row.ids.begin(), before.begin(), before.end());
+  const std::vector<int32_t> none(before.size(), formats::kNoLabel);
+  const std::vector<int32_t>& labels = options.train_on == TrainOn::all ? before : none;
+  row.labels.insert(row.labels.begin(), labels.begin(), labels.end());
+  if (end >= 0) {
+    row.ids.push_back(end);
+    const bool learn_end = options.train_on_end || options.train_on == TrainOn::all;
+    row.labels.push_back(learn_end ? end : formats::kNoLabel);
+  }
+  return row;
+}
+
+}  // namespace tptrain::data

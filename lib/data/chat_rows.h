@@ -1,0 +1,33 @@
+// Conversations, and prompts with completions -> ids with labels: which tokens of a row are to be
+// learned. A token counts by its last byte.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/conversation.h"
+#include "data/train_on.h"
+#include "tokenizer/chat_template.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tptrain::data {
+
+struct LabelledIds {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> labels;  // the id, or formats::kNoLabel
+  bool any_label() const;
+};
+
+/// What the template makes of the conversation, nothing added. Throws DataError: the template
+/// refuses it, or the tokenizer changes the text so that a border of an answer cannot be found.
+LabelledIds encode_conversation(const Conversation& conversation,
+                                const tokenizer::ChatTemplate& chat_template,
+                                const tokenizer::Tokenizer& tokenizer, const ChatOptions& options);
+
+/// The two texts end to end, with what the tokenizer puts before and behind a text; the completion
+/// and its end are learned. Throws DataError likewise.
+LabelledIds encode_completion(const std::string& prompt, const std::string& completion,
+                              const tokenizer::Tokenizer& tokenizer, const ChatOptions& options);
+
+}  // namespace tptrain::data

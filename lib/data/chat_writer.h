@@ -1,0 +1,56 @@
+// Rows that are rendered or joined, tokenized and labelled by several threads, into a token file in
+// their order. Which tokens are learned is chat_rows.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/chat_rows.h"
+#include "data/jsonl_rows.h"
+#include "formats/token_file.h"
+#include "tokenizer/chat_template.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tptrain::data {
+
+class ChatWriter {
+ public:
+  struct Context {
+    const tokenizer::Tokenizer& tokenizer;
+    const tokenizer::ChatTemplate* chat_template = nullptr;  // conversations need one
+    ChatOptions options = {};
+    int64_t vocab_size = 0;  // rows of the model: ids must be below
+    int threads = 1;
+  };
+  ChatWriter(const Context& context, formats::TokenFileWriter& writer)
+      : context_(context), writer_(writer) {}
+
+  /// `place`, "file:line", is for messages.
+  void add(JsonlRow row, std::string place);
+  /// Writes what waits. Throws DataError, of the first row that cannot be encoded, with its place.
+  void flush();
+
+  int64_t rows() const { return rows_; }
+  /// Rows of which nothing is learned; they are left out.
+  int64_t unlearned() const { return unlearned_; }
+  const std::string& first_unlearned() const { return first_unlearned_; }
+
+ private:
+  struct Waiting {
+    JsonlRow row;
+    std::string place;
+  };
+  LabelledIds encode(const Waiting& waiting) const;
+  std::vector<LabelledIds> encode_all() const;
+  void append(const LabelledIds& row, const std::string& place);
+
+  Context context_;
+  formats::TokenFileWriter& writer_;
+  std::vector<Waiting> waiting_;
+  int64_t rows_ = 0;
+  int64_t unlearned_ = 0;
+  std::string first_unlearned_;
+};
+
+}  // namespace tptrain::data

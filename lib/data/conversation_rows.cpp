@@ -1,0 +1,214 @@
+#include "data/conversation_rows.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "base/text.h"
+
+namespace tptrain::data {
+
+namespace dom = simdjson::dom;
+using nlohmann::ordered_json;
+
+namespace {
+
+ordered_json json_of(const dom::element& value) {
+  switch (value.type()) {
+    case dom::element_type::ARRAY: {
+      const dom::array items = value.get_array().value();
+      ordered_json list = ordered_json::array();
+      for (const dom::element item : items) list.push_back(json_of(item));
+      return list;
+    }
+    case dom::element_type::OBJECT: {
+      const dom::object fields = value.get_object().value();
+      ordered_json object = ordered_json::object();
+      for (const dom::key_value_pair field : fields) {
+        object[std::string(field.key)] = json_of(field.value);
+      }
+      return object;
+    }
+    case dom::element_type::INT64:
+      return value.get_int64().value();
+    case dom::element_type::UINT64:
+      return value.get_uint64().value();
+    case dom::element_type::DOUBLE:
+      return value.get_double().value();
+    case dom::element_type::STRING:
+      return std::string(value.get_string().value());
+    case dom::element_type::BOOL:
+      return value.get_bool().value();
+    case dom::element_type::NULL_VALUE:
+      break;
+  }
+  return nullptr;
+}
+
+std::optional<dom::element> member(const dom::object& object, std::string_view key) {
+  dom::element value;
+  if (object.at_key(key).get(value) != simdjson::SUCCESS || value.is_null()) return std::nullopt;
+  return value;
+}
+
+std::optional<std::string> text_member(const dom::object& object, std::string_view key,
+                                       const RefuseRow& refuse) {
+  const auto value = member(object, key);
+  if (!value) return std::nullopt;
+  std::string_view text;
+  if (value->get(text) != simdjson::SUCCESS) {
+    refuse(cat("\"", key, "\" is no string"), "be a string", "Write it in quotes.");
+  }
+  return std::string(text);
+}
+
+ordered_json message(const char* role, const std::string& content) {
+  return {{"role", role}, {"content", content}};
+}
+
+/// Messages as templates take them. Arrow writes every key that any message has, null where a
+/// message has none: templates look whether a key is there.
+ordered_json plain_messages(const dom::element& value, std::string_view key,
+                            const RefuseRow& refuse) {
+  if (!value.is_array()) {
+    refuse(cat("\"", key, "\" is no list"), "be a list of messages",
+           "Write it as [{\"role\": \"user\", \"content\": \"...\"}, ...].");
+  }
+  ordered_json messages = json_of(value);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    ordered_json& one = messages[i];
+    const bool has_role = one.is_object() && one.contains("role") && one["role"].is_string();
+    if (!has_role) {
+      refuse(cat(key, "[", i, "] has no role"), "be an object with a string \"role\"",
+             "Write it as {\"role\": \"user\", \"content\": \"...\"}.");
+    }
+    ordered_json kept = ordered_json::object();
+    for (const auto& [name, field] : one.items()) {
+      if (!field.is_null() || name == "content") kept[name] = field;
+    }
+    one = std::move(kept);
+  }
+  return messages;
+}
+
+struct SharegptRole {
+  std::string_view from;
+  const char* role;
+};
+constexpr std::array kSharegptRoles = {
+    SharegptRole{"human", "user"},        SharegptRole{"user", "user"},
+    SharegptRole{"gpt", "assistant"},     SharegptRole{"assistant", "assistant"},
+    SharegptRole{"chatgpt", "assistant"}, SharegptRole{"bing", "assistant"},
+    SharegptRole{"bard", "assistant"},    SharegptRole{"model", "assistant"},
+    SharegptRole{"system", "system"},     SharegptRole{"tool", "tool"},
+    SharegptRole{"observation", "tool"},  SharegptRole{"function_response", "tool"},
+};
+
+ordered_json sharegpt_messages(const dom::element& value, const RefuseRow& refuse) {
+  dom::array list;
+  if (value.get(list) != simdjson::SUCCESS) {
+    refuse("\"conversations\" is no list", "be a list of messages",
+           "Write it as [{\"from\": \"human\", \"value\": \"...\"}, ...].");
+  }
+  ordered_json messages = ordered_json::array();
+  for (const dom::element element : list) {
+    dom::object object;
+    const auto at = [&] { return cat("conversations[", messages.size(), "]"); };
+    if (element.get(object) != simdjson::SUCCESS) {
+      refuse(cat(at(), " is no object"), "have \"from\" and \"value\"",
+             "Write it as {\"from\": \"human\", \"value\": \"...\"}.");
+    }
+    if (member(object, "role")) return plain_messages(value, "conversations", refuse);
+    const auto from = text_member(object, "from", refuse);
+    const auto content = text_member(object, "value", refuse);
+    if (!from || !content) {
+      refuse(cat(at(), " has no \"", from ? "value" : "from", "\""), "have \"from\" and \"value\"",
+             "Write it as {\"from\": \"human\", \"value\": \"...\"}.");
+    }
+    const auto known = std::find_if(kSharegptRoles.begin(), kSharegptRoles.end(),
+                                    [&](const SharegptRole& role) { return role.from == *from; });
+    if (known == kSharegptRoles.end()) {
+      refuse(cat(at(), " is from \"", *from, "\""), "be from human, gpt, system or tool",
+             "Write the conversation as \"messages\" with the roles that the template knows.");
+    }
+    messages.push_back(message(known->role, *content));
+  }
+  return messages;
+}
+
+Conversation alpaca(const dom::object& row, const RefuseRow& refuse) {
+  Conversation conversation;
+  const auto output = text_member(row, "output", refuse);
+  if (!output) {
+    refuse("there is \"instruction\" and no \"output\"",
+           "have both: {\"instruction\": \"...\", \"input\": \"...\", \"output\": \"...\"}",
+           "Rename the key that holds the answer.");
+  }
+  const auto instruction = text_member(row, "instruction", refuse);
+  const std::string input = text_member(row, "input", refuse).value_or("");
+  const std::string question = instruction.value_or("");
+  conversation.messages.push_back(
+      message("user", input.empty() ? question : cat(question, "\n\n", input)));
+  conversation.messages.push_back(message("assistant", *output));
+  return conversation;
+}
+
+/// A list, or the text of one: data sets of tables keep it so.
+ordered_json tools_of(const dom::object& row, const RefuseRow& refuse) {
+  const auto value = member(row, "tools");
+  if (!value) return nullptr;
+  ordered_json tools = json_of(*value);
+  if (tools.is_string()) {
+    tools = ordered_json::parse(tools.get<std::string>(), nullptr, /*allow_exceptions=*/false);
+  }
+  if (!tools.is_array()) {
+    refuse("\"tools\" is no list", "be a list of tools", "Write it as [{\"type\": ...}, ...].");
+  }
+  return tools.empty() ? ordered_json(nullptr) : tools;
+}
+
+std::optional<Conversation> without_system(const dom::object& row, const RefuseRow& refuse) {
+  Conversation conversation;
+  if (const auto messages = member(row, "messages")) {
+    conversation.messages = plain_messages(*messages, "messages", refuse);
+    return conversation;
+  }
+  if (const auto conversations = member(row, "conversations")) {
+    conversation.messages = sharegpt_messages(*conversations, refuse);
+    return conversation;
+  }
+  const auto prompt = member(row, "prompt");
+  const auto completion = member(row, "completion");
+  if (prompt && completion && prompt->is_array()) {
+    conversation.messages = plain_messages(*prompt, "prompt", refuse);
+    conversation.first_answer = static_cast<int32_t>(conversation.messages.size());
+    for (const auto& answer : plain_messages(*completion, "completion", refuse)) {
+      conversation.messages.push_back(answer);
+    }
+    return conversation;
+  }
+  if (member(row, "instruction")) return alpaca(row, refuse);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Conversation> conversation_of(const dom::object& row, const RefuseRow& refuse) {
+  std::optional<Conversation> conversation = without_system(row, refuse);
+  if (!conversation) return conversation;
+  conversation->tools = tools_of(row, refuse);
+  const auto system = member(row, "system");
+  const bool has_one =
+      !conversation->messages.empty() && conversation->messages.front()["role"] == "system";
+  if (system && system->is_string() && !has_one) {
+    const std::string text(system->get_string().value());
+    if (!text.empty()) {
+      conversation->messages.insert(conversation->messages.begin(), message("system", text));
+      if (conversation->first_answer > 0) ++conversation->first_answer;
+    }
+  }
+  return conversation;
+}
+
+}  // namespace tptrain::data
