@@ -6,14 +6,15 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "options/options.h"
+#include "version.h"
 
 namespace tptrain::apps {
 namespace {
 
-constexpr const char* kVersion =
-    "tptrain " TPTRAIN_VERSION " (" TPTRAIN_BACKENDS
-    ")\n"
-    "Trains decoder language models with tensor and data parallelism.\n";
+std::string version_text() {
+  return cat(program_version(),
+             "\nTrains decoder language models with tensor and data parallelism.\n");
+}
 
 constexpr const char* kHelp = R"(
 Usage:
@@ -93,9 +94,10 @@ Command parse_words(const std::vector<std::string>& arguments) {
   const std::string& first = arguments[0];
   if (first == "help" && arguments.size() > 1) return parse_words({arguments[1], "--help"});
   if (first == "--help" || first == "-h" || first == "help") {
-    return PrintCommand{cat(kVersion, kHelp)};
+    return PrintCommand{cat(version_text(), kHelp)};
   }
-  if (first == "--version" || first == "-V" || first == "version") return PrintCommand{kVersion};
+  if (first == "--version" || first == "-V" || first == "version")
+    return PrintCommand{version_text()};
   if (first.empty() || first[0] == '-') return parse_train(arguments);
   for (const Verb& verb : verbs()) {
     if (verb.name == first) return verb.parse({arguments.begin() + 1, arguments.end()});

@@ -19,6 +19,7 @@
 #include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 
 namespace tptrain {
 
@@ -101,6 +102,7 @@ class Descriptor {
       const ssize_t done = ::write(number_, at, count);
       if (done < 0 && errno == EINTR) continue;
       if (done < 0) fail(kind_, path_, "write", errno);
+      work_done(WorkUnit::bytes, done);
       at += done;
       count -= static_cast<size_t>(done);
     }
@@ -109,7 +111,10 @@ class Descriptor {
   size_t read_some(void* bytes, size_t count) const {
     while (true) {
       const ssize_t done = ::read(number_, bytes, count);
-      if (done >= 0) return static_cast<size_t>(done);
+      if (done >= 0) {
+        work_done(WorkUnit::bytes, done);
+        return static_cast<size_t>(done);
+      }
       if (errno != EINTR) fail(kind_, path_, "read", errno);
     }
   }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/load.h"
 #include "checkpoint/manifest.h"
@@ -93,6 +94,10 @@ struct CheckpointStore::Impl {
     const std::string mine = problem_of([&] {
       const TensorIndex covers_every_tensor(manifest.pieces);
       const auto count = static_cast<int64_t>(manifest.files.size());
+      int64_t bytes = 0;
+      for (int64_t file = group.rank(); file < count; file += group.size())
+        bytes += manifest.files[static_cast<size_t>(file)].size_bytes;
+      const Work work("checking " + path.filename().string(), WorkUnit::bytes, bytes);
       for (int64_t file = group.rank(); file < count; file += group.size()) {
         check_shard(path, manifest, file);
       }

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/stored_parts.h"
 #include "formats/float_convert.h"
 
@@ -248,6 +249,7 @@ void HuggingFaceSource::read_slice(const sharding::ShardSpec& spec, int64_t begi
         problem(cat("read of [", begin, ", ", end, ") of ", spec.name,
                     " into a tensor that is not contiguous fp32 [", end - begin, "] on CPU")));
   }
+  work_done(WorkUnit::bytes, (end - begin) * static_cast<int64_t>(sizeof(float)));
   const Found& at = found(spec);
   const Elements stored(at.file->bytes(*at.entry), at.entry->dtype);
   float* values = out.data_ptr<float>();

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/huggingface_files.h"
 #include "checkpoint/random_id.h"
 #include "checkpoint/stored_parts.h"
@@ -185,7 +186,7 @@ class Export {
       : source_(source), order_(order), plan_(plan), files_(order.directory) {}
 
   void run() {
-    for (const Shard& shard : plan_.shards) write_shard(shard);
+    write_weights();
     if (plan_.shards.size() > 1) {
       write_text(kModelIndexName, formats::safetensors_index_text(
                                       plan_.weight_map, plan_.total_bytes, plan_.parameters));
@@ -203,6 +204,12 @@ class Export {
     if (order_.fault_point) order_.fault_point(step);
   }
 
+  void write_weights() {
+    // What is read from a map counts, too; tensors are read as fp32.
+    const Work work("exporting", WorkUnit::parts, static_cast<int64_t>(plan_.weight_map.size()));
+    for (const Shard& shard : plan_.shards) write_shard(shard);
+  }
+
   void write_shard(const Shard& shard) {
     std::vector<formats::SafetensorsEntry> entries;
     for (const Parts parts : shard.tensors) {
@@ -215,6 +222,7 @@ class Export {
       stream_stored_tensor(
           source_, parts, dtype_of(parts.front().stored_name, order_),
           [&](std::span<const std::byte> bytes) { writer.write(bytes.data(), bytes.size()); });
+      work_done(WorkUnit::parts, 1);
     }
     const DurableFile::Written written = writer.commit();
     if (order_.on_file) order_.on_file(shard.file, written.size_bytes);

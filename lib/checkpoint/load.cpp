@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/shard_set.h"
 #include "checkpoint/tensor_index.h"
 #include "checkpoint/verify.h"
@@ -113,6 +114,10 @@ void load_state(comm::ControlGroup& group, const fs::path& path, const Manifest&
                   "Use the model section the checkpoint was trained with, or another run_dir."));
     }
     const at::NoGradGuard no_grad;
+    int64_t elements = 0;
+    for (const StatePiece& piece : state.pieces) elements += piece.end - piece.begin;
+    const Work work("reading the checkpoint", WorkUnit::bytes,
+                    elements * static_cast<int64_t>(sizeof(float)));
     for (StatePiece& piece : state.pieces) load_piece(shards, piece);
   });
 }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/run_directory.h"
@@ -153,6 +154,8 @@ void check_owner(const SaveOrder& order) {
 DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
                                  const FaultPoint& fault_point) {
   const at::NoGradGuard no_grad;
+  const Work work("saving the checkpoint", WorkUnit::bytes,
+                  formats::SafetensorsWriter::file_bytes(plan.entries));
   formats::SafetensorsWriter writer(path, plan.entries, {}, FileHash::chunks);
   for (size_t i = 0; i < plan.sources.size(); ++i) {
     const at::Tensor& data = plan.sources[i]->data;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 
 namespace tptrain::checkpoint {
 
@@ -52,6 +53,7 @@ void ShardSet::read(std::string_view kind, const sharding::ShardSpec& spec, int6
                 piece_bytes_[static_cast<size_t>(stretch.piece)] +
                     stretch.source * static_cast<int64_t>(sizeof(float)),
                 static_cast<size_t>(stretch.count) * sizeof(float));
+    work_done(WorkUnit::bytes, stretch.count * static_cast<int64_t>(sizeof(float)));
   });
 }
 

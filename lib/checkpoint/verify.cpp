@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/tensor_index.h"
 #include "formats/safetensors.h"
 
@@ -112,6 +113,9 @@ Verdict verify(const fs::path& directory, Depth depth) {
     const TensorIndex covers_every_tensor(manifest.pieces);
     const auto count = static_cast<int64_t>(manifest.files.size());
     for (int64_t file = 0; file < count; ++file) check_shard_size(directory, manifest, file);
+    int64_t bytes = 0;
+    for (const ManifestFile& file : manifest.files) bytes += file.size_bytes;
+    const Work work("checking " + directory.filename().string(), WorkUnit::bytes, bytes);
     for (int64_t file = 0; file < count; ++file) check_shard(directory, manifest, file);
   });
   return verdict;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 
 namespace tptrain::data {
 
@@ -51,6 +52,7 @@ std::string_view FileReader::read_stored() {
     count = ::read(descriptor_, piece_.data(), piece_.size());
   } while (count < 0 && errno == EINTR);
   if (count < 0) fail("read");
+  work_done(WorkUnit::bytes, count);
   const auto piece = std::string_view(piece_).substr(0, static_cast<size_t>(count));
   hash_.update(piece);
   return piece;

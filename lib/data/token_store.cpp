@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "data/file_reader.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
@@ -77,6 +78,18 @@ std::shared_ptr<const tokenizer::ChatTemplate> chat_template_for(
   return corpus.chat_template();
 }
 
+int64_t size_of(const fs::path& path) {
+  std::error_code unknown;  // whoever reads it says what is wrong
+  const auto size = fs::file_size(path, unknown);
+  return unknown ? 0 : static_cast<int64_t>(size);
+}
+
+int64_t bytes_of(const std::vector<CorpusFile>& files) {
+  int64_t bytes = 0;
+  for (const CorpusFile& file : files) bytes += size_of(file.path);
+  return bytes;
+}
+
 // By the contract one process at a time prepares in a directory, so a temporary is what a killed
 // one left.
 void remove_leftovers(const fs::path& directory, const std::string& split) {
@@ -100,7 +113,10 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   std::vector<CorpusFile> files =
       choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.notes);
   int64_t total_bytes = 0;
-  for (CorpusFile& file : files) file.sha256 = hash_file(file.path, total_bytes);
+  {
+    const Work work("hashing the text", WorkUnit::bytes, bytes_of(files));
+    for (CorpusFile& file : files) file.sha256 = hash_file(file.path, total_bytes);
+  }
   if (total_bytes == 0) {
     throw DataError(problem(cat("all ", files.size(), " file(s) are empty, the first is ",
                                 files.front().path.string()))
@@ -118,6 +134,8 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
     try {
       const formats::TokenFile file(prepared.path);
       if (file.header().identity == prepared.identity && file.header().vocab_size == vocab_size) {
+        const Work work("checking the tokens", WorkUnit::bytes,
+                        size_of(formats::token_bin_path(prepared.path)));
         file.verify();
         prepared.tokens = file.tokens();
         prepared.documents = file.header().documents();
@@ -135,6 +153,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   remove_leftovers(directory, split);
   formats::TokenFileWriter writer(prepared.path, vocab_size, prepared.identity,
                                   labels_of(files, corpus.chat.train_on));
+  const Work work("tokenizing", WorkUnit::bytes, total_bytes);
   tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, writer, prepared.notes);
   if (writer.tokens() == 0) {
     throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, the first is ",

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/work.h"
 #include "tensor_parallel/block_observer.h"
 
 namespace tptrain::inference {
@@ -43,6 +44,7 @@ Share share_of(model::Decoder& decoder, const data::SequentialBatches& batches,
   NothingToGather observer;
   const at::Tensor one = at::ones({}, at::TensorOptions().dtype(at::kFloat).device(mesh.device()));
   Share share;
+  const Work work("evaluating", WorkUnit::parts, batches.rounds());
   for (int64_t round = 0; round < batches.rounds(); ++round) {
     const data::HostBatch host = batches.batch(round, mesh.dp_rank());
     const int64_t targets = host.target_tokens();
@@ -51,6 +53,7 @@ Share share_of(model::Decoder& decoder, const data::SequentialBatches& batches,
                                      .targets = upload(host.targets, host, mesh.device())};
     share.loss_sum += decoder.evaluate(batch, one, observer)[0].item<float>();
     share.target_tokens += targets;
+    work_done(WorkUnit::parts, 1);
   }
   return share;
 }

@@ -4,9 +4,15 @@
 
 #include <algorithm>
 
+#include "base/work.h"
+
 namespace tptrain::inference {
 
 void load_parameters(zero::ParamBuckets& buckets, const sharding::TensorSource& source) {
+  int64_t elements = 0;
+  for (const zero::Bucket& bucket : buckets.buckets()) elements += bucket.numel;
+  const Work work("reading the weights", WorkUnit::bytes,
+                  elements * static_cast<int64_t>(sizeof(float)));
   for (zero::Bucket& bucket : buckets.buckets()) {
     for (const zero::BucketPiece& piece : zero::pieces_of(bucket, 0, bucket.numel)) {
       for (int64_t done = 0; done < piece.count; done += sharding::kStateChunkElements) {

@@ -12,9 +12,6 @@
 
 namespace tptrain::metrics {
 
-/// "45s", "3m 5s", "2h 10m", "3d 4h"
-std::string duration_text(double seconds);
-
 /// How long the steps that are left will take, from the pace of the last 20 or so.
 class StepPace {
  public:
@@ -23,6 +20,7 @@ class StepPace {
   StepPace(int64_t first_step, int64_t max_steps);
   void add(int64_t step, double step_time_s);
   double seconds_left() const;
+  double seconds_a_step() const { return average_s_; }  // 0 before the first
 
  private:
   int64_t first_step_;

@@ -1,18 +1,14 @@
 #include "metrics/jsonl_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
-#include "base/special_file.h"
 #include "base/text.h"
+#include "metrics/appended_file.h"
 
 namespace tptrain::metrics {
 
@@ -20,19 +16,31 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// "step" of one line, or nothing where the line is no object with an integer step.
-std::optional<int64_t> step_of(std::string_view line) {
-  const auto object = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
+/// One line, or nothing where it is no object with an integer step.
+std::optional<ordered_json> record_of(std::string_view line) {
+  auto object = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return std::nullopt;
   const auto step = object.find("step");
   if (step == object.end() || !step->is_number_integer()) return std::nullopt;
-  return step->get<int64_t>();
+  return object;
 }
+
+struct Kept {
+  std::string text;
+  std::vector<EvalMetrics> evaluations;
+
+  void add(std::string_view line, const ordered_json& record) {
+    text.append(line).push_back('\n');
+    const auto loss = record.find("eval_loss");
+    if (loss != record.end() && loss->is_number())
+      evaluations.push_back({.step = record["step"], .loss = *loss});
+  }
+};
 
 /// `text` without the lines beyond `last_step` and without a torn last line; every kept line ends
 /// with '\n'.
-std::string truncated(std::string_view text, int64_t last_step, const std::filesystem::path& path) {
-  std::string kept;
+Kept truncated(std::string_view text, int64_t last_step, const std::filesystem::path& path) {
+  Kept kept;
   int64_t number = 0;
   while (!text.empty()) {
     ++number;
@@ -40,9 +48,9 @@ std::string truncated(std::string_view text, int64_t last_step, const std::files
     const bool last = newline == std::string_view::npos || newline + 1 == text.size();
     const std::string_view line = text.substr(0, newline);
     text.remove_prefix(newline == std::string_view::npos ? text.size() : newline + 1);
-    const std::optional<int64_t> step = step_of(line);
-    if (!step && last) break;  // torn: the process ended while it wrote
-    if (!step) {
+    const std::optional<ordered_json> record = record_of(line);
+    if (!record && last) break;  // torn: the process ended while it wrote
+    if (!record) {
       throw DataError(
           problem(cat("\"", line.substr(0, 80), line.size() > 80 ? "..." : "", "\""))
               .at(cat(path.string(), ":", number))
@@ -50,68 +58,34 @@ std::string truncated(std::string_view text, int64_t last_step, const std::files
               .remedy("Something other than tptrain changed the file: repair or remove the line, "
                       "or move the file away to begin a new one."));
     }
-    if (*step <= last_step) kept.append(line).push_back('\n');
+    if (record->at("step").get<int64_t>() <= last_step) kept.add(line, *record);
   }
   return kept;
-}
-
-[[noreturn]] void throw_errno(const std::filesystem::path& path, std::string_view call,
-                              int error = errno) {
-  throw DataError(problem(cat(call, " failed: ", std::strerror(error)))
-                      .at(path.string())
-                      .remedy(error == ENOSPC || error == EDQUOT
-                                  ? "Free space on this file system."
-                                  : "Check that run_dir exists and may be written to."));
 }
 
 }  // namespace
 
 struct JsonlWriter::Impl {
-  std::filesystem::path path;
-  int descriptor = -1;
-  std::optional<off_t> whole_until = {};  // beyond it stands a part of a line
-
-  ~Impl() {
-    if (descriptor >= 0) ::close(descriptor);
-  }
-
-  // One write(2) a line on a file opened for appending: a reader that follows the file sees whole
-  // lines. What a full disk left of a line goes first: the lines after it would be unreadable.
-  void line(const ordered_json& object) {
-    if (whole_until && ::ftruncate(descriptor, *whole_until) != 0) throw_errno(path, "ftruncate");
-    whole_until.reset();
-    const off_t end = ::lseek(descriptor, 0, SEEK_END);  // -1 where it is no regular file
-    const std::string text = object.dump() + "\n";
-    size_t done = 0;
-    while (done < text.size()) {
-      const ssize_t count = ::write(descriptor, text.data() + done, text.size() - done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) {
-        const int error = errno;
-        if (end >= 0 && done > 0 && ::ftruncate(descriptor, end) != 0) whole_until = end;
-        throw_errno(path, "write", error);
-      }
-      done += static_cast<size_t>(count);
-    }
-  }
+  AppendedFile file;
+  std::vector<EvalMetrics> earlier = {};
+  void line(const ordered_json& object) { file.append(object.dump() + "\n"); }
 };
 
-JsonlWriter::JsonlWriter(const std::filesystem::path& path, int64_t last_step)
-    : impl_(std::make_unique<Impl>()) {
-  impl_->path = path;
-  refuse_special_file(path);
+JsonlWriter::JsonlWriter(const std::filesystem::path& path, int64_t last_step) {
+  Kept kept;
   if (std::filesystem::is_regular_file(path)) {
     const std::string before = read_file(path);
-    const std::string after = truncated(before, last_step, path);
-    if (after != before) write_file_atomically(path, after, FailAs::data_error);
+    kept = truncated(before, last_step, path);
+    if (kept.text != before) write_file_atomically(path, kept.text, FailAs::data_error);
   }
-  impl_->descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (impl_->descriptor < 0) throw_errno(path, "open");
+  impl_.reset(new Impl{AppendedFile(path), std::move(kept.evaluations)});
 }
 
 JsonlWriter::~JsonlWriter() = default;
 
-std::string JsonlWriter::name() const { return impl_->path.string(); }
+const std::vector<EvalMetrics>& JsonlWriter::earlier_evaluations() const { return impl_->earlier; }
+
+std::string JsonlWriter::name() const { return impl_->file.path().string(); }
 
 // The library writes a double with as many digits as bring back the same bits; nan and inf, which
 // JSON lacks, become null.

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "metrics/recorder.h"
 
@@ -20,6 +21,8 @@ class JsonlWriter final : public Sink {
   /// FIFO.
   JsonlWriter(const std::filesystem::path& path, int64_t last_step);
   ~JsonlWriter() override;
+  /// What the file held of evaluations up to `last_step`, in its order.
+  const std::vector<EvalMetrics>& earlier_evaluations() const;
   std::string name() const override;
   void step(const StepMetrics& metrics) override;
   void skipped(const SkippedStep& step) override;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "base/work_display.h"
 #include "metrics/console.h"
 
 namespace tptrain::metrics {
@@ -11,7 +12,6 @@ namespace tptrain::metrics {
 namespace {
 
 constexpr double kAverageWeight = 0.1;  // of the newest step time: about the last 20 steps count
-constexpr int kBarCells = 24;
 
 struct Parts {
   Parts(const StepMetrics& metrics, int64_t max_steps, double eta_s)
@@ -33,25 +33,7 @@ std::string fitting(const std::vector<std::string>& lines, const std::string& st
   return step.substr(0, room);
 }
 
-std::string bar(double fraction) {
-  const int filled = static_cast<int>(fraction * kBarCells);
-  std::string cells(static_cast<size_t>(filled), '=');
-  if (filled < kBarCells) cells += '>';
-  cells.resize(kBarCells, ' ');
-  return cat("[", cells, "] ");
-}
-
 }  // namespace
-
-std::string duration_text(double seconds) {
-  const int64_t total = std::isfinite(seconds) ? std::llround(std::max(0.0, seconds)) : 0;
-  const int64_t hours = total / 3600;
-  const int64_t minutes = total / 60 % 60;
-  if (hours >= 48) return cat(hours / 24, "d ", hours % 24, "h");
-  if (hours > 0) return cat(hours, "h ", minutes, "m");
-  if (minutes > 0) return cat(minutes, "m ", total % 60, "s");
-  return cat(total, "s");
-}
 
 StepPace::StepPace(int64_t first_step, int64_t max_steps)
     : first_step_(first_step), max_steps_(max_steps), step_(first_step) {}
@@ -82,7 +64,7 @@ std::string progress_line(const StepMetrics& metrics, int64_t max_steps, double 
   const Parts p(metrics, max_steps, eta_s);
   // The last column stays free: a full line makes some terminals wrap, and \r would no longer reach
   // its beginning.
-  return fitting({bar(fraction) + p.step + p.loss + p.rate + p.eta,
+  return fitting({bar_text(fraction) + p.step + p.loss + p.rate + p.eta,
                   p.step + p.loss + p.rate + p.eta, p.step + p.loss + p.eta, p.step + p.loss},
                  p.step, width - 1);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/work.h"
 #include "formats/token_file.h"
 #include "train/micro_batch.h"
 #include "train/step_exchange.h"
@@ -49,13 +50,15 @@ data::HostBatch Evaluation::batch(int64_t round) const {
   return host;
 }
 
-std::optional<Evaluation::Result> Evaluation::run(Engine& engine, const StopRequest& stop,
+std::optional<Evaluation::Result> Evaluation::run(Engine& engine,
+                                                  const std::function<bool()>& stop_wanted,
                                                   int64_t step) {
+  const Work work("evaluating", WorkUnit::parts, rounds());
   Result result{.target_tokens = target_tokens_};
   for (int64_t round = 0; round < rounds(); ++round) {
     data::HostBatch host;
     const StepAgreement agreement = read_and_agree(
-        session_, mesh_, step, {.stop_requested = stop.requested()}, [&](StepReport& report) {
+        session_, mesh_, step, {.stop_requested = stop_wanted()}, [&](StepReport& report) {
           host = batch(round);
           report.token_hash = host.hash();
         });
@@ -63,6 +66,7 @@ std::optional<Evaluation::Result> Evaluation::run(Engine& engine, const StopRequ
     result.loss +=
         engine.evaluate({to_device(host, engine.device())}, target_tokens_).item<float>();
     session_.board()->advance();
+    work_done(WorkUnit::parts, 1);
   }
   return result;
 }

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "data/batch_sampler.h"
 #include "train/engine.h"
-#include "train/stop_request.h"
 
 namespace tptrain::train {
 
@@ -26,9 +26,9 @@ class Evaluation {
   Evaluation(const data::BatchSampler& text, int64_t most_sequences, comm::MpiSession& session,
              comm::DeviceMesh& mesh);
 
-  /// Nothing where a rank was asked to stop meanwhile. Throws DataError on every rank where one
+  /// Nothing where a rank wanted to stop meanwhile. Throws DataError on every rank where one
   /// cannot read its share. Collective.
-  std::optional<Result> run(Engine& engine, const StopRequest& stop, int64_t step);
+  std::optional<Result> run(Engine& engine, const std::function<bool()>& stop_wanted, int64_t step);
 
  private:
   int64_t rounds() const;

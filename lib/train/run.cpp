@@ -5,7 +5,9 @@
 #include <ATen/ops/empty.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -15,6 +17,8 @@
 #include "base/terminal_line.h"
 #include "base/text.h"
 #include "base/watchdog.h"
+#include "base/work.h"
+#include "base/work_display.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/run_directory.h"
@@ -25,7 +29,6 @@
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
 #include "metrics/hand_over.h"
-#include "metrics/jsonl_writer.h"
 #include "model/decoder_config.h"
 #include "model/head_share.h"
 #include "optim/parameter_groups.h"
@@ -35,10 +38,12 @@
 #include "train/evaluation.h"
 #include "train/fp8_report.h"
 #include "train/out_of_memory.h"
+#include "train/recording.h"
 #include "train/resolve.h"
 #include "train/run_options.h"
 #include "train/start.h"
 #include "train/stop_request.h"
+#include "train/time_limit.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
 
@@ -107,28 +112,41 @@ void check_parameter_groups(const config::OptimizerConfig& optimizer,
   if (!problems.empty()) throw ConfigError(problems);
 }
 
-/// "rank 0: 1.2 GiB, rank 1: ...". Collective.
+/// "1.20 GiB", or "1.10 GiB (rank 0) to 1.20 GiB (rank 3)" of all ranks. Collective.
 std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
-  std::vector<std::string> parts;
-  const std::vector<std::string> all =
-      session.all_gather(human_bytes(memory_use(device).peak_bytes));
-  for (size_t rank = 0; rank < all.size(); ++rank)
-    parts.push_back(cat("rank ", rank, ": ", all[rank]));
-  return join(parts);
+  std::vector<int64_t> peaks;
+  for (const std::string& peak : session.all_gather(std::to_string(memory_use(device).peak_bytes)))
+    peaks.push_back(std::stoll(peak));
+  const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
+  if (peaks.size() == 1) return human_bytes(*most);
+  return cat(human_bytes(*least), " (rank ", least - peaks.begin(), ") to ", human_bytes(*most),
+             " (rank ", most - peaks.begin(), ")");
+}
+
+/// Who writes this log, when and why: what a log that is found later must say first.
+void log_begin(const RunRequest& request, Logger& log) {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char began[32] = {};
+  std::strftime(began, sizeof began, "%Y-%m-%d %H:%M:%S UTC", &utc);
+  log.info(request.program);
+  log.info(cat("started ", began, " by: ", request.command_line));
 }
 
 /// What is about to be trained, and in which numbers.
 void log_model(const ResolvedConfig& resolved, Logger& log) {
   const config::RunConfig& run = resolved.run;
+  const int64_t sequences = resolved.batch.global_batch_size();
   log.info(cat("model: ", resolved.decoder.model_type, ", ",
                with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
-               run.parallel.zero_stage, "; global batch ", resolved.batch.global_batch_size(),
-               " sequences = ",
-               with_thousands(resolved.batch.global_batch_size() * resolved.batch.seq_length),
-               " tokens (", resolved.batch.accumulation, " micro-batches a dp rank)"));
+               run.parallel.zero_stage));
+  log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
+               with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
+               resolved.batch.accumulation));
+  log.info(cat("numbers: weights and activations ", run.train.dtype));
   log.info(
-      cat("numbers: weights and activations ", run.train.dtype, ", gradients summed ",
-          run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
+      cat("gradients: summed ", run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
           run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
           run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
   if (run.train.attention_dropout > 0)
@@ -183,6 +201,21 @@ struct Machine {
   std::optional<Engine> engine;
 };
 
+comm::DeviceMesh& set_up_mesh(comm::MpiSession& session, const ResolvedConfig& resolved,
+                              Machine& machine) {
+  session.board()->enter("setting up the device mesh");
+  const Work work("setting up the device mesh");
+  const config::ParallelConfig& parallel = resolved.run.parallel;
+  return machine.mesh.emplace(session, resolved.mesh, resolved.device, comm::CpuOptions{},
+                              comm::AxisCopies{.tp = comm::peer_copies(parallel.tp_overlap),
+                                               .dp = comm::peer_copies(parallel.dp_overlap)});
+}
+
+Engine& build_engine(const ResolvedConfig& resolved, comm::DeviceMesh& mesh, Machine& machine) {
+  const Work work("building the model");
+  return machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
+}
+
 /// "step 3, forward and backward".
 std::string doing(const ProgressBoard::Entry& entry) {
   return entry.step < 0 ? std::string(entry.phase) : cat("step ", entry.step, ", ", entry.phase);
@@ -232,6 +265,14 @@ void take_run_dir_over(const fs::path& run_dir, const Started& started) {
   checkpoint::write_run_identity(run_dir, started.state.run);
 }
 
+TimeLimit time_limit_of(const RunRequest& request) {
+  const auto running = std::chrono::steady_clock::now() - request.process_start;
+  return TimeLimit(
+      {.process_start = std::chrono::system_clock::now() -
+                        std::chrono::duration_cast<std::chrono::system_clock::duration>(running),
+       .job_end = slurm_job_end()});
+}
+
 void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
   log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
                outcome.state.step, " of ", run.train.max_steps,
@@ -264,11 +305,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   const fs::path run_dir = run.run_dir;
   ProgressBoard& board = *session.board();
 
-  board.enter("setting up the device mesh");
-  comm::DeviceMesh& mesh =
-      machine.mesh.emplace(session, resolved.mesh, resolved.device, comm::CpuOptions{},
-                           comm::AxisCopies{.tp = comm::peer_copies(run.parallel.tp_overlap),
-                                            .dp = comm::peer_copies(run.parallel.dp_overlap)});
+  comm::DeviceMesh& mesh = set_up_mesh(session, resolved, machine);
   log.info(mesh.picture());
   log_gpus(session, mesh, resolved, log);
 
@@ -281,8 +318,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
 
   board.enter("building the model");
   comm::agree(session, [&] { check_fp8(resolved, mesh.device()); });
-  Engine& engine =
-      machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
+  Engine& engine = build_engine(resolved, mesh, machine);
   comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });
   log_model(resolved, log);
   log_fp8(resolved, engine.decoder(), log);
@@ -304,29 +340,26 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
       checkpoint::keep_model_files(run_dir, run.model.path, run.data.tokenizer);
   });
 
-  std::optional<metrics::Recorder> recorder;
-  std::optional<metrics::ProgressDisplay> progress;
   comm::agree(session, [&] {
-    if (session.rank() != 0) return;
-    write_file_atomically(run_dir / "resolved_config.yaml", config::to_yaml(run));
-    take_run_dir_over(run_dir, *started);
-    recorder.emplace([&log](const std::string& message) { log.warn(message); });
-    recorder->add(std::make_unique<metrics::JsonlWriter>(run_dir / "metrics.jsonl", state.step));
-    progress.emplace(run.train.max_steps, terminal);
+    if (session.rank() == 0) take_run_dir_over(run_dir, *started);
   });
+  Recording recording = begin_recording(session, resolved, state.step, log, terminal);
 
   const StopRequest stop;
+  const TimeLimit time_limit = time_limit_of(request);
   Trainer trainer({.config = resolved,
                    .session = session,
                    .mesh = mesh,
                    .engine = engine,
                    .train_data = *data.train,
                    .evaluation = evaluation ? &*evaluation : nullptr,
+                   .best_loss = recording.best_loss,
                    .store = store,
                    .log = log,
-                   .recorder = recorder ? &*recorder : nullptr,
-                   .progress = progress ? &*progress : nullptr,
+                   .recorder = recording.recorder ? &*recording.recorder : nullptr,
+                   .progress = recording.progress ? &*recording.progress : nullptr,
                    .stop = stop,
+                   .time_limit = time_limit,
                    .process_start = request.process_start},
                   state.step);
   const RunOutcome outcome = trainer.run(state);
@@ -378,6 +411,10 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   for (const std::string& line : directory.warnings()) log->warn(line);
   const std::unique_ptr<Watchdog> watchdog =
       watchdog_of(session, resolved, (run_dir / "log.txt").string());
+  log_begin(request, *log);
+  std::optional<WorkDisplay> display;
+  if (session.rank() == 0)
+    display.emplace(terminal, [&log](const std::string& line) { log->info(line); });
   Machine machine;
   try {
     return train(session, request, resolved, *tokenizer, directory, *log, terminal, machine);

@@ -14,6 +14,8 @@ namespace tptrain::train {
 struct RunRequest {
   std::string config_path;             // read on rank 0 only
   std::vector<std::string> overrides;  // of --set
+  std::string program = {};            // its version, for the log
+  std::string command_line = {};       // likewise
   std::chrono::steady_clock::time_point process_start;
 };
 

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "base/text.h"
+#include "base/work.h"
 #include "checkpoint/huggingface_source.h"
 #include "checkpoint/lineage.h"
 #include "checkpoint/manifest.h"
@@ -198,11 +199,19 @@ Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& s
   return beginning;
 }
 
+/// By a rank, as fp32: its part of the masters, within what replicated tensors and padding make.
+int64_t bytes_to_read(const ResolvedConfig& resolved) {
+  const int64_t holders = resolved.run.parallel.zero_stage > 0 ? resolved.mesh.dp_size : 1;
+  return model::parameter_count(resolved.decoder) * static_cast<int64_t>(sizeof(float)) /
+         (holders * resolved.mesh.tp_size);
+}
+
 /// The first values of the parameters. Collective.
 void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
                 Logger& log) {
   const config::RunConfig& run = resolved.run;
   if (run.model.init == "random") {
+    const Work work("drawing initial values");
     engine.zero().initialise(run.train.seed);
     log.info(cat("start: random values from seed ", run.train.seed));
     return;
@@ -211,8 +220,11 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
   std::optional<checkpoint::HuggingFaceSource> weights;
   comm::agree(session,
               [&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); });
-  engine.zero().load_parameters(*weights);
-  session.barrier();
+  {
+    const Work work("reading the weights", WorkUnit::bytes, bytes_to_read(resolved));
+    engine.zero().load_parameters(*weights);
+    session.barrier();
+  }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   log.info(cat("start: the weights of ", run.model.path, " (",
                formats::dtype_name(weights->stored_dtype()), "), read in ",

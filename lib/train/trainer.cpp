@@ -23,6 +23,9 @@ constexpr int64_t kMostSkippedInARow = 10;
 // A line of the log with its month, day and time in 80 columns.
 constexpr int kStepLineWidth = 65;
 
+constexpr double kStateBytes = 12;   // of a parameter: the master and two moments in fp32
+constexpr double kSlowDisk = 200e6;  // bytes a second
+
 constexpr std::string_view kNonfinite = "nonfinite";
 constexpr std::string_view kNoTargets = "no_targets";
 
@@ -41,7 +44,9 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
                 parts.config.run.train.max_steps),
       saver_(parts.store, parts.session, parts.log, OnFailure::go_on),
       last_issued_(std::chrono::steady_clock::now()),
-      pace_(first_step, parts.config.run.train.max_steps) {}
+      pace_(first_step, parts.config.run.train.max_steps),
+      save_s_(static_cast<double>(model::parameter_count(parts.config.decoder)) * kStateBytes /
+              kSlowDisk) {}
 
 RunOutcome Trainer::run(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
@@ -50,7 +55,7 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
   if (state.step == 0 && run.eval.every_steps > 0) outcome.eval_loss = evaluate(0);
   last_issued_ = std::chrono::steady_clock::now();
 
-  while (state.step < run.train.max_steps) {
+  while (state.step < run.train.max_steps && !parts_.best_loss.is_out_of_patience()) {
     const Batch batch = next_batch(state.step);
     if (batch.agreement.stop_requested) {
       outcome.stopped_on_request = true;
@@ -77,10 +82,11 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     }
   }
   read_pending();
-  if (outcome.stopped_on_request && !saved_here) {
+  if (!saved_here) {
     if (const auto saved = save(state)) outcome.last_checkpoint = saved;
   }
   saver_.throw_if_last_failed();
+  outcome.out_of_patience = parts_.best_loss.is_out_of_patience();
   outcome.state = state;
   outcome.passed_over = passed_over_;
   outcome.failures = failures();
@@ -144,7 +150,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
     board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
   };
   batch.agreement = read_and_agree(parts_.session, parts_.mesh, step + 1,
-                                   {.stop_requested = parts_.stop.requested()}, read);
+                                   {.stop_requested = stop_wanted()}, read);
   if (batch.agreement.target_tokens == 0) return batch;
   for (const data::HostBatch& host : on_host)
     batch.micro_batches.push_back(
@@ -242,7 +248,8 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
 // Nothing where a stop was asked for meanwhile, or data.eval could not be read: on all ranks alike.
 std::optional<Evaluation::Result> Trainer::try_evaluation(int64_t step) {
   try {
-    return parts_.evaluation->run(parts_.engine, parts_.stop, step);
+    return parts_.evaluation->run(
+        parts_.engine, [this] { return stop_wanted(); }, step);
   } catch (const Error& error) {
     // Of a device or a peer that failed nobody knows what the others do: such an error ends the
     // run.
@@ -260,6 +267,7 @@ std::optional<double> Trainer::evaluate(int64_t step) {
   const std::optional<Evaluation::Result> result = try_evaluation(step);
   last_issued_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
   if (!result) return std::nullopt;
+  parts_.best_loss.add(step, result->loss);
   if (parts_.recorder != nullptr) {
     const metrics::EvalMetrics metrics{.step = step,
                                        .loss = result->loss,
@@ -279,9 +287,10 @@ std::optional<checkpoint::CheckpointInfo> Trainer::save(const checkpoint::TrainS
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
   const auto saved = saver_.save(parts_.engine.zero().state_dict(), now);
+  save_s_ = seconds_between(begin, std::chrono::steady_clock::now());
   if (saved)
-    parts_.log.info(cat("checkpoint: ", saved->path.string(), " committed in ",
-                        fixed(seconds_between(begin, std::chrono::steady_clock::now()), 2), " s"));
+    parts_.log.info(
+        cat("checkpoint: ", saved->path.string(), " committed in ", fixed(save_s_, 2), " s"));
   last_issued_ = std::chrono::steady_clock::now();
   return saved;
 }
@@ -290,6 +299,19 @@ double Trainer::step_patience() const {
   constexpr double kOfMicroBatch = 0.05;
   return patience::kUsual +
          kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
+}
+
+// One rank's word is enough, and rank 0's clock decides: the ranks tell one another.
+bool Trainer::stop_wanted() {
+  if (parts_.stop.requested()) return true;
+  // A start that does no step would be started again for ever.
+  if (parts_.session.rank() != 0 || !first_step_said_) return false;
+  if (!time_is_up_ &&
+      parts_.time_limit.is_up(std::chrono::system_clock::now(), pace_.seconds_a_step(), save_s_)) {
+    time_is_up_ = true;
+    parts_.log.info(cat("stopping: ", parts_.time_limit.reason(), " is near"));
+  }
+  return time_is_up_;
 }
 
 double Trainer::epoch_at(int64_t step) const {

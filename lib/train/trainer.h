@@ -17,6 +17,7 @@
 #include "metrics/console.h"
 #include "metrics/recorder.h"
 #include "optim/schedule.h"
+#include "train/best_loss.h"
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/host_numbers.h"
@@ -24,6 +25,7 @@
 #include "train/saver.h"
 #include "train/step_exchange.h"
 #include "train/stop_request.h"
+#include "train/time_limit.h"
 
 namespace tptrain::train {
 
@@ -36,17 +38,20 @@ struct TrainerParts {
   Engine& engine;
   const data::BatchSampler& train_data;
   Evaluation* evaluation;
+  BestLoss& best_loss;
   checkpoint::CheckpointStore& store;
   Logger& log;
   metrics::Recorder* recorder;
   metrics::ProgressDisplay* progress;
   const StopRequest& stop;
+  const TimeLimit& time_limit;
   std::chrono::steady_clock::time_point process_start;
 };
 
 struct RunOutcome {
   checkpoint::TrainState state;
   bool stopped_on_request = false;
+  bool out_of_patience = false;
   std::optional<checkpoint::CheckpointInfo> last_checkpoint;
   std::optional<double> eval_loss;
   int64_t passed_over = 0;                 // steps without a target
@@ -57,7 +62,8 @@ class Trainer {
  public:
   /// `first_step`: steps done before.
   Trainer(const TrainerParts& parts, int64_t first_step);
-  /// Trains from `state` to train.max_steps, or until a stop is requested; saves a last checkpoint,
+  /// Trains from `state` to train.max_steps, until a stop is requested, the time is up, or
+  /// evaluations have not got better for eval.patience; saves a last checkpoint,
   /// and evaluates after it. A step whose global batch holds no target changes nothing but the
   /// schedule and the position in the data. What fails beside the training (an evaluation's data,
   /// metrics) is warned of and told in the outcome. Collective. Throws NumericsError on every rank
@@ -97,6 +103,7 @@ class Trainer {
   std::optional<checkpoint::CheckpointInfo> save(const checkpoint::TrainState& state);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
+  bool stop_wanted();
   double epoch_at(int64_t step) const;
   double seconds_since_last_step();
   void say_first_step();
@@ -111,6 +118,8 @@ class Trainer {
   std::chrono::steady_clock::time_point
       last_issued_;  // the step before, whatever became of it, or the end of an evaluation or save
   metrics::StepPace pace_;
+  double save_s_;  // of the last save; a guess before the first
+  bool time_is_up_ = false;
   bool first_step_said_ = false;
   bool how_steps_run_said_ = false;
   int64_t skipped_in_a_row_ = 0;

@@ -4,8 +4,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "base/text.h"
 #include "data/show_row.h"
+#include "data/targetless.h"
 #include "data/token_store.h"
 #include "tokenizer/chat_template.h"
 
@@ -68,6 +70,53 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           .notes = received["notes"]};
 }
 
+void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& log) {
+  const config::RunConfig& run = resolved.run;
+  const int64_t sequences = data.train->windows();
+  const double epochs = static_cast<double>(run.train.max_steps) *
+                        static_cast<double>(resolved.batch.global_batch_size()) /
+                        static_cast<double>(sequences);
+  log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
+               with_thousands(data.train_tokens.documents),
+               data.train_tokens.documents == 1 ? " document" : " documents"));
+  log.info(cat("sequences: ", with_thousands(sequences), " of ", resolved.batch.seq_length,
+               data.train->padding() > 0
+                   ? cat(", ", fixed(100 * data.train->padding(), 1), " % padding")
+                   : "",
+               "; max_steps is ", fixed(epochs, 2), epochs == 1 ? " epoch" : " epochs"));
+  if (run.data.document_mask) log.info("documents in a sequence do not see each other");
+  if (data.eval) log.info(cat("held out: ", with_thousands(data.eval_tokens.tokens), " tokens"));
+}
+
+/// Says which rows teach nothing, before they cost a step. Throws DataError where none does.
+/// Collective.
+void tell_targetless(comm::MpiSession& session, const ResolvedConfig& resolved,
+                     const data::PreparedTokens& tokens, const tokenizer::Tokenizer& tokenizer,
+                     Logger& log) {
+  comm::agree(session, [&] {
+    if (session.rank() != 0) return;
+    const data::TargetlessDocuments found = data::targetless_documents(
+        tokens, data::packing_of(resolved.run.data.packing), resolved.batch.seq_length);
+    if (found.count == 0) return;
+    const std::vector<std::string> places = data::places_of_documents(
+        corpus_of(resolved, resolved.run.data.train), tokens.split, tokenizer, found.first);
+    const std::string what =
+        cat(with_thousands(found.count), " of ", with_thousands(tokens.documents),
+            tokens.documents == 1 ? " document" : " documents",
+            " without a target within train.seq_length: ", join(places),
+            found.count > static_cast<int64_t>(places.size()) ? ", ..." : "");
+    if (found.count == tokens.documents) {
+      throw DataError(
+          problem(what)
+              .at("data." + tokens.split)
+              .must("hold a token to predict")
+              .remedy("Check its labels (-100 says that a token is no target), or raise "
+                      "train.seq_length where they begin beyond it."));
+    }
+    log.warn(cat("data: ", what));
+  });
+}
+
 }  // namespace
 
 TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resolved,
@@ -99,14 +148,8 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
     if (session.rank() != 0) continue;
     for (const std::string& what : prepared.notes) log.warn(cat("data: ", what));
   }
-  log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
-               data.train_tokens.documents, " documents, ", with_thousands(data.train->windows()),
-               " sequences of ", resolved.batch.seq_length,
-               data.train->padding() > 0
-                   ? cat(" with ", fixed(100 * data.train->padding(), 1), " % padding")
-                   : "",
-               run.data.document_mask ? ", documents in a sequence do not see each other" : "",
-               "; held out: ", with_thousands(data.eval_tokens.tokens), " tokens"));
+  log_data(data, resolved, log);
+  tell_targetless(session, resolved, data.train_tokens, tokenizer, log);
   if (session.rank() == 0 && data.train->truncated() > 0)
     log.warn(cat(
         "data: ", with_thousands(data.train->truncated()), " of ", data.train_tokens.documents,

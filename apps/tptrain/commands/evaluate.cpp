@@ -10,6 +10,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "job.h"
 #include "model/decoder.h"
 #include "tokenizer/chat_template.h"
+#include "tool_display.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
 
@@ -206,6 +208,8 @@ void report(const EvaluateCommand& command, const std::string& description,
 }
 
 void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
+  std::optional<ToolDisplay> display;
+  if (session.rank() == 0) display.emplace();
   const inference::OpenedModel opened = inference::open_model(
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});

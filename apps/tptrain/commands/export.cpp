@@ -26,6 +26,7 @@
 #include "model/decoder_config.h"
 #include "model/families/family.h"
 #include "tokenizer/tokenizer_files.h"
+#include "tool_display.h"
 
 namespace tptrain::apps {
 namespace {
@@ -259,6 +260,7 @@ void export_checkpoint(const ExportCommand& command) {
 int run_export(const ExportCommand& command) {
   // A wrong size is said before gigabytes are verified.
   checkpoint::parse_shard_size(command.max_shard_size, "--max-shard-size");
+  const ToolDisplay display;
   if (command.model.empty()) {
     export_checkpoint(command);
   } else {

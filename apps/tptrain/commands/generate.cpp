@@ -6,6 +6,7 @@
 #include <chrono>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "model/decoder.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
+#include "tool_display.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
 
@@ -90,6 +92,8 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
                                          .seed = command.seed};
   comm::agree(session, [&] { inference::check_sampling_options(sampling); });
 
+  std::optional<ToolDisplay> display;
+  if (session.rank() == 0) display.emplace();
   inference::OpenedModel model = inference::open_model(
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});

@@ -1,21 +1,49 @@
 // tptrain train: the training run, from mpirun's arguments to the exit code.
 #include <chrono>
+#include <string>
+#include <vector>
 
+#include "base/text.h"
 #include "cli.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
 #include "job.h"
 #include "train/run.h"
+#include "version.h"
 
 namespace tptrain::apps {
 
+namespace {
+
+/// The words as a shell takes them.
+std::string shell_line(const std::vector<std::string>& words) {
+  constexpr const char* kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
+  std::vector<std::string> quoted;
+  for (const std::string& word : words) {
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
+      quoted.push_back(word);
+      continue;
+    }
+    std::string inside;
+    for (const char c : word) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    quoted.push_back("'" + inside + "'");
+  }
+  return join(quoted, " ");
+}
+
+}  // namespace
+
 int run_train(const TrainCommand& command, int* argc, char*** argv) {
   const auto process_start = std::chrono::steady_clock::now();
+  const std::string command_line = shell_line({*argv, *argv + *argc});
   comm::MpiSession session(argc, argv);
   return run_job(session, [&] {
-    return train::run_training(
-        session,
-        {.config_path = command.config, .overrides = command.sets, .process_start = process_start});
+    return train::run_training(session, {.config_path = command.config,
+                                         .overrides = command.sets,
+                                         .program = program_version(),
+                                         .command_line = command_line,
+                                         .process_start = process_start});
   });
 }
 

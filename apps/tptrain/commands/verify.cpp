@@ -6,10 +6,12 @@
 #include "base/text.h"
 #include "checkpoint/find_checkpoints.h"
 #include "commands/commands.h"
+#include "tool_display.h"
 
 namespace tptrain::apps {
 
 int run_verify(const VerifyCommand& command) {
+  const ToolDisplay display;
   const auto verdicts = checkpoint::find_checkpoints(command.path, checkpoint::Depth::contents);
   size_t valid = 0;
   for (const checkpoint::Verdict& verdict : verdicts) {

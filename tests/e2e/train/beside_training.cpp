@@ -126,6 +126,18 @@ TEST_CASE("held-out text without a target is refused before the first step", "[e
   CHECK_FALSE(has(result.output, "step 1/"));
 }
 
+TEST_CASE("rows of which none has a target are refused before the first step", "[e2e]") {
+  Job job;
+  write_text(job.directory() / "text/train.jsonl", labelled_rows(8, [](int) { return true; }));
+  job.edit("text/train.txt", "text/train.jsonl");
+  const ProcessResult result = job.run();
+  INFO(result.output);
+  CHECK(result.exit_code == 3);
+  CHECK(has(result.output,
+            "data error: data.train: 8 of 8 documents without a target within "
+            "train.seq_length: text/train.jsonl:1, "));
+}
+
 TEST_CASE("a global batch without a target is passed over, alike on every layout", "[e2e]") {
   Job job;
   // Global batches of four rows in their order: the third has no target, others have some without.
@@ -146,6 +158,9 @@ TEST_CASE("a global batch without a target is passed over, alike on every layout
     INFO(result.output);
     REQUIRE(result.exit_code == 0);
     CHECK(has(result.output, "1 without a target passed over"));
+    CHECK(has(result.output,
+              "11 of 40 documents without a target within train.seq_length: "
+              "text/train.jsonl:1, text/train.jsonl:6, text/train.jsonl:9, "));
     return lines_of(job.directory() / name);
   };
   const std::vector<Line> alone = run("alone", 1, {"parallel.tp_size=1", "parallel.dp_size=1"});

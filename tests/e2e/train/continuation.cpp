@@ -2,6 +2,8 @@
 // interruption as if there had been none.
 #include <signal.h>
 
+#include <regex>
+#include <sstream>
 #include <thread>
 
 #include "support/catch.h"
@@ -20,7 +22,15 @@ TEST_CASE("a run trains, evaluates, commits and says where everything lies", "[e
   CHECK(result.output.find("checkpoint: ") != std::string::npos);
   CHECK(metric_lines(job.run_dir()).size() == 8);
   CHECK(fs::exists(job.run_dir() / "resolved_config.yaml"));
-  CHECK(fs::exists(job.run_dir() / "log.txt"));
+  const std::string log = read_text(job.run_dir() / "log.txt");
+  CHECK(std::regex_search(log, std::regex("^[0-9: -]+ tptrain [0-9.]+ \\(CPU.*\\), commit .+\n"
+                                          "[0-9: -]+ started [0-9-]+ [0-9:]+ UTC by: .*tptrain "
+                                          "--config run.yaml\n")));
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    INFO(line);
+    CHECK((line.size() <= 80 || line.find(" by: ") != std::string::npos));
+  }
   CHECK(shards_of(checkpoint_at(job.run_dir(), 8)).size() == 4);
 
   const ProcessResult verify = job.tool({"verify", "run"});

@@ -93,14 +93,6 @@ TEST_CASE("the time that is left follows the pace of the last steps, without the
   CHECK(pace.seconds_left() == 0);
 }
 
-TEST_CASE("durations are written in two units", "[metrics]") {
-  CHECK(duration_text(45.4) == "45s");
-  CHECK(duration_text(185) == "3m 5s");
-  CHECK(duration_text(2 * 3600 + 601) == "2h 10m");
-  CHECK(duration_text(76 * 3600) == "3d 4h");
-  CHECK(duration_text(-1) == "0s");
-}
-
 TEST_CASE("the progress line leaves parts out until it fits, and never fills the last column",
           "[metrics]") {
   const StepMetrics metrics = example();

@@ -1,0 +1,99 @@
+#include "data/targetless.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "base/text.h"
+#include "base/work.h"
+#include "data/jsonl_rows.h"
+#include "data/row_reader.h"
+#include "data/tokenize_files.h"
+#include "formats/token_file.h"
+
+namespace tptrain::data {
+
+namespace {
+
+constexpr size_t kMostNamed = 5;
+constexpr int64_t kLabelsAtOnce = 1024;
+
+/// Whether one of the labels [begin, end) is a target.
+bool has_target(const formats::TokenFile& file, int64_t begin, int64_t end) {
+  if (!file.header().labelled) return begin < end;
+  std::vector<int64_t> labels;
+  for (; begin < end; begin += kLabelsAtOnce) {
+    labels.resize(static_cast<size_t>(std::min(kLabelsAtOnce, end - begin)));
+    file.copy_labels(begin, labels);
+    const auto is_target = [](int64_t label) { return label != formats::kNoLabel; };
+    if (std::any_of(labels.begin(), labels.end(), is_target)) return true;
+  }
+  return false;
+}
+
+/// Goes over the documents of files as tokenize_files makes them.
+class DocumentPlaces {
+ public:
+  explicit DocumentPlaces(const std::vector<int64_t>& wanted) : wanted_(wanted) {}
+  bool done() const { return places_.size() == wanted_.size(); }
+  void document(const std::string& place) {
+    if (!done() && wanted_[places_.size()] == number_) places_.push_back(place);
+    ++number_;
+  }
+  std::vector<std::string> take() { return std::move(places_); }
+
+ private:
+  const std::vector<int64_t>& wanted_;
+  int64_t number_ = 0;
+  std::vector<std::string> places_;
+};
+
+void go_over_rows(const CorpusFile& file, JsonlParser& parser, DocumentPlaces& places) {
+  const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
+  while (!places.done()) {
+    const auto text = rows->next();
+    if (!text) return;
+    const std::optional<JsonlRow> row =
+        parser.parse(*text, file.path.native(), rows->line_number());
+    if (!row || (row->text.empty() && row->ids.empty())) continue;  // no document
+    places.document(cat(file.path.string(), ":", rows->line_number()));
+  }
+}
+
+}  // namespace
+
+TargetlessDocuments targetless_documents(const PreparedTokens& tokens, Packing packing,
+                                         int64_t seq_length) {
+  const formats::TokenFile file = open_tokens(tokens);
+  TargetlessDocuments found;
+  for (int64_t document = 0; document < file.header().documents(); ++document) {
+    const TokenRange range = document_range(file.header(), document);
+    int64_t end = range.end;
+    if (packing == Packing::none) end = std::min(end, range.begin + seq_length + 1);
+    if (has_target(file, range.begin + 1, end)) continue;
+    if (++found.count <= static_cast<int64_t>(kMostNamed)) found.first.push_back(document);
+  }
+  return found;
+}
+
+std::vector<std::string> places_of_documents(const Corpus& corpus, const std::string& split,
+                                             const tokenizer::Tokenizer& tokenizer,
+                                             const std::vector<int64_t>& documents) {
+  const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
+  const int64_t vocab_size = std::max(corpus.vocab_size, tokenizer.vocab_size());
+  std::vector<std::string> ignored;
+  JsonlParser parser(vocab_size);
+  DocumentPlaces places(documents);
+  const Work work("finding rows without a target");
+  for (const CorpusFile& file :
+       choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, ignored)) {
+    if (places.done()) break;
+    if (file.kind.format == Format::rows) {
+      go_over_rows(file, parser, places);
+    } else {
+      places.document(file.path.string());
+    }
+  }
+  return places.take();
+}
+
+}  // namespace tptrain::data
