@@ -37,9 +37,8 @@ namespace {
 std::string remedy_for(int error) {
   switch (error) {
     case ENOSPC:
-      return "Free space on this file system (or inodes: `df -i` counts them), or choose a folder "
-             "on "
-             "another one.";
+      return "Free space (or inodes: `df -i` counts them) on this file system, or choose a folder "
+             "on another one.";
     case EDQUOT:
       return "The disk quota is used up: free space, or choose a folder on another file system.";
     case EACCES:
@@ -194,6 +193,7 @@ std::string sha256_of_range(const fs::path& path, int64_t begin, int64_t end, Fa
     if (count < 0) fail(fail_as, path, "read", errno);
     if (count == 0)
       throw_as(fail_as, problem("the file became shorter while it was read").at(path.string()));
+    work_done(WorkUnit::bytes, count);
     hash.update(piece.data(), static_cast<size_t>(count));
     begin += count;
   }

@@ -15,21 +15,12 @@ namespace tptrain::checkpoint {
 
 namespace {
 
-constexpr size_t kMaxKindLength = 64;
-
-bool is_kind(const std::string& name) {
-  return !name.empty() && name.size() <= kMaxKindLength &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-         });
-}
-
 std::string place_of(const ManifestPiece& piece) {
   return cat("piece of \"", piece.spec.name, "\"");
 }
 
 void require_kind(const std::string& kind) {
-  if (!is_kind(kind))
+  if (!sharding::is_state_kind(kind))
     throw Refused(cat("manifest: a piece has the unknown kind \"", one_line(kind), "\""));
 }
 

@@ -39,17 +39,19 @@ std::string broken_limit(const Limits& limits, Number value) {
   return "";
 }
 
+std::string broken_text_constraint(const Key& key, const std::string& text) {
+  if (key.allowed.empty()) return text.empty() ? "not be empty" : "";
+  const bool known = std::find(key.allowed.begin(), key.allowed.end(), text) != key.allowed.end();
+  return known ? "" : cat("be ", key.allowed.size() > 1 ? "one of " : "", join(key.allowed));
+}
+
 // The constraint that the value breaks, or "". A member set in code can break any of them; one read
 // from a file keeps its type.
 std::string broken_constraint(const Key& key, const Value& value) {
   if (const auto* integer = std::get_if<int64_t>(&value)) return broken_limit(key.limits, *integer);
   if (const auto* real = std::get_if<double>(&value)) return broken_limit(key.limits, *real);
-  if (const auto* text = std::get_if<std::string>(&value)) {
-    if (key.allowed.empty()) return text->empty() ? "not be empty" : "";
-    const bool known =
-        std::find(key.allowed.begin(), key.allowed.end(), *text) != key.allowed.end();
-    return known ? "" : cat("be ", key.allowed.size() > 1 ? "one of " : "", join(key.allowed));
-  }
+  if (const auto* text = std::get_if<std::string>(&value))
+    return broken_text_constraint(key, *text);
   if (const auto* betas = std::get_if<std::vector<double>>(&value)) {
     const bool in_range =
         std::all_of(betas->begin(), betas->end(), [](double b) { return b >= 0.0 && b < 1.0; });
@@ -95,7 +97,25 @@ void check_groups(const Key& key, const std::vector<ParameterGroup>& groups, con
   }
 }
 
+// Each at the list's place, with what was perhaps meant.
+void check_words(const Key& key, const std::vector<std::string>& words, const Places& places,
+                 Checked& out) {
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string constraint = broken_text_constraint(key, words[i]);
+    if (constraint.empty()) continue;
+    Problem p = problem(cat(key.path, "[", i, "] is ", yaml_text(words[i])))
+                    .at(place_of(key.path, places, ""))
+                    .must(constraint);
+    const std::string meant = nearest_word(words[i], key.allowed);
+    if (!meant.empty()) p.remedy(cat("Did you mean ", meant, "?"));
+    out.others.push_back(std::move(p));
+  }
+}
+
 void check_value(const Key& key, const Value& value, const Places& places, Checked& out) {
+  if (const auto* words = std::get_if<std::vector<std::string>>(&value)) {
+    return check_words(key, *words, places, out);
+  }
   if (const auto* groups = std::get_if<std::vector<ParameterGroup>>(&value)) {
     return check_groups(key, *groups, places, out);
   }

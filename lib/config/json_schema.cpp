@@ -63,6 +63,9 @@ void add_items(const Key& key, Json& schema) {
     schema["items"] = {{"type", "number"}, {"minimum", 0}, {"exclusiveMaximum", 1}};
     schema["minItems"] = 2;
     schema["maxItems"] = 2;
+  } else if (key.type == Type::words) {
+    schema["items"] = glob;
+    if (!key.allowed.empty()) schema["items"] = {{"enum", key.allowed}};
   } else if (key.type == Type::sources) {
     schema["items"]["oneOf"] = Json::array({glob, strict_object({{"path", glob}}, "path")});
     if (key.presence == Presence::required) schema["minItems"] = 1;
@@ -108,6 +111,7 @@ Json key_schema(const Key& key) {
       schema["type"] = "boolean";
       break;
     case Type::betas:
+    case Type::words:
     case Type::sources:
     case Type::groups:
       schema["type"] = "array";

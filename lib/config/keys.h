@@ -15,9 +15,10 @@
 namespace tptrain::config {
 
 // A path is a text whose leading ~ is read as the home directory.
-enum class Type { text, path, integer, seed, real, boolean, betas, sources, groups };
-using Value = std::variant<std::string, int64_t, uint64_t, double, bool, std::vector<double>,
-                           std::vector<DataSource>, std::vector<ParameterGroup>>;
+enum class Type { text, path, integer, seed, real, boolean, betas, words, sources, groups };
+using Value =
+    std::variant<std::string, int64_t, uint64_t, double, bool, std::vector<double>,
+                 std::vector<std::string>, std::vector<DataSource>, std::vector<ParameterGroup>>;
 
 enum class Presence {
   defaulted,  // left out: the value that run_config.h initializes the member with
@@ -40,7 +41,8 @@ struct Key {
   Type type = Type::text;
   Presence presence = Presence::defaulted;
   Limits limits = {};
-  std::vector<std::string> allowed = {};  // of a text; empty: any text but the empty one
+  std::vector<std::string> allowed = {};  // of a text, and of each of a list of words; empty: any
+                                          // text but the empty one
   std::string doc;                        // one sentence
   std::string hint = {};  // defaulted: what the default stands for; required: an example; absent:
                           // what then happens

@@ -23,6 +23,19 @@ std::vector<Key> output_keys() {
                 "checkpoint. A later start of the same command goes on from the newest checkpoint "
                 "that grew from there."},
            &RunConfig::checkpoint, &CheckpointConfig::resume),
+      bind({.path = "checkpoint.on_failure",
+            .allowed = {"stop", "go_on"},
+            .doc = "What happens where a checkpoint cannot be written, also when tried again. "
+                   "`go_on`: a warning, and the next try when the next one is due; the run ends "
+                   "with exit code 4 if the last one failed. `stop`: the run ends at once."},
+           &RunConfig::checkpoint, &CheckpointConfig::on_failure),
+      bind({.path = "checkpoint.allow_changes",
+            .type = Type::words,
+            .allowed = {"data.packing", "data.shuffle", "data.tokenizer", "data.train",
+                        "train.global_batch_size", "train.seed", "train.seq_length"},
+            .doc = "What may differ from the checkpoint that a run goes on from, although its "
+                   "position in the data then means other sequences."},
+           &RunConfig::checkpoint, &CheckpointConfig::allow_changes),
       bind({.path = "eval.every_steps",
             .type = Type::integer,
             .limits = kNotNegative,

@@ -23,6 +23,8 @@ std::string type_name(Type type) {
       return "true, false";
     case Type::betas:
       return "two numbers";
+    case Type::words:
+      return "list of texts";
     case Type::sources:
       return "list of globs";
     case Type::groups:
@@ -35,7 +37,7 @@ std::string values_cell(const Key& key) {
   if (!key.allowed.empty()) {
     std::vector<std::string> words;
     for (const std::string& word : key.allowed) words.push_back(cat("`", word, "`"));
-    return join(words);
+    return key.type == Type::words ? cat("list of ", join(words)) : join(words);
   }
   std::string cell = type_name(key.type);
   const Limits& limits = key.limits;

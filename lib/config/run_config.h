@@ -134,9 +134,11 @@ struct SchedulerConfig {
 };
 
 struct CheckpointConfig {
-  int64_t save_steps = 0;       // 0: only at the end
-  int64_t keep = 2;             // newest committed ones; 0: all
-  std::string resume = "auto";  // auto | never | PATH of a checkpoint
+  int64_t save_steps = 0;            // 0: only at the end
+  int64_t keep = 2;                  // newest committed ones; 0: all
+  std::string resume = "auto";       // auto | never | PATH of a checkpoint: of the first start
+  std::string on_failure = "go_on";  // stop | go_on: what a save that failed twice means
+  std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
 
   bool operator==(const CheckpointConfig&) const = default;
 };

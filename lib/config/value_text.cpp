@@ -82,6 +82,10 @@ std::string yaml_text(const Value& value) {
           std::vector<std::string> texts;
           for (const double element : v) texts.push_back(real_text(element));
           return cat("[", join(texts), "]");
+        } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+          std::vector<std::string> texts;
+          for (const std::string& word : v) texts.push_back(quoted_text(word));
+          return cat("[", join(texts), "]");
         } else if constexpr (std::is_same_v<T, std::vector<DataSource>>) {
           std::vector<std::string> texts;
           for (const DataSource& source : v) texts.push_back(quoted_text(source.path));

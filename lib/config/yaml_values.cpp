@@ -95,6 +95,7 @@ ValueReader::ValueReader(PlaceOf place_of, Entries& out)
 std::optional<Value> ValueReader::read(const Key& key, const YAML::Node& node,
                                        const std::string& place) {
   if (key.type == Type::sources) return sources(key, node, place);
+  if (key.type == Type::words) return words(key, node, place);
   if (key.type == Type::groups) return groups(key, node, place);
   if (key.type == Type::betas) return betas(key, node, place);
   if (!node.IsScalar()) {
@@ -216,6 +217,29 @@ std::optional<Value> ValueReader::betas(const Key& key, const YAML::Node& node,
   }
   if (values.size() != 2) return std::nullopt;
   return values;
+}
+
+std::optional<Value> ValueReader::words(const Key& key, const YAML::Node& node,
+                                        const std::string& place) {
+  if (!node.IsSequence()) {
+    Problem p = problem(received(key.path, node)).at(place);
+    p.must("be a list of texts");
+    if (node.IsScalar()) p.remedy(cat("Write [\"", node.Scalar(), "\"]."));
+    complain(std::move(p));
+    return std::nullopt;
+  }
+  std::vector<std::string> list;
+  for (size_t i = 0; i < node.size(); ++i) {
+    if (node[i].IsScalar()) {
+      list.push_back(node[i].Scalar());
+      continue;
+    }
+    complain(problem(cat(key.path, "[", i, "] is ", described(node[i])))
+                 .at(place_of_(node[i].Mark()))
+                 .must("be a text"));
+  }
+  if (list.size() != node.size()) return std::nullopt;
+  return list;
 }
 
 std::optional<Value> ValueReader::sources(const Key& key, const YAML::Node& node,

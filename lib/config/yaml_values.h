@@ -55,6 +55,7 @@ class ValueReader {
                                   const std::string& place);
   std::optional<Value> boolean(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> betas(const Key& key, const YAML::Node& node, const std::string& place);
+  std::optional<Value> words(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> sources(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> groups(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<std::string> source_path(const std::string& name, const YAML::Node& node,

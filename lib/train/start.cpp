@@ -1,5 +1,6 @@
 #include "train/start.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <set>
@@ -38,7 +39,8 @@ checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
 /// What of the checkpoint makes its position, or its values, mean something else here.
 class ResumeCheck {
  public:
-  explicit ResumeCheck(const checkpoint::CheckpointInfo& info) : info_(info) {}
+  ResumeCheck(const checkpoint::CheckpointInfo& info, const config::CheckpointConfig& config)
+      : info_(info), config_(config) {}
 
   void model(const checkpoint::TrainState& fresh) {
     const model::DecoderConfig saved = saved_model();
@@ -54,7 +56,8 @@ class ResumeCheck {
 
   void tokenizer(const checkpoint::TrainState& fresh) {
     if (info_.state.tokenizer_hash == fresh.tokenizer_hash) return;
-    refuse(cat("the checkpoint was trained with another tokenizer ('",
+    refuse("data.tokenizer",
+           cat("the checkpoint was trained with another tokenizer ('",
                checkpoint::one_line(info_.state.tokenizer_name), "')"),
            "Use that data.tokenizer");
   }
@@ -62,14 +65,15 @@ class ResumeCheck {
   /// What decides which sequences the next steps train on.
   void sequences(const checkpoint::TrainState& fresh) {
     if (info_.state.data_identity != fresh.data_identity) {
-      refuse(
-          "data.train holds other text than when the checkpoint was written: the data position "
-          "would mean other sequences",
-          "Put the text back");
+      refuse("data.train",
+             "data.train holds other text than when the checkpoint was written: the data position "
+             "would mean other sequences",
+             "Put the text back");
     }
     for (const Change& change : changed_settings(info_.state.settings, fresh.settings)) {
       if (info_.state.settings.empty() || !decides_the_sequences(change.key)) continue;
-      refuse(cat(change.key, " is ", change.now, ", the checkpoint was trained with ",
+      refuse(change.key,
+             cat(change.key, " is ", change.now, ", the checkpoint was trained with ",
                  checkpoint::one_line(change.before),
                  ": the data position would mean other sequences"),
              cat("Set ", change.key, " back"));
@@ -78,7 +82,8 @@ class ResumeCheck {
 
   void global_batch(const checkpoint::TrainState& fresh) {
     if (info_.state.global_batch_size == fresh.global_batch_size) return;
-    refuse(cat("the checkpoint's global batch is ", info_.state.global_batch_size,
+    refuse("train.global_batch_size",
+           cat("the checkpoint's global batch is ", info_.state.global_batch_size,
                " sequences, this run's is ", fresh.global_batch_size),
            cat("Set train.global_batch_size: ", info_.state.global_batch_size,
                " (it works with any dp size that divides it)"));
@@ -100,19 +105,26 @@ class ResumeCheck {
     }
   }
 
-  void refuse(const std::string& what, const std::string& fix) {
-    problems_.push_back(problem(what)
-                            .at(info_.path.string())
-                            .remedy(cat(fix, ", or start anew in another run_dir.")));
+  void refuse(const std::string& key, const std::string& what, const std::string& fix) {
+    const std::vector<std::string>& allowed = config_.allow_changes;
+    if (std::find(allowed.begin(), allowed.end(), key) != allowed.end()) return;
+    problems_.push_back(
+        problem(what)
+            .at(info_.path.string())
+            .remedy(cat(fix,
+                        ", start anew in another run_dir, or go on with the change by "
+                        "checkpoint.allow_changes: [",
+                        key, "].")));
   }
 
   const checkpoint::CheckpointInfo& info_;
+  const config::CheckpointConfig& config_;
   std::vector<Problem> problems_;
 };
 
 void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh,
                      const config::RunConfig& run) {
-  ResumeCheck check(info);
+  ResumeCheck check(info, run.checkpoint);
   check.model(fresh);
   check.tokenizer(fresh);
   if (info.state.step < run.train.max_steps) check.sequences(fresh);
@@ -280,6 +292,9 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   state.step = from.state.step;
   state.updates_done = from.state.updates_done;
   state.tokens_seen = from.state.tokens_seen;
+  state.extra = from.state.extra;
+  state.base_path = from.state.base_path;
+  state.base_identity = from.state.base_identity;
   started.from_run = from.state.run.id;
   log.info(cat("resume: ", from.path.string(), ", step ", state.step, ", ",
                with_thousands(state.tokens_seen), " tokens seen"));

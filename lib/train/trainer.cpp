@@ -42,7 +42,8 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
       board_(parts.session.board()),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
-      saver_(parts.store, parts.session, parts.log, OnFailure::go_on),
+      saver_(parts.store, parts.session, parts.log,
+             parts.config.run.checkpoint.on_failure == "stop" ? OnFailure::stop : OnFailure::go_on),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps),
       save_s_(static_cast<double>(model::parameter_count(parts.config.decoder)) * kStateBytes /

@@ -163,7 +163,7 @@ TEST_CASE("run_dir removed while running ends with exit code 4 and the state sav
   CHECK(job.tool({"verify", "run"}).exit_code == 0);
 }
 
-TEST_CASE("another length, seed, order or packing is refused", "[e2e]") {
+TEST_CASE("another length, seed, order or packing is refused, or allowed by name", "[e2e]") {
   const Job job;
   REQUIRE(start(job, {"train.max_steps=2"}).exit_code == 0);
   const std::vector<std::pair<std::string, std::string>> changes = {{"train.seq_length", "16"},
@@ -175,6 +175,35 @@ TEST_CASE("another length, seed, order or packing is refused", "[e2e]") {
     INFO(refused.output);
     CHECK(refused.exit_code == 4);
     CHECK(says(refused, key + " is " + value + ", the checkpoint was trained with"));
+    CHECK(says(refused, "checkpoint.allow_changes: [" + key + "]"));
+  }
+  const ProcessResult allowed =
+      start(job, {"train.seed=7", "checkpoint.allow_changes=[train.seed]", "train.max_steps=3"});
+  INFO(allowed.output);
+  CHECK(allowed.exit_code == 0);
+  CHECK(says(allowed, "settings changed: train.seed: 42 -> 7"));
+}
+
+TEST_CASE("a disk without room ends a run that is told to stop, and not one that goes on",
+          "[e2e]") {
+  const Job job;
+  // A file where checkpoints/ must be: no save can succeed.
+  for (const std::string on_failure : {"stop", "go_on"}) {
+    const std::string run_dir = "run_dir=" + on_failure;
+    Process process(
+        job.command(1, {"--config", "run.yaml", "--set", run_dir, "--set",
+                        "checkpoint={save_steps: 400, on_failure: " + on_failure + "}", "--set",
+                        "train.max_steps=1000", "--set", "parallel={tp_size: 1, dp_size: 1}"}),
+        job.directory());
+    REQUIRE(wait_for_step(job.directory() / on_failure, 3));
+    fs::remove_all(job.directory() / on_failure / "checkpoints");
+    write_text(job.directory() / on_failure / "checkpoints", "in the way");
+    const ProcessResult result = process.wait(std::chrono::seconds(90));
+    INFO(result.output);
+    CHECK(result.exit_code == 4);
+    CHECK(says(result, "is tried again"));
+    const size_t steps = metric_lines(job.directory() / on_failure).size();
+    CHECK(steps == (on_failure == "stop" ? 400 : 1000));
   }
 }
 

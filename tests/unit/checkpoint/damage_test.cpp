@@ -155,7 +155,7 @@ TEST_CASE("hashes alone do not make a checkpoint: shards must hold what the mani
             "manifest: piece of \"w\""));
   CHECK(has(problem_with([](Json& m) { m["tensors"] = Json::array(); }), "the manifest lists 0"));
   CHECK(has(problem_with([](Json& m) { m["tensors"][0]["kinds"].erase("master"); }),
-            "tensor w has no master"));
+            "tensor w has exp_avg but no master"));
   CHECK(has(problem_with([](Json& m) { m["tensors"][0]["kinds"]["a/b"] = Json::array(); }),
             "unknown kind"));
   CHECK(has(problem_with([](Json& m) { m["pieces"] = Json::array(); }), "another format version"));

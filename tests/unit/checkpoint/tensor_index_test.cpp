@@ -18,7 +18,7 @@ using sharding::slice_of;
 using sharding::whole_tensor;
 
 ManifestPiece piece(sharding::ShardSpec spec, int64_t begin, int64_t end,
-                    StateKind kind = sharding::kMaster) {
+                    const sharding::StateKind& kind = sharding::kMaster) {
   if (spec.whole()) spec.begin = spec.end = 0;
   return {.kind = kind, .spec = std::move(spec), .begin = begin, .end = end, .file = 0, .key = "k"};
 }

@@ -30,6 +30,18 @@ TEST_CASE("a key in the wrong section is told its section") {
         "  Did you mean eval.every_steps or logging.every_steps?");
 }
 
+TEST_CASE("a list of words is a list, and each of its words a known one") {
+  CHECK(refusal_of("checkpoint: {allow_changes: train.seed}\n") ==
+        "config error: run.yaml:5:14: checkpoint.allow_changes is train.seed: it must be a list of "
+        "texts.\n  Write [\"train.seed\"].");
+  CHECK(refusal_of("checkpoint: {allow_changes: [train.seed, train.sed]}\n") ==
+        "config error: run.yaml:5:14: checkpoint.allow_changes[1] is train.sed: it must be one of "
+        "data.packing, data.shuffle, data.tokenizer, data.train, train.global_batch_size, "
+        "train.seed, train.seq_length.\n  Did you mean train.seed?");
+  check_contains(refusal_of("checkpoint: {allow_changes: [{a: b}]}\n"),
+                 "checkpoint.allow_changes[0] is a mapping: it must be a text");
+}
+
 TEST_CASE("an unknown key that resembles none lists the keys of its section") {
   CHECK(refusal_of("parallel: {frobnicate: 2}\n") ==
         "config error: run.yaml:5:12: parallel.frobnicate is no known key.\n"

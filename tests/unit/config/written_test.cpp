@@ -129,6 +129,15 @@ TEST_CASE("to_yaml parses back to an equal config") {
         case config::Type::betas:
           key.set(config, std::vector<double>{0.0, std::nextafter(1.0, 0.0) / integer(1, 9)});
           break;
+        case config::Type::words: {
+          std::vector<std::string> list;
+          const auto& from = key.allowed.empty() ? texts : key.allowed;
+          for (int64_t n = integer(0, 3); n > 0; --n) {
+            list.push_back(from[static_cast<size_t>(integer(0, from.size() - 1))]);
+          }
+          key.set(config, list);
+          break;
+        }
         case config::Type::sources: {
           std::vector<config::DataSource> list;
           for (int64_t n = integer(1, 3); n > 0; --n) {
