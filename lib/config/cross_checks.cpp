@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "config/checks.h"
+#include "config/duration.h"
 #include "config/keys.h"
 
 namespace tptrain::config {
@@ -106,6 +107,14 @@ class CrossChecker {
                  .remedy("Leave it out for a tenth of train.max_steps."));
   }
 
+  void max_time() {
+    const std::string& text = config_.train.max_time;
+    if (!usable({"train.max_time"}) || text.empty() || seconds_of(text)) return;
+    complain({"train.max_time"}, problem(cat("train.max_time is ", text))
+                                     .must("be a length of time with its unit, as 90m, 4h, 2d or "
+                                           "1h30m"));
+  }
+
   std::vector<Problem> take() { return std::move(problems_); }
 
  private:
@@ -142,6 +151,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.fp8();
   checker.document_mask();
   checker.decay_steps();
+  checker.max_time();
   return checker.take();
 }
 

@@ -52,10 +52,11 @@ const Lines& names_of_files() {
       {{"report_to", "wandb", "use_wandb", "wandb_project", "wandb_entity", "wandb_run_id",
         "enable_wandb", "mlflow", "mlflow_tracking_uri", "comet_api_key"},
        "",
-       "Not built: run_dir/metrics.jsonl holds every value, one JSON object a line."},
+       "Not built: run_dir/metrics.jsonl and run_dir/tensorboard hold every value; docs/metrics.md "
+       "says how trackers read them."},
       {{"tensorboard", "enable_tensorboard", "tensorboard_dir", "save_tb_folder"},
-       "",
-       "Not built: run_dir/metrics.jsonl holds every value, one JSON object a line."},
+       "logging.tensorboard",
+       "Event files go to run_dir/tensorboard."},
   };
   return kLines;
 }
@@ -305,8 +306,8 @@ const Lines& names_of_saves() {
        "",
        "Not built: checkpoint.keep says how many of the newest ones stay, 0 keeps all."},
       {{"early_stopping_patience", "early_stopping", "patience", "early_stopping_threshold"},
-       "",
-       "Not built: SIGUSR1 to mpirun ends a run with its state saved."},
+       "eval.patience",
+       "It counts evaluations."},
       {{"validation"}, "eval", "Its files are data.eval."},
       {{"eval_steps", "eval_interval", "evals_per_epoch", "eval_every", "eval_strategy",
         "evaluation_strategy", "eval_frequency", "val_check_interval", "validation.freq",

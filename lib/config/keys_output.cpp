@@ -46,6 +46,12 @@ std::vector<Key> output_keys() {
             .limits = kNotNegative,
             .doc = "Global batches of one evaluation; 0: all of data.eval."},
            &RunConfig::eval, &EvalConfig::max_batches),
+      bind({.path = "eval.patience",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Evaluations in a row without a lower loss than the best before, after which "
+                   "the run ends as at max_steps; 0: it does not."},
+           &RunConfig::eval, &EvalConfig::patience),
       bind({.path = "logging.every_steps",
             .type = Type::integer,
             .limits = kPositive,
@@ -57,6 +63,11 @@ std::vector<Key> output_keys() {
             .doc = "Steps from one audit to the next, which hashes the values that several ranks "
                    "must hold alike and ends the run where they differ; 0: never."},
            &RunConfig::logging, &LoggingConfig::audit_steps),
+      bind({.path = "logging.tensorboard",
+            .type = Type::boolean,
+            .doc = "Writes the metrics as TensorBoard's event files as well, to "
+                   "run_dir/tensorboard."},
+           &RunConfig::logging, &LoggingConfig::tensorboard),
   };
 }
 

@@ -41,6 +41,12 @@ std::vector<Key> batch_keys() {
             .doc = "Optimizer steps of the whole training, those before a resume included.",
             .hint = "100"},
            &RunConfig::train, &TrainConfig::max_steps),
+      bind({.path = "train.max_time",
+            .presence = Presence::absent,
+            .doc = "Time that a start of the run may take, as 90m, 4h or 1h30m: it ends with its "
+                   "state saved and exit code 75 before that is over, after one step at least.",
+            .hint = "none; in a Slurm job, the job's own end"},
+           &RunConfig::train, &TrainConfig::max_time),
   };
 }
 

@@ -81,6 +81,7 @@ struct TrainConfig {
   int64_t global_batch_size = 0;  // sequences; or:
   int64_t grad_accum_steps = 0;   // 0 and 0: one micro-batch per dp rank
   int64_t max_steps = 0;          // required
+  std::string max_time;           // config/duration.h; "": no limit
   uint64_t seed = 42;
   std::string device = "auto";  // auto | cuda | cpu
   int64_t cpu_threads = 0;      // per rank; 0: cores of the host / ranks on it, at least 1
@@ -146,6 +147,7 @@ struct CheckpointConfig {
 struct EvalConfig {
   int64_t every_steps = 0;   // 0: only at the end (where data.eval is given)
   int64_t max_batches = 20;  // global batches; 0: all of data.eval
+  int64_t patience = 0;      // evaluations without a new best; 0: a run does not end by them
 
   bool operator==(const EvalConfig&) const = default;
 };
@@ -153,6 +155,7 @@ struct EvalConfig {
 struct LoggingConfig {
   int64_t every_steps = 1;
   int64_t audit_steps = 100;  // 0: never
+  bool tensorboard = true;
 
   bool operator==(const LoggingConfig&) const = default;
 };

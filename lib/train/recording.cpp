@@ -48,7 +48,7 @@ Recording begin_recording(comm::MpiSession& session, const ResolvedConfig& resol
                           int64_t first_step, Logger& log, TerminalLine& terminal) {
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
-  Recording recording{.recorder = {}, .progress = {}, .best_loss = BestLoss(0)};
+  Recording recording{.recorder = {}, .progress = {}, .best_loss = BestLoss(run.eval.patience)};
   nlohmann::json evaluations = nlohmann::json::array();
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
@@ -58,7 +58,7 @@ Recording begin_recording(comm::MpiSession& session, const ResolvedConfig& resol
       evaluations.push_back({one.step, one.loss});
     recording.recorder.emplace([&log](const std::string& message) { log.warn(message); });
     recording.recorder->add(std::move(jsonl));
-    add_tensorboard(*recording.recorder, run_dir, first_step, log);
+    if (run.logging.tensorboard) add_tensorboard(*recording.recorder, run_dir, first_step, log);
     recording.progress.emplace(run.train.max_steps, terminal);
   });
   for (const auto& one : nlohmann::json::parse(session.broadcast(evaluations.dump(), 0)))

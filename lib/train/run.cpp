@@ -5,9 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -24,6 +22,7 @@
 #include "checkpoint/run_directory.h"
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
+#include "config/duration.h"
 #include "config/parse.h"
 #include "inference/model_directory.h"
 #include "kernels/cpu/allocation.h"
@@ -40,6 +39,7 @@
 #include "train/out_of_memory.h"
 #include "train/recording.h"
 #include "train/resolve.h"
+#include "train/run_log.h"
 #include "train/run_options.h"
 #include "train/start.h"
 #include "train/stop_request.h"
@@ -110,49 +110,6 @@ void check_parameter_groups(const config::OptimizerConfig& optimizer,
   }
   const std::vector<Problem> problems = optim::check_groups(optimizer, names);
   if (!problems.empty()) throw ConfigError(problems);
-}
-
-/// "1.20 GiB", or "1.10 GiB (rank 0) to 1.20 GiB (rank 3)" of all ranks. Collective.
-std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
-  std::vector<int64_t> peaks;
-  for (const std::string& peak : session.all_gather(std::to_string(memory_use(device).peak_bytes)))
-    peaks.push_back(std::stoll(peak));
-  const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
-  if (peaks.size() == 1) return human_bytes(*most);
-  return cat(human_bytes(*least), " (rank ", least - peaks.begin(), ") to ", human_bytes(*most),
-             " (rank ", most - peaks.begin(), ")");
-}
-
-/// Who writes this log, when and why: what a log that is found later must say first.
-void log_begin(const RunRequest& request, Logger& log) {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char began[32] = {};
-  std::strftime(began, sizeof began, "%Y-%m-%d %H:%M:%S UTC", &utc);
-  log.info(request.program);
-  log.info(cat("started ", began, " by: ", request.command_line));
-}
-
-/// What is about to be trained, and in which numbers.
-void log_model(const ResolvedConfig& resolved, Logger& log) {
-  const config::RunConfig& run = resolved.run;
-  const int64_t sequences = resolved.batch.global_batch_size();
-  log.info(cat("model: ", resolved.decoder.model_type, ", ",
-               with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
-               run.parallel.zero_stage));
-  log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
-               with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
-               resolved.batch.accumulation));
-  log.info(cat("numbers: weights and activations ", run.train.dtype));
-  log.info(
-      cat("gradients: summed ", run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
-          run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
-          run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
-  if (run.train.attention_dropout > 0)
-    log.warn(
-        "train.attention_dropout is above 0: attention takes the unfused path, which is slower "
-        "and makes the probabilities of one head at a time");
 }
 
 /// What attention runs on, for the layout's share of heads.
@@ -265,15 +222,19 @@ void take_run_dir_over(const fs::path& run_dir, const Started& started) {
   checkpoint::write_run_identity(run_dir, started.state.run);
 }
 
-TimeLimit time_limit_of(const RunRequest& request) {
+TimeLimit time_limit_of(const config::RunConfig& run, const RunRequest& request) {
   const auto running = std::chrono::steady_clock::now() - request.process_start;
   return TimeLimit(
       {.process_start = std::chrono::system_clock::now() -
                         std::chrono::duration_cast<std::chrono::system_clock::duration>(running),
+       .max_time_s = config::seconds_of(run.train.max_time),
        .job_end = slurm_job_end()});
 }
 
 void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
+  if (outcome.out_of_patience)
+    log.info(cat("eval_loss has not got lower for ", run.eval.patience,
+                 run.eval.patience == 1 ? " evaluation" : " evaluations", " (eval.patience)"));
   log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
                outcome.state.step, " of ", run.train.max_steps,
                outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : "",
@@ -346,7 +307,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   Recording recording = begin_recording(session, resolved, state.step, log, terminal);
 
   const StopRequest stop;
-  const TimeLimit time_limit = time_limit_of(request);
+  const TimeLimit time_limit = time_limit_of(run, request);
   Trainer trainer({.config = resolved,
                    .session = session,
                    .mesh = mesh,
@@ -411,7 +372,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   for (const std::string& line : directory.warnings()) log->warn(line);
   const std::unique_ptr<Watchdog> watchdog =
       watchdog_of(session, resolved, (run_dir / "log.txt").string());
-  log_begin(request, *log);
+  log_begin(session, request, *log);
   std::optional<WorkDisplay> display;
   if (session.rank() == 0)
     display.emplace(terminal, [&log](const std::string& line) { log->info(line); });

@@ -14,11 +14,11 @@ namespace {
 // had changed. The model is compared as a whole, the data by its identity.
 constexpr std::array<std::string_view, 4> kOtherSections = {"checkpoint.", "eval.", "logging.",
                                                             "model.architecture."};
-constexpr std::array<std::string_view, 13> kOtherKeys = {
+constexpr std::array<std::string_view, 14> kOtherKeys = {
     "run_dir", "data.train", "data.eval", "data.format", "data.special_as_text",
     // How the work is done and when it is given up, not what is computed.
     "train.device", "train.cpu_threads", "train.deterministic", "train.cuda_graphs",
-    "train.hang_timeout_s", "train.nonfinite",
+    "train.hang_timeout_s", "train.nonfinite", "train.max_time",
     // The global batch says it.
     "train.micro_batch_size", "train.grad_accum_steps"};
 

@@ -28,6 +28,16 @@ void check_stopped_in_time(const Job& job, const ProcessResult& result, const st
 
 }  // namespace
 
+TEST_CASE("train.max_time ends a start with its state saved", "[e2e]") {
+  const EndlessJob job;
+  check_stopped_in_time(job, job.run(4, {"--set", "train.max_time=4s"}), "train.max_time");
+  // The next start has its own time, and does a step at least.
+  const size_t done = metric_lines(job.run_dir()).size();
+  const ProcessResult again = job.run(4, {"--set", "train.max_time=0.001s"});
+  check_stopped_in_time(job, again, "train.max_time");
+  CHECK(metric_lines(job.run_dir()).size() > done);
+}
+
 TEST_CASE("the end of a Slurm job is known, whatever signal the scheduler sends", "[e2e]") {
   const EndlessJob job;
   std::vector<std::string> command = job.command(4, {"--config", "run.yaml"});
@@ -35,6 +45,26 @@ TEST_CASE("the end of a Slurm job is known, whatever signal the scheduler sends"
   command.insert(command.begin(), {"env", "SLURM_JOB_END_TIME=" + end});
   const ProcessResult result = run_process(command, std::chrono::seconds(90), job.directory());
   check_stopped_in_time(job, result, "the end of the Slurm job");
+}
+
+TEST_CASE("evaluations that do not get better end a run, also over restarts", "[e2e]") {
+  Job job;
+  job.edit("learning_rate: 3e-3", "learning_rate: 1e-30");  // fp32 weights do not move
+  job.edit("every_steps: 4", "every_steps: 1, patience: 2");
+  const ProcessResult result = job.run();
+  INFO(result.output);
+  CHECK(result.exit_code == 0);
+  CHECK(has(result.output, "eval_loss has not got lower for 2 evaluations (eval.patience)"));
+  CHECK(metric_lines(job.run_dir()).size() == 2);  // the evaluation at step 0 is the best
+  CHECK(fs::exists(checkpoint_at(job.run_dir(), 2) / "manifest.json"));
+  // Started again it stays ended; with more patience it goes on by what was left.
+  CHECK(job.run().exit_code == 0);
+  CHECK(metric_lines(job.run_dir()).size() == 2);
+  CHECK(job.run(4, {"--set", "eval.patience=5"}).exit_code == 0);
+  CHECK(metric_lines(job.run_dir()).size() == 5);
+  // Each start's settings stay.
+  CHECK(has(read_text(job.run_dir() / "resolved_config.0.yaml"), "patience: 2"));
+  CHECK(has(read_text(job.run_dir() / "resolved_config.2.2.yaml"), "patience: 5"));
 }
 
 }  // namespace tptrain::testing

@@ -64,6 +64,8 @@ TEST_CASE("a file of the Hugging Face Trainer, axolotl, torchtitan, DeepSpeed or
       {"packing", "data.packing"},
       {"optim", "optimizer.type"},
       {"seed", "train.seed"},
+      {"early_stopping_patience", "eval.patience"},
+      {"enable_tensorboard", "logging.tensorboard"},
       // axolotl
       {"base_model", "model.path"},
       {"micro_batch_size", "train.micro_batch_size"},
@@ -135,7 +137,7 @@ TEST_CASE("what is not built is said to be so, and nothing else is guessed") {
        {"pp_size", "parallel.pp_size", "pipeline_model_parallel_size", "cp_size",
         "parallel.cp_size", "context_parallel_degree", "ep_size", "parallel.sp_size", "lora_r",
         "adapter", "load_in_4bit", "report_to", "wandb_project", "push_to_hub",
-        "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor",
+        "load_best_model_at_end", "label_smoothing_factor",
         "profiling.enable_profiling"}) {
     INFO(name);
     const std::string message = refusal(kMinimal, {name + "=1"});

@@ -73,9 +73,11 @@ checkpoint:
 eval:
   every_steps: 0
   max_batches: 20
+  patience: 0
 logging:
   every_steps: 1
   audit_steps: 100
+  tensorboard: true
 )");
 }
 
@@ -158,6 +160,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
         }
       }
     }
+    config.train.max_time = integer(0, 1) ? "" : "1h30m";
     // What one key asks of another.
     config.train.micro_batch_size = 1;
     if (!with_path && config.model.init == "pretrained") config.model.init = "random";

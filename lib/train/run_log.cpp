@@ -1,0 +1,76 @@
+#include "train/run_log.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+#include <vector>
+
+#include "base/text.h"
+#include "model/decoder_config.h"
+#include "train/device_facts.h"
+
+namespace tptrain::train {
+namespace {
+
+/// "node1 (4 ranks), node2 (4 ranks)". Collective.
+std::string hosts_of_ranks(comm::MpiSession& session) {
+  char own[256] = "?";
+  ::gethostname(own, sizeof own - 1);
+  std::vector<std::pair<std::string, int>> hosts;
+  for (const std::string& host : session.all_gather(own)) {
+    if (hosts.empty() || hosts.back().first != host) hosts.emplace_back(host, 0);
+    ++hosts.back().second;
+  }
+  std::vector<std::string> texts;
+  for (const auto& [host, ranks] : hosts)
+    texts.push_back(cat(host, " (", ranks, ranks == 1 ? " rank)" : " ranks)"));
+  return join(texts);
+}
+
+}  // namespace
+
+std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
+  std::vector<int64_t> peaks;
+  for (const std::string& peak : session.all_gather(std::to_string(memory_use(device).peak_bytes)))
+    peaks.push_back(std::stoll(peak));
+  const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
+  if (peaks.size() == 1) return human_bytes(*most);
+  return cat(human_bytes(*least), " (rank ", least - peaks.begin(), ") to ", human_bytes(*most),
+             " (rank ", most - peaks.begin(), ")");
+}
+
+void log_begin(comm::MpiSession& session, const RunRequest& request, Logger& log) {
+  const std::string hosts = hosts_of_ranks(session);
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char began[32] = {};
+  std::strftime(began, sizeof began, "%Y-%m-%d %H:%M:%S UTC", &utc);
+  log.info(request.program);
+  log.info(cat("started ", began, " by: ", request.command_line));
+  log.info(cat("hosts: ", hosts));
+}
+
+void log_model(const ResolvedConfig& resolved, Logger& log) {
+  const config::RunConfig& run = resolved.run;
+  const int64_t sequences = resolved.batch.global_batch_size();
+  log.info(cat("model: ", resolved.decoder.model_type, ", ",
+               with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
+               run.parallel.zero_stage));
+  log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
+               with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
+               resolved.batch.accumulation));
+  log.info(cat("numbers: weights and activations ", run.train.dtype));
+  log.info(
+      cat("gradients: summed ", run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
+          run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
+          run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
+  if (run.train.attention_dropout > 0)
+    log.warn(
+        "train.attention_dropout is above 0: attention takes the unfused path, which is slower "
+        "and makes the probabilities of one head at a time");
+}
+
+}  // namespace tptrain::train
