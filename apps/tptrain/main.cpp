@@ -1,15 +1,15 @@
 // tptrain: the command line, the verb it names, and the one place where an error becomes a message
 // and an exit code. (A rank of a running training job leaves through run_job, which ends the other
 // ranks with it.)
-#include <cstdlib>
 #include <exception>
 #include <iostream>
-#include <string_view>
 
 #include "base/error.h"
 #include "base/printable.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "cli.h"
+#include "comm/launcher.h"
 #include "commands/commands.h"
 
 namespace tptrain::apps {
@@ -36,15 +36,16 @@ struct Run {
 
 /// What goes wrong before MPI is up, a usage error above all, goes wrong on every rank alike: under
 /// a launcher only rank 0 says it.
-bool speaks_for_the_job() {
-  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
-    if (const char* rank = std::getenv(variable)) return std::string_view(rank) == "0";
-  }
-  return true;
-}
+bool speaks_for_the_job() { return comm::launched_rank().value_or(0) == 0; }
 
 int run(int argc, char** argv) {
+  block_stop_signals();  // front.cpp has done it already, where it was there
   const Command command = parse_cli(argc, argv);
+  if (std::holds_alternative<TrainCommand>(command)) {
+    heed_stop_signals();
+  } else {
+    unblock_stop_signals();
+  }
   const int code = std::visit(Run{argc, argv}, command);
   std::cout.flush();
   // A full disk or a closed pipe must not pass for success.

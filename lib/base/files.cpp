@@ -18,6 +18,7 @@
 
 #include "base/chunk_hash.h"
 #include "base/error.h"
+#include "base/mapped_ranges.h"
 #include "base/text.h"
 #include "base/work.h"
 
@@ -32,6 +33,11 @@ namespace {
     throw ConfigError(std::move(p));
   if (kind == FailAs::data_error) throw DataError(std::move(p));
   throw CheckpointError(std::move(p));
+}
+
+ExitCode exit_code_of(FailAs kind) {
+  if (kind == FailAs::config_error) return ExitCode::config;
+  return kind == FailAs::data_error ? ExitCode::data : ExitCode::checkpoint;
 }
 
 std::string remedy_for(int error) {
@@ -361,10 +367,13 @@ MappedFile::MappedFile(const fs::path& path, FailAs fail_as) {
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.number(), 0);
   if (address == MAP_FAILED) fail(fail_as, path, "mmap", errno);
   data_ = static_cast<const std::byte*>(address);
+  add_mapped_range(data_, size_, path.c_str(), exit_code_of(fail_as));
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  remove_mapped_range(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

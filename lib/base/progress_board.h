@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -14,22 +13,13 @@
 
 namespace tptrain {
 
-/// How long a phase may go without progress, as a multiple of the watchdog's limit.
-namespace patience {
-inline constexpr double kUsual = 1;
-/// Reading and writing many files: a rank that is done waits while others are still at it.
-inline constexpr double kFiles = 10;
-/// For as long as it takes: rank 0 tokenizes and the others wait for it.
-inline constexpr double kEndless = std::numeric_limits<double>::infinity();
-}  // namespace patience
-
 class ProgressBoard {
  public:
   struct Entry {
     uint64_t writes = 0;          // rises with every write
     std::string_view phase = {};  // "" before the first
     int64_t step = -1;            // -1: none
-    double patience = patience::kUsual;
+    double patience = 1;
     std::string axis = {};  // of the last collective; "": none yet
     std::string_view call = {};
     int64_t bytes = 0;
@@ -42,8 +32,9 @@ class ProgressBoard {
   ProgressBoard(const ProgressBoard&) = delete;
   ProgressBoard& operator=(const ProgressBoard&) = delete;
 
-  /// `phase` is a literal, as "evaluation"; it reads well after "step 7, ".
-  void enter(std::string_view phase, int64_t step = -1, double patience = patience::kUsual);
+  /// `phase` is a literal, as "evaluation"; it reads well after "step 7, ". `patience`: how long it
+  /// may go without progress, as a multiple of the watchdog's limit.
+  void enter(std::string_view phase, int64_t step = -1, double patience = 1);
   /// A collective is about to begin. `call` is a literal; `axis` is copied, its first 15
   /// characters. `bytes` are those of the full tensor.
   void collective(std::string_view axis, std::string_view call, int64_t bytes);
@@ -61,7 +52,7 @@ class ProgressBoard {
   uint64_t writes_ = 0;
   std::string_view phase_;
   int64_t step_ = -1;
-  double patience_ = patience::kUsual;
+  double patience_ = 1;
   std::array<char, 16> axis_ = {};  // ends with a zero
   std::string_view call_;
   int64_t bytes_ = 0;

@@ -12,6 +12,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interruption.h"
+#include "base/siblings.h"
 #include "base/text.h"
 
 namespace tptrain {
@@ -90,21 +92,43 @@ void Watchdog::watch() {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
 
-  const milliseconds interval = look_every(options_.limit);
-  StallClock clock(options_.limit, interval);
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, interval, [this] { return done_; })) {
-    const ProgressBoard::Entry entry = board_.read();
-    const auto stalled = clock.look(entry, std::chrono::steady_clock::now());
-    if (stalled) end_process(entry, *stalled);
+  while (!done_) {
+    changed_ = false;
+    const Options options = options_;
+    const milliseconds interval = look_every(options.limit);
+    StallClock clock(options.limit, interval);
+    const auto woken = [this] { return done_ || changed_; };
+    if (options.limit == milliseconds::zero()) {
+      wake_.wait(lock, woken);
+      continue;
+    }
+    while (!wake_.wait_for(lock, interval, woken)) {
+      ProgressBoard::Entry entry = board_.read();
+      entry.writes += interruption_points_passed();
+      const auto stalled = clock.look(entry, std::chrono::steady_clock::now());
+      if (stalled) end_process(entry, *stalled, options);
+    }
   }
 }
 
-void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled) const {
+void Watchdog::set(Options options) {
+  {
+    const std::lock_guard lock(mutex_);
+    options_ = std::move(options);
+    changed_ = true;
+  }
+  wake_.notify_all();
+}
+
+void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled,
+                           const Options& options) {
+  std::string message = stall_message(entry, options.rank, stalled);
+  const std::string others = siblings_that_do_not_run();
+  if (!others.empty()) message += cat("\n  On this host ", others, ".");
   auto said = std::make_shared<std::promise<void>>();
   std::future<void> all_said = said->get_future();
-  std::thread([said, message = stall_message(entry, options_.rank, stalled),
-               also_say = options_.also_say] {
+  std::thread([said, message = std::move(message), also_say = options.also_say] {
     // Without stdio, whose lock the thread that hangs may hold.
     const std::string line = message + "\n";
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());

@@ -1,6 +1,7 @@
 // Ends a process that makes no progress: a thread that reads a ProgressBoard and calls nothing that
 // could hang with the rest (no CUDA, no MPI). It cannot tell a hung peer from a slow one: it knows
-// only that this process has written nothing on its board for too long.
+// only that this process has written nothing on its board, and passed no interruption point, for
+// too long.
 #pragma once
 
 #include <chrono>
@@ -43,7 +44,7 @@ std::string stall_message(const ProgressBoard::Entry& entry, int rank,
 class Watchdog {
  public:
   struct Options {
-    std::chrono::milliseconds limit;  // of a phase of the usual patience; above 0
+    std::chrono::milliseconds limit;  // of a phase of the usual patience; 0: nothing is watched
     int rank = 0;
     /// Gets the message as well, after standard error has it: for the log. It may hang.
     std::function<void(const std::string&)> also_say = {};
@@ -55,14 +56,19 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
+  /// Watches by these from now on.
+  void set(Options options);
+
  private:
   void watch();
-  [[noreturn]] void end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled) const;
+  [[noreturn]] static void end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled,
+                                       const Options& options);
 
   const ProgressBoard& board_;
-  Options options_;
   std::mutex mutex_;
   std::condition_variable wake_;
+  Options options_;
+  bool changed_ = false;
   bool done_ = false;
   std::thread thread_;
 };

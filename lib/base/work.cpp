@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/interruption.h"
+
 namespace tptrain {
 
 namespace {
@@ -52,6 +54,7 @@ void observe_end_of_work(std::function<void()> new_observer) {
 
 void work_done(WorkUnit unit, int64_t amount) {
   counter_of(unit).fetch_add(amount, std::memory_order_relaxed);
+  interruption_point();
 }
 
 std::optional<WorkState> current_work() {

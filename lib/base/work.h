@@ -34,7 +34,8 @@ class Work {
   Work& operator=(const Work&) = delete;
 };
 
-/// Counts for the innermost work, where that is in this unit. Any thread, some nanoseconds.
+/// Counts for the innermost work, where that is in this unit, and is an interruption point
+/// (base/interruption.h). Any thread, some nanoseconds.
 void work_done(WorkUnit unit, int64_t amount);
 std::optional<WorkState> current_work();
 /// Called whenever a work has ended, before what follows it; replaces the observer before. Empty:

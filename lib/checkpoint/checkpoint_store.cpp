@@ -91,7 +91,8 @@ struct CheckpointStore::Impl {
   std::string verify_together(const fs::path& path, const Manifest& manifest) {
     const std::string identity = cat(path.string(), " ", manifest.save_id);
     if (verified.contains(identity)) return {};
-    const std::string mine = problem_of([&] {
+    std::string mine;
+    const auto check_my_share = [&] {
       const TensorIndex covers_every_tensor(manifest.pieces);
       const auto count = static_cast<int64_t>(manifest.files.size());
       int64_t bytes = 0;
@@ -101,7 +102,9 @@ struct CheckpointStore::Impl {
       for (int64_t file = group.rank(); file < count; file += group.size()) {
         check_shard(path, manifest, file);
       }
-    });
+    };
+    comm::agree(
+        group, [&] { mine = problem_of(check_my_share); }, OnStop::give_up);
     for (const std::string& fault : group.all_gather(mine)) {
       if (fault.empty()) continue;
       damaged.insert(path);

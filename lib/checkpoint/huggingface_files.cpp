@@ -4,6 +4,8 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/interruption.h"
 #include "base/text.h"
 #include "formats/links.h"
 #include "tokenizer/tokenizer_files.h"
@@ -127,6 +129,28 @@ void HuggingFaceFiles::check_index() const {
           .must("name every tensor of its files, each in its file")
           .remedy(cat("The files are not all of one model: download or copy it again.\n",
                       capped_list(wrong))));
+}
+
+std::string weights_identity(const HuggingFaceFiles& files) {
+  constexpr size_t kSampleBytes = 4096;
+  std::string lines;
+  for (const HuggingFaceFiles::NamedFile& named : files.files()) {
+    Sha256 header;
+    Sha256 samples;
+    int64_t size_bytes = 0;
+    for (const formats::SafetensorsEntry& entry : named.file.entries()) {
+      interruption_point();
+      header.update(cat(entry.name, " ", formats::dtype_name(entry.dtype), " [", join(entry.shape),
+                        "] ", entry.offset_bytes, "\n"));
+      const std::span<const std::byte> bytes = named.file.bytes(entry);
+      const size_t count = std::min(kSampleBytes, bytes.size());
+      samples.update(bytes.data() + (bytes.size() - count) / 2, count);
+      size_bytes += entry.size_bytes;
+    }
+    lines += cat(named.name, ", ", size_bytes, " bytes of tensors, header ",
+                 header.hex().substr(0, 16), ", samples ", samples.hex().substr(0, 16), "\n");
+  }
+  return lines;
 }
 
 bool has_huggingface_weights(const fs::path& directory) {

@@ -57,6 +57,11 @@ class HuggingFaceFiles {
   std::map<std::string, Stored> tensors_;
 };
 
+/// What tells these weights from others, without reading them whole: a line a file, with its name,
+/// its size, the hash of its tensors' names, types, shapes and places, and the hash of a page out
+/// of the middle of each tensor. Another revision of a model differs in it.
+std::string weights_identity(const HuggingFaceFiles& files);
+
 /// Whether a directory holds the weights of a model in this form, whole or not.
 bool has_huggingface_weights(const std::filesystem::path& directory);
 

@@ -97,29 +97,32 @@ void load_piece(const ShardSet& shards, StatePiece& piece) {
 void load_state(comm::ControlGroup& group, const fs::path& path, const Manifest& manifest,
                 sharding::StateDict& state) {
   const std::set<std::string> wanted = wanted_by_any_rank(group, state);
-  comm::agree(group, [&] {
-    const ShardSet shards(path, manifest);
-    const std::vector<std::string> differing = differences(shards, state, wanted);
-    if (!differing.empty()) {
-      const std::vector<std::string> named(
-          differing.begin(),
-          differing.begin() + static_cast<std::ptrdiff_t>(std::min(kMaxNamed, differing.size())));
-      throw CheckpointError(
-          problem(cat("the checkpoint is of another model:\n    ", join(named, "\n    "),
-                      differing.size() > kMaxNamed
-                          ? cat("\n    and ", differing.size() - kMaxNamed, " more")
-                          : ""))
-              .at(path.string())
-              .remedy(
-                  "Use the model section the checkpoint was trained with, or another run_dir."));
-    }
-    const at::NoGradGuard no_grad;
-    int64_t elements = 0;
-    for (const StatePiece& piece : state.pieces) elements += piece.end - piece.begin;
-    const Work work("reading the checkpoint", WorkUnit::bytes,
-                    elements * static_cast<int64_t>(sizeof(float)));
-    for (StatePiece& piece : state.pieces) load_piece(shards, piece);
-  });
+  comm::agree(
+      group,
+      [&] {
+        const ShardSet shards(path, manifest);
+        const std::vector<std::string> differing = differences(shards, state, wanted);
+        if (!differing.empty()) {
+          const std::vector<std::string> named(
+              differing.begin(), differing.begin() + static_cast<std::ptrdiff_t>(
+                                                         std::min(kMaxNamed, differing.size())));
+          throw CheckpointError(
+              problem(cat("the checkpoint is of another model:\n    ", join(named, "\n    "),
+                          differing.size() > kMaxNamed
+                              ? cat("\n    and ", differing.size() - kMaxNamed, " more")
+                              : ""))
+                  .at(path.string())
+                  .remedy("Use the model section the checkpoint was trained with, or another "
+                          "run_dir."));
+        }
+        const at::NoGradGuard no_grad;
+        int64_t elements = 0;
+        for (const StatePiece& piece : state.pieces) elements += piece.end - piece.begin;
+        const Work work("reading the checkpoint", WorkUnit::bytes,
+                        elements * static_cast<int64_t>(sizeof(float)));
+        for (StatePiece& piece : state.pieces) load_piece(shards, piece);
+      },
+      OnStop::give_up);
 }
 
 }  // namespace tptrain::checkpoint

@@ -1,5 +1,6 @@
 #include "checkpoint/verify.h"
 
+#include <set>
 #include <system_error>
 #include <unordered_map>
 

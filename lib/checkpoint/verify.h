@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "base/stop.h"
 #include "checkpoint/manifest.h"
 
 namespace tptrain::checkpoint {
@@ -24,12 +25,14 @@ void check_shard_size(const std::filesystem::path& directory, const Manifest& ma
 void check_shard(const std::filesystem::path& directory, const Manifest& manifest, int64_t file);
 
 /// Runs `check`; returns "" or why it failed, on one line. Never throws for what a checkpoint
-/// holds.
+/// holds; StopRequested passes through.
 template <typename Check>
 std::string problem_of(Check&& check) {
   try {
     check();
     return {};
+  } catch (const StopRequested&) {
+    throw;  // nothing was found out
   } catch (const std::exception& e) {
     return plain_message(e);
   }

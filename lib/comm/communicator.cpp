@@ -4,6 +4,7 @@
 
 #include <ATen/Functions.h>
 
+#include <exception>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,15 @@ std::vector<int64_t> times(at::IntArrayRef piece, int64_t ranks) {
 // Whether the current stream goes on beside a collective, or waits for it where it begins.
 enum class Runs { beside, at_once };
 
+// For destructors, which must not throw: they run in the wake of an exception above all, and it is
+// the one to be told. A device that failed says so at the next call as well.
+void wait_at_the_end(Work& work) noexcept {
+  try {
+    work.wait();
+  } catch (const std::exception&) {
+  }
+}
+
 class WholeGather final : public PiecewiseGather {
  public:
   WholeGather(Communicator& axis, Runs runs, at::Tensor input)
@@ -41,7 +51,7 @@ class WholeGather final : public PiecewiseGather {
     }
   }
   // Until the result is there both tensors are in use: their memory must not go to another.
-  ~WholeGather() override { work_->wait(); }
+  ~WholeGather() override { wait_at_the_end(*work_); }
   const at::Tensor& whole() const override { return whole_; }
   void wait(int) override {
     work_->wait();
@@ -64,7 +74,7 @@ class WholeReduce final : public PiecewiseReduce {
         whole_(at::empty(times(piece, axis.size()), options)),
         result_(at::empty(piece, options)) {}
   ~WholeReduce() override {
-    if (work_) work_->wait();
+    if (work_) wait_at_the_end(*work_);
   }
   const at::Tensor& whole() const override { return whole_; }
   void send(int) override {

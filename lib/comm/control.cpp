@@ -41,8 +41,16 @@ std::string with_rank(const std::string& message, size_t rank) {
 
 }  // namespace
 
-void agree(ControlGroup& group, const std::function<void()>& work) {
-  const std::vector<std::string> outcomes = group.all_gather(outcome_of(work));
+void agree(ControlGroup& group, const std::function<void()>& work, OnStop on_stop) {
+  std::string own;
+  {
+    const WorkScope scope(on_stop, [&group] { group.still_working(); });
+    own = outcome_of([&] {
+      work();
+      interruption_point();
+    });
+  }
+  const std::vector<std::string> outcomes = group.gather_from_work(own);
   size_t lowest = 0;
   while (lowest < outcomes.size() && outcomes[lowest].empty()) ++lowest;
   if (lowest == outcomes.size()) return;
@@ -54,7 +62,9 @@ void agree(ControlGroup& group, const std::function<void()>& work) {
   int code = static_cast<int>(ExitCode::internal);
   std::from_chars(outcome.data(), outcome.data() + line_end, code);
   const std::string message = outcome.substr(line_end + 1);
-  Error error(static_cast<ExitCode>(code), alike ? message : with_rank(message, lowest));
+  // A stop is no rank's fault.
+  const bool of_all = alike || static_cast<ExitCode>(code) == ExitCode::stopped;
+  Error error(static_cast<ExitCode>(code), of_all ? message : with_rank(message, lowest));
   error.set_agreed();
   throw error;
 }

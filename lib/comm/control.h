@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/interruption.h"
 #include "base/progress_board.h"
 
 namespace tptrain::comm {
@@ -24,6 +25,14 @@ class ControlGroup {
   virtual std::vector<std::string> all_gather(const std::string& bytes) = 0;
   virtual int64_t sum(int64_t value) = 0;
   virtual int64_t max(int64_t value) = 0;
+  /// all_gather where ranks may come long after one another: while this one waits, the word of
+  /// another that it is still working counts as progress on the board, and a stop that is requested
+  /// of one rank reaches all.
+  virtual std::vector<std::string> gather_from_work(const std::string& bytes) {
+    return all_gather(bytes);
+  }
+  /// Tells those who wait in gather_from_work that this rank is still at it, and hears of a stop.
+  virtual void still_working() {}
   /// Where this rank writes what it does; null: nowhere. It outlives the group.
   virtual ProgressBoard* board() { return nullptr; }
 };
@@ -44,7 +53,10 @@ class SingleRank final : public ControlGroup {
 /// on every rank the same agreed() Error: the one of the lowest failing rank, with "[rank r]" where
 /// not all ranks failed alike. So no rank is left waiting in a collective that another never
 /// reaches. What is thrown is an Error with the code and the message, no longer of its subclass.
-/// `work` itself must not communicate, or must fail on every rank alike.
-void agree(ControlGroup& group, const std::function<void()>& work);
+/// `work` itself must not communicate, or must fail on every rank alike. It may take as long as it
+/// likes where it passes interruption points: by them the others hear that it goes on. `on_stop`:
+/// whether a stop requested of any rank ends it at one of them, which every rank gets as an agreed
+/// error of ExitCode::stopped; so does a stop that came before.
+void agree(ControlGroup& group, const std::function<void()>& work, OnStop on_stop = OnStop::finish);
 
 }  // namespace tptrain::comm

@@ -8,7 +8,6 @@
 #include "base/text.h"
 #include "comm/cpu_communicator.h"
 #include "comm/cuda_backend.h"
-#include "comm/mesh_picture.h"
 #include "comm/mpi_session_impl.h"
 
 namespace tptrain::comm {
@@ -117,7 +116,5 @@ const std::string& DeviceMesh::transport() const { return impl_->transport; }
 Communicator& DeviceMesh::tp() { return *impl_->tp.communicator; }
 Communicator& DeviceMesh::dp() { return *impl_->dp.communicator; }
 Communicator& DeviceMesh::world() { return *impl_->world.communicator; }
-
-std::string DeviceMesh::picture() const { return mesh_picture(impl_->shape, impl_->type); }
 
 }  // namespace tptrain::comm

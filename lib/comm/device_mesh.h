@@ -64,9 +64,6 @@ class DeviceMesh {
   /// why".
   const std::string& transport() const;
 
-  /// The grid as a picture, a row a dp rank, as the README shows it; several lines.
-  std::string picture() const;
-
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

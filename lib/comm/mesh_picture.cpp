@@ -1,6 +1,7 @@
 #include "comm/mesh_picture.h"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "base/text.h"
@@ -32,7 +33,9 @@ std::string without_trailing_spaces(std::string line) {
 
 }  // namespace
 
-std::string mesh_picture(MeshShape shape, DeviceType device) {
+std::string mesh_picture(MeshShape shape, DeviceType device,
+                         const std::vector<std::string>& hosts) {
+  const std::set<std::string> all_hosts(hosts.begin(), hosts.end());
   const int ranks = shape.dp_size * shape.tp_size;
   const std::vector<int> columns = shown(shape.tp_size);
   const std::vector<int> rows = shown(shape.dp_size);
@@ -40,9 +43,12 @@ std::string mesh_picture(MeshShape shape, DeviceType device) {
   const size_t cell_width = cat("rank ", ranks - 1, "   ").size();
   constexpr size_t kGapWidth = 6;  // "..." and three spaces
 
-  std::string out = cat("device mesh: dp ", shape.dp_size, " x tp ", shape.tp_size, ", ", ranks,
-                        ranks == 1 ? " rank on " : " ranks on ",
-                        device == DeviceType::cuda ? "cuda" : "cpu", "\n");
+  std::string out =
+      cat("device mesh: dp ", shape.dp_size, " x tp ", shape.tp_size, ", ", ranks,
+          ranks == 1 ? " rank on " : " ranks on ", device == DeviceType::cuda ? "cuda" : "cpu");
+  if (all_hosts.size() == 1) out += cat(", host ", hosts.front());
+  if (all_hosts.size() > 1) out += cat(", ", all_hosts.size(), " hosts");
+  out += "\n";
   const auto line = [&](const std::string& label, const auto& cell, const std::string& note) {
     std::string text = left(label, label_width);
     for (const int tp : columns) {
@@ -58,8 +64,13 @@ std::string mesh_picture(MeshShape shape, DeviceType device) {
     const auto cell = [&](int tp) {
       return tp == kGap || dp == kGap ? std::string("...") : cat("rank ", dp * shape.tp_size + tp);
     };
-    const bool note = first && shape.tp_size > 1;
-    line(dp == kGap ? "  ..." : cat("  dp ", dp), cell, note ? "<- same data, sharded model" : "");
+    std::string note = first && shape.tp_size > 1 ? "<- same data, sharded model" : "";
+    if (all_hosts.size() > 1 && dp != kGap) {
+      const auto begin = hosts.begin() + static_cast<std::ptrdiff_t>(dp) * shape.tp_size;
+      note = cat("on ", join(std::set<std::string>(begin, begin + shape.tp_size), " and "),
+                 note.empty() ? "" : "  ", note);
+    }
+    line(dp == kGap ? "  ..." : cat("  dp ", dp), cell, note);
     first = false;
   }
   if (shape.dp_size > 1) {

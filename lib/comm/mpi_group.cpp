@@ -1,10 +1,13 @@
 #include "comm/mpi_group.h"
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "base/text.h"
 
 namespace tptrain::comm {
@@ -13,6 +16,15 @@ namespace {
 
 // MPI counts in int. Longer messages go in rounds of at most this many bytes over all ranks.
 constexpr int64_t kRoundBytes = int64_t{1} << 28;
+
+// Messages without content, from rank to rank, beside the collectives.
+constexpr int kStillWorking = 1;
+constexpr int kStop = 2;
+
+// A rank that waits sleeps, so that its core is free for those who work: at first for as long as a
+// short work may take, then longer.
+constexpr auto kShortestSleep = std::chrono::microseconds(20);
+constexpr auto kLongestSleep = std::chrono::microseconds(2000);
 
 }  // namespace
 
@@ -83,6 +95,69 @@ std::vector<std::string> MpiGroup::all_gather(const std::string& bytes) {
     for (int r = 0; r < size_; ++r) result[r].append(round, offsets[r], counts[r]);
   }
   return result;
+}
+
+void MpiGroup::tell_all(int tag) {
+  for (int other = 0; other < size_; ++other) {
+    if (other == rank_) continue;
+    // Without content it needs no buffer and no answer: nobody waits for it to be received.
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, other, tag, comm_, &request), "MPI_Isend", name_);
+    check_mpi(MPI_Request_free(&request), "MPI_Request_free", name_);
+  }
+}
+
+void MpiGroup::hear_others() {
+  while (true) {
+    int there = 0;
+    MPI_Status status;
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, comm_, &there, &status), "MPI_Iprobe", name_);
+    if (!there) return;
+    check_mpi(
+        MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, status.MPI_TAG, comm_, MPI_STATUS_IGNORE),
+        "MPI_Recv", name_);
+    if (status.MPI_TAG == kStop) {
+      request_stop();
+      stop_passed_on_ = true;  // who was asked told everybody
+    } else if (board_ != nullptr) {
+      board_->advance();
+    }
+  }
+}
+
+void MpiGroup::pass_on_stop() {
+  if (stop_requested() && !std::exchange(stop_passed_on_, true)) tell_all(kStop);
+}
+
+void MpiGroup::still_working() {
+  hear_others();
+  pass_on_stop();
+  tell_all(kStillWorking);
+}
+
+void MpiGroup::wait_hearing(MPI_Request& request) {
+  auto sleep = kShortestSleep;
+  while (true) {
+    int done = 0;
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test", name_);
+    hear_others();
+    if (done) return;
+    pass_on_stop();
+    std::this_thread::sleep_for(sleep);
+    sleep = std::min(2 * sleep, kLongestSleep);
+  }
+}
+
+std::vector<std::string> MpiGroup::gather_from_work(const std::string& bytes) {
+  write_on_board("host gather of outcomes", static_cast<int64_t>(bytes.size()) * size_);
+  const auto own_size = static_cast<int64_t>(bytes.size());
+  int64_t longest = 0;
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(&own_size, &longest, 1, MPI_INT64_T, MPI_MAX, comm_, &request),
+            "MPI_Iallreduce", name_);
+  wait_hearing(request);
+  if (longest == 0) return std::vector<std::string>(size_);
+  return all_gather(bytes);  // all are there now
 }
 
 int64_t MpiGroup::reduced(int64_t value, MPI_Op op, std::string_view call) {

@@ -34,15 +34,22 @@ class MpiGroup final : public ControlGroup {
   std::vector<std::string> all_gather(const std::string& bytes) override;
   int64_t sum(int64_t value) override;
   int64_t max(int64_t value) override;
+  std::vector<std::string> gather_from_work(const std::string& bytes) override;
+  void still_working() override;
   ProgressBoard* board() override { return board_; }
 
  private:
+  void tell_all(int tag);
+  void hear_others();
+  void pass_on_stop();
+  void wait_hearing(MPI_Request& request);
   void write_on_board(std::string_view call, int64_t bytes);
   int64_t reduced(int64_t value, MPI_Op op, std::string_view call);
 
   MPI_Comm comm_;
   std::string name_;
   ProgressBoard* board_;
+  bool stop_passed_on_ = false;
   int rank_ = 0;
   int size_ = 1;
 };

@@ -8,7 +8,9 @@
 
 namespace tptrain::comm {
 
-MpiSession::MpiSession(int* argc, char*** argv) : impl_(std::make_unique<Impl>()) {
+MpiSession::MpiSession(int* argc, char*** argv, ProgressBoard* board)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->board = board != nullptr ? board : &impl_->own_board;
   int initialized = 0;
   check_mpi(MPI_Initialized(&initialized), "MPI_Initialized", "world");
   if (initialized) {
@@ -29,11 +31,11 @@ MpiSession::MpiSession(int* argc, char*** argv) : impl_(std::make_unique<Impl>()
   }
   MPI_Comm world = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &world), "MPI_Comm_dup", "world");
-  impl_->world = std::make_unique<MpiGroup>(world, "world", &impl_->board);
+  impl_->world = std::make_unique<MpiGroup>(world, "world", impl_->board);
   MPI_Comm host = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &host),
             "MPI_Comm_split_type", "world");
-  impl_->host = std::make_unique<MpiGroup>(host, "host", &impl_->board);
+  impl_->host = std::make_unique<MpiGroup>(host, "host", impl_->board);
 }
 
 MpiSession::~MpiSession() {
@@ -55,7 +57,11 @@ std::vector<std::string> MpiSession::all_gather(const std::string& bytes) {
 }
 int64_t MpiSession::sum(int64_t value) { return impl_->world->sum(value); }
 int64_t MpiSession::max(int64_t value) { return impl_->world->max(value); }
-ProgressBoard* MpiSession::board() { return &impl_->board; }
+std::vector<std::string> MpiSession::gather_from_work(const std::string& bytes) {
+  return impl_->world->gather_from_work(bytes);
+}
+void MpiSession::still_working() { impl_->world->still_working(); }
+ProgressBoard* MpiSession::board() { return impl_->board; }
 
 void MpiSession::abort(int exit_code) {
   MPI_Abort(MPI_COMM_WORLD, exit_code);

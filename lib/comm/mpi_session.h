@@ -12,8 +12,8 @@ namespace tptrain::comm {
 class MpiSession final : public ControlGroup {
  public:
   /// Throws CommError where a session exists already. Started without mpirun it is a world of one
-  /// rank.
-  MpiSession(int* argc, char*** argv);
+  /// rank. `board`: the board() of this session, which must outlive it; null: one of its own.
+  MpiSession(int* argc, char*** argv, ProgressBoard* board = nullptr);
   /// Finalises. If an exception is in flight on this rank alone, main must call abort() instead:
   /// finalising waits for all ranks.
   ~MpiSession() override;
@@ -31,6 +31,8 @@ class MpiSession final : public ControlGroup {
   std::vector<std::string> all_gather(const std::string& bytes) override;
   int64_t sum(int64_t value) override;
   int64_t max(int64_t value) override;
+  std::vector<std::string> gather_from_work(const std::string& bytes) override;
+  void still_working() override;
   /// Of this process, never null: every collective of the session and of a mesh made from it is
   /// written there.
   ProgressBoard* board() override;

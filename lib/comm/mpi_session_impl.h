@@ -9,7 +9,8 @@
 namespace tptrain::comm {
 
 struct MpiSession::Impl {
-  ProgressBoard board;
+  ProgressBoard own_board;  // where the session was given none
+  ProgressBoard* board;
   std::unique_ptr<MpiGroup> world;
   std::unique_ptr<MpiGroup> host;  // the ranks of this host
 };

@@ -129,14 +129,15 @@ std::vector<Key> numbers_keys() {
                    "step is issued call by call; `auto`: whichever is faster, by timing some "
                    "of either among the first twenty. The numbers are the same."},
            &RunConfig::train, &TrainConfig::cuda_graphs),
-      bind({.path = "train.hang_timeout_s",
-            .type = Type::integer,
-            .limits = kNotNegative,
-            .doc = "Seconds without progress after which a rank ends the job with exit code 6, "
-                   "saying what it waits for (a step of n micro-batches has (n - 1) / 20 times as "
-                   "long on top, reading and writing files ten times, tokenizing no limit); 0: "
-                   "never."},
-           &RunConfig::train, &TrainConfig::hang_timeout_s),
+      bind(
+          {.path = "train.hang_timeout_s",
+           .type = Type::integer,
+           .limits = kNotNegative,
+           .doc = "Seconds without progress after which a rank ends the job with exit code 6, "
+                  "saying what it waits for: from its start on, and files that are read or written "
+                  "and text that is tokenized are progress (a step of n micro-batches has "
+                  "(n - 1) / 20 times as long on top); 0: never."},
+          &RunConfig::train, &TrainConfig::hang_timeout_s),
   };
 }
 

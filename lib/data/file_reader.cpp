@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interruption.h"
 #include "base/text.h"
 #include "base/work.h"
 
@@ -47,6 +48,7 @@ std::string_view FileReader::next() {
 }
 
 std::string_view FileReader::read_stored() {
+  interruption_point();
   ssize_t count;
   do {
     count = ::read(descriptor_, piece_.data(), piece_.size());

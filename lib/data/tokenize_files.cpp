@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interruption.h"
 #include "base/text.h"
 #include "data/chat_writer.h"
 #include "data/file_reader.h"
@@ -23,7 +24,7 @@ namespace tptrain::data {
 namespace {
 
 // Text that waits to be tokenized at once: enough work for many threads, little memory.
-constexpr size_t kBytesAtOnce = size_t{16} << 20;
+constexpr size_t kBytesAtOnce = size_t{4} << 20;
 
 int cores_of_process() {
   cpu_set_t cores;
@@ -108,6 +109,7 @@ class DocumentWriter {
 
   void flush() {
     if (waiting_.empty()) return;
+    interruption_point();
     const std::vector<std::string_view> views(waiting_.begin(), waiting_.end());
     const int32_t end = tokenizer_.end_of_text();  // -1: it knows none
     size_t document = 0;

@@ -1,5 +1,6 @@
 #include "metrics/jsonl_writer.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
@@ -64,6 +65,19 @@ Kept truncated(std::string_view text, int64_t last_step, const std::filesystem::
 }
 
 }  // namespace
+
+bool holds_evaluation(const std::filesystem::path& path, int64_t step) {
+  if (!std::filesystem::is_regular_file(path)) return false;
+  const std::string text = read_file(path);
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (line.find("\"eval_loss\"") == std::string_view::npos) continue;
+    const std::optional<ordered_json> record = record_of(line);
+    if (record && record->at("step").get<int64_t>() == step) return true;
+  }
+  return false;
+}
 
 struct JsonlWriter::Impl {
   AppendedFile file;

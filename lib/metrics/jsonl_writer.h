@@ -33,4 +33,8 @@ class JsonlWriter final : public Sink {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Whether the file has an evaluation of that step; false where there is no such file. A run that
+/// was stopped in one after its save owes it.
+bool holds_evaluation(const std::filesystem::path& path, int64_t step);
+
 }  // namespace tptrain::metrics

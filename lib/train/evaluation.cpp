@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/interruption.h"
 #include "base/work.h"
 #include "formats/token_file.h"
 #include "train/micro_batch.h"
@@ -17,9 +18,15 @@ Evaluation::Evaluation(const data::BatchSampler& text, int64_t most_sequences,
   // Documents of their own lengths have fewer targets than positions: counted before the forward,
   // each dp rank's once.
   int64_t own = 0;
-  comm::agree(session_, [&] {
-    for (int64_t round = 0; round < rounds(); ++round) own += batch(round).target_tokens();
-  });
+  comm::agree(
+      session_,
+      [&] {
+        for (int64_t round = 0; round < rounds(); ++round) {
+          interruption_point();
+          own += batch(round).target_tokens();
+        }
+      },
+      OnStop::give_up);
   target_tokens_ = session_.sum(mesh_.tp_rank() == 0 ? own : 0);
   if (target_tokens_ > 0) return;
   DataError error(
@@ -50,9 +57,8 @@ data::HostBatch Evaluation::batch(int64_t round) const {
   return host;
 }
 
-std::optional<Evaluation::Result> Evaluation::run(Engine& engine,
-                                                  const std::function<bool()>& stop_wanted,
-                                                  int64_t step) {
+Evaluation::Result Evaluation::run(Engine& engine, const std::function<bool()>& stop_wanted,
+                                   int64_t step) {
   const Work work("evaluating", WorkUnit::parts, rounds());
   Result result{.target_tokens = target_tokens_};
   for (int64_t round = 0; round < rounds(); ++round) {
@@ -62,7 +68,10 @@ std::optional<Evaluation::Result> Evaluation::run(Engine& engine,
           host = batch(round);
           report.token_hash = host.hash();
         });
-    if (agreement.stop_requested) return std::nullopt;
+    if (agreement.stop_requested) {
+      result.stopped = true;
+      return result;
+    }
     result.loss +=
         engine.evaluate({to_device(host, engine.device())}, target_tokens_).item<float>();
     session_.board()->advance();

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
@@ -18,6 +17,7 @@ class Evaluation {
   struct Result {
     double loss = 0;  // mean cross entropy of the target tokens, in nats
     int64_t target_tokens = 0;
+    bool stopped = false;  // a rank was asked to stop meanwhile: the loss is not whole
   };
 
   /// Over the first `most_sequences` of `text` (0: all), whatever the layout. Counts their targets:
@@ -26,9 +26,9 @@ class Evaluation {
   Evaluation(const data::BatchSampler& text, int64_t most_sequences, comm::MpiSession& session,
              comm::DeviceMesh& mesh);
 
-  /// Nothing where a rank wanted to stop meanwhile. Throws DataError on every rank where one
-  /// cannot read its share. Collective.
-  std::optional<Result> run(Engine& engine, const std::function<bool()>& stop_wanted, int64_t step);
+  /// Ends early where a rank wants to stop. Throws DataError on every rank where one cannot read its
+  /// share. Collective.
+  Result run(Engine& engine, const std::function<bool()>& stop_wanted, int64_t step);
 
  private:
   int64_t rounds() const;

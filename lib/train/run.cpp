@@ -11,7 +11,9 @@
 #include <optional>
 
 #include "base/files.h"
+#include "base/interruption.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "base/terminal_line.h"
 #include "base/text.h"
 #include "base/watchdog.h"
@@ -22,6 +24,7 @@
 #include "checkpoint/run_directory.h"
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
+#include "comm/mesh_picture.h"
 #include "config/duration.h"
 #include "config/parse.h"
 #include "inference/model_directory.h"
@@ -36,13 +39,14 @@
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/fp8_report.h"
+#include "train/hang_timeout.h"
+#include "train/host_agreement.h"
 #include "train/out_of_memory.h"
 #include "train/recording.h"
 #include "train/resolve.h"
 #include "train/run_log.h"
 #include "train/run_options.h"
 #include "train/start.h"
-#include "train/stop_request.h"
 #include "train/time_limit.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
@@ -57,7 +61,7 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
     try {
-      text = read_file(path, 1 << 24);
+      text = read_file(path, kMaxRunFileBytes);
     } catch (const Error& error) {
       throw ConfigError(problem(cat("the run file cannot be read (", error.what(), ")"))
                             .at(path)
@@ -189,19 +193,16 @@ ConfigError out_of_memory_error(const std::exception& error, const ResolvedConfi
                              .forecast = forecast_memory(resolved, use.total_bytes)}));
 }
 
-/// Nothing where the run file switches it off. The file of the log gets its last words too; the
-/// console has them already.
-std::unique_ptr<Watchdog> watchdog_of(comm::MpiSession& session, const ResolvedConfig& resolved,
-                                      const std::string& log_file) {
-  const int64_t limit_s = resolved.run.train.hang_timeout_s;
-  if (limit_s == 0) return nullptr;
+/// The file of the log gets the watchdog's last words too; the console has them already.
+Watchdog::Options watchdog_options(comm::MpiSession& session, const ResolvedConfig& resolved,
+                                   const std::string& log_file) {
   const int rank = session.rank();
   const auto log_it = [rank, log_file](const std::string& message) {
     Logger({.rank = rank, .console = false, .file = log_file}).error(message);
   };
-  return std::make_unique<Watchdog>(
-      *session.board(),
-      Watchdog::Options{.limit = std::chrono::seconds(limit_s), .rank = rank, .also_say = log_it});
+  return {.limit = std::chrono::seconds(resolved.run.train.hang_timeout_s),
+          .rank = rank,
+          .also_say = log_it};
 }
 
 int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
@@ -235,8 +236,9 @@ void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger
   if (outcome.out_of_patience)
     log.info(cat("eval_loss has not got lower for ", run.eval.patience,
                  run.eval.patience == 1 ? " evaluation" : " evaluations", " (eval.patience)"));
-  log.info(cat(outcome.stopped_on_request ? "stopped on request at" : "done:", " step ",
-               outcome.state.step, " of ", run.train.max_steps,
+  const std::string end =
+      outcome.stopped_on_request ? cat("stopped on request (", stop_reason(), ") at") : "done:";
+  log.info(cat(end, " step ", outcome.state.step, " of ", run.train.max_steps,
                outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : "",
                outcome.passed_over > 0
                    ? cat("; ", outcome.passed_over, " without a target passed over")
@@ -260,17 +262,20 @@ void say_dropout_of(const ResolvedConfig& resolved, Logger& log) {
 }
 
 ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
-               const tokenizer::Tokenizer& tokenizer, const checkpoint::RunDirectory& directory,
-               Logger& log, TerminalLine& terminal, Machine& machine) {
+               const tokenizer::Tokenizer& tokenizer, const std::vector<std::string>& hosts,
+               const checkpoint::RunDirectory& directory, Logger& log, TerminalLine& terminal,
+               Machine& machine) {
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
   ProgressBoard& board = *session.board();
 
   comm::DeviceMesh& mesh = set_up_mesh(session, resolved, machine);
-  log.info(mesh.picture());
+  log.info(comm::mesh_picture(mesh.shape(), mesh.device_type(), hosts));
+  const std::string slow = tp_group_across_hosts(hosts, mesh.shape().tp_size);
+  if (session.rank() == 0 && !slow.empty()) log.warn(slow);
   log_gpus(session, mesh, resolved, log);
 
-  board.enter("tokenizing and opening the data", -1, patience::kEndless);
+  board.enter("tokenizing and opening the data");
   const TrainingData data = prepare_data(session, resolved, tokenizer, log);
   std::optional<Evaluation> evaluation;
   if (data.eval)
@@ -280,11 +285,12 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   board.enter("building the model");
   comm::agree(session, [&] { check_fp8(resolved, mesh.device()); });
   Engine& engine = build_engine(resolved, mesh, machine);
-  comm::agree(session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); });
+  comm::agree(
+      session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); }, OnStop::give_up);
   log_model(resolved, log);
   log_fp8(resolved, engine.decoder(), log);
 
-  board.enter("reading weights or a checkpoint", -1, patience::kFiles);
+  board.enter("reading weights or a checkpoint");
   checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints",
                                               .keep = run.checkpoint.keep,
                                               .owner = directory.owner()});
@@ -306,7 +312,6 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   });
   Recording recording = begin_recording(session, resolved, state.step, log, terminal);
 
-  const StopRequest stop;
   const TimeLimit time_limit = time_limit_of(run, request);
   Trainer trainer({.config = resolved,
                    .session = session,
@@ -314,12 +319,12 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                    .engine = engine,
                    .train_data = *data.train,
                    .evaluation = evaluation ? &*evaluation : nullptr,
+                   .owes_evaluation = owes_evaluation(session, run, state.step),
                    .best_loss = recording.best_loss,
                    .store = store,
                    .log = log,
                    .recorder = recording.recorder ? &*recording.recorder : nullptr,
                    .progress = recording.progress ? &*recording.progress : nullptr,
-                   .stop = stop,
                    .time_limit = time_limit,
                    .process_start = request.process_start},
                   state.step);
@@ -336,21 +341,28 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
 }  // namespace
 
 ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
+  session.board()->enter("reading the run file and the tokenizer");
   const std::string text = broadcast_config_text(session, request.config_path);
 
   ResolvedConfig resolved;
   config::Parsed parsed;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  comm::agree(session, [&] {
-    parsed = config::parse_run_config(text, request.config_path, request.overrides);
-    check_model_directory(parsed);
-    tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
-  });
+  comm::agree(
+      session,
+      [&] {
+        parsed = config::parse_run_config(text, request.config_path, request.overrides);
+        check_model_directory(parsed);
+        tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
+      },
+      OnStop::give_up);
   const inference::DecidedModel decided =
       inference::decide_model(session, parsed.config.model, tokenizer->vocab_size());
-  comm::agree(session, [&] {
-    resolved = resolve(parsed, decided.decoder, tokenizer->vocab_size(), session.size());
-  });
+  comm::agree(
+      session,
+      [&] { resolved = resolve(parsed, decided.decoder, tokenizer->vocab_size(), session.size()); },
+      OnStop::give_up);
+  const std::vector<std::string> hosts =
+      agree_on_facts(session, facts_of(request.program, resolved, *tokenizer));
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
   prepare_host(run.train, session, resolved.device);
@@ -370,18 +382,22 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     say_dropout_of(resolved, *log);
   }
   for (const std::string& line : directory.warnings()) log->warn(line);
-  const std::unique_ptr<Watchdog> watchdog =
-      watchdog_of(session, resolved, (run_dir / "log.txt").string());
+  request.watchdog.set(watchdog_options(session, resolved, (run_dir / "log.txt").string()));
   log_begin(session, request, *log);
   std::optional<WorkDisplay> display;
   if (session.rank() == 0)
     display.emplace(terminal, [&log](const std::string& line) { log->info(line); });
   Machine machine;
   try {
-    return train(session, request, resolved, *tokenizer, directory, *log, terminal, machine);
+    return train(session, request, resolved, *tokenizer, hosts, directory, *log, terminal, machine);
   } catch (const std::exception& error) {
     const auto* own = dynamic_cast<const Error*>(&error);
     ProgressBoard& board = *session.board();
+    if (own != nullptr && own->code() == ExitCode::stopped && own->agreed()) {
+      log->info(cat(error.what(), " before the first step, ", board.read().phase,
+                    ": there is nothing to save"));
+      return ExitCode::stopped;
+    }
     if (machine.mesh && resolved.device == comm::DeviceType::cuda && is_out_of_memory(error)) {
       ConfigError told =
           out_of_memory_error(error, resolved, doing(board.read()), machine.mesh->device());

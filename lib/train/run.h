@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/watchdog.h"
 #include "comm/mpi_session.h"
 
 namespace tptrain::train {
@@ -17,6 +18,7 @@ struct RunRequest {
   std::string program = {};            // its version, for the log
   std::string command_line = {};       // likewise
   std::chrono::steady_clock::time_point process_start;
+  Watchdog& watchdog;  // of the session's board; set by the run file once that is known
 };
 
 /// Collective over the session. Throws Error; one that is agreed() was thrown on every rank alike.

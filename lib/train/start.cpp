@@ -11,9 +11,11 @@
 #include "checkpoint/huggingface_source.h"
 #include "checkpoint/lineage.h"
 #include "checkpoint/manifest.h"
+#include "metrics/jsonl_writer.h"
 #include "model/config_differences.h"
 #include "model/families/family.h"
 #include "optim/update_rule.h"
+#include "train/host_agreement.h"
 
 namespace tptrain::train {
 namespace {
@@ -230,8 +232,15 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
   }
   const auto begin = std::chrono::steady_clock::now();
   std::optional<checkpoint::HuggingFaceSource> weights;
-  comm::agree(session,
-              [&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); });
+  comm::agree(
+      session, [&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); },
+      OnStop::give_up);
+  std::string identity;
+  comm::agree(
+      session, [&] { identity = checkpoint::weights_identity(weights->files()); }, OnStop::give_up);
+  agree_on_facts(session, {{.name = cat("the weights of ", run.model.path),
+                            .value = identity,
+                            .remedy = "Put the same copy of model.path on every host."}});
   {
     const Work work("reading the weights", WorkUnit::bytes, bytes_to_read(resolved));
     engine.zero().load_parameters(*weights);
@@ -259,6 +268,19 @@ void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoi
 
 }  // namespace
 
+bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step) {
+  const bool due =
+      step == run.train.max_steps || (run.eval.every_steps > 0 && step % run.eval.every_steps == 0);
+  if (run.data.eval.empty() || !due) return false;
+  bool recorded = false;
+  comm::agree(session, [&] {
+    if (session.rank() != 0) return;
+    recorded =
+        metrics::holds_evaluation(std::filesystem::path(run.run_dir) / "metrics.jsonl", step);
+  });
+  return session.max(recorded ? 1 : 0) == 0;
+}
+
 std::optional<Started> start_or_resume(const StartParts& parts,
                                        const tokenizer::Tokenizer& tokenizer,
                                        const data::PreparedTokens& tokens) {
@@ -279,7 +301,9 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     check_update_rule(from, run.optimizer.type);
   });
   if (session.rank() == 0) log_changed_settings(from, state, log);
-  if (from.state.step >= run.train.max_steps) {
+  if (from.state.step > run.train.max_steps ||
+      (from.state.step == run.train.max_steps &&
+       !owes_evaluation(session, run, run.train.max_steps))) {
     log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
                  " of train.max_steps ", run.train.max_steps));
     store.retain(from);  // what the last save could not remove, perhaps

@@ -37,4 +37,8 @@ std::optional<Started> start_or_resume(const StartParts& parts,
                                        const tokenizer::Tokenizer& tokenizer,
                                        const data::PreparedTokens& tokens);
 
+/// Whether the evaluation that is due at this step stands in no metrics.jsonl yet: before the first
+/// step, or where the run was stopped between the step's save and its evaluation. Collective.
+bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step);
+
 }  // namespace tptrain::train

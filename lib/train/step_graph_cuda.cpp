@@ -3,8 +3,11 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <exception>
+
 #include "base/error.h"
 #include "base/text.h"
+#include "train/out_of_memory.h"
 #include "train/step_graph.h"
 
 namespace tptrain::train {
@@ -16,12 +19,26 @@ class CudaStepGraph final : public StepGraph {
   explicit CudaStepGraph(const std::function<void()>& work) {
     // Threads of NCCL and of the watchdog go on: only calls of this one belong to the graph.
     graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
-    work();
+    try {
+      work();
+    } catch (...) {
+      give_up();
+      throw;
+    }
     graph_.capture_end();
   }
   void replay() override { graph_.replay(); }
 
  private:
+  // The stream must take plain calls again: whoever tells of the error asks the device for numbers.
+  void give_up() noexcept {
+    try {
+      graph_.capture_end();
+    } catch (const std::exception&) {
+      // A capture that a failed call has spoilt ends by this all the same.
+    }
+  }
+
   at::cuda::CUDAGraph graph_;
 };
 
@@ -34,6 +51,7 @@ std::unique_ptr<StepGraph> capture(c10::Device device, const std::function<void(
   try {
     return std::make_unique<CudaStepGraph>(work);
   } catch (const c10::Error& error) {
+    if (is_out_of_memory(error)) throw;  // nothing is wrong with the graph
     throw InternalError(
         problem(cat("a training step cannot be captured as a CUDA graph (",
                     error.what_without_backtrace(), ")"))

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "model/decoder_config.h"
 #include "train/device_facts.h"
@@ -53,10 +54,11 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
   RunOutcome outcome;
   bool saved_here = true;  // nothing to save before the first step of this process
-  if (state.step == 0 && run.eval.every_steps > 0) outcome.eval_loss = evaluate(0);
+  if (parts_.owes_evaluation) outcome.eval_loss = evaluate(state.step);
   last_issued_ = std::chrono::steady_clock::now();
 
-  while (state.step < run.train.max_steps && !parts_.best_loss.is_out_of_patience()) {
+  while (state.step < run.train.max_steps && !stopped_in_evaluation_ &&
+         !parts_.best_loss.is_out_of_patience()) {
     const Batch batch = next_batch(state.step);
     if (batch.agreement.stop_requested) {
       outcome.stopped_on_request = true;
@@ -83,6 +85,7 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     }
   }
   read_pending();
+  outcome.stopped_on_request |= stopped_in_evaluation_;
   if (!saved_here) {
     if (const auto saved = save(state)) outcome.last_checkpoint = saved;
   }
@@ -246,7 +249,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   parts_.progress->update(step, eta_s);
 }
 
-// Nothing where a stop was asked for meanwhile, or data.eval could not be read: on all ranks alike.
+// Nothing where data.eval could not be read: on all ranks alike.
 std::optional<Evaluation::Result> Trainer::try_evaluation(int64_t step) {
   try {
     return parts_.evaluation->run(
@@ -268,6 +271,10 @@ std::optional<double> Trainer::evaluate(int64_t step) {
   const std::optional<Evaluation::Result> result = try_evaluation(step);
   last_issued_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
   if (!result) return std::nullopt;
+  if (result->stopped) {
+    stopped_in_evaluation_ = true;
+    return std::nullopt;
+  }
   parts_.best_loss.add(step, result->loss);
   if (parts_.recorder != nullptr) {
     const metrics::EvalMetrics metrics{.step = step,
@@ -284,7 +291,7 @@ std::optional<double> Trainer::evaluate(int64_t step) {
 
 std::optional<checkpoint::CheckpointInfo> Trainer::save(const checkpoint::TrainState& state) {
   const auto begin = std::chrono::steady_clock::now();
-  board_->enter("writing a checkpoint", state.step, patience::kFiles);
+  board_->enter("writing a checkpoint", state.step);
   checkpoint::TrainState now = state;
   now.updates_done = parts_.engine.zero().updates_done();
   const auto saved = saver_.save(parts_.engine.zero().state_dict(), now);
@@ -298,13 +305,12 @@ std::optional<checkpoint::CheckpointInfo> Trainer::save(const checkpoint::TrainS
 
 double Trainer::step_patience() const {
   constexpr double kOfMicroBatch = 0.05;
-  return patience::kUsual +
-         kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
+  return 1 + kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
 }
 
 // One rank's word is enough, and rank 0's clock decides: the ranks tell one another.
 bool Trainer::stop_wanted() {
-  if (parts_.stop.requested()) return true;
+  if (stop_requested()) return true;
   // A start that does no step would be started again for ever.
   if (parts_.session.rank() != 0 || !first_step_said_) return false;
   if (!time_is_up_ &&

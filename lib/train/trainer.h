@@ -24,7 +24,6 @@
 #include "train/resolve.h"
 #include "train/saver.h"
 #include "train/step_exchange.h"
-#include "train/stop_request.h"
 #include "train/time_limit.h"
 
 namespace tptrain::train {
@@ -38,12 +37,12 @@ struct TrainerParts {
   Engine& engine;
   const data::BatchSampler& train_data;
   Evaluation* evaluation;
+  bool owes_evaluation;  // of the step the run goes on from: it was stopped before or in it
   BestLoss& best_loss;
   checkpoint::CheckpointStore& store;
   Logger& log;
   metrics::Recorder* recorder;
   metrics::ProgressDisplay* progress;
-  const StopRequest& stop;
   const TimeLimit& time_limit;
   std::chrono::steady_clock::time_point process_start;
 };
@@ -122,6 +121,7 @@ class Trainer {
   bool time_is_up_ = false;
   bool first_step_said_ = false;
   bool how_steps_run_said_ = false;
+  bool stopped_in_evaluation_ = false;
   int64_t skipped_in_a_row_ = 0;
   int64_t passed_over_ = 0;
   FailureTally failed_evaluations_;

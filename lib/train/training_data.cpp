@@ -51,9 +51,13 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                              const tokenizer::Tokenizer& tokenizer, const fs::path& directory,
                              const std::string& split) {
   data::PreparedTokens prepared;
-  comm::agree(session, [&] {
-    if (session.rank() == 0) prepared = data::prepare_tokens(corpus, tokenizer, directory, split);
-  });
+  comm::agree(
+      session,
+      [&] {
+        if (session.rank() == 0)
+          prepared = data::prepare_tokens(corpus, tokenizer, directory, split);
+      },
+      OnStop::give_up);
   const nlohmann::json message = {{"path", prepared.path.string()},
                                   {"identity", prepared.identity},
                                   {"tokens", prepared.tokens},
@@ -134,14 +138,17 @@ TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resol
       .shuffle = run.data.shuffle,
       .packing = data::packing_of(run.data.packing),
       .document_mask = run.data.document_mask ? data::DocumentMask::on : data::DocumentMask::off};
-  comm::agree(session, [&] {
-    data.train.emplace(data.train_tokens, resolved.batch, options);
-    if (run.data.eval.empty()) return;
-    data::BatchShape shape = resolved.batch;
-    shape.accumulation = 1;
-    options.shuffle = false;
-    data.eval.emplace(data.eval_tokens, shape, options);
-  });
+  comm::agree(
+      session,
+      [&] {
+        data.train.emplace(data.train_tokens, resolved.batch, options);
+        if (run.data.eval.empty()) return;
+        data::BatchShape shape = resolved.batch;
+        shape.accumulation = 1;
+        options.shuffle = false;
+        data.eval.emplace(data.eval_tokens, shape, options);
+      },
+      OnStop::give_up);
   for (const data::PreparedTokens& prepared : {data.train_tokens, data.eval_tokens}) {
     if (!prepared.rebuilt_because.empty())
       log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interruption.h"
 #include "base/text.h"
 #include "zero/zero_impl.h"
 
@@ -32,6 +33,7 @@ void fill_masters(std::vector<BucketState>& states, at::Device device,
                   const std::function<void(const BucketPiece&, at::Tensor&)>& fill) {
   for (BucketState& state : states) {
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
+      interruption_point();
       at::Tensor master =
           state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count);
       if (master.scalar_type() == at::kFloat && master.device() == device) {

@@ -110,13 +110,14 @@ export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none OM
 submit() {
   sbatch --parsable --gpus-per-task=0 --cpus-per-task=1 --ntasks-per-node=4 --time=10 --output=log.txt "$root/scripts/slurm/train.sbatch" run.yaml
 }
-# The state of a job that ends; a requeued one waits a little, as Slurm has it: it is let go at once.
+# The state of a job that ends. A requeued one waits two minutes, as Slurm has it; it is let go after two seconds: within one, its new
+# credential would be as old as the one that was revoked, and slurmd would refuse it.
 state_at_end() {
   local state
   for _ in $(seq 600); do
     state=$(scontrol -o show job "$1" 2>/dev/null | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
     case "$state" in
-      PENDING) scontrol update JobId="$1" StartTime=now >/dev/null 2>&1 || true ;;
+      PENDING) sleep 2; scontrol update JobId="$1" StartTime=now >/dev/null 2>&1 || true ;;
       RUNNING | COMPLETING | CONFIGURING | REQUEUED) ;;
       *) echo "$state"; return ;;
     esac

@@ -2,7 +2,6 @@
 // Writes nothing that stays: the tokens are kept in a temporary directory of each host.
 #include <ATen/Parallel.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/host.h"
 #include "base/text.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
@@ -63,12 +63,6 @@ class TemporaryDirectory {
  private:
   fs::path path_;
 };
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 /// The tokens of the text, made once on each host: no directory is known to be shared.
 class HostTokens {

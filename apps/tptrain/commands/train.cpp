@@ -3,11 +3,15 @@
 #include <string>
 #include <vector>
 
+#include "base/progress_board.h"
 #include "base/text.h"
+#include "base/watchdog.h"
 #include "cli.h"
+#include "comm/launcher.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
 #include "job.h"
+#include "train/hang_timeout.h"
 #include "train/run.h"
 #include "version.h"
 
@@ -37,14 +41,23 @@ std::string shell_line(const std::vector<std::string>& words) {
 int run_train(const TrainCommand& command, int* argc, char*** argv) {
   const auto process_start = std::chrono::steady_clock::now();
   const std::string command_line = shell_line({*argv, *argv + *argc});
-  comm::MpiSession session(argc, argv);
-  return run_job(session, [&] {
+  comm::refuse_tasks_without_mpi();
+  ProgressBoard board;
+  board.enter("starting MPI");
+  Watchdog watchdog(board, {.limit = train::early_hang_timeout(command.config, command.sets),
+                            .rank = comm::launched_rank().value_or(0)});
+  comm::MpiSession session(argc, argv, &board);
+  const int code = run_job(session, [&] {
+    comm::refuse_lonely_task(session.size());
     return train::run_training(session, {.config_path = command.config,
                                          .overrides = command.sets,
                                          .program = program_version(),
                                          .command_line = command_line,
-                                         .process_start = process_start});
+                                         .process_start = process_start,
+                                         .watchdog = watchdog});
   });
+  board.enter("ending MPI");
+  return code;
 }
 
 }  // namespace tptrain::apps

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "base/text.h"
 #include "support/catch.h"
 #include "training_job.h"
 
@@ -31,7 +32,6 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   const std::string marker = (job.directory() / "run.yaml").string();
   Process process(job.command(4, {"--config", marker}), job.directory());
   REQUIRE(wait_for(checkpoint_at(job.run_dir(), 100)));
-  // Between two checkpoints: while one is written, ranks may be silent ten times as long.
   REQUIRE(wait_for_step(job.run_dir(), 102));
   const std::vector<int> ranks = ranks_of(process, marker);
   REQUIRE(ranks.size() == 4);
@@ -43,8 +43,11 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   CHECK(result.exit_code == 6);
   // 3 s without progress, 1.5 s in which the others speak too, and mpirun's own.
   CHECK(std::chrono::steady_clock::now() - begin < seconds(12));
-  for (const char* part : {"[rank ", "] communication error: no progress for ", " s: step ",
-                           "last collective \"", "number ", "train.hang_timeout_s"}) {
+  const std::string named = cat(" (process ", ranks[1], ") is stopped (SIGSTOP)");
+  for (const std::string& part :
+       {std::string("[rank "), std::string("] communication error: no progress for "),
+        std::string(" s: step "), std::string("last collective \""), std::string("number "),
+        std::string("train.hang_timeout_s"), std::string("On this host rank "), named}) {
     INFO(part);
     CHECK(result.output.find(part) != std::string::npos);
   }
@@ -54,6 +57,32 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
                                             "checkpoint.resume=run/checkpoints/step-00000100"});
   INFO(resumed.output);
   CHECK(resumed.exit_code == 0);
+}
+
+TEST_CASE("a rank that hangs in its start-up ends the job with code 6 and is named", "[e2e]") {
+  Job job;
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 4");
+  const std::string marker = job.config().string();
+  Process process(job.command(3, {"--config", marker, "--set", "parallel.tp_size=1", "--set",
+                                  "parallel.dp_size=3", "--set", "train.global_batch_size=3"}),
+                  job.directory());
+  std::vector<int> ranks;
+  for (int i = 0; i < 3000 && ranks.size() != 3; ++i) {
+    ranks = ranks_of(process, marker);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  REQUIRE(ranks.size() == 3);
+  kill(ranks[0], SIGSTOP);  // it loads its libraries, or is in MPI_Init
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessResult result = process.wait(seconds(60));
+  INFO(result.output);
+  CHECK_FALSE(result.timed_out);
+  CHECK(result.exit_code == 6);
+  CHECK(std::chrono::steady_clock::now() - begin < seconds(4 + 5));
+  CHECK(result.output.find("s: starting MPI, no collective yet") != std::string::npos);
+  CHECK(result.output.find(cat(" (process ", ranks[0], ") is stopped (SIGSTOP)")) !=
+        std::string::npos);
+  CHECK(all_gone(marker));
 }
 
 TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
@@ -76,14 +105,14 @@ TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
 TEST_CASE("an evaluation that takes longer than the watchdog's time is left alone", "[e2e]") {
   Job job;
   std::string text;
-  for (int i = 0; i < 16000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
+  for (int i = 0; i < 24000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
   write_text(job.directory() / "text/eval.txt", text);
-  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 2");
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
   job.edit("eval: {every_steps: 4}", "eval: {every_steps: 0, max_batches: 0}");
   const ProcessResult result = job.run();
   INFO(result.output);
   CHECK(result.exit_code == 0);
-  CHECK(result.seconds > 4.0);  // else this has shown nothing: the text must be longer
+  CHECK(result.seconds > 6.0);  // else this has shown nothing: the text must be longer
 }
 
 }  // namespace tptrain::testing

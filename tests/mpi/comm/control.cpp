@@ -1,9 +1,13 @@
 // Host messages over MPI, and agree(): no rank goes on, or stays behind, alone.
 #include "comm/control.h"
 
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 
 #include "base/error.h"
+#include "base/interruption.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "support/catch.h"
 #include "support/mpi.h"
@@ -116,6 +120,48 @@ TEST_CASE("agree turns foreign exceptions into internal errors") {
   });
   CHECK(no_exception.message ==
         "internal error: " + rank + "an exception that is no std::exception.");
+}
+
+TEST_CASE("ranks that wait hear that another is still at work") {
+  comm::MpiSession& all = session();
+  const uint64_t before = all.board()->read().writes;
+  agree(all, [&] {
+    if (all.rank() != 0) return;
+    for (int i = 0; i < 75; ++i) {  // 1.5 s: the others hear of it four times a second
+      interruption_point();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
+  const uint64_t heard = all.board()->read().writes - before;
+  CHECK(heard >= (all.rank() == 0 ? 1u : 4u));
+}
+
+// The last one here: a process that was asked to stop stays so.
+TEST_CASE("a stop asked of one rank gives up the work of all, and only where it may be") {
+  comm::MpiSession& all = session();
+  agree(
+      all, [] {}, OnStop::give_up);
+  bool worked_to_the_end = false;
+  const auto work = [&] {
+    if (all.rank() == all.size() - 1) request_stop();  // the others hear of it
+    if (all.rank() != 0) return;
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::seconds(20)) {
+      interruption_point();
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    worked_to_the_end = true;
+  };
+  try {
+    agree(all, work, OnStop::give_up);
+    FAIL("nobody stopped");
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::stopped);
+    CHECK(error.agreed());
+    CHECK(std::string(error.what()).find("stopped on request (") != std::string::npos);
+  }
+  CHECK_FALSE(worked_to_the_end);
+  agree(all, [] { interruption_point(); });  // a save, say
 }
 
 }  // namespace

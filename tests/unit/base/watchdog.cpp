@@ -2,6 +2,7 @@
 // is said then.
 #include "base/watchdog.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interruption.h"
 #include "base/progress_board.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
@@ -113,7 +115,7 @@ TEST_CASE("a stall is time without a write") {
   }
 }
 
-TEST_CASE("file phases have ten times as long, a phase without a limit has for ever") {
+TEST_CASE("a phase may be given more time, and the next starts anew") {
   ProgressBoard board;
   StallClock clock(10s, 1s);
   Time now{};
@@ -123,11 +125,9 @@ TEST_CASE("file phases have ten times as long, a phase without a limit has for e
     }
     return most;
   };
-  board.enter("checkpoint", 100, patience::kFiles);
-  CHECK(seconds_until_stall(1000) == 100);
-  board.enter("tokenizing", -1, patience::kEndless);
-  CHECK(seconds_until_stall(100'000) == 100'000);
-  board.enter("training", 101);  // and starts anew after it
+  board.enter("forward and backward", 100, 2.5);
+  CHECK(seconds_until_stall(1000) == 25);
+  board.enter("training", 101);
   CHECK(seconds_until_stall(1000) == 10);
 }
 
@@ -180,11 +180,31 @@ TEST_CASE(
   CHECK(logged.str() + "\n" == ended.error);
 }
 
+TEST_CASE("a stopped process of the same parent and program is named") {
+  const pid_t stopped = fork();
+  if (stopped == 0) {
+    raise(SIGSTOP);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(stopped, &status, WUNTRACED);
+  const Ended ended = run_child([] {
+    ProgressBoard board;
+    const Watchdog watchdog(board, {.limit = 100ms, .rank = 1});
+    for (;;) pause();
+  });
+  kill(stopped, SIGKILL);
+  waitpid(stopped, &status, 0);
+  INFO(ended.error);
+  CHECK(ended.error.find("\n  On this host (process " + std::to_string(stopped) +
+                         ") is stopped (SIGSTOP).\n") != std::string::npos);
+}
+
 TEST_CASE("a process whose end hangs after an error says that error and ends with its code") {
   const Ended ended = run_child([] {
     ProgressBoard board;
     const Watchdog watchdog(board, {.limit = 100ms, .rank = 1});
-    board.enter("evaluation", 3, patience::kEndless);
+    board.enter("evaluation", 3, 1e9);
     board.fail(ExitCode::data, "data error: the text of rank 1 is spoilt.");
     for (;;) pause();
   });
@@ -203,6 +223,41 @@ TEST_CASE("a log that hangs keeps no process alive") {
   });
   CHECK(ended.exit_code == static_cast<int>(ExitCode::communication));
   CHECK(ended.error.find("no progress") != std::string::npos);
+  CHECK(ended.lasted < 10s);
+}
+
+TEST_CASE("long work that passes interruption points is left alone, and work that stops is not") {
+  const Ended ended = run_child([] {
+    ProgressBoard board;
+    const Watchdog watchdog(board, {.limit = 1s, .rank = 0});
+    board.enter("reading", -1);
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < 3s) {
+      interruption_point();
+      std::this_thread::sleep_for(20ms);
+    }
+    std::fputs("read\n", stderr);
+    std::fflush(stderr);
+    for (;;) pause();
+  });
+  INFO(ended.error);
+  CHECK(ended.exit_code == static_cast<int>(ExitCode::communication));
+  CHECK(ended.error.starts_with("read\n"));
+}
+
+TEST_CASE("the time is set anew while it is watched, and 0 switches it off") {
+  const Ended ended = run_child([] {
+    ProgressBoard board;
+    Watchdog watchdog(board, {.limit = 0s, .rank = 1});
+    std::this_thread::sleep_for(300ms);
+    watchdog.set({.limit = 1h, .rank = 1});
+    std::this_thread::sleep_for(300ms);
+    watchdog.set({.limit = 200ms, .rank = 1});
+    for (;;) pause();
+  });
+  INFO(ended.error);
+  CHECK(ended.exit_code == static_cast<int>(ExitCode::communication));
+  CHECK(ended.lasted > 700ms);
   CHECK(ended.lasted < 10s);
 }
 

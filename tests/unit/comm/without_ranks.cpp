@@ -94,6 +94,23 @@ TEST_CASE("the mesh is drawn, a row a dp rank") {
         "  dp 0    rank 0   rank 1   rank 2   <- same data, sharded model");
 }
 
+TEST_CASE("the picture names the hosts, row by row where there are several") {
+  CHECK(mesh_picture({.dp_size = 2, .tp_size = 1}, DeviceType::cpu, {"a", "a"}) ==
+        "device mesh: dp 2 x tp 1, 2 ranks on cpu, host a\n"
+        "          tp 0\n"
+        "  dp 0    rank 0\n"
+        "  dp 1    rank 1\n"
+        "            |\n"
+        "          gradients are summed down each column");
+  CHECK(mesh_picture({.dp_size = 2, .tp_size = 2}, DeviceType::cpu, {"a", "a", "b", "c"}) ==
+        "device mesh: dp 2 x tp 2, 4 ranks on cpu, 3 hosts\n"
+        "          tp 0     tp 1\n"
+        "  dp 0    rank 0   rank 1   on a  <- same data, sharded model\n"
+        "  dp 1    rank 2   rank 3   on b and c\n"
+        "            |        |\n"
+        "          gradients are summed down each column");
+}
+
 TEST_CASE("a large mesh is drawn with its middle left out") {
   CHECK(
       mesh_picture({.dp_size = 12, .tp_size = 10}, DeviceType::cuda) ==

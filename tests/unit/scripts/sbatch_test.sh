@@ -13,6 +13,7 @@ cat >tptrain <<'EOS'
 #!/usr/bin/env bash
 if [ "$1" = inspect ]; then
   echo "inspect $2" >>inspected.txt
+  if [ -n "${SLOW:-}" ]; then touch ready; sleep 0.5; fi
   [ -e "$2/saves" ] || exit 4
   printf 'checkpoint  x\nsave        number %s, id abc, after -\n' "$(wc -l <"$2/saves")"
   exit 0
@@ -61,6 +62,9 @@ signalled() {
 }
 signalled run.yaml
 [ "$(cat requeued.txt)" = "requeue 42" ] || fail "SIGUSR1 must reach the program, and its 75 requeue"
+rm -f arguments.txt
+SLOW=1 signalled run.yaml
+{ [ "$(cat requeued.txt)" = "requeue 42" ] && [ ! -e arguments.txt ]; } || fail "SIGUSR1 before the program starts must requeue at once"
 STOPPED=143 SAVES=1 signalled run.yaml
 [ "$(cat requeued.txt)" = "requeue 42" ] || fail "a stop that was saved must requeue whatever the launcher says"
 STOPPED=1 SAVES=1 signalled run.yaml

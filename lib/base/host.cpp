@@ -1,0 +1,64 @@
+#include "base/host.h"
+
+#include <elf.h>
+#include <link.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <iomanip>
+#include <sstream>
+
+namespace tptrain {
+
+namespace {
+
+// The notes of one loaded segment, each a header, a name and a description, padded to four bytes.
+std::string build_id_in(const char* note, size_t bytes) {
+  const auto padded = [](size_t length) { return (length + 3) & ~size_t{3}; };
+  while (bytes >= sizeof(ElfW(Nhdr))) {
+    ElfW(Nhdr) header;
+    std::memcpy(&header, note, sizeof header);
+    const size_t whole = sizeof header + padded(header.n_namesz) + padded(header.n_descsz);
+    if (whole > bytes) break;
+    const char* name = note + sizeof header;
+    if (header.n_type == NT_GNU_BUILD_ID && header.n_namesz == 4 && !std::memcmp(name, "GNU", 4)) {
+      std::ostringstream hex;
+      for (size_t i = 0; i < header.n_descsz; ++i) {
+        hex << std::hex << std::setw(2) << std::setfill('0')
+            << static_cast<int>(static_cast<unsigned char>(name[4 + i]));
+      }
+      return std::move(hex).str();
+    }
+    note += whole;
+    bytes -= whole;
+  }
+  return {};
+}
+
+// The first object that the loader lists is the program itself.
+int find_build_id(dl_phdr_info* program, size_t, void* result) {
+  for (int i = 0; i < program->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& segment = program->dlpi_phdr[i];
+    if (segment.p_type != PT_NOTE) continue;
+    const std::string id = build_id_in(
+        reinterpret_cast<const char*>(program->dlpi_addr + segment.p_vaddr), segment.p_memsz);
+    if (!id.empty()) *static_cast<std::string*>(result) = id;
+  }
+  return 1;
+}
+
+}  // namespace
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
+}
+
+std::string program_build_id() {
+  std::string id;
+  dl_iterate_phdr(find_build_id, &id);
+  return id;
+}
+
+}  // namespace tptrain

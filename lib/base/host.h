@@ -1,0 +1,15 @@
+// Which host this is and which build of the program runs on it.
+#pragma once
+
+#include <string>
+
+namespace tptrain {
+
+/// As the system calls this host; "?" where it has no name.
+std::string host_name();
+
+/// The identity that the linker gave this executable: equal for copies, another one for each other
+/// build. Hex; "" where the linker gave none.
+std::string program_build_id();
+
+}  // namespace tptrain

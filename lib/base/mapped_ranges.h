@@ -1,0 +1,17 @@
+// Which file lies where in memory: reading a page of a mapped file that was cut, or whose storage
+// fails, is a SIGBUS and no error code. Where the address is one of these the process says which
+// file it was and ends with that file's exit code; any other SIGBUS means what it did before.
+#pragma once
+
+#include <cstddef>
+
+#include "base/error.h"
+
+namespace tptrain {
+
+/// `path` is copied (its first 500 bytes). A map that finds no place in the list (there are
+/// thousands) is read all the same; only its SIGBUS will name no file.
+void add_mapped_range(const void* begin, size_t bytes, const char* path, ExitCode code);
+void remove_mapped_range(const void* begin);
+
+}  // namespace tptrain
