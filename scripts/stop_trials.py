@@ -81,7 +81,10 @@ class Run:
             return code if code >= 0 else 128 - code
         except subprocess.TimeoutExpired:
             for pid in [self.process.pid, *self.ranks().values()]:
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # it ended meanwhile
             self.process.wait()
             return None
 

@@ -29,6 +29,9 @@ std::string digest_of(const std::vector<char>& bytes) {
   return hash.digest();
 }
 
+// Where no thread can be had, hashing waits until its result is asked for.
+constexpr auto kBesideIfPossible = std::launch::async | std::launch::deferred;
+
 std::string root_of(const std::vector<std::string>& digests) {
   Sha256 root;
   for (const std::string& digest : digests) root.update(digest);
@@ -54,7 +57,7 @@ struct ChunkHasher::Impl {
   }
   void hand_over() {
     if (under_way.size() == most_under_way) take_first();
-    under_way.push_back(std::async(std::launch::async, [chunk = std::move(filling)]() mutable {
+    under_way.push_back(std::async(kBesideIfPossible, [chunk = std::move(filling)]() mutable {
       std::string digest = digest_of(chunk);
       return std::pair(std::move(digest), std::move(chunk));
     }));
@@ -100,8 +103,13 @@ std::string chunked_sha256_file(const std::filesystem::path& path, FailAs fail_a
   };
   std::vector<std::future<void>> others;
   const auto helpers = std::min<int64_t>(hash_threads(), chunks) - 1;
-  for (int64_t i = 0; i < helpers; ++i) others.push_back(std::async(std::launch::async, work));
-  work();
+  for (int64_t i = 0; i < helpers; ++i) others.push_back(std::async(kBesideIfPossible, work));
+  try {
+    work();
+  } catch (...) {
+    next = chunks;  // a stop: the others end with the chunk that they are at
+    throw;
+  }
   for (std::future<void>& other : others) other.get();
   return root_of(digests);
 }

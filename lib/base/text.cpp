@@ -92,7 +92,7 @@ size_t typing_errors(const std::string& a, const std::string& b) {
   const size_t longer = std::max(a.size(), b.size());
   if (!same_letters(digits_of(a), digits_of(b))) return kFar;
   if (longer == 3 && same_letters(a, b)) return 1;
-  const size_t allowed = longer <= 3 ? 0 : longer <= 5 ? 1 : longer <= 8 ? 2 : 3;
+  const size_t allowed = longer <= 3 ? 0 : longer <= 6 ? 1 : longer <= 8 ? 2 : 3;
   const size_t errors = edit_distance(a, b);
   return errors <= allowed ? errors : kFar;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <future>
 #include <memory>
 #include <utility>
@@ -132,7 +133,11 @@ void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span s
     // Without stdio, whose lock the thread that hangs may hold.
     const std::string line = message + "\n";
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
-    if (also_say) also_say(message);
+    try {
+      if (also_say) also_say(message);
+    } catch (const std::exception&) {
+      // Standard error has it; a log that cannot be written is often what hangs.
+    }
     std::fflush(nullptr);
     said->set_value();
   }).detach();

@@ -137,17 +137,33 @@ struct CheckpointStore::Impl {
     }
   }
 
-  /// After a failed save that every rank knows of: what rank 0 found out about it. Throws where
-  /// the reason is that run_dir is another run's. Collective.
+  /// After a failed save that every rank knows of: what rank 0 found out about it, on all of them.
+  /// Throws where the reason is that run_dir is another run's. Collective.
   void agree_on_failure() {
-    comm::agree(group, [&] {
-      if (!first() || options.owner == nullptr) return;
-      const RunOwner::Look now = options.owner->look();
-      if (now.hold != RunOwner::Look::Hold::lost) return;
-      again = SaveAgain::never;
-      options.owner->require();
-    });
+    std::string lost = first() ? lost_run_dir() : "";
+    if (!lost.empty()) again = SaveAgain::never;
     again = static_cast<SaveAgain>(group.max(first() ? static_cast<int64_t>(again) : 0));
+    lost = group.broadcast(lost, 0);
+    if (lost.empty()) return;
+    Error error(ExitCode::checkpoint, lost);
+    error.set_agreed();
+    throw error;
+  }
+
+  /// What to say of it, or "".
+  std::string lost_run_dir() const {
+    if (options.owner == nullptr) return {};
+    try {
+      if (options.owner->look().hold != RunOwner::Look::Hold::lost) return {};
+    } catch (const Error&) {
+      return {};  // nobody knows: the save's own error is the one to tell
+    }
+    try {
+      options.owner->require();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return {};
   }
 
   /// What rank 0 sees under the directory by manifest alone, newest first, on every rank.

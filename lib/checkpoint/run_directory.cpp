@@ -65,7 +65,8 @@ void RunOwner::write(FailAs fail_as) const {
 RunOwner::Look RunOwner::look() const {
   const fs::path path = run_dir_ / kOwnerName;
   if (!is_there(path)) return {.hold = Look::Hold::gone};
-  const std::string text = read_file(path, kMaxOwnerBytes, FailAs::checkpoint_error);
+  std::string text = read_file(path, kMaxOwnerBytes, FailAs::checkpoint_error);
+  while (text.ends_with('\n')) text.pop_back();
   if (text.starts_with(token_)) return {.hold = Look::Hold::held};
   const size_t space = text.find(' ');
   return {.hold = Look::Hold::lost,

@@ -1,13 +1,11 @@
 #include "checkpoint/shared_directory.h"
 
-#include <unistd.h>
-
-#include <array>
 #include <system_error>
 #include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/host.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/random_id.h"
@@ -17,11 +15,6 @@ namespace tptrain::checkpoint {
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
-}
 
 void write_nonce(const fs::path& run_dir, const fs::path& file, const std::string& nonce) {
   try {

@@ -36,7 +36,9 @@ std::vector<Key> parallel_keys() {
             .doc = "What the backward makes again instead of keeping it from the forward: nothing, "
                    "what is cheap (`selective`: norm outputs and the SwiGLU product; no GEMM), or "
                    "each layer's whole forward (`full`: the least memory, about a third more "
-                   "compute); the numbers are bitwise the same."},
+                   "compute); the numbers are bitwise the same (but for `selective` with GELU in "
+                   "bf16 on a GPU without train.deterministic: the activation made again is "
+                   "rounded once more)."},
            &RunConfig::parallel, &ParallelConfig::recompute),
       bind({.path = "parallel.reduce_gradients",
             .presence = Presence::absent,

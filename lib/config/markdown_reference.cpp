@@ -57,6 +57,13 @@ std::string default_cell(const Key& key) {
   return key.hint.empty() ? value : cat(value, ": ", key.hint);
 }
 
+/// A | within a cell of a table would end it, also within code.
+std::string cell(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) escaped += c == '|' ? std::string("\\|") : std::string(1, c);
+  return escaped;
+}
+
 void write_alternatives(const std::string& section, std::ostream& out) {
   for (const Alternatives& group : alternatives()) {
     if (group.members[0].substr(0, group.members[0].rfind('.')) != section) continue;
@@ -117,7 +124,7 @@ std::string markdown_reference() {
     for (const Key& key : keys()) {
       if (key.section() != section.path) continue;
       out << "| `" << key.name() << "` | " << values_cell(key) << " | " << default_cell(key)
-          << " | " << key.doc << " |\n";
+          << " | " << cell(key.doc) << " |\n";
     }
   }
   return std::move(out).str();

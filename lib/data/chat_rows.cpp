@@ -15,8 +15,7 @@ namespace {
 using tokenizer::AnswerSpan;
 
 // Templates that write today's date would write another one each day: these tokens are made once.
-// 26 July 2024, the day that Llama's own templates fall back on; at noon, so that it is that day
-// nearly everywhere.
+// 26 July 2024, noon, in UTC: the day that Llama's own templates fall back on.
 constexpr int64_t kDayOfTemplates = 1721995200;
 
 bool all_spaces(std::string_view text) {
@@ -83,10 +82,21 @@ class Labeller {
   size_t token_ = 0;
 };
 
+/// Marks that rows carry for other trainers: OpenAI's weight 0, axolotl's train and training.
+bool is_marked_off(const nlohmann::ordered_json& message) {
+  const auto is = [&](const char* key, const nlohmann::ordered_json& value) {
+    const auto found = message.find(key);
+    return found != message.end() && *found == value;
+  };
+  return is("weight", 0) || is("train", false) || is("training", false);
+}
+
 std::vector<AnswerSpan> learned(std::vector<AnswerSpan> spans, const Conversation& conversation,
                                 TrainOn train_on) {
-  std::erase_if(spans,
-                [&](const AnswerSpan& span) { return span.message < conversation.first_answer; });
+  std::erase_if(spans, [&](const AnswerSpan& span) {
+    return span.message < conversation.first_answer ||
+           is_marked_off(conversation.messages.at(static_cast<size_t>(span.message)));
+  });
   if (train_on != TrainOn::last || spans.empty()) return spans;
   int32_t last = 0;
   for (const AnswerSpan& span : spans) last = std::max(last, span.message);
@@ -141,7 +151,7 @@ LabelledIds encode_completion(const std::string& prompt, const std::string& comp
                               const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
   const std::string text = prompt + completion;
   LabelledIds row;
-  row.ids = tokenizer.encode(text);
+  row.ids = tokenizer.encode(text, {.special_as_text = options.special_as_text});
   row.labels.assign(row.ids.size(), formats::kNoLabel);
   if (options.train_on == TrainOn::all) {
     row.labels = row.ids;

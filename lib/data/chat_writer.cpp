@@ -7,14 +7,16 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interruption.h"
 #include "base/text.h"
 
 namespace tptrain::data {
 
 namespace {
 
-// Enough for many threads; a row may have megabytes, but hardly ever has.
+// Enough for many threads.
 constexpr size_t kRowsAtOnce = 512;
+constexpr size_t kBytesAtOnce = size_t{4} << 20;  // of their lines: what is made of them is more
 
 /// The error with the row's place in front, as one of the data.
 DataError at_row(const Error& error, const std::string& place) {
@@ -26,9 +28,10 @@ DataError at_row(const Error& error, const std::string& place) {
 
 }  // namespace
 
-void ChatWriter::add(JsonlRow row, std::string place) {
+void ChatWriter::add(JsonlRow row, size_t bytes, std::string place) {
   waiting_.push_back({std::move(row), std::move(place)});
-  if (waiting_.size() >= kRowsAtOnce) flush();
+  waiting_bytes_ += bytes;
+  if (waiting_.size() >= kRowsAtOnce || waiting_bytes_ >= kBytesAtOnce) flush();
 }
 
 LabelledIds ChatWriter::encode(const Waiting& waiting) const {
@@ -71,6 +74,7 @@ std::vector<LabelledIds> ChatWriter::encode_all() const {
 
 void ChatWriter::flush() {
   if (waiting_.empty()) return;
+  interruption_point();
   const std::vector<LabelledIds> encoded = encode_all();
   for (size_t i = 0; i < encoded.size(); ++i) {
     ++rows_;
@@ -81,6 +85,7 @@ void ChatWriter::flush() {
     }
   }
   waiting_.clear();
+  waiting_bytes_ = 0;
 }
 
 void ChatWriter::append(const LabelledIds& row, const std::string& place) {

@@ -26,8 +26,8 @@ class ChatWriter {
   ChatWriter(const Context& context, formats::TokenFileWriter& writer)
       : context_(context), writer_(writer) {}
 
-  /// `place`, "file:line", is for messages.
-  void add(JsonlRow row, std::string place);
+  /// `bytes`: the length of the row's line; `place`, "file:line", is for messages.
+  void add(JsonlRow row, size_t bytes, std::string place);
   /// Writes what waits. Throws DataError, of the first row that cannot be encoded, with its place.
   void flush();
 
@@ -48,6 +48,7 @@ class ChatWriter {
   Context context_;
   formats::TokenFileWriter& writer_;
   std::vector<Waiting> waiting_;
+  size_t waiting_bytes_ = 0;
   int64_t rows_ = 0;
   int64_t unlearned_ = 0;
   std::string first_unlearned_;

@@ -133,6 +133,10 @@ ordered_json sharegpt_messages(const dom::element& value, const RefuseRow& refus
              "Write the conversation as \"messages\" with the roles that the template knows.");
     }
     messages.push_back(message(known->role, *content));
+    for (const std::string_view mark : {"weight", "train", "training"}) {  // of what is learned
+      if (const auto marked = member(object, mark))
+        messages.back()[std::string(mark)] = json_of(*marked);
+    }
   }
   return messages;
 }

@@ -5,10 +5,12 @@
 
 #include "base/text.h"
 #include "base/work.h"
+#include "data/chat_rows.h"
 #include "data/jsonl_rows.h"
 #include "data/row_reader.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
+#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 
@@ -47,14 +49,36 @@ class DocumentPlaces {
   std::vector<std::string> places_;
 };
 
-void go_over_rows(const CorpusFile& file, JsonlParser& parser, DocumentPlaces& places) {
+/// Whether a row becomes a document: one that is empty, or of which nothing is learned, does not.
+bool is_document(const JsonlRow& row, const ChatOptions& options,
+                 const tokenizer::Tokenizer& tokenizer,
+                 const tokenizer::ChatTemplate* chat_template) {
+  switch (row.kind.content) {
+    case RowKind::Content::conversation:
+      return encode_conversation(row.conversation, *chat_template, tokenizer, options).any_label();
+    case RowKind::Content::completion:
+      return encode_completion(row.prompt, row.completion, tokenizer, options).any_label();
+    case RowKind::Content::text:
+    case RowKind::Content::ids:
+    case RowKind::Content::labelled_ids:
+      break;
+  }
+  return !row.text.empty() || !row.ids.empty();
+}
+
+void go_over_rows(const CorpusFile& file, JsonlParser& parser, const Corpus& corpus,
+                  const tokenizer::Tokenizer& tokenizer, DocumentPlaces& places) {
+  const bool chats = file.rows && file.rows->content == RowKind::Content::conversation;
+  const auto chat_template = chats ? corpus.chat_template() : nullptr;
+  ChatOptions options = corpus.chat;
+  options.special_as_text = corpus.special_as_text;
   const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
   while (!places.done()) {
     const auto text = rows->next();
     if (!text) return;
     const std::optional<JsonlRow> row =
         parser.parse(*text, file.path.native(), rows->line_number());
-    if (!row || (row->text.empty() && row->ids.empty())) continue;  // no document
+    if (!row || !is_document(*row, options, tokenizer, chat_template.get())) continue;
     places.document(cat(file.path.string(), ":", rows->line_number()));
   }
 }
@@ -88,7 +112,7 @@ std::vector<std::string> places_of_documents(const Corpus& corpus, const std::st
        choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, ignored)) {
     if (places.done()) break;
     if (file.kind.format == Format::rows) {
-      go_over_rows(file, parser, places);
+      go_over_rows(file, parser, corpus, tokenizer, places);
     } else {
       places.document(file.path.string());
     }

@@ -36,7 +36,7 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
                             file.rows && file.rows->masked ? " with attention_mask" : "");
   const bool conversations = has_rows(file, RowKind::Content::conversation);
   if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
-  return cat(reading, conversations ? " conversations 1 " : " completions 1 ",
+  return cat(reading, conversations ? " conversations 2 " : " completions 2 ",
              name_of(chat.train_on), chat.train_on_end ? " with end" : "",
              conversations ? cat(" ", chat_template->hash()) : "");
 }
@@ -112,6 +112,14 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   PreparedTokens prepared;
   std::vector<CorpusFile> files =
       choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.notes);
+  if (corpus.special_as_text && any_has(files, RowKind::Content::conversation)) {
+    throw ConfigError(
+        problem("special_as_text is true, and there are rows of conversations")
+            .at(key)
+            .must("be without: what a template writes around turns is special tokens")
+            .remedy("Leave special_as_text out, or train on the conversations in a run of their "
+                    "own."));
+  }
   int64_t total_bytes = 0;
   {
     const Work work("hashing the text", WorkUnit::bytes, bytes_of(files));

@@ -279,7 +279,7 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
       case RowKind::Content::conversation:
       case RowKind::Content::completion:
         sinks.documents.flush();
-        chat.add(std::move(*row), cat(file.path.string(), ":", rows->line_number()));
+        chat.add(std::move(*row), text->size(), cat(file.path.string(), ":", rows->line_number()));
         break;
     }
   }
@@ -297,10 +297,12 @@ void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Token
   const int threads = corpus.threads > 0 ? corpus.threads : cores_of_process();
   JsonlParser parser(vocab_size);
   DocumentWriter documents(tokenizer, vocab_size, corpus, threads, writer);
+  ChatOptions chat = corpus.chat;
+  chat.special_as_text = corpus.special_as_text;
   Sinks sinks = {.documents = documents,
                  .chat = {.tokenizer = tokenizer,
                           .chat_template = chat_template,
-                          .options = corpus.chat,
+                          .options = chat,
                           .vocab_size = vocab_size,
                           .threads = threads},
                  .writer = writer,

@@ -13,7 +13,8 @@ std::string name_of(TrainOn train_on);
 
 struct ChatOptions {
   TrainOn train_on = TrainOn::assistant;
-  bool train_on_end = true;  // the token that closes an answer is learned with it
+  bool train_on_end = true;      // the token that closes an answer is learned with it
+  bool special_as_text = false;  // of a prompt and its completion: text that is not trusted
 };
 
 }  // namespace tptrain::data

@@ -53,7 +53,7 @@ bool has_other_head(const std::filesystem::path& directory, const model::Decoder
 
 void untie(const std::filesystem::path& directory, DecidedModel& decided) {
   decided.decoder.tie_word_embeddings = false;
-  decided.notes.push_back(cat(directory.string(),
+  decided.notes.push_back(cat(printable_line(directory.string()),
                               ": config.json says tie_word_embeddings: true, but ", kHead,
                               " holds other values than the embedding: both are used, untied"));
 }

@@ -111,7 +111,7 @@ void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kn
        .as_columns = memory(to.columns),
        .rows = x.size(0),
        .columns = x.size(1),
-                  .column_length = padded(x.size(0))},
+       .column_length = padded(x.size(0))},
       stream);
   cuda::check_launch("to_fp8");
 }

@@ -50,6 +50,8 @@ void hand_over_metrics(const fs::path& run_dir, const MetricsOwners& owners) {
   if (owners.before == owners.now) return;
   const fs::path file = run_dir / "metrics.jsonl";
   fs::path source = kept_file(run_dir, owners.from, 1);
+  for (int copy = 2; is_there(kept_file(run_dir, owners.from, copy)); ++copy)
+    source = kept_file(run_dir, owners.from, copy);  // the newest has most lines
   if (holds_lines(file)) {
     const fs::path kept = keep(file, run_dir, owners.before);
     if (owners.from == owners.before) source = kept;

@@ -15,10 +15,9 @@ Range in_elements(const Range& heads, int64_t head_dim) {
   return {.begin = heads.begin * head_dim, .end = heads.end * head_dim};
 }
 
-tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& config,
-                                                           const std::string& name,
-                                                           const HeadShare& share,
-                                                           const tensor_parallel::Fp8Settings* fp8) {
+tensor_parallel::ColumnParallelLinear::Options qkv_options(
+    const DecoderConfig& config, const std::string& name, const HeadShare& share,
+    const tensor_parallel::Fp8Settings* fp8) {
   const int64_t head_dim = config.head_dim;
   const auto kv = [&](const char* projection) {
     return tensor_parallel::ColumnParallelLinear::Output{

@@ -67,14 +67,13 @@ class Attention {
                              const kernels::RotaryTable& rotary, const kernels::Dropout& dropout,
                              const kernels::Documents* documents);
   /// -> the gradient of x, its sum over tp begun.
-  tensor_parallel::ReducedSequence qkv_input_gradient(
-      const at::Tensor& grad_qkv, const tensor_parallel::SequenceRegion& region,
-      kernels::Fp8Matrix& cast) const {
+  tensor_parallel::ReducedSequence qkv_input_gradient(const at::Tensor& grad_qkv,
+                                                      const tensor_parallel::SequenceRegion& region,
+                                                      kernels::Fp8Matrix& cast) const {
     return qkv_proj_.input_gradient(grad_qkv, region, cast);
   }
   void qkv_weight_gradient(const at::Tensor& grad_qkv, const at::Tensor& x,
-                           const kernels::Fp8Matrix& cast,
-                           const tensor_parallel::Fp8Input& input) {
+                           const kernels::Fp8Matrix& cast, const tensor_parallel::Fp8Input& input) {
     qkv_proj_.weight_gradient(grad_qkv, x, cast, input);
   }
 

@@ -41,13 +41,14 @@ DecoderLayer::DecoderLayer(const DecoderConfig& config, const Options& options,
       post_attention_norm_(config, norm_options(options, ".post_attention_layernorm"), tp),
       mlp_(config, options.name + ".mlp", options.replicated_gradient, options.fp8, tp) {}
 
-DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
-                                             const LayerContext& context) const {
+DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerContext& context,
+                                             Use use) const {
   const auto& region = context.region;
   Kept kept;
   // Columns of a whole sequence in 8 bits, for a slice of it in 16: only where nothing is cut.
   for (Fp8Input* input : {&kept.attention_cast, &kept.mlp_cast, &kept.activation_cast})
-    input->keep_columns = context.recompute == Recompute::none && !region.sliced();
+    input->keep_columns =
+        use == Use::backward && context.recompute == Recompute::none && !region.sliced();
   NormLayer::Result norm = input_norm_.forward(stream);
   stream = {};
   kept.attention_sum = std::move(norm.sum);
@@ -83,7 +84,7 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream,
 ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& context,
                                      Kept* kept) const {
   const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
-  Kept all = activations(std::move(stream), context);
+  Kept all = activations(std::move(stream), context, kept ? Use::backward : Use::forward);
   at::Tensor fed_forward = mlp_.down(all.activation, context.region, &all.activation_cast).finish();
   if (all.activation_cast.has_columns()) all.activation.reset();
   kernels::dropout_(fed_forward, context.dropout.residual(index_, "mlp"),
@@ -109,7 +110,7 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
 at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext& context) {
   if (kept.input.residual.defined()) {
     ResidualStream input = std::move(kept.input);
-    kept = activations(std::move(input), context);
+    kept = activations(std::move(input), context, Use::backward);
   }
   grad = mlp_backward(grad, kept, context);
   return attention_backward(grad, kept, context);

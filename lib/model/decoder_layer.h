@@ -83,7 +83,9 @@ class DecoderLayer {
 
  private:
   /// Forward as far as the last product, keeping all of it.
-  Kept activations(ResidualStream stream, const LayerContext& context) const;
+  /// What the activations are for: where no backward follows, nothing is cast for it.
+  enum class Use { forward, backward };
+  Kept activations(ResidualStream stream, const LayerContext& context, Use use) const;
   at::Tensor mlp_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
   at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
 

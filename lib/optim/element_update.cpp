@@ -236,7 +236,6 @@ class ElementRule final : public UpdateRule {
  public:
   std::string_view name() const override { return Rule::kName; }
   const std::vector<std::string>& slots() const override { return slots_of<Rule>(); }
-  Unit unit() const override { return Unit::element; }
   std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
                                     const UpdateSettings& settings) const override {
     return std::make_unique<ElementUpdate<Rule>>(std::move(ranges), settings);

@@ -1,6 +1,6 @@
-// What an update rule is: which state it keeps of a parameter, what it must see of it at once, and
-// the update itself, of any flat shards. ZeRO cuts by the unit, checkpoints name the slots, the
-// planner counts them: none of the three knows a rule. Not here: which options a tensor gets
+// What an update rule is: which state it keeps of a parameter, and the update itself, element by
+// element, of any flat shards. ZeRO allocates the slots, checkpoints name them, the planner counts
+// them: none of the three knows a rule. Not here: which options a tensor gets
 // (parameter_groups.h), and the rules that look at one element at a time (element_rules.h).
 #pragma once
 
@@ -66,9 +66,6 @@ class Update {
   virtual int parts() const = 0;
 };
 
-/// What a rule must see of a parameter to update a part of it.
-enum class Unit { element, matrix };
-
 struct UpdateSettings {
   at::Device device = at::kCPU;
   uint64_t seed = 0;  // of stochastic rounding
@@ -82,7 +79,6 @@ class UpdateRule {
   /// Names of what is kept beside the master, each of its size: "exp_avg". Checkpoints call them
   /// so.
   virtual const std::vector<std::string>& slots() const = 0;
-  virtual Unit unit() const = 0;
   /// The ranges, in the order of their parts; their tensors keep their memory as long as the
   /// update lives. Gradients are only read. Throws InternalError where they do not fit together or
   /// are not on `settings.device`.

@@ -1,6 +1,9 @@
 // Counted along model/decoder_layer.cpp (over tp) and zero's reduction and gathering (over dp).
 #include "planner/communication.h"
 
+#include <algorithm>
+
+#include "model/loss_head.h"
 #include "planner/plan.h"
 #include "zero/layout.h"
 
@@ -18,7 +21,10 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
   const int64_t again = layout.training.recompute == model::Recompute::full ? layers : 0;
   const auto element = static_cast<int64_t>(c10::elementSize(layout.dtype));
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
-  const Collective of_cross_entropy = {.calls = 2, .bytes = kFp32Bytes * 3 * tokens};
+  const int64_t chosen = layout.training.head_chunk_tokens;
+  const int64_t chunk = std::min(tokens, chosen > 0 ? chosen : model::head_chunk_of(tokens));
+  const Collective of_cross_entropy = {.calls = 2 * ((tokens + chunk - 1) / chunk),
+                                       .bytes = kFp32Bytes * 3 * tokens};
   tp.all_reduce = of_cross_entropy;
   if (layout.training.sequence_parallel == tensor_parallel::SequenceParallel::off) {
     const int64_t calls = 4 * layers + again + 2;  // and behind the embedding, before the head

@@ -113,6 +113,7 @@ ReducedSequence Fp8Linear::input_gradient_reduced(const at::Tensor& grad_output,
 }
 
 void Fp8Linear::weight_gradient(const Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input) {
+  if (!weight_.trains) return;
   const Fp8Matrix cast = input.has_columns() ? input.cast
                                              : kernels::to_fp8(rows_of(x), Fp8::e4m3,
                                                                Fp8Form::columns, input.cast.scale);

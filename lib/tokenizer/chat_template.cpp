@@ -210,8 +210,9 @@ ChatTemplate ChatTemplate::from_config(const TokenizerConfig& config, const std:
                           .at(config.place)
                           .must("have chat_template in tokenizer_config.json, or a "
                                 "chat_template.jinja beside it")
-                          .remedy("Instruction-tuned models come with one; base models often have "
-                                  "none."));
+                          .remedy("Instruction-tuned models come with one, base models often have "
+                                  "none: put a chat_template.jinja there or, in training, name a "
+                                  "file by data.chat_template."));
   }
   throw ConfigError(problem(cat("there is no chat template called \"", which, "\""))
                         .at(config.place)
@@ -277,7 +278,8 @@ SourcedText ChatTemplate::render_sourced(const nlohmann::ordered_json& messages,
     used.fail(error);
   } catch (const jinja::Refusal& refusal) {
     throw DataError(problem(cat("the chat template refuses this conversation: ", refusal.message))
-                        .at(used.place(refusal.at)));
+                        .at(used.place(refusal.at))
+                        .remedy("Change or remove that conversation, or use another template."));
   }
 }
 

@@ -100,7 +100,12 @@ Value Evaluator::function(size_t at, std::string_view name, Arguments arguments)
 std::string Evaluator::time_text(const std::string& format) const {
   const std::time_t seconds = time_seconds_ < 0 ? std::time(nullptr) : time_seconds_;
   std::tm now{};
-  localtime_r(&seconds, &now);
+  // A time that is given is the same on every host.
+  if (time_seconds_ < 0) {
+    localtime_r(&seconds, &now);
+  } else {
+    gmtime_r(&seconds, &now);
+  }
   static constexpr const char* kMonths[] = {"January",   "February", "March",    "April",
                                             "May",       "June",     "July",     "August",
                                             "September", "October",  "November", "December"};

@@ -26,8 +26,8 @@ class Evaluation {
   Evaluation(const data::BatchSampler& text, int64_t most_sequences, comm::MpiSession& session,
              comm::DeviceMesh& mesh);
 
-  /// Ends early where a rank wants to stop. Throws DataError on every rank where one cannot read its
-  /// share. Collective.
+  /// Ends early where a rank wants to stop. Throws DataError on every rank where one cannot read
+  /// its share. Collective.
   Result run(Engine& engine, const std::function<bool()>& stop_wanted, int64_t step);
 
  private:

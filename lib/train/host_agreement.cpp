@@ -22,7 +22,9 @@ std::string take_line(std::string_view& text) {
   const std::string_view line = text.substr(0, text.find('\n'));
   text.remove_prefix(std::min(text.size(), line.size() + 1));
   const size_t begin = std::min(line.find_first_not_of(' '), line.size());
-  return std::string(line.substr(begin, kShownBytes));
+  std::string shown(line.substr(begin, kShownBytes));
+  if (shown.ends_with(',')) shown.pop_back();  // of JSON
+  return shown;
 }
 
 /// The first line of each in which they differ.

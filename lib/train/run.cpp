@@ -208,6 +208,7 @@ Watchdog::Options watchdog_options(comm::MpiSession& session, const ResolvedConf
 int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
   const int64_t every = run.checkpoint.save_steps;
   const int64_t last = run.train.max_steps;
+  if (step >= last) return 0;  // an evaluation is owed, no save
   if (every == 0) return 1;
   return last / every - step / every + (last % every != 0 ? 1 : 0);
 }
@@ -230,26 +231,6 @@ TimeLimit time_limit_of(const config::RunConfig& run, const RunRequest& request)
                         std::chrono::duration_cast<std::chrono::system_clock::duration>(running),
        .max_time_s = config::seconds_of(run.train.max_time),
        .job_end = slurm_job_end()});
-}
-
-void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
-  if (outcome.out_of_patience)
-    log.info(cat("eval_loss has not got lower for ", run.eval.patience,
-                 run.eval.patience == 1 ? " evaluation" : " evaluations", " (eval.patience)"));
-  const std::string end =
-      outcome.stopped_on_request ? cat("stopped on request (", stop_reason(), ") at") : "done:";
-  log.info(cat(end, " step ", outcome.state.step, " of ", run.train.max_steps,
-               outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : "",
-               outcome.passed_over > 0
-                   ? cat("; ", outcome.passed_over, " without a target passed over")
-                   : ""));
-  if (outcome.last_checkpoint)
-    log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
-  log.info(cat("  metrics:    ", (fs::path(run.run_dir) / "metrics.jsonl").string()));
-  log.info(cat("  log:        ", (fs::path(run.run_dir) / "log.txt").string()));
-  for (const std::string& failure : outcome.failures) log.warn(failure);
-  const std::string lost = log.failures();
-  if (!lost.empty()) log.warn(lost);
 }
 
 /// A config.json that asks for dropout is not followed, and that is said.

@@ -1,12 +1,13 @@
 #include "train/run_log.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <ctime>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
+#include "base/host.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "model/decoder_config.h"
 #include "train/device_facts.h"
@@ -16,10 +17,8 @@ namespace {
 
 /// "node1 (4 ranks), node2 (4 ranks)". Collective.
 std::string hosts_of_ranks(comm::MpiSession& session) {
-  char own[256] = "?";
-  ::gethostname(own, sizeof own - 1);
   std::vector<std::pair<std::string, int>> hosts;
-  for (const std::string& host : session.all_gather(own)) {
+  for (const std::string& host : session.all_gather(host_name())) {
     if (hosts.empty() || hosts.back().first != host) hosts.emplace_back(host, 0);
     ++hosts.back().second;
   }
@@ -71,6 +70,28 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
     log.warn(
         "train.attention_dropout is above 0: attention takes the unfused path, which is slower "
         "and makes the probabilities of one head at a time");
+}
+
+void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log) {
+  if (outcome.out_of_patience)
+    log.info(cat("eval_loss has not got lower for ", run.eval.patience,
+                 run.eval.patience == 1 ? " evaluation" : " evaluations", " (eval.patience)"));
+  const std::string reason = stop_reason();  // none: the time was up
+  const std::string end = !outcome.stopped_on_request ? "done:"
+                          : reason.empty()            ? "stopped at"
+                                                      : cat("stopped on request (", reason, ") at");
+  log.info(cat(end, " step ", outcome.state.step, " of ", run.train.max_steps,
+               outcome.eval_loss ? cat(", held-out loss ", fixed(*outcome.eval_loss, 4)) : "",
+               outcome.passed_over > 0
+                   ? cat("; ", outcome.passed_over, " without a target passed over")
+                   : ""));
+  if (outcome.last_checkpoint)
+    log.info(cat("  checkpoint: ", outcome.last_checkpoint->path.string()));
+  log.info(cat("  metrics:    ", (std::filesystem::path(run.run_dir) / "metrics.jsonl").string()));
+  log.info(cat("  log:        ", (std::filesystem::path(run.run_dir) / "log.txt").string()));
+  for (const std::string& failure : outcome.failures) log.warn(failure);
+  const std::string lost = log.failures();
+  if (!lost.empty()) log.warn(lost);
 }
 
 }  // namespace tptrain::train

@@ -10,6 +10,7 @@
 #include "comm/mpi_session.h"
 #include "train/resolve.h"
 #include "train/run.h"
+#include "train/trainer.h"
 
 namespace tptrain::train {
 
@@ -22,5 +23,8 @@ void log_model(const ResolvedConfig& resolved, Logger& log);
 
 /// "1.20 GiB", or "1.10 GiB (rank 0) to 1.20 GiB (rank 3)" of all ranks. Collective.
 std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device);
+
+/// How the run ended, where its files are, and what of them could not be written.
+void say_outcome(const RunOutcome& outcome, const config::RunConfig& run, Logger& log);
 
 }  // namespace tptrain::train

@@ -6,6 +6,7 @@
 #include <set>
 #include <system_error>
 
+#include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "checkpoint/huggingface_source.h"
@@ -66,12 +67,7 @@ class ResumeCheck {
 
   /// What decides which sequences the next steps train on.
   void sequences(const checkpoint::TrainState& fresh) {
-    if (info_.state.data_identity != fresh.data_identity) {
-      refuse("data.train",
-             "data.train holds other text than when the checkpoint was written: the data position "
-             "would mean other sequences",
-             "Put the text back");
-    }
+    if (info_.state.data_identity != fresh.data_identity) tokens(fresh);
     for (const Change& change : changed_settings(info_.state.settings, fresh.settings)) {
       if (info_.state.settings.empty() || !decides_the_sequences(change.key)) continue;
       refuse(change.key,
@@ -96,6 +92,28 @@ class ResumeCheck {
   }
 
  private:
+  /// Other text, or the same text read in another way.
+  void tokens(const checkpoint::TrainState& fresh) {
+    std::vector<Change> reading;
+    if (!info_.state.settings.empty())
+      reading = changed_settings(info_.state.settings, fresh.settings);
+    std::erase_if(reading, [](const Change& change) {
+      return !change.key.starts_with("data.train_on") && change.key != "data.chat_template";
+    });
+    if (reading.empty()) {
+      refuse("data.train",
+             "data.train holds other text than when the checkpoint was written: the data position "
+             "would mean other sequences",
+             "Put the text back");
+      return;
+    }
+    refuse("data.train",
+           cat("data.train gives other tokens than when the checkpoint was written (",
+               checkpoint::one_line(text_of(reading)),
+               "): the data position would mean other sequences"),
+           "Set that back");
+  }
+
   model::DecoderConfig saved_model() const {
     try {
       return model::decoder_config_from_json(info_.state.model_json, "its manifest");
@@ -220,9 +238,10 @@ int64_t bytes_to_read(const ResolvedConfig& resolved) {
          (holders * resolved.mesh.tp_size);
 }
 
-/// The first values of the parameters. Collective.
+/// The first values of the parameters; `state` gets the identity of the weights they are.
+/// Collective.
 void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
-                Logger& log) {
+                checkpoint::TrainState& state, Logger& log) {
   const config::RunConfig& run = resolved.run;
   if (run.model.init == "random") {
     const Work work("drawing initial values");
@@ -241,6 +260,8 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
   agree_on_facts(session, {{.name = cat("the weights of ", run.model.path),
                             .value = identity,
                             .remedy = "Put the same copy of model.path on every host."}});
+  state.base_path = run.model.path;
+  state.base_identity = sha256_hex(identity);
   {
     const Work work("reading the weights", WorkUnit::bytes, bytes_to_read(resolved));
     engine.zero().load_parameters(*weights);
@@ -291,7 +312,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   checkpoint::TrainState& state = started.state;
   state.run = beginning.run;
   if (!beginning.from) {
-    begin_anew(engine, resolved, session, log);
+    begin_anew(engine, resolved, session, state, log);
     return started;
   }
   const checkpoint::CheckpointInfo& from = *beginning.from;
@@ -306,7 +327,8 @@ std::optional<Started> start_or_resume(const StartParts& parts,
        !owes_evaluation(session, run, run.train.max_steps))) {
     log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
                  " of train.max_steps ", run.train.max_steps));
-    store.retain(from);  // what the last save could not remove, perhaps
+    // What the last save could not remove, perhaps; of the run that goes on alone.
+    if (from.state.run.id == beginning.run.id) store.retain(from);
     for (const std::string& line : store.retention_problems()) log.warn(line);
     return std::nullopt;
   }

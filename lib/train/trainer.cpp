@@ -206,6 +206,7 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
 
 void Trainer::record_skipped(int64_t step, std::string_view reason, double learning_rate,
                              int64_t tokens_seen) {
+  say_first_step();
   if (parts_.recorder == nullptr) return;
   parts_.recorder->skipped({.step = step,
                             .reason = reason,
@@ -351,7 +352,7 @@ void Trainer::say_how_steps_run() {
 std::vector<std::string> Trainer::failures() const {
   std::vector<std::string> lines;
   if (parts_.recorder != nullptr) lines = parts_.recorder->failures();
-  if (failed_evaluations_.count() > 0)
+  if (failed_evaluations_.count() > 0 && parts_.session.rank() == 0)
     lines.push_back(cat("evaluations that failed: ", failed_evaluations_.count(),
                         ", the last with ", failed_evaluations_.last_reason()));
   return lines;

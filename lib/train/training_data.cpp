@@ -64,7 +64,9 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"documents", prepared.documents},
                                   {"rebuilt_because", prepared.rebuilt_because},
                                   {"notes", prepared.notes}};
-  const nlohmann::json received = nlohmann::json::parse(session.broadcast(message.dump(), 0));
+  // Notes name files, whose names may be any bytes.
+  const std::string wire = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const nlohmann::json received = nlohmann::json::parse(session.broadcast(wire, 0));
   return {.path = received["path"].get<std::string>(),
           .identity = received["identity"],
           .tokens = received["tokens"],

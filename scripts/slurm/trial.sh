@@ -18,7 +18,7 @@ for tool in munged slurmctld slurmd sbatch srun scontrol; do
 done
 [ "$(id -u)" -eq 0 ] || left_out "only root can start slurmd"
 
-directory=$(mktemp -d /tmp/tptrain-slurm-XXXXXX)
+directory=$(mktemp -d "${TMPDIR:-/tmp}/tptrain-slurm-XXXXXX")
 chmod 755 "$directory"
 export SLURM_CONF=$directory/slurm.conf
 daemons=()

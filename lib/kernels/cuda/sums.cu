@@ -84,7 +84,8 @@ void add_partials(const Partials& args, Stream stream) {
 int64_t column_sum_blocks(int64_t rows, int64_t columns) {
   // Eight blocks on each multiprocessor in all, each with some hundred rows at least.
   const int64_t across = (columns + 255) / 256;
-  return std::clamp<int64_t>(int64_t{8} * multiprocessors() / across, 1, std::max<int64_t>((rows + 127) / 128, 1));
+  return std::clamp<int64_t>(int64_t{8} * multiprocessors() / across, 1,
+                             std::max<int64_t>((rows + 127) / 128, 1));
 }
 
 void add_column_sums(const ColumnSums& args, Stream stream) {

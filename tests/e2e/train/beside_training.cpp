@@ -134,7 +134,7 @@ TEST_CASE("rows of which none has a target are refused before the first step", "
   INFO(result.output);
   CHECK(result.exit_code == 3);
   CHECK(has(result.output,
-            "data error: data.train: 8 of 8 documents without a target within "
+            "data.train: 8 of 8 documents without a target within "
             "train.seq_length: text/train.jsonl:1, "));
 }
 

@@ -108,7 +108,7 @@ TEST_CASE("asked to stop, a run saves its state and exits with 75; it resumes on
     const ProcessResult stopped = process.wait(std::chrono::seconds(60));
     INFO(stopped.output);
     CHECK(stopped.exit_code == 75);
-    CHECK(stopped.output.find("stopped on request at step") != std::string::npos);
+    CHECK(stopped.output.find("stopped on request (") != std::string::npos);
   }
   const size_t done = metric_lines(job.run_dir()).size();
   REQUIRE(done > 0);

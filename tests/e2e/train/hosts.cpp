@@ -78,7 +78,7 @@ TEST_CASE("two hosts with other copies of a model are refused", "[e2e]") {
   }
   SECTION("other settings on the command line") {
     check_refused(run_in_two_folders(job, {"--set", "optimizer.learning_rate=1e-5"}),
-                  {"the configuration differs: rank 1 on ", "learning_rate: 1e-05"});
+                  {"the configuration differs: rank 1 on ", "learning_rate: 1e-5"});
   }
 }
 

@@ -80,7 +80,7 @@ TEST_CASE("a run begun with never goes on when the same command comes again", "[
       start(job, {never, further, "scheduler.type=constant", "optimizer.learning_rate=1e-4"});
   INFO(other.output);
   CHECK(other.exit_code == 2);
-  CHECK(says(other, "optimizer.learning_rate: 0.003 -> 0.0001"));
+  CHECK(says(other, "optimizer.learning_rate: 0.003 -> 1e-4"));
 }
 
 TEST_CASE("a run begun with never and ended before its first checkpoint begins again", "[e2e]") {

@@ -299,12 +299,14 @@ inline void check_argument_errors(Communicator& comm, at::Device device) {
   CHECK(refused([&] { comm.all_reduce(doubles, ReduceOp::sum); }) ==
         place + "all_reduce: tensor has dtype Double: it must be Float, BFloat16 or Long (int64).");
   CHECK(refused([&] { comm.broadcast(doubles, 0); }) ==
-        place + "broadcast: tensor has dtype Double: it must be Float, BFloat16, Long (int64) or of "
-                "one byte.");
+        place +
+            "broadcast: tensor has dtype Double: it must be Float, BFloat16, Long (int64) or of "
+            "one byte.");
   at::Tensor bytes = at::zeros({10}, fp32.dtype(at::kFloat8_e4m3fn));
   CHECK(refused([&] { comm.all_reduce(bytes, ReduceOp::sum); }) ==
-        place + "all_reduce: tensor has dtype Float8_e4m3fn: it must be Float, BFloat16 or Long "
-                "(int64).");
+        place +
+            "all_reduce: tensor has dtype Float8_e4m3fn: it must be Float, BFloat16 or Long "
+            "(int64).");
   CHECK(refused([&] { comm.broadcast(strided, 0); })
             .rfind(place + "broadcast: tensor has shape [6, 4] and strides [1, 6]: it must be "
                            "contiguous.",

@@ -85,8 +85,10 @@ TEST_CASE("frozen weights: every layout and stage trains like one rank") {
         options.reduce_per_micro_batch = true;
         options.model.sequence_parallel = SequenceParallel::on;
         const TrainingRun run = train(frozen.config, axes, options);
-        CAPTURE(frozen.config.model_type, frozen.globs[0], shape.tp_size, shape.dp_size, stage);
-        CHECK(within_contract(compare(run, reference)));
+        const Deviation deviation = compare(run, reference);
+        CAPTURE(frozen.config.model_type, frozen.globs[0], shape.tp_size, shape.dp_size, stage,
+                deviation.loss, deviation.norm, deviation.first_gradient, deviation.last_gradient);
+        CHECK(within_contract(deviation));
         for (const auto& [name, values] : reference.masters) {
           if (!reference.first_gradients.contains(name)) CHECK(run.masters.at(name) == values);
         }

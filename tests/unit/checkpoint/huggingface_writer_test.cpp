@@ -240,11 +240,14 @@ TEST_CASE("files are copied through, and a missing one stops the export before a
 
 TEST_CASE("what no export can be is refused") {
   const TempDir dir;
-  for (const char* name : {"", "../x", "a/b", "model.safetensors"}) {
+  for (const char* name : {"", "../x", "/a", "a/../b", "a/", "model.safetensors"}) {
     CHECK(has(message_of<InternalError>(
                   [&] { write({.directory = dir.path(), .side_files = {{.name = name}}}); }),
               "a side file of an export is named"));
   }
+  // A folder within is one of the tokenizer's: additional_chat_templates.
+  write({.directory = dir / "ok", .side_files = {{.name = "templates/rag.jinja", .text = "x"}}});
+  CHECK(names_in(dir / "ok/templates") == std::set<std::string>{"rag.jinja"});
   CHECK(
       has(message_of<InternalError>([&] { write({.directory = dir.path(), .dtype = Dtype::i8}); }),
           "export of transformer.embed.weight as I8"));

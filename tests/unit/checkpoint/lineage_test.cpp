@@ -14,6 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using checkpoint::CheckpointStore;
+using checkpoint::choose_start;
 using checkpoint::Holdings;
 using checkpoint::RunIdentity;
 using checkpoint::Start;
@@ -22,7 +23,10 @@ using checkpoint::Verdict;
 std::string id(char digit) { return std::string(32, digit); }
 
 Verdict held(const std::string& name, int64_t sequence, const RunIdentity& run) {
-  checkpoint::CheckpointInfo info{.path = name, .save_id = id('0'), .save_sequence = sequence};
+  checkpoint::CheckpointInfo info;
+  info.path = name;
+  info.save_id = id('0');
+  info.save_sequence = sequence;
   info.state.run = run;
   return {.path = name, .info = info, .problem = {}};
 }

@@ -17,12 +17,13 @@
 #include "support/catch.h"
 #include "support/checkpoint_states.h"
 #include "support/temp_dir.h"
+#include "support/thread_group.h"
 
 namespace {
 
-int flock_error = 0;        // 0: every lock is granted, as on a file system where it is each host's
-int fsync_error = 0;        // 0: as the system does it
-int64_t free_bytes = -1;    // -1: likewise
+int flock_error = 0;      // 0: every lock is granted, as on a file system where it is each host's
+int fsync_error = 0;      // 0: as the system does it
+int64_t free_bytes = -1;  // -1: likewise
 
 }  // namespace
 
@@ -97,6 +98,28 @@ TEST_CASE("where locks do not exclude, the second start takes run_dir over and t
   CHECK(names_in(checkpoints) == std::set<std::string>{"step-00000002"});
 }
 
+TEST_CASE("every rank knows that run_dir is lost, so that none tries again alone") {
+  const TempDir dir;
+  std::vector<SaveAgain> again(2, SaveAgain::at_once);
+  const auto thrown = ThreadGroup(2).run([&](comm::ControlGroup& group) {
+    const RunDirectory first(group, dir.path());
+    CheckpointStore store(group, {.directory = dir / "checkpoints", .owner = first.owner()});
+    const RunDirectory second(group, dir.path());
+    try {
+      const GridShape grid{.tp = 2, .dp = 1};
+      store.save(state_of(grid, group.rank(), 1), train_state_of(1, grid));
+    } catch (const Error&) {
+      again[static_cast<size_t>(group.rank())] = store.save_again();
+      throw;
+    }
+  });
+  for (const std::exception_ptr& exception : thrown) {
+    REQUIRE(exception);
+    CHECK(has(message_of<Error>([&] { std::rethrow_exception(exception); }), "taken over by"));
+  }
+  for (const SaveAgain of_rank : again) CHECK(of_rank == SaveAgain::never);
+}
+
 TEST_CASE("a save that was under way when run_dir was taken is not committed") {
   const TempDir dir;
   comm::SingleRank group;
@@ -138,8 +161,8 @@ TEST_CASE("what killed starts left is removed, and nothing else") {
   const std::string id(32, 'a');
   const std::string suffix(16, '0');
   for (const std::string& name :
-       {".shared-" + id, "..shared-" + id + ".tmp-" + suffix,
-        ".resolved_config.yaml.tmp-" + suffix, "model_files/.config.json.tmp-" + suffix})
+       {".shared-" + id, "..shared-" + id + ".tmp-" + suffix, ".resolved_config.yaml.tmp-" + suffix,
+        "model_files/.config.json.tmp-" + suffix})
     dir.put(name, "x");
   for (const std::string& name : {std::string(".shared-mine"), "a.tmp-" + suffix,
                                   std::string(".a.tmp-x"), std::string("notes")})
@@ -210,7 +233,7 @@ TEST_CASE("room is asked for at the start: for keep checkpoints and one, all of 
     return message;
   };
   const int64_t slack = (int64_t{1} << 20) + 100;
-  const int64_t one = 8000;  // more than a checkpoint of this state takes, less than two
+  const int64_t one = 4500;  // more than a checkpoint of this state takes, less than two
   CHECK(refusal(slack + one, 1) == "");
   CHECK(has(refusal(slack + one, 2), "checkpoint error: "));
   const std::string message = refusal(slack + one, 10);
@@ -248,7 +271,8 @@ TEST_CASE("removals that were cut short or failed are made up for without a save
   checkpoint::CheckpointInfo newest;
   {
     CheckpointStore store(group, {.directory = dir.path(), .keep = 0});
-    for (const int64_t step : {1, 2, 3}) newest = store.save(state_of({}, 0, step), step_of(step, 'a'));
+    for (const int64_t step : {1, 2, 3})
+      newest = store.save(state_of({}, 0, step), step_of(step, 'a'));
   }
   CheckpointStore store(group, {.directory = dir.path(), .keep = 1});
   store.retain(newest);

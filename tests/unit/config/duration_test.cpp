@@ -22,7 +22,7 @@ TEST_CASE("a length of time is numbers with their units") {
 }
 
 TEST_CASE("train.max_time without a unit is refused at its place") {
-  CHECK(refusal_of("train: {max_steps: 1, max_time: 3600}\n")
+  CHECK(refusal(kMinimal, {"train.max_time=3600"})
             .find("train.max_time is 3600: it must be a length of time with its unit, as 90m, 4h, "
                   "2d or "
                   "1h30m.") != std::string::npos);

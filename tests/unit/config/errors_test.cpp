@@ -32,10 +32,10 @@ TEST_CASE("a key in the wrong section is told its section") {
 
 TEST_CASE("a list of words is a list, and each of its words a known one") {
   CHECK(refusal_of("checkpoint: {allow_changes: train.seed}\n") ==
-        "config error: run.yaml:5:14: checkpoint.allow_changes is train.seed: it must be a list of "
+        "config error: run.yaml:5:29: checkpoint.allow_changes is train.seed: it must be a list of "
         "texts.\n  Write [\"train.seed\"].");
   CHECK(refusal_of("checkpoint: {allow_changes: [train.seed, train.sed]}\n") ==
-        "config error: run.yaml:5:14: checkpoint.allow_changes[1] is train.sed: it must be one of "
+        "config error: run.yaml:5:29: checkpoint.allow_changes[1] is train.sed: it must be one of "
         "data.packing, data.shuffle, data.tokenizer, data.train, train.global_batch_size, "
         "train.seed, train.seq_length.\n  Did you mean train.seed?");
   check_contains(refusal_of("checkpoint: {allow_changes: [{a: b}]}\n"),
@@ -209,7 +209,8 @@ TEST_CASE("values out of bounds are refused") {
       {"optimizer: {betas: [-0.1, 0.9]}",
        "run.yaml:5:20: optimizer.betas is [-0.1, 0.9]: it must be two numbers, each at least 0 and "
        "less than 1."},
-      {"optimizer: {type: sgd}", "run.yaml:5:19: optimizer.type is sgd: it must be adamw."},
+      {"optimizer: {type: sgd}",
+       "run.yaml:5:19: optimizer.type is sgd: it must be one of adamw, lion."},
       {"scheduler: {type: cosin}",
        "run.yaml:5:19: scheduler.type is cosin: it must be one of constant, linear, cosine, "
        "wsd.\n  Did you mean cosine?"},

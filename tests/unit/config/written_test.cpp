@@ -29,6 +29,8 @@ parallel:
 data:
   train: [corpus.txt]
   eval: []
+  train_on: assistant
+  train_on_end: true
   packing: stream
   document_mask: false
   special_as_text: false
@@ -70,6 +72,8 @@ checkpoint:
   save_steps: 0
   keep: 2
   resume: auto
+  on_failure: go_on
+  allow_changes: []
 eval:
   every_steps: 0
   max_batches: 20

@@ -29,7 +29,8 @@ TEST_CASE("a refusal names the template, the line, the column and what there is 
 
 TEST_CASE("what a template itself refuses is said in its words") {
   CHECK(refusal_of("{{ raise_exception('Roles must alternate!') }}") ==
-        "data error: t:1:19: the chat template refuses this conversation: Roles must alternate!.");
+        "data error: t:1:19: the chat template refuses this conversation: Roles must alternate!.\n"
+        "  Change or remove that conversation, or use another template.");
 }
 
 TEST_CASE("tags, operators and forms that are not built") {

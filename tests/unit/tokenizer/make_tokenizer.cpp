@@ -121,7 +121,7 @@ TEST_CASE("damaged configuration files are named with the fault") {
   CHECK(has(message(config, R"({"chat_template": 5})"),
             "chat_template is number: it must be a string, or a list of {\"name\": ..., "
             "\"template\": ...}"));
-  CHECK(has(message(config, std::string(100, '[')), "JSON nested deeper than this file ever is"));
+  CHECK(has(message(config, std::string(100, '[')), "JSON nested deeper than this format ever is"));
   CHECK(has(message("added_tokens.json", R"({"<x>": -1})"), "\"<x>\" is number: it must be an id"));
   CHECK(has(message("special_tokens_map.json", R"({"additional_special_tokens": "x"})"),
             "additional_special_tokens is string: it must be a list of tokens"));

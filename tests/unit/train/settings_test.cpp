@@ -40,9 +40,9 @@ TEST_CASE("a key that the checkpoint does not know counts as its default", "[tra
   old.erase("train.z_loss");
   CHECK(changed_settings(old, settings({})).empty());
   CHECK(text_of(changed_settings(old, settings({"train.z_loss=1e-4"}))) ==
-        "train.z_loss: 0.0 -> 0.0001");
+        "train.z_loss: 0.0 -> 1e-4");
   CHECK(text_of(changed_settings(settings({"train.z_loss=1e-4"}), old)) ==
-        "train.z_loss: 0.0001 -> 0.0");
+        "train.z_loss: 1e-4 -> 0.0");
 }
 
 }  // namespace
