@@ -138,13 +138,13 @@ TEST_CASE("documents packed to fit best are those of the text, each once an epoc
   const std::vector<Row> alone = job.train(
       1, settings({"data.packing=none", "data.document_mask=false", "train.global_batch_size=80",
                    "train.micro_batch_size=8", "parallel.tp_size=1", "parallel.dp_size=1"}));
-  CHECK(job.output.find("80 sequences of 32 with 50.0 % padding") != std::string::npos);
+  CHECK(job.output.find("sequences: 80 of 32, 50.0 % padding") != std::string::npos);
   REQUIRE(alone.size() == 3);
   const std::vector<std::string> packed =
       settings({"data.packing=best_fit", "data.shuffle=true", "train.global_batch_size=40"});
   CHECK(difference(job.train(4, packed), alone) <= 1e-5);
-  CHECK(job.output.find("40 sequences of 32, documents in a sequence do not see each other") !=
-        std::string::npos);
+  CHECK(job.output.find("sequences: 40 of 32;") != std::string::npos);
+  CHECK(job.output.find("documents in a sequence do not see each other") != std::string::npos);
 }
 
 TEST_CASE("a run of masked documents resumes as itself, and says where the mask is another",
@@ -167,7 +167,7 @@ TEST_CASE("a run of masked documents resumes as itself, and says where the mask 
   fs::remove_all(checkpoint_at(job.directory() / "parts", 8));
   const ProcessResult other = in_run({"--set", "data.document_mask=false"});
   INFO(other.output);
-  CHECK(other.output.find("resume: the settings differ") != std::string::npos);
+  CHECK(other.output.find("resume: settings changed: data.document_mask") != std::string::npos);
 }
 
 }  // namespace tptrain::testing
