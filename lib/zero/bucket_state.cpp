@@ -15,7 +15,7 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
                const at::TensorOptions& on_device) {
   const auto& blocks = buckets.blocks();
   std::vector<std::pair<at::Tensor, at::Tensor>> slots;  // sharded, replicated
-  for (const HomeSize& size : home_sizes(blocks, buckets.buckets(), Homes::shared)) {
+  for (const BufferSize& size : buffer_sizes(blocks, buckets.buckets(), Buffers::shared)) {
     const auto bf16 = on_device.dtype(at::kBFloat16);
     slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
   }
@@ -37,7 +37,8 @@ std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& l
     BucketState state;
     state.bucket = &bucket;
     std::tie(state.shard_begin, state.shard_end) = buckets.shard_range(bucket, buckets.dp().rank);
-    const bool holds_all = bucket.trains ? layout.holds_all : layout.parameter_homes == Homes::own;
+    const bool holds_all =
+        bucket.trains ? layout.holds_all : layout.parameter_buffers == Buffers::own;
     state.held_begin = holds_all ? 0 : state.shard_begin;
     state.held_end = holds_all ? bucket.numel : state.shard_end;
     const int64_t held = state.held_end - state.held_begin;

@@ -68,7 +68,7 @@ void check_blocks(const std::vector<ParameterBlock>& blocks) {
     }
     for (const Parameter* parameter : block.parameters) {
       if (!seen.insert(parameter).second) {
-        // Two homes for one value would be two gradients of which one is lost.
+        // Two buffers for one value would be two gradients of which one is lost.
         throw InternalError(
             problem(cat("parameter '", parameter->name, "' stands a second time, in block '",
                         block.name, "'"))
@@ -179,34 +179,34 @@ int slot_of(const std::vector<ParameterBlock>& blocks, int block) {
   return 1 + (block - 1) % 2;
 }
 
-int home_count(const std::vector<ParameterBlock>& blocks, Homes homes) {
-  return homes == Homes::own ? static_cast<int>(blocks.size()) : kSlots;
+int buffer_count(const std::vector<ParameterBlock>& blocks, Buffers buffers) {
+  return buffers == Buffers::own ? static_cast<int>(blocks.size()) : kSlots;
 }
 
-int home_of(const std::vector<ParameterBlock>& blocks, int block, Homes homes) {
-  return homes == Homes::own ? block : slot_of(blocks, block);
+int buffer_of(const std::vector<ParameterBlock>& blocks, int block, Buffers buffers) {
+  return buffers == Buffers::own ? block : slot_of(blocks, block);
 }
 
-std::vector<HomeSize> home_sizes(const std::vector<ParameterBlock>& blocks,
-                                 const std::vector<Bucket>& buckets, Homes homes) {
+std::vector<BufferSize> buffer_sizes(const std::vector<ParameterBlock>& blocks,
+                                     const std::vector<Bucket>& buckets, Buffers buffers) {
   std::vector<int64_t> behind;  // elements of each block behind its sharded bucket
   for (const ParameterBlock& block : blocks) behind.push_back(staging_numel(block));
-  std::vector<HomeSize> sizes(home_count(blocks, homes));
+  std::vector<BufferSize> sizes(buffer_count(blocks, buffers));
   for (const Bucket& bucket : buckets) {
-    HomeSize& home = sizes[home_of(blocks, bucket.block, homes)];
+    BufferSize& buffer = sizes[buffer_of(blocks, bucket.block, buffers)];
     if (!bucket.trains) {
-      int64_t& size =
-          bucket.placement == Placement::tp_sharded ? home.frozen_sharded : home.frozen_replicated;
+      int64_t& size = bucket.placement == Placement::tp_sharded ? buffer.frozen_sharded
+                                                                : buffer.frozen_replicated;
       size = std::max(size, bucket.numel);
     } else if (bucket.placement == Placement::tp_sharded) {
-      home.sharded = std::max(home.sharded, bucket.numel);
+      buffer.sharded = std::max(buffer.sharded, bucket.numel);
     } else {
-      home.replicated = std::max(home.replicated, bucket.numel);
+      buffer.replicated = std::max(buffer.replicated, bucket.numel);
       behind[bucket.block] += bucket.numel;
     }
   }
   for (size_t i = 0; i < blocks.size(); ++i) {
-    int64_t& size = sizes[home_of(blocks, static_cast<int>(i), homes)].replicated_and_staging;
+    int64_t& size = sizes[buffer_of(blocks, static_cast<int>(i), buffers)].replicated_and_staging;
     size = std::max(size, behind[i]);
   }
   return sizes;

@@ -36,8 +36,8 @@ std::vector<CopiedSlice> copied_slices(const sharding::ParameterBlock& block);
 /// Elements of the block's staging: the same on every tp rank.
 int64_t staging_numel(const sharding::ParameterBlock& block);
 
-/// Elements that one home of memory must have room for: a block's own, or a slot.
-struct HomeSize {
+/// Elements that one buffer of memory must have room for: a block's own, or a slot.
+struct BufferSize {
   int64_t sharded = 0;
   int64_t replicated = 0;
   int64_t replicated_and_staging = 0;  // of gradients
@@ -46,11 +46,11 @@ struct HomeSize {
   int64_t data() const { return sharded + replicated + frozen_sharded + frozen_replicated; }
   int64_t gradients() const { return sharded + replicated_and_staging; }
 };
-enum class Homes { own, shared };
-int home_count(const std::vector<sharding::ParameterBlock>& blocks, Homes homes);
-/// Index of the block's home.
-int home_of(const std::vector<sharding::ParameterBlock>& blocks, int block, Homes homes);
-std::vector<HomeSize> home_sizes(const std::vector<sharding::ParameterBlock>& blocks,
-                                 const std::vector<Bucket>& buckets, Homes homes);
+enum class Buffers { own, shared };
+int buffer_count(const std::vector<sharding::ParameterBlock>& blocks, Buffers buffers);
+/// Index of the block's buffer.
+int buffer_of(const std::vector<sharding::ParameterBlock>& blocks, int block, Buffers buffers);
+std::vector<BufferSize> buffer_sizes(const std::vector<sharding::ParameterBlock>& blocks,
+                                     const std::vector<Bucket>& buckets, Buffers buffers);
 
 }  // namespace tptrain::zero

@@ -30,7 +30,7 @@ BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, 
   const int64_t held = layout.holds_all ? all : shard;
 
   int64_t data_slots = 0, gradient_slots = 0, sent = 0, staging = 0, parameters = 0;
-  for (const HomeSize& slot : home_sizes(blocks, laid_out, Homes::shared)) {
+  for (const BufferSize& slot : buffer_sizes(blocks, laid_out, Buffers::shared)) {
     data_slots += slot.data();
     gradient_slots += slot.gradients();
     sent += slot.sharded + slot.replicated;
@@ -41,13 +41,13 @@ BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, 
   }
 
   BucketMemory memory;
-  if (layout.parameter_homes == Homes::shared) {
+  if (layout.parameter_buffers == Buffers::shared) {
     memory.parameter_slots = data_slots * size_of(buckets.dtype);
     memory.parameters = frozen / dp_size * size_of(buckets.dtype);
   } else {
     memory.parameters = (all + frozen) * size_of(buckets.dtype);
   }
-  if (layout.gradient_homes == Homes::shared) {
+  if (layout.gradient_buffers == Buffers::shared) {
     memory.gradient_slots = gradient_slots * kFp32;
   } else {
     memory.gradients = all * kFp32;

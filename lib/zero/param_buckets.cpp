@@ -17,42 +17,42 @@ using sharding::NamedSlice;
 using sharding::Parameter;
 using sharding::Placement;
 
-struct Home {
+struct Buffer {
   at::Tensor sharded;
   at::Tensor replicated;  // of gradients: the staging behind it
   at::Tensor frozen_sharded;
   at::Tensor frozen_replicated;
 };
 
-std::vector<Home> allocate_data(const std::vector<HomeSize>& sizes,
-                                const at::TensorOptions& options) {
-  std::vector<Home> homes;
-  for (const HomeSize& size : sizes) {
-    homes.push_back({.sharded = at::zeros({size.sharded}, options),
-                     .replicated = at::zeros({size.replicated}, options),
-                     .frozen_sharded = at::zeros({size.frozen_sharded}, options),
-                     .frozen_replicated = at::zeros({size.frozen_replicated}, options)});
+std::vector<Buffer> allocate_data(const std::vector<BufferSize>& sizes,
+                                  const at::TensorOptions& options) {
+  std::vector<Buffer> buffers;
+  for (const BufferSize& size : sizes) {
+    buffers.push_back({.sharded = at::zeros({size.sharded}, options),
+                       .replicated = at::zeros({size.replicated}, options),
+                       .frozen_sharded = at::zeros({size.frozen_sharded}, options),
+                       .frozen_replicated = at::zeros({size.frozen_replicated}, options)});
   }
-  return homes;
+  return buffers;
 }
 
-std::vector<Home> allocate_gradients(const std::vector<HomeSize>& sizes,
+std::vector<Buffer> allocate_gradients(const std::vector<BufferSize>& sizes,
                                      const at::TensorOptions& options) {
-  std::vector<Home> homes;
-  for (const HomeSize& size : sizes) {
-    homes.push_back({.sharded = at::zeros({size.sharded}, options),
+  std::vector<Buffer> buffers;
+  for (const BufferSize& size : sizes) {
+    buffers.push_back({.sharded = at::zeros({size.sharded}, options),
                      .replicated = at::zeros({size.replicated_and_staging}, options),
                      .frozen_sharded = {},
                      .frozen_replicated = {}});
   }
-  return homes;
+  return buffers;
 }
 
-at::Tensor part_for(const Home& home, const Bucket& bucket) {
+at::Tensor part_for(const Buffer& buffer, const Bucket& bucket) {
   const bool sharded = bucket.placement == Placement::tp_sharded;
   const at::Tensor& memory = bucket.trains
-                                 ? (sharded ? home.sharded : home.replicated)
-                                 : (sharded ? home.frozen_sharded : home.frozen_replicated);
+                                 ? (sharded ? buffer.sharded : buffer.replicated)
+                                 : (sharded ? buffer.frozen_sharded : buffer.frozen_replicated);
   return memory.narrow(0, 0, bucket.numel);
 }
 
@@ -67,7 +67,7 @@ void bind(Bucket& bucket) {
   }
 }
 
-// `gradients`: the home's replicated part; `bucket`: the block's tp_replicated one, or none.
+// `gradients`: the buffer's replicated part; `bucket`: the block's tp_replicated one, or none.
 TpRegion region_of(const at::Tensor& gradients, const Bucket* bucket, int64_t staging) {
   const int64_t numel = bucket == nullptr ? 0 : bucket->numel;
   const int64_t partial_begin = bucket == nullptr ? 0 : bucket->partial_begin;
@@ -102,24 +102,24 @@ ParamBuckets::ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, 
     : blocks_(&blocks), dp_(dp), options_(options) {
   check_options(dp, options);
   buckets_ = lay_out(blocks, dp.size);
-  const Homes data_homes = options.zero_stage == 3 ? Homes::shared : Homes::own;
-  const Homes grad_homes = options.zero_stage >= 2 ? Homes::shared : Homes::own;
+  const Buffers data_buffers = options.zero_stage == 3 ? Buffers::shared : Buffers::own;
+  const Buffers grad_buffers = options.zero_stage >= 2 ? Buffers::shared : Buffers::own;
   const auto on_device = at::TensorOptions().device(options.device);
-  const std::vector<Home> data =
-      allocate_data(home_sizes(blocks, buckets_, data_homes), on_device.dtype(options.dtype));
-  const std::vector<Home> gradients =
-      allocate_gradients(home_sizes(blocks, buckets_, grad_homes), on_device.dtype(at::kFloat));
+  const std::vector<Buffer> data =
+      allocate_data(buffer_sizes(blocks, buckets_, data_buffers), on_device.dtype(options.dtype));
+  const std::vector<Buffer> gradients =
+      allocate_gradients(buffer_sizes(blocks, buckets_, grad_buffers), on_device.dtype(at::kFloat));
   std::vector<const Bucket*> replicated(blocks.size(), nullptr);
   for (Bucket& bucket : buckets_) {
-    bucket.data = part_for(data[home_of(blocks, bucket.block, data_homes)], bucket);
+    bucket.data = part_for(data[buffer_of(blocks, bucket.block, data_buffers)], bucket);
     if (bucket.trains)
-      bucket.main_grad = part_for(gradients[home_of(blocks, bucket.block, grad_homes)], bucket);
+      bucket.main_grad = part_for(gradients[buffer_of(blocks, bucket.block, grad_buffers)], bucket);
     bind(bucket);
     if (bucket.trains && bucket.placement == Placement::tp_replicated)
       replicated[bucket.block] = &bucket;
   }
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
-    tp_regions_.push_back(region_of(gradients[home_of(blocks, b, grad_homes)].replicated,
+    tp_regions_.push_back(region_of(gradients[buffer_of(blocks, b, grad_buffers)].replicated,
                                     replicated[b], staging_numel(blocks[b])));
   }
 }

@@ -42,8 +42,8 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));
   }
   layout.holds_all = stage == 0;
-  layout.parameter_homes = stage == 3 ? Homes::shared : Homes::own;
-  layout.gradient_homes = stage >= 2 ? Homes::shared : Homes::own;
+  layout.parameter_buffers = stage == 3 ? Buffers::shared : Buffers::own;
+  layout.gradient_buffers = stage >= 2 ? Buffers::shared : Buffers::own;
   layout.gathers_parameters = stage == 3 || (stage > 0 && dp_size > 1);
   layout.accumulates = stage >= 2 || options.reduce_per_micro_batch;
   layout.own_masters = stage == 3 || layout.master_dtype != buckets.dtype;

@@ -15,8 +15,8 @@ namespace tptrain::zero {
 
 struct StateLayout {
   bool holds_all = false;  // masters and slots of whole buckets (stage 0), else of the shard
-  Homes parameter_homes = Homes::own;  // shared: stage 3
-  Homes gradient_homes = Homes::own;   // shared: stages 2 and 3
+  Buffers parameter_buffers = Buffers::own;  // shared: stage 3
+  Buffers gradient_buffers = Buffers::own;   // shared: stages 2 and 3
   /// Parameters are gathered over dp, block by block, before their first use after an update.
   bool gathers_parameters = false;
   /// Gradients are reduced after every micro-batch and accumulate in shards of their own.

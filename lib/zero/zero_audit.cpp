@@ -18,22 +18,22 @@ const std::string& ZeroOptimizer::parameter_name(int64_t index) const {
 }
 
 void ZeroOptimizer::gather_parameters() {
-  if (impl_->layout.parameter_homes == Homes::shared) {
+  if (impl_->layout.parameter_buffers == Buffers::shared) {
     throw InternalError(problem("all parameters at once in ZeRO stage 3")
                             .must("be read block by block: memory holds no more than its slots"));
   }
-  impl_->settle();
+  impl_->finish_update();
   const int blocks = static_cast<int>(impl_->buckets.blocks().size());
-  for (int b = 0; b < blocks; ++b) impl_->gathering.need(b);
+  for (int b = 0; b < blocks; ++b) impl_->gatherer.need(b);
 }
 
 std::vector<ZeroOptimizer::SliceHash> ZeroOptimizer::hash_parameters() {
-  impl_->settle();
+  impl_->finish_update();
   std::vector<SliceHash> hashes;
   std::vector<at::Tensor> values;  // on the device until all are queued
   const auto& blocks = impl_->buckets.blocks();
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
-    impl_->gathering.need(b);
+    impl_->gatherer.need(b);
     for (const sharding::Parameter* parameter : blocks[b].parameters) {
       const at::Tensor flat = parameter->data.view({-1});
       for (const sharding::NamedSlice& slice : parameter->slices) {

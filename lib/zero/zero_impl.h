@@ -10,9 +10,9 @@
 #include "optim/update_rule.h"
 #include "zero/bucket_state.h"
 #include "zero/deferred_update.h"
-#include "zero/gathering.h"
+#include "zero/gatherer.h"
 #include "zero/gradient_norm.h"
-#include "zero/reduction.h"
+#include "zero/gradient_reducer.h"
 #include "zero/table_rows.h"
 #include "zero/zero_optimizer.h"
 
@@ -32,8 +32,8 @@ struct ZeroOptimizer::Impl {
 
   std::vector<BucketState> states;
   std::optional<TableRows> table_rows;  // of block 0, where there is a table and dp has ranks
-  Gathering gathering;
-  Reduction reduction;
+  Gatherer gatherer;
+  GradientReducer reducer;
   std::vector<std::string> parameter_names;  // in block order
 
   std::optional<SumsOfSquares> squares;  // owned and other gradients (NormViews)
@@ -44,7 +44,7 @@ struct ZeroOptimizer::Impl {
   at::Tensor gradient_scale;     // fp32 scalar: the clip factor
   at::Tensor finite;             // bool scalar; false: there is nothing to apply
   Phase phase = Phase::accumulating;
-  bool settled = true;  // `finite` is false
+  bool update_finished = true;  // `finite` is false
 
   std::optional<DeferredUpdate>
       deferred;  // of all buckets; goes first: it may be at work on the rest
@@ -66,7 +66,7 @@ struct ZeroOptimizer::Impl {
 
   /// The last update is done, for readers and writers outside a step, and its flag taken back: a
   /// replay of a captured step applies the update before it, which may be this one.
-  void settle();
+  void finish_update();
   /// Which of the masters were just written.
   enum class Written { shard, held };
   /// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.

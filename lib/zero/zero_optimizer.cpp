@@ -50,10 +50,9 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       device(buckets.options().device),
       states(make_states(buckets, layout)),
       table_rows(table_of(states, dp, options.lookup_rows)),
-      gathering(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
-                [this](int block) { deferred->need(block); }),
-      reduction(buckets, states, layout, tp, dp, options.fault,
-                table_rows ? &*table_rows : nullptr) {
+      gatherer(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
+               [this](int block) { deferred->need(block); }),
+      reducer(buckets, states, layout, tp, dp, options.fault, table_rows ? &*table_rows : nullptr) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
     throw InternalError(
@@ -111,7 +110,7 @@ void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
     if (rounds) next.rounding = {.spec = spec, .begin = piece.slice_begin};
     found.push_back(std::move(next));
   }
-  const bool separate_weights = layout.own_masters && layout.parameter_homes == Homes::own;
+  const bool separate_weights = layout.own_masters && layout.parameter_buffers == Buffers::own;
   for (SettingsRange& next : found) {
     const int64_t numel = next.range.end - next.range.begin;
     const int64_t held = next.range.begin - state.held_begin;
@@ -142,7 +141,7 @@ void ZeroOptimizer::Impl::append_norm_views(const BucketState& state, NormViews&
     const bool owned = piece.slice->owned;
     (owned ? views.owned : views.other).push_back(std::move(view));
     (owned ? views.owned_marks : views.other_marks)
-        .push_back(reduction.mark_for_norm(*piece.parameter));
+        .push_back(reducer.mark_for_norm(*piece.parameter));
   }
 }
 
@@ -154,13 +153,13 @@ void ZeroOptimizer::Impl::require(Phase expected, const char* call, const char* 
 }
 
 bool ZeroOptimizer::Impl::looks_up_rows() const {
-  return table_rows && table_rows->travel() && !gathering.holds_table();
+  return table_rows && table_rows->travel() && !gatherer.holds_table();
 }
 
-void ZeroOptimizer::Impl::settle() {
+void ZeroOptimizer::Impl::finish_update() {
   if (phase == Phase::clipped) return;  // the flag is the coming update's, the last one was done
   deferred->finish();
-  if (!std::exchange(settled, true)) finite.fill_(false);
+  if (!std::exchange(update_finished, true)) finite.fill_(false);
 }
 
 // -1: every gradient here was finite, and the loss; -2: the loss alone was not.
@@ -168,8 +167,7 @@ at::Tensor ZeroOptimizer::Impl::culprit(const at::Tensor& losses_finite) const {
   const at::Tensor without = losses_finite.to(at::kLong).sub_(2);
   if (parameter_indices.numel() == 0) return without;
   const int64_t none = parameter_indices.numel();
-  const at::Tensor first =
-      at::where(at::isfinite(reduction.marks()), none, parameter_indices).min();
+  const at::Tensor first = at::where(at::isfinite(reducer.marks()), none, parameter_indices).min();
   return at::where(first < none, first, without);
 }
 
@@ -179,7 +177,7 @@ ZeroOptimizer::ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm
 ZeroOptimizer::~ZeroOptimizer() = default;
 
 void ZeroOptimizer::begin_step() {
-  impl_->reduction.clear();
+  impl_->reducer.clear();
   if (impl_->table_rows) impl_->table_rows->end();
   impl_->phase = Phase::accumulating;
 }
@@ -188,7 +186,7 @@ void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place, const at::Tensor& i
   impl_->require(Phase::accumulating, "begin_micro_batch()",
                  "Call begin_step() before the first micro-batch of a step.");
   if (impl_->table_rows) impl_->table_rows->announce(ids);
-  impl_->reduction.begin_micro_batch(place);
+  impl_->reducer.begin_micro_batch(place);
   // Beside the update of the table, which they do not depend on.
   if (impl_->looks_up_rows()) impl_->table_rows->gather_ids();
 }
@@ -198,7 +196,7 @@ void ZeroOptimizer::finish_reduction() {
                  "Call it once a step: a second sum over dp would count every gradient dp times.");
   impl_->phase = Phase::reduced;
   impl_->deferred->finish();  // where no forward needed it: it reads the last step's gradients
-  impl_->reduction.finish();
+  impl_->reducer.finish();
   if (impl_->table_rows) impl_->table_rows->end();
 }
 
@@ -236,7 +234,7 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
                        .logical_and_(of_tp_ranks.select(1, 2).sum().eq(0));
 
   impl_->finite.copy_(numbers.finite);
-  impl_->settled = false;
+  impl_->update_finished = false;
   if (max_norm > 0) {
     // torch.nn.utils.clip_grad_norm_'s formula, 1e-6 included: users compare with it.
     impl_->gradient_scale.copy_((numbers.norm + 1e-6).reciprocal_().mul_(max_norm).clamp_max_(1.0));
@@ -259,31 +257,31 @@ void ZeroOptimizer::update() {
   impl_->require(Phase::clipped, "update()",
                  "Call clip() before it, with max_norm 0 for no limit.");
   impl_->phase = Phase::updated;
-  impl_->gathering.forget();
+  impl_->gatherer.invalidate();
   impl_->deferred->begin();
 }
 
 void ZeroOptimizer::assume_updated() {
   // A step was dropped: its forward has applied the update before it, which the flag still holds.
-  if (std::exchange(impl_->phase, Phase::updated) != Phase::updated) impl_->settle();
-  impl_->gathering.forget();
+  if (std::exchange(impl_->phase, Phase::updated) != Phase::updated) impl_->finish_update();
+  impl_->gatherer.invalidate();
   impl_->deferred->assume_begun();
-  impl_->settled = false;
+  impl_->update_finished = false;
 }
 
 void ZeroOptimizer::before_forward(int block) {
-  if (impl_->phase == Phase::updated) impl_->settle();  // no step has begun: an evaluation
+  if (impl_->phase == Phase::updated) impl_->finish_update();  // no step has begun: an evaluation
   const int other = impl_->buckets.blocks()[block].also_uses;
   if (other >= 0) impl_->deferred->need(other);
   impl_->deferred->need(block);
   impl_->deferred->run_ahead(block);
-  impl_->gathering.before_forward(
-      block, impl_->looks_up_rows() ? Gathering::Table::later : Gathering::Table::now);
+  impl_->gatherer.before_forward(
+      block, impl_->looks_up_rows() ? Gatherer::Table::later : Gatherer::Table::now);
 }
 
 at::Tensor ZeroOptimizer::look_up(const sharding::Parameter& table, const at::Tensor& ids) {
   if (!impl_->looks_up_rows()) return tensor_parallel::table_rows(table, ids);
-  return impl_->table_rows->look_up([this] { impl_->gathering.run_ahead(0); });
+  return impl_->table_rows->look_up([this] { impl_->gatherer.run_ahead(0); });
 }
 
 void ZeroOptimizer::after_forward(int) {}
@@ -292,21 +290,21 @@ void ZeroOptimizer::before_backward(int block) {
   impl_->require(Phase::accumulating, "before_backward()",
                  "Call begin_step() before the backward of a new step.");
   impl_->deferred->finish();  // as in finish_reduction()
-  impl_->reduction.begin_block(block);
-  impl_->gathering.before_backward(block);
+  impl_->reducer.begin_block(block);
+  impl_->gatherer.before_backward(block);
 }
 
 void ZeroOptimizer::after_backward(int block) {
   impl_->require(Phase::accumulating, "after_backward()",
                  "Call begin_step() before the backward of a new step.");
-  impl_->reduction.end_block(block);
+  impl_->reducer.end_block(block);
 }
 
 void ZeroOptimizer::add_table_rows(sharding::Parameter& table, at::Tensor rows,
                                    const at::Tensor& ids) {
   impl_->require(Phase::accumulating, "add_table_rows()",
                  "Call begin_step() before the backward of a new step.");
-  impl_->reduction.add_table_rows(table, std::move(rows), ids);
+  impl_->reducer.add_table_rows(table, std::move(rows), ids);
 }
 
 }  // namespace tptrain::zero

@@ -64,8 +64,8 @@ void ZeroOptimizer::Impl::clear_slots() {
 }
 
 void ZeroOptimizer::Impl::publish(Written written) {
-  gathering.forget();
-  if (layout.parameter_homes == Homes::shared) return;
+  gatherer.invalidate();
+  if (layout.parameter_buffers == Buffers::shared) return;
   for (BucketState& state : states) {
     const bool holds_all = layout.holds_all || !state.bucket->trains;
     if (holds_all && written == Written::shard && dp.size() > 1) {
@@ -78,7 +78,7 @@ void ZeroOptimizer::Impl::publish(Written written) {
 }
 
 void ZeroOptimizer::initialise(uint64_t seed) {
-  impl_->settle();
+  impl_->finish_update();
   fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
     sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
                            piece.slice_begin + piece.count, piece.slice->init, seed);
@@ -88,7 +88,7 @@ void ZeroOptimizer::initialise(uint64_t seed) {
 }
 
 void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
-  impl_->settle();
+  impl_->finish_update();
   fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
     source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
                       values);
@@ -118,7 +118,7 @@ void ZeroOptimizer::Impl::append_state(
 }
 
 StateDict ZeroOptimizer::state_dict() {
-  impl_->settle();
+  impl_->finish_update();
   StateDict dict;
   impl_->append_state(dict, sharding::kMaster,
                       [](const BucketState& state) { return state.master; });
@@ -134,7 +134,7 @@ void ZeroOptimizer::state_loaded(int64_t updates_done) {
   if (updates_done < 0) {
     throw InternalError(problem(cat(updates_done, " updates done")).must("not be negative"));
   }
-  impl_->settle();
+  impl_->finish_update();
   impl_->publish(Impl::Written::held);
   impl_->updates.fill_(static_cast<double>(updates_done));
 }

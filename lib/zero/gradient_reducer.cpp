@@ -1,6 +1,6 @@
 // Sum over tp, reduce_scatter over dp, accumulation. What is on its way over dp lands when its
 // memory is needed again, or at the end of the step.
-#include "zero/reduction.h"
+#include "zero/gradient_reducer.h"
 
 #include <ATen/Functions.h>
 
@@ -39,16 +39,16 @@ void zero_all(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
-Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
-                     const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
-                     Fault fault, TableRows* rows)
+GradientReducer::GradientReducer(const ParamBuckets& buckets, std::vector<BucketState>& states,
+                                 const StateLayout& layout, comm::Communicator& tp,
+                                 comm::Communicator& dp, Fault fault, TableRows* rows)
     : buckets_(buckets),
       layout_(layout),
       tp_(tp),
       dp_(dp),
       fault_(fault),
       blocks_(buckets.blocks().size()),
-      homes_(home_count(buckets.blocks(), layout.gradient_homes)) {
+      buffers_(buffer_count(buckets.blocks(), layout.gradient_buffers)) {
   sent_by_.fill(-1);
   int64_t parameters = 0;
   for (const sharding::ParameterBlock& block : buckets.blocks()) {
@@ -60,7 +60,7 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
   for (BucketState& state : states) {
     if (!state.bucket->trains) continue;
     const int block = state.bucket->block;
-    blocks_[block].pieces.push_back(make_piece(block, state));
+    blocks_[block].pieces.push_back(make_bucket_reduction(block, state));
   }
   if (rows != nullptr) find_table(*rows);
   int64_t next = 0;
@@ -93,7 +93,7 @@ Reduction::Reduction(const ParamBuckets& buckets, std::vector<BucketState>& stat
 }
 
 // By sums over ranks, or with other micro-batches': whose inf or nan it is would not be found.
-bool Reduction::changes_before_norm(const sharding::Parameter& parameter) const {
+bool GradientReducer::changes_before_norm(const sharding::Parameter& parameter) const {
   if (dp_.size() > 1 || layout_.accumulates) return true;
   if (tp_.size() == 1) return false;
   return parameter.tp_gradient == sharding::TpGradient::partial ||
@@ -102,14 +102,14 @@ bool Reduction::changes_before_norm(const sharding::Parameter& parameter) const 
          });
 }
 
-at::Tensor Reduction::mark_for_norm(const sharding::Parameter& parameter) const {
+at::Tensor GradientReducer::mark_for_norm(const sharding::Parameter& parameter) const {
   const auto found = marks_for_norm_.find(&parameter);
   return found == marks_for_norm_.end() ? at::Tensor() : found->second;
 }
 
-void Reduction::find_table(TableRows& rows) {
+void GradientReducer::find_table(TableRows& rows) {
   if (fault_ == Fault::skip_dp_reduction || fault_ == Fault::scale_dp_sum) return;
-  for (Piece& piece : blocks_.front().pieces) {
+  for (BucketReduction& piece : blocks_.front().pieces) {
     if (piece.state->bucket->parameters[0] != &rows.table()) continue;
     table_.emplace(Table{.rows = rows,
                          .piece = &piece,
@@ -119,7 +119,7 @@ void Reduction::find_table(TableRows& rows) {
   }
 }
 
-Reduction::TpSum Reduction::make_tp_sum(int block) const {
+GradientReducer::TpSum GradientReducer::make_tp_sum(int block) const {
   TpSum sum;
   if (tp_.size() == 1) return sum;
   const TpRegion& region = buckets_.tp_region(block);
@@ -138,13 +138,14 @@ Reduction::TpSum Reduction::make_tp_sum(int block) const {
   return sum;
 }
 
-Reduction::Piece Reduction::make_piece(int block, BucketState& state) const {
+GradientReducer::BucketReduction GradientReducer::make_bucket_reduction(int block,
+                                                                        BucketState& state) const {
   const auto& declared = buckets_.blocks();
   const int head = static_cast<int>(declared.size()) - 1;
   // The head multiplies with its table, its own or the tied one, before the look-up's rows are
   // added.
   const bool multiplied = block == head || declared[head].also_uses == block;
-  Piece piece{.state = &state, .overwritable = {}, .zeroed = {}};
+  BucketReduction piece{.state = &state, .overwritable = {}, .zeroed = {}};
   const Bucket& bucket = *state.bucket;
   int64_t next = 0;
   const auto zero_until = [&](int64_t end) {
@@ -162,10 +163,10 @@ Reduction::Piece Reduction::make_piece(int block, BucketState& state) const {
   return piece;
 }
 
-void Reduction::clear() {
-  for (Home& home : homes_) {
-    for (const auto& work : home.works) work->wait();  // it still writes main_grad
-    home = {};
+void GradientReducer::clear() {
+  for (Buffer& buffer : buffers_) {
+    for (const auto& work : buffer.in_flight) work->wait();  // it still writes main_grad
+    buffer = {};
   }
   for (const auto& work : gathers_) work->wait();
   gathers_.clear();
@@ -175,14 +176,14 @@ void Reduction::clear() {
   for (Block& block : blocks_) {
     block.started = false;
     block.gathers_started = false;
-    for (Piece& piece : block.pieces) piece.is_void = true;
+    for (BucketReduction& piece : block.pieces) piece.shard_is_empty = true;
   }
   if (!table_) return;
   table_->sends_rows = false;
   table_->is_written = false;
 }
 
-void Reduction::begin_micro_batch(MicroBatchPlace place) {
+void GradientReducer::begin_micro_batch(MicroBatchPlace place) {
   place_ = place;
   if (!table_) return;
   const bool reduces = layout_.accumulates || place == MicroBatchPlace::last;
@@ -190,17 +191,17 @@ void Reduction::begin_micro_batch(MicroBatchPlace place) {
   table_->rows_came = false;
 }
 
-void Reduction::clear_memory() {
+void GradientReducer::clear_memory() {
   if (std::exchange(memory_is_clear_, true)) return;
   std::vector<at::Tensor> zeroed = {marks_};
   for (Block& block : blocks_) {
     if (layout_.accumulates) break;
-    for (const Piece& piece : block.pieces) append_void(piece, zeroed);
+    for (const BucketReduction& piece : block.pieces) append_unwritten(piece, zeroed);
   }
   zero_all(zeroed);
 }
 
-void Reduction::begin_block(int index) {
+void GradientReducer::begin_block(int index) {
   clear_memory();
   Block& block = blocks_[index];
   if (block.gathers_started || (block.started && !layout_.accumulates)) {
@@ -214,10 +215,10 @@ void Reduction::begin_block(int index) {
     const int also_uses = buckets_.blocks()[index].also_uses;
     if (also_uses >= 0) make_zero(also_uses);
   }
-  if (block.cleared_by_user) settle(block);  // its own backward only adds
+  if (block.cleared_by_user) zero_unwritten(block);  // its own backward only adds
 }
 
-void Reduction::end_block(int index) {
+void GradientReducer::end_block(int index) {
   const bool last = place_ == MicroBatchPlace::last;
   // Its reduction began a block's backward ago: the current stream hardly waits for it.
   const int earlier = index + 2;
@@ -226,7 +227,8 @@ void Reduction::end_block(int index) {
   if (index + 1 == static_cast<int>(blocks_.size()) && sends_rows()) start_table();
 }
 
-void Reduction::add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids) {
+void GradientReducer::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+                                     const at::Tensor& ids) {
   if (!sends_rows()) {
     if (table_) table_->is_written = true;
     tensor_parallel::add_table_rows(table, std::move(rows), ids);
@@ -235,14 +237,14 @@ void Reduction::add_table_rows(sharding::Parameter& table, at::Tensor rows, cons
   table_->rows.add(rows, [&] {
     const at::Tensor bad = at::isfinite(rows).all().logical_not_();
     table_->mark.masked_fill_(bad, std::numeric_limits<float>::infinity());
-    land(home(0));  // what start_table() sent
-    Piece& piece = *table_->piece;
-    if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
+    accumulate(buffer(0));  // what start_table() sent
+    BucketReduction& piece = *table_->piece;
+    if (std::exchange(piece.shard_is_empty, false)) piece.state->grad_shard.zero_();
   });
   table_->rows_came = true;
 }
 
-void Reduction::finish() {
+void GradientReducer::finish() {
   clear_memory();
   const int blocks = static_cast<int>(blocks_.size());
   for (int b = 0; b < blocks && !layout_.accumulates; ++b) {
@@ -257,44 +259,45 @@ void Reduction::finish() {
 }
 
 // Of a table whose rows travel only what the head adds is ever read.
-void Reduction::append_void(const Piece& piece, std::vector<at::Tensor>& zeroed) const {
+void GradientReducer::append_unwritten(const BucketReduction& piece,
+                                       std::vector<at::Tensor>& zeroed) const {
   if (goes_as_rows(piece) && !table_->is_tied) return;
   for (sharding::Parameter* parameter : piece.overwritable) parameter->main_grad_is_void = true;
   zeroed.insert(zeroed.end(), piece.zeroed.begin(), piece.zeroed.end());
 }
 
-// In its home: whatever was there has landed.
-void Reduction::make_zero(int index) {
-  land(home(index));
+// In its buffer: whatever was there has landed.
+void GradientReducer::make_zero(int index) {
+  accumulate(buffer(index));
   std::vector<at::Tensor> zeroed;
-  for (const Piece& piece : blocks_[index].pieces) append_void(piece, zeroed);
+  for (const BucketReduction& piece : blocks_[index].pieces) append_unwritten(piece, zeroed);
   zero_all(zeroed);
 }
 
 // A gradient that nobody has written is zero.
-void Reduction::settle(Block& block) {
-  for (Piece& piece : block.pieces) {
+void GradientReducer::zero_unwritten(Block& block) {
+  for (BucketReduction& piece : block.pieces) {
     for (sharding::Parameter* parameter : piece.overwritable) {
       if (std::exchange(parameter->main_grad_is_void, false)) parameter->main_grad.zero_();
     }
   }
 }
 
-Reduction::Home& Reduction::home(int block) {
-  return homes_[home_of(buckets_.blocks(), block, layout_.gradient_homes)];
+GradientReducer::Buffer& GradientReducer::buffer(int block) {
+  return buffers_[buffer_of(buckets_.blocks(), block, layout_.gradient_buffers)];
 }
 
-void Reduction::start(int index) {
+void GradientReducer::start(int index) {
   Block& block = blocks_[index];
   if (index == 0 && sends_rows() && !table_->rows_came) {
     throw InternalError(problem("a micro-batch's backward without the rows of its look-up")
                             .must("give them to add_table_rows()"));
   }
-  settle(block);
+  zero_unwritten(block);
   block.marks.update();
   sum_over_tp(block);
-  std::vector<Piece*> pieces;
-  for (Piece& piece : block.pieces) {
+  std::vector<BucketReduction*> pieces;
+  for (BucketReduction& piece : block.pieces) {
     if (goes_as_rows(piece)) continue;
     if (table_ && &piece == table_->piece) {
       table_->marks.update();
@@ -307,7 +310,7 @@ void Reduction::start(int index) {
 }
 
 // What is in main_grad when the head's backward is complete; where nothing is, there is no share.
-void Reduction::start_table() {
+void GradientReducer::start_table() {
   if (table_->is_tied || table_->is_written) {
     table_->marks.update();
     send(0, {table_->piece});
@@ -315,32 +318,34 @@ void Reduction::start_table() {
   table_->rows.gather_ids();
 }
 
-void Reduction::send(int index, std::vector<Piece*> pieces) {
-  Home& own = home(index);
-  land(own);
+void GradientReducer::send(int index, std::vector<BucketReduction*> pieces) {
+  Buffer& own = buffer(index);
+  accumulate(own);
   if (layout_.casts_for_reduction) {
     int& user = sent_by_[slot_of(buckets_.blocks(), index)];
-    if (user >= 0) land(home(user));
+    if (user >= 0) accumulate(buffer(user));
     user = index;
   }
   own.sent = std::move(pieces);
   if (dp_.size() == 1 || fault_ == Fault::skip_dp_reduction) return;
-  for (const Piece* piece : own.sent) {
+  for (const BucketReduction* piece : own.sent) {
     // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
     BucketState& state = *piece->state;
     if (layout_.casts_for_reduction) state.sent.copy_(state.bucket->main_grad);
     const at::Tensor& sent = layout_.casts_for_reduction ? state.sent : state.bucket->main_grad;
-    own.works.push_back(dp_.start_reduce_scatter(scattered_to(*piece), sent, comm::ReduceOp::sum));
+    own.in_flight.push_back(
+        dp_.start_reduce_scatter(scattered_to(*piece), sent, comm::ReduceOp::sum));
   }
 }
 
 // The step's first sum goes straight where the others are added.
-at::Tensor& Reduction::scattered_to(const Piece& piece) const {
+at::Tensor& GradientReducer::scattered_to(const BucketReduction& piece) const {
   if (layout_.casts_for_reduction) return piece.state->sent_piece;
-  return layout_.accumulates && piece.is_void ? piece.state->grad_shard : piece.state->grad_piece;
+  return layout_.accumulates && piece.shard_is_empty ? piece.state->grad_shard
+                                                     : piece.state->grad_piece;
 }
 
-void Reduction::sum_over_tp(Block& block) {
+void GradientReducer::sum_over_tp(Block& block) {
   TpSum& sum = block.tp_sum;
   if (!sum.whole.defined()) return;
   if (sum.staging.defined()) {
@@ -351,40 +356,40 @@ void Reduction::sum_over_tp(Block& block) {
   if (sum.staging.defined()) at::_foreach_copy_(sum.gradients, sum.places);
 }
 
-void Reduction::land(Home& home) {
-  const bool scattered = !home.works.empty();
-  for (const auto& work : home.works) work->wait();
-  for (Piece* piece : home.sent) {
+void GradientReducer::accumulate(Buffer& buffer) {
+  const bool scattered = !buffer.in_flight.empty();
+  for (const auto& work : buffer.in_flight) work->wait();
+  for (BucketReduction* piece : buffer.sent) {
     BucketState& state = *piece->state;
     at::Tensor& result = scattered ? scattered_to(*piece) : state.grad_piece;
     if (scattered && fault_ == Fault::scale_dp_sum) result.mul_(1.0 / dp_.size());
-    if (layout_.accumulates && !piece->is_void) {
+    if (layout_.accumulates && !piece->shard_is_empty) {
       state.grad_shard.add_(result);
     } else if (!result.is_same(state.grad_shard)) {
       state.grad_shard.copy_(result);
     }
-    piece->is_void = false;
+    piece->shard_is_empty = false;
   }
-  home = {};
+  buffer = {};
 }
 
 // The block's shards are the step's whole gradient.
-void Reduction::complete(int index) {
-  land(home(index));
+void GradientReducer::complete(int index) {
+  accumulate(buffer(index));
   if (!layout_.accumulates) return;
-  for (Piece& piece : blocks_[index].pieces) {
-    if (std::exchange(piece.is_void, false)) piece.state->grad_shard.zero_();
+  for (BucketReduction& piece : blocks_[index].pieces) {
+    if (std::exchange(piece.shard_is_empty, false)) piece.state->grad_shard.zero_();
   }
 }
 
 // Stage 0. Not an all-reduce, which may add in another order: it must see the very bits of the
 // others.
-void Reduction::gather_gradient(int index) {
+void GradientReducer::gather_gradient(int index) {
   Block& block = blocks_[index];
   if (!layout_.holds_all || dp_.size() == 1) return;
   if (std::exchange(block.gathers_started, true)) return;
   complete(index);
-  for (Piece& piece : block.pieces) {
+  for (BucketReduction& piece : block.pieces) {
     BucketState& state = *piece.state;
     gathers_.push_back(dp_.start_all_gather(state.bucket->main_grad, state.grad_shard));
   }

@@ -23,13 +23,13 @@
 
 namespace tptrain::zero {
 
-class Reduction {
+class GradientReducer {
  public:
   /// Buckets, states and axes must outlive it, and `rows`, of block 0's table; null: there is no
   /// such.
-  Reduction(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp, Fault fault,
-            TableRows* rows);
+  GradientReducer(const ParamBuckets& buckets, std::vector<BucketState>& states,
+                  const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
+                  Fault fault, TableRows* rows);
 
   /// A new step: all gradients are zero. Their memory stays as it is until the first block's
   /// backward begins, or finish().
@@ -55,7 +55,7 @@ class Reduction {
   at::Tensor mark_for_norm(const sharding::Parameter& parameter) const;
 
  private:
-  using Works = std::vector<std::unique_ptr<comm::Work>>;
+  using InFlight = std::vector<std::unique_ptr<comm::Work>>;
   // One sum over tp: this rank's copies travel through places in the staging.
   struct TpSum {
     at::Tensor whole;  // what is reduced; undefined: nothing
@@ -65,14 +65,14 @@ class Reduction {
   };
   // A bucket's way. To make its main_grad zero: flags for the weights whose next writer can
   // overwrite, zeros for everything else, padding included.
-  struct Piece {
+  struct BucketReduction {
     BucketState* state = nullptr;
     std::vector<sharding::Parameter*> overwritable;
     std::vector<at::Tensor> zeroed;
-    bool is_void = true;  // in this step nothing has reached its shard
+    bool shard_is_empty = true;  // in this step nothing has reached its shard
   };
   struct Block {
-    std::vector<Piece> pieces;
+    std::vector<BucketReduction> pieces;
     NonfiniteMarks marks;  // of the gradients that neither the norm nor table_ searches
     TpSum tp_sum;
     bool cleared_by_user = false;  // a later block adds to its gradient first
@@ -81,14 +81,14 @@ class Reduction {
     bool started = false;          // its reduction, at least once
     bool gathers_started = false;  // of the reduced gradient (stage 0)
   };
-  struct Home {
-    std::vector<Piece*> sent;  // whose gradients are on their way over dp
-    Works works;
+  struct Buffer {
+    std::vector<BucketReduction*> sent;  // whose gradients are on their way over dp
+    InFlight in_flight;
   };
   // The table of block 0, where its rows can travel.
   struct Table {
     TableRows& rows;
-    Piece* piece = nullptr;
+    BucketReduction* piece = nullptr;
     NonfiniteMarks marks;
     at::Tensor mark;       // its word of marks()
     bool is_tied = false;  // the head adds to it first
@@ -100,21 +100,23 @@ class Reduction {
   };
   bool changes_before_norm(const sharding::Parameter& parameter) const;
   TpSum make_tp_sum(int block) const;
-  Piece make_piece(int block, BucketState& state) const;
+  BucketReduction make_bucket_reduction(int block, BucketState& state) const;
   void find_table(TableRows& rows);
   bool sends_rows() const { return table_ && table_->sends_rows; }
-  bool goes_as_rows(const Piece& piece) const { return sends_rows() && &piece == table_->piece; }
+  bool goes_as_rows(const BucketReduction& piece) const {
+    return sends_rows() && &piece == table_->piece;
+  }
   void clear_memory();
-  void append_void(const Piece& piece, std::vector<at::Tensor>& zeroed) const;
+  void append_unwritten(const BucketReduction& piece, std::vector<at::Tensor>& zeroed) const;
   void make_zero(int block);
-  void settle(Block& block);
+  void zero_unwritten(Block& block);
   void sum_over_tp(Block& block);
-  Home& home(int block);
+  Buffer& buffer(int block);
   void start(int block);
   void start_table();
-  void send(int block, std::vector<Piece*> pieces);
-  at::Tensor& scattered_to(const Piece& piece) const;
-  void land(Home& home);
+  void send(int block, std::vector<BucketReduction*> pieces);
+  at::Tensor& scattered_to(const BucketReduction& piece) const;
+  void accumulate(Buffer& buffer);
   void complete(int block);
   void gather_gradient(int block);
 
@@ -128,10 +130,10 @@ class Reduction {
   at::Tensor marks_;
   std::unordered_map<const sharding::Parameter*, at::Tensor> marks_for_norm_;
   std::vector<Block> blocks_;
-  std::vector<Home> homes_;
+  std::vector<Buffer> buffers_;
   std::optional<Table> table_;
   std::array<int, kSlots> sent_by_;  // the block that last used each slot's bf16 memory; -1: none
-  Works gathers_;
+  InFlight gathers_;
 };
 
 }  // namespace tptrain::zero

@@ -1,6 +1,6 @@
 // A block's parameters, gathered over dp before they are used, the next blocks' meanwhile. Stages 1
 // and 2: once after every update, each block where it stays. Stage 3: into slots that blocks share.
-// Knows which block a home holds complete; nothing is gathered twice.
+// Knows which block a buffer holds complete; nothing is gathered twice.
 #pragma once
 
 #include <functional>
@@ -12,13 +12,13 @@
 
 namespace tptrain::zero {
 
-class Gathering {
+class Gatherer {
  public:
   /// All must outlive it. `table`: block 0's, which can come later than the rest of it; null: none
   /// can. before_reading(block) comes before its masters are read.
-  Gathering(const ParamBuckets& buckets, std::vector<BucketState>& states,
-            const StateLayout& layout, comm::Communicator& dp, const sharding::Parameter* table,
-            std::function<void(int block)> before_reading);
+  Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states, const StateLayout& layout,
+           comm::Communicator& dp, const sharding::Parameter* table,
+           std::function<void(int block)> before_reading);
 
   // Each is collective over dp where something is not there yet, and does nothing where ranks hold
   // all parameters anyway.
@@ -34,19 +34,19 @@ class Gathering {
   void before_backward(int block);
   /// The block alone is complete from here on in the current stream.
   void need(int block);
-  /// The masters change, or have changed: no home holds anything any more, and nothing is under way
-  /// in the current stream.
-  void forget();
+  /// The masters change, or have changed: no buffer holds anything any more, and nothing is under
+  /// way in the current stream.
+  void invalidate();
 
   /// The table is there or on its way, or ranks do not gather it by itself.
-  bool holds_table() const { return table_ == nullptr || table_home_.block == 0; }
+  bool holds_table() const { return table_ == nullptr || table_buffer_.block == 0; }
 
  private:
-  struct Home {
-    int block = -1;  // what it holds, or will when the works are done
-    std::vector<std::unique_ptr<comm::Work>> works;
+  struct Buffer {
+    int block = -1;  // what it holds, or will when the in_flight are done
+    std::vector<std::unique_ptr<comm::Work>> in_flight;
   };
-  Home& home(int block);
+  Buffer& buffer(int block);
   void begin(int block);
   void begin_rest(int block);
   void begin_all_of(int block);
@@ -54,21 +54,21 @@ class Gathering {
   void prefetch(int block, int in_use);
   void start(int block);
   void start_table();
-  void gather(BucketState& state, Home& home);
-  void wait(Home& home);
+  void gather(BucketState& state, Buffer& buffer);
+  void wait(Buffer& buffer);
   void wait_for(int block);
-  bool uses(int block, int home) const;
+  bool uses(int block, int buffer) const;
 
   const ParamBuckets& buckets_;
   std::vector<std::vector<BucketState*>> of_block_;
   comm::Communicator& dp_;
   std::function<void(int)> before_reading_;
   bool active_;
-  Homes homes_of_blocks_;
+  Buffers buffers_of_blocks_;
   int look_ahead_;
-  std::vector<Home> homes_;
+  std::vector<Buffer> buffers_;
   BucketState* table_ = nullptr;
-  Home table_home_;
+  Buffer table_buffer_;
 };
 
 }  // namespace tptrain::zero
