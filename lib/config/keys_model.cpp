@@ -23,6 +23,13 @@ std::vector<Key> source_keys() {
                    "train.seed.",
             .hint = "pretrained with path, random with architecture"},
            &RunConfig::model, &ModelConfig::init),
+      bind({.path = "model.freeze",
+            .type = Type::words,
+            .doc =
+                "Globs of `*` and `?` over whole Hugging Face names: the tensors that they fit do "
+                "not train. They have their weights and nothing else: no gradient, no master, "
+                "no moments."},
+           &RunConfig::model, &ModelConfig::freeze),
   };
 }
 

@@ -43,8 +43,8 @@ std::vector<Key> optimizer_keys() {
             .doc = "Other settings for the tensors whose whole Hugging Face name fits a glob of "
                    "`*` and `?`: a list of `{match: GLOB, weight_decay: NUMBER, "
                    "learning_rate_scale: NUMBER}`, of which the first that fits counts; without "
-                   "weight_decay the default rule holds, learning_rate_scale (1 where left out; 0 "
-                   "freezes) multiplies the learning rate.",
+                   "weight_decay the default rule holds, learning_rate_scale (1 where left out) "
+                   "multiplies the learning rate.",
             .hint = "matrices decay, norms and biases do not"},
            &RunConfig::optimizer, &OptimizerConfig::groups),
       bind({.path = "optimizer.moments_dtype",

@@ -34,6 +34,7 @@ struct ModelConfig {
   std::string path;  // directory with config.json; or:
   std::optional<ArchitectureConfig> architecture;
   std::string init;  // pretrained | random; "" where not said: pretrained with path
+  std::vector<std::string> freeze = {};  // globs over global tensor names: what does not train
 
   bool operator==(const ModelConfig&) const = default;
 };

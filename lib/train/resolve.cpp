@@ -6,6 +6,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "model/freeze.h"
 #include "optim/schedule.h"
 
 namespace tptrain::train {
@@ -74,6 +75,10 @@ class Checker {
     for (Problem& p : model::check_seq_length(decoder, parsed_.config.train.seq_length)) {
       if (p.where.empty()) p.where = place("train.seq_length");
       problems_.push_back(std::move(p));
+    }
+    if (problems_.empty()) {  // of a tp size that works the tensors can be named
+      for (Problem& p : model::check_freeze(decoder, parsed_.config.model.freeze))
+        problems_.push_back(std::move(p.at(place("model.freeze"))));
     }
     if (parsed_.config.model.architecture && decoder.vocab_size < tokenizer_vocab_size) {
       complain("model.architecture.vocab_size",

@@ -25,7 +25,8 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .seed = run.train.seed,
           .fp8 = {.on = run.train.fp8 == "on",
                   .first_in_bf16 = run.train.fp8_bf16_first_layers,
-                  .last_in_bf16 = run.train.fp8_bf16_last_layers}};
+                  .last_in_bf16 = run.train.fp8_bf16_last_layers},
+          .freeze = run.model.freeze};
 }
 
 planner::Layout planned_layout(const ResolvedConfig& resolved) {

@@ -43,7 +43,7 @@ class Gatherer {
 
  private:
   struct Buffer {
-    int block = -1;  // what it holds, or will when the in_flight are done
+    int block = -1;  // what it holds, or will when they are done
     std::vector<std::unique_ptr<comm::Work>> in_flight;
   };
   Buffer& buffer(int block);

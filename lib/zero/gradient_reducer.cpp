@@ -1,5 +1,5 @@
-// Sum over tp, reduce_scatter over dp, accumulation. What is on its way over dp lands when its
-// memory is needed again, or at the end of the step.
+// Sum over tp, reduce_scatter over dp, accumulation. What is in flight over dp is accumulated when
+// its memory is needed again, or at the end of the step.
 #include "zero/gradient_reducer.h"
 
 #include <ATen/Functions.h>
@@ -266,7 +266,7 @@ void GradientReducer::append_unwritten(const BucketReduction& piece,
   zeroed.insert(zeroed.end(), piece.zeroed.begin(), piece.zeroed.end());
 }
 
-// In its buffer: whatever was there has landed.
+// In its buffer: whatever was there has been accumulated.
 void GradientReducer::make_zero(int index) {
   accumulate(buffer(index));
   std::vector<at::Tensor> zeroed;

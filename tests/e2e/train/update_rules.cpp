@@ -30,4 +30,24 @@ TEST_CASE("lion trains, resumes bit by bit, and another rule refuses its checkpo
   CHECK(other.output.find("Set optimizer.type to lion") != std::string::npos);
 }
 
+TEST_CASE("frozen weights stay as they were, have no state, and a run goes on with them", "[e2e]") {
+  Job job;
+  job.edit("model:", "model:\n  freeze: [\"model.embed_tokens.*\", \"model.layers.0.*\"]");
+  REQUIRE(job.run(4, {"--set", "run_dir=whole"}).exit_code == 0);
+  REQUIRE(job.run(4, {"--set", "train.max_steps=3"}).exit_code == 0);
+  REQUIRE(job.run(2, {"--set", "parallel.tp_size=1", "--set", "train.max_steps=6"}).exit_code == 0);
+  const ProcessResult inspect = job.tool({"inspect", "run"});
+  INFO(inspect.output);
+  CHECK(inspect.exit_code == 0);
+  CHECK(inspect.output.find("  -  ") != std::string::npos);  // no moments of the frozen
+  const ProcessResult plan = job.tool({"plan", "--config", "run.yaml"});
+  INFO(plan.output);
+  CHECK(plan.output.find("vocab-parallel, frozen") != std::string::npos);
+  CHECK(plan.output.find("of them trained") != std::string::npos);
+  const ProcessResult unknown = job.run(4, {"--set", "model.freeze=[layers.0.*]"});
+  INFO(unknown.output);
+  CHECK(unknown.exit_code == 2);
+  CHECK(unknown.output.find("which fits no tensor of the model") != std::string::npos);
+}
+
 }  // namespace tptrain::testing
