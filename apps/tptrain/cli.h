@@ -39,6 +39,7 @@ struct GenerateCommand {
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
   uint64_t seed = 0;
+  std::string dtype = "auto";   // auto | fp32 | bf16: of the weights; auto: bf16 on GPUs
   std::string device = "auto";  // auto | cpu | cuda
 };
 
@@ -55,7 +56,7 @@ struct EvaluateCommand {
   std::optional<int64_t> seq_length;
   int64_t micro_batch_size = 1;
   int64_t max_batches = 0;      // 0: all of the text
-  std::string dtype = "fp32";   // fp32 | bf16
+  std::string dtype = "auto";   // as in GenerateCommand
   std::string device = "auto";  // auto | cpu | cuda
   bool json = false;
 };

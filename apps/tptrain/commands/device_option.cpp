@@ -14,4 +14,9 @@ comm::DeviceType device_type(const std::string& name) {
                         .remedy("Use --device cpu or auto, or a build of the cuda preset."));
 }
 
+std::string dtype_on(const std::string& name, comm::DeviceType device) {
+  if (name != "auto") return name;
+  return device == comm::DeviceType::cuda ? "bf16" : "fp32";
+}
+
 }  // namespace tptrain::apps

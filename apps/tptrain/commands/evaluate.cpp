@@ -167,7 +167,8 @@ void check_vocabulary(const EvaluateCommand& command, const inference::OpenedMod
 
 void report(const EvaluateCommand& command, const std::string& description,
             const data::PreparedTokens& tokens, const inference::Evaluation& result,
-            int64_t seq_length, bool whole, comm::MeshShape shape, double seconds) {
+            int64_t seq_length, const std::string& dtype, bool whole, comm::MeshShape shape,
+            double seconds) {
   const double per_second = static_cast<double>(result.target_tokens) / seconds;
   if (command.json) {
     std::cout << nlohmann::ordered_json{{"model", description},
@@ -179,7 +180,7 @@ void report(const EvaluateCommand& command, const std::string& description,
                                         {"whole_text", whole},
                                         {"seq_length", seq_length},
                                         {"packing", command.packing},
-                                        {"dtype", command.dtype},
+                                        {"dtype", dtype},
                                         {"tp_size", shape.tp_size},
                                         {"dp_size", shape.dp_size},
                                         {"seconds", seconds},
@@ -198,7 +199,7 @@ void report(const EvaluateCommand& command, const std::string& description,
             << ", packing " << command.packing << "\n"
             << "time        " << fixed(seconds, 2) << " s, "
             << with_thousands(static_cast<int64_t>(per_second)) << " tokens/s on tp "
-            << shape.tp_size << " x dp " << shape.dp_size << ", " << command.dtype << "\n";
+            << shape.tp_size << " x dp " << shape.dp_size << ", " << dtype << "\n";
 }
 
 void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
@@ -235,16 +236,17 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   comm::DeviceMesh mesh(session, shape, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(opened.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
-  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1},
-                             {.device = mesh.device(),
-                              .dtype = command.dtype == "bf16" ? at::kBFloat16 : at::kFloat});
+  const std::string dtype = dtype_on(command.dtype, device);
+  zero::ParamBuckets buckets(
+      decoder.blocks(), {.rank = 0, .size = 1},
+      {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
   comm::agree(session, [&] { inference::load_parameters(buckets, *opened.parameters); });
   const Clock::time_point begin = Clock::now();
   const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   if (session.rank() == 0) {
-    report(command, opened.description, text.tokens(), result, seq_length, batches->whole_text(),
-           shape, seconds);
+    report(command, opened.description, text.tokens(), result, seq_length, dtype,
+           batches->whole_text(), shape, seconds);
   }
 }
 

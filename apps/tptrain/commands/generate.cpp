@@ -116,7 +116,10 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(model.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
-  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {.device = mesh.device()});
+  const std::string dtype = dtype_on(command.dtype, device);
+  zero::ParamBuckets buckets(
+      decoder.blocks(), {.rank = 0, .size = 1},
+      {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
   comm::agree(session, [&] { inference::load_parameters(buckets, *model.parameters); });
 
   TextStream stream(*model.tokenizer, prompt, /*prints=*/session.rank() == 0);
@@ -130,7 +133,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   if (session.rank() == 0) {
     // Standard error, so that standard output is the text alone.
     std::cerr << "[" << model.description << ": " << prompt.size() << " + " << ids.size()
-              << " tokens in " << fixed(seconds, 2) << " s]\n";
+              << " tokens in " << fixed(seconds, 2) << " s, " << dtype << "]\n";
   }
 }
 

@@ -30,7 +30,8 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
                 "Stop after N x micro-batch-size windows (0: all of the text)");
   parser.option("--tp-size", command.tp_size, "N",
                 "Ranks that share one copy of the model (1); copies work side by side");
-  parser.option("--dtype", command.dtype, "fp32|bf16", "Weights and activations (fp32)");
+  parser.option("--dtype", command.dtype, "fp32|bf16",
+                "Weights and activations (bf16 on GPUs, fp32 on CPUs)");
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
   parser.flag("--json", command.json, "Print one JSON object instead of text");
   if (auto help = parser.parse(arguments)) return *help;
@@ -44,7 +45,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   };
   if (!command.format.empty()) one_of("--format", command.format, {"text", "jsonl"});
   one_of("--packing", command.packing, {"stream", "none"});
-  one_of("--dtype", command.dtype, {"fp32", "bf16"});
+  if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
   one_of("--device", command.device, {"auto", "cpu", "cuda"});
   const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {
     parser.require(value >= least, cat(name, " is ", value), cat("be at least ", least));

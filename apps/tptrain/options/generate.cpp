@@ -25,6 +25,8 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   parser.option("--top-p", command.top_p, "P",
                 "Sample from the likeliest tokens that together have probability P (1)");
   parser.option("--seed", command.seed, "N", "Seed of the sampling (0)");
+  parser.option("--dtype", command.dtype, "fp32|bf16",
+                "Weights and activations (bf16 on GPUs, fp32 on CPUs)");
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
   if (auto help = parser.parse(arguments)) return *help;
   require_one_model(parser, command.checkpoint, command.model);
@@ -39,6 +41,9 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   parser.require(command.top_k >= 0, cat("--top-k is ", command.top_k), "be at least 0");
   parser.require(command.top_p > 0 && command.top_p <= 1, cat("--top-p is ", command.top_p),
                  "be greater than 0 and at most 1");
+  const std::vector<std::string> dtypes = {"auto", "fp32", "bf16"};
+  parser.require(std::find(dtypes.begin(), dtypes.end(), command.dtype) != dtypes.end(),
+                 cat("--dtype is ", command.dtype), "be fp32 or bf16");
   const std::vector<std::string> devices = {"auto", "cpu", "cuda"};
   parser.require(std::find(devices.begin(), devices.end(), command.device) != devices.end(),
                  cat("--device is ", command.device), cat("be one of ", join(devices)));
