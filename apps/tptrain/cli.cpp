@@ -86,10 +86,12 @@ ConfigError unknown_verb(const std::string& word) {
 
 Command parse_words(const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
-    throw ConfigError(problem("there is nothing to do")
-                          .at("tptrain")
-                          .must("be given a run file, --config FILE, or a verb")
-                          .remedy("tptrain --help shows the verbs and examples."));
+    throw ConfigError(
+        problem("there is nothing to do")
+            .at("tptrain")
+            .must("be given a run file, --config FILE, or a verb")
+            .remedy("To train: mpirun -n 4 tptrain --config run.yaml (configs/ has files to "
+                    "start from). tptrain --help shows the verbs and examples."));
   }
   const std::string& first = arguments[0];
   if (first == "help" && arguments.size() > 1) return parse_words({arguments[1], "--help"});

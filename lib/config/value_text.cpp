@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
+#include "base/printable.h"
 #include "base/text.h"
 #include "config/keys.h"
 
@@ -50,21 +51,12 @@ bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x
 
 std::string shown(const std::string& text) {
   constexpr size_t kLongest = 200;
-  constexpr const char* kDigits = "0123456789abcdef";
   size_t end = std::min(text.size(), kLongest);
   // Not within a character of several bytes.
   while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
     --end;
   }
-  std::string out;
-  for (const char c : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (is_control(c)) {
-      out += {'\\', 'x', kDigits[byte / 16], kDigits[byte % 16]};
-    } else {
-      out += c;
-    }
-  }
+  const std::string out = printable_line(text.substr(0, end));
   return end == text.size() ? out : cat(out, "... (", text.size(), " bytes)");
 }
 

@@ -379,7 +379,9 @@ TEST_CASE("what is missing is named") {
   CHECK(
       refusal({}) ==
       "config error: tptrain: there is nothing to do: it must be given a run file, --config FILE, "
-      "or a verb.\n  tptrain --help shows the verbs and examples.");
+      "or a verb.\n  To train: mpirun -n 4 tptrain --config run.yaml (configs/ has files to start "
+      "from). "
+      "tptrain --help shows the verbs and examples.");
   CHECK(refusal({"train"}) ==
         "config error: tptrain train: --config is missing: it must name the run file.\n"
         "  tptrain train --help shows the options.");

@@ -395,7 +395,7 @@ TEST_CASE("control characters of a text are refused, and reach no terminal") {
   for (const auto& [escape, shown] : std::vector<std::pair<std::string, std::string>>{
            {"\\e[2J", "\\x1b[2J"},
            {"a\\0b", "a\\x00b"},
-           {"a\\nconfig error: b", "a\\x0aconfig error: b"}}) {
+           {"a\\nconfig error: b", "a\\nconfig error: b"}}) {
     CHECK(refusal(kMinimal, {"run_dir=\"" + escape + "\""}) ==
           "config error: --set run_dir=\"" + escape + "\": run_dir is the text \"" + shown +
               "\": it must be without control characters.");
