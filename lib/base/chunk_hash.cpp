@@ -1,117 +1,163 @@
 #include "base/chunk_hash.h"
 
-#include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cstring>
 #include <deque>
 #include <future>
+#include <new>
 #include <utility>
-#include <vector>
+
+#include "base/background.h"
 
 namespace tptrain {
 
 namespace {
 
-// More gain little: a disk is slower than four cores, and other ranks of the host hash as well.
-constexpr int kMostThreads = 4;
+// Of writing: more gain little, since a disk is slower than four cores, and the cores have a
+// training to do.
+constexpr int kMostWriting = 4;
+constexpr int kMostReading = 16;
 
-int hash_threads() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
-  return std::clamp(known ? CPU_COUNT(&allowed) : 1, 1, kMostThreads);
-}
+constexpr auto kChunk = static_cast<size_t>(kHashChunkBytes);
 
-std::string digest_of(const std::vector<char>& bytes) {
+// The memory of a chunk: whole pages, which cost nothing until they are written.
+class Chunk {
+ public:
+  Chunk()
+      : bytes_(static_cast<char*>(
+            ::mmap(nullptr, kChunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
+    if (bytes_ == MAP_FAILED) throw std::bad_alloc();
+  }
+  ~Chunk() { ::munmap(bytes_, kChunk); }
+  Chunk(const Chunk&) = delete;
+  Chunk& operator=(const Chunk&) = delete;
+
+  size_t append(const char* bytes, size_t count) {
+    const size_t taken = std::min(kChunk - size_, count);
+    std::memcpy(bytes_ + size_, bytes, taken);
+    size_ += taken;
+    return taken;
+  }
+  void clear() { size_ = 0; }
+  bool empty() const { return size_ == 0; }
+  bool full() const { return size_ == kChunk; }
+  std::span<const char> bytes() const { return {bytes_, size_}; }
+
+ private:
+  char* bytes_;
+  size_t size_ = 0;
+};
+
+std::string digest_of(std::span<const char> bytes) {
   Sha256 hash;
   hash.update(bytes.data(), bytes.size());
-  return hash.digest();
+  return hash.hex();
 }
 
-// Where no thread can be had, hashing waits until its result is asked for.
-constexpr auto kBesideIfPossible = std::launch::async | std::launch::deferred;
+char nibble(char digit) { return static_cast<char>(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
 
-std::string root_of(const std::vector<std::string>& digests) {
-  Sha256 root;
-  for (const std::string& digest : digests) root.update(digest);
-  return root.hex();
+std::string bytes_of_hex(const std::string& hex) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes += static_cast<char>(nibble(hex[i]) << 4 | nibble(hex[i + 1]));
+  return bytes;
 }
 
 }  // namespace
 
 struct ChunkHasher::Impl {
-  using Chunk = std::vector<char>;
-  const size_t most_under_way = static_cast<size_t>(hash_threads());
-  Chunk filling;
-  std::deque<std::future<std::pair<std::string, Chunk>>> under_way;  // in order
-  std::vector<Chunk> spare;                                          // memory that was used before
-  std::vector<std::string> digests;
+  struct UnderWay {
+    std::shared_ptr<Chunk> chunk;
+    std::future<std::string> digest;
+    std::shared_future<void> taken;  // by the sink, after the chunk before it
+  };
+  const Sink sink;
+  const size_t most_under_way =
+      static_cast<size_t>(std::clamp(usable_cores(), 1, kMostWriting)) + 1;
+  std::shared_ptr<Chunk> filling;
+  std::vector<std::shared_ptr<Chunk>> spare = {};
+  std::vector<std::string> digests = {};
+  std::deque<UnderWay> under_way = {};  // in order; waits for its threads when destroyed
 
-  void take_first() {
-    auto [digest, chunk] = under_way.front().get();
+  void finish_first() {
+    UnderWay& first = under_way.front();
+    await(first.digest);
+    digests.push_back(first.digest.get());
+    if (first.taken.valid()) {
+      await(first.taken);
+      first.taken.get();
+    }
+    first.chunk->clear();
+    spare.push_back(std::move(first.chunk));
     under_way.pop_front();
-    digests.push_back(std::move(digest));
-    chunk.clear();
-    spare.push_back(std::move(chunk));
   }
   void hand_over() {
-    if (under_way.size() == most_under_way) take_first();
-    under_way.push_back(std::async(kBesideIfPossible, [chunk = std::move(filling)]() mutable {
-      std::string digest = digest_of(chunk);
-      return std::pair(std::move(digest), std::move(chunk));
-    }));
-    filling = {};
-    if (spare.empty()) return;
-    filling = std::move(spare.back());
-    spare.pop_back();
+    if (under_way.size() == most_under_way) finish_first();
+    const std::shared_ptr<Chunk> chunk = std::exchange(filling, nullptr);
+    UnderWay next{
+        .chunk = chunk,
+        .digest = std::async(kBesideIfPossible, [chunk] { return digest_of(chunk->bytes()); }),
+        .taken = {}};
+    if (sink) {
+      const std::shared_future<void> before =
+          under_way.empty() ? std::shared_future<void>() : under_way.back().taken;
+      next.taken = std::async(kBesideIfPossible, [this, chunk, before] {
+                     if (before.valid()) before.get();
+                     sink(chunk->bytes());
+                   }).share();
+    }
+    under_way.push_back(std::move(next));
+  }
+  Chunk& room() {
+    if (filling) return *filling;
+    if (spare.empty()) {
+      filling = std::make_shared<Chunk>();
+    } else {
+      filling = std::move(spare.back());
+      spare.pop_back();
+    }
+    return *filling;
   }
 };
 
-ChunkHasher::ChunkHasher() : impl_(std::make_unique<Impl>()) {}
+ChunkHasher::ChunkHasher(Sink sink) : impl_(new Impl{.sink = std::move(sink), .filling = {}}) {}
 ChunkHasher::~ChunkHasher() = default;
 
 void ChunkHasher::update(const void* bytes, size_t count) {
   const char* at = static_cast<const char*>(bytes);
   while (count > 0) {
-    const size_t room = static_cast<size_t>(kHashChunkBytes) - impl_->filling.size();
-    const size_t taken = std::min(room, count);
-    impl_->filling.insert(impl_->filling.end(), at, at + taken);
+    const size_t taken = impl_->room().append(at, count);
     at += taken;
     count -= taken;
-    if (impl_->filling.size() == static_cast<size_t>(kHashChunkBytes)) impl_->hand_over();
+    if (impl_->filling->full()) impl_->hand_over();
   }
 }
 
-std::string ChunkHasher::root() {
-  if (!impl_->filling.empty()) impl_->hand_over();
-  while (!impl_->under_way.empty()) impl_->take_first();
-  return root_of(impl_->digests);
+std::vector<std::string> ChunkHasher::digests() {
+  if (impl_->filling && !impl_->filling->empty()) impl_->hand_over();
+  while (!impl_->under_way.empty()) impl_->finish_first();
+  return std::move(impl_->digests);
 }
+
+std::string chunk_root(const std::vector<std::string>& digests) {
+  Sha256 root;
+  for (const std::string& digest : digests) root.update(bytes_of_hex(digest));
+  return root.hex();
+}
+
+int reading_threads() { return std::min(usable_cores(), kMostReading); }
 
 std::string chunked_sha256_file(const std::filesystem::path& path, FailAs fail_as) {
   const int64_t size = file_size(path, fail_as);
-  const int64_t chunks = (size + kHashChunkBytes - 1) / kHashChunkBytes;
-  std::vector<std::string> digests(static_cast<size_t>(chunks));
-  std::atomic<int64_t> next = 0;
-  const auto work = [&] {
-    for (int64_t chunk = next++; chunk < chunks; chunk = next++) {
-      const int64_t begin = chunk * kHashChunkBytes;
-      digests[static_cast<size_t>(chunk)] =
-          sha256_of_range(path, begin, std::min(begin + kHashChunkBytes, size), fail_as);
-    }
-  };
-  std::vector<std::future<void>> others;
-  const auto helpers = std::min<int64_t>(hash_threads(), chunks) - 1;
-  for (int64_t i = 0; i < helpers; ++i) others.push_back(std::async(kBesideIfPossible, work));
-  try {
-    work();
-  } catch (...) {
-    next = chunks;  // a stop: the others end with the chunk that they are at
-    throw;
-  }
-  for (std::future<void>& other : others) other.get();
-  return root_of(digests);
+  std::vector<std::string> digests(static_cast<size_t>(hash_chunks_of(size)));
+  in_parallel(hash_chunks_of(size), reading_threads(), [&](int64_t chunk) {
+    const int64_t begin = chunk * kHashChunkBytes;
+    digests[static_cast<size_t>(chunk)] =
+        sha256_of_range(path, begin, std::min(begin + kHashChunkBytes, size), fail_as);
+  });
+  return chunk_root(digests);
 }
 
 }  // namespace tptrain

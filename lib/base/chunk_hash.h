@@ -6,8 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/files.h"
 
@@ -15,23 +18,36 @@ namespace tptrain {
 
 inline constexpr int64_t kHashChunkBytes = int64_t{32} << 20;
 
-/// Of bytes that come in any pieces. Holds at most two chunks more than it has threads.
+constexpr int64_t hash_chunks_of(int64_t size_bytes) {
+  return (size_bytes + kHashChunkBytes - 1) / kHashChunkBytes;
+}
+
+/// Of bytes that come in any pieces. Holds two chunks more than it has threads, at most.
 class ChunkHasher {
  public:
-  ChunkHasher();
+  /// Gets each chunk as well, in their order, one at a time, on a thread of its own; its memory
+  /// begins at a multiple of 4096 bytes. What it throws update() or digests() throws.
+  using Sink = std::function<void(std::span<const char>)>;
+  explicit ChunkHasher(Sink sink = {});
   ~ChunkHasher();
   ChunkHasher(const ChunkHasher&) = delete;
   ChunkHasher& operator=(const ChunkHasher&) = delete;
   void update(const void* bytes, size_t count);
-  /// 64 lower-case hex digits; the object is spent afterwards.
-  std::string root();
+  /// Of each chunk, 64 lower-case hex digits, when all have been through; the object is spent
+  /// afterwards.
+  std::vector<std::string> digests();
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-/// Of a whole file, read by several threads.
+/// Over digests as above; 64 hex digits.
+std::string chunk_root(const std::vector<std::string>& digests);
+
+/// How many threads read and hash at once, where there is as much to read.
+int reading_threads();
+/// The root of a whole file, read by them.
 std::string chunked_sha256_file(const std::filesystem::path& path,
                                 FailAs fail_as = FailAs::checkpoint_error);
 

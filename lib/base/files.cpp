@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/chunk_hash.h"
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/mapped_ranges.h"
 #include "base/text.h"
@@ -28,125 +29,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-[[noreturn]] void throw_as(FailAs kind, Problem p) {
-  if (kind == FailAs::config_error || kind == FailAs::run_dir_error)
-    throw ConfigError(std::move(p));
-  if (kind == FailAs::data_error) throw DataError(std::move(p));
-  throw CheckpointError(std::move(p));
-}
-
 ExitCode exit_code_of(FailAs kind) {
   if (kind == FailAs::config_error) return ExitCode::config;
   return kind == FailAs::data_error ? ExitCode::data : ExitCode::checkpoint;
 }
-
-std::string remedy_for(int error) {
-  switch (error) {
-    case ENOSPC:
-      return "Free space (or inodes: `df -i` counts them) on this file system, or choose a folder "
-             "on another one.";
-    case EDQUOT:
-      return "The disk quota is used up: free space, or choose a folder on another file system.";
-    case EACCES:
-    case EPERM:
-      return "Check the owner and the permissions of the file and of the folders above it.";
-    case EROFS:
-      return "The file system is mounted read-only: choose another folder.";
-    case EIO:
-    case ESTALE:
-    case ENXIO:
-    case ETIMEDOUT:
-      return "The disk, or the network file system, failed: the kernel's log (`dmesg`) of the host "
-             "says more.";
-    case ENOENT:
-      return "Check the path; a relative one starts at the current directory.";
-    case EEXIST:
-      return "Files are never overwritten: remove or rename what stands there.";
-    case EXDEV:
-      return "Both paths must be on one file system.";
-    default:
-      return "";
-  }
-}
-
-// What no run file and no permission is to blame for.
-bool is_fault_of_disk(int error) {
-  return error == ENOSPC || error == EDQUOT || error == EIO || error == ESTALE || error == ENXIO ||
-         error == ETIMEDOUT || error == EFBIG;
-}
-
-[[noreturn]] void fail(FailAs kind, const fs::path& path, std::string_view call, int error) {
-  if (kind == FailAs::run_dir_error && is_fault_of_disk(error)) kind = FailAs::checkpoint_error;
-  throw_as(kind, problem(cat(call, " failed: ", std::generic_category().message(error)))
-                     .at(path.string())
-                     .remedy(remedy_for(error)));
-}
-
-/// A descriptor that is closed on every way out. close_checked() is for written files, where close
-/// may report a failed write.
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags, FailAs kind) : path_(path), kind_(kind) {
-    do {
-      number_ = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
-    } while (number_ < 0 && errno == EINTR);
-    if (number_ < 0) fail(kind, path, "open", errno);
-  }
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int number() const { return number_; }
-  int release() { return std::exchange(number_, -1); }
-
-  void write_all(const void* bytes, size_t count) const {
-    const char* at = static_cast<const char*>(bytes);
-    while (count > 0) {
-      const ssize_t done = ::write(number_, at, count);
-      if (done < 0 && errno == EINTR) continue;
-      if (done < 0) fail(kind_, path_, "write", errno);
-      work_done(WorkUnit::bytes, done);
-      at += done;
-      count -= static_cast<size_t>(done);
-    }
-  }
-  /// Bytes read; 0 at the end of the file.
-  size_t read_some(void* bytes, size_t count) const {
-    while (true) {
-      const ssize_t done = ::read(number_, bytes, count);
-      if (done >= 0) {
-        work_done(WorkUnit::bytes, done);
-        return static_cast<size_t>(done);
-      }
-      if (errno != EINTR) fail(kind_, path_, "read", errno);
-    }
-  }
-  // A failed fsync is not tried again: the kernel may have dropped the dirty pages and would then
-  // report success.
-  void sync() const {
-    int result;
-    do {
-      result = ::fsync(number_);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) fail(kind_, path_, "fsync", errno);
-  }
-  void close_checked() {
-    // Linux has released the descriptor even where close says EINTR; it must not be closed twice.
-    if (::close(release()) != 0 && errno != EINTR) fail(kind_, path_, "close", errno);
-  }
-  struct stat status() const {
-    struct stat info;
-    if (::fstat(number_, &info) != 0) fail(kind_, path_, "fstat", errno);
-    return info;
-  }
-
- private:
-  fs::path path_;
-  FailAs kind_;
-  int number_ = -1;
-};
 
 fs::path parent_of(const fs::path& path) {
   const fs::path parent = path.parent_path();
@@ -196,14 +82,14 @@ std::string sha256_of_range(const fs::path& path, int64_t begin, int64_t end, Fa
     const auto wanted = std::min(static_cast<int64_t>(piece.size()), end - begin);
     const ssize_t count = ::pread(file.number(), piece.data(), static_cast<size_t>(wanted), begin);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(fail_as, path, "read", errno);
+    if (count < 0) fail_call(fail_as, path, "read", errno);
     if (count == 0)
       throw_as(fail_as, problem("the file became shorter while it was read").at(path.string()));
     work_done(WorkUnit::bytes, count);
     hash.update(piece.data(), static_cast<size_t>(count));
     begin += count;
   }
-  return hash.digest();
+  return hash.hex();
 }
 
 int64_t file_size(const fs::path& path, FailAs fail_as) {
@@ -215,12 +101,30 @@ int64_t file_size(const fs::path& path, FailAs fail_as) {
 
 struct DurableFile::Impl {
   Impl(const fs::path& path, FailAs fail_as, FileHash hashed)
-      : path(path), file(path, O_WRONLY | O_CREAT | O_EXCL, fail_as) {
-    buffer.reserve(kBufferBytes);
-    if (hashed == FileHash::chunks) chunks.emplace();
+      : file(path, O_WRONLY | O_CREAT | O_EXCL, fail_as) {
+    if (hashed == FileHash::whole) return;
+    chunks.emplace([this](std::span<const char> chunk) { write_chunk(chunk); });
   }
-  void update_hash(const void* bytes, size_t count) {
-    chunks ? chunks->update(bytes, count) : hash.update(bytes, count);
+  // On a thread of the hasher, chunk by chunk.
+  void write_chunk(std::span<const char> chunk) {
+    const bool whole = chunk.size() == static_cast<size_t>(kHashChunkBytes);
+    if (whole && size_bytes == 0) direct = file.try_direct();
+    if (!whole && std::exchange(direct, false)) file.end_direct();
+    file.write_all(chunk.data(), chunk.size());
+    const auto count = static_cast<int64_t>(chunk.size());
+    if (!direct) file.begin_writeback(size_bytes, count);
+    size_bytes += count;
+  }
+  void write_buffered(const void* bytes, size_t count) {
+    hash.update(bytes, count);
+    size_bytes += static_cast<int64_t>(count);
+    if (buffer.size() + count > kBufferBytes) flush();
+    if (count >= kBufferBytes) {
+      file.write_all(bytes, count);
+      return;
+    }
+    const char* first = static_cast<const char*>(bytes);
+    buffer.insert(buffer.end(), first, first + count);
   }
   void flush() {
     file.write_all(buffer.data(), buffer.size());
@@ -228,12 +132,12 @@ struct DurableFile::Impl {
   }
 
   static constexpr size_t kBufferBytes = size_t{1} << 18;
-  fs::path path;
   Descriptor file;
   Sha256 hash;
-  std::optional<ChunkHasher> chunks;
   std::vector<char> buffer;
-  int64_t size_bytes = 0;
+  int64_t size_bytes = 0;             // written, or buffered
+  bool direct = false;                // past the page cache
+  std::optional<ChunkHasher> chunks;  // goes first: its threads write
 };
 
 DurableFile::DurableFile(const fs::path& path, FailAs fail_as, FileHash hash)
@@ -243,26 +147,25 @@ DurableFile::~DurableFile() = default;
 void DurableFile::write(const void* bytes, size_t count) {
   if (!impl_) throw InternalError(problem("DurableFile::write after commit"));
   if (count == 0) return;
-  impl_->update_hash(bytes, count);
-  impl_->size_bytes += static_cast<int64_t>(count);
-  if (impl_->buffer.size() + count > Impl::kBufferBytes) impl_->flush();
-  if (count >= Impl::kBufferBytes) {
-    impl_->file.write_all(bytes, count);
-    return;
-  }
-  const char* first = static_cast<const char*>(bytes);
-  impl_->buffer.insert(impl_->buffer.end(), first, first + count);
+  impl_->chunks ? impl_->chunks->update(bytes, count) : impl_->write_buffered(bytes, count);
 }
 
 DurableFile::Written DurableFile::commit() {
   if (!impl_) throw InternalError(problem("DurableFile::commit called twice"));
   // Spent even where a call below throws: what a failed fsync left cannot be committed later.
   const std::unique_ptr<Impl> impl = std::move(impl_);
-  impl->flush();
+  Written written;
+  if (impl->chunks) {
+    written.chunks = impl->chunks->digests();
+    written.sha256 = chunk_root(written.chunks);
+  } else {
+    impl->flush();
+    written.sha256 = impl->hash.hex();
+  }
+  written.size_bytes = impl->size_bytes;
   impl->file.sync();
   impl->file.close_checked();
-  return {.size_bytes = impl->size_bytes,
-          .sha256 = impl->chunks ? impl->chunks->root() : impl->hash.hex()};
+  return written;
 }
 
 void write_file_atomically(const fs::path& path, std::string_view text, FailAs fail_as) {
@@ -286,7 +189,7 @@ void fsync_directory(const fs::path& directory, FailAs fail_as) {
     result = ::fsync(file.number());
   } while (result != 0 && errno == EINTR);
   // EINVAL: a file system whose directories know no fsync; names are as durable there as they get.
-  if (result != 0 && errno != EINVAL) fail(fail_as, directory, "fsync", errno);
+  if (result != 0 && errno != EINVAL) fail_call(fail_as, directory, "fsync", errno);
 }
 
 void create_directories_durably(const fs::path& directory, FailAs fail_as) {
@@ -297,16 +200,16 @@ void create_directories_durably(const fs::path& directory, FailAs fail_as) {
     struct stat info;
     if (::stat(path.c_str(), &info) == 0) {
       if (S_ISDIR(info.st_mode)) break;
-      fail(fail_as, path, "mkdir", ENOTDIR);
+      fail_call(fail_as, path, "mkdir", ENOTDIR);
     }
-    if (errno != ENOENT) fail(fail_as, path, "stat", errno);
+    if (errno != ENOENT) fail_call(fail_as, path, "stat", errno);
     missing.push_back(path);
   }
   for (auto next = missing.rbegin(); next != missing.rend(); ++next) {
     if (::mkdir(next->c_str(), 0777) != 0) {
       const int error = errno;
       // Another rank may have been first; a file of that name or a dangling link is still an error.
-      if (error != EEXIST || !names_directory(*next)) fail(fail_as, *next, "mkdir", error);
+      if (error != EEXIST || !names_directory(*next)) fail_call(fail_as, *next, "mkdir", error);
     }
     fsync_directory(parent_of(*next), fail_as);
   }
@@ -315,7 +218,7 @@ void create_directories_durably(const fs::path& directory, FailAs fail_as) {
 void rename_durably(const fs::path& from, const fs::path& to, FailAs fail_as) {
   if (::rename(from.c_str(), to.c_str()) != 0) {
     const int error = errno;
-    fail(fail_as, from, cat("rename to ", to.string()), error);
+    fail_call(fail_as, from, cat("rename to ", to.string()), error);
   }
   fsync_directory(parent_of(to), fail_as);
   if (parent_of(from) != parent_of(to)) fsync_directory(parent_of(from), fail_as);
@@ -354,7 +257,7 @@ int64_t free_space_bytes(const fs::path& path, FailAs fail_as) {
   do {
     result = ::statvfs(path.c_str(), &info);
   } while (result != 0 && errno == EINTR);
-  if (result != 0) fail(fail_as, path, "statvfs", errno);
+  if (result != 0) fail_call(fail_as, path, "statvfs", errno);
   return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
 }
 
@@ -365,7 +268,7 @@ MappedFile::MappedFile(const fs::path& path, FailAs fail_as) {
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;  // mmap refuses a length of 0
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.number(), 0);
-  if (address == MAP_FAILED) fail(fail_as, path, "mmap", errno);
+  if (address == MAP_FAILED) fail_call(fail_as, path, "mmap", errno);
   data_ = static_cast<const std::byte*>(address);
   add_mapped_range(data_, size_, path.c_str(), exit_code_of(fail_as));
 }
@@ -412,10 +315,10 @@ FileLock::FileLock(const fs::path& path) {
   if (result != 0) {
     // Network and user-space file systems without locks say one of these.
     if (errno != ENOLCK && errno != ENOSYS && errno != EOPNOTSUPP && errno != EINVAL)
-      fail(kKind, path, "flock", errno);
+      fail_call(kKind, path, "flock", errno);
     not_supported_ = std::generic_category().message(errno);
   }
-  if (::ftruncate(file.number(), 0) != 0) fail(kKind, path, "ftruncate", errno);
+  if (::ftruncate(file.number(), 0) != 0) fail_call(kKind, path, "ftruncate", errno);
   const std::string text = this_process() + "\n";
   file.write_all(text.data(), text.size());
   descriptor_ = file.release();

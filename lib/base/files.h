@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tptrain {
 
@@ -46,14 +47,15 @@ std::string sha256_hex(std::string_view bytes);
 std::string sha256_file(const std::filesystem::path& path,
                         FailAs fail_as = FailAs::checkpoint_error);
 
-/// The digest (32 bytes) of the bytes [begin, end) of a file. An error where it ends before.
+/// Likewise of the bytes [begin, end) of a file. An error where it ends before.
 std::string sha256_of_range(const std::filesystem::path& path, int64_t begin, int64_t end,
                             FailAs fail_as = FailAs::checkpoint_error);
 /// Its size. An error where it is missing or no regular file.
 int64_t file_size(const std::filesystem::path& path, FailAs fail_as = FailAs::checkpoint_error);
 
 /// What DurableFile gives back as the hash of a file: of the whole, or the root over its chunks
-/// (chunk_hash.h), which all cores work on.
+/// (chunk_hash.h), which all cores work on. Chunks are also written beside what gives the bytes, by
+/// a thread of their own and past the page cache where the file system takes that.
 enum class FileHash { whole, chunks };
 
 /// A new file written front to back, hashed on the way. Nothing is durable before commit(). A
@@ -70,7 +72,8 @@ class DurableFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   struct Written {
     int64_t size_bytes = 0;
-    std::string sha256;  // as `hash` says
+    std::string sha256 = {};               // as `hash` says
+    std::vector<std::string> chunks = {};  // FileHash::chunks: of each chunk
   };
   /// fsync and close. The object is spent afterwards, even where this throws: then the file is not
   /// to be trusted. The name becomes durable with an fsync of the directory (rename_durably,

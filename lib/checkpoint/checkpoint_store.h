@@ -63,9 +63,10 @@ struct Verdict {
 
 enum class Depth {
   manifest,
-  contents
-};  // contents: sizes and SHA-256 of every shard, and that the pieces cover every tensor exactly
-    // once
+  weights,  // and that the pieces cover every tensor exactly once, the sizes of the shards, and the
+            // SHA-256 of what of them holds weights
+  contents  // of all of them
+};
 
 /// Looks at one checkpoint directory; never throws for what it finds in it.
 Verdict verify(const std::filesystem::path& directory, Depth depth);
@@ -73,15 +74,18 @@ Verdict verify(const std::filesystem::path& directory, Depth depth);
 /// ones last.
 std::vector<Verdict> list_checkpoints(const std::filesystem::path& checkpoints_dir, Depth depth);
 
-/// A verified checkpoint as a TensorSource of master weights; and of any kind by `read_state`.
-/// Usable by one process alone (tools) or by every rank for itself.
+/// A checkpoint as a TensorSource of master weights; and of any kind by `read_state`. Bytes are
+/// hashed before they are read the first time, and only those. Usable by one process alone (tools)
+/// or by every rank for itself.
 class CheckpointReader final : public sharding::TensorSource {
  public:
-  /// Throws CheckpointError where verify(Depth::contents) finds a problem.
+  /// Throws CheckpointError where the manifest, a shard's size or its header is not as it should
+  /// be.
   explicit CheckpointReader(const std::filesystem::path& directory);
   ~CheckpointReader() override;
   const CheckpointInfo& info() const;
   std::vector<sharding::TensorInfo> tensors() const override;
+  // Both throw CheckpointError, naming the shard and the chunk, where it changed after its commit.
   void read_slice(const sharding::ShardSpec& spec, int64_t begin, int64_t end,
                   at::Tensor& out) const override;
   void read_state(std::string_view kind, const sharding::ShardSpec& spec, int64_t begin,
@@ -141,6 +145,31 @@ class CheckpointStore {
   /// rank 0, where `keep` is 0 and all of them together do not fit. Collective.
   std::string require_space(const sharding::StateDict& state, const RunIdentity& run,
                             int64_t saves);
+
+  // A save beside whatever else the caller does, in these steps; one at a time.
+
+  /// All that is checked before a byte is written. Throws as save() does. `state`, in host memory,
+  /// need not hold its values yet. Collective.
+  void begin_save(const sharding::StateDict& state, const TrainState& train_state);
+  /// From here on `state` holds what is to be saved, and stays so until the save has ended: this
+  /// rank's shard is written and hashed by other threads. Called by each rank when it likes.
+  void start_writing();
+  bool is_saving() const;
+  /// What this rank has done of the step that is under way, without waiting for it.
+  enum class Progress { busy, done, failed };
+  Progress save_progress() const;
+  /// When every rank has done its step, or one has failed (then after give_up_writing()); else it
+  /// waits for them. The next step
+  /// begins: rank 0 commits, and removes what is old. Returns what was committed where there is no
+  /// next step. Throws as save() does, after which no save is under way. Collective.
+  std::optional<CheckpointInfo> continue_save();
+  /// Another rank's part has failed: this one's ends soon.
+  void give_up_writing();
+  /// For a run that ends by an error: of the save that is under way nothing works on any longer.
+  /// What it has written is no checkpoint, and the next start removes it. This rank alone.
+  void abandon_save();
+  /// Of all ranks, of the save that is under way or ended last.
+  int64_t save_bytes() const;
 
   /// Writes and commits; then retention. Returns what was committed. On an error on any rank every
   /// rank throws the same CheckpointError and what was committed before is untouched. Where run_dir

@@ -56,10 +56,12 @@ std::vector<Verdict> find_checkpoints(const std::string& path, Depth depth) {
 NewestValid newest_valid(const std::string& path) {
   NewestValid newest;
   // Newest first. Hashing is what takes time, so older ones are only looked at where it comes to
-  // them.
-  for (const Verdict& found : find_checkpoints(path, Depth::manifest)) {
+  // them, and one that has no other beside it is left to its reader, who hashes what it reads.
+  const std::vector<Verdict> all = find_checkpoints(path, Depth::manifest);
+  for (const Verdict& found : all) {
     if (found.info && !newest.path.empty()) continue;
-    const Verdict verdict = found.info ? verify(found.path, Depth::contents) : found;
+    const Verdict verdict =
+        found.info && all.size() > 1 ? verify(found.path, Depth::weights) : found;
     if (verdict.problem.empty()) {
       newest.path = verdict.path;
       continue;

@@ -89,6 +89,19 @@ void check_self_hash(std::string_view text) {
                     ": it was changed after it was committed"));
 }
 
+void parse_chunks(const Fields& fields, const std::string& name, ManifestFile& file) {
+  for (const Json& digest : fields.list("chunks")) {
+    if (!digest.is_string() || !is_hex(digest.get<std::string>(), 64))
+      throw Refused(cat("manifest: a chunk of ", name, " is not 64 hex digits"));
+    file.chunks.push_back(digest.get<std::string>());
+  }
+  if (static_cast<int64_t>(file.chunks.size()) != hash_chunks_of(file.size_bytes))
+    throw Refused(cat("manifest lists ", file.chunks.size(), " chunks of ", name, ", which has ",
+                      hash_chunks_of(file.size_bytes)));
+  if (chunk_root(file.chunks) != file.hash)
+    throw Refused(cat("manifest: the root of ", name, " is not that over its chunks"));
+}
+
 std::vector<ManifestFile> parse_files(const Json& files, int64_t version) {
   const auto file_count = static_cast<int64_t>(files.size());
   if (file_count < 1 || file_count > kMaxFiles)
@@ -106,6 +119,7 @@ std::vector<ManifestFile> parse_files(const Json& files, int64_t version) {
     if (!is_hex(parsed.back().hash, 64))
       throw Refused(
           cat("manifest: ", hash_name(version), " of ", expected, " is not 64 hex digits"));
+    if (value.contains("chunks")) parse_chunks(file, expected, parsed.back());
   }
   return parsed;
 }
@@ -122,7 +136,8 @@ Json files_json(const std::vector<ManifestFile>& files) {
   const auto count = static_cast<int64_t>(files.size());
   for (int64_t i = 0; i < count; ++i) {
     const ManifestFile& file = files[static_cast<size_t>(i)];
-    list.push_back({{"name", shard_name(i, count)},
+    list.push_back({{"chunks", file.chunks},
+                    {"name", shard_name(i, count)},
                     {"size_bytes", file.size_bytes},
                     {hash_name(kFormatVersion), file.hash}});
   }

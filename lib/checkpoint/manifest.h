@@ -30,6 +30,8 @@ std::string plain_message(const std::exception& error);
 struct ManifestFile {
   int64_t size_bytes = 0;
   std::string hash;  // SHA-256 of the file in format 1, since 2 the root over its chunks
+  std::vector<std::string> chunks =
+      {};  // SHA-256 of each; empty where the manifest has only `hash`
 };
 
 /// The elements [begin, end) of the slice `spec`, as the tensor `key` of file number `file`.

@@ -15,10 +15,10 @@ namespace tptrain::checkpoint {
 struct RetentionOrder {
   std::filesystem::path directory;
   int64_t keep = 0;  // newest valid ones that stay, the one just written among them; 0: all
-  std::set<std::filesystem::path>
-      damaged;  // found so by their contents: they neither count nor are removed
+  std::set<std::filesystem::path> damaged =
+      {};  // found so by their contents: they neither count nor are removed
   const RunOwner* owner = nullptr;  // asked before each removal
-  FaultPoint fault_point;
+  FaultPoint fault_point = {};
 };
 
 /// Removes the checkpoints of the run of `just_written` beyond its newest `keep` (those of other

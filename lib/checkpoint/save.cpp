@@ -1,20 +1,17 @@
 #include "checkpoint/save.h"
 
-#include <ATen/core/grad_mode.h>
-
-#include <algorithm>
+#include <sstream>
 #include <system_error>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
-#include "base/work.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/run_directory.h"
+#include "checkpoint/shard_plan.h"
 #include "checkpoint/tensor_index.h"
 #include "checkpoint/verify.h"
 #include "formats/safetensors.h"
@@ -22,66 +19,7 @@
 namespace tptrain::checkpoint {
 
 namespace fs = std::filesystem;
-using sharding::StatePiece;
-
 namespace {
-
-// What this rank writes: `pieces` and `sources` run in parallel, in the order in which they lie in
-// the shard.
-struct ShardPlan {
-  std::vector<ManifestPiece> pieces;
-  std::vector<const StatePiece*> sources;
-  std::vector<formats::SafetensorsEntry> entries;
-};
-
-void check_piece(const StatePiece& piece) {
-  const bool fits =
-      piece.data.defined() && piece.data.dim() == 1 &&
-      (piece.data.scalar_type() == at::kFloat || piece.data.scalar_type() == at::kBFloat16) &&
-      piece.data.numel() == piece.end - piece.begin && piece.begin >= 0 &&
-      piece.end <= piece.spec.local_numel() && sharding::is_state_kind(piece.kind);
-  if (fits) return;
-  throw InternalError(problem(
-      cat("the piece [", piece.begin, ", ", piece.end, ") of ", piece.spec.name,
-          " is no 1-D fp32 or bf16 tensor of that many elements of its slice, of the kind '",
-          piece.kind, "'")));
-}
-
-// Sorted by what the pieces are, so that the bytes of a shard do not depend on the order of the
-// caller's list.
-ShardPlan plan_shard(const sharding::StateDict& state, int64_t file) {
-  ShardPlan plan;
-  for (const StatePiece& piece : state.pieces) {
-    check_piece(piece);
-    if (piece.save && piece.begin < piece.end) plan.sources.push_back(&piece);
-  }
-  const auto rank = [](const StatePiece* p) {
-    return std::tie(p->spec.name, p->spec.begin, p->begin);
-  };
-  std::stable_sort(plan.sources.begin(), plan.sources.end(),
-                   [&](const StatePiece* a, const StatePiece* b) {
-                     if (a->kind != b->kind) return sharding::kind_before(a->kind, b->kind);
-                     return rank(a) < rank(b);
-                   });
-  int64_t number = 0;
-  for (const StatePiece* piece : plan.sources) {
-    const bool same_tensor = !plan.pieces.empty() && plan.pieces.back().kind == piece->kind &&
-                             plan.pieces.back().spec.name == piece->spec.name;
-    number = same_tensor ? number + 1 : 0;
-    const std::string key = cat(piece->kind, "/", piece->spec.name, "#", number);
-    plan.pieces.push_back({.kind = piece->kind,
-                           .spec = piece->spec,
-                           .begin = piece->begin,
-                           .end = piece->end,
-                           .file = file,
-                           .key = key});
-    // A whole tensor has one spelling in the file, whatever the caller left in begin and end.
-    if (piece->spec.whole()) plan.pieces.back().spec.begin = plan.pieces.back().spec.end = 0;
-    plan.entries.push_back(
-        {.name = key, .dtype = formats::Dtype::f32, .shape = {piece->end - piece->begin}});
-  }
-  return plan;
-}
 
 std::vector<ManifestPiece> merge_pieces(const std::vector<std::string>& of_rank) {
   std::vector<ManifestPiece> all;
@@ -151,36 +89,19 @@ void check_owner(const SaveOrder& order) {
   }
 }
 
-DurableFile::Written write_shard(const fs::path& path, const ShardPlan& plan,
-                                 const FaultPoint& fault_point) {
-  const at::NoGradGuard no_grad;
-  const Work work("saving the checkpoint", WorkUnit::bytes,
-                  formats::SafetensorsWriter::file_bytes(plan.entries));
-  formats::SafetensorsWriter writer(path, plan.entries, {}, FileHash::chunks);
-  for (size_t i = 0; i < plan.sources.size(); ++i) {
-    const at::Tensor& data = plan.sources[i]->data;
-    for (int64_t begin = 0; begin < data.numel(); begin += sharding::kStateChunkElements) {
-      const int64_t count = std::min(sharding::kStateChunkElements, data.numel() - begin);
-      // Converted on the host: a GPU that is full of state has no room for more.
-      const at::Tensor chunk =
-          data.narrow(0, begin, count).to(at::kCPU).to(at::kFloat).contiguous();
-      writer.write(chunk.data_ptr(), chunk.nbytes());
-    }
-    if (i == plan.sources.size() / 2) fault_point("shard half written");
-  }
-  const DurableFile::Written written = writer.commit();
-  fault_point("shard written");
-  return written;
-}
-
-// "<size> <root of the hashes>", what every rank tells of its shard.
+// "<size> <root of the hashes> <hash of each chunk> ...": what every rank tells of its shard.
 std::string record_text(const DurableFile::Written& written) {
-  return cat(written.size_bytes, " ", written.sha256);
+  std::string text = cat(written.size_bytes, " ", written.sha256);
+  for (const std::string& chunk : written.chunks) text += " " + chunk;
+  return text;
 }
 
 ManifestFile parse_record(const std::string& text) {
-  const size_t space = text.find(' ');
-  return {.size_bytes = std::stoll(text.substr(0, space)), .hash = text.substr(space + 1)};
+  std::istringstream words(text);
+  ManifestFile file;
+  words >> file.size_bytes >> file.hash;
+  for (std::string chunk; words >> chunk;) file.chunks.push_back(chunk);
+  return file;
 }
 
 // Each rank has fsynced its shard; rank 0 must see them all before it says so in a manifest.
@@ -257,61 +178,68 @@ std::string check_space_for_run(const fs::path& directory, const SaveBytes& byte
              ": checkpoint.keep is 0, so none of them is removed");
 }
 
-CheckpointInfo save_checkpoint(comm::ControlGroup& group, const SaveOrder& order,
-                               const sharding::StateDict& state, const TrainState& train_state) {
-  const bool first = group.rank() == 0;
-  const fs::path temporary =
-      order.directory / temporary_directory_name(train_state.step, order.save_id);
-  Manifest manifest{.save_id = order.save_id,
-                    .parent_save_id = order.parent_save_id,
-                    .save_sequence = order.save_sequence,
-                    .state = train_state,
-                    .files = {},
-                    .pieces = {}};
-
-  ShardPlan plan;
+Save::Save(comm::ControlGroup& group, SaveOrder order, const sharding::StateDict& state,
+           const TrainState& train_state)
+    : group_(group),
+      order_(std::move(order)),
+      temporary_(order_.directory / temporary_directory_name(train_state.step, order_.save_id)),
+      manifest_{.save_id = order_.save_id,
+                .parent_save_id = order_.parent_save_id,
+                .save_sequence = order_.save_sequence,
+                .state = train_state,
+                .files = {},
+                .pieces = {}} {
   std::string plan_text;
-  comm::agree(group, [&] {
-    plan = plan_shard(state, group.rank());
-    plan_text = pieces_text(plan.pieces);
+  comm::agree(group_, [&] {
+    plan_ = plan_shard(state, group_.rank());
+    plan_text = pieces_text(plan_.pieces);
     manifest_text(
-        manifest);  // its texts must be fit for JSON: better found before gigabytes are written
+        manifest_);  // its texts must be fit for JSON: better found before gigabytes are written
   });
-  const std::vector<std::string> plans = group.all_gather(plan_text);
-  const int64_t shard_bytes = group.sum(formats::SafetensorsWriter::file_bytes(plan.entries));
-  comm::agree(group, [&] {
-    if (!first) return;
-    manifest.pieces = merge_pieces(plans);
-    order.again = SaveAgain::never;  // what the next line finds is no fault of the moment
-    check_coverage(manifest.pieces);
-    order.again = SaveAgain::at_once;
-    check_owner(order);
-    create_directories_durably(order.directory);
-    check_space(order, {.shards = shard_bytes,
-                        .manifest = static_cast<int64_t>(pieces_text(manifest.pieces).size())});
-    create_directories_durably(temporary);
-    order.fault_point("temporary directory made");
+  const std::vector<std::string> plans = group_.all_gather(plan_text);
+  shard_bytes_ = group_.sum(formats::SafetensorsWriter::file_bytes(plan_.entries));
+  comm::agree(group_, [&] {
+    if (group_.rank() != 0) return;
+    manifest_.pieces = merge_pieces(plans);
+    order_.again = SaveAgain::never;  // what the next line finds is no fault of the moment
+    check_coverage(manifest_.pieces);
+    order_.again = SaveAgain::at_once;
+    check_owner(order_);
+    create_directories_durably(order_.directory);
+    check_space(order_, {.shards = shard_bytes_,
+                         .manifest = static_cast<int64_t>(pieces_text(manifest_.pieces).size())});
+    try {
+      create_directories_durably(temporary_);
+      order_.fault_point("temporary directory made");
+    } catch (const Error&) {
+      discard();
+      throw;
+    }
   });
+}
 
-  fs::path path;
-  try {
-    DurableFile::Written written;
-    comm::agree(group, [&] {
-      written =
-          write_shard(temporary / shard_name(group.rank(), group.size()), plan, order.fault_point);
-    });
-    const std::vector<std::string> records = group.all_gather(record_text(written));
-    comm::agree(group, [&] {
-      if (!first) return;
-      for (const std::string& record : records) manifest.files.push_back(parse_record(record));
-      path = commit(temporary, order, manifest);
-    });
-  } catch (const Error&) {
-    if (first) discard_uncommitted(temporary);
-    throw;
-  }
-  path = group.broadcast(path.string(), 0);
-  return info_of(manifest, path);
+void Save::write_shard() {
+  written_ = checkpoint::write_shard(temporary_ / shard_name(group_.rank(), group_.size()), plan_,
+                                     order_.fault_point, given_up_);
+}
+
+int64_t Save::bytes_of_shard() const {
+  return formats::SafetensorsWriter::file_bytes(plan_.entries);
+}
+
+void Save::gather_records() {
+  const std::vector<std::string> records = group_.all_gather(record_text(written_));
+  comm::agree(group_, [&] {
+    for (const std::string& record : records) manifest_.files.push_back(parse_record(record));
+  });
+}
+
+CheckpointInfo Save::commit() {
+  return info_of(manifest_, checkpoint::commit(temporary_, order_, manifest_));
+}
+
+void Save::discard() {
+  if (group_.rank() == 0) discard_uncommitted(temporary_);
 }
 
 }  // namespace tptrain::checkpoint

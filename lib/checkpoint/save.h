@@ -2,22 +2,21 @@
 // becomes durable").
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <string_view>
 
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/shard_plan.h"
 
 namespace tptrain::checkpoint {
 
-/// Called after each step of a save: "temporary directory made", "shard half written", "shard
-/// written", "records gathered", "directory synced", "committed", "acknowledged"; and of retention:
-/// "manifest removed", "shard removed", "directory removed". "shard ..." on every rank, the others
-/// on rank 0.
-using FaultPoint = std::function<void(std::string_view)>;
-
+/// `fault_point` gets "temporary directory made", "shard half written", "shard written", "records
+/// gathered", "directory synced", "committed", "acknowledged"; and of retention: "manifest
+/// removed", "shard removed", "directory removed". "shard ..." on every rank, the others on rank 0.
 struct SaveOrder {
   std::filesystem::path directory;  // run_dir/checkpoints; exists
   std::string save_id;              // the same on every rank
@@ -42,9 +41,40 @@ SaveBytes bytes_of_save(comm::ControlGroup& group, const sharding::StateDict& st
 std::string check_space_for_run(const std::filesystem::path& directory, const SaveBytes& bytes,
                                 int64_t count, bool must_fit);
 
-/// Collective. An error on any rank is thrown on every rank; until the manifest is renamed into
-/// place nothing remains of the attempt, afterwards it is committed.
-CheckpointInfo save_checkpoint(comm::ControlGroup& group, const SaveOrder& order,
-                               const sharding::StateDict& state, const TrainState& train_state);
+/// One attempt. Until the manifest is renamed into place discard() removes all of it, afterwards it
+/// is committed. What is Collective throws an error of any rank on every rank.
+class Save {
+ public:
+  /// All that is checked before a byte is written; makes the temporary directory. The tensors of
+  /// `state` must hold what they hold now until write_shard() has returned. Collective.
+  Save(comm::ControlGroup& group, SaveOrder order, const sharding::StateDict& state,
+       const TrainState& train_state);
+  Save(const Save&) = delete;
+
+  /// This rank's shard. Communicates nothing; on any thread, where the state is in host memory.
+  void write_shard();
+  /// When write_shard() has returned on all ranks. Collective.
+  void gather_records();
+  /// Rank 0 alone, after that. Communicates nothing; any thread.
+  CheckpointInfo commit();
+  /// After an error.
+  void discard();
+  /// From another thread: write_shard() ends soon, with an error.
+  void give_up() { given_up_ = true; }
+
+  int64_t bytes_of_shard() const;
+  int64_t bytes_of_shards() const { return shard_bytes_; }  // of all ranks
+  const Manifest& manifest() const { return manifest_; }
+
+ private:
+  comm::ControlGroup& group_;
+  SaveOrder order_;
+  std::filesystem::path temporary_;
+  Manifest manifest_;  // its pieces: rank 0
+  ShardPlan plan_;
+  int64_t shard_bytes_ = 0;
+  DurableFile::Written written_;
+  std::atomic<bool> given_up_ = false;
+};
 
 }  // namespace tptrain::checkpoint

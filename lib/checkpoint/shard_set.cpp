@@ -23,7 +23,7 @@ ShardSet::ShardSet(const std::filesystem::path& directory, const Manifest& manif
               .at((directory / shard_name(piece.file, count)).string())
               .remedy("The file changed since it was verified: check the storage."));
     }
-    piece_bytes_.push_back(file.bytes(*entry).data());
+    piece_bytes_.push_back({.file = piece.file, .offset = file.data_begin() + entry->offset_bytes});
   }
 }
 
@@ -49,11 +49,14 @@ void ShardSet::read(std::string_view kind, const sharding::ShardSpec& spec, int6
                     int64_t end, float* out) const {
   require(kind, spec);
   index_.find(kind, spec, begin, end, [&](const TensorIndex::Stretch& stretch) {
-    std::memcpy(out + stretch.target,
-                piece_bytes_[static_cast<size_t>(stretch.piece)] +
-                    stretch.source * static_cast<int64_t>(sizeof(float)),
-                static_cast<size_t>(stretch.count) * sizeof(float));
-    work_done(WorkUnit::bytes, stretch.count * static_cast<int64_t>(sizeof(float)));
+    constexpr auto kSize = static_cast<int64_t>(sizeof(float));
+    const auto [file, offset] = piece_bytes_[static_cast<size_t>(stretch.piece)];
+    const int64_t first = offset + stretch.source * kSize;
+    const int64_t bytes = stretch.count * kSize;
+    if (before_read_) before_read_(file, first, first + bytes);
+    std::memcpy(out + stretch.target, files_[static_cast<size_t>(file)].bytes().data() + first,
+                static_cast<size_t>(bytes));
+    work_done(WorkUnit::bytes, bytes);
   });
 }
 

@@ -1,11 +1,13 @@
 // The shards of one checkpoint, mapped, and the way from a wanted slice to the bytes. Verifies no
-// hash: who builds one has done so.
+// hash: who builds one has done so, or does it before each read.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/manifest.h"
@@ -19,8 +21,14 @@ class ShardSet {
   /// Maps every shard. Throws CheckpointError where one is gone or no longer has the pieces of the
   /// manifest; Refused by TensorIndex.
   ShardSet(const std::filesystem::path& directory, const Manifest& manifest);
+  /// Called before bytes [begin, end) of a file are read.
+  using BeforeRead = std::function<void(int64_t file, int64_t begin, int64_t end)>;
+  void set_before_read(BeforeRead before_read) { before_read_ = std::move(before_read); }
 
   const TensorIndex& index() const { return index_; }
+  const formats::SafetensorsFile& file(int64_t number) const {
+    return files_[static_cast<size_t>(number)];
+  }
   /// Throws CheckpointError where the checkpoint lacks the tensor or this kind of it, or has it in
   /// another shape.
   void require(std::string_view kind, const sharding::ShardSpec& spec) const;
@@ -32,7 +40,12 @@ class ShardSet {
   std::filesystem::path directory_;
   TensorIndex index_;
   std::vector<formats::SafetensorsFile> files_;
-  std::vector<const std::byte*> piece_bytes_;  // by number of the piece in the manifest
+  struct PieceBytes {
+    int64_t file = 0;
+    int64_t offset = 0;  // in the file
+  };
+  std::vector<PieceBytes> piece_bytes_;  // by number of the piece in the manifest
+  BeforeRead before_read_;
 };
 
 }  // namespace tptrain::checkpoint

@@ -52,6 +52,9 @@ class SafetensorsFile {
   /// In the order in which they lie in the file.
   const std::vector<SafetensorsEntry>& entries() const { return header_.entries; }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  /// All of it: the header, then from data_begin() on the tensors.
+  std::span<const std::byte> bytes() const { return map_.bytes(); }
+  int64_t data_begin() const { return header_.data_begin; }
   int64_t size_bytes() const { return static_cast<int64_t>(map_.bytes().size()); }
   /// nullptr where there is none of this name.
   const SafetensorsEntry* find(const std::string& name) const;

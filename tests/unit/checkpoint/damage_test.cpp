@@ -134,7 +134,17 @@ TEST_CASE("hashes alone do not make a checkpoint: shards must hold what the mani
   const auto masters = [](Json& m) -> Json& { return m["tensors"][0]["kinds"]["master"]; };
   CHECK(
       has(problem_with([&](Json& m) { masters(m)[0][1] = 7; }), "lacks the tensor \"master/w#7\""));
+  CHECK(has(problem_with([](Json& m) {
+              for (const char* hash : {"root", "chunks"})
+                std::swap(m["files"][0][hash], m["files"][1][hash]);
+            }),
+            "SHA-256 is"));
   CHECK(has(problem_with([](Json& m) { std::swap(m["files"][0]["root"], m["files"][1]["root"]); }),
+            "is not that over its chunks"));
+  CHECK(has(problem_with([](Json& m) {
+              for (Json& file : m["files"]) file.erase("chunks");  // as older manifests are
+              std::swap(m["files"][0]["root"], m["files"][1]["root"]);
+            }),
             "SHA-256 is"));
   CHECK(has(problem_with([&](Json& m) { masters(m).erase(0); }), "saved by no piece"));
   CHECK(has(problem_with([&](Json& m) { masters(m).push_back(masters(m)[0]); }),
@@ -246,7 +256,8 @@ TEST_CASE("hostile values in a signed manifest are refused and never crash") {
       put(tiny.path() / "manifest.json",
           place.back() == "self_hash" ? changed.dump() + "\n" : signed_text(changed));
       INFO(place.to_string() << " removed");
-      CHECK(!tiny.problem().empty());
+      // Without the hashes of a file's chunks the root over them is checked.
+      CHECK(tiny.problem().empty() == (place.back() == "chunks"));
     }
   }
   CHECK(refused > 1000);
@@ -321,6 +332,44 @@ TEST_CASE("checkpoints of which none is whole are an error, never a fresh start"
   CHECK(
       has(message_of<CheckpointError>([&] { checkpoint::CheckpointReader reader(saved.step(1)); }),
           "is missing"));
+}
+
+TEST_CASE("a reader hashes the chunks that it reads, and no others") {
+  constexpr int64_t kElements = (int64_t{32} << 20) / 4;  // each kind: one chunk and a little more
+  const Saved saved(1, {{"w", {kElements + 1000}, -1}});
+  const auto flip = [&](int64_t offset) {
+    std::fstream file(saved.step(1) / kShard, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(offset);
+    const auto byte = static_cast<char>(file.get());
+    file.seekp(offset);
+    file.put(static_cast<char>(byte ^ 4));
+  };
+  const auto spec = sharding::whole_tensor("w", {kElements + 1000});
+  at::Tensor values = at::empty({kElements + 1000}, at::kFloat);
+  const auto read = [&](const char* kind, int64_t begin, int64_t end) {
+    const checkpoint::CheckpointReader reader(saved.step(1));
+    return message_of<CheckpointError>([&] {
+      at::Tensor out = values.narrow(0, 0, end - begin);
+      reader.read_state(kind, spec, begin, end, out);
+    });
+  };
+  const auto last = static_cast<int64_t>(fs::file_size(saved.step(1) / kShard)) - 1;
+  flip(last);
+  const std::string fault = "shard-00000-of-00001.safetensors: SHA-256 is ";
+  CHECK(has(verify(saved.step(1), Depth::contents).problem, fault));
+  CHECK(
+      has(verify(saved.step(1), Depth::contents).problem, " in chunk 4 of 4 (bytes 100663296 to "));
+  CHECK(verify(saved.step(1), Depth::weights).problem == "");
+  const checkpoint::CheckpointReader whole(saved.step(1));
+  CHECK_NOTHROW(whole.read_slice(spec, 0, kElements + 1000, values));
+  CHECK(values[kElements].item<float>() == expected_value(sharding::kMaster, "w", kElements, 1));
+  CHECK(has(read("exp_avg_sq", kElements + 900, kElements + 1000), fault));
+  flip(last);
+  CHECK(verify(saved.step(1), Depth::contents).problem == "");
+  flip(1000);  // of the first weights
+  CHECK(has(read("master", 0, 10), " in chunk 1 of 4 "));
+  CHECK(has(read("exp_avg", 0, 10), " in chunk 1 of 4 "));  // the header's chunk
+  CHECK(has(verify(saved.step(1), Depth::weights).problem, fault));
 }
 
 TEST_CASE("a checkpoint that changes between choice and loading is refused") {

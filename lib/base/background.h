@@ -1,0 +1,58 @@
+// Work on other threads of this process: several at one list, and one job that goes on while its
+// owner does something else. Whoever waits here shows progress where they make some (interruption
+// points), and only then: a watchdog still sees a disk that hangs.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <future>
+
+#include "base/interruption.h"
+
+namespace tptrain {
+
+/// Cores that this process may run on, at least 1.
+int usable_cores();
+
+/// Where no thread can be had, the work waits until its result is asked for.
+inline constexpr auto kBesideIfPossible = std::launch::async | std::launch::deferred;
+
+/// Waits; passes an interruption point whenever another thread has. The future is there to be got
+/// afterwards, except where the point throws.
+template <typename Future>
+void await(const Future& future) {
+  constexpr std::chrono::milliseconds kLook{100};
+  uint64_t seen = interruption_points_passed();
+  while (future.wait_for(kLook) == std::future_status::timeout) {
+    if (interruption_points_passed() == seen) continue;
+    interruption_point();
+    seen = interruption_points_passed();
+  }
+}
+
+/// Calls work(0) ... work(count - 1), on `threads` threads of which this is one. Throws the first
+/// that was thrown, after all have ended.
+void in_parallel(int64_t count, int threads, const std::function<void(int64_t)>& work);
+
+/// One piece of work on a thread of lower priority: what it runs beside comes first.
+class BackgroundJob {
+ public:
+  explicit BackgroundJob(std::function<void()> work);
+  /// Waits for its end.
+  ~BackgroundJob() = default;
+
+  /// Whether get() returns at once (or there was no thread to be had, and it does the work).
+  bool is_done() const;
+  /// Of a work that is done.
+  bool failed() const { return failed_; }
+  /// Waits, and throws what the work threw. Once.
+  void get();
+
+ private:
+  std::atomic<bool> failed_ = false;
+  std::future<void> future_;  // goes first
+};
+
+}  // namespace tptrain
