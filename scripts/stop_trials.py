@@ -7,139 +7,69 @@
     scripts/stop_trials.py --trials 30 --freeze    a rank is stopped (SIGSTOP) at a random moment of its start-up: the job must be gone within
                                                    hang_timeout + 5 s, with exit code 6 and the rank named
 
-Prints a line a trial and a summary; exit code 1 where any trial failed. --seed repeats a run of trials.
+Until the first instruction of a rank a signal ends it, whatever the program does: mpirun passes SIGUSR1 on to a rank that it is just starting,
+and dies of one itself before it has begun to listen. Who listens is looked at just before each signal (/proc/PID/status); only where somebody
+did not, an end by that signal (128 + its number) is counted apart as the launcher's, and the run must go on from it all the same.
+
+Prints a line a trial and a summary; exit code 1 where any trial failed.
 """
 import argparse
-import json
 import os
-import pathlib
-import random
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-RANKS = 4
-FIELDS = ("step", "loss", "grad_norm", "lr", "tokens_seen", "eval_loss")
-RUN_FILE = """
-run_dir: run
-model:
-  architecture: {model_type: llama, vocab_size: 272, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}
-parallel: {tp_size: 2, dp_size: 2, zero_stage: 1}
-data: {train: [train.txt], eval: [eval.txt]}
-train: {seq_length: 32, micro_batch_size: 1, global_batch_size: 4, max_steps: 40, device: cpu, hang_timeout_s: %d}
-optimizer: {learning_rate: 3e-3}
-scheduler: {type: cosine, warmup_steps: 2}
-checkpoint: {save_steps: 7}
-eval: {every_steps: 10, max_batches: 0}
-"""
+from trial_job import (RANKS, Run, add_common_options, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
 
 
-def make_job(folder, hang_timeout_s):
-    lines = [f"Sentence {i} says that {i * i} is the square of {i}.\n" for i in range(3000)]
-    (folder / "train.txt").write_text("".join(lines))
-    (folder / "eval.txt").write_text("".join(lines[:150]))
-    (folder / "run.yaml").write_text(RUN_FILE % hang_timeout_s)
+def who_is_deaf(run, ranks, number, to_ranks):
+    """Whoever would die of the signal at this moment, as text; "" where nobody."""
+    deaf = [f"rank {rank} is not there yet" for rank in range(RANKS) if rank not in ranks]
+    deaf += [f"rank {rank} has not begun" for rank, pid in sorted(ranks.items()) if not hears(pid, number)]
+    if not to_ranks and not hears(run.process.pid, number):
+        deaf.append("mpirun itself has not begun")
+    return ", ".join(deaf)
 
 
-class Run:
-    """mpirun of the program in `folder`; its output in a file, its processes known by the path of the run file."""
-
-    def __init__(self, program, folder):
-        self.marker = str(folder / "run.yaml")
-        self.output_file = folder / "output.txt"
-        environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1",
-                           OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none")
-        with open(self.output_file, "w") as output:
-            self.process = subprocess.Popen(["mpirun", "--oversubscribe", "-n", str(RANKS), program, "--config", self.marker],
-                                            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.begin = time.monotonic()
-
-    def ranks(self):
-        """Rank -> process id of those that are there."""
-        found = {}
-        for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == self.process.pid:
-                continue
-            try:
-                if self.marker.encode() not in (entry / "cmdline").read_bytes():
-                    continue
-                for item in (entry / "environ").read_bytes().split(b"\0"):
-                    if item.startswith(b"OMPI_COMM_WORLD_RANK="):
-                        found[int(item.split(b"=")[1])] = int(entry.name)
-            except OSError:
-                continue  # it has ended meanwhile
-        return found
-
-    def wait(self, limit_s):
-        """The exit code, as a shell says it; None where it is not done within the limit: then it is killed."""
-        try:
-            code = self.process.wait(limit_s)
-            return code if code >= 0 else 128 - code
-        except subprocess.TimeoutExpired:
-            for pid in [self.process.pid, *self.ranks().values()]:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass  # it ended meanwhile
-            self.process.wait()
-            return None
-
-    def output(self):
-        return self.output_file.read_text(errors="replace")
-
-
-def metrics(folder):
-    path = folder / "run" / "metrics.jsonl"
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [tuple(row.get(field) for field in FIELDS) for row in rows]
-
-
-def done_so_far(folder):
-    rows = metrics(folder)
-    return max((row[0] for row in rows), default=None) if (folder / "run").exists() else None
-
-
-def trial_of_signal(program, folder, expected, earliest_s, longest_s, choose):
-    """What was done, and what went wrong ("" if nothing)."""
+def trial_of_signal(options, folder, choose):
     shutil.rmtree(folder / "run", ignore_errors=True)
     number = choose.choice([signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
     to_ranks = number in (signal.SIGTERM, signal.SIGINT)  # mpirun takes these for itself and kills the ranks
-    delay = choose.uniform(earliest_s, longest_s)
-    run = Run(program, folder)
+    delay = choose.uniform(options.earliest, options.whole_s)
+    run = Run(options.binary, folder)
     time.sleep(delay)
     step = done_so_far(folder)
-    pids = list(run.ranks().values()) if to_ranks else [run.process.pid]
-    for pid in pids:
+    ranks = run.ranks()
+    deaf = who_is_deaf(run, ranks, number, to_ranks)
+    for pid in ranks.values() if to_ranks else [run.process.pid]:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
-            pass
+            pass  # it was done before
     asked = time.monotonic()
-    code = run.wait(60)
+    code = run.wait(120)
     took = time.monotonic() - asked
     what = (f"{signal.Signals(number).name} to {'the ranks' if to_ranks else 'mpirun'} at {delay:.2f} s "
             f"({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s")
-    if code not in (0, 75):
-        return what, f"exit code {code}:\n{run.output()}"
+    kind = f"exit code {code}"
+    if deaf and step is None and code == 128 + number:
+        what += f"; the launcher's: {deaf}"
+        kind = f"ended by the signal ({code}) before a rank had begun: the launcher's"
+    elif code not in (0, 75):
+        return what, kind, f"exit code {code}{f' ({deaf})' if deaf else ''}:\n{run.output()}"
     starts = 0
-    while code == 75 or not starts:
+    while code != 0:
         starts += 1
-        run = Run(program, folder)
-        code = run.wait(120)
-        if starts > 3:
+        run = Run(options.binary, folder)
+        code = run.wait(300)
+        if starts == 3 or code not in (0, 75):
             break
     if code != 0:
-        return what, f"the next start ended with {code}:\n{run.output()}"
-    if metrics(folder) != expected:
-        return what, "the metrics are not those of the undisturbed run:\n" + "\n".join(
-            f"  {a} against {b}" for a, b in zip(metrics(folder), expected) if a != b) + f"\n  {len(metrics(folder))} and {len(expected)} lines"
-    return what, ""
+        return what, kind, f"the next start ended with {code}:\n{run.output()}"
+    if metrics(folder) != options.expected:
+        return what, kind, "the metrics are not those of the undisturbed run:\n" + differences(metrics(folder), options.expected)
+    return what, kind, ""
 
 
 def wait_for_ranks(run):
@@ -147,76 +77,64 @@ def wait_for_ranks(run):
         time.sleep(0.002)
 
 
-def trial_of_freeze(program, folder, longest_s, hang_timeout_s, choose):
+def trial_of_freeze(options, folder, choose):
     shutil.rmtree(folder / "run", ignore_errors=True)
-    rank, delay = choose.randrange(RANKS), choose.uniform(0, longest_s)
-    run = Run(program, folder)
+    rank, delay = choose.randrange(RANKS), choose.uniform(0, options.start_up_s)
+    run = Run(options.binary, folder)
     wait_for_ranks(run)
     time.sleep(delay)
     pid = run.ranks().get(rank)
     if pid is None or done_so_far(folder):
         run.wait(60)
-        return "", None  # its start-up was over
+        return None  # its start-up was over
     os.kill(pid, signal.SIGSTOP)
     begin = time.monotonic()
     step = done_so_far(folder)
-    code = run.wait(hang_timeout_s + 30)
+    limit = options.hang_timeout
+    code = run.wait(limit + 30)
     took = time.monotonic() - begin
     what = (f"rank {rank} stopped {delay:.2f} s after the ranks appeared ({'in start-up' if step is None else f'at step {step}'}): "
             f"{code} after {took:.2f} s")
     problems = []
     if code != 6:
         problems.append(f"exit code {code}")
-    if took > hang_timeout_s + 5:
-        problems.append(f"not gone within {hang_timeout_s + 5} s")
+    if took > limit + 5:
+        problems.append(f"not gone within {limit + 5} s")
     if f"On this host rank {rank} (process {pid}) is stopped" not in run.output():
         problems.append("the rank is not named")
-    return what, "" if not problems else ", ".join(problems) + ":\n" + run.output()
+    return what, f"exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
+
+
+def start_up_of(options, folder):
+    run = Run(options.binary, folder)
+    wait_for_ranks(run)
+    appeared = time.monotonic()
+    while not done_so_far(folder) and run.process.poll() is None:
+        time.sleep(0.002)
+    took = time.monotonic() - appeared
+    run.wait(300)
+    return took
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/tptrain"))
-    parser.add_argument("--trials", type=int, default=10)
+    add_common_options(parser)
     parser.add_argument("--freeze", action="store_true")
     parser.add_argument("--hang-timeout", type=int, default=6, metavar="SECONDS")
-    parser.add_argument("--earliest", type=float, default=0.05, metavar="SECONDS", help="no signal before; in the first tenth of a second "
-                        "mpirun itself may die of it, or pass it on to a rank that it has not started yet: 138, and nothing is lost")
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--earliest", type=float, default=0.05, metavar="SECONDS", help="no signal before")
     options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.randrange(10**6)
-    choose = random.Random(seed)
-    print(f"seed {seed}", flush=True)
-    failed = 0
-    with tempfile.TemporaryDirectory(prefix="tptrain-trials-") as name:
-        folder = pathlib.Path(name)
-        make_job(folder, options.hang_timeout if options.freeze else 120)
-        run = Run(options.program, folder)
-        wait_for_ranks(run)
-        appeared = time.monotonic()
-        while not done_so_far(folder) and run.process.poll() is None:
-            time.sleep(0.002)
-        start_up_s = time.monotonic() - appeared
-        code = run.wait(300)
-        whole_s = time.monotonic() - run.begin
-        if code != 0:
-            print(f"the undisturbed run ended with {code}:\n{run.output()}")
-            return 1
-        expected = metrics(folder)
-        print(f"undisturbed: {whole_s:.2f} s, of which {start_up_s:.2f} s of the ranks' start-up; {len(expected)} lines of metrics", flush=True)
-        done = 0
-        while done < options.trials:
-            if options.freeze:
-                what, problem = trial_of_freeze(options.program, folder, start_up_s, options.hang_timeout, choose)
-                if problem is None:
-                    continue
-            else:
-                what, problem = trial_of_signal(options.program, folder, expected, options.earliest, whole_s, choose)
-            done += 1
-            failed += bool(problem)
-            print(f"{done}: {what}{'  FAILED: ' + problem if problem else ''}", flush=True)
-    print(f"{options.trials - failed} of {options.trials} as they must be")
-    return 1 if failed else 0
+
+    def body():
+        options.expected, _, options.whole_s = undisturbed(options.binary, options.folders, options.hang_timeout if options.freeze else 120)
+        if options.freeze:
+            shutil.rmtree(options.folders[0] / "run")
+            options.start_up_s = start_up_of(options, options.folders[0])
+        print(f"undisturbed: {options.whole_s:.2f} s{f', of which {options.start_up_s:.2f} s of start-up' if options.freeze else ''}; "
+              f"{len(options.expected)} lines of metrics", flush=True)
+        trial = trial_of_freeze if options.freeze else trial_of_signal
+        return run_trials(options, lambda folder, choose: trial(options, folder, choose))
+
+    return with_folders(options, body)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ void recover(const fs::path& directory, const RunOwner* owner) {
     }
     if (owner != nullptr) owner->require();
     std::error_code error;
-    fs::remove_all(temporary, error);
+    do {
+      fs::remove_all(temporary, error);
+    } while (error == std::errc::interrupted);
     if (error) {
       throw CheckpointError(
           problem(cat("the rest of an unfinished save cannot be removed: ", error.message()))

@@ -43,6 +43,8 @@ std::vector<fs::path> entries_of(const fs::path& directory) {
   std::error_code error;
   if (!fs::exists(directory, error) && !error) return paths;
   fs::directory_iterator entry(directory, error);
+  // A signal is no reason, on the file systems where it can end an open.
+  while (error == std::errc::interrupted) entry = fs::directory_iterator(directory, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error))
     paths.push_back(entry->path());
   if (error) {

@@ -24,7 +24,7 @@ bool is_file(const fs::path& path) {
 
 void keep(const fs::path& from, const fs::path& to) {
   const std::string bytes = read_file(from, kFileBytesLimit);
-  if (is_file(to) && read_file(to, kFileBytesLimit) == bytes) return;
+  if (is_file(to) && read_file(to, kFileBytesLimit, FailAs::checkpoint_error) == bytes) return;
   write_file_atomically(to, bytes);
 }
 

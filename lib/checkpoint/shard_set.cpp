@@ -8,11 +8,24 @@
 
 namespace tptrain::checkpoint {
 
+namespace {
+
+// To its reader a file of the run is data; here it is a checkpoint's, whatever fails.
+formats::SafetensorsFile open_shard(const std::filesystem::path& path) {
+  try {
+    return formats::SafetensorsFile(path);
+  } catch (const DataError& error) {
+    throw CheckpointError(problem(plain_message(error)));
+  }
+}
+
+}  // namespace
+
 ShardSet::ShardSet(const std::filesystem::path& directory, const Manifest& manifest)
     : directory_(directory), index_(manifest.pieces) {
   const auto count = static_cast<int64_t>(manifest.files.size());
   for (int64_t file = 0; file < count; ++file)
-    files_.emplace_back(directory / shard_name(file, count));
+    files_.push_back(open_shard(directory / shard_name(file, count)));
   for (const ManifestPiece& piece : manifest.pieces) {
     const formats::SafetensorsFile& file = files_[static_cast<size_t>(piece.file)];
     const formats::SafetensorsEntry* entry = file.find(piece.key);

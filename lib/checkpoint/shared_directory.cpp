@@ -30,7 +30,8 @@ bool sees_nonce(const fs::path& file, const std::string& nonce,
   const auto give_up = std::chrono::steady_clock::now() + patience;
   while (true) {
     std::error_code error;
-    if (fs::exists(file, error)) return read_file(file, /*limit_bytes=*/1024) == nonce;
+    if (fs::exists(file, error))
+      return read_file(file, /*limit_bytes=*/1024, FailAs::run_dir_error) == nonce;
     if (std::chrono::steady_clock::now() >= give_up) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,7 @@
 #include "config/parse.h"
 #include "metrics/jsonl_writer.h"
 #include "metrics/tensorboard_writer.h"
+#include "train/hang_timeout.h"
 
 namespace tptrain::train {
 namespace {
@@ -26,7 +28,7 @@ void keep_settings(const fs::path& run_dir, const std::string& yaml, int64_t fir
     const fs::path path =
         run_dir / cat("resolved_config.", first_step, number > 1 ? cat(".", number) : "", ".yaml");
     if (!fs::exists(path, ignored)) return write_file_atomically(path, yaml);
-    if (read_file(path) == yaml) return;
+    if (read_file(path, kMaxRunFileBytes, FailAs::checkpoint_error) == yaml) return;
   }
 }
 
@@ -61,8 +63,11 @@ Recording begin_recording(comm::MpiSession& session, const ResolvedConfig& resol
     if (run.logging.tensorboard) add_tensorboard(*recording.recorder, run_dir, first_step, log);
     recording.progress.emplace(run.train.max_steps, terminal);
   });
+  // JSON has no NaN: it travels as null.
   for (const auto& one : nlohmann::json::parse(session.broadcast(evaluations.dump(), 0)))
-    recording.best_loss.add(one[0].get<int64_t>(), one[1].get<double>());
+    recording.best_loss.add(one[0].get<int64_t>(), one[1].is_null()
+                                                       ? std::numeric_limits<double>::quiet_NaN()
+                                                       : one[1].get<double>());
   return recording;
 }
 
