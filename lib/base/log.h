@@ -13,7 +13,6 @@ class TerminalLine;
 
 struct LogOptions {
   int rank = 0;
-  int world_size = 1;
   bool console = true;    // rank 0 prints to standard output
   std::string file = {};  // appended to by rank 0; empty: none
   /// Steps aside for the console's lines; outlives the logger. Null: there is none.

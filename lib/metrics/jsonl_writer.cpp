@@ -1,6 +1,7 @@
 #include "metrics/jsonl_writer.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
@@ -33,8 +34,11 @@ struct Kept {
   void add(std::string_view line, const ordered_json& record) {
     text.append(line).push_back('\n');
     const auto loss = record.find("eval_loss");
-    if (loss != record.end() && loss->is_number())
-      evaluations.push_back({.step = record["step"], .loss = *loss});
+    if (loss == record.end()) return;
+    // null stands for what is no number (see JsonlWriter::step): such an evaluation has been made.
+    const double value =
+        loss->is_number() ? loss->get<double>() : std::numeric_limits<double>::quiet_NaN();
+    evaluations.push_back({.step = record["step"], .loss = value});
   }
 };
 

@@ -25,7 +25,6 @@ class BestLoss {
     }
   }
   const std::optional<Evaluated>& best() const { return best_; }
-  int64_t evaluations_since() const { return since_; }
   bool is_out_of_patience() const { return patience_ > 0 && since_ >= patience_; }
 
  private:

@@ -268,8 +268,10 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
   Engine& engine = build_engine(resolved, mesh, machine);
   comm::agree(
       session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); }, OnStop::give_up);
-  log_model(resolved, log);
-  log_fp8(resolved, engine.decoder(), log);
+  if (session.rank() == 0) {
+    log_model(resolved, log);
+    log_fp8(resolved, engine.decoder(), log);
+  }
 
   board.enter("reading weights or a checkpoint");
   checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints",
@@ -353,7 +355,6 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   std::optional<Logger> log;
   comm::agree(session, [&] {
     log.emplace(LogOptions{.rank = session.rank(),
-                           .world_size = session.size(),
                            .console = true,
                            .file = (run_dir / "log.txt").string(),
                            .terminal = &terminal});

@@ -243,20 +243,20 @@ int64_t bytes_to_read(const ResolvedConfig& resolved) {
 void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
                 checkpoint::TrainState& state, Logger& log) {
   const config::RunConfig& run = resolved.run;
+  const auto until_stopped = [&session](const std::function<void()>& work) {
+    comm::agree(session, work, OnStop::give_up);
+  };
   if (run.model.init == "random") {
     const Work work("drawing initial values");
-    engine.zero().initialise(run.train.seed);
+    engine.zero().initialise(run.train.seed, until_stopped);
     log.info(cat("start: random values from seed ", run.train.seed));
     return;
   }
   const auto begin = std::chrono::steady_clock::now();
   std::optional<checkpoint::HuggingFaceSource> weights;
-  comm::agree(
-      session, [&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); },
-      OnStop::give_up);
+  until_stopped([&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); });
   std::string identity;
-  comm::agree(
-      session, [&] { identity = checkpoint::weights_identity(weights->files()); }, OnStop::give_up);
+  until_stopped([&] { identity = checkpoint::weights_identity(weights->files()); });
   agree_on_facts(session, {{.name = cat("the weights of ", run.model.path),
                             .value = identity,
                             .remedy = "Put the same copy of model.path on every host."}});
@@ -264,8 +264,7 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
   state.base_identity = sha256_hex(identity);
   {
     const Work work("reading the weights", WorkUnit::bytes, bytes_to_read(resolved));
-    engine.zero().load_parameters(*weights);
-    session.barrier();
+    engine.zero().load_parameters(*weights, until_stopped);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   log.info(cat("start: the weights of ", run.model.path, " (",

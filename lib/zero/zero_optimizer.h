@@ -27,6 +27,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,13 +64,18 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
                 const Options& options);
   ~ZeroOptimizer() override;
 
+  /// Runs what a rank does by itself, without communication, before all go on together: as it is,
+  /// or through comm::agree, so that a failure or a stop of one rank ends it on every rank.
+  using Locally = std::function<void(const std::function<void()>& work)>;
+  static void at_once(const std::function<void()>& work) { work(); }
+
   /// Layout-independent random values from (seed, name, global index); each rank makes only its own
   /// shard. Clears the update rule's state and the step counter. Collective over dp.
-  void initialise(uint64_t seed);
+  void initialise(uint64_t seed, const Locally& locally = at_once);
   /// Parameters from a source (master values), each rank reading only its own shard; the rule's
-  /// state and the step counter are cleared. Collective over dp. Throws what the source throws, on
-  /// the rank that meets it alone: it must leave through MpiSession::abort().
-  void load_parameters(const sharding::TensorSource& source);
+  /// state and the step counter are cleared. Collective over dp. Throws what the source throws;
+  /// with at_once on the rank that meets it alone: it must leave through MpiSession::abort().
+  void load_parameters(const sharding::TensorSource& source, const Locally& locally = at_once);
   /// Master weights and the update rule's slots as the checkpoint wants them: live views in the
   /// type they are kept in. Takes no memory. A later update reaches the views at a time of its own:
   /// ask again after it.

@@ -27,28 +27,30 @@ StatePiece state_piece(const BucketPiece& piece, const StateKind& kind, bool sav
           .data = std::move(data)};
 }
 
-// Calls fill(piece, fp32 values on `device`) for the pieces of this rank's shard of the masters;
-// where those are of another type or elsewhere, chunk by chunk.
+// Calls fill(piece, fp32 values on `device`) for the pieces of this rank's shard of the masters,
+// chunk by chunk: a table of a gigabyte must not keep a stop waiting.
 void fill_masters(std::vector<BucketState>& states, at::Device device,
                   const std::function<void(const BucketPiece&, at::Tensor&)>& fill) {
   for (BucketState& state : states) {
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
-      interruption_point();
-      at::Tensor master =
+      const at::Tensor master =
           state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count);
-      if (master.scalar_type() == at::kFloat && master.device() == device) {
-        fill(piece, master);
-        continue;
-      }
+      const bool in_place = master.scalar_type() == at::kFloat && master.device() == device;
       for (int64_t done = 0; done < piece.count; done += sharding::kStateChunkElements) {
+        interruption_point();
         BucketPiece chunk = piece;
         chunk.bucket_begin += done;
         chunk.slice_begin += done;
         chunk.count = std::min(sharding::kStateChunkElements, piece.count - done);
+        at::Tensor part = master.narrow(0, done, chunk.count);
+        if (in_place) {
+          fill(chunk, part);
+          continue;
+        }
         at::Tensor values =
             at::empty({chunk.count}, at::TensorOptions().dtype(at::kFloat).device(device));
         fill(chunk, values);
-        master.narrow(0, done, chunk.count).copy_(values);
+        part.copy_(values);
       }
     }
   }
@@ -77,21 +79,25 @@ void ZeroOptimizer::Impl::publish(Written written) {
   }
 }
 
-void ZeroOptimizer::initialise(uint64_t seed) {
+void ZeroOptimizer::initialise(uint64_t seed, const Locally& locally) {
   impl_->finish_update();
-  fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
-    sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
-                           piece.slice_begin + piece.count, piece.slice->init, seed);
+  locally([&] {
+    fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
+      sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
+                             piece.slice_begin + piece.count, piece.slice->init, seed);
+    });
   });
   impl_->publish(Impl::Written::shard);
   impl_->clear_slots();
 }
 
-void ZeroOptimizer::load_parameters(const sharding::TensorSource& source) {
+void ZeroOptimizer::load_parameters(const sharding::TensorSource& source, const Locally& locally) {
   impl_->finish_update();
-  fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
-    source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
-                      values);
+  locally([&] {
+    fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
+      source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
+                        values);
+    });
   });
   impl_->publish(Impl::Written::shard);
   impl_->clear_slots();

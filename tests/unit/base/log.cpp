@@ -71,7 +71,7 @@ TEST_CASE("rank 0 prints everything, with the time, to standard output") {
 }
 
 TEST_CASE("the other ranks print warnings and errors only, with their rank") {
-  const Output output = output_of({.rank = 3, .world_size = 4});
+  const Output output = output_of({.rank = 3});
   CHECK(output.out.empty());
   CHECK(without_times(output.err) ==
         "T [rank 3] WARNING: careful\nT [rank 3] ERROR: config error: x\n");
@@ -85,7 +85,7 @@ TEST_CASE("rank 0 appends to the file with day and time; other ranks leave it al
   const std::string text = contents_of(path);
   CHECK(std::regex_search(text, std::regex("^before\n\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d loss")));
   CHECK(without_times(text) == "before\n" + kAll);
-  output_of({.rank = 1, .world_size = 2, .console = false, .file = path});
+  output_of({.rank = 1, .console = false, .file = path});
   CHECK(contents_of(path) == text);
 }
 

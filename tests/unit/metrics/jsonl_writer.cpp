@@ -131,6 +131,16 @@ TEST_CASE("a loss that is no number is null, which JSON can hold", "[metrics]") 
   CHECK(object.at("grad_norm").is_null());
 }
 
+TEST_CASE("an evaluation whose loss was no number is one of the earlier evaluations", "[metrics]") {
+  const TemporaryDirectory directory;
+  const auto path = directory.path() / "metrics.jsonl";
+  JsonlWriter(path, 0).eval({.step = 1, .loss = std::nan(""), .target_tokens = 10});
+  const JsonlWriter again(path, 1);
+  REQUIRE(again.earlier_evaluations().size() == 1);
+  CHECK(again.earlier_evaluations()[0].step == 1);
+  CHECK(std::isnan(again.earlier_evaluations()[0].loss));
+}
+
 TEST_CASE("a resume drops the lines beyond its checkpoint and appends after the rest",
           "[metrics]") {
   const TemporaryDirectory directory;

@@ -3,6 +3,9 @@
 #include <map>
 #include <utility>
 
+#include "base/error.h"
+#include "base/stop.h"
+#include "comm/control.h"
 #include "support/catch.h"
 #include "unit/zero/one_rank.h"
 
@@ -78,6 +81,32 @@ TEST_CASE("initial values and loaded parameters clear moments and the counter", 
       CHECK(at::equal(tensor, at::zeros_like(tensor)));
     }
   }
+}
+
+TEST_CASE("a stop gives up the loading of parameters at the next chunk, on every rank", "[zero]") {
+  OneRank one({.optimizer = optimizer_config()});
+  comm::SingleRank rank;
+  bool stopped = false;
+  // The first of many tensors is being read when the stop comes.
+  class Stopping final : public sharding::TensorSource {
+   public:
+    std::vector<sharding::TensorInfo> tensors() const override { return {}; }
+    void read_slice(const sharding::ShardSpec&, int64_t, int64_t, at::Tensor& out) const override {
+      out.zero_();
+      ++reads;
+      request_stop();
+    }
+    mutable int reads = 0;
+  } source;
+  try {
+    one.zero.load_parameters(source, [&](const std::function<void()>& work) {
+      comm::agree(rank, work, OnStop::give_up);
+    });
+  } catch (const Error& error) {
+    stopped = error.code() == ExitCode::stopped && error.agreed();
+  }
+  CHECK(stopped);
+  CHECK(source.reads == 1);
 }
 
 TEST_CASE("a state dict written back continues bit by bit", "[zero]") {
