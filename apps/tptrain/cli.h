@@ -41,6 +41,7 @@ struct GenerateCommand {
   uint64_t seed = 0;
   std::string dtype = "auto";   // auto | fp32 | bf16: of the weights; auto: bf16 on GPUs
   std::string device = "auto";  // auto | cpu | cuda
+  int64_t hang_timeout_s = 600;  // of several ranks; 0: never
 };
 
 /// tptrain evaluate: exactly one of checkpoint and model is given.
@@ -58,6 +59,7 @@ struct EvaluateCommand {
   int64_t max_batches = 0;      // 0: all of the text
   std::string dtype = "auto";   // as in GenerateCommand
   std::string device = "auto";  // auto | cpu | cuda
+  int64_t hang_timeout_s = 600;  // as in GenerateCommand
   bool json = false;
 };
 

@@ -30,6 +30,7 @@
 #include "model/decoder.h"
 #include "tokenizer/chat_template.h"
 #include "tool_display.h"
+#include "tool_session.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
 
@@ -205,6 +206,8 @@ void report(const EvaluateCommand& command, const std::string& description,
 void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   std::optional<ToolDisplay> display;
   if (session.rank() == 0) display.emplace();
+  ProgressBoard& board = *session.board();
+  board.enter("opening the model");
   const inference::OpenedModel opened = inference::open_model(
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
@@ -219,6 +222,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
     check_vocabulary(command, opened);
     device = device_type(command.device);
   });
+  board.enter("tokenizing the text");
   const HostTokens text(session, corpus_of(command, opened), *opened.tokenizer);
   std::unique_ptr<data::SequentialBatches> batches;
   comm::agree(session, [&] {
@@ -233,6 +237,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
             .max_windows = command.max_batches * command.micro_batch_size});
   });
 
+  board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, shape, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(opened.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
@@ -240,7 +245,9 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   zero::ParamBuckets buckets(
       decoder.blocks(), {.rank = 0, .size = 1},
       {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
+  board.enter("reading the weights");
   comm::agree(session, [&] { inference::load_parameters(buckets, *opened.parameters); });
+  board.enter("evaluation");
   const Clock::time_point begin = Clock::now();
   const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -253,9 +260,9 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
 }  // namespace
 
 int run_evaluate(const EvaluateCommand& command, int argc, char** argv) {
-  comm::MpiSession session(&argc, &argv);
-  return run_job(session, [&] {
-    evaluate(session, command);
+  ToolSession tool(&argc, &argv, command.hang_timeout_s);
+  return run_job(tool.session(), [&] {
+    evaluate(tool.session(), command);
     return ExitCode::done;
   });
 }

@@ -25,6 +25,7 @@
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tool_display.h"
+#include "tool_session.h"
 #include "train/device_facts.h"
 #include "zero/param_buckets.h"
 
@@ -94,6 +95,8 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
 
   std::optional<ToolDisplay> display;
   if (session.rank() == 0) display.emplace();
+  ProgressBoard& board = *session.board();
+  board.enter("opening the model");
   inference::OpenedModel model = inference::open_model(
       session,
       {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
@@ -113,6 +116,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   });
   sampling.vocab_limit = model.tokenizer->vocab_size();
 
+  board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
   model::Decoder decoder(model.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
@@ -120,7 +124,9 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   zero::ParamBuckets buckets(
       decoder.blocks(), {.rank = 0, .size = 1},
       {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
+  board.enter("reading the weights");
   comm::agree(session, [&] { inference::load_parameters(buckets, *model.parameters); });
+  board.enter("generation");
 
   TextStream stream(*model.tokenizer, prompt, /*prints=*/session.rank() == 0);
   if (!command.chat) stream.text(command.prompt);
@@ -140,9 +146,9 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
 }  // namespace
 
 int run_generate(const GenerateCommand& command, int argc, char** argv) {
-  comm::MpiSession session(&argc, &argv);
-  return run_job(session, [&] {
-    generate(session, command);
+  ToolSession tool(&argc, &argv, command.hang_timeout_s);
+  return run_job(tool.session(), [&] {
+    generate(tool.session(), command);
     return ExitCode::done;
   });
 }

@@ -33,6 +33,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   parser.option("--dtype", command.dtype, "fp32|bf16",
                 "Weights and activations (bf16 on GPUs, fp32 on CPUs)");
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
+  hang_timeout_option(parser, command.hang_timeout_s);
   parser.flag("--json", command.json, "Print one JSON object instead of text");
   if (auto help = parser.parse(arguments)) return *help;
   require_one_model(parser, command.checkpoint, command.model);
@@ -54,6 +55,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   at_least("--micro-batch-size", command.micro_batch_size, 1);
   at_least("--max-batches", command.max_batches, 0);
   at_least("--tp-size", command.tp_size, 1);
+  require_hang_timeout(parser, command.hang_timeout_s);
   parser.finish();
   return command;
 }

@@ -28,6 +28,7 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   parser.option("--dtype", command.dtype, "fp32|bf16",
                 "Weights and activations (bf16 on GPUs, fp32 on CPUs)");
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
+  hang_timeout_option(parser, command.hang_timeout_s);
   if (auto help = parser.parse(arguments)) return *help;
   require_one_model(parser, command.checkpoint, command.model);
   parser.require(command.chat || command.system.empty(), "--system is given without --chat",
@@ -47,6 +48,7 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   const std::vector<std::string> devices = {"auto", "cpu", "cuda"};
   parser.require(std::find(devices.begin(), devices.end(), command.device) != devices.end(),
                  cat("--device is ", command.device), cat("be one of ", join(devices)));
+  require_hang_timeout(parser, command.hang_timeout_s);
   parser.finish();
   return command;
 }

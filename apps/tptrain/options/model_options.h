@@ -1,6 +1,7 @@
 // Which model a verb uses: --checkpoint or --model, the same in every verb that uses one.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "options/verb_parser.h"
@@ -12,6 +13,17 @@ inline void model_options(VerbParser& parser, std::string& checkpoint, std::stri
                 "A checkpoint, or a run directory: its newest valid one; or:");
   parser.option("--model", model, "DIR",
                 "A Hugging Face directory: config.json, *.safetensors and the tokenizer");
+}
+
+/// Of a verb that may run on several ranks.
+inline void hang_timeout_option(VerbParser& parser, int64_t& seconds) {
+  parser.option("--hang-timeout", seconds, "SECONDS",
+                "Without progress for so long a rank among several ends the job with exit code 6, "
+                "saying what it waits for (600); 0: never");
+}
+
+inline void require_hang_timeout(VerbParser& parser, int64_t seconds) {
+  parser.require(seconds >= 0, cat("--hang-timeout is ", seconds), "be at least 0");
 }
 
 inline void require_one_model(VerbParser& parser, const std::string& checkpoint,

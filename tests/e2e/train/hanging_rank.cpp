@@ -85,6 +85,32 @@ TEST_CASE("a rank that hangs in its start-up ends the job with code 6 and is nam
   CHECK(all_gone(marker));
 }
 
+TEST_CASE("evaluate and generate end when one of their ranks hangs", "[e2e]") {
+  const Job job;
+  const std::string run_dir = job.run_dir().string();
+  REQUIRE(job.run().exit_code == 0);
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"evaluate", "--data", "text/train.txt", "--tp-size", "2"},
+        std::vector<std::string>{"generate", "--prompt", "Sentence"}}) {
+    std::vector<std::string> arguments = verb;
+    arguments.insert(arguments.end(), {"--checkpoint", run_dir, "--hang-timeout", "3"});
+    Process process(job.command(2, arguments), job.directory());
+    std::vector<int> ranks;
+    for (int i = 0; i < 3000 && ranks.size() != 2; ++i) {
+      ranks = ranks_of(process, run_dir);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    REQUIRE(ranks.size() == 2);
+    kill(ranks[1], SIGSTOP);
+    const ProcessResult result = process.wait(seconds(60));
+    INFO(result.output);
+    CHECK_FALSE(result.timed_out);
+    CHECK(result.exit_code == 6);
+    CHECK(result.output.find("communication error: no progress for ") != std::string::npos);
+    CHECK(all_gone(run_dir));
+  }
+}
+
 TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
   Job job;
   job.edit("max_steps: 8", "max_steps: 60");
