@@ -215,13 +215,14 @@ TEST_CASE("evaluate") {
   CHECK(defaults.packing == "stream");
   CHECK(!defaults.seq_length);
   CHECK(defaults.tp_size == 1);
-  CHECK(defaults.dtype == "fp32");
+  CHECK(defaults.dtype == "auto");
 }
 
 TEST_CASE("evaluate: everything wrong is named at once") {
   const std::string message =
       refusal({"evaluate", "--format", "csv", "--packing", "best", "--dtype", "fp16", "--device",
-               "tpu", "--seq-length=0", "--micro-batch-size=0", "--max-batches=-1", "--tp-size=0"});
+               "tpu", "--seq-length=0", "--micro-batch-size=0", "--max-batches=-1", "--tp-size=0",
+               "--hang-timeout=-1"});
   for (const char* part :
        {"neither --checkpoint nor --model is given: it must be exactly one of them",
         "--data is missing: it must name at least one file, directory or glob",
@@ -231,7 +232,8 @@ TEST_CASE("evaluate: everything wrong is named at once") {
         "--device is tpu: it must be one of auto, cpu, cuda",
         "--seq-length is 0: it must be at least 1",
         "--micro-batch-size is 0: it must be at least 1",
-        "--max-batches is -1: it must be at least 0", "--tp-size is 0: it must be at least 1"}) {
+        "--max-batches is -1: it must be at least 0", "--tp-size is 0: it must be at least 1",
+        "--hang-timeout is -1: it must be at least 0"}) {
     check_contains(message, part);
   }
   check_contains(refusal({"evaluate", "--checkpoint", "c", "--model", "m", "--data", "a"}),
