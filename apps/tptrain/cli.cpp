@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <functional>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "options/completion.h"
 #include "options/options.h"
 #include "version.h"
 
@@ -31,8 +33,12 @@ Verbs (tptrain VERB --help shows the options of one):
   inspect   show what a checkpoint, a Hugging Face directory or a .safetensors
             file holds
   verify    check that checkpoints are whole
+  report    write one HTML page about runs: curves, settings, checkpoints
+  watch     show how runs are getting on, live in the terminal
   tokenize  show the ids of texts, or the texts of ids
   schema    print the JSON Schema of the run file, or its reference
+  completion
+            print what makes bash or zsh complete all of this
 
 Examples:
   mpirun -n 4 tptrain --config configs/quickstart.yaml
@@ -41,6 +47,8 @@ Examples:
   tptrain generate --checkpoint runs/quickstart --prompt "Once upon a time"
   tptrain export --checkpoint runs/quickstart --out exported
   tptrain verify runs/quickstart
+  tptrain watch runs/quickstart
+  tptrain report runs/a runs/b --out report.html
 
 Exit codes:
    0  done
@@ -59,13 +67,34 @@ struct Verb {
   std::function<Command(const std::vector<std::string>&)> parse;
 };
 
+Command parse_completion(const std::vector<std::string>& arguments);
+
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},         {"generate", parse_generate},
-      {"evaluate", parse_evaluate}, {"export", parse_export},     {"inspect", parse_inspect},
-      {"verify", parse_verify},     {"tokenize", parse_tokenize}, {"schema", parse_schema},
+      {"train", parse_train},       {"plan", parse_plan},     {"generate", parse_generate},
+      {"evaluate", parse_evaluate}, {"export", parse_export}, {"inspect", parse_inspect},
+      {"verify", parse_verify},     {"report", parse_report}, {"watch", parse_watch},
+      {"tokenize", parse_tokenize}, {"schema", parse_schema}, {"completion", parse_completion},
   };
   return kVerbs;
+}
+
+/// A verb's options, as it would print them.
+std::vector<VerbWords> words_of_verbs() {
+  std::vector<VerbWords> words;
+  for (const Verb& verb : verbs()) {
+    const Command listed = verb.parse({"--list-options"});
+    std::istringstream lines(std::get<PrintCommand>(listed).text);
+    words.push_back({verb.name, {}});
+    for (std::string line; std::getline(lines, line);) words.back().options.push_back(line);
+  }
+  return words;
+}
+
+Command parse_completion(const std::vector<std::string>& arguments) {
+  std::string shell;
+  const auto help = parse_shell(arguments, shell);
+  return help ? *help : PrintCommand{completion_script(shell, words_of_verbs())};
 }
 
 ConfigError unknown_verb(const std::string& word) {

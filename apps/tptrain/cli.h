@@ -88,6 +88,20 @@ struct SchemaCommand {
   bool markdown = false;  // the reference of docs/configuration.md instead of the JSON Schema
 };
 
+/// tptrain report RUN_DIR ...: one HTML page.
+struct ReportCommand {
+  std::vector<std::string> runs;  // run directories, or folders of them; at least one
+  std::string out = "report.html";
+  std::string title;  // "": the names of the runs
+};
+
+/// tptrain watch RUN_DIR ...
+struct WatchCommand {
+  std::vector<std::string> runs;  // as in ReportCommand
+  bool once = false;
+  double every_s = 2;
+};
+
 /// tptrain tokenize: JSON lines from standard input to standard output.
 struct TokenizeCommand {
   std::string tokenizer;  // directory, file or "bytes"
@@ -105,9 +119,9 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command =
-    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, ExportCommand,
-                 InspectCommand, VerifyCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
+using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
+                             ExportCommand, InspectCommand, VerifyCommand, ReportCommand,
+                             WatchCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

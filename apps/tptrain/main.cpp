@@ -26,6 +26,8 @@ struct Run {
   int operator()(const ExportCommand& command) { return run_export(command); }
   int operator()(const InspectCommand& command) { return run_inspect(command); }
   int operator()(const VerifyCommand& command) { return run_verify(command); }
+  int operator()(const ReportCommand& command) { return run_report(command); }
+  int operator()(const WatchCommand& command) { return run_watch(command); }
   int operator()(const TokenizeCommand& command) { return run_tokenize(command); }
   int operator()(const SchemaCommand& command) { return run_schema(command); }
   int operator()(const PrintCommand& command) {

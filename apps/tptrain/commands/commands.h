@@ -20,6 +20,11 @@ int run_inspect(const InspectCommand& command);
 /// Prints a line a checkpoint. Returns 0 where all are valid, else 4. Throws CheckpointError where
 /// there is none.
 int run_verify(const VerifyCommand& command);
+/// Writes the page and prints its path. Throws DataError where a path holds no run.
+int run_report(const ReportCommand& command);
+/// Draws the view again and again on a terminal, until every run is done or it is interrupted;
+/// elsewhere once.
+int run_watch(const WatchCommand& command);
 /// Lines of standard input to lines of standard output, in their order. Throws DataError naming the
 /// first line that fails; those before it are written.
 int run_tokenize(const TokenizeCommand& command);

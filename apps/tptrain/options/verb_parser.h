@@ -45,6 +45,9 @@ std::string reads_as(const std::string& text) {
   return cat("\"", text, "\" is not ", wanted);
 }
 
+/// In place of all arguments: the names of a verb's options, a line each, for completion.
+inline constexpr const char* kListOptions = "--list-options";
+
 // The rules of one verb's command line. Options are declared on `app`; parse() reports what CLI11
 // would word differently from version to version.
 class VerbParser {
@@ -84,9 +87,17 @@ class VerbParser {
     app_.add_option(name, value, doc)->option_text(" ");
   }
 
+  /// One or more words without an option before them.
+  void positionals(const std::string& name, std::vector<std::string>& values,
+                   const std::string& doc) {
+    app_.add_option(name, values, doc)->option_text(" ")->expected(-1);
+  }
+
   /// The help text where --help is asked for; else fills what the options are bound to. Throws
   /// ConfigError.
   std::optional<PrintCommand> parse(std::vector<std::string> arguments) {
+    if (arguments == std::vector<std::string>{kListOptions})
+      return PrintCommand{join(names_, "\n")};
     if (has("--set")) arguments = with_dotted_options_as_sets(arguments);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     try {

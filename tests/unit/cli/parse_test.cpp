@@ -287,6 +287,16 @@ TEST_CASE("tokenize") {
 TEST_CASE("inspect, verify, schema") {
   CHECK(parsed<InspectCommand>({"inspect", "runs/a"}).path == "runs/a");
   CHECK(parsed<VerifyCommand>({"verify", "runs/a"}).path == "runs/a");
+  const auto report = parsed<ReportCommand>({"report", "runs/a", "runs/b", "--out", "x.html"});
+  CHECK(report.runs == Strings{"runs/a", "runs/b"});
+  CHECK(report.out == "x.html");
+  const auto watch = parsed<WatchCommand>({"watch", "runs", "--once", "--every", "0.5"});
+  CHECK(watch.runs == Strings{"runs"});
+  CHECK(watch.once);
+  CHECK(watch.every_s == 0.5);
+  check_contains(refusal({"report"}),
+                 "tptrain report: RUN_DIR is missing: it must name a run directory");
+  check_contains(refusal({"watch", "a", "--every", "0"}), "be between 0.1 and 3600 seconds");
   CHECK(!parsed<SchemaCommand>({"schema"}).markdown);
   CHECK(parsed<SchemaCommand>({"schema", "--markdown"}).markdown);
   CHECK(refusal({"verify"}) ==
@@ -298,10 +308,23 @@ TEST_CASE("inspect, verify, schema") {
         "  tptrain verify --help shows the options.");
 }
 
+TEST_CASE("completion knows every verb and its options") {
+  for (const char* shell : {"bash", "zsh"}) {
+    const std::string script = parsed<PrintCommand>({"completion", shell}).text;
+    check_contains(script, "train plan generate evaluate export inspect verify report watch");
+    check_contains(script, "    train) options='--config --set --help' ;;");
+    check_contains(script, "    report) options='--out --title --help' ;;");
+  }
+  check_contains(refusal({"completion"}), "the shell is missing: it must be bash or zsh");
+  check_contains(refusal({"completion", "fish"}), "\"fish\": it must be bash or zsh");
+}
+
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, export, inspect, verify, tokenize, schema.\n  Did you mean tptrain "
+        "generate, evaluate, export, inspect, verify, report, watch, tokenize, schema, "
+        "completion.\n  Did you "
+        "mean tptrain "
         "verify?");
   check_contains(refusal({"deploy"}), "\"deploy\" is no known verb");
   check_contains(refusal({"deploy"}), "tptrain --help shows what each does.");
@@ -342,7 +365,7 @@ TEST_CASE("an option of another trainer is told the key that it is here") {
 TEST_CASE("help fits 80 columns and says no less") {
   std::vector<Strings> all = {{"--help"}};
   for (const char* verb : {"train", "plan", "generate", "evaluate", "export", "inspect", "verify",
-                           "tokenize", "schema"}) {
+                           "report", "watch", "tokenize", "schema"}) {
     all.push_back({verb, "--help"});
     CHECK(parsed<PrintCommand>({"help", verb}).text == parsed<PrintCommand>({verb, "--help"}).text);
   }

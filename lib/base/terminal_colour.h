@@ -1,0 +1,17 @@
+// Whether what is printed may be coloured.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace tptrain {
+
+/// `descriptor` is a terminal that is not called dumb, and NO_COLOR (no-color.org) is unset or
+/// empty.
+bool wants_colour(int descriptor);
+
+enum class Colour { red, green, yellow, cyan, bold };
+/// `text`, coloured where `on`.
+std::string coloured(std::string_view text, Colour colour, bool on);
+
+}  // namespace tptrain

@@ -1,0 +1,271 @@
+#include "report/page.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/text.h"
+#include "base/work_display.h"
+#include "report/html.h"
+#include "report/page_assets.h"
+#include "report/settings_table.h"
+#include "report/summary.h"
+#include "report/time_share.h"
+
+namespace tptrain::report {
+namespace {
+
+using Cells = std::vector<std::string>;  // HTML
+
+std::string text_cell(const std::string& text) { return cat("<td>", html_text(text), "</td>"); }
+std::string number_cell(const std::string& text) {
+  return cat("<td class=\"n\">", html_text(text), "</td>");
+}
+std::string code_cell(const std::string& text) {
+  return cat("<td><code>", html_text(text), "</code></td>");
+}
+
+/// `heads`: those that begin with '#' stand over numbers.
+std::string table(const std::string& caption, const std::vector<std::string>& heads,
+                  const std::vector<Cells>& rows) {
+  std::string out = cat("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"",
+                        html_text(caption), "\"><table><thead><tr>");
+  for (const std::string& head : heads) {
+    const bool number = head.starts_with("#");
+    out += cat("<th scope=\"col\"", number ? " class=\"n\">" : ">",
+               html_text(number ? head.substr(1) : head), "</th>");
+  }
+  out += "</tr></thead><tbody>\n";
+  for (const Cells& row : rows) out += cat("<tr>", join(row, ""), "</tr>\n");
+  return out + "</tbody></table></div>\n";
+}
+
+std::string section(const std::string& id, const std::string& title, const std::string& content) {
+  return cat("<section aria-labelledby=\"", id, "\"><h2 id=\"", id, "\">", html_text(title),
+             "</h2>\n", content, "</section>\n");
+}
+
+std::string swatch(size_t run) {
+  return cat("<span class=\"sw f", run % 8, "\" aria-hidden=\"true\"></span> ");
+}
+
+std::string run_cell(size_t number, const RunRecord& run) {
+  return cat("<th scope=\"row\">", swatch(number), html_text(run.name), "</th>");
+}
+
+std::string summary_section(const std::vector<RunRecord>& runs) {
+  std::vector<Cells> rows;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const Summary s = summary_of(runs[i]);
+    rows.push_back({run_cell(i, runs[i]), text_cell(s.state), number_cell(s.step),
+                    number_cell(s.loss), number_cell(s.best_eval), number_cell(s.tokens_per_second),
+                    number_cell(s.mfu), number_cell(s.peak_memory), text_cell(s.last_checkpoint),
+                    number_cell(s.duration)});
+  }
+  return section("summary", "Summary",
+                 table("summary of the runs",
+                       {"run", "state", "#step", "#loss", "#best held-out loss", "#tokens/s",
+                        "#MFU", "#peak memory", "last checkpoint", "#time"},
+                       rows));
+}
+
+std::string controls(const std::vector<RunRecord>& runs) {
+  std::string out =
+      R"(<form id="controls" class="controls" hidden aria-label="what the curves show">
+<fieldset><legend>Runs</legend>)";
+  for (size_t i = 0; i < runs.size(); ++i)
+    out += cat("<label><input type=\"checkbox\" data-run=\"", i, "\" checked>", swatch(i),
+               html_text(runs[i].name), "</label>\n");
+  return out + R"(</fieldset>
+<label>Along <select id="x-axis"><option value="step">steps</option><option value="time">time</option>
+<option value="tokens">tokens</option></select></label>
+<label>Smoothing <input id="smoothing" type="range" min="0" max="99" value="60" aria-valuetext="60 percent"></label>
+<label><input id="logarithmic" type="checkbox" checked>Logarithmic axes</label>
+<label>Colours <select id="theme"><option value="">as the system</option><option value="light">light</option>
+<option value="dark">dark</option></select></label>
+</form>
+)";
+}
+
+std::string time_section(const std::vector<RunRecord>& runs) {
+  constexpr std::array<const char*, 5> kNames = {"steps", "saves", "evaluations and other",
+                                                 "starting", "stopped"};
+  constexpr std::array<int, 5> kColours = {0, 1, 2, 3, 7};
+  std::string bars, keys;
+  std::vector<Cells> rows;
+  for (size_t i = 0; i < kNames.size(); ++i)
+    keys += cat("<span class=\"sw f", kColours[i], "\" aria-hidden=\"true\"></span> ", kNames[i],
+                " &nbsp; ");
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const TimeShare share = time_share(runs[i]);
+    if (share.total_s() <= 0) continue;
+    const std::array<double, 5> parts = {share.steps_s, share.saves_s, share.other_s,
+                                         share.starting_s, share.stopped_s};
+    std::string rectangles;
+    double x = 0;
+    Cells cells = {run_cell(i, runs[i])};
+    for (size_t part = 0; part < parts.size(); ++part) {
+      const double width = 1000 * parts[part] / share.total_s();
+      rectangles +=
+          cat("<rect class=\"f", kColours[part], "\" x=\"", fixed(x, 2), "\" width=\"",
+              fixed(width, 2), "\" height=\"18\"><title>", kNames[part], "</title></rect>");
+      x += width;
+      cells.push_back(number_cell(cat(duration_text(parts[part]), " (",
+                                      fixed(100 * parts[part] / share.total_s(), 1), " %)")));
+    }
+    bars += cat("<p>", html_text(runs[i].name),
+                "</p><svg viewBox=\"0 0 1000 18\" width=\"100%\" height=\"18\" "
+                "preserveAspectRatio=\"none\" aria-hidden=\"true\">",
+                rectangles, "</svg>\n");
+    rows.push_back(std::move(cells));
+  }
+  if (rows.empty()) return "";
+  return section(
+      "time", "Where the time went",
+      cat("<p class=\"soft\">", keys, "</p>", bars,
+          table("where the time of each run went",
+                {"run", "#steps", "#saves", "#evaluations and other", "#starting", "#stopped"},
+                rows)));
+}
+
+std::string checkpoints_section(const std::vector<RunRecord>& runs) {
+  std::vector<Cells> rows;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (const StoredCheckpoint& checkpoint : runs[i].checkpoints) {
+      rows.push_back({run_cell(i, runs[i]), text_cell(checkpoint.name),
+                      number_cell(with_thousands(checkpoint.step)),
+                      number_cell(human_bytes(checkpoint.bytes)),
+                      text_cell(utc_text(checkpoint.time))});
+    }
+  }
+  std::string saved;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const std::vector<Save>& saves = runs[i].log.saves;
+    if (saves.empty()) continue;
+    double sum = 0, most = 0;
+    for (const Save& save : saves) {
+      sum += save.seconds;
+      most = std::max(most, save.seconds);
+    }
+    saved += cat("<p>", swatch(i), html_text(runs[i].name), ": ", saves.size(),
+                 saves.size() == 1 ? " save" : " saves", ", ",
+                 fixed(sum / static_cast<double>(saves.size()), 2), " s each, ", fixed(most, 2),
+                 " s at most</p>\n");
+  }
+  if (rows.empty() && saved.empty()) return "";
+  return section(
+      "checkpoints", "Checkpoints",
+      cat(saved, rows.empty() ? "<p>None is there now.</p>"
+                              : table("checkpoints that are there now",
+                                      {"run", "name", "#step", "#size", "written"}, rows)));
+}
+
+std::string starts_section(const std::vector<RunRecord>& runs) {
+  std::vector<Cells> rows;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (const Start& start : runs[i].log.starts) {
+      rows.push_back(
+          {run_cell(i, runs[i]), text_cell(start.when),
+           number_cell(with_thousands(start.from_step)), text_cell(start.hosts),
+           text_cell(start.devices), text_cell(start.model), text_cell(start.program),
+           code_cell(start.command),
+           text_cell(start.end.empty() ? "no end in the log: it runs, or was killed" : start.end)});
+    }
+  }
+  if (rows.empty()) return "";
+  return section("starts", "Starts and hardware",
+                 table("each start",
+                       {"run", "began", "#behind step", "hosts", "devices", "model", "program",
+                        "command", "end"},
+                       rows));
+}
+
+std::string settings_section(const std::vector<RunRecord>& runs) {
+  std::string out;
+  if (runs.size() > 1) {
+    std::vector<const Settings*> all;
+    std::vector<std::string> heads = {"setting"};
+    for (const RunRecord& run : runs) {
+      all.push_back(&run.settings);
+      heads.push_back(run.name);
+    }
+    std::vector<Cells> rows;
+    for (const SettingRow& row : differing(all)) {
+      Cells cells = {cat("<th scope=\"row\"><code>", html_text(row.key), "</code></th>")};
+      for (const std::string& value : row.values) cells.push_back(code_cell(value));
+      rows.push_back(std::move(cells));
+    }
+    out += "<h3>What differs between the runs</h3>\n";
+    out += rows.empty() ? std::string("<p>Nothing but run_dir.</p>\n")
+                        : table("settings that differ", heads, rows);
+  }
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::vector<Cells> rows;
+    for (const SettingChange& change : changes_of(runs[i]))
+      rows.push_back({number_cell(with_thousands(change.step)), code_cell(change.key),
+                      code_cell(change.before), code_cell(change.after)});
+    if (!rows.empty())
+      out += cat("<h3>", swatch(i), html_text(runs[i].name), ": changed on the way</h3>\n",
+                 table("settings changed at a restart",
+                       {"#behind step", "setting", "before", "after"}, rows));
+  }
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::vector<Cells> rows;
+    for (const auto& [key, value] : runs[i].settings)
+      rows.push_back({code_cell(key), code_cell(value)});
+    if (!rows.empty())
+      out += cat("<details><summary>All settings of ", html_text(runs[i].name), "</summary>\n",
+                 table("all settings", {"setting", "value"}, rows), "</details>\n");
+  }
+  return out.empty() ? "" : section("settings", "Settings", out);
+}
+
+std::string warnings_section(const std::vector<RunRecord>& runs) {
+  std::string out;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const RunRecord& run = runs[i];
+    std::string items;
+    for (const std::string& text : run.problems) items += cat("<li>", html_text(text), "</li>\n");
+    for (const std::string& text : run.log.last_warnings)
+      items += cat("<li>", html_text(text), "</li>\n");
+    if (!run.metrics.skipped.empty())
+      items += cat("<li>", run.metrics.skipped.size(), " steps without an update, the last one ",
+                   run.metrics.skipped.back().step, " (",
+                   html_text(run.metrics.skipped.back().reason), ")</li>\n");
+    if (!items.empty())
+      out += cat("<h3>", swatch(i), html_text(run.name), ": ", run.log.warnings,
+                 run.log.warnings == 1 ? " warning" : " warnings", " in the log</h3>\n<ul>\n",
+                 items, "</ul>\n");
+  }
+  return out.empty() ? "" : section("warnings", "Warnings", out);
+}
+
+}  // namespace
+
+std::string report_page(const PageHead& head, const std::vector<RunRecord>& runs) {
+  const std::string style = kPageStyle;
+  const std::string script = kPageScript;
+  // Nothing but this style and this script may act, and nothing may be asked of any host.
+  const std::string policy =
+      cat("default-src 'none'; img-src data:; style-src '", content_hash(style), "'; script-src '",
+          content_hash(script), "'; base-uri 'none'; form-action 'none'");
+  return cat(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"", policy, "\">\n",
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+      "<link rel=\"icon\" href=\"data:,\">\n<title>", html_text(head.title), "</title>\n<style>",
+      style, "</style>\n</head>\n<body>\n",
+      "<a class=\"skip\" href=\"#curves\">To the curves</a>\n<header><h1>", html_text(head.title),
+      "</h1>\n<p class=\"soft\">", html_text(head.program), ", ", html_text(head.made),
+      "</p></header>\n<main>\n", summary_section(runs),
+      section("curves", "Curves",
+              cat("<noscript><p>The curves need JavaScript; the tables do not.</p></noscript>\n",
+                  controls(runs), "<div id=\"charts\"></div>\n",
+                  "<p class=\"soft\">Triangles: checkpoints that are there. Dashed lines: "
+                  "starts. Shaded: least and most where several steps share a point.</p>\n")),
+      time_section(runs), checkpoints_section(runs), starts_section(runs), settings_section(runs),
+      warnings_section(runs), "</main>\n<script type=\"application/json\" id=\"numbers\">",
+      html_json(page_data(runs)), "</script>\n<script>", script, "</script>\n</body>\n</html>\n");
+}
+
+}  // namespace tptrain::report

@@ -1,0 +1,54 @@
+#include "report/time_share.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace tptrain::report {
+
+double seconds_of_start(const std::string& when) {
+  tm utc{};
+  if (::strptime(when.c_str(), "%Y-%m-%d %H:%M:%S UTC", &utc) == nullptr) return kNoNumber;
+  return static_cast<double>(::timegm(&utc));
+}
+
+TimeShare time_share(const RunRecord& run) {
+  const Columns& rows = run.metrics.steps;
+  const std::vector<double>* times = rows.find("time");
+  const std::vector<double>* of_steps = rows.find("step_time_s");
+  TimeShare share;
+  if (times == nullptr || of_steps == nullptr) return share;
+  std::vector<double> starts;
+  for (const Start& start : run.log.starts) {
+    const double at = seconds_of_start(start.when);
+    if (std::isfinite(at)) starts.push_back(at);
+  }
+  std::sort(starts.begin(), starts.end());
+  double previous = kNoNumber;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const double now = (*times)[i];
+    if (!std::isfinite(now)) continue;
+    // The last start since the row before. The clock of the log has whole seconds.
+    const auto behind = std::upper_bound(starts.begin(), starts.end(), now);
+    const double start = behind == starts.begin() ? kNoNumber : *(behind - 1);
+    if (std::isnan(previous) || start > previous) {
+      if (!std::isnan(start)) share.starting_s += now - start;
+      if (!std::isnan(previous)) share.stopped_s += start - previous;
+    } else {
+      const double gap = std::max(0.0, now - previous);
+      const auto steps = static_cast<double>(i > 0 ? rows.steps()[i] - rows.steps()[i - 1] : 1);
+      const double in_steps = std::clamp((*of_steps)[i] * std::max(steps, 1.0), 0.0, gap);
+      share.steps_s += std::isfinite(in_steps) ? in_steps : gap;
+      share.other_s += std::isfinite(in_steps) ? gap - in_steps : 0;
+    }
+    previous = now;
+  }
+  double saves = 0;
+  for (const Save& save : run.log.saves) saves += save.seconds;
+  share.saves_s = std::min(saves, share.other_s);
+  share.other_s -= share.saves_s;
+  return share;
+}
+
+}  // namespace tptrain::report
