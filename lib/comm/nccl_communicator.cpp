@@ -23,10 +23,12 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/checked_communicator.h"
+#include "comm/cuda/architectures.h"
 #include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
 #include "comm/gpu_assignment.h"
 #include "comm/gpu_report.h"
+#include "comm/gpu_support.h"
 
 namespace tptrain::comm {
 
@@ -52,7 +54,8 @@ void check_nccl(ncclResult_t code, std::string_view call, std::string_view where
                   "NCCL_DEBUG=INFO prints what NCCL tried."));
 }
 
-// CheckedCommunicator has refused what is not among these; a type that it learns must be added here.
+// CheckedCommunicator has refused what is not among these; a type that it learns must be added
+// here.
 ncclDataType_t type_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
@@ -283,6 +286,24 @@ std::string uuid_of(int device_index) {
   return std::string(properties.uuid.bytes, sizeof properties.uuid.bytes);
 }
 
+void check_loaded_driver() {
+  int driver = 0;
+  int runtime = 0;
+  check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion", "device mesh");
+  check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion", "device mesh");
+  check_driver(driver, runtime, "");
+}
+
+/// Of the device that is current.
+GpuSupport support_of(int device_index) {
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, device_index), "cudaGetDeviceProperties",
+             "device mesh");
+  return {.name = properties.name,
+          .capability = properties.major * 10 + properties.minor,
+          .runs_this_program = current_gpu_runs_this_program()};
+}
+
 }  // namespace
 
 at::Device bind_gpu(MpiSession& session) {
@@ -294,12 +315,14 @@ at::Device bind_gpu(MpiSession& session) {
   agree(session, [&] {
     int gpus = 0;
     const cudaError_t counted = cudaGetDeviceCount(&gpus);
+    if (counted == cudaErrorInsufficientDriver) check_loaded_driver();
     if (counted == cudaErrorNoDevice || counted == cudaErrorInsufficientDriver)
       gpus = 0;
     else
       check_cuda(counted, "cudaGetDeviceCount", "device mesh");
     check_gpu_count(session.local_size(), gpus);
     check_cuda(cudaSetDevice(index), "cudaSetDevice", "device mesh");
+    check_gpu_supported(support_of(index), compiled_architectures());
     uuid = uuid_of(index);
   });
   const std::vector<std::string> uuids = session.all_gather(uuid);

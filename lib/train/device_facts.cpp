@@ -7,6 +7,7 @@
 #include <array>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #include "comm/device_info.h"
 
@@ -20,6 +21,18 @@ int64_t high_water_mark_bytes() {
     if (line.rfind("VmHWM:", 0) == 0) return std::stoll(line.substr(6)) * 1024;
   }
   return 0;
+}
+
+/// "A100" is in "NVIDIA A100-SXM4-80GB" and not in "NVIDIA A1000"; "RTX 3090" is not the laptop's
+/// or the Ti, which are other parts.
+bool has_words(std::string_view name, std::string_view words) {
+  const size_t at = name.find(words);
+  if (at == std::string_view::npos || (at > 0 && name[at - 1] != ' ')) return false;
+  const std::string_view rest = name.substr(at + words.size());
+  if (rest.empty()) return true;
+  if (rest.starts_with(" Ti") || rest.starts_with(" D") || rest.find("Laptop") != rest.npos)
+    return false;
+  return rest[0] == ' ' || rest[0] == '-';
 }
 
 }  // namespace
@@ -40,17 +53,29 @@ std::optional<double> peak_flops(at::Device device, at::ScalarType dtype) {
 
 std::optional<double> peak_flops(const std::string& device_name, at::ScalarType dtype) {
   struct Part {
-    const char* name;
+    std::string_view words;  // of the device's name, one after another
     double fp32;
     double bf16;
   };
-  // NVIDIA's data sheets for the SXM parts: "FP32" and "BFLOAT16 Tensor Core", the latter halved
-  // where the sheet counts sparsity.
-  constexpr std::array<Part, 3> kParts = {
-      {{"H200", 66.9e12, 989e12}, {"H100", 66.9e12, 989e12}, {"A100", 19.5e12, 312e12}}};
+  // NVIDIA's data sheets and architecture papers: "FP32", and "BFLOAT16 Tensor Core" with FP32
+  // accumulation, halved where the sheet counts sparsity. Of several that fit the first is meant.
+  constexpr std::array<Part, 15> kParts = {{{"H200 NVL", 60e12, 835.5e12},
+                                            {"H200", 66.9e12, 989e12},
+                                            {"H100 PCIe", 51.2e12, 756e12},
+                                            {"H100 NVL", 60e12, 835.5e12},
+                                            {"H100", 66.9e12, 989e12},
+                                            {"B200", 75e12, 2250e12},
+                                            {"A100", 19.5e12, 312e12},
+                                            {"A10", 31.2e12, 125e12},
+                                            {"L4", 30.3e12, 121e12},
+                                            {"L40S", 91.6e12, 362e12},
+                                            {"L40", 90.5e12, 181e12},
+                                            {"RTX 6000 Ada", 91.1e12, 364.2e12},
+                                            {"RTX 3090", 35.6e12, 71e12},
+                                            {"RTX 4090", 82.6e12, 165.2e12},
+                                            {"RTX 5090", 104.8e12, 209.5e12}}};
   for (const Part& part : kParts) {
-    if (device_name.find(part.name) == std::string::npos) continue;
-    return dtype == at::kBFloat16 ? part.bf16 : part.fp32;
+    if (has_words(device_name, part.words)) return dtype == at::kBFloat16 ? part.bf16 : part.fp32;
   }
   return std::nullopt;
 }

@@ -145,6 +145,8 @@ void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedC
   const comm::GpuReport report = comm::gpu_report(of_ranks);
   for (const std::string& line : report.lines) log.info(line);
   log.info(cat("tensors travel by: ", mesh.transport()));
+  if (!peak_flops(mesh.device(), scalar_type(resolved.run.train.dtype)))
+    log.info(cat("mfu: left out, the peak of ", comm::device_name(mesh.device()), " is not known"));
   if (session.rank() == 0) {
     for (const std::string& line : report.warnings) log.warn(line);
   }
