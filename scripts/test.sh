@@ -5,12 +5,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 scripts/setup.sh --fuzz
 
-# The tests run on the cpu build. Where a CUDA toolkit is at hand the cuda build must compile as well, and its program train without a driver.
+# The tests run on the cpu build. Where a CUDA toolkit is at hand the program, the tests that need a GPU and the benchmarks must compile with it
+# as well, and the program train without a driver.
 cmake --preset cpu >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
   cmake --preset cuda >/dev/null
-  cmake --build --preset cuda
+  cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
