@@ -10,7 +10,7 @@ import sys
 LEVELS = {
     "base": 0,
     "config": 1, "sharding": 1, "kernels": 1, "formats": 1, "tokenizer": 1,
-    "comm": 2, "data": 2, "report": 2,
+    "parameters": 2, "comm": 2, "data": 2, "report": 2,
     "tensor_parallel": 3, "optim": 3,
     "model": 4, "zero": 4, "checkpoint": 4, "metrics": 4,
     "planner": 5, "inference": 5,

@@ -41,21 +41,21 @@ tensor_parallel::ColumnParallelLinear::Options qkv_options(
 
 // Every rank has the whole weight and sees its own heads alone: the gradient is a partial sum over
 // tp, whatever happens to the sequence. Ranks with copies of a kv head each add their share to it.
-std::unique_ptr<sharding::Parameter> norm_weight(const DecoderConfig& config,
-                                                 const std::string& name,
-                                                 const comm::Communicator& tp) {
+std::unique_ptr<parameters::Parameter> norm_weight(const DecoderConfig& config,
+                                                   const std::string& name,
+                                                   const comm::Communicator& tp) {
   if (!config.qk_norm) return nullptr;
-  auto weight = std::make_unique<sharding::Parameter>();
+  auto weight = std::make_unique<parameters::Parameter>();
   tensor_parallel::declare_replicated(*weight, name + ".weight", {config.head_dim},
                                       {.kind = sharding::Init::Kind::ones},
-                                      sharding::TpGradient::partial, tp);
+                                      parameters::TpGradient::partial, tp);
   return weight;
 }
 
 }  // namespace
 
 Attention::Attention(const DecoderConfig& config, const std::string& name,
-                     sharding::TpGradient replicated_gradient,
+                     parameters::TpGradient replicated_gradient,
                      const tensor_parallel::Fp8Settings* fp8, const comm::Communicator& tp)
     : positions_(config.positions),
       norm_eps_(config.norm_eps),
@@ -141,10 +141,10 @@ at::Tensor Attention::forward_cached(const at::Tensor& x, const kernels::RotaryT
                                                    seen.keys, seen.values, shape_));
 }
 
-std::vector<sharding::Parameter*> Attention::parameters() {
-  std::vector<sharding::Parameter*> all = qkv_proj_.parameters();
+std::vector<parameters::Parameter*> Attention::parameters() {
+  std::vector<parameters::Parameter*> all = qkv_proj_.parameters();
   if (q_norm_) all.insert(all.end(), {q_norm_.get(), k_norm_.get()});
-  for (sharding::Parameter* parameter : o_proj_.parameters()) all.push_back(parameter);
+  for (parameters::Parameter* parameter : o_proj_.parameters()) all.push_back(parameter);
   return all;
 }
 

@@ -23,7 +23,7 @@ class Attention {
   /// `name` is the sublayer's: "model.layers.0.self_attn". `replicated_gradient`: what a replicated
   /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
   Attention(const DecoderConfig& config, const std::string& name,
-            sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+            parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
             const comm::Communicator& tp);
 
   /// What backward needs besides x and qkv.
@@ -84,7 +84,7 @@ class Attention {
 
   int64_t first_head() const { return share_.heads.begin; }
   /// In order of use.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
   /// Adds the names of the linears that do not run in FP8.
   void add_linears_in_bf16(std::vector<std::string>& names) const;
 
@@ -99,8 +99,8 @@ class Attention {
   HeadShare share_;
   kernels::AttentionShape shape_;  // local
   tensor_parallel::ColumnParallelLinear qkv_proj_;
-  std::unique_ptr<sharding::Parameter> q_norm_;  // [D]; null: no norm
-  std::unique_ptr<sharding::Parameter> k_norm_;  // [D]
+  std::unique_ptr<parameters::Parameter> q_norm_;  // [D]; null: no norm
+  std::unique_ptr<parameters::Parameter> k_norm_;  // [D]
   tensor_parallel::RowParallelLinear o_proj_;
 };
 

@@ -21,8 +21,8 @@ namespace tptrain::model {
 
 namespace {
 
-using sharding::Parameter;
-using sharding::ParameterBlock;
+using parameters::Parameter;
+using parameters::ParameterBlock;
 using tensor_parallel::BlockObserver;
 using tensor_parallel::SequenceParallel;
 using tensor_parallel::SequenceRegion;
@@ -35,9 +35,9 @@ tensor_parallel::VocabTableOptions table_options(const DecoderConfig& config, st
 }
 
 // Of a parameter that works on slices of the sequence, each rank on its own.
-sharding::TpGradient replicated_gradient(const TrainingOptions& options) {
-  return options.sequence_parallel == SequenceParallel::on ? sharding::TpGradient::partial
-                                                           : sharding::TpGradient::whole;
+parameters::TpGradient replicated_gradient(const TrainingOptions& options) {
+  return options.sequence_parallel == SequenceParallel::on ? parameters::TpGradient::partial
+                                                           : parameters::TpGradient::whole;
 }
 
 }  // namespace

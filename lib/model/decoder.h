@@ -1,6 +1,6 @@
 // The one decoder: embedding, layers of attention and feed-forward with a norm before each, head;
 // written with tensor_parallel layers. Families map onto it by config alone. Holds the parameters'
-// declarations; their memory is bound by zero::ParamBuckets. Activations are sequence-first: [S, B,
+// declarations; their memory is a ParameterStore's. Activations are sequence-first: [S, B,
 // H].
 //
 // Forward and backward are written out, block by block, without an autograd graph: what is kept
@@ -20,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "model/kv_cache.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "tensor_parallel/block_observer.h"
 #include "tensor_parallel/sequence_region.h"
 
@@ -94,12 +94,12 @@ class Decoder {
   const DecoderConfig& config() const;
   /// Blocks in forward order: 0 embedding, 1 .. L layers, L + 1 head (final norm, logits, loss). A
   /// tied table stands in block 0 alone, and the head's also_uses says so.
-  const std::vector<sharding::ParameterBlock>& blocks() const;
+  const std::vector<parameters::ParameterBlock>& blocks() const;
   /// Of blocks(): backward ends with it, and forward keeps nothing before it. The number of blocks:
   /// nothing trains.
   int first_training_block() const;
   /// All parameters in block order.
-  std::vector<sharding::Parameter*> parameters() const;
+  std::vector<parameters::Parameter*> parameters() const;
 
   /// Parameters' values may have changed: to be called before the first micro-batch that sees them.
   void weights_changed();

@@ -195,8 +195,8 @@ ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,
   return {.residual = second.sum, .delta = std::move(fed_forward)};
 }
 
-std::vector<sharding::Parameter*> DecoderLayer::parameters() {
-  std::vector<sharding::Parameter*> all;
+std::vector<parameters::Parameter*> DecoderLayer::parameters() {
+  std::vector<parameters::Parameter*> all;
   for (const auto& parameters : {input_norm_.parameters(), attention_.parameters(),
                                  post_attention_norm_.parameters(), mlp_.parameters()})
     all.insert(all.end(), parameters.begin(), parameters.end());

@@ -41,7 +41,7 @@ class DecoderLayer {
   struct Options {
     int64_t index = 0;
     std::string name;  // "model.layers.0"
-    sharding::TpGradient replicated_gradient = sharding::TpGradient::whole;
+    parameters::TpGradient replicated_gradient = parameters::TpGradient::whole;
     const tensor_parallel::Fp8Settings* fp8 = nullptr;  // null: linears in the compute dtype
   };
   DecoderLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
@@ -77,7 +77,7 @@ class DecoderLayer {
                                 const kernels::RotaryTable& rotary, KvCache& cache) const;
 
   /// In order of use.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
   /// Adds the names of the linears that do not run in FP8.
   void add_linears_in_bf16(std::vector<std::string>& names) const;
 

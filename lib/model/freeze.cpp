@@ -11,9 +11,9 @@
 namespace tptrain::model {
 namespace {
 
-using sharding::NamedSlice;
-using sharding::Parameter;
-using sharding::ParameterBlock;
+using parameters::NamedSlice;
+using parameters::Parameter;
+using parameters::ParameterBlock;
 
 bool fits_any(const std::vector<std::string>& globs, const std::string& name) {
   return std::ranges::any_of(

@@ -3,7 +3,7 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "tensor_parallel/partition.h"
 
 namespace tptrain::model {
@@ -12,7 +12,7 @@ struct HeadShare {
   tensor_parallel::Range heads;     // query heads
   tensor_parallel::Range kv_heads;  // those they read
   bool owns_kv = true;              // one of the ranks that hold the same kv head does
-  sharding::TpCopies kv_copies = {};
+  parameters::TpCopies kv_copies = {};
 };
 
 /// With at least as many kv heads as ranks: whole kv heads with all their query heads, the first

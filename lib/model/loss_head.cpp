@@ -10,7 +10,7 @@ namespace tptrain::model {
 
 using tensor_parallel::VocabParallelCrossEntropy;
 
-LossHead::LossHead(sharding::Parameter& table, comm::Communicator& tp, int64_t tokens,
+LossHead::LossHead(parameters::Parameter& table, comm::Communicator& tp, int64_t tokens,
                    int64_t chunk_tokens)
     : table_(table),
       tp_(tp),

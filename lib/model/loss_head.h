@@ -12,7 +12,7 @@
 #include <cstdint>
 
 #include "comm/communicator.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 
 namespace tptrain::model {
 
@@ -27,7 +27,7 @@ class LossHead {
   /// chunk_tokens: 0: head_chunk_of(tokens). `table` [V/tp, H] and `tp` must outlive it. On CUDA
   /// takes the memory of a chunk's logits: to be made before the layers' activations come to lie
   /// where it would fit (tensor_parallel::memory_for_logits).
-  LossHead(sharding::Parameter& table, comm::Communicator& tp, int64_t tokens,
+  LossHead(parameters::Parameter& table, comm::Communicator& tp, int64_t tokens,
            int64_t chunk_tokens);
 
   /// x [T, H], targets [T] int64 (-100: not counted) -> fp32 [2], the same on every tp rank: the
@@ -48,7 +48,7 @@ class LossHead {
   void for_each_chunk(int64_t tokens, const Chunk& chunk) const;
   at::Tensor logits_of(const at::Tensor& x);
 
-  sharding::Parameter& table_;
+  parameters::Parameter& table_;
   comm::Communicator& tp_;
   int64_t chunk_tokens_;
   at::Tensor memory_;  // undefined on the CPU

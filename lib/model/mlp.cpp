@@ -38,7 +38,7 @@ ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std:
 }  // namespace
 
 Mlp::Mlp(const DecoderConfig& config, const std::string& name,
-         sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+         parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
          const comm::Communicator& tp)
     : form_(config.feed_forward),
       up_proj_(up_options(config, name, fp8, tp)),
@@ -77,9 +77,9 @@ at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_outp
                                       : kernels::gelu_tanh_backward(grad_activation, up);
 }
 
-std::vector<sharding::Parameter*> Mlp::parameters() {
-  std::vector<sharding::Parameter*> all = up_proj_.parameters();
-  for (sharding::Parameter* parameter : down_proj_.parameters()) all.push_back(parameter);
+std::vector<parameters::Parameter*> Mlp::parameters() {
+  std::vector<parameters::Parameter*> all = up_proj_.parameters();
+  for (parameters::Parameter* parameter : down_proj_.parameters()) all.push_back(parameter);
   return all;
 }
 

@@ -18,7 +18,7 @@ class Mlp {
   /// `name` is the sublayer's: "model.layers.0.mlp". `replicated_gradient`: what a replicated
   /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
   Mlp(const DecoderConfig& config, const std::string& name,
-      sharding::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+      parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
       const comm::Communicator& tp);
 
   /// x [S, B, H] -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
@@ -62,7 +62,7 @@ class Mlp {
   }
 
   /// In order of use.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
   /// Adds the names of those that do not run in FP8.
   void add_linears_in_bf16(std::vector<std::string>& names) const;
 

@@ -15,7 +15,7 @@ NormLayer::NormLayer(const DecoderConfig& config, const Options& options,
   tensor_parallel::declare_replicated(weight_, options.name + ".weight", {config.hidden_size},
                                       {.kind = sharding::Init::Kind::ones}, options.gradient, tp);
   if (config.norm == Norm::rms) return;
-  bias_ = std::make_unique<sharding::Parameter>();
+  bias_ = std::make_unique<parameters::Parameter>();
   tensor_parallel::declare_replicated(*bias_, options.name + ".bias", {config.hidden_size},
                                       {.kind = sharding::Init::Kind::zeros}, options.gradient, tp);
 }
@@ -61,8 +61,8 @@ at::Tensor NormLayer::backward(const at::Tensor& grad_output, const at::Tensor& 
                                                 statistics, weight_grad);
 }
 
-std::vector<sharding::Parameter*> NormLayer::parameters() {
-  std::vector<sharding::Parameter*> all = {&weight_};
+std::vector<parameters::Parameter*> NormLayer::parameters() {
+  std::vector<parameters::Parameter*> all = {&weight_};
   if (bias_) all.push_back(bias_.get());
   return all;
 }

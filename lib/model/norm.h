@@ -11,7 +11,7 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 
 namespace tptrain::model {
 
@@ -28,7 +28,7 @@ class NormLayer {
   struct Options {
     std::string name;  // "model.norm"; the tensors add ".weight" and ".bias"
     /// partial where the norm works on a slice of the sequence
-    sharding::TpGradient gradient = sharding::TpGradient::whole;
+    parameters::TpGradient gradient = parameters::TpGradient::whole;
   };
   NormLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
 
@@ -47,12 +47,12 @@ class NormLayer {
                       const at::Tensor& sum, const at::Tensor& statistics);
 
   /// Weight, then bias.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
 
  private:
   double eps_;
-  sharding::Parameter weight_;                 // [H]
-  std::unique_ptr<sharding::Parameter> bias_;  // [H]; null: RMSNorm
+  parameters::Parameter weight_;                 // [H]
+  std::unique_ptr<parameters::Parameter> bias_;  // [H]; null: RMSNorm
 };
 
 }  // namespace tptrain::model

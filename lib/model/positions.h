@@ -10,7 +10,7 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::model {
@@ -25,7 +25,7 @@ class LearnedPositions {
   struct Options {
     std::string name;  // "model.embed_positions"; the tensor adds ".weight"
     /// partial where each rank adds to its slice of the sequence
-    sharding::TpGradient gradient = sharding::TpGradient::whole;
+    parameters::TpGradient gradient = parameters::TpGradient::whole;
   };
   LearnedPositions(const DecoderConfig& config, const Options& options,
                    const comm::Communicator& tp);
@@ -42,10 +42,10 @@ class LearnedPositions {
   void backward_at(const at::Tensor& grad, int64_t first_row, int64_t held,
                    const at::Tensor& of_rows);
 
-  sharding::Parameter& table() { return table_; }
+  parameters::Parameter& table() { return table_; }
 
  private:
-  sharding::Parameter table_;  // [max_position_embeddings, H]
+  parameters::Parameter table_;  // [max_position_embeddings, H]
 };
 
 /// Rows of a region's outside that are positions of the sequence: fewer than rows() at its end.

@@ -45,12 +45,13 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
 }
 
 /// One sum a block over what zero::TpRegion is: partial gradients and the staging of copies.
-Collective tp_gradient_sums(const std::vector<sharding::ParameterBlock>& blocks,
+Collective tp_gradient_sums(const std::vector<parameters::ParameterBlock>& blocks,
                             const std::vector<zero::Bucket>& buckets) {
   std::vector<int64_t> summed;
-  for (const sharding::ParameterBlock& block : blocks) summed.push_back(zero::staging_numel(block));
+  for (const parameters::ParameterBlock& block : blocks)
+    summed.push_back(zero::staging_numel(block));
   for (const zero::Bucket& bucket : buckets) {
-    if (bucket.placement != sharding::Placement::tp_replicated || !bucket.trains) continue;
+    if (bucket.placement != parameters::Placement::tp_replicated || !bucket.trains) continue;
     int64_t& numel = summed[bucket.block];
     // A region is contiguous, and the staging stands behind the whole bucket.
     numel += bucket.numel - bucket.partial_begin;
@@ -84,8 +85,9 @@ void add(Collective& sum, int64_t calls, int64_t bytes) {
 /// update sums rows up (stages 1 and 2, whose table is still on its way), every micro-batch that is
 /// reduced gathers their gradients, each with the ids once, and the table's gradient goes only
 /// where something else is in it.
-void send_rows(int stage, const Layout& layout, const std::vector<sharding::ParameterBlock>& blocks,
-               const zero::Bucket& table, int64_t reductions, StageCommunication& dp) {
+void send_rows(int stage, const Layout& layout,
+               const std::vector<parameters::ParameterBlock>& blocks, const zero::Bucket& table,
+               int64_t reductions, StageCommunication& dp) {
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
   if (!table.trains || table.block != 0 || !zero::is_table(table) ||
       !zero::lookup_travels_as_rows(table, layout.dp_size, tokens, layout.dtype))
@@ -112,7 +114,7 @@ Collective times(const Collective& one, int64_t count) {
 /// Stage 3: the blocks of a step in order of use, each gathered unless its slot holds it still.
 class Gathers {
  public:
-  Gathers(const std::vector<sharding::ParameterBlock>& blocks,
+  Gathers(const std::vector<parameters::ParameterBlock>& blocks,
           const std::vector<zero::Bucket>& buckets, at::ScalarType dtype)
       : blocks_(blocks), of_block_(blocks.size()), held_(zero::kSlots, -1) {
     const auto element = static_cast<int64_t>(c10::elementSize(dtype));
@@ -143,14 +145,14 @@ class Gathers {
     total_.bytes += of_block_[block].bytes;
   }
 
-  const std::vector<sharding::ParameterBlock>& blocks_;
+  const std::vector<parameters::ParameterBlock>& blocks_;
   std::vector<Collective> of_block_;
   std::vector<int> held_;  // by slot
   Collective total_;
 };
 
 StageCommunication of_stage(int stage, const Layout& layout,
-                            const std::vector<sharding::ParameterBlock>& blocks,
+                            const std::vector<parameters::ParameterBlock>& blocks,
                             const std::vector<zero::Bucket>& buckets) {
   StageCommunication result;
   const int64_t reductions = stage >= 2 || layout.reduce_per_micro_batch ? layout.micro_batches : 1;
@@ -178,7 +180,7 @@ StageCommunication of_stage(int stage, const Layout& layout,
 }  // namespace
 
 Communication communication_of(const model::DecoderConfig& config, const Layout& layout,
-                               const std::vector<sharding::ParameterBlock>& blocks,
+                               const std::vector<parameters::ParameterBlock>& blocks,
                                const std::vector<zero::Bucket>& buckets) {
   Communication result;
   result.tp = over_tp(config, layout);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/decoder_config.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "zero/param_buckets.h"
 
 namespace tptrain::planner {
@@ -45,7 +45,7 @@ struct Communication {
 
 /// Of the rank whose parameters `blocks` and `buckets` (zero::lay_out) are.
 Communication communication_of(const model::DecoderConfig& config, const Layout& layout,
-                               const std::vector<sharding::ParameterBlock>& blocks,
+                               const std::vector<parameters::ParameterBlock>& blocks,
                                const std::vector<zero::Bucket>& buckets);
 
 }  // namespace tptrain::planner

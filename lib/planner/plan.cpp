@@ -18,7 +18,7 @@ namespace tptrain::planner {
 
 namespace {
 
-using sharding::Parameter;
+using parameters::Parameter;
 
 constexpr int64_t kFp32Bytes = 4;
 constexpr int64_t kBf16Bytes = 2;
@@ -48,7 +48,7 @@ void check_layout(const model::DecoderConfig& config, const Layout& layout) {
 void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& index_of,
               const model::Decoder& decoder, size_t rank) {
   for (const Parameter* parameter : decoder.parameters()) {
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       const auto [entry, is_new] = index_of.try_emplace(slice.spec.name, tensors.size());
       if (is_new) {
         tensors.push_back({.name = slice.spec.name,
@@ -72,7 +72,7 @@ int64_t chunk_bytes(const model::Decoder& decoder, const Layout& layout) {
   if (layout.device == Device::cpu && !has_bf16) return 0;
   int64_t largest = 0;
   for (const Parameter* parameter : decoder.parameters()) {
-    for (const sharding::NamedSlice& slice : parameter->slices)
+    for (const parameters::NamedSlice& slice : parameter->slices)
       largest = std::max(largest, slice.spec.local_numel());
   }
   return std::min(largest, sharding::kStateChunkElements) *
@@ -83,7 +83,7 @@ std::string dtype_key(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "b
 
 /// All but the activations.
 MemoryPlan state_memory(int zero_stage, const Layout& layout,
-                        const std::vector<sharding::ParameterBlock>& blocks) {
+                        const std::vector<parameters::ParameterBlock>& blocks) {
   config::OptimizerConfig optimizer;
   optimizer.type = layout.update_rule;
   optimizer.master_dtype = dtype_key(layout.master_dtype);

@@ -14,9 +14,9 @@
 #include "comm/device_mesh.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
+#include "parameters/parameter.h"
 #include "planner/activations.h"
 #include "planner/communication.h"
-#include "sharding/parameter.h"
 
 namespace tptrain::planner {
 
@@ -49,7 +49,7 @@ struct Layout {
 struct TensorPlan {
   std::string name;
   std::vector<int64_t> global_shape;
-  sharding::Role role = sharding::Role::replicated;
+  parameters::Role role = parameters::Role::replicated;
   bool trains = true;
   std::vector<std::vector<int64_t>> local_shapes;  // by tp rank
   int64_t global_numel() const;

@@ -81,7 +81,7 @@ std::string tensor_table(const Plan& plan) {
   for (const TensorGroup& group : fold_layers(plan.tensors)) {
     rows.push_back(
         {group.name,
-         cat(sharding::role_name(group.tensor.role), group.tensor.trains ? "" : ", frozen"),
+         cat(parameters::role_name(group.tensor.role), group.tensor.trains ? "" : ", frozen"),
          shape_text(group.tensor.global_shape), local_shapes_text(group.tensor.local_shapes),
          with_thousands(group.count * group.tensor.global_numel())});
   }

@@ -6,11 +6,11 @@
 
 namespace tptrain::tensor_parallel {
 
-at::Tensor BlockObserver::look_up(const sharding::Parameter& table, const at::Tensor& ids) {
+at::Tensor BlockObserver::look_up(const parameters::Parameter& table, const at::Tensor& ids) {
   return table_rows(table, ids);
 }
 
-void BlockObserver::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+void BlockObserver::add_table_rows(parameters::Parameter& table, at::Tensor rows,
                                    const at::Tensor& ids) {
   tensor_parallel::add_table_rows(table, std::move(rows), ids);
 }

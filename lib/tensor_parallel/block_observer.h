@@ -5,7 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -21,11 +21,11 @@ class BlockObserver {
 
   /// Within the forward of block 0: what its table's rows are for `ids` ([T], any shape), [T, H],
   /// zeros for ids of other slices. Here, from the table itself.
-  virtual at::Tensor look_up(const sharding::Parameter& table, const at::Tensor& ids);
+  virtual at::Tensor look_up(const parameters::Parameter& table, const at::Tensor& ids);
   /// Within the backward of block 0: its table was looked up at `ids` ([T], any shape), and `rows`
   /// [T, H] is the gradient of what was found. To be added to the table's gradient; here, to
   /// main_grad.
-  virtual void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
+  virtual void add_table_rows(parameters::Parameter& table, at::Tensor rows, const at::Tensor& ids);
 };
 
 }  // namespace tptrain::tensor_parallel

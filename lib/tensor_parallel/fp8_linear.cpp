@@ -18,7 +18,7 @@ using kernels::Fp8Sums;
 
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
-at::Tensor data_of(const sharding::Parameter* bias) { return bias ? bias->data : at::Tensor(); }
+at::Tensor data_of(const parameters::Parameter* bias) { return bias ? bias->data : at::Tensor(); }
 
 Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) {
   const bool both = input != nullptr && input->keep_columns;
@@ -52,7 +52,7 @@ ReducedSequence multiply_reduced(const at::Tensor& x, const Fp8Matrix& rows,
 
 }  // namespace
 
-bool Fp8Linear::takes(const sharding::Parameter& weight) {
+bool Fp8Linear::takes(const parameters::Parameter& weight) {
   return weight.shape[0] % kernels::kFp8Multiple == 0 &&
          weight.shape[1] % kernels::kFp8Multiple == 0;
 }
@@ -78,14 +78,14 @@ Fp8Matrix Fp8Linear::weight_columns() {
                                 : kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::columns);
 }
 
-at::Tensor Fp8Linear::forward(const at::Tensor& x, const sharding::Parameter* bias,
+at::Tensor Fp8Linear::forward(const at::Tensor& x, const parameters::Parameter* bias,
                               Fp8Input* input) {
   const Fp8Matrix weight = weight_rows();
   return multiply(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},
                   Fp8Sums::fast, data_of(bias));
 }
 
-ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const sharding::Parameter* bias,
+ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const parameters::Parameter* bias,
                                            const SequenceRegion& region, Fp8Input* input) {
   const Fp8Matrix weight = weight_rows();
   return multiply_reduced(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},

@@ -15,7 +15,7 @@
 #include <optional>
 
 #include "kernels/fp8.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::tensor_parallel {
@@ -40,15 +40,15 @@ struct Fp8Input {
 class Fp8Linear {
  public:
   /// Sizes that FP8 products take.
-  static bool takes(const sharding::Parameter& weight);
+  static bool takes(const parameters::Parameter& weight);
 
-  Fp8Linear(const Fp8Settings& settings, sharding::Parameter& weight)
+  Fp8Linear(const Fp8Settings& settings, parameters::Parameter& weight)
       : settings_(settings), weight_(weight) {}
 
   /// x [S, B, in] -> [S, B, out]. `bias` and `input` may be null.
-  at::Tensor forward(const at::Tensor& x, const sharding::Parameter* bias, Fp8Input* input);
+  at::Tensor forward(const at::Tensor& x, const parameters::Parameter* bias, Fp8Input* input);
   /// The same, and the sum over tp begun. Collective over tp.
-  ReducedSequence forward_reduced(const at::Tensor& x, const sharding::Parameter* bias,
+  ReducedSequence forward_reduced(const at::Tensor& x, const parameters::Parameter* bias,
                                   const SequenceRegion& region, Fp8Input* input);
   /// dy [S, B, out] -> dx [S, B, in]; leaves in `grad` what weight_gradient needs.
   at::Tensor input_gradient(const at::Tensor& grad_output, kernels::Fp8Matrix& grad);
@@ -63,7 +63,7 @@ class Fp8Linear {
   const kernels::Fp8Matrix& kept_weight();
 
   const Fp8Settings& settings_;
-  sharding::Parameter& weight_;
+  parameters::Parameter& weight_;
   kernels::Fp8Matrix kept_weight_;
   std::optional<int64_t> kept_version_;
 };

@@ -10,10 +10,10 @@ namespace tptrain::tensor_parallel {
 
 namespace {
 
+using parameters::Parameter;
+using parameters::Placement;
+using parameters::Role;
 using sharding::Init;
-using sharding::Parameter;
-using sharding::Placement;
-using sharding::Role;
 
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }  // [T, X]
 
@@ -122,8 +122,10 @@ ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
 }
 
 kernels::Accumulate accumulation_of(Parameter& weight) {
-  return std::exchange(weight.main_grad_is_void, false) ? kernels::Accumulate::overwrite
-                                                        : kernels::Accumulate::add;
+  if (weight.gradient_owner == nullptr || !weight.gradient_owner->is_first_write(weight))
+    return kernels::Accumulate::add;
+  weight.gradient_owner->written(weight);
+  return kernels::Accumulate::overwrite;
 }
 
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x, Parameter& weight,
@@ -141,12 +143,12 @@ at::Tensor gradient_or_scratch(Parameter& parameter) {
 }
 
 void declare_replicated(Parameter& parameter, std::string name, std::vector<int64_t> shape,
-                        Init init, sharding::TpGradient gradient, const comm::Communicator& tp) {
+                        Init init, parameters::TpGradient gradient, const comm::Communicator& tp) {
   parameter.name = name;
   parameter.shape = shape;
   parameter.role = Role::replicated;
   parameter.placement = Placement::tp_replicated;
-  parameter.tp_gradient = tp.size() > 1 ? gradient : sharding::TpGradient::whole;
+  parameter.tp_gradient = tp.size() > 1 ? gradient : parameters::TpGradient::whole;
   parameter.slices.push_back({.spec = sharding::whole_tensor(std::move(name), std::move(shape)),
                               .offset = 0,
                               .owned = tp.rank() == 0,

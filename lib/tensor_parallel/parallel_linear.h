@@ -21,7 +21,7 @@
 
 #include "comm/communicator.h"
 #include "kernels/kernels.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "tensor_parallel/fp8_linear.h"
 #include "tensor_parallel/partition.h"
 #include "tensor_parallel/sequence_region.h"
@@ -31,31 +31,33 @@ namespace tptrain::tensor_parallel {
 enum class Bias { none, learned };
 
 /// y = x W^T (+ bias). x [.., in], W [out, in] -> [.., out], a fresh tensor. `bias` may be null.
-at::Tensor linear(const at::Tensor& x, const sharding::Parameter& weight,
-                  const sharding::Parameter* bias);
-at::Tensor linear(GatheredSequence& x, const sharding::Parameter& weight,
-                  const sharding::Parameter* bias);
+at::Tensor linear(const at::Tensor& x, const parameters::Parameter& weight,
+                  const parameters::Parameter* bias);
+at::Tensor linear(GatheredSequence& x, const parameters::Parameter& weight,
+                  const parameters::Parameter* bias);
 /// The sum over tp of x W^T (+ bias), begun: x [S, B, in] -> [rows, B, out]. Collective over tp.
-ReducedSequence linear_reduced(const at::Tensor& x, const sharding::Parameter& weight,
-                               const sharding::Parameter* bias, const SequenceRegion& region);
+ReducedSequence linear_reduced(const at::Tensor& x, const parameters::Parameter& weight,
+                               const parameters::Parameter* bias, const SequenceRegion& region);
 /// dx = dy W, [.., out] -> [.., in], a fresh tensor.
-at::Tensor linear_input_gradient(const at::Tensor& grad_output, const sharding::Parameter& weight);
-at::Tensor linear_input_gradient(GatheredSequence& grad_output, const sharding::Parameter& weight);
+at::Tensor linear_input_gradient(const at::Tensor& grad_output,
+                                 const parameters::Parameter& weight);
+at::Tensor linear_input_gradient(GatheredSequence& grad_output,
+                                 const parameters::Parameter& weight);
 /// The sum over tp of dy W, begun: dy [S, B, out] -> [rows, B, in]. Collective over tp.
 ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
-                                              const sharding::Parameter& weight,
+                                              const parameters::Parameter& weight,
                                               const SequenceRegion& region);
-/// How the next product enters weight.main_grad: over it where it is void, which it then no longer
-/// is.
-kernels::Accumulate accumulation_of(sharding::Parameter& weight);
+/// How the next product enters weight.main_grad, of which it writes the whole: over it where that
+/// is its owner's first write, which the owner is told of.
+kernels::Accumulate accumulation_of(parameters::Parameter& weight);
 /// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's; nothing
 /// where they do not train.
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
-                            sharding::Parameter& weight, sharding::Parameter* bias);
+                            parameters::Parameter& weight, parameters::Parameter* bias);
 
 /// main_grad of a vector; where it does not train, memory that nobody reads: a norm's backward
 /// makes its weight's gradient in the same pass as its input's.
-at::Tensor gradient_or_scratch(sharding::Parameter& parameter);
+at::Tensor gradient_or_scratch(parameters::Parameter& parameter);
 
 /// Several linears of one input, cut by output features, held as one weight and run as one GEMM:
 /// q, k, v or gate, up.
@@ -66,7 +68,7 @@ class ColumnParallelLinear {
     int64_t features = 0;  // over all tp ranks
     Range local = {};      // this rank's
     bool owned = true;
-    sharding::TpCopies copies = {};
+    parameters::TpCopies copies = {};
   };
   struct Options {
     std::string name;  // of the packed parameter in messages: "model.layers.0.self_attn.qkv_proj"
@@ -98,12 +100,12 @@ class ColumnParallelLinear {
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }
   /// Weight, then bias.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
 
  private:
-  sharding::Parameter weight_;
-  std::unique_ptr<sharding::Parameter> bias_;  // [sum of local features]
-  std::unique_ptr<Fp8Linear> fp8_;             // null: in the compute dtype
+  parameters::Parameter weight_;
+  std::unique_ptr<parameters::Parameter> bias_;  // [sum of local features]
+  std::unique_ptr<Fp8Linear> fp8_;               // null: in the compute dtype
 };
 
 /// A linear cut by input features: each rank multiplies its slice, the sum over tp is the output.
@@ -118,8 +120,9 @@ class RowParallelLinear {
     Range local = {};  // of the input features
     Bias bias = Bias::none;
     double init_std = 0.0;
-    sharding::TpGradient bias_gradient = sharding::TpGradient::whole;  // partial on sequence slices
-    const Fp8Settings* fp8 = nullptr;                                  // null: no FP8
+    parameters::TpGradient bias_gradient =
+        parameters::TpGradient::whole;  // partial on sequence slices
+    const Fp8Settings* fp8 = nullptr;   // null: no FP8
   };
   RowParallelLinear(const Options& options, const comm::Communicator& tp);
 
@@ -141,20 +144,20 @@ class RowParallelLinear {
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }
   /// Weight, then bias.
-  std::vector<sharding::Parameter*> parameters();
+  std::vector<parameters::Parameter*> parameters();
 
  private:
-  const sharding::Parameter* added_bias() const { return adds_bias_ ? bias_.get() : nullptr; }
+  const parameters::Parameter* added_bias() const { return adds_bias_ ? bias_.get() : nullptr; }
 
-  sharding::Parameter weight_;
-  std::unique_ptr<sharding::Parameter> bias_;  // [out]
-  std::unique_ptr<Fp8Linear> fp8_;             // null: in the compute dtype
+  parameters::Parameter weight_;
+  std::unique_ptr<parameters::Parameter> bias_;  // [out]
+  std::unique_ptr<Fp8Linear> fp8_;               // null: in the compute dtype
   bool adds_bias_;
 };
 
 /// Describes the whole of a tensor that every tp rank holds: tp rank 0 owns it.
-void declare_replicated(sharding::Parameter& parameter, std::string name,
+void declare_replicated(parameters::Parameter& parameter, std::string name,
                         std::vector<int64_t> shape, sharding::Init init,
-                        sharding::TpGradient gradient, const comm::Communicator& tp);
+                        parameters::TpGradient gradient, const comm::Communicator& tp);
 
 }  // namespace tptrain::tensor_parallel

@@ -12,7 +12,7 @@ namespace tptrain::tensor_parallel {
 
 namespace {
 
-using sharding::Parameter;
+using parameters::Parameter;
 
 // Rows of a table are padded to a multiple of this: 128 bytes of bf16.
 constexpr int64_t kRowAlignment = 64;
@@ -32,8 +32,8 @@ std::unique_ptr<Parameter> vocab_parallel_table(const VocabTableOptions& options
   table->shape = {range.size(), options.hidden_size};
   table->padding_rows =
       (range.size() + kRowAlignment - 1) / kRowAlignment * kRowAlignment - range.size();
-  table->role = sharding::Role::vocab_parallel;
-  table->placement = sharding::Placement::tp_sharded;
+  table->role = parameters::Role::vocab_parallel;
+  table->placement = parameters::Placement::tp_sharded;
   table->slices.push_back(
       {.spec = sharding::slice_of(table->name, {options.vocab_size, options.hidden_size},
                                   /*dim=*/0, range.begin, range.end),

@@ -109,8 +109,8 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
 void check_parameter_groups(const config::OptimizerConfig& optimizer,
                             const model::Decoder& decoder) {
   std::vector<std::string> names;
-  for (const sharding::Parameter* parameter : decoder.parameters()) {
-    for (const sharding::NamedSlice& slice : parameter->slices) names.push_back(slice.spec.name);
+  for (const parameters::Parameter* parameter : decoder.parameters()) {
+    for (const parameters::NamedSlice& slice : parameter->slices) names.push_back(slice.spec.name);
   }
   const std::vector<Problem> problems = optim::check_groups(optimizer, names);
   if (!problems.empty()) throw ConfigError(problems);

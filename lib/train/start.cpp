@@ -231,13 +231,6 @@ Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& s
   return beginning;
 }
 
-/// By a rank, as fp32: its part of the masters, within what replicated tensors and padding make.
-int64_t bytes_to_read(const ResolvedConfig& resolved) {
-  const int64_t holders = resolved.run.parallel.zero_stage > 0 ? resolved.mesh.dp_size : 1;
-  return model::parameter_count(resolved.decoder) * static_cast<int64_t>(sizeof(float)) /
-         (holders * resolved.mesh.tp_size);
-}
-
 /// The first values of the parameters; `state` gets the identity of the weights they are.
 /// Collective.
 void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
@@ -262,10 +255,7 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
                             .remedy = "Put the same copy of model.path on every host."}});
   state.base_path = run.model.path;
   state.base_identity = sha256_hex(identity);
-  {
-    const Work work("reading the weights", WorkUnit::bytes, bytes_to_read(resolved));
-    engine.zero().load_parameters(*weights, until_stopped);
-  }
+  engine.zero().load_parameters(*weights, until_stopped);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   log.info(cat("start: the weights of ", run.model.path, " (",
                formats::dtype_name(weights->stored_dtype()), "), read in ",

@@ -15,14 +15,13 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
                const at::TensorOptions& on_device) {
   const auto& blocks = buckets.blocks();
   std::vector<std::pair<at::Tensor, at::Tensor>> slots;  // sharded, replicated
-  for (const BufferSize& size : buffer_sizes(blocks, buckets.buckets(), Buffers::shared)) {
-    const auto bf16 = on_device.dtype(at::kBFloat16);
+  const auto bf16 = on_device.dtype(at::kBFloat16);
+  for (const GradientBuffer& size : gradient_buffers(blocks, buckets.buckets(), Buffers::shared))
     slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
-  }
   for (BucketState& state : states) {
     if (!state.bucket->trains) continue;
     const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
-    const bool is_sharded = state.bucket->placement == sharding::Placement::tp_sharded;
+    const bool is_sharded = state.bucket->placement == parameters::Placement::tp_sharded;
     state.sent = (is_sharded ? sharded : replicated).narrow(0, 0, state.bucket->numel);
     state.sent_piece = state.sent.narrow(0, state.shard_begin, state.shard_numel());
   }

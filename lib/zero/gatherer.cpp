@@ -21,7 +21,7 @@ constexpr int kBlocksBeforeTable = 2;
 
 Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states,
                    const StateLayout& layout, comm::Communicator& dp,
-                   const sharding::Parameter* table, std::function<void(int)> before_reading)
+                   const parameters::Parameter* table, std::function<void(int)> before_reading)
     : buckets_(buckets),
       of_block_(buckets.blocks().size()),
       dp_(dp),

@@ -17,7 +17,7 @@ class Gatherer {
   /// All must outlive it. `table`: block 0's, which can come later than the rest of it; null: none
   /// can. before_reading(block) comes before its masters are read.
   Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states, const StateLayout& layout,
-           comm::Communicator& dp, const sharding::Parameter* table,
+           comm::Communicator& dp, const parameters::Parameter* table,
            std::function<void(int block)> before_reading);
 
   // Each is collective over dp where something is not there yet, and does nothing where ranks hold

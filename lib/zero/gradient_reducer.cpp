@@ -19,15 +19,15 @@ enum class Tables { looked_up, multiplied };
 
 // Whether a step's first writer of the gradient is linear_weight_gradient. A look-up adds rows, and
 // norms and biases add sums: theirs must begin at zero.
-bool gemm_writes_first(const sharding::Parameter& parameter, Tables tables) {
+bool gemm_writes_first(const parameters::Parameter& parameter, Tables tables) {
   if (parameter.shape.size() != 2) return false;
   switch (parameter.role) {
-    case sharding::Role::column_parallel:
-    case sharding::Role::row_parallel:
+    case parameters::Role::column_parallel:
+    case parameters::Role::row_parallel:
       return true;
-    case sharding::Role::vocab_parallel:
+    case parameters::Role::vocab_parallel:
       return tables == Tables::multiplied;
-    case sharding::Role::replicated:
+    case parameters::Role::replicated:
       return false;
   }
   return false;
@@ -41,17 +41,16 @@ void zero_all(const std::vector<at::Tensor>& tensors) {
 
 GradientReducer::GradientReducer(const ParamBuckets& buckets, std::vector<BucketState>& states,
                                  const StateLayout& layout, comm::Communicator& tp,
-                                 comm::Communicator& dp, Fault fault, TableRows* rows)
+                                 comm::Communicator& dp, TableRows* rows)
     : buckets_(buckets),
       layout_(layout),
       tp_(tp),
       dp_(dp),
-      fault_(fault),
       blocks_(buckets.blocks().size()),
       buffers_(buffer_count(buckets.blocks(), layout.gradient_buffers)) {
   sent_by_.fill(-1);
   int64_t parameters = 0;
-  for (const sharding::ParameterBlock& block : buckets.blocks()) {
+  for (const parameters::ParameterBlock& block : buckets.blocks()) {
     parameters += static_cast<int64_t>(block.parameters.size());
     if (block.also_uses >= 0) blocks_[block.also_uses].cleared_by_user = true;
   }
@@ -61,12 +60,16 @@ GradientReducer::GradientReducer(const ParamBuckets& buckets, std::vector<Bucket
     if (!state.bucket->trains) continue;
     const int block = state.bucket->block;
     blocks_[block].pieces.push_back(make_bucket_reduction(block, state));
+    for (parameters::Parameter* parameter : blocks_[block].pieces.back().overwritable) {
+      unwritten_.emplace(parameter, false);
+      parameter->gradient_owner = this;
+    }
   }
   if (rows != nullptr) find_table(*rows);
   int64_t next = 0;
   for (int b = 0; b < static_cast<int>(blocks_.size()); ++b) {
     std::vector<at::Tensor> gradients;
-    for (const sharding::Parameter* parameter : buckets.blocks()[b].parameters) {
+    for (const parameters::Parameter* parameter : buckets.blocks()[b].parameters) {
       if (!parameter->trains) {
         gradients.emplace_back();
         continue;
@@ -92,23 +95,40 @@ GradientReducer::GradientReducer(const ParamBuckets& buckets, std::vector<Bucket
   }
 }
 
+GradientReducer::~GradientReducer() {
+  for (const Block& block : blocks_) {
+    for (const BucketReduction& piece : block.pieces) {
+      for (parameters::Parameter* parameter : piece.overwritable) {
+        if (parameter->gradient_owner == this) parameter->gradient_owner = nullptr;
+      }
+    }
+  }
+}
+
+bool GradientReducer::is_first_write(const parameters::Parameter& parameter) const {
+  return unwritten_.at(&parameter);
+}
+
+void GradientReducer::written(const parameters::Parameter& parameter) {
+  unwritten_.at(&parameter) = false;
+}
+
 // By sums over ranks, or with other micro-batches': whose inf or nan it is would not be found.
-bool GradientReducer::changes_before_norm(const sharding::Parameter& parameter) const {
+bool GradientReducer::changes_before_norm(const parameters::Parameter& parameter) const {
   if (dp_.size() > 1 || layout_.accumulates) return true;
   if (tp_.size() == 1) return false;
-  return parameter.tp_gradient == sharding::TpGradient::partial ||
-         std::ranges::any_of(parameter.slices, [](const sharding::NamedSlice& slice) {
+  return parameter.tp_gradient == parameters::TpGradient::partial ||
+         std::ranges::any_of(parameter.slices, [](const parameters::NamedSlice& slice) {
            return slice.copies.parts > 0;
          });
 }
 
-at::Tensor GradientReducer::mark_for_norm(const sharding::Parameter& parameter) const {
+at::Tensor GradientReducer::mark_for_norm(const parameters::Parameter& parameter) const {
   const auto found = marks_for_norm_.find(&parameter);
   return found == marks_for_norm_.end() ? at::Tensor() : found->second;
 }
 
 void GradientReducer::find_table(TableRows& rows) {
-  if (fault_ == Fault::skip_dp_reduction || fault_ == Fault::scale_dp_sum) return;
   for (BucketReduction& piece : blocks_.front().pieces) {
     if (piece.state->bucket->parameters[0] != &rows.table()) continue;
     table_.emplace(Table{.rows = rows,
@@ -123,10 +143,8 @@ GradientReducer::TpSum GradientReducer::make_tp_sum(int block) const {
   TpSum sum;
   if (tp_.size() == 1) return sum;
   const TpRegion& region = buckets_.tp_region(block);
-  const bool partial = fault_ != Fault::drop_partial_sum_over_tp;
-  const bool copies = fault_ != Fault::drop_copies_sum_over_tp;
-  sum.whole = partial && copies ? region.whole : partial ? region.partial : region.staging;
-  if (!copies || !region.staging.defined()) return sum;
+  sum.whole = region.whole;
+  if (!region.staging.defined()) return sum;
   sum.staging = region.staging;
   for (const CopiedSlice& copied : copied_slices(buckets_.blocks()[block])) {
     const int64_t numel = copied.slice->spec.local_numel();
@@ -152,7 +170,7 @@ GradientReducer::BucketReduction GradientReducer::make_bucket_reduction(int bloc
     if (next < end) piece.zeroed.push_back(bucket.main_grad.narrow(0, next, end - next));
   };
   for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-    sharding::Parameter* parameter = bucket.parameters[i];
+    parameters::Parameter* parameter = bucket.parameters[i];
     if (!gemm_writes_first(*parameter, multiplied ? Tables::multiplied : Tables::looked_up))
       continue;
     piece.overwritable.push_back(parameter);
@@ -227,7 +245,7 @@ void GradientReducer::end_block(int index) {
   if (index + 1 == static_cast<int>(blocks_.size()) && sends_rows()) start_table();
 }
 
-void GradientReducer::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+void GradientReducer::add_table_rows(parameters::Parameter& table, at::Tensor rows,
                                      const at::Tensor& ids) {
   if (!sends_rows()) {
     if (table_) table_->is_written = true;
@@ -260,9 +278,9 @@ void GradientReducer::finish() {
 
 // Of a table whose rows travel only what the head adds is ever read.
 void GradientReducer::append_unwritten(const BucketReduction& piece,
-                                       std::vector<at::Tensor>& zeroed) const {
+                                       std::vector<at::Tensor>& zeroed) {
   if (goes_as_rows(piece) && !table_->is_tied) return;
-  for (sharding::Parameter* parameter : piece.overwritable) parameter->main_grad_is_void = true;
+  for (const parameters::Parameter* parameter : piece.overwritable) unwritten_.at(parameter) = true;
   zeroed.insert(zeroed.end(), piece.zeroed.begin(), piece.zeroed.end());
 }
 
@@ -277,8 +295,8 @@ void GradientReducer::make_zero(int index) {
 // A gradient that nobody has written is zero.
 void GradientReducer::zero_unwritten(Block& block) {
   for (BucketReduction& piece : block.pieces) {
-    for (sharding::Parameter* parameter : piece.overwritable) {
-      if (std::exchange(parameter->main_grad_is_void, false)) parameter->main_grad.zero_();
+    for (parameters::Parameter* parameter : piece.overwritable) {
+      if (std::exchange(unwritten_.at(parameter), false)) parameter->main_grad.zero_();
     }
   }
 }
@@ -327,7 +345,7 @@ void GradientReducer::send(int index, std::vector<BucketReduction*> pieces) {
     user = index;
   }
   own.sent = std::move(pieces);
-  if (dp_.size() == 1 || fault_ == Fault::skip_dp_reduction) return;
+  if (dp_.size() == 1) return;
   for (const BucketReduction* piece : own.sent) {
     // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
     BucketState& state = *piece->state;
@@ -362,7 +380,6 @@ void GradientReducer::accumulate(Buffer& buffer) {
   for (BucketReduction* piece : buffer.sent) {
     BucketState& state = *piece->state;
     at::Tensor& result = scattered ? scattered_to(*piece) : state.grad_piece;
-    if (scattered && fault_ == Fault::scale_dp_sum) result.mul_(1.0 / dp_.size());
     if (layout_.accumulates && !piece->shard_is_empty) {
       state.grad_shard.add_(result);
     } else if (!result.is_same(state.grad_shard)) {

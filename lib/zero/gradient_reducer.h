@@ -23,13 +23,19 @@
 
 namespace tptrain::zero {
 
-class GradientReducer {
+class GradientReducer final : public parameters::GradientOwner {
  public:
   /// Buckets, states and axes must outlive it, and `rows`, of block 0's table; null: there is no
   /// such.
   GradientReducer(const ParamBuckets& buckets, std::vector<BucketState>& states,
                   const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
-                  Fault fault, TableRows* rows);
+                  TableRows* rows);
+  GradientReducer(const GradientReducer&) = delete;  // parameters know its address
+  ~GradientReducer();
+
+  // Of the weights whose gradient is first written by a product, as a whole.
+  bool is_first_write(const parameters::Parameter& parameter) const override;
+  void written(const parameters::Parameter& parameter) override;
 
   /// A new step: all gradients are zero. Their memory stays as it is until the first block's
   /// backward begins, or finish().
@@ -38,7 +44,7 @@ class GradientReducer {
   /// announced to `rows`.
   void begin_micro_batch(MicroBatchPlace place);
   /// In the backward of block 0: as BlockObserver.
-  void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids);
+  void add_table_rows(parameters::Parameter& table, at::Tensor rows, const at::Tensor& ids);
   /// The block's backward begins, or is complete.
   void begin_block(int block);
   void end_block(int block);
@@ -52,7 +58,7 @@ class GradientReducer {
   const at::Tensor& marks() const { return marks_; }
   /// The word of a gradient that no rank adds to: what the norm reads is what this rank has made,
   /// so that one pass over it does for both. Else undefined.
-  at::Tensor mark_for_norm(const sharding::Parameter& parameter) const;
+  at::Tensor mark_for_norm(const parameters::Parameter& parameter) const;
 
  private:
   using InFlight = std::vector<std::unique_ptr<comm::Work>>;
@@ -63,11 +69,11 @@ class GradientReducer {
     std::vector<at::Tensor> gradients;  // of copied slices
     std::vector<at::Tensor> places;     // where this rank puts them, and finds the sums
   };
-  // A bucket's way. To make its main_grad zero: flags for the weights whose next writer can
-  // overwrite, zeros for everything else, padding included.
+  // A bucket's way. To make its main_grad zero: marks for the weights whose next writer can
+  // overwrite (unwritten_), zeros for everything else, padding included.
   struct BucketReduction {
     BucketState* state = nullptr;
-    std::vector<sharding::Parameter*> overwritable;
+    std::vector<parameters::Parameter*> overwritable;
     std::vector<at::Tensor> zeroed;
     bool shard_is_empty = true;  // in this step nothing has reached its shard
   };
@@ -98,7 +104,7 @@ class GradientReducer {
     // In main_grad is what has to be summed over dp: of this micro-batch, or of this step.
     bool is_written = false;
   };
-  bool changes_before_norm(const sharding::Parameter& parameter) const;
+  bool changes_before_norm(const parameters::Parameter& parameter) const;
   TpSum make_tp_sum(int block) const;
   BucketReduction make_bucket_reduction(int block, BucketState& state) const;
   void find_table(TableRows& rows);
@@ -107,7 +113,7 @@ class GradientReducer {
     return sends_rows() && &piece == table_->piece;
   }
   void clear_memory();
-  void append_unwritten(const BucketReduction& piece, std::vector<at::Tensor>& zeroed) const;
+  void append_unwritten(const BucketReduction& piece, std::vector<at::Tensor>& zeroed);
   void make_zero(int block);
   void zero_unwritten(Block& block);
   void sum_over_tp(Block& block);
@@ -124,11 +130,12 @@ class GradientReducer {
   StateLayout layout_;
   comm::Communicator& tp_;
   comm::Communicator& dp_;
-  Fault fault_;
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
   bool memory_is_clear_ = true;  // of the step that clear() began
   at::Tensor marks_;
-  std::unordered_map<const sharding::Parameter*, at::Tensor> marks_for_norm_;
+  std::unordered_map<const parameters::Parameter*, at::Tensor> marks_for_norm_;
+  // Of every weight that can be overwritten: nothing has been written since it was made zero.
+  std::unordered_map<const parameters::Parameter*, bool> unwritten_;
   std::vector<Block> blocks_;
   std::vector<Buffer> buffers_;
   std::optional<Table> table_;

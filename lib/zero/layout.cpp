@@ -12,11 +12,11 @@
 namespace tptrain::zero {
 namespace {
 
-using sharding::NamedSlice;
-using sharding::Parameter;
-using sharding::ParameterBlock;
-using sharding::Placement;
-using sharding::TpGradient;
+using parameters::NamedSlice;
+using parameters::Parameter;
+using parameters::ParameterBlock;
+using parameters::Placement;
+using parameters::TpGradient;
 
 std::string_view placement_name(Placement placement) {
   return placement == Placement::tp_sharded ? "tp_sharded" : "tp_replicated";
@@ -42,7 +42,7 @@ void check_slices(const Parameter& parameter) {
 
 void check_copies(const Parameter& parameter) {
   for (const NamedSlice& slice : parameter.slices) {
-    const sharding::TpCopies& copies = slice.copies;
+    const parameters::TpCopies& copies = slice.copies;
     if (copies.parts == 0) continue;
     const auto refuse = [&](const char* constraint) {
       throw InternalError(
@@ -136,7 +136,7 @@ std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_si
 
 bool is_table(const Bucket& bucket) {
   return bucket.parameters.size() == 1 &&
-         bucket.parameters[0]->role == sharding::Role::vocab_parallel;
+         bucket.parameters[0]->role == parameters::Role::vocab_parallel;
 }
 
 bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens,
@@ -187,18 +187,33 @@ int buffer_of(const std::vector<ParameterBlock>& blocks, int block, Buffers buff
   return buffers == Buffers::own ? block : slot_of(blocks, block);
 }
 
-std::vector<BufferSize> buffer_sizes(const std::vector<ParameterBlock>& blocks,
+parameters::StoreLayout store_layout(const std::vector<ParameterBlock>& blocks,
                                      const std::vector<Bucket>& buckets, Buffers buffers) {
+  constexpr int kKinds = 4;  // of buckets in one block
+  parameters::StoreLayout layout;
+  layout.buffers.assign(static_cast<size_t>(kKinds * buffer_count(blocks, buffers)), 0);
+  for (const Bucket& bucket : buckets) {
+    const int kind = (bucket.trains ? 0 : 2) + (bucket.placement == Placement::tp_sharded ? 0 : 1);
+    const int buffer = kKinds * buffer_of(blocks, bucket.block, buffers) + kind;
+    int64_t& size = layout.buffers[static_cast<size_t>(buffer)];
+    size = std::max(size, bucket.numel);
+    layout.ranges.push_back({.parameters = bucket.parameters,
+                             .offsets = bucket.offsets,
+                             .numel = bucket.numel,
+                             .buffer = buffer});
+  }
+  return layout;
+}
+
+std::vector<GradientBuffer> gradient_buffers(const std::vector<ParameterBlock>& blocks,
+                                             const std::vector<Bucket>& buckets, Buffers buffers) {
   std::vector<int64_t> behind;  // elements of each block behind its sharded bucket
   for (const ParameterBlock& block : blocks) behind.push_back(staging_numel(block));
-  std::vector<BufferSize> sizes(buffer_count(blocks, buffers));
+  std::vector<GradientBuffer> sizes(buffer_count(blocks, buffers));
   for (const Bucket& bucket : buckets) {
-    BufferSize& buffer = sizes[buffer_of(blocks, bucket.block, buffers)];
-    if (!bucket.trains) {
-      int64_t& size = bucket.placement == Placement::tp_sharded ? buffer.frozen_sharded
-                                                                : buffer.frozen_replicated;
-      size = std::max(size, bucket.numel);
-    } else if (bucket.placement == Placement::tp_sharded) {
+    if (!bucket.trains) continue;
+    GradientBuffer& buffer = sizes[buffer_of(blocks, bucket.block, buffers)];
+    if (bucket.placement == Placement::tp_sharded) {
       buffer.sharded = std::max(buffer.sharded, bucket.numel);
     } else {
       buffer.replicated = std::max(buffer.replicated, bucket.numel);

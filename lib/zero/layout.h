@@ -1,11 +1,11 @@
-// Where parameters lie: the arithmetic of buckets, slots and staging, without any memory.
-// ParamBuckets allocates by it, bucket_memory() counts by it.
+// Where parameters and gradients lie: the arithmetic of buckets, slots and staging, without any
+// memory. ParamBuckets allocates by it, bucket_memory() counts by it.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "sharding/parameter.h"
+#include "parameters/parameter_store.h"
 #include "zero/param_buckets.h"
 
 namespace tptrain::zero {
@@ -16,7 +16,7 @@ inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a 
 /// tp_sharded one; empty ones are left out.
 /// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
 /// Throws InternalError where blocks break their contract.
-std::vector<Bucket> lay_out(const std::vector<sharding::ParameterBlock>& blocks, int dp_size);
+std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& blocks, int dp_size);
 
 /// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
 bool is_table(const Bucket& bucket);
@@ -28,29 +28,31 @@ bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens, at
 
 /// A slice of the block's tp_sharded bucket that trains of which other tp ranks hold copies.
 struct CopiedSlice {
-  sharding::Parameter* parameter = nullptr;
-  const sharding::NamedSlice* slice = nullptr;
+  parameters::Parameter* parameter = nullptr;
+  const parameters::NamedSlice* slice = nullptr;
   int64_t staging_begin = 0;  // of its `parts` places in the block's staging
 };
-std::vector<CopiedSlice> copied_slices(const sharding::ParameterBlock& block);
+std::vector<CopiedSlice> copied_slices(const parameters::ParameterBlock& block);
 /// Elements of the block's staging: the same on every tp rank.
-int64_t staging_numel(const sharding::ParameterBlock& block);
+int64_t staging_numel(const parameters::ParameterBlock& block);
 
-/// Elements that one buffer of memory must have room for: a block's own, or a slot.
-struct BufferSize {
+/// Blocks have memory of their own, or take slots in turn.
+enum class Buffers { own, shared };
+int buffer_count(const std::vector<parameters::ParameterBlock>& blocks, Buffers buffers);
+/// Index of the block's buffer.
+int buffer_of(const std::vector<parameters::ParameterBlock>& blocks, int block, Buffers buffers);
+/// The parameters' values: a range for each bucket, in their order.
+parameters::StoreLayout store_layout(const std::vector<parameters::ParameterBlock>& blocks,
+                                     const std::vector<Bucket>& buckets, Buffers buffers);
+
+/// Elements of gradients that one buffer must have room for.
+struct GradientBuffer {
   int64_t sharded = 0;
   int64_t replicated = 0;
-  int64_t replicated_and_staging = 0;  // of gradients
-  int64_t frozen_sharded = 0;          // of what does not train; has no gradients
-  int64_t frozen_replicated = 0;
-  int64_t data() const { return sharded + replicated + frozen_sharded + frozen_replicated; }
-  int64_t gradients() const { return sharded + replicated_and_staging; }
+  int64_t replicated_and_staging = 0;
+  int64_t numel() const { return sharded + replicated_and_staging; }
 };
-enum class Buffers { own, shared };
-int buffer_count(const std::vector<sharding::ParameterBlock>& blocks, Buffers buffers);
-/// Index of the block's buffer.
-int buffer_of(const std::vector<sharding::ParameterBlock>& blocks, int block, Buffers buffers);
-std::vector<BufferSize> buffer_sizes(const std::vector<sharding::ParameterBlock>& blocks,
-                                     const std::vector<Bucket>& buckets, Buffers buffers);
+std::vector<GradientBuffer> gradient_buffers(const std::vector<parameters::ParameterBlock>& blocks,
+                                             const std::vector<Bucket>& buckets, Buffers buffers);
 
 }  // namespace tptrain::zero

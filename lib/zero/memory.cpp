@@ -20,32 +20,32 @@ int64_t BucketMemory::total() const {
          dp_staging + bookkeeping;
 }
 
-BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, int dp_size,
+BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
                            const ParamBuckets::Options& buckets, const Options& options) {
   const StateLayout layout = state_layout(buckets, options, dp_size);
   const std::vector<Bucket> laid_out = lay_out(blocks, dp_size);
   int64_t all = 0, frozen = 0;
   for (const Bucket& bucket : laid_out) (bucket.trains ? all : frozen) += bucket.numel;
+  const int64_t data = store_layout(blocks, laid_out, layout.parameter_buffers).numel();
   const int64_t shard = all / dp_size;  // each bucket divides by dp_size
   const int64_t held = layout.holds_all ? all : shard;
 
-  int64_t data_slots = 0, gradient_slots = 0, sent = 0, staging = 0, parameters = 0;
-  for (const BufferSize& slot : buffer_sizes(blocks, laid_out, Buffers::shared)) {
-    data_slots += slot.data();
-    gradient_slots += slot.gradients();
+  int64_t gradient_slots = 0, sent = 0, staging = 0, parameters = 0;
+  for (const GradientBuffer& slot : gradient_buffers(blocks, laid_out, Buffers::shared)) {
+    gradient_slots += slot.numel();
     sent += slot.sharded + slot.replicated;
   }
-  for (const sharding::ParameterBlock& block : blocks) {
+  for (const parameters::ParameterBlock& block : blocks) {
     staging += staging_numel(block);
     parameters += static_cast<int64_t>(block.parameters.size());
   }
 
   BucketMemory memory;
   if (layout.parameter_buffers == Buffers::shared) {
-    memory.parameter_slots = data_slots * size_of(buckets.dtype);
+    memory.parameter_slots = data * size_of(buckets.dtype);
     memory.parameters = frozen / dp_size * size_of(buckets.dtype);
   } else {
-    memory.parameters = (all + frozen) * size_of(buckets.dtype);
+    memory.parameters = data * size_of(buckets.dtype);
   }
   if (layout.gradient_buffers == Buffers::shared) {
     memory.gradient_slots = gradient_slots * kFp32;

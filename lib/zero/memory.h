@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "zero/options.h"
 #include "zero/param_buckets.h"
 
@@ -28,7 +28,7 @@ struct BucketMemory {
 
 /// For the tp rank whose blocks these are; the same on every dp rank. Throws InternalError for
 /// options that the two constructors refuse.
-BucketMemory bucket_memory(const std::vector<sharding::ParameterBlock>& blocks, int dp_size,
+BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
                            const ParamBuckets::Options& buckets, const Options& options);
 
 }  // namespace tptrain::zero

@@ -19,18 +19,6 @@ enum class MicroBatchPlace { before_last, last };
 /// half of the table's gradient.
 enum class LookupRows { automatic, always };
 
-/// Deliberately wrong reductions: the parity suite must turn red under each of them. Production
-/// passes none.
-enum class Fault {
-  none,
-  scale_dp_sum,                     // the gradient is the mean over dp, not the sum
-  double_count_replicated_in_norm,  // every tp rank counts its copy
-  drop_norm_sum_over_tp,            // each tp rank clips by the norm of its own elements
-  skip_dp_reduction,                // each dp rank keeps its own gradient
-  drop_partial_sum_over_tp,         // replicated parameters keep this rank's share
-  drop_copies_sum_over_tp           // copies of a kv head keep this rank's share
-};
-
 struct Options {
   int zero_stage = 1;  // as the buckets'
   config::OptimizerConfig optimizer = {};
@@ -39,7 +27,6 @@ struct Options {
   at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
   uint64_t seed = 0;                         // of stochastic rounding
   LookupRows lookup_rows = LookupRows::automatic;
-  Fault fault = Fault::none;
 };
 
 }  // namespace tptrain::zero

@@ -13,57 +13,32 @@
 namespace tptrain::zero {
 namespace {
 
-using sharding::NamedSlice;
-using sharding::Parameter;
-using sharding::Placement;
+using parameters::NamedSlice;
+using parameters::Parameter;
+using parameters::ParameterBlock;
+using parameters::Placement;
 
-struct Buffer {
+struct Gradients {
   at::Tensor sharded;
-  at::Tensor replicated;  // of gradients: the staging behind it
-  at::Tensor frozen_sharded;
-  at::Tensor frozen_replicated;
+  at::Tensor replicated;  // and the staging behind it
 };
 
-std::vector<Buffer> allocate_data(const std::vector<BufferSize>& sizes,
-                                  const at::TensorOptions& options) {
-  std::vector<Buffer> buffers;
-  for (const BufferSize& size : sizes) {
-    buffers.push_back({.sharded = at::zeros({size.sharded}, options),
-                       .replicated = at::zeros({size.replicated}, options),
-                       .frozen_sharded = at::zeros({size.frozen_sharded}, options),
-                       .frozen_replicated = at::zeros({size.frozen_replicated}, options)});
-  }
+std::vector<Gradients> allocate(const std::vector<GradientBuffer>& sizes, at::Device device) {
+  const auto fp32 = at::TensorOptions().device(device).dtype(at::kFloat);
+  std::vector<Gradients> buffers;
+  for (const GradientBuffer& size : sizes)
+    buffers.push_back({.sharded = at::zeros({size.sharded}, fp32),
+                       .replicated = at::zeros({size.replicated_and_staging}, fp32)});
   return buffers;
 }
 
-std::vector<Buffer> allocate_gradients(const std::vector<BufferSize>& sizes,
-                                     const at::TensorOptions& options) {
-  std::vector<Buffer> buffers;
-  for (const BufferSize& size : sizes) {
-    buffers.push_back({.sharded = at::zeros({size.sharded}, options),
-                     .replicated = at::zeros({size.replicated_and_staging}, options),
-                     .frozen_sharded = {},
-                     .frozen_replicated = {}});
-  }
-  return buffers;
-}
-
-at::Tensor part_for(const Buffer& buffer, const Bucket& bucket) {
-  const bool sharded = bucket.placement == Placement::tp_sharded;
-  const at::Tensor& memory = bucket.trains
-                                 ? (sharded ? buffer.sharded : buffer.replicated)
-                                 : (sharded ? buffer.frozen_sharded : buffer.frozen_replicated);
-  return memory.narrow(0, 0, bucket.numel);
-}
-
-void bind(Bucket& bucket) {
+void bind_gradients(Bucket& bucket) {
   for (size_t i = 0; i < bucket.parameters.size(); ++i) {
     Parameter& parameter = *bucket.parameters[i];
-    const auto view_of = [&](const at::Tensor& flat) {
-      return flat.narrow(0, bucket.offsets[i], parameter.numel()).view(parameter.shape);
-    };
-    parameter.data = view_of(bucket.data);
-    parameter.main_grad = bucket.trains ? view_of(bucket.main_grad) : at::Tensor();
+    parameter.main_grad = at::Tensor();
+    if (!bucket.trains) continue;
+    parameter.main_grad =
+        bucket.main_grad.narrow(0, bucket.offsets[i], parameter.numel()).view(parameter.shape);
   }
 }
 
@@ -82,44 +57,44 @@ TpRegion region_of(const at::Tensor& gradients, const Bucket* bucket, int64_t st
   return region;
 }
 
-void check_options(DpPosition dp, const ParamBuckets::Options& options) {
+const ParamBuckets::Options& checked(DpPosition dp, const ParamBuckets::Options& options) {
   if (dp.size < 1 || dp.rank < 0 || dp.rank >= dp.size) {
     throw InternalError(problem(cat("dp rank ", dp.rank, " of ", dp.size)).must("lie within it"));
   }
   if (options.zero_stage < 0 || options.zero_stage > 3) {
     throw InternalError(problem(cat("ZeRO stage ", options.zero_stage)).must("be 0, 1, 2 or 3"));
   }
-  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
-    throw InternalError(
-        problem(cat("parameters of dtype ", at::toString(options.dtype))).must("be fp32 or bf16"));
-  }
+  return options;
 }
 
 }  // namespace
 
-ParamBuckets::ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
+ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition dp,
                            const Options& options)
-    : blocks_(&blocks), dp_(dp), options_(options) {
-  check_options(dp, options);
-  buckets_ = lay_out(blocks, dp.size);
-  const Buffers data_buffers = options.zero_stage == 3 ? Buffers::shared : Buffers::own;
-  const Buffers grad_buffers = options.zero_stage >= 2 ? Buffers::shared : Buffers::own;
-  const auto on_device = at::TensorOptions().device(options.device);
-  const std::vector<Buffer> data =
-      allocate_data(buffer_sizes(blocks, buckets_, data_buffers), on_device.dtype(options.dtype));
-  const std::vector<Buffer> gradients =
-      allocate_gradients(buffer_sizes(blocks, buckets_, grad_buffers), on_device.dtype(at::kFloat));
+    : blocks_(&blocks),
+      dp_(dp),
+      options_(checked(dp, options)),
+      buckets_(lay_out(blocks, dp.size)),
+      store_(
+          store_layout(blocks, buckets_, options.zero_stage == 3 ? Buffers::shared : Buffers::own),
+          {.device = options.device, .dtype = options.dtype}) {
+  const Buffers of_gradients = options.zero_stage >= 2 ? Buffers::shared : Buffers::own;
+  const std::vector<Gradients> gradients =
+      allocate(gradient_buffers(blocks, buckets_, of_gradients), options.device);
   std::vector<const Bucket*> replicated(blocks.size(), nullptr);
-  for (Bucket& bucket : buckets_) {
-    bucket.data = part_for(data[buffer_of(blocks, bucket.block, data_buffers)], bucket);
-    if (bucket.trains)
-      bucket.main_grad = part_for(gradients[buffer_of(blocks, bucket.block, grad_buffers)], bucket);
-    bind(bucket);
-    if (bucket.trains && bucket.placement == Placement::tp_replicated)
-      replicated[bucket.block] = &bucket;
+  for (size_t i = 0; i < buckets_.size(); ++i) {
+    Bucket& bucket = buckets_[i];
+    bucket.data = store_.range(i);
+    if (bucket.trains) {
+      const Gradients& buffer = gradients[buffer_of(blocks, bucket.block, of_gradients)];
+      const bool sharded = bucket.placement == Placement::tp_sharded;
+      bucket.main_grad = (sharded ? buffer.sharded : buffer.replicated).narrow(0, 0, bucket.numel);
+      if (!sharded) replicated[bucket.block] = &bucket;
+    }
+    bind_gradients(bucket);
   }
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
-    tp_regions_.push_back(region_of(gradients[buffer_of(blocks, b, grad_buffers)].replicated,
+    tp_regions_.push_back(region_of(gradients[buffer_of(blocks, b, of_gradients)].replicated,
                                     replicated[b], staging_numel(blocks[b])));
   }
 }

@@ -1,7 +1,8 @@
-// Flat memory for parameters: per block one bucket of tp-sharded and one of tp-replicated
+// Flat memory for training: per block one bucket of tp-sharded and one of tp-replicated
 // parameters, and two more of those that do not train where there are some; each padded to a
 // multiple of dp (a table alone: of dp rows). A rank's shard of a bucket is the dp_rank-th of dp
-// equal ranges. Binds Parameter::data and main_grad as views.
+// equal ranges. The parameters' values lie in a ParameterStore of this layout; here is the memory
+// of gradients beside it. Parameter::main_grad are views of that.
 //
 // Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
 // gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
@@ -18,22 +19,22 @@
 #include <utility>
 #include <vector>
 
-#include "sharding/parameter.h"
+#include "parameters/parameter_store.h"
 
 namespace tptrain::zero {
 
 struct Bucket {
   std::string name;  // "layer 3, tp_sharded"
   int block = 0;
-  sharding::Placement placement = sharding::Placement::tp_sharded;
+  parameters::Placement placement = parameters::Placement::tp_sharded;
   bool trains = true;  // all of its parameters do, or none
   /// A tp_replicated bucket holds the parameters with whole gradients first, then those with
   /// partial ones.
-  std::vector<sharding::Parameter*> parameters;
+  std::vector<parameters::Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
-  at::Tensor data;               // [numel] compute dtype; own memory or part of a slot
+  at::Tensor data;               // [numel] compute dtype; own memory or part of a slot: the store's
   at::Tensor main_grad;          // [numel] fp32; likewise; undefined where they do not train
 };
 
@@ -45,8 +46,8 @@ struct DpPosition {
 /// A named slice's part of the range [begin, end) of a bucket: what checkpoints, initialisation and
 /// the norm are told.
 struct BucketPiece {
-  const sharding::NamedSlice* slice = nullptr;
-  sharding::Parameter* parameter = nullptr;
+  const parameters::NamedSlice* slice = nullptr;
+  parameters::Parameter* parameter = nullptr;
   int64_t bucket_begin = 0;  // element of the bucket
   int64_t slice_begin = 0;   // element of the slice, row-major
   int64_t count = 0;
@@ -64,7 +65,7 @@ struct TpRegion {
 };
 
 /// The slot of a block: the memory it shares with others (stages 2 and 3).
-int slot_of(const std::vector<sharding::ParameterBlock>& blocks, int block);
+int slot_of(const std::vector<parameters::ParameterBlock>& blocks, int block);
 
 class ParamBuckets {
  public:
@@ -74,14 +75,14 @@ class ParamBuckets {
     int zero_stage = 0;
   };
   /// Lays the parameters of `blocks` out and allocates (zeroed). Blocks and parameters must outlive
-  /// it. Throws InternalError for blocks that break the contract of sharding/parameter.h.
-  ParamBuckets(const std::vector<sharding::ParameterBlock>& blocks, DpPosition dp,
+  /// it. Throws InternalError for blocks that break the contract of parameters/parameter.h.
+  ParamBuckets(const std::vector<parameters::ParameterBlock>& blocks, DpPosition dp,
                const Options& options);
   ParamBuckets(const ParamBuckets&) = delete;
 
   std::vector<Bucket>& buckets() { return buckets_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
-  const std::vector<sharding::ParameterBlock>& blocks() const { return *blocks_; }
+  const std::vector<parameters::ParameterBlock>& blocks() const { return *blocks_; }
   DpPosition dp() const { return dp_; }
   const Options& options() const { return options_; }
   const TpRegion& tp_region(int block) const { return tp_regions_.at(block); }
@@ -89,11 +90,12 @@ class ParamBuckets {
   std::pair<int64_t, int64_t> shard_range(const Bucket& bucket, int rank) const;
 
  private:
-  const std::vector<sharding::ParameterBlock>* blocks_;
-  std::vector<Bucket> buckets_;
-  std::vector<TpRegion> tp_regions_;  // of each block
+  const std::vector<parameters::ParameterBlock>* blocks_;
   DpPosition dp_;
   Options options_;
+  std::vector<Bucket> buckets_;
+  parameters::ParameterStore store_;
+  std::vector<TpRegion> tp_regions_;  // of each block
 };
 
 }  // namespace tptrain::zero

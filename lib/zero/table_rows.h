@@ -24,7 +24,7 @@ class TableRows {
   TableRows(BucketState& state, comm::Communicator& dp, LookupRows lookup_rows)
       : state_(state), dp_(dp), lookup_rows_(lookup_rows) {}
 
-  const sharding::Parameter& table() const { return *state_.bucket->parameters[0]; }
+  const parameters::Parameter& table() const { return *state_.bucket->parameters[0]; }
 
   /// What the coming micro-batch looks up, or undefined; as many on every dp rank.
   void announce(const at::Tensor& ids);

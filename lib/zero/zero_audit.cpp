@@ -34,9 +34,9 @@ std::vector<ZeroOptimizer::SliceHash> ZeroOptimizer::hash_parameters() {
   const auto& blocks = impl_->buckets.blocks();
   for (int b = 0; b < static_cast<int>(blocks.size()); ++b) {
     impl_->gatherer.need(b);
-    for (const sharding::Parameter* parameter : blocks[b].parameters) {
+    for (const parameters::Parameter* parameter : blocks[b].parameters) {
       const at::Tensor flat = parameter->data.view({-1});
-      for (const sharding::NamedSlice& slice : parameter->slices) {
+      for (const parameters::NamedSlice& slice : parameter->slices) {
         hashes.push_back(
             {.name = slice.spec.name, .begin = slice.spec.whole() ? -1 : slice.spec.begin});
         values.push_back(value_hash(flat.narrow(0, slice.offset, slice.spec.local_numel())));

@@ -52,7 +52,7 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       table_rows(table_of(states, dp, options.lookup_rows)),
       gatherer(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
                [this](int block) { deferred->need(block); }),
-      reducer(buckets, states, layout, tp, dp, options.fault, table_rows ? &*table_rows : nullptr) {
+      reducer(buckets, states, layout, tp, dp, table_rows ? &*table_rows : nullptr) {
   const DpPosition position = buckets.dp();
   if (position.rank != dp.rank() || position.size != dp.size()) {
     throw InternalError(
@@ -60,8 +60,8 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
                     ", communicator of dp rank ", dp.rank(), " of ", dp.size()))
             .must("be the same"));
   }
-  for (const sharding::ParameterBlock& block : buckets.blocks()) {
-    for (const sharding::Parameter* parameter : block.parameters) {
+  for (const parameters::ParameterBlock& block : buckets.blocks()) {
+    for (const parameters::Parameter* parameter : block.parameters) {
       parameter_names.push_back(parameter->name);
     }
   }
@@ -208,7 +208,6 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
                             .must(cat("be a 1-D fp32 tensor on ", impl_->device.str())));
   }
   impl_->phase = Phase::clipped;
-  const Fault fault = impl_->options.fault;
 
   StepNumbers numbers;
   const at::Tensor squares = (*impl_->squares)();  // and the marks of what they are of
@@ -220,12 +219,9 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
       {squares, numbers.culprit.ne(-1).to(at::kDouble).view({1}), local_losses.to(at::kDouble)});
   const at::Tensor of_tp_ranks =
       gather_rows(sum_in_rank_order(gather_rows(words, impl_->dp)), impl_->tp);
-  const at::Tensor sums = fault == Fault::drop_norm_sum_over_tp ? of_tp_ranks[impl_->tp.rank()]
-                                                                : sum_in_rank_order(of_tp_ranks);
+  const at::Tensor sums = sum_in_rank_order(of_tp_ranks);
 
-  at::Tensor square = sums[0];
-  if (fault == Fault::double_count_replicated_in_norm) square = square + sums[1];
-  numbers.norm = square.sqrt().to(at::kFloat);
+  numbers.norm = sums[0].sqrt().to(at::kFloat);
   // tp ranks of one dp rank have the same loss: row 0 serves all, so that they stay bitwise equal.
   numbers.losses = of_tp_ranks[0].slice(0, 3).to(at::kFloat);
   numbers.finite = at::isfinite(of_tp_ranks)
@@ -279,7 +275,7 @@ void ZeroOptimizer::before_forward(int block) {
       block, impl_->looks_up_rows() ? Gatherer::Table::later : Gatherer::Table::now);
 }
 
-at::Tensor ZeroOptimizer::look_up(const sharding::Parameter& table, const at::Tensor& ids) {
+at::Tensor ZeroOptimizer::look_up(const parameters::Parameter& table, const at::Tensor& ids) {
   if (!impl_->looks_up_rows()) return tensor_parallel::table_rows(table, ids);
   return impl_->table_rows->look_up([this] { impl_->gatherer.run_ahead(0); });
 }
@@ -300,7 +296,7 @@ void ZeroOptimizer::after_backward(int block) {
   impl_->reducer.end_block(block);
 }
 
-void ZeroOptimizer::add_table_rows(sharding::Parameter& table, at::Tensor rows,
+void ZeroOptimizer::add_table_rows(parameters::Parameter& table, at::Tensor rows,
                                    const at::Tensor& ids) {
   impl_->require(Phase::accumulating, "add_table_rows()",
                  "Call begin_step() before the backward of a new step.");

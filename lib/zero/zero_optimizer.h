@@ -118,8 +118,9 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   void after_forward(int block) override;
   void before_backward(int block) override;
   void after_backward(int block) override;
-  at::Tensor look_up(const sharding::Parameter& table, const at::Tensor& ids) override;
-  void add_table_rows(sharding::Parameter& table, at::Tensor rows, const at::Tensor& ids) override;
+  at::Tensor look_up(const parameters::Parameter& table, const at::Tensor& ids) override;
+  void add_table_rows(parameters::Parameter& table, at::Tensor rows,
+                      const at::Tensor& ids) override;
 
   /// For a step, begin_step() to update(), that is captured as a CUDA graph and replayed, of which
   /// the host's side of this object sees nothing: puts that side where update() leaves it. To be

@@ -1,13 +1,12 @@
 // The state: initial values, loading, and the pieces that checkpoints are told about.
 #include <ATen/Functions.h>
 
-#include <algorithm>
 #include <functional>
 #include <utility>
 
 #include "base/error.h"
-#include "base/interruption.h"
 #include "base/text.h"
+#include "parameters/load_parameters.h"
 #include "zero/zero_impl.h"
 
 namespace tptrain::zero {
@@ -27,33 +26,18 @@ StatePiece state_piece(const BucketPiece& piece, const StateKind& kind, bool sav
           .data = std::move(data)};
 }
 
-// Calls fill(piece, fp32 values on `device`) for the pieces of this rank's shard of the masters,
-// chunk by chunk: a table of a gigabyte must not keep a stop waiting.
-void fill_masters(std::vector<BucketState>& states, at::Device device,
-                  const std::function<void(const BucketPiece&, at::Tensor&)>& fill) {
-  for (BucketState& state : states) {
+// This rank's shard of the masters: the others' come from the ranks that have them.
+std::vector<parameters::SliceValues> masters_of_shard(const std::vector<BucketState>& states) {
+  std::vector<parameters::SliceValues> masters;
+  for (const BucketState& state : states) {
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
-      const at::Tensor master =
-          state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count);
-      const bool in_place = master.scalar_type() == at::kFloat && master.device() == device;
-      for (int64_t done = 0; done < piece.count; done += sharding::kStateChunkElements) {
-        interruption_point();
-        BucketPiece chunk = piece;
-        chunk.bucket_begin += done;
-        chunk.slice_begin += done;
-        chunk.count = std::min(sharding::kStateChunkElements, piece.count - done);
-        at::Tensor part = master.narrow(0, done, chunk.count);
-        if (in_place) {
-          fill(chunk, part);
-          continue;
-        }
-        at::Tensor values =
-            at::empty({chunk.count}, at::TensorOptions().dtype(at::kFloat).device(device));
-        fill(chunk, values);
-        part.copy_(values);
-      }
+      masters.push_back(
+          {.slice = piece.slice,
+           .begin = piece.slice_begin,
+           .values = state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count)});
     }
   }
+  return masters;
 }
 
 }  // namespace
@@ -81,24 +65,14 @@ void ZeroOptimizer::Impl::publish(Written written) {
 
 void ZeroOptimizer::initialise(uint64_t seed, const Locally& locally) {
   impl_->finish_update();
-  locally([&] {
-    fill_masters(impl_->states, impl_->device, [&](const BucketPiece& piece, at::Tensor& values) {
-      sharding::fill_initial(values, piece.slice->spec, piece.slice_begin,
-                             piece.slice_begin + piece.count, piece.slice->init, seed);
-    });
-  });
+  locally([&] { parameters::draw_parameters(masters_of_shard(impl_->states), seed); });
   impl_->publish(Impl::Written::shard);
   impl_->clear_slots();
 }
 
 void ZeroOptimizer::load_parameters(const sharding::TensorSource& source, const Locally& locally) {
   impl_->finish_update();
-  locally([&] {
-    fill_masters(impl_->states, at::kCPU, [&](const BucketPiece& piece, at::Tensor& values) {
-      source.read_slice(piece.slice->spec, piece.slice_begin, piece.slice_begin + piece.count,
-                        values);
-    });
-  });
+  locally([&] { parameters::load_parameters(masters_of_shard(impl_->states), source); });
   impl_->publish(Impl::Written::shard);
   impl_->clear_slots();
 }

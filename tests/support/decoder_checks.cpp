@@ -22,7 +22,7 @@ using model::DecoderConfig;
 using model::Recompute;
 using model::TokenBatch;
 using model::TrainingOptions;
-using sharding::Parameter;
+using parameters::Parameter;
 using tensor_parallel::SequenceParallel;
 
 // fp32 sums of a few hundred terms in another order differ by some 1e-7 of the largest element.

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "sharding/parameter.h"
+#include "sharding/initial_values.h"
 #include "sharding/state_dict.h"
 
 namespace tptrain::testing {

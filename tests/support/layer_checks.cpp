@@ -19,7 +19,7 @@ namespace tptrain::testing {
 
 namespace {
 
-using sharding::TpGradient;
+using parameters::TpGradient;
 using tensor_parallel::Bias;
 using tensor_parallel::ColumnParallelLinear;
 using tensor_parallel::Range;

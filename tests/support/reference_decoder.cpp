@@ -151,8 +151,8 @@ Tensors initial_weights(const DecoderConfig& config, uint64_t seed) {
   const auto one = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
   const model::Decoder decoder(config, *one);
   Tensors weights;
-  for (const sharding::Parameter* parameter : decoder.parameters()) {
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+  for (const parameters::Parameter* parameter : decoder.parameters()) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       at::Tensor values = at::empty({slice.spec.global_numel()}, at::kFloat);
       sharding::fill_initial(values, slice.spec, 0, values.numel(), slice.init, seed);
       weights[slice.spec.name] = values.view(slice.spec.global_shape);
@@ -190,10 +190,11 @@ at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& 
   return global.narrow(spec.dim, spec.begin, spec.end - spec.begin).clone();
 }
 
-void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const Tensors& weights) {
-  for (sharding::Parameter* parameter : parameters) {
+void bind_parameters(const std::vector<parameters::Parameter*>& parameters,
+                     const Tensors& weights) {
+  for (parameters::Parameter* parameter : parameters) {
     std::vector<at::Tensor> parts;
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       parts.push_back(slice_of_global(weights.at(slice.spec.name), slice.spec).flatten());
     }
     parameter->data = at::cat(parts).view(parameter->shape);
@@ -201,12 +202,12 @@ void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const 
   }
 }
 
-void sum_gradients_over_tp(const std::vector<sharding::Parameter*>& parameters,
+void sum_gradients_over_tp(const std::vector<parameters::Parameter*>& parameters,
                            comm::Communicator& tp) {
-  for (sharding::Parameter* parameter : parameters) {
-    if (parameter->tp_gradient == sharding::TpGradient::partial)
+  for (parameters::Parameter* parameter : parameters) {
+    if (parameter->tp_gradient == parameters::TpGradient::partial)
       tp.all_reduce(parameter->main_grad, comm::ReduceOp::sum);
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       if (slice.copies.parts == 0) continue;
       at::Tensor own =
           parameter->main_grad.flatten().narrow(0, slice.offset, slice.spec.local_numel());
@@ -218,11 +219,11 @@ void sum_gradients_over_tp(const std::vector<sharding::Parameter*>& parameters,
   }
 }
 
-Tensors global_gradients(const std::vector<sharding::Parameter*>& parameters) {
+Tensors global_gradients(const std::vector<parameters::Parameter*>& parameters) {
   Tensors gradients;
-  for (const sharding::Parameter* parameter : parameters) {
+  for (const parameters::Parameter* parameter : parameters) {
     const at::Tensor flat = parameter->main_grad.flatten();
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       gradients[slice.spec.name] = flat.narrow(0, slice.offset, slice.spec.local_numel())
                                        .clone()
                                        .view(slice.spec.global_shape);
@@ -242,12 +243,12 @@ double relative_error(const at::Tensor& actual, const at::Tensor& expected) {
   return largest > 0 ? error / largest : error;
 }
 
-GradientError gradient_error(const std::vector<sharding::Parameter*>& parameters,
+GradientError gradient_error(const std::vector<parameters::Parameter*>& parameters,
                              const Tensors& gradients) {
   GradientError result;
-  for (const sharding::Parameter* parameter : parameters) {
+  for (const parameters::Parameter* parameter : parameters) {
     const at::Tensor flat = parameter->main_grad.flatten();
-    for (const sharding::NamedSlice& slice : parameter->slices) {
+    for (const parameters::NamedSlice& slice : parameter->slices) {
       const at::Tensor& global = gradients.at(slice.spec.name);
       const at::Tensor part =
           flat.narrow(0, slice.offset, slice.spec.local_numel()).view(slice.spec.local_shape());

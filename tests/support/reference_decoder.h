@@ -11,7 +11,7 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 
 namespace tptrain::testing {
 
@@ -53,16 +53,16 @@ at::Tensor slice_of_global(const at::Tensor& global, const sharding::ShardSpec& 
 
 /// Gives each parameter its own memory: data cut out of `weights`, main_grad zero. In place of
 /// buckets.
-void bind_parameters(const std::vector<sharding::Parameter*>& parameters, const Tensors& weights);
+void bind_parameters(const std::vector<parameters::Parameter*>& parameters, const Tensors& weights);
 
 /// What zero::ParamBuckets does to gradients over tp, done here without it: sums the partial ones
 /// of replicated parameters, and those of the ranks that hold copies of one slice. Collective over
 /// tp.
-void sum_gradients_over_tp(const std::vector<sharding::Parameter*>& parameters,
+void sum_gradients_over_tp(const std::vector<parameters::Parameter*>& parameters,
                            comm::Communicator& tp);
 
 /// main_grad of one rank that holds everything, as global tensors.
-Tensors global_gradients(const std::vector<sharding::Parameter*>& parameters);
+Tensors global_gradients(const std::vector<parameters::Parameter*>& parameters);
 
 /// max |actual - expected| / max |expected|; infinite where the shapes differ or a value is NaN.
 double relative_error(const at::Tensor& actual, const at::Tensor& expected);
@@ -73,7 +73,7 @@ struct GradientError {
   double worst = 0.0;
   std::string name;  // of the worst slice
 };
-GradientError gradient_error(const std::vector<sharding::Parameter*>& parameters,
+GradientError gradient_error(const std::vector<parameters::Parameter*>& parameters,
                              const Tensors& gradients);
 
 }  // namespace tptrain::testing

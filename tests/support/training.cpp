@@ -195,19 +195,21 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
       .reduce_per_micro_batch = options.reduce_per_micro_batch || options.zero_stage >= 2,
       .reduce_dtype = options.reduce_dtype,
       .seed = kSeed,
-      .lookup_rows = options.lookup_rows,
-      .fault = options.zero_fault};
+      .lookup_rows = options.lookup_rows};
   zero_options.optimizer.type = options.update_rule;
   zero_options.optimizer.weight_decay = 0.1;
+  zero_options.optimizer.groups = options.groups;
   zero_options.optimizer.moments_dtype = options.moments_dtype;
   zero_options.optimizer.master_dtype = options.master_dtype;
+  FaultyAxes faulty(axes.tp, axes.dp, options.reduction_fault);
   train::Engine engine({.decoder = config,
                         .training = options.model,
                         .zero = zero_options,
                         .dtype = options.dtype,
                         .cuda_graphs = options.cuda_graphs,
                         .fault = options.engine_fault},
-                       axes.tp, axes.dp, axes.device);
+                       faulty.tp(), faulty.dp(), axes.device);
+  faulty.watch(engine.buckets());
   engine.zero().initialise(kSeed);
 
   const int64_t micro_batch_size = kGlobalBatch / (axes.dp.size() * options.accumulation);
@@ -250,7 +252,7 @@ TrainingRun train_reference(const model::DecoderConfig& config, const TrainingOp
   plain.zero_stage = 0;
   plain.reduce_per_micro_batch = false;
   plain.model.recompute = model::Recompute::none;
-  plain.zero_fault = zero::Fault::none;
+  plain.reduction_fault = ReductionFault::none;
   plain.engine_fault = train::EngineFault::none;
   return train(config, {.world = world, .tp = *tp, .dp = *dp}, plain);
 }

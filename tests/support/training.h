@@ -11,6 +11,7 @@
 #include "comm/communicator.h"
 #include "comm/control.h"
 #include "model/decoder_config.h"
+#include "support/reduction_faults.h"
 #include "train/engine.h"
 
 namespace tptrain::testing {
@@ -32,10 +33,11 @@ struct TrainingOptions {
   std::string moments_dtype = "fp32";
   std::string master_dtype = "fp32";
   std::string update_rule = "adamw";
+  std::vector<config::ParameterGroup> groups = {};
   data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below
   train::CudaGraphs cuda_graphs = train::CudaGraphs::on;
   zero::LookupRows lookup_rows = zero::LookupRows::automatic;
-  zero::Fault zero_fault = zero::Fault::none;
+  ReductionFault reduction_fault = ReductionFault::none;
   train::EngineFault engine_fault = train::EngineFault::none;
 };
 

@@ -24,15 +24,14 @@
 #include "data/sequential_batches.h"
 #include "data/token_store.h"
 #include "inference/evaluation.h"
-#include "inference/load_parameters.h"
 #include "inference/model_source.h"
 #include "job.h"
 #include "model/decoder.h"
+#include "parameters/parameter_store.h"
 #include "tokenizer/chat_template.h"
 #include "tool_display.h"
 #include "tool_session.h"
 #include "train/device_facts.h"
-#include "zero/param_buckets.h"
 
 namespace tptrain::apps {
 namespace {
@@ -240,13 +239,13 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, shape, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
-  model::Decoder decoder(opened.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
+  model::Decoder decoder(opened.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
-  zero::ParamBuckets buckets(
-      decoder.blocks(), {.rank = 0, .size = 1},
+  parameters::ParameterStore store(
+      parameters::whole_layout(decoder.blocks()),
       {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
   board.enter("reading the weights");
-  comm::agree(session, [&] { inference::load_parameters(buckets, *opened.parameters); });
+  comm::agree(session, [&] { parameters::load_parameters(store.values(), *opened.parameters); });
   board.enter("evaluation");
   const Clock::time_point begin = Clock::now();
   const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);

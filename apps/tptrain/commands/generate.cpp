@@ -17,17 +17,16 @@
 #include "commands/commands.h"
 #include "commands/device_option.h"
 #include "inference/generator.h"
-#include "inference/load_parameters.h"
 #include "inference/model_source.h"
 #include "inference/utf8_stream.h"
 #include "job.h"
 #include "model/decoder.h"
+#include "parameters/parameter_store.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tool_display.h"
 #include "tool_session.h"
 #include "train/device_facts.h"
-#include "zero/param_buckets.h"
 
 namespace tptrain::apps {
 namespace {
@@ -119,13 +118,13 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
   at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
-  model::Decoder decoder(model.config, mesh.tp(), {.freeze = {"*"}});  // weights and nothing else
+  model::Decoder decoder(model.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
-  zero::ParamBuckets buckets(
-      decoder.blocks(), {.rank = 0, .size = 1},
+  parameters::ParameterStore store(
+      parameters::whole_layout(decoder.blocks()),
       {.device = mesh.device(), .dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat});
   board.enter("reading the weights");
-  comm::agree(session, [&] { inference::load_parameters(buckets, *model.parameters); });
+  comm::agree(session, [&] { parameters::load_parameters(store.values(), *model.parameters); });
   board.enter("generation");
 
   TextStream stream(*model.tokenizer, prompt, /*prints=*/session.rank() == 0);

@@ -1,7 +1,8 @@
 // Initial values made on a GPU are the CPU's, bit for bit, whatever is cut from a tensor.
+#include "sharding/initial_values.h"
+
 #include <ATen/ATen.h>
 
-#include "sharding/parameter.h"
 #include "support/catch.h"
 
 namespace tptrain::sharding {

@@ -6,10 +6,9 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <utility>
-
 #include "mpi/zero/grid_run.h"
 #include "support/catch.h"
+#include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::testing {
 namespace {
@@ -19,8 +18,8 @@ constexpr int kSteps = 7;
 
 at::Device gpu() { return {at::kCUDA, static_cast<at::DeviceIndex>(session().local_rank())}; }
 
-void write_gradient(sharding::Parameter& parameter, const at::Tensor& gradient) {
-  if (std::exchange(parameter.main_grad_is_void, false)) {
+void write_gradient(parameters::Parameter& parameter, const at::Tensor& gradient) {
+  if (tensor_parallel::accumulation_of(parameter) == kernels::Accumulate::overwrite) {
     parameter.main_grad.copy_(gradient);
   } else {
     parameter.main_grad.add_(gradient);
@@ -40,7 +39,7 @@ void run_on_device(GridRun& grid, zero::MicroBatchPlace place) {
     if (grid.setup.looks_up && b == 0) {  // every row once: the table itself may be on its way
       sum = zero.look_up(*grid.model.blocks[0].parameters[0], ids).sum().to(at::kFloat);
     } else {
-      for (const sharding::Parameter* parameter : grid.model.parameters_of(b))
+      for (const parameters::Parameter* parameter : grid.model.parameters_of(b))
         sum = sum + parameter->data.sum().to(at::kFloat);
     }
     found.push_back(sum.mul_(1e-3));
@@ -49,7 +48,7 @@ void run_on_device(GridRun& grid, zero::MicroBatchPlace place) {
   for (int b = last; b >= 0; --b) {
     zero.before_backward(b);
     const bool reads = grid.model.blocks[b].backward_reads_data;
-    for (sharding::Parameter* parameter : grid.model.parameters_of(b)) {
+    for (parameters::Parameter* parameter : grid.model.parameters_of(b)) {
       if (grid.setup.looks_up && b == 0) {
         zero.add_table_rows(
             *parameter,

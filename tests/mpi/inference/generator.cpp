@@ -9,12 +9,11 @@
 
 #include "base/text.h"
 #include "comm/device_mesh.h"
-#include "inference/load_parameters.h"
 #include "model/kv_cache.h"
+#include "parameters/parameter_store.h"
 #include "support/catch.h"
 #include "support/initial_source.h"
 #include "support/mpi.h"
-#include "zero/param_buckets.h"
 
 namespace tptrain::inference {
 namespace {
@@ -36,8 +35,8 @@ model::DecoderConfig tiny() {
 
 std::vector<int32_t> ids_on(comm::Communicator& tp, const SamplingOptions& options) {
   model::Decoder decoder(tiny(), tp);
-  zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {});
-  load_parameters(buckets, testing::InitialSource(/*seed=*/5, /*std=*/0.3));
+  parameters::ParameterStore store(parameters::whole_layout(decoder.blocks()), {});
+  parameters::load_parameters(store.values(), testing::InitialSource(/*seed=*/5, /*std=*/0.3));
   return generate(decoder, {72, 101, 108, 108, 111}, /*stop_ids=*/{}, options, at::kCPU,
                   [](int32_t) {});
 }

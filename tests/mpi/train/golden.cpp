@@ -11,8 +11,8 @@
 
 #include "checkpoint/huggingface_source.h"
 #include "comm/device_mesh.h"
-#include "inference/load_parameters.h"
 #include "model/kv_cache.h"
+#include "parameters/parameter_store.h"
 #include "support/catch.h"
 #include "support/mpi.h"
 #include "support/training.h"
@@ -63,8 +63,9 @@ TEST_CASE("logits of the golden models are those of transformers", "[golden]") {
     comm::DeviceMesh mesh(session(), {.dp_size = 1, .tp_size = session().size()},
                           comm::DeviceType::cpu);
     model::Decoder decoder(golden.config(), mesh.tp());
-    zero::ParamBuckets buckets(decoder.blocks(), {.rank = 0, .size = 1}, {});
-    inference::load_parameters(buckets, checkpoint::HuggingFaceSource(directory, golden.stored()));
+    parameters::ParameterStore store(parameters::whole_layout(decoder.blocks()), {});
+    parameters::load_parameters(store.values(),
+                                checkpoint::HuggingFaceSource(directory, golden.stored()));
 
     const at::Tensor ids = tokens(golden).t().contiguous();  // [T, B]
     const at::Tensor expected =

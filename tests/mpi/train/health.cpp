@@ -20,7 +20,7 @@
 namespace tptrain::testing {
 namespace {
 
-using sharding::Parameter;
+using parameters::Parameter;
 using tensor_parallel::BlockObserver;
 
 constexpr int kBadRank = 1;

@@ -434,27 +434,30 @@ TEST_CASE("a faulty reduction turns the parity suite red", "[parity][mutation]")
         {.accumulation = 3, .engine_fault = train::EngineFault::weight_micro_batches_equally}));
     for (const int stage : {1, 3}) {
       CAPTURE(stage);
-      const auto with = [&](zero::Fault fault, SequenceParallel slices) {
-        return caught(
-            {.zero_stage = stage, .model = {.sequence_parallel = slices}, .zero_fault = fault});
+      const auto with = [&](ReductionFault fault, SequenceParallel slices) {
+        return caught({.zero_stage = stage,
+                       .model = {.sequence_parallel = slices},
+                       .reduction_fault = fault});
       };
       if (shape.dp_size > 1) {
-        CHECK(with(zero::Fault::scale_dp_sum, SequenceParallel::off));
-        CHECK(with(zero::Fault::skip_dp_reduction, SequenceParallel::off));
+        CHECK(with(ReductionFault::scale_dp_sum, SequenceParallel::off));
+        CHECK(with(ReductionFault::skip_dp_reduction, SequenceParallel::off));
       }
       if (shape.tp_size > 1) {
-        CHECK(with(zero::Fault::double_count_replicated_in_norm, SequenceParallel::off));
-        CHECK(with(zero::Fault::drop_norm_sum_over_tp, SequenceParallel::off));
-        CHECK(with(zero::Fault::drop_partial_sum_over_tp, SequenceParallel::on));
+        CHECK(with(ReductionFault::double_count_replicated_in_norm, SequenceParallel::off));
+        CHECK(with(ReductionFault::drop_norm_sum_over_tp, SequenceParallel::off));
+        CHECK(with(ReductionFault::drop_partial_sum_over_tp, SequenceParallel::on));
       }
       if (shape.tp_size > 1) {  // those of q_norm and k_norm are partial in any case
-        const TrainingRun run = train(
-            odd_qwen3(), axes,
-            {.steps = 2, .zero_stage = stage, .zero_fault = zero::Fault::drop_partial_sum_over_tp});
+        const TrainingRun run =
+            train(odd_qwen3(), axes,
+                  {.steps = 2,
+                   .zero_stage = stage,
+                   .reduction_fault = ReductionFault::drop_partial_sum_over_tp});
         CHECK_FALSE(within_contract(compare(run, train_reference(odd_qwen3(), {.steps = 2}))));
       }
       if (shape.tp_size > 2)  // 2 kv heads: each on two ranks
-        CHECK(with(zero::Fault::drop_copies_sum_over_tp, SequenceParallel::off));
+        CHECK(with(ReductionFault::drop_copies_sum_over_tp, SequenceParallel::off));
     }
   }
 }

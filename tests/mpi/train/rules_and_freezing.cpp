@@ -70,6 +70,25 @@ TEST_CASE("what is frozen stays as it was, the rest gets the gradients of a trai
   }
 }
 
+TEST_CASE("freezing is what dropping those gradients is, step by step") {
+  at::set_num_threads(1);
+  for (const Frozen& frozen : frozen_models()) {
+    CAPTURE(frozen.config.model_type, frozen.globs[0]);
+    // Without a norm that they would count in.
+    TrainingOptions options{.steps = kSteps, .max_grad_norm = 0.0};
+    options.model.freeze = frozen.globs;
+    const TrainingRun run = train_reference(frozen.config, options);
+    options.model.freeze = {};
+    for (const std::string& glob : frozen.globs)
+      options.groups.push_back({.match = glob, .weight_decay = 0.0, .learning_rate_scale = 0.0});
+    const TrainingRun dropped = train_reference(frozen.config, options);
+    CHECK(run.losses == dropped.losses);
+    CHECK(run.masters == dropped.masters);
+    for (size_t step = 0; step < run.norms.size(); ++step)
+      CHECK(run.norms[step] < dropped.norms[step]);
+  }
+}
+
 TEST_CASE("frozen weights: every layout and stage trains like one rank") {
   at::set_num_threads(1);
   for (const Frozen& frozen : frozen_models()) {

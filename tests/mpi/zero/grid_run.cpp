@@ -82,8 +82,7 @@ zero::ZeroOptimizer::Options options_of(const Setup& setup) {
       .reduce_per_micro_batch = setup.per_micro_batch,
       .reduce_dtype = setup.reduce_dtype,
       .seed = kSeed,
-      .lookup_rows = setup.looks_up ? zero::LookupRows::always : zero::LookupRows::automatic,
-      .fault = setup.fault};
+      .lookup_rows = setup.looks_up ? zero::LookupRows::always : zero::LookupRows::automatic};
   options.optimizer.moments_dtype = setup.moments;
   options.optimizer.master_dtype = setup.masters;
   return options;
@@ -118,7 +117,9 @@ GridRun::GridRun(const Setup& setup)
       buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
               {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),
       late_dp(mesh.dp()),
-      zero(buckets, mesh.tp(), setup.late ? late_dp : mesh.dp(), options_of(setup)) {
+      axes(mesh.tp(), setup.late ? late_dp : mesh.dp(), setup.fault),
+      zero(buckets, axes.tp(), axes.dp(), options_of(setup)) {
+  axes.watch(buckets);
   model.looks_up = setup.looks_up;
   zero.initialise(kSeed);
 }
@@ -196,9 +197,9 @@ std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>
   std::vector<std::string> stale;
   run_forward(
       model, zero, {.use = [&](int block) {
-        for (const sharding::Parameter* parameter : model.blocks[block].parameters) {
+        for (const parameters::Parameter* parameter : model.blocks[block].parameters) {
           const at::Tensor flat = parameter->data.cpu().view({-1});
-          for (const sharding::NamedSlice& slice : parameter->slices) {
+          for (const parameters::NamedSlice& slice : parameter->slices) {
             const at::Tensor expected = master[index.at(slice.spec.name)].to(setup.dtype);
             for (const sharding::Run& run : runs_of(slice.spec, 0, slice.spec.local_numel())) {
               const at::Tensor held = flat.narrow(0, slice.offset + run.local_begin, run.count);

@@ -10,6 +10,7 @@
 #include "comm/device_mesh.h"
 #include "mpi/zero/late_communicator.h"
 #include "support/mpi.h"
+#include "support/reduction_faults.h"
 #include "unit/zero/synthetic_model.h"
 #include "zero/zero_optimizer.h"
 
@@ -36,7 +37,7 @@ struct Setup {
   at::ScalarType reduce_dtype = at::kFloat;
   std::string moments = "fp32";
   std::string masters = "fp32";
-  zero::Fault fault = zero::Fault::none;
+  ReductionFault fault = ReductionFault::none;
   comm::DeviceType device = comm::DeviceType::cpu;
   bool late = false;           // what is started over dp takes place when it is waited for
   bool announces_last = true;  // the step's last micro-batch
@@ -79,6 +80,7 @@ class GridRun {
   SyntheticModel model;
   zero::ParamBuckets buckets;
   LateCommunicator late_dp;  // used where the setup says so
+  FaultyAxes axes;           // likewise
   zero::ZeroOptimizer zero;
 
  private:

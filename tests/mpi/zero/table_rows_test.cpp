@@ -76,7 +76,7 @@ TEST_CASE("a look-up finds the rows of the last update, the table on its way or 
       setup.dtype = dtype;
       INFO(setup.text());
       GridRun grid(setup);
-      const sharding::Parameter& table = *grid.model.blocks[0].parameters[0];
+      const parameters::Parameter& table = *grid.model.blocks[0].parameters[0];
       const sharding::ShardSpec& spec = table.slices[0].spec;
       for (int step = 0; step < 3; ++step) {
         std::vector<std::string> complaints;

@@ -11,7 +11,7 @@ namespace tptrain::testing {
 namespace {
 
 using sharding::StateKind;
-using zero::Fault;
+using Fault = ReductionFault;
 
 std::vector<Setup> setups(const Layout& layout) {
   std::vector<Setup> result;
@@ -98,7 +98,7 @@ TEST_CASE("a non-finite number on one rank leaves every rank as it was and is na
 
         const auto poison_gradient = [&](int block) {
           if (!poisoned || name == "loss") return;
-          for (const sharding::Parameter* parameter : grid.model.blocks[block].parameters) {
+          for (const parameters::Parameter* parameter : grid.model.blocks[block].parameters) {
             if (parameter->name == name)
               *(parameter->main_grad.view({-1}).data_ptr<float>() + parameter->numel() - 1) =
                   poison;

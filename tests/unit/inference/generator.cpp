@@ -11,11 +11,10 @@
 
 #include "base/error.h"
 #include "comm/communicator.h"
-#include "inference/load_parameters.h"
 #include "model/kv_cache.h"
+#include "parameters/parameter_store.h"
 #include "support/catch.h"
 #include "support/initial_source.h"
-#include "zero/param_buckets.h"
 
 namespace tptrain::inference {
 namespace {
@@ -37,11 +36,11 @@ model::DecoderConfig tiny() {
 struct Fixture {
   Fixture() {
     at::set_num_threads(1);
-    load_parameters(buckets, testing::InitialSource(/*seed=*/3, /*std=*/0.3));
+    parameters::load_parameters(store.values(), testing::InitialSource(/*seed=*/3, /*std=*/0.3));
   }
   std::unique_ptr<comm::Communicator> tp = comm::single_rank_communicator("tp");
   model::Decoder decoder{tiny(), *tp};
-  zero::ParamBuckets buckets{decoder.blocks(), {.rank = 0, .size = 1}, {}};
+  parameters::ParameterStore store{parameters::whole_layout(decoder.blocks()), {}};
 
   std::vector<int32_t> run(const std::vector<int32_t>& prompt, const SamplingOptions& options,
                            int32_t end = kNone) {
@@ -95,8 +94,9 @@ TEST_CASE("generation ends before the end-of-text id", "[inference]") {
 TEST_CASE("every id is emitted as it comes, in order", "[inference]") {
   Fixture fixture;
   std::vector<int32_t> emitted;
-  const auto ids = generate(fixture.decoder, {65}, std::vector<int32_t>{kEndOfText}, {.max_new_tokens = 8}, at::kCPU,
-                            [&](int32_t id) { emitted.push_back(id); });
+  const auto ids =
+      generate(fixture.decoder, {65}, std::vector<int32_t>{kEndOfText}, {.max_new_tokens = 8},
+               at::kCPU, [&](int32_t id) { emitted.push_back(id); });
   CHECK(emitted == ids);
 }
 

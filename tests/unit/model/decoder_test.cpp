@@ -39,7 +39,7 @@ class Recorder final : public tensor_parallel::BlockObserver {
   void after_forward(int block) override { calls.push_back(cat("<f", block)); }
   void before_backward(int block) override {
     calls.push_back(cat(">b", block));
-    for (const sharding::Parameter* parameter : decoder_.blocks()[block].parameters) {
+    for (const parameters::Parameter* parameter : decoder_.blocks()[block].parameters) {
       // The head adds to a tied table, which is the embedding's, before that block's own turn.
       const bool shared = block == 0 && decoder_.config().tie_word_embeddings;
       if (!shared && any(*parameter)) wrong.push_back(cat(parameter->name, " before its block"));
@@ -47,7 +47,7 @@ class Recorder final : public tensor_parallel::BlockObserver {
   }
   void after_backward(int block) override {
     calls.push_back(cat("<b", block));
-    for (const sharding::Parameter* parameter : decoder_.blocks()[block].parameters) {
+    for (const parameters::Parameter* parameter : decoder_.blocks()[block].parameters) {
       if (!any(*parameter)) wrong.push_back(cat(parameter->name, " after its block"));
     }
   }
@@ -56,7 +56,7 @@ class Recorder final : public tensor_parallel::BlockObserver {
   std::vector<std::string> wrong;
 
  private:
-  static bool any(const sharding::Parameter& parameter) {
+  static bool any(const parameters::Parameter& parameter) {
     return parameter.main_grad.abs().sum().item<float>() > 0;
   }
   const Decoder& decoder_;
@@ -134,7 +134,7 @@ TEST_CASE("an all-ignored batch has losses zero and gradients zero") {
       decoder.forward_backward({.ids = ids, .targets = at::full_like(ids, -100)},
                                at::scalar_tensor(0.1, at::kFloat), recorder);
   CHECK(at::equal(losses, at::zeros({2})));
-  for (const sharding::Parameter* parameter : decoder.parameters()) {
+  for (const parameters::Parameter* parameter : decoder.parameters()) {
     CAPTURE(parameter->name);
     CHECK(at::count_nonzero(parameter->main_grad).item<int64_t>() == 0);
   }
@@ -144,7 +144,7 @@ TEST_CASE("blocks are embedding, layers, head; a tied table stands in the first 
   const auto tp = comm::planning_communicator("tp", /*rank=*/0, /*size=*/1);
   const Decoder untied(tiny(false), *tp);
   std::vector<std::string> names;
-  for (const sharding::ParameterBlock& block : untied.blocks()) names.push_back(block.name);
+  for (const parameters::ParameterBlock& block : untied.blocks()) names.push_back(block.name);
   CHECK(names == std::vector<std::string>{"embedding", "layer 0", "layer 1", "head"});
   REQUIRE(untied.blocks()[3].parameters.size() == 2);
   CHECK(untied.blocks()[3].parameters[1]->name == "lm_head.weight");
@@ -167,10 +167,10 @@ TEST_CASE("replicated gradients are partial where the sequence is sliced, whole 
                           {.sequence_parallel = sliced ? tensor_parallel::SequenceParallel::on
                                                        : tensor_parallel::SequenceParallel::off});
     int replicated = 0;
-    for (const sharding::Parameter* parameter : decoder.parameters()) {
-      if (parameter->placement != sharding::Placement::tp_replicated) continue;
+    for (const parameters::Parameter* parameter : decoder.parameters()) {
+      if (parameter->placement != parameters::Placement::tp_replicated) continue;
       CAPTURE(parameter->name, sliced);
-      CHECK((parameter->tp_gradient == sharding::TpGradient::partial) == sliced);
+      CHECK((parameter->tp_gradient == parameters::TpGradient::partial) == sliced);
       ++replicated;
     }
     CHECK(replicated == 2 * 3 + 1);  // two norms and a bias a layer, the final norm
@@ -184,12 +184,12 @@ TEST_CASE("gradients of the norms of q and k are partial on every layout of seve
     const auto tp = comm::planning_communicator("tp", /*rank=*/0, tp_size);
     const Decoder decoder(config, *tp);
     int norms = 0;
-    for (const sharding::Parameter* parameter : decoder.parameters()) {
+    for (const parameters::Parameter* parameter : decoder.parameters()) {
       if (parameter->name.find("self_attn.q_norm") == std::string::npos &&
           parameter->name.find("self_attn.k_norm") == std::string::npos)
         continue;
       CHECK(parameter->shape == std::vector<int64_t>{4});
-      CHECK((parameter->tp_gradient == sharding::TpGradient::partial) == (tp_size > 1));
+      CHECK((parameter->tp_gradient == parameters::TpGradient::partial) == (tp_size > 1));
       ++norms;
     }
     CHECK(norms == 2 * 2);
@@ -219,7 +219,7 @@ TEST_CASE("a layer's parameters stand in order of use, roles told by the layer")
   config.o_bias = true;
   const Decoder decoder(config, *tp);
   std::vector<std::string> found;
-  for (const sharding::Parameter* parameter : decoder.blocks()[1].parameters) {
+  for (const parameters::Parameter* parameter : decoder.blocks()[1].parameters) {
     found.push_back(cat(parameter->name, " ", role_name(parameter->role)));
   }
   const std::string layer = "model.layers.0.";

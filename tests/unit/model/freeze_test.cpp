@@ -24,7 +24,7 @@ std::vector<std::string> frozen_by(const std::vector<std::string>& globs) {
   const auto tp = comm::planning_communicator("tp", 0, 1);
   const Decoder decoder(tiny(), *tp, {.freeze = globs});
   std::vector<std::string> frozen;
-  for (const sharding::Parameter* parameter : decoder.parameters()) {
+  for (const parameters::Parameter* parameter : decoder.parameters()) {
     if (!parameter->trains) frozen.push_back(parameter->name);
   }
   return frozen;

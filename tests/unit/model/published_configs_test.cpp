@@ -54,9 +54,9 @@ TEST_CASE("published models give their tensors, each element owned once, on ever
       for (int rank = 0; rank < tp_size; ++rank) {
         const auto tp = comm::planning_communicator("tp", rank, static_cast<int>(tp_size));
         const model::Decoder decoder(config, *tp);
-        for (const sharding::Parameter* parameter : decoder.parameters()) {
+        for (const parameters::Parameter* parameter : decoder.parameters()) {
           int64_t covered = 0;
-          for (const sharding::NamedSlice& slice : parameter->slices) {
+          for (const parameters::NamedSlice& slice : parameter->slices) {
             CHECK(slice.offset == covered);
             covered += slice.spec.local_numel();
             shapes[slice.spec.name] = slice.spec.global_shape;

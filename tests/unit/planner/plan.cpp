@@ -46,17 +46,17 @@ TEST_CASE("every global tensor stands once, with its role and each tp rank's sha
   using Shapes = std::vector<std::vector<int64_t>>;
   const TensorPlan& embedding = tensor(plan, "model.embed_tokens.weight");
   CHECK(embedding.global_shape == std::vector<int64_t>{320, 48});
-  CHECK(embedding.role == sharding::Role::vocab_parallel);
+  CHECK(embedding.role == parameters::Role::vocab_parallel);
   CHECK(embedding.local_shapes == Shapes{{160, 48}, {160, 48}});
   const TensorPlan& k = tensor(plan, "model.layers.1.self_attn.k_proj.weight");
   CHECK(k.global_shape == std::vector<int64_t>{24, 48});
-  CHECK(k.role == sharding::Role::column_parallel);
+  CHECK(k.role == parameters::Role::column_parallel);
   CHECK(k.local_shapes == Shapes{{12, 48}, {12, 48}});
   const TensorPlan& down = tensor(plan, "model.layers.2.mlp.down_proj.weight");
-  CHECK(down.role == sharding::Role::row_parallel);
+  CHECK(down.role == parameters::Role::row_parallel);
   CHECK(down.local_shapes == Shapes{{48, 48}, {48, 48}});
   const TensorPlan& norm = tensor(plan, "model.norm.weight");
-  CHECK(norm.role == sharding::Role::replicated);
+  CHECK(norm.role == parameters::Role::replicated);
   CHECK(norm.local_shapes == Shapes{{48}, {48}});
 }
 
@@ -175,7 +175,7 @@ TEST_CASE("consecutive layers that are alike fold into one row group", "[planner
   const auto layer = [&](int64_t number, std::vector<int64_t> global_shape) {
     return TensorPlan{.name = "model.layers." + std::to_string(number) + ".mlp.up_proj.weight",
                       .global_shape = std::move(global_shape),
-                      .role = sharding::Role::column_parallel,
+                      .role = parameters::Role::column_parallel,
                       .local_shapes = shape};
   };
   const std::vector<TensorGroup> groups = fold_layers(

@@ -1,5 +1,7 @@
 // Initial values: any cut of a tensor, and any range of the cut, holds the bits of the whole
 // tensor.
+#include "sharding/initial_values.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -7,7 +9,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "sharding/parameter.h"
 #include "sharding/philox.h"
 #include "support/catch.h"
 

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "sharding/parameter.h"
 #include "sharding/state_dict.h"
 #include "support/catch.h"
 
@@ -115,11 +114,7 @@ TEST_CASE("a slice or a range outside its tensor is refused by name", "[sharding
         "internal error: elements [3, 2) of a slice of 'w': it must lie within [0, 8).");
 }
 
-TEST_CASE("names of roles and kinds of state", "[sharding]") {
-  CHECK(role_name(Role::vocab_parallel) == "vocab-parallel");
-  CHECK(role_name(Role::column_parallel) == "column-parallel");
-  CHECK(role_name(Role::row_parallel) == "row-parallel");
-  CHECK(role_name(Role::replicated) == "replicated");
+TEST_CASE("names of kinds of state", "[sharding]") {
   CHECK(is_state_kind(kMaster));
   CHECK(is_state_kind("exp_avg_sq"));
   for (const char* no_name : {"", "Exp", "a b", "a/b", "\x1b[31m"})

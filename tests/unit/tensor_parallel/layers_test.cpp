@@ -12,8 +12,8 @@
 namespace tptrain::testing {
 namespace {
 
-using sharding::Parameter;
-using sharding::TpGradient;
+using parameters::Parameter;
+using parameters::TpGradient;
 using tensor_parallel::Bias;
 using tensor_parallel::ColumnParallelLinear;
 using tensor_parallel::RowParallelLinear;
@@ -54,8 +54,8 @@ TEST_CASE("a packed linear declares its rank's rows of each output, one after th
   const Parameter& weight = *parameters[0];
   CHECK(weight.name == "qk.weight");
   CHECK(weight.shape == std::vector<int64_t>{6, 6});
-  CHECK(weight.role == sharding::Role::column_parallel);
-  CHECK(weight.placement == sharding::Placement::tp_sharded);
+  CHECK(weight.role == parameters::Role::column_parallel);
+  CHECK(weight.placement == parameters::Placement::tp_sharded);
   REQUIRE(weight.slices.size() == 2);
   CHECK(weight.slices[0].spec == sharding::slice_of("q.weight", {9, 6}, 0, 4, 8));
   CHECK(weight.slices[1].spec == sharding::slice_of("k.weight", {4, 6}, 0, 2, 4));
@@ -66,7 +66,7 @@ TEST_CASE("a packed linear declares its rank's rows of each output, one after th
   const Parameter& bias = *parameters[1];
   CHECK(bias.name == "qk.bias");
   CHECK(bias.shape == std::vector<int64_t>{6});
-  CHECK(bias.placement == sharding::Placement::tp_sharded);
+  CHECK(bias.placement == parameters::Placement::tp_sharded);
   REQUIRE(bias.slices.size() == 2);
   CHECK(bias.slices[1].spec == sharding::slice_of("k.bias", {4}, 0, 2, 4));
   CHECK(bias.slices[1].offset == 4);
@@ -96,8 +96,8 @@ TEST_CASE("a row-parallel linear's bias is replicated and owned by tp rank 0") {
     CHECK(parameters[0]->slices[0].spec ==
           sharding::slice_of("o.weight", {6, 7}, 1, rank == 0 ? 0 : 4, rank == 0 ? 4 : 7));
     CHECK(parameters[0]->slices[0].owned);
-    CHECK(parameters[0]->placement == sharding::Placement::tp_sharded);
-    CHECK(parameters[1]->placement == sharding::Placement::tp_replicated);
+    CHECK(parameters[0]->placement == parameters::Placement::tp_sharded);
+    CHECK(parameters[1]->placement == parameters::Placement::tp_replicated);
     CHECK(parameters[1]->slices[0].spec == sharding::whole_tensor("o.bias", {6}));
     CHECK(parameters[1]->slices[0].owned == (rank == 0));
     CHECK(parameters[1]->tp_gradient == TpGradient::partial);
@@ -118,8 +118,8 @@ TEST_CASE("a vocabulary's table declares its rank's rows") {
       {.name = "lm_head", .vocab_size = 1003, .hidden_size = 6, .init_std = 0.5}, *tp);
   CHECK(table->name == "lm_head.weight");
   CHECK(table->shape == std::vector<int64_t>{251, 6});  // 251, 251, 251, 250
-  CHECK(table->role == sharding::Role::vocab_parallel);
-  CHECK(table->placement == sharding::Placement::tp_sharded);
+  CHECK(table->role == parameters::Role::vocab_parallel);
+  CHECK(table->placement == parameters::Placement::tp_sharded);
   REQUIRE(table->slices.size() == 1);
   CHECK(table->slices[0].spec == sharding::slice_of("lm_head.weight", {1003, 6}, 0, 251, 502));
   CHECK(table->slices[0].owned);

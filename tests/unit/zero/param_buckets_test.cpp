@@ -15,7 +15,7 @@
 namespace tptrain::zero {
 namespace {
 
-using sharding::Placement;
+using parameters::Placement;
 using testing::synthetic_model;
 using testing::SyntheticModel;
 
@@ -47,9 +47,9 @@ TEST_CASE("a block has one bucket a placement, in block order, dense and padded 
         REQUIRE(bucket.numel % dp_size == 0);
         REQUIRE(bucket.numel - next >= 0);
         // A table alone is cut between rows.
-        const sharding::Parameter& first = *bucket.parameters[0];
+        const parameters::Parameter& first = *bucket.parameters[0];
         const bool is_table =
-            bucket.parameters.size() == 1 && first.role == sharding::Role::vocab_parallel;
+            bucket.parameters.size() == 1 && first.role == parameters::Role::vocab_parallel;
         const int64_t unit = is_table ? first.shape[1] : 1;
         REQUIRE(bucket.numel % (dp_size * unit) == 0);
         REQUIRE(bucket.numel - next < dp_size * unit);
@@ -84,7 +84,7 @@ TEST_CASE("parameters with whole gradients stand before those with partial ones"
   const Bucket& mixed = buckets.buckets()[2];
   REQUIRE(mixed.name == "layer 0, tp_replicated");
   std::vector<std::string> names;
-  for (const sharding::Parameter* parameter : mixed.parameters) names.push_back(parameter->name);
+  for (const parameters::Parameter* parameter : mixed.parameters) names.push_back(parameter->name);
   CHECK(names ==
         std::vector<std::string>{"layers.0.router", "layers.0.input_norm", "layers.0.o_bias"});
   CHECK(mixed.partial_begin == 35);
@@ -131,7 +131,7 @@ TEST_CASE("what a block sums over tp is one range of memory behind its whole gra
 }
 
 TEST_CASE("the ends share a slot, layers take turns in two, a tied head has its own", "[zero]") {
-  const auto slots = [](const std::vector<sharding::ParameterBlock>& blocks) {
+  const auto slots = [](const std::vector<parameters::ParameterBlock>& blocks) {
     std::vector<int> result;
     for (size_t b = 0; b < blocks.size(); ++b)
       result.push_back(slot_of(blocks, static_cast<int>(b)));
@@ -188,7 +188,7 @@ TEST_CASE("data and main_grad are views of their bucket", "[zero]") {
     bucket.data.copy_(at::arange(bucket.numel));
     bucket.main_grad.copy_(-at::arange(bucket.numel));
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      const sharding::Parameter& parameter = *bucket.parameters[i];
+      const parameters::Parameter& parameter = *bucket.parameters[i];
       const at::Tensor expected =
           at::arange(bucket.offsets[i], bucket.offsets[i] + parameter.numel())
               .to(at::kFloat)
@@ -204,7 +204,7 @@ TEST_CASE("pieces name every element of a range once, padding never", "[zero]") 
   ParamBuckets buckets(model.blocks, {.rank = 0, .size = 5}, {});
   for (const Bucket& bucket : buckets.buckets()) {
     int64_t used = 0;
-    for (const sharding::Parameter* parameter : bucket.parameters) used += parameter->numel();
+    for (const parameters::Parameter* parameter : bucket.parameters) used += parameter->numel();
     for (int64_t begin = 0; begin <= bucket.numel; begin += 7) {
       for (int64_t end = begin; end <= bucket.numel; end += 11) {
         int64_t next = begin;

@@ -6,17 +6,18 @@
 #include <utility>
 
 #include "base/text.h"
+#include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::testing {
 namespace {
 
+using parameters::NamedSlice;
+using parameters::Parameter;
+using parameters::Placement;
+using parameters::Role;
+using parameters::TpGradient;
 using sharding::Init;
-using sharding::NamedSlice;
-using sharding::Parameter;
-using sharding::Placement;
-using sharding::Role;
 using sharding::ShardSpec;
-using sharding::TpGradient;
 
 constexpr int64_t kHidden = 7, kVocab = 11, kQueryRows = 12, kKvHeads = 2, kHeadRows = 3;
 constexpr Init kNormal = {.kind = Init::Kind::normal, .std = 0.5};
@@ -30,7 +31,7 @@ class Builder {
   }
 
   void block(std::string name) { model_.blocks.push_back({.name = std::move(name)}); }
-  sharding::ParameterBlock& last_block() { return model_.blocks.back(); }
+  parameters::ParameterBlock& last_block() { return model_.blocks.back(); }
 
   // Even or uneven cut of a dim over tp.
   NamedSlice cut(const std::string& name, std::vector<int64_t> shape, int64_t dim, Init init) {
@@ -213,11 +214,12 @@ at::Tensor gradient_of(const SyntheticModel& model, const Parameter& parameter,
 void add_gradient(const SyntheticModel& model, Parameter& parameter, int step, int sample, int use,
                   int uses) {
   at::Tensor flat = parameter.main_grad.view({-1});
-  const bool is_void = std::exchange(parameter.main_grad_is_void, false);
+  const bool overwrites =
+      tensor_parallel::accumulation_of(parameter) == kernels::Accumulate::overwrite;
   for (const NamedSlice& slice : parameter.slices) {
     const at::Tensor values = gradient_of(model, parameter, slice, step, sample, use, uses);
     at::Tensor target = flat.narrow(0, slice.offset, values.numel());
-    if (is_void) {
+    if (overwrites) {
       target.copy_(values);
     } else {
       target.add_(values.to(flat.device()));
@@ -236,9 +238,11 @@ at::Tensor gradient_rows(const SyntheticModel& model, int step, int sample, int 
   return rows.index_select(0, lookup_ids());
 }
 
-void spoil_void_gradients(const SyntheticModel& model, int block) {
+void spoil_unwritten_gradients(const SyntheticModel& model, int block) {
   for (Parameter* parameter : model.parameters_of(block)) {
-    if (parameter->main_grad_is_void) parameter->main_grad.fill_(std::nanf(""));
+    if (parameter->gradient_owner != nullptr &&
+        parameter->gradient_owner->is_first_write(*parameter))
+      parameter->main_grad.fill_(std::nanf(""));
   }
 }
 
@@ -277,7 +281,7 @@ void run_micro_batch(SyntheticModel& model, tensor_parallel::BlockObserver& obse
   const bool tied = model.blocks[last].also_uses >= 0;
   for (int b = last; b >= 0; --b) {
     observer.before_backward(b);
-    spoil_void_gradients(model, b);
+    spoil_unwritten_gradients(model, b);
     if (model.blocks[b].backward_reads_data) use(model, hooks, b);
     const int uses = tied && b == 0 ? 2 : 1;
     if (model.looks_up && b == 0) {

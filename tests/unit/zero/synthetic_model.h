@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "sharding/parameter.h"
+#include "parameters/parameter.h"
 #include "zero/zero_optimizer.h"
 
 namespace tptrain::testing {
@@ -24,11 +24,11 @@ struct SyntheticModel {
   int tp_rank = 0;
   int tp_size = 1;
   bool looks_up = false;  // the embedding is read, and its gradient comes, as rows of lookup_ids()
-  std::vector<std::unique_ptr<sharding::Parameter>> parameters;
-  std::vector<sharding::ParameterBlock> blocks;  // embedding, 3 layers, head
+  std::vector<std::unique_ptr<parameters::Parameter>> parameters;
+  std::vector<parameters::ParameterBlock> blocks;  // embedding, 3 layers, head
 
-  sharding::Parameter& parameter(const std::string& name);
-  std::vector<sharding::Parameter*> parameters_of(int block) const;
+  parameters::Parameter& parameter(const std::string& name);
+  std::vector<parameters::Parameter*> parameters_of(int block) const;
 };
 /// The shards of tp rank `tp_rank`; tp_size 1, 2 or 4 (where 2 kv heads have 2 copies each).
 SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head = Head::own_table);

@@ -195,7 +195,7 @@ TEST_CASE("bf16 parameters are their fp32 masters rounded", "[zero]") {
     int64_t seen = 0;
     testing::run_forward(
         one.model, one.zero, {.use = [&](int block) {
-          for (const sharding::Parameter* parameter : one.model.blocks[block].parameters) {
+          for (const parameters::Parameter* parameter : one.model.blocks[block].parameters) {
             for (const auto& slice : parameter->slices) {
               for (size_t i = 0; i < tensors.size(); ++i) {
                 if (tensors[i].name != slice.spec.name) continue;

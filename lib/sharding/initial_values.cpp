@@ -1,5 +1,5 @@
-// Parameters: sizes, names of roles, and initial values that depend on no layout.
-#include "sharding/parameter.h"
+// Element by element, in runs of neighbours.
+#include "sharding/initial_values.h"
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -44,37 +44,6 @@ void fill_normal(float* out, const ShardSpec& spec, int64_t begin, int64_t end, 
 }
 
 }  // namespace
-
-std::string_view role_name(Role role) {
-  switch (role) {
-    case Role::vocab_parallel:
-      return "vocab-parallel";
-    case Role::column_parallel:
-      return "column-parallel";
-    case Role::row_parallel:
-      return "row-parallel";
-    case Role::replicated:
-      return "replicated";
-  }
-  throw InternalError(problem("a Role outside its enumeration"));
-}
-
-int64_t Parameter::numel() const {
-  int64_t result = 1;
-  for (const int64_t size : shape) result *= size;
-  return result;
-}
-
-int64_t Parameter::storage_numel() const {
-  if (padding_rows == 0) return numel();
-  return numel() / shape.at(0) * (shape.at(0) + padding_rows);
-}
-
-at::Tensor Parameter::with_padding(const at::Tensor& of) const {
-  std::vector<int64_t> padded = shape;
-  padded.at(0) += padding_rows;
-  return of.as_strided(padded, of.strides());
-}
 
 void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
                   const Init& init, uint64_t seed) {

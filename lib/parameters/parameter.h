@@ -1,6 +1,7 @@
-// A parameter as one rank holds it: local value, fp32 gradient, and which slices of which global
-// tensors its rows are. Never an autograd leaf: a layer's backward reads `data` of that moment and
-// adds the weight gradient to `main_grad` itself.
+// A parameter as one rank holds it: which slices of which global tensors its rows are, whether it
+// trains, and views of memory that others own: of its values (parameter_store.h) and of its
+// gradient (whoever collects it). Never an autograd leaf: a layer's backward reads `data` of that
+// moment and adds the weight gradient to `main_grad` itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,20 +11,14 @@
 #include <string_view>
 #include <vector>
 
+#include "sharding/initial_values.h"
 #include "sharding/shard_spec.h"
 
-namespace tptrain::sharding {
+namespace tptrain::parameters {
 
 /// What a linear or table is in the tensor-parallel sense; printed by `tptrain plan`.
 enum class Role { vocab_parallel, column_parallel, row_parallel, replicated };
 std::string_view role_name(Role role);  // "column-parallel"
-
-/// Layout-independent initial values: a function of (seed, tensor name, global element index)
-/// alone.
-struct Init {
-  enum class Kind { zeros, ones, normal } kind = Kind::zeros;
-  double std = 0.0;  // of normal
-};
 
 /// A slice that several tp ranks hold alike while the rest of its parameter is sharded: a kv head
 /// where tp exceeds the kv heads. `parts` different slices of equal size exist; this rank holds
@@ -37,11 +32,11 @@ struct TpCopies {
 /// A part of a packed parameter: one slice of one global tensor, contiguous in the parameter's
 /// row-major storage.
 struct NamedSlice {
-  ShardSpec spec;
+  sharding::ShardSpec spec;
   int64_t offset = 0;  // first element within the parameter's storage
   bool owned = true;   // exactly one tp rank owns each global element: it counts it in the gradient
                        // norm and saves it
-  Init init = {};
+  sharding::Init init = {};
   TpCopies copies = {};
 };
 
@@ -53,6 +48,20 @@ enum class Placement { tp_sharded, tp_replicated };
 enum class TpGradient {
   whole,    // the same whole gradient on every tp rank
   partial,  // this rank's share (of its slice of the sequence, or of its heads): sum over tp
+};
+
+struct Parameter;
+
+/// Whoever gave parameters their main_grad, and so knows what is in it. What backward adds counts
+/// from zero on: a product that writes the whole of a gradient spares the pass of zeros before it.
+class GradientOwner {
+ public:
+  /// What main_grad holds counts as zero: its next writer overwrites all of it, and says so.
+  virtual bool is_first_write(const Parameter& parameter) const = 0;
+  virtual void written(const Parameter& parameter) = 0;
+
+ protected:
+  ~GradientOwner() = default;
 };
 
 struct Parameter {
@@ -70,11 +79,9 @@ struct Parameter {
   /// nothing else.
   bool trains = true;
 
-  at::Tensor data;  // `shape`, compute dtype; a view into its bucket, bound by zero::ParamBuckets
-  at::Tensor main_grad;  // `shape`, fp32; likewise, of one that trains; else undefined
-  /// What main_grad holds counts as zero: its next writer overwrites all of it and clears this. Set
-  /// by ZeRO in place of a pass of zeros, and only where that writer is linear_weight_gradient.
-  bool main_grad_is_void = false;
+  at::Tensor data;       // `shape`, compute dtype: a view, bound by a ParameterStore
+  at::Tensor main_grad;  // `shape`, fp32, of one that trains; else undefined, as without training
+  GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
 
   int64_t numel() const;
   /// With the padding.
@@ -98,9 +105,4 @@ struct ParameterBlock {
   bool backward_reads_data = true;
 };
 
-/// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with
-/// the initial values of `init`, the same bits on either.
-void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
-                  const Init& init, uint64_t seed);
-
-}  // namespace tptrain::sharding
+}  // namespace tptrain::parameters
