@@ -100,5 +100,37 @@ TEST_CASE("a rank's planned memory is the peak of real steps", "[planner]") {
   }
 }
 
+TEST_CASE("what is frozen leaves the planned memory as it leaves the real one", "[planner]") {
+  at::set_num_threads(1);
+  const Shape shape = shapes().front();
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+      Layout layout = {.seq_length = shape.seq_length,
+                       .micro_batch_size = 2,
+                       .micro_batches = 2,
+                       .reduce_per_micro_batch = true,
+                       .training = {.recompute = recompute},
+                       .dtype = dtype};
+      const Plan all = make_plan(shape.config, layout);
+      // The table and the first layer; all products; all but the last norm.
+      for (const std::vector<std::string>& globs :
+           {std::vector<std::string>{"model.embed_tokens.*", "model.layers.0.*"},
+            {"*_proj.weight"},
+            {"model.embed_tokens.*", "model.layers.*", "lm_head.*"}}) {
+        layout.training.freeze = globs;
+        const Plan plan = make_plan(shape.config, layout);
+        for (int stage = 0; stage < kZeroStages; ++stage) {
+          INFO(dtype << ", recompute " << static_cast<int>(recompute) << ", ZeRO " << stage << ", "
+                     << globs.front());
+          const auto measured = static_cast<double>(measured_peak(shape.config, layout, stage));
+          CHECK(static_cast<double>(plan.memory[stage].total()) ==
+                testing::Approx(measured).epsilon(0.03));
+          CHECK(plan.memory[stage].total() < all.memory[stage].total());
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tptrain::planner

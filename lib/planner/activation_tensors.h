@@ -1,0 +1,68 @@
+// The tensors that layers and ends make alike, as tensor_parallel/sequence_region.cpp and
+// model/norm.cpp make them.
+#pragma once
+
+#include <utility>
+
+#include "planner/activation_sizes.h"
+#include "planner/timeline.h"
+
+namespace tptrain::planner {
+
+struct Stream {
+  Buffer residual, delta;
+};
+struct Norm {
+  Buffer sum, output, statistics;
+};
+
+class ActivationTensors {
+ public:
+  ActivationTensors(const ActivationOptions& options, const Sizes& sizes, Timeline& timeline)
+      : options_(options), s_(sizes), t_(timeline) {}
+
+  // --- sequence_region.cpp
+  Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
+  Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
+  /// Between GPUs that push, into the push buffers.
+  Buffer start_gather(const Buffer& outside) {
+    if (s_.sliced && pushes_over_tp(options_)) return t_.make(0);
+    return gather(outside);
+  }
+  Buffer gather(const Buffer& outside) {
+    return s_.sliced ? t_.make(s_.padded_tokens * s_.hidden * s_.element) : outside;
+  }
+  Buffer reduce(Buffer partial) {
+    if (!s_.sliced) return partial;
+    if (s_.padded_tokens != s_.tokens) partial = t_.make(s_.padded_tokens * s_.hidden * s_.element);
+    return slice();
+  }
+  /// A sum under way: its terms, until it is finished, and its result.
+  struct Reducing {
+    Buffer terms, result;
+  };
+  Reducing start_reduce() {
+    if (!s_.sliced) return {.terms = {}, .result = columns(s_.hidden)};
+    Buffer terms = t_.make(s_.padded_tokens * s_.hidden * s_.element);
+    return {.terms = std::move(terms), .result = slice()};
+  }
+
+  // --- model/norm.cpp
+  Norm norm(const Stream& stream) {
+    Norm result;
+    result.sum = stream.delta ? slice() : stream.residual;
+    result.output = slice();
+    result.statistics = t_.make(s_.statistics * s_.slice_tokens * kFp32);
+    return result;
+  }
+  Buffer dropout_backward(const Buffer& grad) {
+    return options_.training.residual_dropout > 0 ? slice() : grad;
+  }
+
+ private:
+  const ActivationOptions& options_;
+  const Sizes& s_;
+  Timeline& t_;
+};
+
+}  // namespace tptrain::planner

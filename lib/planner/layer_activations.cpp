@@ -1,0 +1,203 @@
+// Every function here has the name of the one it mirrors.
+#include "planner/layer_activations.h"
+
+#include <utility>
+
+namespace tptrain::planner {
+
+using model::Recompute;
+
+// --- kernels/gemm.cpp: on the CPU bf16 is widened; the bias's sum reads a widened copy too
+void LayerActivations::accumulate_weight_gradient(bool fp8, int64_t out, int64_t in) {
+  if (fp8) return fp8_product(out, in, s_.tokens);
+  if (options_.bf16 && !s_.on_gpu) t_.touch(s_.tokens * out * kFp32, s_.tokens * in * kFp32);
+}
+
+// --- kernels/fp8.cpp: on the CPU operands are widened, and the product is fp32
+void LayerActivations::fp8_product(int64_t m, int64_t n, int64_t k) {
+  if (!s_.on_gpu) t_.touch((m * k + n * k + m * n) * kFp32);
+}
+
+// --- tensor_parallel/fp8_linear.cpp
+bool LayerActivations::keeps_columns() const {
+  return options_.training.recompute == Recompute::none && !s_.sliced;
+}
+
+// Columns, as long as a multiple of 16 tokens.
+Buffer LayerActivations::byte_matrix(bool made, int64_t width) {
+  return t_.make(made ? (s_.tokens + 15) / 16 * 16 * width : 0);
+}
+
+Cast LayerActivations::cast(bool fp8, int64_t width, bool rows, bool columns) {
+  Cast result;
+  if (fp8 && rows) result.rows = byte_matrix(true, width);
+  if (fp8 && columns) result.columns = byte_matrix(true, width);
+  return result;
+}
+
+// Of a forward's input: what backward gets of it, behind the product's output.
+Buffer LayerActivations::cast_for_backward(Cast cast, Buffer& input) {
+  if (cast.columns) input.reset();
+  return std::move(cast.columns);
+}
+
+// --- model/decoder_layer.cpp
+Kept LayerActivations::activations(Stream stream, bool fp8) {
+  Kept kept;
+  kept.fp8 = fp8;
+  Norm normed = make_.norm(stream);
+  stream = {};
+  kept.attention_sum = std::move(normed.sum);
+  kept.attention_statistics = std::move(normed.statistics);
+  kept.attention_input = std::move(normed.output);
+  {
+    Buffer whole = make_.start_gather(kept.attention_input);
+    Cast input = cast(fp8, s_.hidden, true, keeps_columns());
+    kept.qkv = attention_.qkv();
+    if (fp8) fp8_product(s_.tokens, s_.qkv, s_.hidden);
+    whole.reset();
+    kept.attention_cast = cast_for_backward(std::move(input), kept.attention_input);
+  }
+  kept.attention = attention_.attend();
+  Buffer attended;
+  {
+    const Cast context = cast(fp8, s_.context, true, false);
+    attended = make_.start_reduce().result;
+    if (fp8) fp8_product(s_.tokens, s_.hidden, s_.context);
+  }
+
+  normed = make_.norm({.residual = kept.attention_sum, .delta = attended});
+  kept.mlp_sum = std::move(normed.sum);
+  kept.mlp_statistics = std::move(normed.statistics);
+  kept.mlp_input = std::move(normed.output);
+  {
+    Buffer whole = make_.start_gather(kept.mlp_input);
+    Cast input = cast(fp8, s_.hidden, true, keeps_columns());
+    kept.up = make_.columns(s_.up);
+    if (fp8) fp8_product(s_.tokens, s_.up, s_.hidden);
+    whole.reset();
+    kept.mlp_cast = cast_for_backward(std::move(input), kept.mlp_input);
+  }
+  kept.activation = make_.columns(s_.ffn);
+  return kept;
+}
+
+Stream LayerActivations::forward(Stream stream, Kept& kept) {
+  const Recompute recompute = options_.training.recompute;
+  const Stream input = recompute == Recompute::full ? stream : Stream{};
+  Kept all = activations(std::move(stream), kept.fp8);
+  Cast activation = cast(kept.fp8, s_.ffn, true, keeps_columns());
+  Buffer fed_forward = make_.start_reduce().result;
+  if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.ffn);
+  all.activation_cast = cast_for_backward(std::move(activation), all.activation);
+  Stream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
+  switch (recompute) {
+    case Recompute::none:
+      break;
+    case Recompute::selective:
+      for (Buffer* again : {&all.attention_input, &all.mlp_input, &all.activation}) again->reset();
+      break;
+    case Recompute::full:
+      all = {};
+      all.input = input;
+      break;
+  }
+  all.fp8 = kept.fp8;
+  kept = std::move(all);
+  return output;
+}
+
+Buffer LayerActivations::backward(Buffer grad, Kept kept) {
+  if (kept.input.residual) {
+    Stream input = std::exchange(kept.input, {});
+    kept = activations(std::move(input), kept.fp8);
+  }
+  grad = mlp_backward(grad, kept);
+  return attention_backward(grad, kept);
+}
+
+Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
+  const Buffer grad_sum = make_.dropout_backward(grad);
+  Buffer grad_output = make_.start_gather(grad_sum);
+  Buffer being_gathered, input;
+  if (!kept.mlp_cast) {
+    if (!kept.mlp_input) kept.mlp_input = make_.slice();
+    being_gathered = std::exchange(kept.mlp_input, {});
+    input = make_.start_gather(being_gathered);
+  }
+  if (!kept.activation && !kept.activation_cast) kept.activation = make_.columns(s_.ffn);
+  Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
+  Buffer grad_up;
+  {
+    // GELU's derivative works in the memory of the gradient behind it.
+    const bool in_place = s_.up == s_.ffn && !kept.fp8;
+    const Buffer grad_activation = in_place ? Buffer{} : make_.columns(s_.ffn);
+    if (kept.fp8) fp8_product(s_.tokens, s_.ffn, s_.hidden);
+    grad_cast.rows.reset();
+    grad_up = make_.columns(s_.up);
+  }
+  kept.up.reset();
+  Cast grad_up_cast = cast(kept.fp8, s_.up, true, true);
+  ActivationTensors::Reducing grad_input = make_.start_reduce();
+  if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.up);
+  grad_up_cast.rows.reset();
+  if (!kept.activation_cast) kept.activation_cast = byte_matrix(kept.fp8, s_.ffn);
+  accumulate_weight_gradient(kept.fp8, s_.hidden, s_.ffn);
+  kept.activation.reset();
+  kept.activation_cast.reset();
+  grad_cast = {};
+  grad_output.reset();
+  being_gathered.reset();
+  if (!kept.mlp_cast) kept.mlp_cast = byte_matrix(kept.fp8, s_.hidden);
+  accumulate_weight_gradient(kept.fp8, s_.up, s_.hidden);
+  kept.mlp_cast.reset();
+  grad_up_cast = {};
+  grad_up.reset();
+  input.reset();
+  grad_input.terms.reset();
+  Buffer result = make_.slice();
+  kept.mlp_sum.reset();
+  return result;
+}
+
+Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
+  const Buffer grad_sum = make_.dropout_backward(grad);
+  Buffer grad_output = make_.start_gather(grad_sum);
+  Buffer being_gathered, input;
+  if (!kept.attention_cast) {
+    if (!kept.attention_input) kept.attention_input = make_.slice();
+    being_gathered = std::exchange(kept.attention_input, {});
+    input = make_.start_gather(being_gathered);
+  }
+  Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
+  Buffer grad_context = make_.columns(s_.context);
+  if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
+  grad_cast.rows.reset();
+  {
+    const Cast context = cast(kept.fp8, s_.context, false, true);
+    accumulate_weight_gradient(kept.fp8, s_.hidden, s_.context);
+  }
+  grad_cast = {};
+  grad_output.reset();
+  Buffer grad_qkv = attention_.attend_backward();
+  kept.qkv = {};
+  kept.attention = {};
+  grad_context.reset();
+  Cast grad_qkv_cast = cast(kept.fp8, s_.qkv, true, true);
+  ActivationTensors::Reducing grad_input = make_.start_reduce();
+  if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.qkv);
+  grad_qkv_cast.rows.reset();
+  being_gathered.reset();
+  if (!kept.attention_cast) kept.attention_cast = byte_matrix(kept.fp8, s_.hidden);
+  accumulate_weight_gradient(kept.fp8, s_.qkv, s_.hidden);
+  kept.attention_cast.reset();
+  grad_qkv_cast = {};
+  grad_qkv.reset();
+  input.reset();
+  grad_input.terms.reset();
+  Buffer result = make_.slice();
+  kept.attention_sum.reset();
+  return result;
+}
+
+}  // namespace tptrain::planner

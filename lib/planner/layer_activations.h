@@ -1,0 +1,54 @@
+// A layer's forward and backward, statement by statement as model/decoder_layer.cpp has them.
+#pragma once
+
+#include "planner/attention_activations.h"
+
+namespace tptrain::planner {
+
+/// An operand in FP8, one byte an element.
+struct Cast {
+  Buffer rows, columns;
+};
+struct Kept {
+  bool fp8 = false;                                  // the layer's linears
+  Buffer attention_cast, mlp_cast, activation_cast;  // columns
+  Stream input;
+  Buffer attention_sum, attention_statistics, attention_input;
+  Qkv qkv;
+  Attended attention;
+  Buffer mlp_sum, mlp_statistics, mlp_input, up, activation;
+};
+
+class LayerActivations {
+ public:
+  LayerActivations(const ActivationOptions& options, const Sizes& sizes, ActivationTensors& make,
+                   Timeline& timeline)
+      : options_(options),
+        s_(sizes),
+        make_(make),
+        attention_(options, sizes, make, timeline),
+        t_(timeline) {}
+
+  /// kept.fp8 says how the layer multiplies; the rest of it is filled.
+  Stream forward(Stream stream, Kept& kept);
+  Buffer backward(Buffer grad, Kept kept);
+
+ private:
+  void accumulate_weight_gradient(bool fp8, int64_t out, int64_t in);
+  void fp8_product(int64_t m, int64_t n, int64_t k);
+  bool keeps_columns() const;
+  Buffer byte_matrix(bool made, int64_t width);
+  Cast cast(bool fp8, int64_t width, bool rows, bool columns);
+  Buffer cast_for_backward(Cast cast, Buffer& input);
+  Kept activations(Stream stream, bool fp8);
+  Buffer mlp_backward(const Buffer& grad, Kept& kept);
+  Buffer attention_backward(const Buffer& grad, Kept& kept);
+
+  const ActivationOptions& options_;
+  const Sizes& s_;
+  ActivationTensors& make_;
+  AttentionActivations attention_;
+  Timeline& t_;
+};
+
+}  // namespace tptrain::planner
