@@ -76,10 +76,18 @@ void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kno
     std::fill(as_columns + c * padded(rows) + rows, as_columns + (c + 1) * padded(rows), 0);
 }
 
+/// By which a product of these makes up for what their casts took.
+float given_back(const at::Tensor& a, const at::Tensor& b) {
+  const auto of = [](const at::Tensor& matrix) {
+    return matrix.scalar_type() == at::kFloat8_e4m3fn ? kGivenBackE4m3 : kGivenBackE5m2;
+  };
+  return of(a) * of(b);
+}
+
 void multiply_on_cpu(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b,
                      const at::Tensor& bias, Accumulate accumulate) {
   at::Tensor product = at::mm(a.matrix.to(at::kFloat), b.matrix.to(at::kFloat).t());
-  product.mul_(a.scale * b.scale);
+  product.mul_(a.scale * b.scale).mul_(given_back(a.matrix, b.matrix));
   if (bias.defined()) product.add_(bias);
   if (accumulate == Accumulate::add) {
     out.add_(product);
@@ -156,6 +164,7 @@ void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, 
                       .accumulate = accumulate,
                       .a_scale = a.scale,
                       .b_scale = b.scale,
+                      .factor = given_back(a.matrix, b.matrix),
                       .fast_sums = sums == Fp8Sums::fast});
 }
 

@@ -23,6 +23,7 @@ struct Product {
   Accumulate accumulate = Accumulate::overwrite;
   // Of FP8 operands: what their values are to be multiplied by (fp32 [1] each), and how to add up.
   at::Tensor a_scale = {}, b_scale = {};
+  float factor = 1.0f;  // of the product, not of what is added to it
   bool fast_sums = false;
   Gelu gelu = Gelu::none;  // of bf16 products; forward: with a bias
   at::Tensor pre = {};     // [M, N] like out, contiguous

@@ -200,7 +200,7 @@ class Call {
 
   cublasStatus_t run(const Algorithm& algorithm, const at::Tensor& workspace, const at::Tensor& out,
                      Accumulate accumulate) const {
-    const float alpha = 1.0f, beta = accumulate == Accumulate::add ? 1.0f : 0.0f;
+    const float alpha = product_.factor, beta = accumulate == Accumulate::add ? 1.0f : 0.0f;
     void* const to = out.mutable_data_ptr();
     return cublasLtMatmul(library_, operation_.get(), &alpha, product_.b.const_data_ptr(), b_.get(),
                           product_.a.const_data_ptr(), a_.get(), &beta, to, out_.get(), to,
