@@ -33,6 +33,7 @@
 #include "base/text.h"
 #include "comm/device_info.h"
 #include "comm/device_mesh.h"
+#include "comm/gpu_environment.h"
 #include "comm/mpi_session.h"
 #include "comm/power_meter.h"
 #include "kernels/fp8.h"
@@ -89,8 +90,8 @@ Arguments parse(int argc, char** argv) {
       ->check(CLI::IsMember({"off", "on"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "on", "off"}));
-  app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "off"}));
-  app.add_option("--dp-overlap", a.dp_overlap)->check(CLI::IsMember({"auto", "off"}));
+  app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "on", "off"}));
+  app.add_option("--dp-overlap", a.dp_overlap)->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--trace", a.trace,
                  "Write the profiled steps here as a Chrome trace (rank 0; its folder is there)");
   app.add_option("--head-chunk", a.head_chunk,
@@ -371,6 +372,7 @@ void print_shares(const Shares& shares, double seconds) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  comm::ask_for_queues();
   const Arguments arguments = parse(argc, argv);
   comm::MpiSession session(&argc, &argv);
   if (session.size() % arguments.tp != 0) {

@@ -9,6 +9,7 @@
 #include "base/stop.h"
 #include "base/text.h"
 #include "cli.h"
+#include "comm/gpu_environment.h"
 #include "comm/launcher.h"
 #include "commands/commands.h"
 
@@ -59,6 +60,7 @@ int run(int argc, char** argv) {
 }  // namespace tptrain::apps
 
 int main(int argc, char** argv) {
+  tptrain::comm::ask_for_queues();  // before anything can touch the driver
   try {
     return tptrain::apps::run(argc, argv);
   } catch (const std::exception& e) {

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/mpi_session.h"
@@ -13,10 +14,14 @@
 
 namespace tptrain::comm {
 
-/// Binds this process to the GPU of its local rank. Collective over the session. Throws, agreed on
+struct BoundGpu {
+  at::Device device;
+  std::vector<std::string> host_gpus;  // PCI bus ids of the ranks of this host, by local rank
+};
+/// Binds this process to its GPU (gpu_of_rank). Collective over the session. Throws, agreed on
 /// every rank, where a host has fewer GPUs than ranks, where two ranks would share one GPU, and
 /// where this build has no CUDA.
-at::Device bind_gpu(MpiSession& session);
+BoundGpu bind_gpu(MpiSession& session);
 
 /// NCCL over the ranks of `group`, which must outlive it and is used here only, on a high-priority
 /// stream of its own. Collective. `device` is this process's bound GPU. With `peers` what fits

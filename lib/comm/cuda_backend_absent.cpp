@@ -15,7 +15,7 @@ namespace {
 
 }  // namespace
 
-at::Device bind_gpu(MpiSession&) { refuse(); }
+BoundGpu bind_gpu(MpiSession&) { refuse(); }
 
 std::vector<int> compiled_architectures() { return {}; }
 
@@ -24,6 +24,9 @@ std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::
   refuse();
 }
 
-PeerExchangeResult peer_exchange(ControlGroup&, const std::string&, at::Device) { refuse(); }
+PeerExchangeResult peer_exchange(ControlGroup&, const std::string&, at::Device, PeerLinks,
+                                 const WrapProbe&) {
+  refuse();
+}
 
 }  // namespace tptrain::comm

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "comm/gpu_report.h"
 
@@ -26,9 +27,9 @@ struct DeviceUse {
 };
 DeviceUse device_use(at::Device device);
 
-/// `local_size` ranks of this host hold its GPUs 0 to local_size - 1. What a library or the driver
-/// does not say is left empty.
-GpuFacts gpu_facts(at::Device device, int local_size);
+/// `host_gpus`: DeviceMesh's, of which this rank's is the one at `local_rank`. What a library or
+/// the driver does not say is left empty.
+GpuFacts gpu_facts(at::Device device, int local_rank, const std::vector<std::string>& host_gpus);
 
 /// "NVIDIA H200"
 std::string device_name(at::Device device);

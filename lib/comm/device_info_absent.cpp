@@ -13,7 +13,7 @@ namespace {
 
 DeviceMemory device_memory(at::Device) { refuse(); }
 DeviceUse device_use(at::Device) { refuse(); }
-GpuFacts gpu_facts(at::Device, int) { refuse(); }
+GpuFacts gpu_facts(at::Device, int, const std::vector<std::string>&) { refuse(); }
 std::string device_name(at::Device) { refuse(); }
 
 }  // namespace tptrain::comm

@@ -7,11 +7,12 @@
 #include <nccl.h>
 
 #include <array>
-#include <cstdlib>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/device_info.h"
+#include "comm/gpu_environment.h"
+#include "comm/gpu_links.h"
 #include "comm/nvml.h"
 
 namespace tptrain::comm {
@@ -49,6 +50,32 @@ std::string pci_bus_id(at::Device device) {
 
 }  // namespace
 
+bool can_map(int device, const std::string& pci_bus_id, const std::string& other) {
+  int index = 0;
+  int can = 0;
+  if (cudaDeviceGetByPCIBusId(&index, other.c_str()) == cudaSuccess &&
+      cudaDeviceCanAccessPeer(&can, device, index) == cudaSuccess)
+    return can != 0;
+  cudaGetLastError();  // it is not visible to this process
+  return nvml_pair(pci_bus_id, other).reads.value_or(true);
+}
+
+bool joined_by_nvlink(int device, const std::string& pci_bus_id, const std::string& other) {
+  const NvmlPair pair = nvml_pair(pci_bus_id, other);
+  if (pair.nvlink.value_or(false)) return true;
+  int index = 0;
+  int atomics = 0;  // of one GPU on another's memory: NVLink has them, PCIe has not
+  if (cudaDeviceGetByPCIBusId(&index, other.c_str()) == cudaSuccess &&
+      cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, device, index) ==
+          cudaSuccess)
+    return atomics != 0;
+  cudaGetLastError();
+  const auto has_links = [](const std::string& id) {
+    return nvml_facts(id).active_links.value_or(0) > 0;
+  };
+  return !pair.nvlink && has_links(pci_bus_id) && has_links(other);
+}
+
 DeviceMemory device_memory(at::Device device) {
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
   return {.peak_reserved_bytes = stats.reserved_bytes[0].peak,
@@ -66,7 +93,7 @@ DeviceUse device_use(at::Device device) {
           .peak_allocated_bytes = stats.allocated_bytes[0].peak};
 }
 
-GpuFacts gpu_facts(at::Device device, int local_size) {
+GpuFacts gpu_facts(at::Device device, int local_rank, const std::vector<std::string>& host_gpus) {
   GpuFacts facts;
   facts.name = properties(device).name;
   facts.memory_bytes = static_cast<int64_t>(properties(device).totalGlobalMem);
@@ -87,24 +114,17 @@ GpuFacts gpu_facts(at::Device device, int local_size) {
   }
   facts.cublas = cublas_version();
 
-  facts.local_rank = device.index();
-  facts.peers = local_size - 1;
-  for (int other = 0; other < local_size; ++other) {
-    if (other == device.index()) continue;
-    int can = 0;
-    check_cuda(cudaDeviceCanAccessPeer(&can, device.index(), other), "cudaDeviceCanAccessPeer",
-               device);
-    facts.mapped_peers += can;
+  facts.local_rank = local_rank;
+  facts.peers = static_cast<int>(host_gpus.size()) - 1;
+  const std::string own = pci_bus_id(device);
+  for (const std::string& other : host_gpus) {
+    if (other != own) facts.mapped_peers += can_map(device.index(), own, other) ? 1 : 0;
   }
 
-  const NvmlFacts nvml = nvml_facts(pci_bus_id(device));
+  const NvmlFacts nvml = nvml_facts(own);
   facts.driver = nvml.driver;
   facts.nvlinks = nvml.active_links;
-  // Of a text that is no number it is not known what CUDA makes.
-  if (const char* set = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS")) {
-    const int queues = std::atoi(set);
-    if (queues > 0) facts.queues = queues;
-  }
+  facts.queues = queues_of_device();
   return facts;
 }
 

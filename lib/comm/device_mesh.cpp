@@ -23,6 +23,7 @@ struct Axis {
 }  // namespace
 
 PeerCopies peer_copies(const std::string& setting) {
+  if (setting == "on") return PeerCopies::on;
   return setting == "off" ? PeerCopies::off : PeerCopies::automatic;
 }
 
@@ -40,46 +41,72 @@ struct DeviceMesh::Impl {
   AxisCopies copies;
   std::vector<std::string> copied_axes;     // go by direct copies
   std::vector<std::string> why_not_copied;  // "tp: why"
+  std::vector<std::string> warnings;
+  std::vector<std::string> host_gpus;
 
   Axis make_axis(MpiSession& session, MPI_Comm parent, std::string name, int color,
-                 const CpuOptions& cpu);
-  std::unique_ptr<Communicator> cuda_communicator(ControlGroup& group, std::string name);
+                 DeviceType tensors, const CpuOptions& cpu);
+  std::unique_ptr<PeerExchange> exchange_of(MpiSession& session, ControlGroup& group,
+                                            const std::string& name, PeerCopies wanted);
+  std::unique_ptr<Communicator> cuda_communicator(MpiSession& session, ControlGroup& group,
+                                                  std::string name);
 };
 
-std::unique_ptr<Communicator> DeviceMesh::Impl::cuda_communicator(ControlGroup& group,
-                                                                  std::string name) {
-  const bool wanted = (name == "tp" && copies.tp == PeerCopies::automatic) ||
-                      (name == "dp" && copies.dp == PeerCopies::automatic);
-  std::unique_ptr<PeerExchange> exchange;
-  if (wanted) {
-    PeerExchangeResult peers = peer_exchange(group, name, device);
-    exchange = std::move(peers.exchange);
-    if (exchange) {
-      copied_axes.push_back(name);
-    } else {
-      why_not_copied.push_back(cat(name, ": ", peers.why_not));
-    }
+// All groups of an axis go one way: what they sum must not differ in its last bits.
+std::unique_ptr<PeerExchange> DeviceMesh::Impl::exchange_of(MpiSession& session,
+                                                            ControlGroup& group,
+                                                            const std::string& name,
+                                                            PeerCopies wanted) {
+  if (wanted == PeerCopies::off) return nullptr;
+  PeerExchangeResult peers = peer_exchange(
+      group, name, device, wanted == PeerCopies::on ? PeerLinks::any : PeerLinks::nvlink);
+  const bool faulty = session.max(peers.faulty ? 1 : 0) != 0;
+  std::string why_not;
+  for (std::string& of_rank : session.all_gather(peers.why_not)) {
+    if (why_not.empty()) why_not = std::move(of_rank);
   }
+  if (why_not.empty()) {
+    copied_axes.push_back(name);
+    return std::move(peers.exchange);
+  }
+  if (faulty) {
+    warnings.push_back(
+        cat("direct copies over ", name, " are not used, NCCL is: ", why_not,
+            ". The driver says that these GPUs reach each other's memory; nvidia-smi "
+            "topo -p2p w, the IOMMU and access control of PCIe (ACS) are where to "
+            "look. parallel.",
+            name, "_overlap: off leaves the trial out."));
+  }
+  why_not_copied.push_back(cat(name, ": ", why_not));
+  return nullptr;
+}
+
+std::unique_ptr<Communicator> DeviceMesh::Impl::cuda_communicator(MpiSession& session,
+                                                                  ControlGroup& group,
+                                                                  std::string name) {
+  std::unique_ptr<PeerExchange> exchange =
+      exchange_of(session, group, name, name == "tp" ? copies.tp : copies.dp);
   transport = "NCCL";
   if (!copied_axes.empty()) transport += cat("; direct copies over ", join(copied_axes, " and "));
   for (const std::string& reason : why_not_copied) transport += cat("; none over ", reason);
   return nccl_communicator(group, std::move(name), device, std::move(exchange));
 }
 
-// Ranks of one color share the axis, in the order of the world.
+// Ranks of one color share the axis, in the order of the world. `tensors`: where those lie that it
+// carries.
 Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::string name, int color,
-                                 const CpuOptions& cpu) {
+                                 DeviceType tensors, const CpuOptions& cpu) {
   MPI_Comm split = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(parent, color, session.rank(), &split), "MPI_Comm_split", name);
   Axis axis{std::make_unique<MpiGroup>(split, name, session.board()), nullptr};
   if (axis.group->size() == 1) {
     axis.communicator = single_rank_communicator(std::move(name));
-  } else if (type == DeviceType::cuda) {
-    axis.communicator = cuda_communicator(*axis.group, std::move(name));
+  } else if (tensors == DeviceType::cuda) {
+    axis.communicator = cuda_communicator(session, *axis.group, std::move(name));
   } else {
     CpuBackend backend = cpu_communicator(*axis.group, session.local_size(), cpu);
     axis.communicator = std::move(backend.communicator);
-    transport = std::move(backend.transport);
+    if (type == DeviceType::cpu) transport = std::move(backend.transport);
   }
   return axis;
 }
@@ -97,12 +124,16 @@ DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
   impl_->tp_rank = session.rank() % shape.tp_size;
   impl_->type = device;
   impl_->copies = copies;
-  if (device == DeviceType::cuda) impl_->device = bind_gpu(session);
+  if (device == DeviceType::cuda) {
+    BoundGpu gpu = bind_gpu(session);
+    impl_->device = gpu.device;
+    impl_->host_gpus = std::move(gpu.host_gpus);
+  }
 
   const MPI_Comm all = session.impl_->world->handle();
-  impl_->tp = impl_->make_axis(session, all, "tp", impl_->dp_rank, cpu);
-  impl_->dp = impl_->make_axis(session, all, "dp", impl_->tp_rank, cpu);
-  impl_->world = impl_->make_axis(session, all, "world", 0, cpu);
+  impl_->tp = impl_->make_axis(session, all, "tp", impl_->dp_rank, device, cpu);
+  impl_->dp = impl_->make_axis(session, all, "dp", impl_->tp_rank, device, cpu);
+  impl_->world = impl_->make_axis(session, all, "world", 0, DeviceType::cpu, cpu);
 }
 
 DeviceMesh::~DeviceMesh() = default;
@@ -113,6 +144,8 @@ MeshShape DeviceMesh::shape() const { return impl_->shape; }
 DeviceType DeviceMesh::device_type() const { return impl_->type; }
 at::Device DeviceMesh::device() const { return impl_->device; }
 const std::string& DeviceMesh::transport() const { return impl_->transport; }
+const std::vector<std::string>& DeviceMesh::warnings() const { return impl_->warnings; }
+const std::vector<std::string>& DeviceMesh::host_gpus() const { return impl_->host_gpus; }
 Communicator& DeviceMesh::tp() { return *impl_->tp.communicator; }
 Communicator& DeviceMesh::dp() { return *impl_->dp.communicator; }
 Communicator& DeviceMesh::world() { return *impl_->world.communicator; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/mpi_session.h"
@@ -24,10 +25,11 @@ struct CpuOptions {
   int64_t slot_bytes = int64_t{1} << 19;  // shared memory of a rank, one of two buffers
 };
 
-/// Whether an axis goes by direct copies between the GPUs of a host (peer_exchange.h), where they
-/// can map each other's memory, or always through NCCL.
-enum class PeerCopies { automatic, off };
-/// Of parallel.tp_overlap and parallel.dp_overlap: "auto" or "off".
+/// Whether an axis goes by direct copies between the GPUs of a host (peer_exchange.h), where a
+/// trial shows that they can write each other's memory, or always through NCCL. automatic: over
+/// NVLink; on: over PCIe too.
+enum class PeerCopies { automatic, on, off };
+/// Of parallel.tp_overlap and parallel.dp_overlap: "auto", "on" or "off".
 PeerCopies peer_copies(const std::string& setting);
 
 struct AxisCopies {
@@ -43,9 +45,9 @@ struct MeshShape {
 class DeviceMesh {
  public:
   /// Collective over the session. Needs dp_size * tp_size == session.size() (resolve has checked
-  /// it; else InternalError). On cuda, binds this process to the GPU of its local rank and refuses
-  /// two ranks on one GPU (by UUID); throws CommError where there are too few GPUs. The session
-  /// must outlive the mesh.
+  /// it; else InternalError). On cuda, binds this process to the GPU of its local rank, or to the
+  /// only one it sees, and refuses two ranks on one GPU (by UUID); throws CommError where there are
+  /// too few GPUs. The session must outlive the mesh.
   DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device, const CpuOptions& cpu = {},
              const AxisCopies& copies = {});
   ~DeviceMesh();
@@ -56,13 +58,18 @@ class DeviceMesh {
   DeviceType device_type() const;
   Communicator& tp();
   Communicator& dp();
+  /// All ranks, for small CPU tensors on any device.
   Communicator& world();
   at::Device device() const;
+  /// PCI bus ids of the GPUs that the ranks of this host hold, by local rank; none on the CPU.
+  const std::vector<std::string>& host_gpus() const;
 
   /// What carries the tensors: "none (one rank)", "shared memory", "MPI (why not shared memory)",
   /// "NCCL", "NCCL; direct copies over tp and dp", "NCCL; direct copies over tp; none over dp:
   /// why".
   const std::string& transport() const;
+  /// What should work and does not, the same on every rank: direct copies that spoil data.
+  const std::vector<std::string>& warnings() const;
 
  private:
   struct Impl;

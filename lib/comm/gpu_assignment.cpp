@@ -7,8 +7,9 @@
 
 namespace tptrain::comm {
 
-void check_gpu_count(int ranks_on_host, int gpus) {
-  if (ranks_on_host <= gpus) return;
+int gpu_of_rank(int local_rank, int ranks_on_host, int gpus) {
+  if (ranks_on_host <= gpus) return local_rank;
+  if (gpus == 1) return 0;  // another rank's may be the same one: check_gpus_distinct
   throw CommError(problem(cat(ranks_on_host, ranks_on_host == 1 ? " rank" : " ranks",
                               " on this host but ", gpus, gpus == 1 ? " GPU" : " GPUs"))
                       .at("device mesh")
@@ -25,9 +26,10 @@ void check_gpus_distinct(const std::vector<std::string>& uuids) {
     throw CommError(problem(cat("ranks ", place->second, " and ", rank, " hold the same GPU"))
                         .at("device mesh")
                         .must("be one GPU a rank")
-                        .remedy("A launcher that gives each rank its own view of one device must "
-                                "show different devices, or show every rank all GPUs of its "
-                                "host."));
+                        .remedy("Start no more ranks on a host than it has GPUs, or set "
+                                "train.device to cpu. A launcher that shows each rank one GPU "
+                                "must show different ones, or all GPUs of the host to every "
+                                "rank."));
   }
 }
 

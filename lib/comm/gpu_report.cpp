@@ -159,16 +159,16 @@ class Report {
 
   // The streams of a step: the model's, AdamW's, and those of both axes.
   void warn_of_queues() {
-    constexpr int kEnough = 8;  // CUDA's own default
     const std::vector<size_t> few = ranks_where(
-        [](const GpuFacts& facts) { return facts.peers > 0 && facts.queues < kEnough; });
+        [](const GpuFacts& facts) { return facts.peers > 0 && facts.queues < kQueuesOfPushes; });
     if (few.empty()) return;
     report_.warnings.push_back(cat(
         "GPUs: CUDA_DEVICE_MAX_CONNECTIONS is ", of_ranks_[few.front()].queues, " on ",
         ranks_text(few),
         ": work of streams that share a queue waits for each other, so communication does not run "
-        "beside products. Leave it unset: ",
-        kQueues, " is taken then."));
+        "beside products, and below ",
+        kQueuesOfPushes, " there are no direct copies. Leave it unset: ", kQueues,
+        " is taken then."));
   }
 
   const std::vector<GpuFacts>& of_ranks_;

@@ -9,8 +9,11 @@
 
 namespace tptrain::comm {
 
-/// What bind_gpu asks for where the user does not: the most that CUDA gives.
+/// What ask_for_queues asks for where the user does not: the most that CUDA gives.
 inline constexpr int kQueues = 32;
+/// With fewer, a wait for a peer's push may stand before this rank's own in one queue: no direct
+/// copies.
+inline constexpr int kQueuesOfPushes = 16;
 
 /// The GPU of one rank, and the libraries its process has loaded.
 struct GpuFacts {

@@ -55,6 +55,9 @@ std::string MpiSession::broadcast(const std::string& bytes, int root) {
 std::vector<std::string> MpiSession::all_gather(const std::string& bytes) {
   return impl_->world->all_gather(bytes);
 }
+std::vector<std::string> MpiSession::all_gather_on_host(const std::string& bytes) {
+  return impl_->host->all_gather(bytes);
+}
 int64_t MpiSession::sum(int64_t value) { return impl_->world->sum(value); }
 int64_t MpiSession::max(int64_t value) { return impl_->world->max(value); }
 std::vector<std::string> MpiSession::gather_from_work(const std::string& bytes) {

@@ -29,6 +29,8 @@ class MpiSession final : public ControlGroup {
   void barrier() override;
   std::string broadcast(const std::string& bytes, int root) override;
   std::vector<std::string> all_gather(const std::string& bytes) override;
+  /// all_gather among the ranks of this host, by their local ranks.
+  std::vector<std::string> all_gather_on_host(const std::string& bytes);
   int64_t sum(int64_t value) override;
   int64_t max(int64_t value) override;
   std::vector<std::string> gather_from_work(const std::string& bytes) override;

@@ -9,6 +9,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -27,7 +28,6 @@
 #include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
 #include "comm/gpu_assignment.h"
-#include "comm/gpu_report.h"
 #include "comm/gpu_support.h"
 
 namespace tptrain::comm {
@@ -279,11 +279,19 @@ class NcclCommunicator final : public CheckedCommunicator {
   EventPool events_;
 };
 
-std::string uuid_of(int device_index) {
+/// What tells a GPU from the others of the job, and where it sits.
+struct GpuIdentity {
+  std::string uuid;
+  std::string pci_bus_id;
+};
+GpuIdentity identity_of(int device_index) {
   cudaDeviceProp properties;
   check_cuda(cudaGetDeviceProperties(&properties, device_index), "cudaGetDeviceProperties",
              "device mesh");
-  return std::string(properties.uuid.bytes, sizeof properties.uuid.bytes);
+  std::array<char, 32> bus_id = {};
+  check_cuda(cudaDeviceGetPCIBusId(bus_id.data(), bus_id.size(), device_index),
+             "cudaDeviceGetPCIBusId", "device mesh");
+  return {std::string(properties.uuid.bytes, sizeof properties.uuid.bytes), bus_id.data()};
 }
 
 void check_loaded_driver() {
@@ -292,6 +300,15 @@ void check_loaded_driver() {
   check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion", "device mesh");
   check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion", "device mesh");
   check_driver(driver, runtime, "");
+}
+
+int visible_gpus() {
+  int gpus = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&gpus);
+  if (counted == cudaErrorInsufficientDriver) check_loaded_driver();
+  if (counted == cudaErrorNoDevice || counted == cudaErrorInsufficientDriver) return 0;
+  check_cuda(counted, "cudaGetDeviceCount", "device mesh");
+  return gpus;
 }
 
 /// Of the device that is current.
@@ -306,34 +323,26 @@ GpuSupport support_of(int device_index) {
 
 }  // namespace
 
-at::Device bind_gpu(MpiSession& session) {
-  // Streams that share a queue of the device wait for each other: one that waits for a peer's push
-  // must not hold up this rank's own.
-  setenv("CUDA_DEVICE_MAX_CONNECTIONS", std::to_string(kQueues).c_str(), /*overwrite=*/0);
-  const int index = session.local_rank();
-  std::string uuid;
+BoundGpu bind_gpu(MpiSession& session) {
+  int index = 0;
+  GpuIdentity own;
   agree(session, [&] {
-    int gpus = 0;
-    const cudaError_t counted = cudaGetDeviceCount(&gpus);
-    if (counted == cudaErrorInsufficientDriver) check_loaded_driver();
-    if (counted == cudaErrorNoDevice || counted == cudaErrorInsufficientDriver)
-      gpus = 0;
-    else
-      check_cuda(counted, "cudaGetDeviceCount", "device mesh");
-    check_gpu_count(session.local_size(), gpus);
+    index = gpu_of_rank(session.local_rank(), session.local_size(), visible_gpus());
     check_cuda(cudaSetDevice(index), "cudaSetDevice", "device mesh");
     check_gpu_supported(support_of(index), compiled_architectures());
-    uuid = uuid_of(index);
+    own = identity_of(index);
   });
-  const std::vector<std::string> uuids = session.all_gather(uuid);
+  const std::vector<std::string> uuids = session.all_gather(own.uuid);
   agree(session, [&] { check_gpus_distinct(uuids); });
   // All work of this thread goes to one stream that is not the default one, which no graph can
   // capture and which would wait for every other. Of high priority: what runs beside the model
   // (AdamW of later blocks) takes what is left of the device, not half of it (Llama-3-8B on two
   // H200: tp 2 412.7 -> 409.7 ms, dp 2 796.7 -> 792.1 ms).
-  if (c10::cuda::getCurrentCUDAStream(index) == c10::cuda::getDefaultCUDAStream(index))
-    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index));
-  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  const auto device = static_cast<at::DeviceIndex>(index);
+  if (c10::cuda::getCurrentCUDAStream(device) == c10::cuda::getDefaultCUDAStream(device))
+    c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device));
+  return {.device = at::Device(at::kCUDA, device),
+          .host_gpus = session.all_gather_on_host(own.pci_bus_id)};
 }
 
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup& group, std::string name,

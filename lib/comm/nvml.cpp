@@ -64,6 +64,34 @@ NvmlFacts nvml_facts(const std::string& pci_bus_id) {
   return facts;
 }
 
+NvmlPair nvml_pair(const std::string& pci_bus_id, const std::string& other_pci_bus_id) {
+  constexpr int kReads = 0;  // nvmlGpuP2PCapsIndex_t
+  constexpr int kNvlink = 2;
+  NvmlPair pair;
+  const std::unique_ptr<void, Close> library(dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL));
+  if (!library) return pair;
+  const auto init = symbol<int()>(library.get(), "nvmlInit_v2");
+  const auto shutdown = symbol<int()>(library.get(), "nvmlShutdown");
+  const auto find_device =
+      symbol<int(const char*, Device*)>(library.get(), "nvmlDeviceGetHandleByPciBusId_v2");
+  const auto status_between =
+      symbol<int(Device, Device, int, int*)>(library.get(), "nvmlDeviceGetP2PStatus");
+  if (!init || !shutdown || !find_device || !status_between || init() != kSuccess) return pair;
+  Device first = nullptr;
+  Device second = nullptr;
+  if (find_device(pci_bus_id.c_str(), &first) == kSuccess &&
+      find_device(other_pci_bus_id.c_str(), &second) == kSuccess) {
+    const auto holds = [&](int what) -> std::optional<bool> {
+      int status = 0;  // nvmlGpuP2PStatus_t: 0 is yes, all else a reason why not
+      if (status_between(first, second, what, &status) != kSuccess) return std::nullopt;
+      return status == 0;
+    };
+    pair = {.reads = holds(kReads), .nvlink = holds(kNvlink)};
+  }
+  shutdown();
+  return pair;
+}
+
 NvmlGpu::NvmlGpu(const std::string& pci_bus_id) {
   void* opened = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (opened == nullptr) return;

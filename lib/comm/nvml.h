@@ -16,6 +16,14 @@ struct NvmlFacts {
 /// `pci_bus_id` as CUDA writes it. Never throws: what cannot be found out stays empty.
 NvmlFacts nvml_facts(const std::string& pci_bus_id);
 
+/// What the driver says of the way between two GPUs of this host; nothing: unknown.
+struct NvmlPair {
+  std::optional<bool> reads;   // one can map the other's memory
+  std::optional<bool> nvlink;  // over NVLink
+};
+/// As nvml_facts.
+NvmlPair nvml_pair(const std::string& pci_bus_id, const std::string& other_pci_bus_id);
+
 /// The library held open for one GPU, to be asked again and again. Never throws.
 class NvmlGpu {
  public:

@@ -18,11 +18,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "comm/peer_trial.h"
 
 namespace tptrain::comm {
 
@@ -58,12 +60,21 @@ inline constexpr int kReduceSlots = 2;
 inline constexpr int kPushLanes = 3;
 inline constexpr int64_t kPushSlotBytes = int64_t{1} << 26;
 
+/// Between which GPUs direct copies are taken: over PCIe they are slower than products hide, and
+/// more often broken.
+enum class PeerLinks { nvlink, any };
+
 struct PeerExchangeResult {
   std::unique_ptr<PeerExchange> exchange;  // null: not possible here
   std::string why_not;
+  bool faulty =
+      false;  // the GPUs say that they can, and a trial (peer_trial.h) says that they cannot
 };
-/// Over the ranks of `group`, which must outlive it; `device` is this process's. Collective: all
-/// ranks get one, or none.
-PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device);
+/// Stands between the trial and the GPUs: the way to try what becomes of a faulty one.
+using WrapProbe = std::function<std::unique_ptr<PeerProbe>(std::unique_ptr<PeerProbe>)>;
+/// Over the ranks of `group`, which must outlive it; `device` is this process's. Every pair is
+/// tried before it is believed. Collective: all ranks get one, or none.
+PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device,
+                                 PeerLinks links = PeerLinks::nvlink, const WrapProbe& wrap = {});
 
 }  // namespace tptrain::comm

@@ -1,8 +1,10 @@
 #include <ATen/Functions.h>
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <exception>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,10 +12,14 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/cuda/direct.h"
+#include "comm/cuda/peer_probe.h"
 #include "comm/cuda/push_lane.h"
 #include "comm/cuda/pushed_collectives.h"
 #include "comm/cuda/shared_block.h"
 #include "comm/cuda/sum_pieces.h"
+#include "comm/gpu_environment.h"
+#include "comm/gpu_links.h"
+#include "comm/gpu_report.h"
 #include "comm/peer_exchange.h"
 
 namespace tptrain::comm {
@@ -291,27 +297,50 @@ class CudaPeerExchange final : public PeerExchange {
   Blocks reduces_;
 };
 
-std::string obstacle_of(ControlGroup& group, at::Device device) {
-  if (group.size() > kMostPieces) return cat("more than ", kMostPieces, " ranks");
-  int device_of_rank = device.index();
-  const std::string own = cat(host_identity(), "/", device_of_rank);
-  const std::vector<std::string> all = group.all_gather(own);
-  const std::string host = own.substr(0, own.rfind('/'));
-  std::string obstacle;
-  for (int rank = 0; rank < group.size() && obstacle.empty(); ++rank) {
-    if (rank == group.rank()) continue;
-    if (all[rank].substr(0, all[rank].rfind('/')) != host) {
-      obstacle = "its ranks are on several hosts";
-      break;
-    }
-    int can = 0;
-    const int other = std::stoi(all[rank].substr(all[rank].rfind('/') + 1));
-    const cudaError_t asked = cudaDeviceCanAccessPeer(&can, device_of_rank, other);
-    if (asked != cudaSuccess) cudaGetLastError();  // not thrown: the others wait for this rank
-    if (asked != cudaSuccess || can == 0)
-      obstacle = cat("GPU ", device_of_rank, " cannot map the memory of GPU ", other);
+/// What a rank tells the others of itself before they look at each other.
+struct PeerIdentity {
+  std::string host;
+  std::string pci_bus_id;
+  int queues = 0;
+};
+std::vector<PeerIdentity> identities(ControlGroup& group, at::Device device) {
+  std::array<char, 32> bus_id = {};
+  // Not thrown: the others wait for this rank.
+  if (cudaDeviceGetPCIBusId(bus_id.data(), bus_id.size(), device.index()) != cudaSuccess)
+    cudaGetLastError();
+  std::vector<PeerIdentity> all;
+  for (const std::string& text :
+       group.all_gather(cat(host_identity(), " ", bus_id.data(), " ", queues_of_device()))) {
+    PeerIdentity identity;
+    std::istringstream(text) >> identity.host >> identity.pci_bus_id >> identity.queues;
+    all.push_back(std::move(identity));
   }
-  if (obstacle.empty() && StreamOperations::find().batch == nullptr)
+  return all;
+}
+
+std::string obstacle_between(const PeerIdentity& own, const PeerIdentity& other, int device,
+                             PeerLinks links) {
+  if (other.host != own.host) return "its ranks are on several hosts";
+  if (!can_map(device, own.pci_bus_id, other.pci_bus_id))
+    return cat("GPU ", own.pci_bus_id, " cannot map the memory of GPU ", other.pci_bus_id);
+  if (links == PeerLinks::nvlink && !joined_by_nvlink(device, own.pci_bus_id, other.pci_bus_id))
+    return cat("no NVLink between GPU ", own.pci_bus_id, " and GPU ", other.pci_bus_id);
+  return "";
+}
+
+std::string obstacle_of(ControlGroup& group, const std::vector<PeerIdentity>& all, int device,
+                        PeerLinks links) {
+  if (group.size() > kMostPieces) return cat("more than ", kMostPieces, " ranks");
+  const PeerIdentity& own = all[group.rank()];
+  std::string obstacle;
+  if (own.queues < kQueuesOfPushes) {
+    obstacle =
+        cat("CUDA_DEVICE_MAX_CONNECTIONS is ", own.queues, ", and they need ", kQueuesOfPushes);
+  }
+  for (int rank = 0; rank < group.size() && obstacle.empty(); ++rank) {
+    if (rank != group.rank()) obstacle = obstacle_between(own, all[rank], device, links);
+  }
+  if (obstacle.empty() && StreamOperations::find(device).batch == nullptr)
     obstacle = "the driver has no stream memory operations";
   for (const std::string& of_rank : group.all_gather(obstacle)) {
     if (!of_rank.empty()) return of_rank;
@@ -319,19 +348,34 @@ std::string obstacle_of(ControlGroup& group, at::Device device) {
   return "";
 }
 
+// Throws, agreed, where memory cannot be shared at all.
+std::string fault_between(ControlGroup& group, const std::string& axis, at::Device device,
+                          const std::vector<PeerIdentity>& all, const WrapProbe& wrap) {
+  std::unique_ptr<PeerProbe> probe = cuda_peer_probe(group, axis, device);
+  if (wrap) probe = wrap(std::move(probe));
+  std::vector<std::string> names;
+  for (const PeerIdentity& identity : all)
+    names.push_back(cat("GPU ", identity.pci_bus_id, " (", axis, " rank ", names.size(), ")"));
+  return peer_fault(group, *probe, names);
+}
+
 }  // namespace
 
-PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device) {
-  std::string obstacle = obstacle_of(group, device);
-  if (!obstacle.empty()) return {nullptr, std::move(obstacle)};
-  auto exchange = std::make_unique<CudaPeerExchange>(group, axis, device);
+PeerExchangeResult peer_exchange(ControlGroup& group, const std::string& axis, at::Device device,
+                                 PeerLinks links, const WrapProbe& wrap) {
+  const std::vector<PeerIdentity> all = identities(group, device);
+  std::string obstacle = obstacle_of(group, all, device.index(), links);
+  if (!obstacle.empty()) return {.exchange = nullptr, .why_not = std::move(obstacle)};
   try {
+    std::string fault = fault_between(group, axis, device, all, wrap);
+    if (!fault.empty()) return {.exchange = nullptr, .why_not = std::move(fault), .faulty = true};
+    auto exchange = std::make_unique<CudaPeerExchange>(group, axis, device);
     exchange->open_direct();
+    return {.exchange = std::move(exchange), .why_not = ""};
   } catch (const Error& error) {  // the same on every rank
     cudaGetLastError();
-    return {nullptr, error.what()};
+    return {.exchange = nullptr, .why_not = error.what()};
   }
-  return {std::move(exchange), ""};
 }
 
 }  // namespace tptrain::comm

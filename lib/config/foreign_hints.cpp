@@ -92,6 +92,8 @@ const std::vector<WordLine>& foreign_words() {
       {"device", {"gpu", "nvidia", "cuda:0"}, "cuda", ""},
       {"recompute", {"true", "on", "block", "uniform", "yes"}, "full", ""},
       {"recompute", {"false", "off", "no"}, "none", ""},
+      {"tp_overlap", {"true", "yes"}, "auto", ""},
+      {"dp_overlap", {"true", "yes"}, "auto", ""},
       {"packing", {"true", "bfd", "best_fit_decreasing"}, "best_fit", ""},
       {"packing", {"false"}, "none", ""},
       {"packing", {"wrapped", "concat"}, "stream", ""},

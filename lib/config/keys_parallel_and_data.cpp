@@ -54,18 +54,19 @@ std::vector<Key> parallel_keys() {
                    "traffic and rounds the gradients, which changes the numbers."},
            &RunConfig::parallel, &ParallelConfig::reduce_dtype),
       bind({.path = "parallel.tp_overlap",
-            .allowed = {"auto", "off"},
+            .allowed = {"auto", "on", "off"},
             .doc = "How the slices of the sequence travel between the GPUs of a tp group: `auto` "
                    "pushes them piece by piece into each other's memory, beside the products that "
-                   "make or need them, where the GPUs can map it, else through NCCL; `off`: "
-                   "always through NCCL. No effect on the CPU or without sequence_parallel."},
+                   "make or need them, over NVLink where a trial at the start shows that it works, "
+                   "else through NCCL; `on`: over PCIe too; `off`: always through NCCL. No effect "
+                   "on the CPU or without sequence_parallel."},
            &RunConfig::parallel, &ParallelConfig::tp_overlap),
       bind({.path = "parallel.dp_overlap",
-            .allowed = {"auto", "off"},
+            .allowed = {"auto", "on", "off"},
             .doc = "How gradients and parameters travel between the GPUs of a dp group: `auto` "
                    "pushes them into each other's memory by copy engines, beside the products, "
-                   "where the GPUs can map it, else through NCCL; `off`: always through NCCL. No "
-                   "effect on the CPU."},
+                   "over NVLink where a trial at the start shows that it works, else through NCCL; "
+                   "`on`: over PCIe too; `off`: always through NCCL. No effect on the CPU."},
            &RunConfig::parallel, &ParallelConfig::dp_overlap),
   };
 }

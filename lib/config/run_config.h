@@ -48,8 +48,8 @@ struct ParallelConfig {
   std::string reduce_gradients;       // per_step | per_micro_batch; "": per_step for ZeRO 0 and 1,
                                       // per_micro_batch for 2 and 3 (which know no other)
   std::string reduce_dtype = "fp32";  // fp32 | bf16: of gradients on their way over dp
-  std::string tp_overlap = "auto";    // auto | off: pieces pushed between GPUs beside the products
-  std::string dp_overlap = "auto";    // auto | off: gradients and parameters by copy engines
+  std::string tp_overlap = "auto";    // auto | on | off: pieces pushed between GPUs beside the products
+  std::string dp_overlap = "auto";    // auto | on | off: gradients and parameters by copy engines
 
   bool operator==(const ParallelConfig&) const = default;
 };

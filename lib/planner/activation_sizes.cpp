@@ -6,10 +6,10 @@
 namespace tptrain::planner {
 
 bool pushes_over_tp(const ActivationOptions& o) {
-  return o.device == Device::cuda && o.tp_size > 1 && o.copies.tp == comm::PeerCopies::automatic;
+  return o.device == Device::cuda && o.tp_size > 1 && o.copies.tp != comm::PeerCopies::off;
 }
 bool pushes_over_dp(const ActivationOptions& o) {
-  return o.device == Device::cuda && o.dp_size > 1 && o.copies.dp == comm::PeerCopies::automatic;
+  return o.device == Device::cuda && o.dp_size > 1 && o.copies.dp != comm::PeerCopies::off;
 }
 
 Sizes::Sizes(const model::DecoderConfig& config, const ActivationOptions& o)

@@ -138,8 +138,8 @@ void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedC
               Logger& log) {
   if (resolved.device != comm::DeviceType::cuda) return;
   std::vector<comm::GpuFacts> of_ranks;
-  for (const std::string& wire :
-       session.all_gather(to_wire(comm::gpu_facts(mesh.device(), session.local_size())))) {
+  for (const std::string& wire : session.all_gather(
+           to_wire(comm::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus())))) {
     of_ranks.push_back(comm::gpu_facts_from_wire(wire));
   }
   const comm::GpuReport report = comm::gpu_report(of_ranks);
@@ -149,6 +149,7 @@ void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedC
     log.info(cat("mfu: left out, the peak of ", comm::device_name(mesh.device()), " is not known"));
   if (session.rank() == 0) {
     for (const std::string& line : report.warnings) log.warn(line);
+    for (const std::string& line : mesh.warnings()) log.warn(line);
   }
   if (resolved.run.train.attention_dropout > 0) return;  // a path of its own, with its own warning
   const kernels::AttentionBackend attention = attention_of(resolved, mesh);

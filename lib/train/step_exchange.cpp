@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <exception>
 #include <iomanip>
 #include <sstream>
@@ -32,18 +31,10 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
   constexpr auto kWords = static_cast<int64_t>(words.size());
   const int64_t ranks = world.size();
   std::vector<int64_t> all(words.size() * static_cast<size_t>(ranks));
-  if (mesh.device_type() == comm::DeviceType::cpu) {
-    const auto options = at::TensorOptions().dtype(at::kLong);
-    const at::Tensor mine = at::from_blob(const_cast<int64_t*>(words.data()), {kWords}, options);
-    at::Tensor gathered = at::from_blob(all.data(), {kWords * ranks}, options);
-    mesh.world().all_gather(gathered, mine);
-  } else {
-    const std::string bytes(reinterpret_cast<const char*>(words.data()), sizeof(words));
-    const std::vector<std::string> parts = world.all_gather(bytes);
-    for (size_t rank = 0; rank < parts.size(); ++rank) {
-      std::memcpy(all.data() + rank * words.size(), parts[rank].data(), sizeof(words));
-    }
-  }
+  const auto options = at::TensorOptions().dtype(at::kLong);
+  const at::Tensor mine = at::from_blob(const_cast<int64_t*>(words.data()), {kWords}, options);
+  at::Tensor gathered = at::from_blob(all.data(), {kWords * ranks}, options);
+  mesh.world().all_gather(gathered, mine);
   std::vector<StepReport> reports;
   for (size_t at = 0; at < all.size(); at += words.size()) {
     reports.push_back({.token_hash = static_cast<uint64_t>(all[at]),

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "comm/cuda/direct.h"
+#include "comm/cuda/flag_access.cuh"
 #include "kernels/cuda/device.cuh"
 
 namespace tptrain::comm {
@@ -8,15 +9,6 @@ namespace tptrain::comm {
 namespace {
 
 constexpr int kDirectThreads = 512;
-
-__device__ void raise(uint32_t* flag, uint32_t value) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
-}
-__device__ uint32_t look_at(const uint32_t* flag) {
-  uint32_t value;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
-  return value;
-}
 
 // Elements of 16 bytes; a block's are the same on every rank.
 template <typename T>

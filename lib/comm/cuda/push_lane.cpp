@@ -10,7 +10,7 @@
 
 namespace tptrain::comm {
 
-StreamOperations StreamOperations::find() {
+StreamOperations StreamOperations::find(int device) {
   StreamOperations found;
   cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
   void* address = nullptr;
@@ -19,6 +19,10 @@ StreamOperations StreamOperations::find() {
       result == cudaDriverEntryPointSuccess) {
     found.batch = reinterpret_cast<decltype(&cuStreamBatchMemOp)>(address);
   }
+  int can_flush = 0;
+  found.flushes =
+      cudaDeviceGetAttribute(&can_flush, cudaDevAttrCanFlushRemoteWrites, device) == cudaSuccess &&
+      can_flush != 0;
   return found;
 }
 
@@ -41,6 +45,10 @@ void FlagOperations::write(const uint32_t* flag, uint32_t value) {
 void FlagOperations::run(const StreamOperations& driver, cudaStream_t stream,
                          const std::string& where) {
   if (operations_.empty()) return;
+  for (CUstreamBatchMemOpParams& op : operations_) {
+    if (driver.flushes && op.operation == CU_STREAM_MEM_OP_WAIT_VALUE_32)
+      op.waitValue.flags |= CU_STREAM_WAIT_VALUE_FLUSH;
+  }
   const CUresult code =
       driver.batch(stream, static_cast<unsigned>(operations_.size()), operations_.data(), 0);
   if (code == CUDA_SUCCESS) return;
@@ -64,7 +72,7 @@ PushLane::PushLane(std::string axis, int rank, int ranks, at::Device device)
       rank_(rank),
       ranks_(ranks),
       device_(device),
-      driver_(StreamOperations::find()),
+      driver_(StreamOperations::find(device.index())),
       produced_(event()) {
   // Not one of torch's pool, which hands the same few out again: a lane that shared the compute
   // stream could wait there for what is queued behind it.

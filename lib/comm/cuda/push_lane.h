@@ -20,7 +20,10 @@ namespace tptrain::comm {
 /// no driver library.
 struct StreamOperations {
   decltype(&cuStreamBatchMemOp) batch = nullptr;  // null: this driver has none
-  static StreamOperations find();
+  /// The device may let a write of another GPU become visible after the flag behind it, unless the
+  /// wait for the flag flushes.
+  bool flushes = false;
+  static StreamOperations find(int device);
 };
 
 /// A few flag operations, in order, as one node of the stream.

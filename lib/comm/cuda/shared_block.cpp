@@ -54,6 +54,14 @@ SharedBlock::SharedBlock(ControlGroup& group, const std::string& axis, int64_t s
   group.barrier();
 }
 
+void SharedBlock::raise_own_flags(cudaStream_t stream, const std::string& axis) {
+  const std::vector<uint32_t> ones(static_cast<size_t>(2 * slots_ * ranks_), 1);
+  check_peer_call(cudaMemcpyAsync(own_, ones.data(), ones.size() * sizeof(uint32_t),
+                                  cudaMemcpyHostToDevice, stream),
+                  "cudaMemcpyAsync", axis);
+  check_peer_call(cudaStreamSynchronize(stream), "cudaStreamSynchronize", axis);
+}
+
 SharedBlock::~SharedBlock() {
   close();
   if (own_ != nullptr) cudaFree(own_);

@@ -51,6 +51,9 @@ class SharedBlock {
   uint32_t* empty(int owner, int slot, int reader) const {
     return flag(base_[owner], slot, Flag::empty, reader);
   }
+  /// In `stream`: every flag in this rank's own memory says go, whether or not it was raised. Frees
+  /// whoever waits for one; the block is of no use after that.
+  void raise_own_flags(cudaStream_t stream, const std::string& axis);
   /// The next slot in turn. The same on every rank, as the calls are.
   int take() {
     const int slot = next_;

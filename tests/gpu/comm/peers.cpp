@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <chrono>
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <random>
@@ -163,6 +164,59 @@ TEST_CASE("GPUs of one host push to each other") {
   CHECK(mesh.transport() == "NCCL; direct copies over tp");
   CHECK(mesh_over_tp(PeerCopies::off).transport() == "NCCL");
   CHECK(mesh_over_dp(PeerCopies::automatic).transport() == "NCCL; direct copies over dp");
+}
+
+namespace {
+
+// An engine that changes one word of what rank 1 writes to rank 0.
+class FaultyProbe final : public comm::PeerProbe {
+ public:
+  FaultyProbe(std::unique_ptr<comm::PeerProbe> sound, comm::PeerEngine faulty)
+      : sound_(std::move(sound)), faulty_(faulty) {}
+  comm::PeerWords exchange(comm::PeerEngine engine, const comm::PeerWords& sent) override {
+    comm::PeerWords came = sound_->exchange(engine, sent);
+    if (engine == faulty_ && session().rank() == 0) came.of(40, 1)[17] ^= 1u;
+    return came;
+  }
+
+ private:
+  std::unique_ptr<comm::PeerProbe> sound_;
+  comm::PeerEngine faulty_;
+};
+
+}  // namespace
+
+TEST_CASE("GPUs whose writes do not arrive get no direct copies, and the pair is named") {
+  const DeviceMesh mesh = mesh_over_tp(PeerCopies::off);
+  const comm::PeerEngine faulty = GENERATE(comm::PeerEngine::copies, comm::PeerEngine::stores);
+  const comm::PeerExchangeResult result = comm::peer_exchange(
+      session(), "tp", mesh.device(), comm::PeerLinks::any,
+      [&](auto sound) { return std::make_unique<FaultyProbe>(std::move(sound), faulty); });
+  CHECK(result.exchange == nullptr);
+  CHECK(result.faulty);
+  const std::string pair = "what GPU " + mesh.host_gpus()[1] +
+                           " (tp rank 1) wrote into the memory of GPU " + mesh.host_gpus()[0] +
+                           " (tp rank 0) by ";
+  INFO(result.why_not);
+  CHECK(result.why_not.rfind(pair, 0) == 0);
+  CHECK(result.why_not.find("(round 41 of 64: 1 of ") != std::string::npos);
+}
+
+TEST_CASE("the trial of two GPUs takes less than a tenth of a second") {
+  const DeviceMesh mesh = mesh_over_tp(PeerCopies::off);
+  for (int i = 0; i < 2; ++i) {  // the first one also loads the kernels
+    session().barrier();
+    const auto begin = std::chrono::steady_clock::now();
+    const comm::PeerExchangeResult result =
+        comm::peer_exchange(session(), "tp", mesh.device(), comm::PeerLinks::nvlink);
+    session().barrier();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    INFO(result.why_not);
+    CHECK(result.exchange != nullptr);
+    if (session().rank() == 0) std::printf("trial and opening of direct copies: %.3f s\n", seconds);
+    CHECK(seconds < (i == 0 ? 0.5 : 0.1));
+  }
 }
 
 // In one chunk, in many, in place and not, of a size that 16 bytes do not divide.

@@ -167,11 +167,7 @@ std::vector<at::Tensor> GridRun::put_together(const std::vector<sharding::StateP
       counts.narrow(0, offset + run.global_begin, run.count).add_(1);
     }
   }
-  for (at::Tensor* sums : {&values, &counts}) {
-    at::Tensor on_device = sums->to(mesh.device());
-    mesh.world().all_reduce(on_device, comm::ReduceOp::sum);
-    *sums = on_device.cpu();
-  }
+  for (at::Tensor* sums : {&values, &counts}) mesh.world().all_reduce(*sums, comm::ReduceOp::sum);
   std::vector<at::Tensor> result;
   for (size_t i = 0; i < tensors.size(); ++i) {
     result.push_back(values.narrow(0, offsets[i], tensors[i].numel()));

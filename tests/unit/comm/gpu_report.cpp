@@ -108,9 +108,9 @@ TEST_CASE("few queues of the device are a warning where there is somebody to tal
   CHECK(
       report.warnings[0] ==
       "GPUs: CUDA_DEVICE_MAX_CONNECTIONS is 1 on rank 1: work of streams that share a queue waits "
-      "for each other, so communication does not run beside products. Leave it unset: 32 is taken "
-      "then.");
-  ranks[1].queues = 8;
+      "for each other, so communication does not run beside products, and below 16 there are no "
+      "direct copies. Leave it unset: 32 is taken then.");
+  ranks[1].queues = 16;
   CHECK(gpu_report(ranks).warnings.empty());
   GpuFacts alone = h200(0);
   alone.peers = alone.mapped_peers = 0;

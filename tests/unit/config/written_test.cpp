@@ -17,6 +17,7 @@ TEST_CASE("to_yaml writes every value, defaults included, one key a line") {
   CHECK(config::to_yaml(parse(kMinimal)) == R"(run_dir: runs/a
 model:
   path: models/tiny
+  freeze: []
 parallel:
   tp_size: 1
   dp_size: 0
