@@ -13,7 +13,7 @@ LEVELS = {
     "parameters": 2, "comm": 2, "data": 2, "report": 2,
     "tensor_parallel": 3, "optim": 3,
     "model": 4, "zero": 4, "checkpoint": 4, "metrics": 4,
-    "planner": 5, "inference": 5,
+    "planner": 5, "doctor": 5, "inference": 5,
     "train": 6,
 }
 # Headers that only the named folders may include; apps counts as a folder here.

@@ -66,7 +66,26 @@ if [ -z "$choice" ]; then
 fi
 if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
 
+# Without dpkg (RHEL, SUSE, conda) nothing is installed: what the build looks for is looked for here, and what lacks is said in one line.
+look_for_parts() {
+  local lacking=() program module
+  for program in g++ cmake ninja mpicc mpirun pkg-config python3; do
+    command -v "$program" >/dev/null || lacking+=("$program")
+  done
+  for module in yaml-cpp spdlog nlohmann_json libcrypto oniguruma libutf8proc sentencepiece simdjson zlib libzstd; do
+    pkg-config --exists "$module" 2>/dev/null || lacking+=("$module")
+  done
+  [ "${#lacking[@]}" -gt 0 ] || return 0
+  local manager='the package manager of this machine'
+  for program in dnf zypper conda mamba; do
+    if command -v "$program" >/dev/null; then manager=$program; break; fi
+  done
+  echo "setup: this machine has no dpkg, so that nothing is installed here; install these with $manager (libraries with their -devel" \
+    "packages), and CLI11 and Catch2, then start again: ${lacking[*]}" >&2
+  exit 1
+}
 missing=()
+command -v dpkg-query >/dev/null || { look_for_parts; PACKAGES=(); }
 for package in "${PACKAGES[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
 done

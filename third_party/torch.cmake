@@ -29,7 +29,8 @@ if(NOT torch_version STREQUAL "2.11")
   message(FATAL_ERROR "TPTRAIN_TORCH_DIR=${TPTRAIN_TORCH_DIR} holds LibTorch ${torch_version}; tptrain is built and tested with 2.11.")
 endif()
 
-# The wheel's CUDA libraries (NCCL, cuDNN, cuBLAS, runtime, CUPTI) stand beside it in site-packages/nvidia.
+# The wheel's CUDA libraries (NCCL, cuDNN, cuBLAS, runtime, CUPTI) stand beside it in site-packages/nvidia. The LibTorch zip has its own in
+# lib/, and NCCL within libtorch_cuda: then the machine's NCCL is linked (libnccl-dev).
 get_filename_component(torch_site "${TPTRAIN_TORCH_DIR}/.." ABSOLUTE)
 set(TPTRAIN_NVIDIA_DIR "${torch_site}/nvidia")
 set(TPTRAIN_RPATH "${TPTRAIN_TORCH_DIR}/lib")
@@ -49,16 +50,17 @@ target_link_libraries(tptrain_torch INTERFACE "${TPTRAIN_TORCH_DIR}/lib/libtorch
 target_link_options(tptrain_torch INTERFACE "LINKER:--disable-new-dtags" "LINKER:--allow-shlib-undefined")
 if(TPTRAIN_CUDA)
   target_compile_definitions(tptrain_torch INTERFACE TPTRAIN_CUDA=1)
-  target_include_directories(tptrain_torch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} "${TPTRAIN_NVIDIA_DIR}/nccl/include")
+  find_path(TPTRAIN_NCCL_INCLUDE nccl.h HINTS "${TPTRAIN_NVIDIA_DIR}/nccl/include" REQUIRED)
+  target_include_directories(tptrain_torch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} "${TPTRAIN_NCCL_INCLUDE}")
   # libtorch_cuda registers its kernels when it is loaded, so it must stay linked even where nothing of ours names a symbol of it.
   target_link_libraries(tptrain_torch INTERFACE
     "-Wl,--no-as-needed,${TPTRAIN_TORCH_DIR}/lib/libtorch_cuda.so,${TPTRAIN_TORCH_DIR}/lib/libc10_cuda.so,--as-needed" CUDA::cudart)
-  find_library(TPTRAIN_NCCL NAMES libnccl.so.2 nccl PATHS "${TPTRAIN_NVIDIA_DIR}/nccl/lib" REQUIRED NO_DEFAULT_PATH)
+  find_library(TPTRAIN_NCCL NAMES libnccl.so.2 nccl HINTS "${TPTRAIN_NVIDIA_DIR}/nccl/lib" "${TPTRAIN_TORCH_DIR}/lib" REQUIRED)
   add_library(tptrain_nccl INTERFACE)
   target_link_libraries(tptrain_nccl INTERFACE "${TPTRAIN_NCCL}")
   # The one that libtorch_cuda loads; its headers are the toolkit's, as torch's own include them. As a flag, since CMake would order the
   # search path by it: its folder also holds a runtime.
-  find_library(TPTRAIN_CUBLASLT NAMES libcublasLt.so.13 PATHS "${TPTRAIN_NVIDIA_DIR}/cu13/lib" REQUIRED NO_DEFAULT_PATH)
+  find_library(TPTRAIN_CUBLASLT NAMES libcublasLt.so.13 PATHS "${TPTRAIN_NVIDIA_DIR}/cu13/lib" "${TPTRAIN_TORCH_DIR}/lib" REQUIRED NO_DEFAULT_PATH)
   add_library(tptrain_cublaslt INTERFACE)
   target_link_libraries(tptrain_cublaslt INTERFACE "-Wl,${TPTRAIN_CUBLASLT}")
 endif()

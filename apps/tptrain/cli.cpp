@@ -35,6 +35,7 @@ Verbs (tptrain VERB --help shows the options of one):
   verify    check that checkpoints are whole
   report    write one HTML page about runs: curves, settings, checkpoints
   watch     show how runs are getting on, live in the terminal
+  doctor    look whether this host is fit to train
   tokenize  show the ids of texts, or the texts of ids
   schema    print the JSON Schema of the run file, or its reference
   completion
@@ -71,10 +72,11 @@ Command parse_completion(const std::vector<std::string>& arguments);
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},     {"generate", parse_generate},
-      {"evaluate", parse_evaluate}, {"export", parse_export}, {"inspect", parse_inspect},
-      {"verify", parse_verify},     {"report", parse_report}, {"watch", parse_watch},
-      {"tokenize", parse_tokenize}, {"schema", parse_schema}, {"completion", parse_completion},
+      {"train", parse_train},           {"plan", parse_plan},         {"generate", parse_generate},
+      {"evaluate", parse_evaluate},     {"export", parse_export},     {"inspect", parse_inspect},
+      {"verify", parse_verify},         {"report", parse_report},     {"watch", parse_watch},
+      {"doctor", parse_doctor},         {"tokenize", parse_tokenize}, {"schema", parse_schema},
+      {"completion", parse_completion},
   };
   return kVerbs;
 }

@@ -39,8 +39,8 @@ struct GenerateCommand {
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
   uint64_t seed = 0;
-  std::string dtype = "auto";   // auto | fp32 | bf16: of the weights; auto: bf16 on GPUs
-  std::string device = "auto";  // auto | cpu | cuda
+  std::string dtype = "auto";    // auto | fp32 | bf16: of the weights; auto: bf16 on GPUs
+  std::string device = "auto";   // auto | cpu | cuda
   int64_t hang_timeout_s = 600;  // of several ranks; 0: never
 };
 
@@ -56,9 +56,9 @@ struct EvaluateCommand {
   int64_t tp_size = 1;
   std::optional<int64_t> seq_length;
   int64_t micro_batch_size = 1;
-  int64_t max_batches = 0;      // 0: all of the text
-  std::string dtype = "auto";   // as in GenerateCommand
-  std::string device = "auto";  // auto | cpu | cuda
+  int64_t max_batches = 0;       // 0: all of the text
+  std::string dtype = "auto";    // as in GenerateCommand
+  std::string device = "auto";   // auto | cpu | cuda
   int64_t hang_timeout_s = 600;  // as in GenerateCommand
   bool json = false;
 };
@@ -102,6 +102,11 @@ struct WatchCommand {
   double every_s = 2;
 };
 
+/// tptrain doctor [RUN_DIR]
+struct DoctorCommand {
+  std::string run_dir;  // "": no directory is tried
+};
+
 /// tptrain tokenize: JSON lines from standard input to standard output.
 struct TokenizeCommand {
   std::string tokenizer;  // directory, file or "bytes"
@@ -119,9 +124,10 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
-                             ExportCommand, InspectCommand, VerifyCommand, ReportCommand,
-                             WatchCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
+using Command =
+    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, ExportCommand,
+                 InspectCommand, VerifyCommand, ReportCommand, WatchCommand, DoctorCommand,
+                 TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

@@ -1,10 +1,13 @@
 #include "job.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
 
 #include "base/printable.h"
+#include "base/terminal_colour.h"
 #include "base/text.h"
 
 namespace tptrain::apps {
@@ -12,7 +15,7 @@ namespace {
 
 void print_error(const std::string& message) {
   std::fflush(stdout);
-  std::fputs((printable(message) + "\n").c_str(), stderr);
+  std::fputs((error_text(printable(message), STDERR_FILENO) + "\n").c_str(), stderr);
   std::fflush(stderr);
 }
 

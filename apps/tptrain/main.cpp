@@ -1,12 +1,15 @@
 // tptrain: the command line, the verb it names, and the one place where an error becomes a message
 // and an exit code. (A rank of a running training job leaves through run_job, which ends the other
 // ranks with it.)
+#include <unistd.h>
+
 #include <exception>
 #include <iostream>
 
 #include "base/error.h"
 #include "base/printable.h"
 #include "base/stop.h"
+#include "base/terminal_colour.h"
 #include "base/text.h"
 #include "cli.h"
 #include "comm/gpu_environment.h"
@@ -29,6 +32,7 @@ struct Run {
   int operator()(const VerifyCommand& command) { return run_verify(command); }
   int operator()(const ReportCommand& command) { return run_report(command); }
   int operator()(const WatchCommand& command) { return run_watch(command); }
+  int operator()(const DoctorCommand& command) { return run_doctor(command); }
   int operator()(const TokenizeCommand& command) { return run_tokenize(command); }
   int operator()(const SchemaCommand& command) { return run_schema(command); }
   int operator()(const PrintCommand& command) {
@@ -68,8 +72,9 @@ int main(int argc, char** argv) {
     const auto code = error != nullptr ? error->code() : tptrain::ExitCode::internal;
     std::cout.flush();
     if (code != tptrain::ExitCode::config || tptrain::apps::speaks_for_the_job()) {
-      std::cerr << (error != nullptr ? "" : "internal error: ") << tptrain::printable(e.what())
-                << "\n";
+      const std::string message =
+          tptrain::cat(error != nullptr ? "" : "internal error: ", tptrain::printable(e.what()));
+      std::cerr << tptrain::error_text(message, STDERR_FILENO) << "\n";
     }
     return static_cast<int>(code);
   }

@@ -35,6 +35,15 @@ bool wants_colour(int descriptor) {
   return ::isatty(descriptor) == 1;
 }
 
+std::string error_text(const std::string& message, int descriptor) {
+  constexpr std::string_view kKind = " error:";
+  const size_t end = message.find(kKind);
+  if (!wants_colour(descriptor) || end == std::string::npos || end > message.find('\n'))
+    return message;
+  const size_t length = end + kKind.size();
+  return coloured(message.substr(0, length), Colour::red, true) + message.substr(length);
+}
+
 std::string coloured(std::string_view text, Colour colour, bool on) {
   return on ? cat("\x1b[", code_of(colour), "m", text, "\x1b[0m") : std::string(text);
 }

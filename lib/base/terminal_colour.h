@@ -14,4 +14,7 @@ enum class Colour { red, green, yellow, cyan, bold };
 /// `text`, coloured where `on`.
 std::string coloured(std::string_view text, Colour colour, bool on);
 
+/// An error's message for `descriptor`, its kind ("config error:") in red where that may be.
+std::string error_text(const std::string& message, int descriptor);
+
 }  // namespace tptrain

@@ -1,4 +1,9 @@
+#include <pty.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "base/error.h"
+#include "base/terminal_colour.h"
 #include "base/text.h"
 #include "support/catch.h"
 
@@ -71,6 +76,26 @@ TEST_CASE("words that differ where another word would are not taken for typing e
   CHECK(nearest_word("gpu", {"auto", "cuda", "cpu"}) == "");
   CHECK(nearest_word("m", {"max_steps"}) == "");
   CHECK(nearest_word("eval", {"evaluate", "evaluation"}) == "");  // two begin so
+}
+
+TEST_CASE("an error's kind is coloured on a terminal, where NO_COLOR is unset") {
+  int master = -1;
+  int terminal = -1;
+  int pipe_ends[2] = {};
+  REQUIRE(::openpty(&master, &terminal, nullptr, nullptr, nullptr) == 0);
+  REQUIRE(::pipe(pipe_ends) == 0);
+  const std::string message = "config error: x is 4.\n  Set x: 2.";
+  ::setenv("TERM", "xterm", 1);
+  ::unsetenv("NO_COLOR");
+  CHECK(error_text(message, terminal) == "\x1b[31mconfig error:\x1b[0m x is 4.\n  Set x: 2.");
+  CHECK(error_text(message, pipe_ends[1]) == message);
+  CHECK(error_text("no kind\nan error: here", terminal) == "no kind\nan error: here");
+  ::setenv("NO_COLOR", "1", 1);
+  CHECK(error_text(message, terminal) == message);
+  ::setenv("NO_COLOR", "", 1);  // empty: as if unset
+  ::setenv("TERM", "dumb", 1);
+  CHECK(error_text(message, terminal) == message);
+  for (const int descriptor : {master, terminal, pipe_ends[0], pipe_ends[1]}) ::close(descriptor);
 }
 
 }  // namespace

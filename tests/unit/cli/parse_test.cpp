@@ -290,6 +290,8 @@ TEST_CASE("inspect, verify, schema") {
   const auto report = parsed<ReportCommand>({"report", "runs/a", "runs/b", "--out", "x.html"});
   CHECK(report.runs == Strings{"runs/a", "runs/b"});
   CHECK(report.out == "x.html");
+  CHECK(parsed<DoctorCommand>({"doctor"}).run_dir.empty());
+  CHECK(parsed<DoctorCommand>({"doctor", "runs/a"}).run_dir == "runs/a");
   const auto watch = parsed<WatchCommand>({"watch", "runs", "--once", "--every", "0.5"});
   CHECK(watch.runs == Strings{"runs"});
   CHECK(watch.once);
@@ -311,7 +313,8 @@ TEST_CASE("inspect, verify, schema") {
 TEST_CASE("completion knows every verb and its options") {
   for (const char* shell : {"bash", "zsh"}) {
     const std::string script = parsed<PrintCommand>({"completion", shell}).text;
-    check_contains(script, "train plan generate evaluate export inspect verify report watch");
+    check_contains(script,
+                   "train plan generate evaluate export inspect verify report watch doctor");
     check_contains(script, "    train) options='--config --set --help' ;;");
     check_contains(script, "    report) options='--out --title --help' ;;");
   }
@@ -322,7 +325,7 @@ TEST_CASE("completion knows every verb and its options") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, export, inspect, verify, report, watch, tokenize, schema, "
+        "generate, evaluate, export, inspect, verify, report, watch, doctor, tokenize, schema, "
         "completion.\n  Did you "
         "mean tptrain "
         "verify?");
@@ -365,7 +368,7 @@ TEST_CASE("an option of another trainer is told the key that it is here") {
 TEST_CASE("help fits 80 columns and says no less") {
   std::vector<Strings> all = {{"--help"}};
   for (const char* verb : {"train", "plan", "generate", "evaluate", "export", "inspect", "verify",
-                           "report", "watch", "tokenize", "schema"}) {
+                           "report", "watch", "doctor", "tokenize", "schema"}) {
     all.push_back({verb, "--help"});
     CHECK(parsed<PrintCommand>({"help", verb}).text == parsed<PrintCommand>({verb, "--help"}).text);
   }

@@ -45,4 +45,15 @@ expect cuda ""
 mkdir -p torch/lib
 TPTRAIN_TORCH_DIR="$directory/torch" expect cpu "has no CUDA"
 [ "$(PATH="$directory/bin" bash "$setup" --cpu --print-preset 2>&1)" = cpu ] || fail "--cpu"
+# Without dpkg: one line that names what lacks and the package manager that is there, and nothing is installed.
+printf '#!/usr/bin/env bash\n[ "$2" != simdjson ] && [ "$2" != oniguruma ]\n' >bin/pkg-config
+for program in g++ cmake ninja mpicc mpirun python3 dnf; do printf '#!/usr/bin/env bash\nexit 0\n' >"bin/$program"; done
+chmod +x bin/*
+if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without oniguruma"; fi
+grep -qF "install these with dnf" error.txt || fail "no dnf in: $(cat error.txt)"
+grep -qE "start again: oniguruma simdjson$" error.txt || fail "what lacks is not in: $(cat error.txt)"
+[ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
+rm bin/ninja
+if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
+grep -qF "start again: ninja oniguruma simdjson" error.txt || fail "no ninja in: $(cat error.txt)"
 echo "all passed"

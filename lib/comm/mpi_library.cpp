@@ -1,0 +1,19 @@
+#include <mpi.h>
+
+#include <algorithm>
+#include <array>
+
+#include "comm/host_gpus.h"
+
+namespace tptrain::comm {
+
+std::string mpi_library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text = {};
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS)
+    return "";  // before MPI_Init, too
+  const std::string all(text.data(), static_cast<size_t>(std::max(0, length)));
+  return all.substr(0, all.find('\n'));
+}
+
+}  // namespace tptrain::comm

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Installs the program in one of its ways on a path with spaces, makes the place read-only, and runs it from there as a user without
+rights: help, plan, and a training of two ranks under mpirun. The libraries that are loaded are those of that place.
+  install.py prefix|wheel|stage SOURCE_DIR BUILD_DIR MPIRUN TORCH_DIR"""
+import os, pathlib, re, shutil, subprocess, sys, tempfile, time
+
+way, source, build, mpirun, torch = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
+NOBODY = 65534
+def reachable(path):
+    """Whether a user without rights may read it: a checkout may lie in a folder of root's own."""
+    return subprocess.run(["test", "-r", str(path)], user=NOBODY, group=NOBODY, extra_groups=[]).returncode == 0
+
+
+if os.getuid() != 0:
+    NOBODY = os.getuid()  # already without rights
+elif not all(map(reachable, (torch / "lib/libtorch_cpu.so", mpirun))):
+    print("as root: another user may not read LibTorch here")
+    NOBODY = 0
+place = pathlib.Path(tempfile.mkdtemp(prefix="tptrain install "))
+place.chmod(0o755)
+home = place / "home of a user"
+home.mkdir()
+os.chown(home, NOBODY, -1)
+environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")} | {"HOME": str(home)}
+
+
+def run(*command, code=0, **more):
+    ran = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    assert ran.returncode == code, (command, ran.returncode, ran.stdout[-3000:])
+    return ran.stdout
+
+
+def as_user(*command, **more):
+    return run(*command, cwd=home, env=environment | more.pop("env", {}), user=NOBODY, group=NOBODY, extra_groups=[], **more)
+
+
+def make_read_only(folder):
+    for directory, _, files in os.walk(folder):
+        for name in [directory, *(os.path.join(directory, file) for file in files)]:
+            if not os.path.islink(name):
+                os.chmod(name, os.stat(name).st_mode & ~0o222)
+
+
+def check_files(share, docs):
+    for file in (share / "tptrain/configs/quickstart.yaml", share / "tptrain/scripts/sweep.sh", share / "tptrain/scripts/slurm/train.sbatch",
+                 docs / "docs/troubleshooting.md", docs / "README.md"):
+        assert file.is_file(), file
+
+
+def check_shell_files(share):
+    run("bash", "-n", share / "bash-completion/completions/tptrain")
+    words = run("bash", "-c", f"source '{share}/bash-completion/completions/tptrain'; COMP_WORDS=(tptrain plan --tp); COMP_CWORD=2; _tptrain;"
+                              " echo ${COMPREPLY[@]}")
+    assert words.split() == ["--tp-size"], words
+    page = (share / "man/man1/tptrain.1").read_text()
+    assert ".SH tptrain plan" in page and "\\-\\-tp\\-size" in page
+    if shutil.which("man"):
+        rendered = run("man", "--warnings", "-l", share / "man/man1/tptrain.1", env=os.environ | {"MANPAGER": "cat", "MANWIDTH": "100"})
+        assert "warning" not in rendered and "--tp-size" in rendered, rendered[:500]
+
+
+def check_program(command, program, libraries):
+    assert "tptrain 0." in as_user(command, "--version")
+    loaded = as_user(program.parent / "tptrain-program", "--version", env={"LD_DEBUG": "libs"})
+    found = set(map(os.path.normpath, re.findall(r"calling init: (/.*/(?:libtorch_cpu|libc10|libonig)\.so\S*)", loaded)))
+    assert found, loaded[-2000:]
+    for wanted, folder in libraries.items():
+        assert any(pathlib.Path(path).is_relative_to(folder) and wanted in path for path in found), (wanted, folder, found)
+    (home / "text.txt").write_text("Rain fell on the hills for nine days.\n" * 200)
+    (home / "run.yaml").write_text(
+        "run_dir: run\nmodel: {architecture: {model_type: llama, vocab_size: 272, hidden_size: 32, intermediate_size: 64, "
+        "num_hidden_layers: 1, num_attention_heads: 4}}\nparallel: {tp_size: 2}\ndata: {train: [text.txt]}\n"
+        "train: {seq_length: 32, global_batch_size: 2, max_steps: 2, device: cpu}\n")
+    assert "2 ranks" in as_user(command, "plan", "--config", "run.yaml", "--dp-size", "1")
+    said = as_user(mpirun, "--oversubscribe", "-n", "2", command, "--config", "run.yaml")
+    assert "done: step 2 of 2" in said, said
+    assert "OK " in as_user(command, "verify", "run")
+
+
+begin = time.monotonic()
+if way == "prefix":
+    prefix = place / "the prefix"
+    run("cmake", "--install", build, "--prefix", prefix)
+    moved = place / "moved elsewhere"
+    prefix.rename(moved)
+    check_files(moved / "share", moved / "share/doc/tptrain")
+    check_shell_files(moved / "share")
+    make_read_only(moved)
+    check_program(moved / "bin/tptrain", moved / "bin/tptrain", {"libtorch_cpu": torch})
+elif way == "stage":
+    stage = place / "the tarball's tree"
+    run(source / "scripts/package.sh", "--build", build, "--stage", stage)
+    check_files(stage / "share", stage / "share/doc/tptrain")
+    own = stage / "lib/tptrain"
+    # What is a hard link is not to be made read-only: it is the environment's own file.
+    for folder in (stage / "bin", stage / "share"):
+        make_read_only(folder)
+    check_program(stage / "bin/tptrain", stage / "bin/tptrain", {"libtorch_cpu": own, "libc10": own, "libonig": own})
+else:
+    made = place / "dist"
+    run(source / "scripts/package.sh", "--build", build, "--wheel", "--out", made)
+    wheel = next(made.glob("*.whl"))
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
+    venv = place / "a venv"
+    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable  # one that every user may start
+    run(python, "-m", "venv", "--without-pip", venv)
+    site = next(venv.glob("lib/python3*/site-packages"))
+    pip = torch.parent.parent.parent.parent / "bin/python"  # of the environment that LibTorch came from
+    if subprocess.run([pip, "-m", "pip", "--version"], capture_output=True).returncode != 0:
+        print("skipped: LibTorch is not of a Python environment with pip")
+        sys.exit(77)
+    before = sorted(str(path) for path in venv.rglob("*"))
+    started = time.monotonic()
+    run(pip, "-m", "pip", "--python", venv / "bin/python", "install", "--quiet", "--no-index", "--no-deps", wheel)
+    print(f"pip install: {time.monotonic() - started:.1f} s")
+    for name in ("torch", "nvidia"):  # as if pip had brought them
+        (site / name).symlink_to(torch.parent / name)
+    check_files(site / "tptrain/share", site / "tptrain/share/doc/tptrain")
+    check_shell_files(venv / "share")
+    make_read_only(site / "tptrain")
+    check_program(venv / "bin/tptrain", site / "tptrain/bin/tptrain", {"libtorch_cpu": site, "libonig": site})
+    os.chmod(site / "tptrain", 0o755)
+    for directory, _, _ in os.walk(site / "tptrain"):
+        os.chmod(directory, 0o755)
+    for name in ("torch", "nvidia"):
+        (site / name).unlink()
+    run(pip, "-m", "pip", "--python", venv / "bin/python", "uninstall", "--quiet", "--yes", "tptrain")
+    left = sorted(set(str(path) for path in venv.rglob("*")) - set(before))
+    assert not [path for path in left if not os.path.isdir(path)] and not (site / "tptrain").exists(), left
+print(f"ok in {time.monotonic() - begin:.1f} s")
+shutil.rmtree(place, ignore_errors=True)
