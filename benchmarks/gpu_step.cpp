@@ -60,6 +60,7 @@ struct Arguments {
   int64_t documents = 0;  // a sequence; 0: no mask
   std::string dtype = "bf16";
   std::string fp8 = "off";
+  std::string optimizer = "adamw";
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
   std::string tp_overlap = "auto";
@@ -88,6 +89,8 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
   app.add_option("--fp8", a.fp8, "Linears of the layers in FP8; so are those of the limit")
       ->check(CLI::IsMember({"off", "on"}));
+  app.add_option("--optimizer", a.optimizer, "Update rule")
+      ->check(CLI::IsMember({"adamw", "lion", "muon"}));
   app.add_option("--recompute", a.recompute)->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--cuda-graphs", a.cuda_graphs)->check(CLI::IsMember({"auto", "on", "off"}));
   app.add_option("--tp-overlap", a.tp_overlap)->check(CLI::IsMember({"auto", "on", "off"}));
@@ -387,6 +390,8 @@ int main(int argc, char** argv) {
   const model::DecoderConfig config = config_of(arguments);
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 
+  config::OptimizerConfig optimizer;
+  optimizer.type = arguments.optimizer;
   at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   train::Engine engine(
       {.decoder = config,
@@ -396,7 +401,7 @@ int main(int argc, char** argv) {
                                                                       : model::Recompute::none,
                     .fp8 = {.on = arguments.fp8 == "on"},
                     .head_chunk_tokens = arguments.head_chunk},
-       .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}},
+       .zero = {.zero_stage = arguments.zero_stage, .optimizer = optimizer},
        .dtype = dtype,
        .cuda_graphs = arguments.cuda_graphs == "off"  ? train::CudaGraphs::off
                       : arguments.cuda_graphs == "on" ? train::CudaGraphs::on

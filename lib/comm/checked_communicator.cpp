@@ -1,5 +1,6 @@
 #include "comm/checked_communicator.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -148,6 +149,41 @@ void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
   ++counters_.broadcasts;
   counters_.bytes += bytes_of(tensor);
   if (tensor.numel() > 0) run_broadcast(tensor, root);
+}
+
+void CheckedCommunicator::all_to_all(at::Tensor& output, const at::Tensor& input,
+                                     at::IntArrayRef counts) {
+  const char* call = "all_to_all";
+  const std::string where = cat(name_, ": ", call);
+  check_tensor(call, "output", output, Elements::moved);
+  check_tensor(call, "input", input, Elements::moved);
+  const auto size = static_cast<size_t>(size_);
+  if (counts.size() != size * size ||
+      std::ranges::any_of(counts, [](int64_t n) { return n < 0; })) {
+    throw CommError(problem(cat("counts are ", join(counts)))
+                        .at(where)
+                        .must(cat("be ", size * size, " numbers that are not negative")));
+  }
+  if (input.scalar_type() != output.scalar_type()) {
+    throw CommError(problem(cat("input has dtype ", at::toString(input.scalar_type())))
+                        .at(where)
+                        .must(cat("have that of output, ", at::toString(output.scalar_type()))));
+  }
+  int64_t sent = 0, received = 0, all = 0;
+  for (int r = 0; r < size_; ++r) {
+    sent += counts[static_cast<size_t>(rank_ * size_ + r)];
+    received += counts[static_cast<size_t>(r * size_ + rank_)];
+  }
+  for (const int64_t count : counts) all += count;
+  if (input.numel() != sent || output.numel() != received) {
+    throw CommError(problem(cat("input has ", input.numel(), " elements, output ", output.numel()))
+                        .at(where)
+                        .must(cat("have ", sent, " and ", received, ", by counts")));
+  }
+  write_on_board(call, all * static_cast<int64_t>(input.element_size()));
+  ++counters_.all_to_alls;
+  counters_.bytes += all * static_cast<int64_t>(input.element_size());
+  if (all > 0) run_all_to_all(output, input, counts);
 }
 
 }  // namespace tptrain::comm

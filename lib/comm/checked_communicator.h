@@ -33,17 +33,20 @@ class CheckedCommunicator : public Communicator {
   void reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) final;
   void all_gather(at::Tensor& output, const at::Tensor& input) final;
   void broadcast(at::Tensor& tensor, int root) final;
+  void all_to_all(at::Tensor& output, const at::Tensor& input, at::IntArrayRef counts) final;
   std::unique_ptr<Work> start_reduce_scatter(at::Tensor& output, const at::Tensor& input,
                                              ReduceOp op) final;
   std::unique_ptr<Work> start_all_gather(at::Tensor& output, const at::Tensor& input) final;
 
  protected:
-  // Called with at least one element; contiguous, one of fp32, bf16, int64 (gathers and broadcasts
+  // Called with at least one element; contiguous, one of fp32, bf16, int64 (what is moved alone
   // also of one byte), on the device; pieces disjoint or exactly in place.
   virtual void run_all_reduce(at::Tensor& tensor, ReduceOp op) = 0;
   virtual void run_reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) = 0;
   virtual void run_all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual void run_broadcast(at::Tensor& tensor, int root) = 0;
+  virtual void run_all_to_all(at::Tensor& output, const at::Tensor& input,
+                              at::IntArrayRef counts) = 0;
   // For backends with a background; else the work is done at once.
   virtual std::unique_ptr<Work> run_start_reduce_scatter(at::Tensor& output,
                                                          const at::Tensor& input, ReduceOp op);

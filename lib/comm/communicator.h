@@ -23,8 +23,10 @@ struct CommCounters {
   int64_t reduce_scatters = 0;
   int64_t all_gathers = 0;
   int64_t broadcasts = 0;
+  int64_t all_to_alls = 0;
   int64_t pushes = 0;  // of these all-gathers and reduce_scatters, by copy engines
-  int64_t bytes = 0;   // of the full (gathered or unreduced) tensor of each call
+  int64_t bytes = 0;   // of the full (gathered or unreduced) tensor of each call; of an all_to_all:
+                       // of what all ranks send
 };
 
 /// A collective that start_all_gather or start_reduce_scatter has begun. Wait for each: one that is
@@ -83,6 +85,10 @@ class Communicator {
   /// output itself (in place).
   virtual void all_gather(at::Tensor& output, const at::Tensor& input) = 0;
   virtual void broadcast(at::Tensor& tensor, int root) = 0;
+  /// Each rank has something for each. `counts` [size * size], the same on every rank: rank s sends
+  /// counts[s * size + r] elements to rank r. input: this rank's parts for ranks 0, 1, ..; output:
+  /// the parts for this rank from ranks 0, 1, ..; each without gaps, in memory of their own.
+  virtual void all_to_all(at::Tensor& output, const at::Tensor& input, at::IntArrayRef counts) = 0;
   virtual void barrier() = 0;
 
   // The same collectives, begun now and done by the time of Work::wait(), so that what the current

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "comm/all_to_all_parts.h"
 #include "comm/checked_communicator.h"
 #include "comm/reduce.h"
 #include "comm/shared_memory.h"
@@ -38,11 +39,15 @@ class SharedMemoryCommunicator final : public CheckedCommunicator {
                             element_of(output), op);
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override {
-    memory_->all_gather(output.data_ptr(), input.const_data_ptr(),
-                        bytes_of(input));
+    memory_->all_gather(output.data_ptr(), input.const_data_ptr(), bytes_of(input));
   }
   void run_broadcast(at::Tensor& tensor, int root) override {
     memory_->broadcast(tensor.data_ptr(), bytes_of(tensor), root);
+  }
+  void run_all_to_all(at::Tensor& output, const at::Tensor& input,
+                      at::IntArrayRef counts) override {
+    memory_->all_to_all(output.data_ptr(), input.const_data_ptr(), counts,
+                        static_cast<int64_t>(input.element_size()));
   }
 
   std::unique_ptr<SharedMemory> memory_;
@@ -177,6 +182,31 @@ class MpiCommunicator final : public CheckedCommunicator {
                       group_.handle()),
             "MPI_Bcast");
     });
+  }
+
+  // Round by round with one rank after the other. All make as many rounds, of nothing towards the
+  // end of a short part: each receive has its send.
+  void run_all_to_all(at::Tensor& output, const at::Tensor& input,
+                      at::IntArrayRef counts) override {
+    const AllToAllParts parts(counts, rank(), size());
+    const int64_t width = input.element_size();
+    const char* from = static_cast<const char*>(input.const_data_ptr());
+    char* to = static_cast<char*>(output.data_ptr());
+    for (int shift = 0; shift < size(); ++shift) {
+      const auto target = static_cast<size_t>((rank() + shift) % size());
+      const auto source = static_cast<size_t>((rank() - shift + size()) % size());
+      in_rounds(parts.largest, [&](int64_t first, int) {
+        const auto count_of = [&](int64_t whole) {
+          return static_cast<int>(std::clamp<int64_t>(whole - first, 0, max_elements_));
+        };
+        check(MPI_Sendrecv(from + (parts.send_begin[target] + first) * width,
+                           count_of(parts.sent[target]), type_of(input), static_cast<int>(target),
+                           0, to + (parts.receive_begin[source] + first) * width,
+                           count_of(parts.received[source]), type_of(output),
+                           static_cast<int>(source), 0, group_.handle(), MPI_STATUS_IGNORE),
+              "MPI_Sendrecv");
+      });
+    }
   }
 
   MpiGroup& group_;

@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "comm/all_to_all_parts.h"
 #include "comm/checked_communicator.h"
 #include "comm/cuda/architectures.h"
 #include "comm/cuda/event_pool.h"
@@ -270,6 +271,28 @@ class NcclCommunicator final : public CheckedCommunicator {
     queue("ncclBroadcast", [&] {
       return ncclBroadcast(tensor.const_data_ptr(), tensor.data_ptr(), tensor.numel(),
                            type_of(tensor), root, on_.comm, on_.stream);
+    });
+  }
+
+  void run_all_to_all(at::Tensor& output, const at::Tensor& input,
+                      at::IntArrayRef counts) override {
+    const AllToAllParts parts(counts, rank(), size());
+    const int64_t width = input.element_size();
+    const char* from = static_cast<const char*>(input.const_data_ptr());
+    char* to = static_cast<char*>(output.data_ptr());
+    queue("ncclSend and ncclRecv", [&] {
+      ncclResult_t code = ncclGroupStart();
+      for (int r = 0; r < size() && code == ncclSuccess; ++r) {
+        const auto i = static_cast<size_t>(r);
+        if (parts.sent[i] > 0)
+          code = ncclSend(from + parts.send_begin[i] * width, parts.sent[i], type_of(input), r,
+                          on_.comm, on_.stream);
+        if (parts.received[i] > 0 && code == ncclSuccess)
+          code = ncclRecv(to + parts.receive_begin[i] * width, parts.received[i], type_of(output),
+                          r, on_.comm, on_.stream);
+      }
+      const ncclResult_t ended = ncclGroupEnd();
+      return code == ncclSuccess ? ended : code;
     });
   }
 

@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "comm/all_to_all_parts.h"
 
 namespace tptrain::comm {
 
@@ -107,7 +108,14 @@ static_assert(std::atomic<uint32_t>::is_always_lock_free, "a futex word is a pla
 // What a rank is about to do; ranks compare these, since sums of unlike calls would be wrong
 // numbers and not errors.
 struct alignas(kCacheLine) SharedMemory::Call {
-  enum class Kind : int32_t { all_reduce, reduce_scatter, all_gather, broadcast, barrier };
+  enum class Kind : int32_t {
+    all_reduce,
+    reduce_scatter,
+    all_gather,
+    broadcast,
+    all_to_all,
+    barrier
+  };
   Kind kind = Kind::barrier;
   Element element = Element::fp32;
   ReduceOp op = ReduceOp::sum;
@@ -117,7 +125,7 @@ struct alignas(kCacheLine) SharedMemory::Call {
   bool operator==(const Call&) const = default;
   std::string text() const {
     static constexpr const char* kKinds[] = {"all_reduce", "reduce_scatter", "all_gather",
-                                             "broadcast", "barrier"};
+                                             "broadcast",  "all_to_all",     "barrier"};
     static constexpr const char* kElements[] = {"fp32", "bf16", "int64"};
     const bool reduces = kind == Kind::all_reduce || kind == Kind::reduce_scatter;
     std::string out = kKinds[static_cast<int>(kind)];
@@ -335,6 +343,38 @@ void SharedMemory::broadcast(void* data, int64_t bytes, int root) {
     if (rank_ == root) std::memcpy(slot(root), at + done, share);
     first_barrier();
     if (rank_ != root) std::memcpy(at + done, slot(root), share);
+    next_round();
+  }
+}
+
+void SharedMemory::all_to_all(void* output, const void* input, std::span<const int64_t> counts,
+                              int64_t width) {
+  const AllToAllParts parts(counts, rank_, size_);
+  int64_t all = 0;
+  for (const int64_t count : counts) all += count;
+  begin({Call::Kind::all_to_all, Element::fp32, ReduceOp::sum, 0, all * width});
+  // A slot is cut into one place a rank, for what goes to it in the round.
+  const int64_t place_bytes = slot_bytes_ / size_ / kCacheLine * kCacheLine;
+  const char* from = static_cast<const char*>(input);
+  char* to = static_cast<char*>(output);
+  for (int64_t done = 0; done < parts.largest * width; done += place_bytes) {
+    const auto share = [&](int64_t count) {
+      return std::clamp<int64_t>(count * width - done, 0, place_bytes);
+    };
+    for (int r = 0; r < size_; ++r) {
+      const auto i = static_cast<size_t>(r);
+      if (r == rank_ || share(parts.sent[i]) == 0) continue;
+      std::memcpy(slot(rank_) + r * place_bytes, from + parts.send_begin[i] * width + done,
+                  share(parts.sent[i]));
+    }
+    first_barrier();
+    for (int r = 0; r < size_; ++r) {
+      const auto i = static_cast<size_t>(r);
+      if (share(parts.received[i]) == 0) continue;
+      const char* source =
+          r == rank_ ? from + parts.send_begin[i] * width + done : slot(r) + rank_ * place_bytes;
+      std::memcpy(to + parts.receive_begin[i] * width + done, source, share(parts.received[i]));
+    }
     next_round();
   }
 }

@@ -11,6 +11,7 @@
 //   it | barrier | all read the parts of others reduce_scatter      all write the pieces of others
 //   | barrier | each reduces its piece all_gather          all write their piece | barrier | all
 //   read the pieces of others broadcast           root writes | barrier | others read
+//   all_to_all          all write their parts for others | barrier | all read the parts for them
 //
 // Sums run in rank order wherever they are computed: every rank, and every identical run, gets the
 // same bits.
@@ -18,6 +19,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -51,6 +53,8 @@ class SharedMemory {
                       ReduceOp op);
   void all_gather(void* output, const void* input, int64_t input_bytes);
   void broadcast(void* data, int64_t bytes, int root);
+  /// counts: [size * size] elements of `width` bytes.
+  void all_to_all(void* output, const void* input, std::span<const int64_t> counts, int64_t width);
   void barrier();
 
  private:

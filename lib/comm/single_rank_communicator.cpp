@@ -25,6 +25,9 @@ class SingleRankCommunicator final : public CheckedCommunicator {
   }
   void run_all_gather(at::Tensor& output, const at::Tensor& input) override { copy(output, input); }
   void run_broadcast(at::Tensor&, int) override {}
+  void run_all_to_all(at::Tensor& output, const at::Tensor& input, at::IntArrayRef) override {
+    copy(output, input);
+  }
 
   static void copy(at::Tensor& output, const at::Tensor& input) {
     if (output.data_ptr() == input.data_ptr()) return;
@@ -46,6 +49,9 @@ class PlanningCommunicator final : public Communicator {
   }
   void all_gather(at::Tensor&, const at::Tensor&) override { refuse("all_gather"); }
   void broadcast(at::Tensor&, int) override { refuse("broadcast"); }
+  void all_to_all(at::Tensor&, const at::Tensor&, at::IntArrayRef) override {
+    refuse("all_to_all");
+  }
   void barrier() override { refuse("barrier"); }
 
  private:

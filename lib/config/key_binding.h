@@ -55,6 +55,19 @@ Key bind(Key key, SectionStruct RunConfig::*section, Member SectionStruct::*memb
   return key;
 }
 
+// The same for a member of a section within one.
+template <typename SectionStruct, typename InnerStruct, typename Member>
+Key bind(Key key, SectionStruct RunConfig::*section, InnerStruct SectionStruct::*inner,
+         Member InnerStruct::*member) {
+  key.get = [=](const RunConfig& config) {
+    return std::optional<Value>(config.*section.*inner.*member);
+  };
+  key.set = [=](RunConfig& config, const Value& value) {
+    config.*section.*inner.*member = std::get<Member>(value);
+  };
+  return key;
+}
+
 // The same for a member of model.architecture, which setting a key brings into being.
 template <typename Member>
 Key bind(Key key, Member ArchitectureConfig::*member) {

@@ -57,6 +57,7 @@ const std::vector<Section>& sections() {
       {"data", "What to train on."},
       {"train", "Batch, length, device and numbers of the training."},
       {"optimizer", "The update rule."},
+      {"optimizer.muon", "What the matrices of the layers take from optimizer.type muon."},
       {"scheduler", "The learning rate over the steps."},
       {"checkpoint", "Saving and resuming."},
       {"eval", "Evaluation during the training."},

@@ -5,13 +5,15 @@ namespace tptrain::config {
 
 std::vector<Key> optimizer_keys() {
   return {
-      bind(
-          {.path = "optimizer.type",
-           .allowed = {"adamw", "lion"},
-           .doc = "Update rule: `adamw`; or `lion` (Chen et al., 2023), which keeps one moment and "
-                  "moves every element by the learning rate: about a fifth of AdamW's, with as "
-                  "much more weight_decay, and betas [0.9, 0.99]."},
-          &RunConfig::optimizer, &OptimizerConfig::type),
+      bind({.path = "optimizer.type",
+            .allowed = {"adamw", "lion", "muon"},
+            .doc =
+                "Update rule: `adamw`; `lion` (Chen et al., 2023), which keeps one moment and "
+                "moves every element by the learning rate: about a fifth of AdamW's, with as "
+                "much more weight_decay, and betas [0.9, 0.99]; `muon` (Jordan et al., 2024; Liu "
+                "et al., 2025): the matrices of the layers move by their orthogonalised momentum, "
+                "all else by AdamW, with AdamW's learning rate and decay for both."},
+           &RunConfig::optimizer, &OptimizerConfig::type),
       bind({.path = "optimizer.learning_rate",
             .type = Type::real,
             .limits = {.at_least = 0},
@@ -58,6 +60,21 @@ std::vector<Key> optimizer_keys() {
                    "saves their memory, and the update of the bf16 weights is rounded "
                    "stochastically, alike on every layout (needs train.dtype bf16)."},
            &RunConfig::optimizer, &OptimizerConfig::master_dtype),
+      bind({.path = "optimizer.muon.momentum",
+            .type = Type::real,
+            .limits = {.at_least = 0, .below = 1},
+            .doc = "Share of itself that the momentum keeps in an update."},
+           &RunConfig::optimizer, &OptimizerConfig::muon, &MuonConfig::momentum),
+      bind({.path = "optimizer.muon.nesterov",
+            .type = Type::boolean,
+            .doc = "The update looks ahead: it is made of the momentum and once more of the "
+                   "gradient."},
+           &RunConfig::optimizer, &OptimizerConfig::muon, &MuonConfig::nesterov),
+      bind({.path = "optimizer.muon.steps",
+            .type = Type::integer,
+            .limits = {.at_least = 1, .at_most = 20},
+            .doc = "Newton-Schulz iterations; each costs as much again."},
+           &RunConfig::optimizer, &OptimizerConfig::muon, &MuonConfig::steps),
   };
 }
 

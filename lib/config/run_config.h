@@ -84,10 +84,10 @@ struct TrainConfig {
   int64_t max_steps = 0;          // required
   std::string max_time;           // config/duration.h; "": no limit
   uint64_t seed = 42;
-  std::string device = "auto";  // auto | cuda | cpu
-  int64_t cpu_threads = 0;      // per rank; 0: cores of the host / ranks on it, at least 1
-  std::string dtype = "fp32";   // fp32 | bf16: of weights and activations in the layers
-  std::string fp8 = "off";      // off | on: the layers' linears
+  std::string device = "auto";        // auto | cuda | cpu
+  int64_t cpu_threads = 0;            // per rank; 0: cores of the host / ranks on it, at least 1
+  std::string dtype = "fp32";         // fp32 | bf16: of weights and activations in the layers
+  std::string fp8 = "off";            // off | on: the layers' linears
   int64_t fp8_bf16_first_layers = 0;  // that stay bf16
   int64_t fp8_bf16_last_layers = 0;
   double attention_dropout = 0.0;
@@ -110,6 +110,14 @@ struct ParameterGroup {
   bool operator==(const ParameterGroup&) const = default;
 };
 
+struct MuonConfig {
+  double momentum = 0.95;
+  bool nesterov = true;
+  int64_t steps = 5;  // of Newton-Schulz
+
+  bool operator==(const MuonConfig&) const = default;
+};
+
 struct OptimizerConfig {
   std::string type = "adamw";
   double learning_rate = 1e-5;
@@ -122,6 +130,7 @@ struct OptimizerConfig {
   std::string moments_dtype = "fp32";       // fp32 | bf16
   std::string master_dtype = "fp32";  // fp32 | bf16: no fp32 master weights, the update of the
                                       // bf16 weights is rounded stochastically
+  MuonConfig muon = {};
 
   bool operator==(const OptimizerConfig&) const = default;
 };

@@ -1,12 +1,17 @@
 // The rules that look at one element at a time. Such a rule is a struct with a name, its slots'
 // names, the constants of an update and the step of an element (adamw.h): the loops on the CPU, the
-// kernels on CUDA, the checks and the registry are made of this list.
+// kernels on CUDA, the checks and the registry are made of these lists.
 #pragma once
 
 #include "optim/adamw.h"
 #include "optim/lion.h"
+#include "optim/muon.h"
 
-#define TPTRAIN_ELEMENT_RULES(EACH) EACH(AdamW) EACH(Lion)
+/// What optimizer.type can be, of them.
+#define TPTRAIN_NAMED_ELEMENT_RULES(EACH) EACH(AdamW) EACH(Lion)
+/// With those that are passes of another rule.
+#define TPTRAIN_ELEMENT_RULES(EACH) \
+  TPTRAIN_NAMED_ELEMENT_RULES(EACH) EACH(MuonMomentum) EACH(MuonStep)
 
 namespace tptrain::optim {
 

@@ -1,8 +1,9 @@
 // Element rules as updates: one vectorised pass on the CPU, one kernel on CUDA (cuda_update.h).
+#include "optim/element_update.h"
+
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -172,13 +173,6 @@ std::vector<size_t> begins_of_parts(const std::vector<UpdateRange>& ranges) {
 }
 
 template <typename Rule>
-const std::vector<std::string>& slots_of() {
-  static const std::vector<std::string> slots(std::begin(Rule::kSlotNames),
-                                              std::end(Rule::kSlotNames));
-  return slots;
-}
-
-template <typename Rule>
 class ElementUpdate final : public Update {
  public:
   ElementUpdate(std::vector<UpdateRange> ranges, const UpdateSettings& settings)
@@ -231,41 +225,25 @@ class ElementUpdate final : public Update {
   std::optional<CudaUpdate<Rule>> on_cuda_;
 };
 
-template <typename Rule>
-class ElementRule final : public UpdateRule {
- public:
-  std::string_view name() const override { return Rule::kName; }
-  const std::vector<std::string>& slots() const override { return slots_of<Rule>(); }
-  std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
-                                    const UpdateSettings& settings) const override {
-    return std::make_unique<ElementUpdate<Rule>>(std::move(ranges), settings);
-  }
-};
-
 }  // namespace
 
-void Update::run(const UpdateStep& step) {
-  begin(step);
-  for (int part = 0; part < parts(); ++part) apply(part, step);
+template <typename Rule>
+const std::vector<std::string>& slots_of() {
+  static const std::vector<std::string> slots(std::begin(Rule::kSlotNames),
+                                              std::end(Rule::kSlotNames));
+  return slots;
 }
 
-std::string rule_keeping(const std::vector<std::string>& slots) {
-  const std::set<std::string> wanted(slots.begin(), slots.end());
-#define TPTRAIN_COMPARE(Rule)                                                            \
-  if (wanted == std::set<std::string>(slots_of<Rule>().begin(), slots_of<Rule>().end())) \
-    return Rule::kName;
-  TPTRAIN_ELEMENT_RULES(TPTRAIN_COMPARE)
-  return "";
+template <typename Rule>
+std::unique_ptr<Update> element_update(std::vector<UpdateRange> ranges,
+                                       const UpdateSettings& settings) {
+  return std::make_unique<ElementUpdate<Rule>>(std::move(ranges), settings);
 }
 
-const UpdateRule& update_rule(std::string_view name) {
-#define TPTRAIN_REGISTER(Rule)               \
-  if (name == Rule::kName) {                 \
-    static const ElementRule<Rule> the_rule; \
-    return the_rule;                         \
-  }
-  TPTRAIN_ELEMENT_RULES(TPTRAIN_REGISTER)
-  throw InternalError(problem(cat("update rule '", name, "'")).must("be one that optim knows"));
-}
+#define TPTRAIN_INSTANTIATE(Rule)                                                 \
+  template const std::vector<std::string>& slots_of<Rule>();                      \
+  template std::unique_ptr<Update> element_update<Rule>(std::vector<UpdateRange>, \
+                                                        const UpdateSettings&);
+TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
 
 }  // namespace tptrain::optim

@@ -1,7 +1,8 @@
-// What an update rule is: which state it keeps of a parameter, and the update itself, element by
-// element, of any flat shards. ZeRO allocates the slots, checkpoints name them, the planner counts
-// them: none of the three knows a rule. Not here: which options a tensor gets
-// (parameter_groups.h), and the rules that look at one element at a time (element_rules.h).
+// What an update rule is: which state it keeps of a parameter, in what it must see the parameter
+// (an element, or the whole matrix), and the update itself of any flat shards. ZeRO allocates the
+// slots and brings matrices together, checkpoints name the slots, the planner counts them: none of
+// the three knows a rule. Not here: which options a tensor gets (parameter_groups.h), and the rules
+// that look at one element at a time (element_rules.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "optim/newton_schulz.h"
 #include "optim/rule_options.h"
+#include "optim/unit.h"
+#include "parameters/parameter.h"
 #include "sharding/shard_spec.h"
 
 namespace tptrain::optim {
@@ -35,6 +39,28 @@ struct UpdateRange {
   RuleOptions options = {};
   std::optional<RoundingSite> rounding = {};
   int part = 0;  // what apply() updates together
+  /// Of a parameter whose unit is a matrix: the global tensor's shape, and fp32 memory of the
+  /// range's size through which `MatrixExchange` brings together what is to be seen as a whole.
+  std::vector<int64_t> matrix = {};
+  at::Tensor work = {};
+};
+
+/// Brings the matrices of a part together, each on one rank of those that hold pieces of it, and
+/// what becomes of them back. Collective over these ranks; the order of calls is the same on all.
+class MatrixExchange {
+ public:
+  virtual ~MatrixExchange() = default;
+  virtual int parts() const = 0;
+  /// Of any part, on any rank.
+  virtual NewtonSchulzSize largest() const = 0;
+  /// Before the first gather(); may come again.
+  virtual void prepare() = 0;
+  /// From the ranges' `work` into batches(part).
+  virtual void gather(int part) = 0;
+  /// The matrices that are this rank's to work on, in batches: their values are changed in place.
+  virtual const std::vector<MatrixBatch>& batches(int part) const = 0;
+  /// And back into `work`, of all ranks.
+  virtual void scatter(int part) = 0;
 };
 
 /// The numbers of one update, 0-dimensional tensors on the device of the ranges: the host need not
@@ -69,6 +95,9 @@ class Update {
 struct UpdateSettings {
   at::Device device = at::kCPU;
   uint64_t seed = 0;  // of stochastic rounding
+  /// Where ranges are of matrices; outlives the update.
+  MatrixExchange* exchange = nullptr;
+  int64_t newton_schulz_steps = 5;
 };
 
 class UpdateRule {
@@ -76,17 +105,22 @@ class UpdateRule {
   virtual ~UpdateRule() = default;
   /// As optimizer.type says it: "adamw".
   virtual std::string_view name() const = 0;
-  /// Names of what is kept beside the master, each of its size: "exp_avg". Checkpoints call them
-  /// so.
-  virtual const std::vector<std::string>& slots() const = 0;
+  virtual Unit unit(const parameters::Parameter& parameter) const = 0;
+  /// Names of what is kept beside the master of a parameter of this unit, each of its size:
+  /// "exp_avg". Checkpoints call them so.
+  virtual const std::vector<std::string>& slots(Unit unit) const = 0;
+  /// Of all units, in the order in which files and messages have them.
+  virtual const std::vector<std::string>& all_slots() const = 0;
   /// The ranges, in the order of their parts; their tensors keep their memory as long as the
-  /// update lives. Gradients are only read. Throws InternalError where they do not fit together or
-  /// are not on `settings.device`.
+  /// update lives. With matrices among them apply() is collective (MatrixExchange). Gradients are
+  /// only read. Throws InternalError where they do not fit together or are not on
+  /// `settings.device`.
   virtual std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
                                             const UpdateSettings& settings) const = 0;
 };
 
-/// The name of the rule that keeps these slots, in any order; "" where none does.
+/// The name of the rule that keeps these slots, in any order; of one that treats parameters in
+/// several ways, all of them or those of one way alone; "" where none does.
 std::string rule_keeping(const std::vector<std::string>& slots);
 
 /// By optimizer.type. Throws InternalError for a name that the config does not allow.

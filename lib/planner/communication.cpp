@@ -4,8 +4,10 @@
 #include <algorithm>
 
 #include "model/loss_head.h"
+#include "optim/newton_schulz.h"
 #include "planner/plan.h"
 #include "zero/layout.h"
+#include "zero/matrix_shares.h"
 
 namespace tptrain::planner {
 
@@ -151,6 +153,17 @@ class Gathers {
   Collective total_;
 };
 
+void bring_matrices_together(int stage, const Layout& layout,
+                             const std::vector<zero::Bucket>& buckets, StageCommunication& result) {
+  const zero::MatrixGrid grid = {.tp_size = static_cast<int>(layout.tp_size),
+                                 .dp_size = stage == 0 ? 1 : static_cast<int>(layout.dp_size)};
+  const zero::MatrixTraffic traffic = zero::matrix_traffic(buckets, grid);
+  const at::Device device = layout.device == Device::cuda ? at::kCUDA : at::kCPU;
+  const auto width = static_cast<int64_t>(c10::elementSize(optim::NewtonSchulz::dtype_on(device)));
+  result.dp_all_to_all = {.calls = traffic.dp_calls, .bytes = width * traffic.dp_elements};
+  result.tp_all_to_all = {.calls = traffic.tp_calls, .bytes = width * traffic.tp_elements};
+}
+
 StageCommunication of_stage(int stage, const Layout& layout,
                             const std::vector<parameters::ParameterBlock>& blocks,
                             const std::vector<zero::Bucket>& buckets) {
@@ -158,6 +171,7 @@ StageCommunication of_stage(int stage, const Layout& layout,
   const int64_t reductions = stage >= 2 || layout.reduce_per_micro_batch ? layout.micro_batches : 1;
   if (layout.tp_size > 1)
     result.tp_gradients = times(tp_gradient_sums(blocks, buckets), reductions);
+  bring_matrices_together(stage, layout, buckets, result);
   if (layout.dp_size == 1) return result;
   result.dp_reduce_scatter = times(on_all_buckets(buckets, layout.reduce_dtype), reductions);
   switch (stage) {

@@ -44,9 +44,13 @@ void check_layout(const model::DecoderConfig& config, const Layout& layout) {
   if (!problems.empty()) throw ConfigError(problems);
 }
 
+const optim::UpdateRule& rule_of(const Layout& layout) {
+  return optim::update_rule(layout.update_rule);
+}
+
 /// Adds what tp rank `rank` holds; the first rank brings the order.
-void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& index_of,
-              const model::Decoder& decoder, size_t rank) {
+void add_rank(const optim::UpdateRule& rule, std::vector<TensorPlan>& tensors,
+              std::map<std::string, size_t>& index_of, const model::Decoder& decoder, size_t rank) {
   for (const Parameter* parameter : decoder.parameters()) {
     for (const parameters::NamedSlice& slice : parameter->slices) {
       const auto [entry, is_new] = index_of.try_emplace(slice.spec.name, tensors.size());
@@ -55,6 +59,7 @@ void add_rank(std::vector<TensorPlan>& tensors, std::map<std::string, size_t>& i
                            .global_shape = slice.spec.global_shape,
                            .role = parameter->role,
                            .trains = parameter->trains,
+                           .unit = parameter->trains ? rule.unit(*parameter) : optim::Unit::element,
                            .local_shapes = {}});
       }
       TensorPlan& tensor = tensors[entry->second];
@@ -86,21 +91,22 @@ MemoryPlan state_memory(int zero_stage, const Layout& layout,
                         const std::vector<parameters::ParameterBlock>& blocks) {
   config::OptimizerConfig optimizer;
   optimizer.type = layout.update_rule;
+  const at::Device device = layout.device == Device::cuda ? at::kCUDA : at::kCPU;
   optimizer.master_dtype = dtype_key(layout.master_dtype);
   optimizer.moments_dtype = dtype_key(layout.moments_dtype);
-  const zero::BucketMemory zero =
-      zero::bucket_memory(blocks, static_cast<int>(layout.dp_size),
-                          {.device = at::kCPU, .dtype = layout.dtype, .zero_stage = zero_stage},
-                          {.zero_stage = zero_stage,
-                           .optimizer = optimizer,
-                           .reduce_per_micro_batch = layout.reduce_per_micro_batch,
-                           .reduce_dtype = layout.reduce_dtype});
+  const zero::BucketMemory zero = zero::bucket_memory(
+      blocks, {.tp = static_cast<int>(layout.tp_size), .dp = static_cast<int>(layout.dp_size)},
+      {.device = device, .dtype = layout.dtype, .zero_stage = zero_stage, .rule = &rule_of(layout)},
+      {.zero_stage = zero_stage,
+       .optimizer = optimizer,
+       .reduce_per_micro_batch = layout.reduce_per_micro_batch,
+       .reduce_dtype = layout.reduce_dtype});
   MemoryPlan memory = {.parameters = zero.parameters,
                        .gradients = zero.gradients,
                        .masters = zero.masters,
                        .moments = zero.slots,
                        .buffers = zero.parameter_slots + zero.gradient_slots + zero.tp_staging +
-                                  zero.dp_staging + zero.bookkeeping};
+                                  zero.dp_staging + zero.matrices + zero.bookkeeping};
   // Stage 3 keeps its shard of the parameters as masters. In the compute dtype they are both, as in
   // the other stages.
   if (zero_stage == 3 && layout.master_dtype == layout.dtype)
@@ -108,10 +114,25 @@ MemoryPlan state_memory(int zero_stage, const Layout& layout,
   return memory;
 }
 
+double share_of(const std::vector<TensorPlan>& tensors, const model::DecoderConfig& config,
+                const Layout& layout) {
+  double flops = 0;
+  for (const TensorPlan& tensor : tensors) {
+    if (tensor.unit == optim::Unit::matrix)
+      flops += optim::newton_schulz_flops(tensor.global_shape[0], tensor.global_shape[1],
+                                          layout.newton_schulz_steps);
+  }
+  // Each dp rank does all of it in stage 0, as of every update.
+  if (layout.zero_stage == 0) flops *= static_cast<double>(layout.dp_size);
+  const int64_t tokens =
+      layout.seq_length * layout.micro_batch_size * layout.micro_batches * layout.dp_size;
+  return flops / (model::flops_per_token(config, layout.seq_length) * static_cast<double>(tokens));
+}
+
 RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                  const model::Decoder& decoder, int tp_rank) {
   const std::vector<zero::Bucket> buckets =
-      zero::lay_out(decoder.blocks(), static_cast<int>(layout.dp_size));
+      zero::lay_out(decoder.blocks(), static_cast<int>(layout.dp_size), &rule_of(layout));
   RankPlan rank;
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
   for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;
@@ -167,7 +188,7 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   for (int rank = 0; rank < layout.tp_size; ++rank) {
     const auto tp = comm::planning_communicator("tp", rank, static_cast<int>(layout.tp_size));
     const model::Decoder decoder(config, *tp, layout.training);
-    add_rank(plan.tensors, index_of, decoder, static_cast<size_t>(rank));
+    add_rank(rule_of(layout), plan.tensors, index_of, decoder, static_cast<size_t>(rank));
     const RankPlan of_rank = plan_of(config, layout, decoder, rank);
     plan.parameters_per_rank = std::max(plan.parameters_per_rank, of_rank.parameters);
     plan.save_host_bytes = std::max(plan.save_host_bytes, of_rank.save_host_bytes);
@@ -182,11 +203,23 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   }
   for (const TensorPlan& tensor : plan.tensors) {
     plan.parameters += tensor.global_numel();
-    if (tensor.trains) plan.trained_parameters += tensor.global_numel();
+    plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel();
+    if (!tensor.trains) continue;
+    plan.trained_parameters += tensor.global_numel();
+    plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel() *
+                             static_cast<int64_t>(rule_of(layout).slots(tensor.unit).size());
   }
-  const auto slots = static_cast<int64_t>(optim::update_rule(layout.update_rule).slots().size());
-  plan.checkpoint_bytes = kFp32Bytes * (plan.parameters + slots * plan.trained_parameters);
+  plan.update_share = share_of(plan.tensors, config, layout);
   return plan;
+}
+
+double update_share(const model::DecoderConfig& config, const Layout& layout) {
+  check_layout(config, layout);
+  const auto tp = comm::planning_communicator("tp", 0, static_cast<int>(layout.tp_size));
+  std::vector<TensorPlan> tensors;
+  std::map<std::string, size_t> index_of;
+  add_rank(rule_of(layout), tensors, index_of, model::Decoder(config, *tp, layout.training), 0);
+  return share_of(tensors, config, layout);
 }
 
 int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& layout,

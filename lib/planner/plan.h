@@ -14,6 +14,7 @@
 #include "comm/device_mesh.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
+#include "optim/unit.h"
 #include "parameters/parameter.h"
 #include "planner/activations.h"
 #include "planner/communication.h"
@@ -40,6 +41,7 @@ struct Layout {
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
   std::string update_rule = "adamw";  // optimizer.type
+  int64_t newton_schulz_steps = 5;    // of a rule by matrices
   comm::AxisCopies copies = {};       // between GPUs: taken for possible where they are automatic
   int64_t cpu_threads = 1;
   Device device = Device::cpu;
@@ -51,6 +53,7 @@ struct TensorPlan {
   std::vector<int64_t> global_shape;
   parameters::Role role = parameters::Role::replicated;
   bool trains = true;
+  optim::Unit unit = optim::Unit::element;         // of its update
   std::vector<std::vector<int64_t>> local_shapes;  // by tp rank
   int64_t global_numel() const;
 };
@@ -98,6 +101,7 @@ struct Plan {
   int64_t allocated_per_rank = 0;
   std::array<MemoryPlan, kZeroStages> memory;  // by stage, of the rank that takes most
   Communication communication;                 // of the rank that moves most
+  double update_share = 0;                     // see below
   int64_t checkpoint_bytes = 0;  // master weights and the rule's slots, each element once; without
                                  // some KiB of headers and manifest
   int64_t save_host_bytes = 0;   // host memory of a save beside the state, of the rank that takes
@@ -113,6 +117,10 @@ int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& la
                             int64_t bytes);
 /// The part of it that is tp rank `tp_rank`'s.
 RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, int tp_rank);
+
+/// Of a rule that makes matrices orthogonal: its arithmetic, of all ranks, over that of a step's
+/// forward and backward. Else 0.
+double update_share(const model::DecoderConfig& config, const Layout& layout);
 
 /// Folds consecutive layers whose tensors are alike.
 std::vector<TensorGroup> fold_layers(const std::vector<TensorPlan>& tensors);

@@ -52,6 +52,17 @@ std::string local_shapes_text(const std::vector<std::vector<int64_t>>& shapes) {
   return join(parts);
 }
 
+/// What a rule by matrices makes of the step's length.
+std::string update_text(const Plan& plan) {
+  int64_t matrices = 0;
+  for (const TensorPlan& tensor : plan.tensors) matrices += tensor.unit == optim::Unit::matrix;
+  if (matrices == 0) return "";
+  return cat("update  ", plan.layout.update_rule, ": makes ", matrices, " matrices orthogonal, ",
+             plan.layout.newton_schulz_steps,
+             " Newton-Schulz steps each: ", fixed(100 * plan.update_share, 1),
+             " % of the step's arithmetic on top\n");
+}
+
 std::string heading(const Plan& plan) {
   const model::DecoderConfig& c = plan.config;
   const Layout& l = plan.layout;
@@ -71,7 +82,7 @@ std::string heading(const Plan& plan) {
              "step    ", l.micro_batches, l.micro_batches == 1 ? " micro-batch" : " micro-batches",
              " of ", l.micro_batch_size, l.micro_batch_size == 1 ? " sequence" : " sequences",
              " of ", l.seq_length, " tokens a dp rank, ", dtype_name(l.dtype), ", recompute ",
-             recompute, l.device == Device::cuda ? ", on GPUs" : "", "\n");
+             recompute, l.device == Device::cuda ? ", on GPUs" : "", "\n", update_text(plan));
 }
 
 std::string tensor_table(const Plan& plan) {
@@ -128,7 +139,7 @@ std::string memory_table(const Plan& plan) {
   }
   add(
       "  moments", [](const MemoryPlan& m) { return m.moments; },
-      cat(join(optim::update_rule(l.update_rule).slots(), " and "), " of ", l.update_rule, ", ",
+      cat(join(optim::update_rule(l.update_rule).all_slots(), " and "), " of ", l.update_rule, ", ",
           dtype_name(l.moments_dtype)));
   add(
       "  buffers", [](const MemoryPlan& m) { return m.buffers; },
@@ -154,7 +165,10 @@ std::string communication_table(const Plan& plan) {
   };
   const auto add = [&](const char* name, Collective StageCommunication::*collective,
                        const char* note) {
-    if (c.stages[0].*collective == Collective{}) return;
+    const auto is_none = [&](const StageCommunication& stage) {
+      return stage.*collective == Collective{};
+    };
+    if (std::ranges::all_of(c.stages, is_none)) return;
     std::vector<std::string> row = {name};
     for (const StageCommunication& stage : c.stages)
       row.push_back(human_bytes((stage.*collective).bytes));
@@ -167,6 +181,8 @@ std::string communication_table(const Plan& plan) {
   add("  tp all-reduce", &StageCommunication::tp_gradients, "gradients of what tp ranks share");
   add("  dp reduce-scatter", &StageCommunication::dp_reduce_scatter, "gradients");
   add("  dp all-gather", &StageCommunication::dp_all_gather, "ZeRO 0: gradients, else parameters");
+  add("  tp all-to-all", &StageCommunication::tp_all_to_all, "matrices of the update, and back");
+  add("  dp all-to-all", &StageCommunication::dp_all_to_all, "matrices of the update, and back");
   if (rows.size() == 1) return "communication of a rank: none\n";
   return "communication of a rank in a step (bytes of the full tensors)\n" +
          table(rows, kStageColumns);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::train {
 
@@ -41,7 +42,10 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
       decoder_(options.decoder, tp, training_of(options)),
       buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()},
-               {.device = device, .dtype = options.dtype, .zero_stage = options.zero.zero_stage}),
+               {.device = device,
+                .dtype = options.dtype,
+                .zero_stage = options.zero.zero_stage,
+                .rule = &optim::update_rule(options.zero.optimizer.type)}),
       zero_(buckets_, tp, dp, options.zero) {
   if (!replays_) {
     how_steps_run_ = cat("issued call by call: ", obstacle_to_graph(options, device));

@@ -10,10 +10,14 @@
 #include "base/stop.h"
 #include "base/text.h"
 #include "model/decoder_config.h"
+#include "planner/plan.h"
 #include "train/device_facts.h"
+#include "train/run_options.h"
 
 namespace tptrain::train {
 namespace {
+
+constexpr double kMuchOfAStep = 0.1;
 
 /// "node1 (4 ranks), node2 (4 ranks)". Collective.
 std::string hosts_of_ranks(comm::MpiSession& session) {
@@ -66,6 +70,13 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
       cat("gradients: summed ", run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
           run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
           run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
+  const double share = planner::update_share(resolved.decoder, planned_layout(resolved));
+  if (share > kMuchOfAStep)
+    log.warn(cat("optimizer.type ", run.optimizer.type, " adds ", fixed(100 * share, 0),
+                 " % to the arithmetic of a step of ",
+                 with_thousands(sequences * resolved.batch.seq_length),
+                 " tokens, whatever they are: a larger train.global_batch_size makes it a smaller "
+                 "part"));
   if (run.train.attention_dropout > 0)
     log.warn(
         "train.attention_dropout is above 0: attention takes the unfused path, which is slower "

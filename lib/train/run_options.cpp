@@ -45,6 +45,7 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .master_dtype = scalar_type(run.optimizer.master_dtype),
           .moments_dtype = scalar_type(run.optimizer.moments_dtype),
           .update_rule = run.optimizer.type,
+          .newton_schulz_steps = run.optimizer.muon.steps,
           .copies = {.tp = comm::peer_copies(run.parallel.tp_overlap),
                      .dp = comm::peer_copies(run.parallel.dp_overlap)},
           .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),

@@ -153,19 +153,26 @@ void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::T
 }
 
 /// What another rule has kept is no state of this one.
-void check_update_rule(const checkpoint::CheckpointInfo& info, const std::string& type) {
-  const std::vector<std::string>& slots = optim::update_rule(type).slots();
+void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
+                       const std::string& type) {
+  const optim::UpdateRule& rule = optim::update_rule(type);
+  std::set<std::string> wanted;  // of what trains: a rule may keep this of some and that of others
+  for (const parameters::Parameter* parameter : engine.decoder().parameters()) {
+    if (!parameter->trains) continue;
+    const std::vector<std::string>& slots = rule.slots(rule.unit(*parameter));
+    wanted.insert(slots.begin(), slots.end());
+  }
   std::vector<std::string> kept;
   for (const sharding::StateKind& kind : info.kinds) {
     if (kind != sharding::kMaster) kept.push_back(kind);
   }
-  if (std::set(kept.begin(), kept.end()) == std::set(slots.begin(), slots.end())) return;
+  if (std::set(kept.begin(), kept.end()) == wanted) return;
   const std::string trained_with = optim::rule_keeping(kept);
   throw CheckpointError(
       problem(cat("the checkpoint was trained with ",
                   trained_with.empty() ? std::string("another update rule") : trained_with,
                   " (it keeps ", join(kept, " and "), "), and optimizer.type is ", type, " (",
-                  join(slots, " and "), ")"))
+                  join(rule.all_slots(), " and "), ")"))
           .at(info.path.string())
           .remedy(trained_with.empty() ? std::string("Train in another run_dir.")
                                        : cat("Set optimizer.type to ", trained_with,
@@ -308,7 +315,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   comm::agree(session, [&] {
     if (run.checkpoint.resume == "never") check_same_run(from, state);
     check_resumable(from, state, run);
-    check_update_rule(from, run.optimizer.type);
+    check_update_rule(from, engine, run.optimizer.type);
   });
   if (session.rank() == 0) log_changed_settings(from, state, log);
   if (from.state.step > run.train.max_steps ||

@@ -6,10 +6,25 @@
 #include <tuple>
 #include <utility>
 
+#include "base/error.h"
+#include "base/text.h"
+#include "optim/update_rule.h"
 #include "zero/layout.h"
 
 namespace tptrain::zero {
 namespace {
+
+/// Whoever lays buckets out names the rule that they are for.
+void check_units(const std::vector<Bucket>& buckets, const optim::UpdateRule& rule) {
+  for (const Bucket& bucket : buckets) {
+    for (const parameters::Parameter* parameter : bucket.parameters) {
+      if (!bucket.trains || rule.unit(*parameter) == bucket.unit) continue;
+      throw InternalError(
+          problem(cat("the bucket '", bucket.name, "' under the rule ", rule.name()))
+              .must("be laid out for it (ParamBuckets::Options::rule)"));
+    }
+  }
+}
 
 void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
                const at::TensorOptions& on_device) {
@@ -22,7 +37,8 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
     if (!state.bucket->trains) continue;
     const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
     const bool is_sharded = state.bucket->placement == parameters::Placement::tp_sharded;
-    state.sent = (is_sharded ? sharded : replicated).narrow(0, 0, state.bucket->numel);
+    state.sent = (is_sharded ? sharded : replicated)
+                     .narrow(0, state.bucket->memory_begin, state.bucket->numel);
     state.sent_piece = state.sent.narrow(0, state.shard_begin, state.shard_numel());
   }
 }
@@ -30,6 +46,7 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
 }  // namespace
 
 std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& layout) {
+  check_units(buckets.buckets(), *layout.rule);
   const auto on_device = at::TensorOptions().device(buckets.options().device);
   std::vector<BucketState> states;
   for (Bucket& bucket : buckets.buckets()) {
@@ -49,7 +66,7 @@ std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& l
     }
     state.master = layout.own_masters ? at::zeros({held}, on_device.dtype(layout.master_dtype))
                                       : bucket.data.narrow(0, state.held_begin, held);
-    for (size_t s = 0; s < layout.slots.size(); ++s)
+    for (size_t s = 0; s < layout.rule->slots(bucket.unit).size(); ++s)
       state.slots.push_back(at::zeros({held}, on_device.dtype(layout.slots_dtype)));
     state.grad_piece = bucket.main_grad.narrow(0, state.shard_begin, state.shard_numel());
     state.grad_shard = layout.accumulates

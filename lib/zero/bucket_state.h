@@ -24,7 +24,7 @@ struct BucketState {
   int64_t held_end = 0;
 
   at::Tensor master;              // [held] own memory, or the held part of bucket->data
-  std::vector<at::Tensor> slots;  // [held] each, of the update rule
+  std::vector<at::Tensor> slots;  // [held] each, of the update rule for the bucket's unit
   at::Tensor data_shard;          // [shard] of bucket->data
   at::Tensor grad_piece;  // [shard] of bucket->main_grad: where reduce_scatter leaves its result
   at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or grad_piece

@@ -22,16 +22,18 @@ c10::Stream current_stream(c10::Device device) {
 
 }  // namespace
 
-DeferredUpdate::DeferredUpdate(std::unique_ptr<optim::Update> update, int blocks, at::Device device,
-                               const optim::UpdateStep& numbers)
+DeferredUpdate::DeferredUpdate(std::unique_ptr<optim::Update> update, const Blocks& blocks,
+                               at::Device device, const optim::UpdateStep& numbers)
     : update_(std::move(update)),
       numbers_(numbers),
       device_(device),
-      states_(blocks, State::pending) {
+      blocks_(blocks.count),
+      blocks_of_part_(blocks.of_part),
+      states_((blocks.count + blocks.of_part - 1) / blocks.of_part, State::pending) {
   if (!device_.is_cuda()) return;
   beside_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
   reached_.emplace(device_.type());
-  for (int b = 0; b < blocks; ++b) updated_.emplace_back(device_.type());
+  for (size_t p = 0; p < states_.size(); ++p) updated_.emplace_back(device_.type());
 }
 
 DeferredUpdate::~DeferredUpdate() {
@@ -54,10 +56,10 @@ void DeferredUpdate::begin() {
 void DeferredUpdate::assume_begun() { std::fill(states_.begin(), states_.end(), State::pending); }
 
 void DeferredUpdate::run_ahead(int block) {
-  if (!beside_) return;
-  const int end = std::min(block + 1 + kBlocksAhead, static_cast<int>(states_.size()));
+  if (!beside_ || block + 1 >= blocks_) return;
+  const int last = std::min(block + kBlocksAhead, blocks_ - 1) / blocks_of_part_;
   bool follows = false;  // the stream beside, what the current one has been given
-  for (int next = block + 1; next < end; ++next) {
+  for (int next = (block + 1) / blocks_of_part_; next <= last; ++next) {
     if (states_[next] != State::pending) continue;
     if (!std::exchange(follows, true)) {
       reached_->record(current_stream(device_));
@@ -70,14 +72,21 @@ void DeferredUpdate::run_ahead(int block) {
   }
 }
 
-void DeferredUpdate::need(int block) {
-  const State state = std::exchange(states_[block], State::done);
-  if (state == State::pending) update_->apply(block, numbers_);
-  if (state == State::under_way) updated_[block].block(current_stream(device_));
-}
+void DeferredUpdate::need(int block) { need_part(block / blocks_of_part_); }
 
 void DeferredUpdate::finish() {
-  for (int b = 0; b < static_cast<int>(states_.size()); ++b) need(b);
+  for (int p = 0; p < static_cast<int>(states_.size()); ++p) need_part(p);
+}
+
+void DeferredUpdate::need_part(int part) {
+  const State state = std::exchange(states_[part], State::done);
+  if (state == State::under_way) updated_[part].block(current_stream(device_));
+  if (state != State::pending) return;
+  // Parts may share memory that they work in.
+  for (size_t p = 0; p < states_.size(); ++p) {
+    if (states_[p] == State::under_way) updated_[p].block(current_stream(device_));
+  }
+  update_->apply(part, numbers_);
 }
 
 }  // namespace tptrain::zero

@@ -17,9 +17,14 @@ namespace tptrain::zero {
 
 class DeferredUpdate {
  public:
-  /// The parts of `update`, on `device`, are the blocks 0 .. blocks - 1. `numbers` keep their
-  /// memory; their `finite` holds what it holds in begin() until the blocks are updated.
-  DeferredUpdate(std::unique_ptr<optim::Update> update, int blocks, at::Device device,
+  /// Part p of an update is the blocks from p * of_part on, that many of them.
+  struct Blocks {
+    int count = 0;
+    int of_part = 1;
+  };
+  /// `numbers` keep their memory; their `finite` holds what it holds in begin() until the blocks
+  /// are updated. Where parts of `update` are collective, so are all calls here.
+  DeferredUpdate(std::unique_ptr<optim::Update> update, const Blocks& blocks, at::Device device,
                  const optim::UpdateStep& numbers);
   DeferredUpdate(const DeferredUpdate&) = delete;
   /// Memory that an update still writes is free for others afterwards, in the current stream.
@@ -42,13 +47,16 @@ class DeferredUpdate {
  private:
   enum class State { pending, under_way, done };
 
+  void need_part(int part);
+
   std::unique_ptr<optim::Update> update_;
   optim::UpdateStep numbers_;
   c10::Device device_;
-  std::vector<State> states_;  // of the blocks
+  int blocks_, blocks_of_part_;
+  std::vector<State> states_;  // of the parts
   // Of CUDA:
   std::optional<c10::Stream> beside_;
-  std::vector<c10::Event> updated_;    // of each block that is under way
+  std::vector<c10::Event> updated_;    // of each part that is under way
   std::optional<c10::Event> reached_;  // by the current stream, where it set blocks off
 };
 

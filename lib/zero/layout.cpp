@@ -8,10 +8,12 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "optim/update_rule.h"
 
 namespace tptrain::zero {
 namespace {
 
+using optim::Unit;
 using parameters::NamedSlice;
 using parameters::Parameter;
 using parameters::ParameterBlock;
@@ -89,16 +91,43 @@ bool is_partial(const Parameter* parameter) {
          parameter->tp_gradient == TpGradient::partial;
 }
 
-Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement placement,
-                      bool trains, int dp_size) {
+/// What the parameters of a bucket have in common.
+struct Kind {
+  bool trains = true;
+  Placement placement = Placement::tp_sharded;
+  Unit unit = Unit::element;
+  bool operator==(const Kind&) const = default;
+};
+constexpr Kind kKinds[] = {{true, Placement::tp_sharded, Unit::matrix},
+                           {true, Placement::tp_sharded, Unit::element},
+                           {true, Placement::tp_replicated, Unit::element},
+                           {false, Placement::tp_sharded, Unit::element},
+                           {false, Placement::tp_replicated, Unit::element}};
+
+Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule) {
+  const Kind kind{
+      .trains = parameter.trains,
+      .placement = parameter.placement,
+      .unit = parameter.trains && rule != nullptr ? rule->unit(parameter) : Unit::element};
+  if (std::ranges::find(kKinds, kind) == std::end(kKinds)) {
+    throw InternalError(problem(cat("parameter '", parameter.name, "' is ",
+                                    placement_name(kind.placement), " and updated as a matrix"))
+                            .must("be tp_sharded"));
+  }
+  return kind;
+}
+
+Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& kind, int dp_size,
+                      const optim::UpdateRule* rule) {
   Bucket bucket;
-  bucket.name = cat(block.name, ", ", placement_name(placement), trains ? "" : ", frozen");
+  bucket.name = cat(block.name, ", ", placement_name(kind.placement),
+                    kind.unit == Unit::matrix ? ", matrices" : "", kind.trains ? "" : ", frozen");
   bucket.block = block_index;
-  bucket.placement = placement;
-  bucket.trains = trains;
+  bucket.placement = kind.placement;
+  bucket.trains = kind.trains;
+  bucket.unit = kind.unit;
   for (Parameter* parameter : block.parameters) {
-    if (parameter->placement == placement && parameter->trains == trains)
-      bucket.parameters.push_back(parameter);
+    if (kind_of(*parameter, rule) == kind) bucket.parameters.push_back(parameter);
   }
   const auto first_partial =
       std::stable_partition(bucket.parameters.begin(), bucket.parameters.end(),
@@ -120,15 +149,18 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, Placement pl
 
 }  // namespace
 
-std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_size) {
+std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_size,
+                            const optim::UpdateRule* rule) {
   check_blocks(blocks);
   std::vector<Bucket> buckets;
   for (size_t i = 0; i < blocks.size(); ++i) {
-    for (const bool trains : {true, false}) {
-      for (const Placement placement : {Placement::tp_sharded, Placement::tp_replicated}) {
-        Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), placement, trains, dp_size);
-        if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
-      }
+    int64_t matrices = 0;
+    for (const Kind& kind : kKinds) {
+      Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), kind, dp_size, rule);
+      if (kind.unit == Unit::matrix) matrices = bucket.numel;
+      const bool behind = kind == Kind{true, Placement::tp_sharded, Unit::element};
+      bucket.memory_begin = behind ? matrices : 0;
+      if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
     }
   }
   return buckets;
@@ -189,18 +221,19 @@ int buffer_of(const std::vector<ParameterBlock>& blocks, int block, Buffers buff
 
 parameters::StoreLayout store_layout(const std::vector<ParameterBlock>& blocks,
                                      const std::vector<Bucket>& buckets, Buffers buffers) {
-  constexpr int kKinds = 4;  // of buckets in one block
+  constexpr int kBuffers = 4;  // of one block
   parameters::StoreLayout layout;
-  layout.buffers.assign(static_cast<size_t>(kKinds * buffer_count(blocks, buffers)), 0);
+  layout.buffers.assign(static_cast<size_t>(kBuffers * buffer_count(blocks, buffers)), 0);
   for (const Bucket& bucket : buckets) {
     const int kind = (bucket.trains ? 0 : 2) + (bucket.placement == Placement::tp_sharded ? 0 : 1);
-    const int buffer = kKinds * buffer_of(blocks, bucket.block, buffers) + kind;
+    const int buffer = kBuffers * buffer_of(blocks, bucket.block, buffers) + kind;
     int64_t& size = layout.buffers[static_cast<size_t>(buffer)];
-    size = std::max(size, bucket.numel);
+    size = std::max(size, bucket.memory_begin + bucket.numel);
     layout.ranges.push_back({.parameters = bucket.parameters,
                              .offsets = bucket.offsets,
                              .numel = bucket.numel,
-                             .buffer = buffer});
+                             .buffer = buffer,
+                             .begin = bucket.memory_begin});
   }
   return layout;
 }
@@ -214,7 +247,7 @@ std::vector<GradientBuffer> gradient_buffers(const std::vector<ParameterBlock>& 
     if (!bucket.trains) continue;
     GradientBuffer& buffer = sizes[buffer_of(blocks, bucket.block, buffers)];
     if (bucket.placement == Placement::tp_sharded) {
-      buffer.sharded = std::max(buffer.sharded, bucket.numel);
+      buffer.sharded = std::max(buffer.sharded, bucket.memory_begin + bucket.numel);
     } else {
       buffer.replicated = std::max(buffer.replicated, bucket.numel);
       behind[bucket.block] += bucket.numel;

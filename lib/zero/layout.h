@@ -13,10 +13,11 @@ namespace tptrain::zero {
 inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
 
 /// The buckets of `blocks` in block order, of each those that train first, and of them the
-/// tp_sharded one; empty ones are left out.
+/// tp_sharded ones, matrices of `rule` (null: none) before the rest; empty ones are left out.
 /// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
 /// Throws InternalError where blocks break their contract.
-std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& blocks, int dp_size);
+std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
+                            const optim::UpdateRule* rule);
 
 /// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
 bool is_table(const Bucket& bucket);

@@ -3,7 +3,9 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "optim/update_rule.h"
 #include "zero/layout.h"
+#include "zero/matrix_shares.h"
 #include "zero/state_layout.h"
 
 namespace tptrain::zero {
@@ -17,15 +19,20 @@ int64_t size_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::element
 
 int64_t BucketMemory::total() const {
   return parameters + gradients + masters + slots + parameter_slots + gradient_slots + tp_staging +
-         dp_staging + bookkeeping;
+         dp_staging + matrices + bookkeeping;
 }
 
-BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
+BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, GridSize grid,
                            const ParamBuckets::Options& buckets, const Options& options) {
+  const int dp_size = grid.dp;
   const StateLayout layout = state_layout(buckets, options, dp_size);
-  const std::vector<Bucket> laid_out = lay_out(blocks, dp_size);
-  int64_t all = 0, frozen = 0;
-  for (const Bucket& bucket : laid_out) (bucket.trains ? all : frozen) += bucket.numel;
+  const std::vector<Bucket> laid_out = lay_out(blocks, dp_size, buckets.rule);
+  int64_t all = 0, frozen = 0, slots = 0;
+  for (const Bucket& bucket : laid_out) {
+    (bucket.trains ? all : frozen) += bucket.numel;
+    if (bucket.trains)
+      slots += bucket.numel * static_cast<int64_t>(layout.rule->slots(bucket.unit).size());
+  }
   const int64_t data = store_layout(blocks, laid_out, layout.parameter_buffers).numel();
   const int64_t shard = all / dp_size;  // each bucket divides by dp_size
   const int64_t held = layout.holds_all ? all : shard;
@@ -55,8 +62,10 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
   }
   if (layout.accumulates) memory.gradients += shard * kFp32;
   if (layout.own_masters) memory.masters = held * size_of(layout.master_dtype);
-  memory.slots = static_cast<int64_t>(layout.slots.size()) * held * size_of(layout.slots_dtype);
+  memory.slots = (layout.holds_all ? slots : slots / dp_size) * size_of(layout.slots_dtype);
   if (layout.casts_for_reduction) memory.dp_staging = sent * kBf16;
+  const MatrixGrid of_matrices = matrix_grid(layout, grid.tp, dp_size);
+  memory.matrices = matrix_memory(laid_out, of_matrices).bytes(buckets.device);
   // A mark and an index of each parameter; learning rate, update count, clip factor, finite flag.
   memory.bookkeeping = parameters * (4 + 8) + 8 + 4 + 4 + 1;
   return memory;

@@ -22,13 +22,19 @@ struct BucketMemory {
   int64_t gradient_slots = 0;   // stages 2 and 3: blocks in turn, staging of their tp sums included
   int64_t tp_staging = 0;       // stages 0 and 1: copies of kv heads on their way over tp
   int64_t dp_staging = 0;       // bf16 gradients on their way over dp
-  int64_t bookkeeping = 0;      // flags and counters
+  int64_t matrices = 0;     // of a rule by matrices: what brings them together and works on them
+  int64_t bookkeeping = 0;  // flags and counters
   int64_t total() const;
+};
+
+struct GridSize {
+  int tp = 1;
+  int dp = 1;
 };
 
 /// For the tp rank whose blocks these are; the same on every dp rank. Throws InternalError for
 /// options that the two constructors refuse.
-BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
+BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, GridSize grid,
                            const ParamBuckets::Options& buckets, const Options& options);
 
 }  // namespace tptrain::zero

@@ -74,7 +74,7 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     : blocks_(&blocks),
       dp_(dp),
       options_(checked(dp, options)),
-      buckets_(lay_out(blocks, dp.size)),
+      buckets_(lay_out(blocks, dp.size, options.rule)),
       store_(
           store_layout(blocks, buckets_, options.zero_stage == 3 ? Buffers::shared : Buffers::own),
           {.device = options.device, .dtype = options.dtype}) {
@@ -88,7 +88,8 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     if (bucket.trains) {
       const Gradients& buffer = gradients[buffer_of(blocks, bucket.block, of_gradients)];
       const bool sharded = bucket.placement == Placement::tp_sharded;
-      bucket.main_grad = (sharded ? buffer.sharded : buffer.replicated).narrow(0, 0, bucket.numel);
+      bucket.main_grad = (sharded ? buffer.sharded : buffer.replicated)
+                             .narrow(0, bucket.memory_begin, bucket.numel);
       if (!sharded) replicated[bucket.block] = &bucket;
     }
     bind_gradients(bucket);

@@ -1,8 +1,9 @@
 // Flat memory for training: per block one bucket of tp-sharded and one of tp-replicated
-// parameters, and two more of those that do not train where there are some; each padded to a
-// multiple of dp (a table alone: of dp rows). A rank's shard of a bucket is the dp_rank-th of dp
-// equal ranges. The parameters' values lie in a ParameterStore of this layout; here is the memory
-// of gradients beside it. Parameter::main_grad are views of that.
+// parameters, one more of those that the update rule must see as whole matrices, and two more of
+// those that do not train, where there are some; each padded to a multiple of dp (a table alone: of
+// dp rows). A rank's shard of a bucket is the dp_rank-th of dp equal ranges. The parameters' values
+// lie in a ParameterStore of this layout; here is the memory of gradients beside it.
+// Parameter::main_grad are views of that.
 //
 // Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
 // gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
@@ -19,7 +20,12 @@
 #include <utility>
 #include <vector>
 
+#include "optim/unit.h"
 #include "parameters/parameter_store.h"
+
+namespace tptrain::optim {
+class UpdateRule;
+}
 
 namespace tptrain::zero {
 
@@ -27,13 +33,15 @@ struct Bucket {
   std::string name;  // "layer 3, tp_sharded"
   int block = 0;
   parameters::Placement placement = parameters::Placement::tp_sharded;
-  bool trains = true;  // all of its parameters do, or none
+  bool trains = true;                       // all of its parameters do, or none
+  optim::Unit unit = optim::Unit::element;  // of all its parameters, where they train
   /// A tp_replicated bucket holds the parameters with whole gradients first, then those with
   /// partial ones.
   std::vector<parameters::Parameter*> parameters;
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
+  int64_t memory_begin = 0;      // in the memory of its block's buckets of its placement
   at::Tensor data;               // [numel] compute dtype; own memory or part of a slot: the store's
   at::Tensor main_grad;          // [numel] fp32; likewise; undefined where they do not train
 };
@@ -73,6 +81,8 @@ class ParamBuckets {
     at::Device device = at::kCPU;
     at::ScalarType dtype = at::kFloat;  // of data: fp32 or bf16
     int zero_stage = 0;
+    /// What it must see as whole matrices has buckets of its own; null: nothing is.
+    const optim::UpdateRule* rule = nullptr;
   };
   /// Lays the parameters of `blocks` out and allocates (zeroed). Blocks and parameters must outlive
   /// it. Throws InternalError for blocks that break the contract of parameters/parameter.h.

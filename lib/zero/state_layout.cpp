@@ -35,7 +35,7 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
   }
   StateLayout layout;
   layout.master_dtype = dtype_of("master_dtype", options.optimizer.master_dtype);
-  layout.slots = optim::update_rule(options.optimizer.type).slots();
+  layout.rule = &optim::update_rule(options.optimizer.type);
   layout.slots_dtype = dtype_of("moments_dtype", options.optimizer.moments_dtype);
   if (layout.master_dtype == at::kBFloat16 && buckets.dtype != at::kBFloat16) {
     throw InternalError(

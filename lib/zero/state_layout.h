@@ -4,9 +4,6 @@
 
 #include <c10/core/ScalarType.h>
 
-#include <string>
-#include <vector>
-
 #include "zero/layout.h"
 #include "zero/options.h"
 #include "zero/param_buckets.h"
@@ -23,7 +20,7 @@ struct StateLayout {
   bool accumulates = false;
   bool own_masters = false;  // else the masters are the parameters themselves
   at::ScalarType master_dtype = at::kFloat;
-  std::vector<std::string> slots = {};  // of the update rule, each of the masters' size
+  const optim::UpdateRule* rule = nullptr;
   at::ScalarType slots_dtype = at::kFloat;
   bool casts_for_reduction = false;  // gradients go over dp as bf16
 };

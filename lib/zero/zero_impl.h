@@ -13,6 +13,7 @@
 #include "zero/gatherer.h"
 #include "zero/gradient_norm.h"
 #include "zero/gradient_reducer.h"
+#include "zero/rank_matrices.h"
 #include "zero/table_rows.h"
 #include "zero/zero_optimizer.h"
 
@@ -46,13 +47,15 @@ struct ZeroOptimizer::Impl {
   Phase phase = Phase::accumulating;
   bool update_finished = true;  // `finite` is false
 
+  std::optional<RankMatrices> matrices;  // of a rule that must see them whole
   std::optional<DeferredUpdate>
       deferred;  // of all buckets; goes first: it may be at work on the rest
 
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
        const Options& options);
   /// Of the elements this rank updates; views of static buffers.
-  void append_ranges(const BucketState& state, std::vector<optim::UpdateRange>& ranges) const;
+  void append_ranges(const BucketState& state, int part,
+                     std::vector<optim::UpdateRange>& ranges) const;
   /// Likewise. owned: this rank's shard without padding and without what another tp rank owns.
   /// other: copies that another tp rank owns: not in the norm, but in the finite flag.
   struct NormViews {

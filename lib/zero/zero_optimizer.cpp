@@ -26,6 +26,7 @@ struct SettingsRange {
   FlatRange range;
   optim::GroupSettings settings;
   std::optional<optim::RoundingSite> rounding;
+  std::vector<int64_t> matrix;
 };
 
 // The embedding's: the first of all parameters.
@@ -65,11 +66,15 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
       parameter_names.push_back(parameter->name);
     }
   }
+  const MatrixGrid grid = matrix_grid(layout, tp.size(), dp.size());
+  const int blocks = blocks_per_part(buckets.buckets(), grid);
+  if (!share_matrices(buckets.buckets(), grid).empty())
+    matrices.emplace(buckets, states, grid, tp, dp);
   std::vector<optim::UpdateRange> ranges;
   NormViews views;
   for (const BucketState& state : states) {
     if (!state.bucket->trains) continue;
-    append_ranges(state, ranges);
+    append_ranges(state, state.bucket->block / blocks, ranges);
     append_norm_views(state, views);
   }
   squares.emplace(std::vector{std::move(views.owned), std::move(views.other)}, device,
@@ -81,33 +86,42 @@ ZeroOptimizer::Impl::Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::C
   updates = at::zeros({}, on_device.dtype(at::kFloat));
   gradient_scale = at::ones({}, on_device.dtype(at::kFloat));
   finite = at::zeros({}, on_device.dtype(at::kBool));
-  deferred.emplace(optim::update_rule(options.optimizer.type)
-                       .update_of(std::move(ranges), {.device = device, .seed = options.seed}),
-                   static_cast<int>(buckets.blocks().size()), device,
-                   optim::UpdateStep{.learning_rate = learning_rate,
-                                     .gradient_scale = gradient_scale,
-                                     .finite = finite,
-                                     .updates = updates});
+  deferred.emplace(
+      layout.rule->update_of(std::move(ranges),
+                             {.device = device,
+                              .seed = options.seed,
+                              .exchange = matrices ? &*matrices : nullptr,
+                              .newton_schulz_steps = options.optimizer.muon.steps}),
+      DeferredUpdate::Blocks{.count = static_cast<int>(buckets.blocks().size()), .of_part = blocks},
+      device,
+      optim::UpdateStep{.learning_rate = learning_rate,
+                        .gradient_scale = gradient_scale,
+                        .finite = finite,
+                        .updates = updates});
 }
 
 // Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
-// rounded by the place of each element in its tensor, so there a range ends where its slice does.
+// rounded by the place of each element in its tensor, so there a range ends where its slice does; a
+// matrix is scaled by its size, and ends there too.
 // Padding is in none of them.
-void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
+void ZeroOptimizer::Impl::append_ranges(const BucketState& state, int part,
                                         std::vector<optim::UpdateRange>& ranges) const {
   const bool rounds = state.master.scalar_type() == at::kBFloat16;
+  const bool of_matrices = state.bucket->unit == optim::Unit::matrix;
   std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
     const sharding::ShardSpec& spec = piece.slice->spec;
     const optim::GroupSettings settings = optim::group_settings(options.optimizer, spec);
     const int64_t end = piece.bucket_begin + piece.count;
-    if (!rounds && !found.empty() && found.back().range.end == piece.bucket_begin &&
+    if (!rounds && !of_matrices && !found.empty() && found.back().range.end == piece.bucket_begin &&
         found.back().settings == settings) {
       found.back().range.end = end;
       continue;
     }
-    SettingsRange next{.range = {piece.bucket_begin, end}, .settings = settings, .rounding = {}};
+    SettingsRange next{
+        .range = {piece.bucket_begin, end}, .settings = settings, .rounding = {}, .matrix = {}};
     if (rounds) next.rounding = {.spec = spec, .begin = piece.slice_begin};
+    if (of_matrices) next.matrix = spec.global_shape;
     found.push_back(std::move(next));
   }
   const bool separate_weights = layout.own_masters && layout.parameter_buffers == Buffers::own;
@@ -116,19 +130,23 @@ void ZeroOptimizer::Impl::append_ranges(const BucketState& state,
     const int64_t held = next.range.begin - state.held_begin;
     std::vector<at::Tensor> slots;
     for (const at::Tensor& slot : state.slots) slots.push_back(slot.narrow(0, held, numel));
-    ranges.push_back({.master = state.master.narrow(0, held, numel),
-                      .slots = std::move(slots),
-                      .gradient = state.gradient.narrow(0, held, numel),
-                      .weights = separate_weights
-                                     ? state.bucket->data.narrow(0, next.range.begin, numel)
+    ranges.push_back(
+        {.master = state.master.narrow(0, held, numel),
+         .slots = std::move(slots),
+         .gradient = state.gradient.narrow(0, held, numel),
+         .weights = separate_weights ? state.bucket->data.narrow(0, next.range.begin, numel)
                                      : at::Tensor(),
-                      .options = {.beta1 = options.optimizer.betas[0],
-                                  .beta2 = options.optimizer.betas[1],
-                                  .eps = options.optimizer.eps,
-                                  .weight_decay = next.settings.weight_decay,
-                                  .learning_rate_scale = next.settings.learning_rate_scale},
-                      .rounding = std::move(next.rounding),
-                      .part = state.bucket->block});
+         .options = {.beta1 = options.optimizer.betas[0],
+                     .beta2 = options.optimizer.betas[1],
+                     .eps = options.optimizer.eps,
+                     .weight_decay = next.settings.weight_decay,
+                     .learning_rate_scale = next.settings.learning_rate_scale,
+                     .momentum = options.optimizer.muon.momentum,
+                     .nesterov = options.optimizer.muon.nesterov},
+         .rounding = std::move(next.rounding),
+         .part = part,
+         .matrix = std::move(next.matrix),
+         .work = of_matrices ? matrices->work_of(state).narrow(0, held, numel) : at::Tensor()});
   }
 }
 

@@ -102,9 +102,13 @@ StateDict ZeroOptimizer::state_dict() {
   StateDict dict;
   impl_->append_state(dict, sharding::kMaster,
                       [](const BucketState& state) { return state.master; });
-  for (size_t s = 0; s < impl_->layout.slots.size(); ++s) {
-    impl_->append_state(dict, impl_->layout.slots[s], [s](const BucketState& state) {
-      return state.bucket->trains ? state.slots[s] : at::Tensor();
+  const optim::UpdateRule& rule = *impl_->layout.rule;
+  for (const std::string& name : rule.all_slots()) {
+    impl_->append_state(dict, name, [&](const BucketState& state) {
+      const std::vector<std::string>& slots = rule.slots(state.bucket->unit);
+      const auto found = std::ranges::find(slots, name);
+      if (!state.bucket->trains || found == slots.end()) return at::Tensor();
+      return state.slots[static_cast<size_t>(found - slots.begin())];
     });
   }
   return dict;

@@ -38,6 +38,11 @@ class ForwardingCommunicator : public comm::Communicator {
     real_.broadcast(tensor, root);
     take_counters();
   }
+  void all_to_all(at::Tensor& output, const at::Tensor& input, at::IntArrayRef counts) override {
+    before_call();
+    real_.all_to_all(output, input, counts);
+    take_counters();
+  }
   void barrier() override {
     before_call();
     real_.barrier();

@@ -150,6 +150,44 @@ inline void check_broadcast(Communicator& comm, at::Device device) {
   }
 }
 
+/// Parts of unlike sizes, none among them, whatever they are made of.
+inline void check_all_to_all(Communicator& comm, at::Device device) {
+  const int size = comm.size();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kLong, at::kByte}) {
+    for (const int64_t n : all_lengths()) {
+      INFO(comm.name() << " " << at::toString(type) << " n " << n);
+      std::vector<int64_t> counts;
+      for (int s = 0; s < size; ++s) {
+        for (int r = 0; r < size; ++r) counts.push_back((s + 2 * r) % 3 * n + (s > r ? 1 : 0));
+      }
+      const auto part = [&](int s, int r) {
+        return integers(counts[static_cast<size_t>(s * size + r)], s * size + r, at::kLong,
+                        at::kCPU)
+            .abs()
+            .to(type)
+            .to(device);
+      };
+      std::vector<at::Tensor> sent, expected;
+      for (int r = 0; r < size; ++r) {
+        sent.push_back(part(comm.rank(), r));
+        expected.push_back(part(r, comm.rank()));
+      }
+      const at::Tensor input = at::cat(sent);
+      at::Tensor output = at::zeros_like(at::cat(expected));
+      comm.all_to_all(output, input, counts);
+      CHECK(same_bits(output, at::cat(expected)));
+      CHECK(same_bits(input, at::cat(sent)));
+    }
+  }
+  // Nothing for others: the ranks stay in step.
+  std::vector<int64_t> own(static_cast<size_t>(size * size), 0);
+  for (int r = 0; r < size; ++r) own[static_cast<size_t>(r * size + r)] = 5;
+  const at::Tensor input = integers(5, comm.rank(), at::kFloat, device);
+  at::Tensor output = at::zeros_like(input);
+  comm.all_to_all(output, input, own);
+  CHECK(same_bits(output, input));
+}
+
 /// Sums that depend on the order: the same bits on every rank and in two runs, and near the sum in
 /// double precision.
 inline void check_reproducible(Communicator& comm, at::Device device) {
@@ -250,6 +288,7 @@ inline void check_empty(Communicator& comm, at::Device device) {
   comm.start_reduce_scatter(nothing, other, ReduceOp::sum)->wait();
   comm.start_all_gather(nothing, other)->wait();
   comm.broadcast(nothing, 0);
+  comm.all_to_all(nothing, other, std::vector<int64_t>(comm.size() * comm.size(), 0));
   CHECK(nothing.numel() == 0);
 }
 
@@ -264,12 +303,15 @@ inline void check_counters(Communicator& comm, at::Device device) {
   comm.start_reduce_scatter(piece, whole, ReduceOp::sum)->wait();
   comm.start_all_gather(whole, piece)->wait();
   comm.broadcast(piece, 0);
+  at::Tensor received = at::zeros_like(whole);
+  comm.all_to_all(received, whole, std::vector<int64_t>(comm.size() * comm.size(), 10));
   const comm::CommCounters after = comm.counters();
   CHECK(after.all_reduces - before.all_reduces == 2);
   CHECK(after.reduce_scatters - before.reduce_scatters == 2);
   CHECK(after.all_gathers - before.all_gathers == 2);
   CHECK(after.broadcasts - before.broadcasts == 1);
-  CHECK(after.bytes - before.bytes == 40 * (2 + 4 * comm.size() + 1));
+  CHECK(after.all_to_alls - before.all_to_alls == 1);
+  CHECK(after.bytes - before.bytes == 40 * (2 + 4 * comm.size() + 1 + comm.size() * comm.size()));
 }
 
 /// The message of the CommError that `call` throws; "" where it throws none.
@@ -316,6 +358,19 @@ inline void check_argument_errors(Communicator& comm, at::Device device) {
             ": it must be a rank of this axis, 0 to " + std::to_string(comm.size() - 1) + ".");
   CHECK(refused([&] { comm.broadcast(good, -1); }) != "");
 
+  at::Tensor other = good.clone();
+  const std::vector<int64_t> no_counts;
+  CHECK(refused([&] {
+          comm.all_to_all(good, other, no_counts);
+        }).rfind(place + "all_to_all: counts are : it must be ", 0) == 0);
+  const std::vector<int64_t> threes(comm.size() * comm.size(), 3);
+  const std::string three = std::to_string(3 * comm.size());
+  at::Tensor too_many = at::zeros({3 * comm.size() + 1}, fp32);
+  CHECK(refused([&] { comm.all_to_all(too_many, too_many.clone(), threes); }) ==
+        place + "all_to_all: input has " + std::to_string(too_many.numel()) + " elements, output " +
+            std::to_string(too_many.numel()) + ": it must have " + three + " and " + three +
+            ", by counts.");
+
   const int64_t whole_size = 10 * comm.size();
   const std::string sizes = "has " + std::to_string(whole_size + 1) + " elements: it must have " +
                             std::to_string(whole_size) + ": " + std::to_string(comm.size()) +
@@ -350,6 +405,7 @@ inline void check_everything(Communicator& comm, at::Device device) {
   check_reduce_scatter(comm, device);
   check_all_gather(comm, device);
   check_broadcast(comm, device);
+  check_all_to_all(comm, device);
   check_bytes(comm, device);
   check_reproducible(comm, device);
   check_sequence(comm, device);

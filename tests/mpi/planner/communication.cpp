@@ -4,6 +4,7 @@
 
 #include "comm/device_mesh.h"
 #include "model/decoder.h"
+#include "optim/update_rule.h"
 #include "planner/plan.h"
 #include "support/catch.h"
 #include "support/mpi.h"
@@ -36,6 +37,7 @@ comm::CommCounters minus(const comm::CommCounters& a, const comm::CommCounters& 
           .reduce_scatters = a.reduce_scatters - b.reduce_scatters,
           .all_gathers = a.all_gathers - b.all_gathers,
           .broadcasts = a.broadcasts - b.broadcasts,
+          .all_to_alls = a.all_to_alls - b.all_to_alls,
           .bytes = a.bytes - b.bytes};
 }
 
@@ -57,10 +59,15 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
   model::Decoder decoder(config, mesh.tp(), layout.training);
   zero::ParamBuckets buckets(decoder.blocks(),
                              {.rank = mesh.dp_rank(), .size = static_cast<int>(layout.dp_size)},
-                             {.device = at::kCPU, .dtype = layout.dtype, .zero_stage = zero_stage});
+                             {.device = at::kCPU,
+                              .dtype = layout.dtype,
+                              .zero_stage = zero_stage,
+                              .rule = &optim::update_rule(layout.update_rule)});
+  config::OptimizerConfig rule;
+  rule.type = layout.update_rule;
   zero::ZeroOptimizer optimizer(buckets, mesh.tp(), mesh.dp(),
                                 {.zero_stage = zero_stage,
-                                 .optimizer = {},
+                                 .optimizer = rule,
                                  .reduce_per_micro_batch = layout.reduce_per_micro_batch,
                                  .reduce_dtype = layout.reduce_dtype});
   optimizer.initialise(1);
@@ -79,7 +86,7 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
                                            at::scalar_tensor(1.0 / 96), optimizer));
     }
     optimizer.finish_reduction();
-    tp = minus(mesh.tp().counters(), tp_before);
+    tp = minus(mesh.tp().counters(), tp_before);  // with the update of the step before
     dp = minus(mesh.dp().counters(), dp_before);
     optimizer.clip(1.0, losses);  // its few words are not in the plan
     const comm::CommCounters norm_done = mesh.dp().counters();
@@ -89,15 +96,23 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
     dp.bytes += updated.bytes;
   }
   const int64_t times = layout.micro_batches;
+  // Of the dp ranks that send most; what is left after the rest was taken away is this rank's.
+  const int64_t tp_all_to_all_bytes =
+      tp.bytes -
+      times * (planned.tp.all_gather.bytes + planned.tp.reduce_scatter.bytes +
+               planned.tp.all_reduce.bytes) -
+      stage.tp_gradients.bytes;
+  CHECK(tp_all_to_all_bytes >= 0);
+  CHECK(session().max(tp_all_to_all_bytes) == stage.tp_all_to_all.bytes);
   CHECK(tp.all_gathers == times * planned.tp.all_gather.calls);
   CHECK(tp.reduce_scatters == times * planned.tp.reduce_scatter.calls);
   CHECK(tp.all_reduces == times * planned.tp.all_reduce.calls + stage.tp_gradients.calls);
-  CHECK(tp.bytes == times * (planned.tp.all_gather.bytes + planned.tp.reduce_scatter.bytes +
-                             planned.tp.all_reduce.bytes) +
-                        stage.tp_gradients.bytes);
+  CHECK(tp.all_to_alls == stage.tp_all_to_all.calls);
+  CHECK(dp.all_to_alls == stage.dp_all_to_all.calls);
   CHECK(dp.reduce_scatters == stage.dp_reduce_scatter.calls);
   CHECK(dp.all_gathers == stage.dp_all_gather.calls);
-  CHECK(dp.bytes == stage.dp_reduce_scatter.bytes + stage.dp_all_gather.bytes);
+  CHECK(dp.bytes ==
+        stage.dp_reduce_scatter.bytes + stage.dp_all_gather.bytes + stage.dp_all_to_all.bytes);
 }
 
 TEST_CASE("planned communication is what a step moves, to the call and the byte", "[planner]") {
@@ -112,6 +127,9 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
           check_layout(odd_sizes(tied), here, zero_stage);
         }
       }
+      here.update_rule = "muon";
+      check_layout(odd_sizes(true), here, zero_stage);
+      here.update_rule = "adamw";
       here.dtype = at::kBFloat16;
       here.reduce_dtype = at::kBFloat16;
       here.training.recompute = Recompute::selective;

@@ -147,4 +147,37 @@ TEST_CASE("lion: every layout and stage trains like one rank, and stages bitwise
   }
 }
 
+// One Newton-Schulz step multiplies small singular values, and what rounding has made of them, by
+// 3.4; five by up to 480. A direction along which a matrix's momentum is nearly zero is therefore
+// known a hundred times less well than the momentum, and moves by as much as any other. So the
+// bounds are a hundred times the contract's of one step, for later gradients and norms; losses,
+// which are made of all directions, keep a bound near the contract's.
+TEST_CASE("muon: every layout and stage trains like one rank, and stages bitwise alike") {
+  at::set_num_threads(1);
+  for (const model::DecoderConfig& config : {odd_qwen2(), odd_llama(), odd_gpt2()}) {
+    TrainingOptions options{.steps = kSteps, .accumulation = 3, .update_rule = "muon"};
+    const TrainingRun reference = train_reference(config, options);
+    CHECK(reference.losses.back() < reference.losses.front());
+    for (const comm::MeshShape shape : layouts()) {
+      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
+      const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
+      std::optional<TrainingRun> first;
+      for (const int stage : {0, 1, 2, 3}) {
+        options.zero_stage = stage;
+        options.reduce_per_micro_batch = true;
+        const TrainingRun run = train(config, axes, options);
+        const Deviation deviation = compare(run, reference);
+        CAPTURE(config.model_type, shape.tp_size, shape.dp_size, stage, deviation.loss,
+                deviation.norm, deviation.first_gradient, deviation.last_gradient);
+        CHECK(deviation.loss <= 1e-5);
+        CHECK(deviation.norm <= 1e-3);
+        CHECK(deviation.first_gradient <= 1e-5);
+        CHECK(deviation.last_gradient <= 1e-2);
+        if (first) CHECK(bitwise_equal(run, *first));
+        if (!first) first = run;
+      }
+    }
+  }
+}
+
 }  // namespace tptrain::testing

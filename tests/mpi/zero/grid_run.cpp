@@ -70,7 +70,7 @@ std::string Setup::text() const {
              head == Head::tied ? ", tied" : "", late ? ", late" : "",
              announces_last ? "" : ", last one unannounced", looks_up ? ", looks up" : "", ", ",
              at::toString(dtype), ", reduced in ", at::toString(reduce_dtype), ", moments ",
-             moments, ", masters ", masters);
+             moments, ", masters ", masters, ", ", rule);
 }
 
 namespace {
@@ -83,6 +83,7 @@ zero::ZeroOptimizer::Options options_of(const Setup& setup) {
       .reduce_dtype = setup.reduce_dtype,
       .seed = kSeed,
       .lookup_rows = setup.looks_up ? zero::LookupRows::always : zero::LookupRows::automatic};
+  options.optimizer.type = setup.rule;
   options.optimizer.moments_dtype = setup.moments;
   options.optimizer.master_dtype = setup.masters;
   return options;
@@ -115,7 +116,10 @@ GridRun::GridRun(const Setup& setup)
       mesh(*shared_mesh),
       model(synthetic_model(mesh.tp_rank(), setup.layout.tp, setup.head)),
       buckets(model.blocks, {.rank = mesh.dp_rank(), .size = setup.layout.dp},
-              {.device = mesh.device(), .dtype = setup.dtype, .zero_stage = setup.stage}),
+              {.device = mesh.device(),
+               .dtype = setup.dtype,
+               .zero_stage = setup.stage,
+               .rule = &optim::update_rule(setup.rule)}),
       late_dp(mesh.dp()),
       axes(mesh.tp(), setup.late ? late_dp : mesh.dp(), setup.fault),
       zero(buckets, axes.tp(), axes.dp(), options_of(setup)) {

@@ -42,6 +42,7 @@ struct Setup {
   bool late = false;           // what is started over dp takes place when it is waited for
   bool announces_last = true;  // the step's last micro-batch
   bool looks_up = false;       // the embedding's gradient comes as rows, and travels so
+  std::string rule = "adamw";
   std::string text() const;
 };
 

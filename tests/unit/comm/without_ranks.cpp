@@ -35,6 +35,7 @@ TEST_CASE("a planning communicator has a place and refuses every collective") {
   CHECK_THROWS_AS(plan->reduce_scatter(x, x, ReduceOp::sum), InternalError);
   CHECK_THROWS_AS(plan->all_gather(x, x), InternalError);
   CHECK_THROWS_AS(plan->broadcast(x, 0), InternalError);
+  CHECK_THROWS_AS(plan->all_to_all(x, x, std::vector<int64_t>(64, 1)), InternalError);
   CHECK_THROWS_WITH(plan->barrier(),
                     "internal error: tp rank 3/8: barrier on a planning communicator: it must only "
                     "lay out a model, never run it.");

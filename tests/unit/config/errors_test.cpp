@@ -210,7 +210,7 @@ TEST_CASE("values out of bounds are refused") {
        "run.yaml:5:20: optimizer.betas is [-0.1, 0.9]: it must be two numbers, each at least 0 and "
        "less than 1."},
       {"optimizer: {type: sgd}",
-       "run.yaml:5:19: optimizer.type is sgd: it must be one of adamw, lion."},
+       "run.yaml:5:19: optimizer.type is sgd: it must be one of adamw, lion, muon."},
       {"scheduler: {type: cosin}",
        "run.yaml:5:19: scheduler.type is cosin: it must be one of constant, linear, cosine, "
        "wsd.\n  Did you mean cosine?"},

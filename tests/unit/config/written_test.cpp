@@ -64,6 +64,10 @@ optimizer:
   groups: []
   moments_dtype: fp32
   master_dtype: fp32
+  muon:
+    momentum: 0.95
+    nesterov: true
+    steps: 5
 scheduler:
   type: constant
   warmup_steps: 0

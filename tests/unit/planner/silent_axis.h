@@ -26,6 +26,9 @@ class SilentAxis final : public comm::Communicator {
     output.view({-1}).narrow(0, rank_ * input.numel(), input.numel()).copy_(input.view({-1}));
   }
   void broadcast(at::Tensor&, int) override {}
+  void all_to_all(at::Tensor& output, const at::Tensor&, at::IntArrayRef) override {
+    output.zero_();
+  }
   void barrier() override {}
 
  private:

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "kernels/cpu/counting_allocator.h"
+#include "optim/update_rule.h"
 #include "support/catch.h"
 #include "unit/zero/synthetic_model.h"
 
@@ -42,8 +43,8 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
               ParamBuckets buckets(model.blocks, {.rank = 0, .size = dp_size}, bucket_options);
               ZeroOptimizer zero(buckets, *tp, *dp, options);
               const int64_t allocated = allocator.live_bytes() - before;
-              const BucketMemory memory =
-                  bucket_memory(model.blocks, dp_size, bucket_options, options);
+              const BucketMemory memory = bucket_memory(
+                  model.blocks, {.tp = tp_size, .dp = dp_size}, bucket_options, options);
               CHECK(memory.total() == allocated);
             }
           }
@@ -60,14 +61,14 @@ TEST_CASE("what is frozen takes its weights and nothing else, in every stage", "
       for (const int dp_size : {1, 3}) {
         for (const int stage : {0, 1, 2, 3}) {
           for (const size_t trained : {size_t{0}, size_t{1}, size_t{4}}) {
-            for (const char* rule : {"adamw", "lion"}) {
+            for (const char* rule : {"adamw", "lion", "muon"}) {
               INFO("tp " << tp_size << " dp " << dp_size << " stage " << stage << " every "
                          << trained << "th trains, " << rule);
               SyntheticModel model = synthetic_model(tp_size - 1, tp_size, head);
               for (size_t i = 0; i < model.parameters.size(); ++i)
                 model.parameters[i]->trains = trained > 0 && i % trained == 0;
-              const ParamBuckets::Options bucket_options{.dtype = at::kBFloat16,
-                                                         .zero_stage = stage};
+              const ParamBuckets::Options bucket_options{
+                  .dtype = at::kBFloat16, .zero_stage = stage, .rule = &optim::update_rule(rule)};
               ZeroOptimizer::Options options{.zero_stage = stage};
               options.optimizer.type = rule;
               options.reduce_dtype = at::kBFloat16;
@@ -82,8 +83,9 @@ TEST_CASE("what is frozen takes its weights and nothing else, in every stage", "
               }
               ZeroOptimizer zero(buckets, *tp, *dp, options);
               const int64_t allocated = allocator.live_bytes() - before;
-              CHECK(bucket_memory(model.blocks, dp_size, bucket_options, options).total() ==
-                    allocated);
+              CHECK(bucket_memory(model.blocks, {.tp = tp_size, .dp = dp_size}, bucket_options,
+                                  options)
+                        .total() == allocated);
             }
           }
         }
@@ -120,7 +122,8 @@ TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zer
 TEST_CASE("each kind of memory shrinks from the stage on that shards it", "[zero]") {
   SyntheticModel model = synthetic_model(0, 4);
   const auto memory_of = [&](int stage) {
-    return bucket_memory(model.blocks, 8, {.dtype = at::kBFloat16, .zero_stage = stage},
+    return bucket_memory(model.blocks, {.tp = 4, .dp = 8},
+                         {.dtype = at::kBFloat16, .zero_stage = stage},
                          {.zero_stage = stage, .reduce_per_micro_batch = true});
   };
   const BucketMemory m0 = memory_of(0), m1 = memory_of(1), m2 = memory_of(2), m3 = memory_of(3);
