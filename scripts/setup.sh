@@ -5,9 +5,10 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/setup.sh [--cpu | --cuda] [--fuzz] [--print-preset]
+usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--fuzz] [--print-preset]
   --cpu            the small set: LibTorch without the CUDA libraries (the choice where no nvcc 13 is found)
   --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 is found)
+  --parquet        also Arrow C++ of the PyPI wheel pyarrow (0.06 GB, 0.17 GB on disk): Parquet and Arrow files can then be read
   --fuzz           also clang with libFuzzer, for scripts/fuzz.sh (0.25 GB on disk); where that cannot be installed, it is left out
   --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
 environment:
@@ -18,6 +19,7 @@ EOF
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 TORCH_VERSION=2.11.0
+ARROW_VERSION=26.0.1
 # What libtorch_cpu.so of that wheel itself needs to load (CUPTI and the runtime, for its profiler): 0.02 GB beside the wheel's 0.5 GB.
 CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
 PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python3-venv openmpi-bin libopenmpi-dev
@@ -26,11 +28,13 @@ PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python
 
 choice=
 print_preset=no
+parquet=no
 fuzz=no
 for argument in "$@"; do
   case "$argument" in
     --cpu) choice=cpu ;;
     --cuda) choice=cuda ;;
+    --parquet) parquet=yes ;;
     --fuzz) fuzz=yes ;;
     --print-preset) print_preset=yes ;;
     -h | --help) usage; exit 0 ;;
@@ -149,5 +153,9 @@ if [ "$choice" = cuda ]; then
   fi
 else
   have "nvidia/cu13/lib/libcupti.so.13" && have "nvidia/cu13/lib/libcudart.so.13" || pip_install --no-deps "${CPU_WHEELS[@]}"
+fi
+if [ "$parquet" = yes ] && ! have "pyarrow-$ARROW_VERSION*.dist-info"; then
+  echo "setup: downloading Arrow $ARROW_VERSION (the PyPI wheel pyarrow, 0.06 GB)"
+  pip_install --no-deps "pyarrow==$ARROW_VERSION"
 fi
 echo "setup: ready, preset $choice"

@@ -29,6 +29,7 @@ Verbs (tptrain VERB --help shows the options of one):
             communication it takes; needs no GPU
   generate  continue a text with a trained model
   evaluate  measure a model's loss and perplexity on text
+  prepare   tokenize the data of a run file before its run
   export    write a checkpoint as a Hugging Face model directory
   inspect   show what a checkpoint, a Hugging Face directory or a .safetensors
             file holds
@@ -72,10 +73,11 @@ Command parse_completion(const std::vector<std::string>& arguments);
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},           {"plan", parse_plan},         {"generate", parse_generate},
-      {"evaluate", parse_evaluate},     {"export", parse_export},     {"inspect", parse_inspect},
-      {"verify", parse_verify},         {"report", parse_report},     {"watch", parse_watch},
-      {"doctor", parse_doctor},         {"tokenize", parse_tokenize}, {"schema", parse_schema},
+      {"train", parse_train},       {"plan", parse_plan},         {"generate", parse_generate},
+      {"evaluate", parse_evaluate}, {"prepare", parse_prepare},   {"export", parse_export},
+      {"inspect", parse_inspect},   {"verify", parse_verify},     {"report", parse_report},
+      {"watch", parse_watch},       {"doctor", parse_doctor},     {"tokenize", parse_tokenize},
+      {"schema", parse_schema},
       {"completion", parse_completion},
   };
   return kVerbs;

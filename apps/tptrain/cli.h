@@ -50,7 +50,10 @@ struct EvaluateCommand {
   std::string model;
   std::string tokenizer;
   std::vector<std::string> data;  // files, directories, globs; at least one
-  std::string format;             // text | jsonl; "": by the file's name
+  std::string format;             // text | jsonl | indexed; "": by the file's name and contents
+  std::string text_key = "text";
+  std::string chat_template;           // a file; "": that of the tokenizer
+  std::string train_on = "assistant";  // assistant | last | all: what is predicted of conversations
   std::string packing = "stream";
   bool special_as_text = false;
   int64_t tp_size = 1;
@@ -61,6 +64,14 @@ struct EvaluateCommand {
   std::string device = "auto";   // auto | cpu | cuda
   int64_t hang_timeout_s = 600;  // as in GenerateCommand
   bool json = false;
+};
+
+/// tptrain prepare
+struct PrepareCommand {
+  std::string config;
+  std::vector<std::string> sets;
+  int64_t show = 0;      // documents of each source
+  std::string megatron;  // a directory; "": none
 };
 
 /// tptrain export: exactly one of checkpoint and model is given.
@@ -124,10 +135,10 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command =
-    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, ExportCommand,
-                 InspectCommand, VerifyCommand, ReportCommand, WatchCommand, DoctorCommand,
-                 TokenizeCommand, SchemaCommand, PrintCommand>;
+using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
+                             PrepareCommand, ExportCommand, InspectCommand, VerifyCommand,
+                             ReportCommand, WatchCommand, DoctorCommand, TokenizeCommand,
+                             SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

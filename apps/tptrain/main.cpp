@@ -27,6 +27,7 @@ struct Run {
   int operator()(const PlanCommand& command) { return run_plan(command); }
   int operator()(const GenerateCommand& command) { return run_generate(command, argc, argv); }
   int operator()(const EvaluateCommand& command) { return run_evaluate(command, argc, argv); }
+  int operator()(const PrepareCommand& command) { return run_prepare(command); }
   int operator()(const ExportCommand& command) { return run_export(command); }
   int operator()(const InspectCommand& command) { return run_inspect(command); }
   int operator()(const VerifyCommand& command) { return run_verify(command); }

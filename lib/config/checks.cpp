@@ -7,12 +7,14 @@
 #include "config/foreign_names.h"
 #include "config/keys.h"
 #include "config/parse.h"
+#include "config/share.h"
 
 namespace tptrain::config {
 namespace {
 
 bool is_zero_or_empty(const Value& value) {
   if (const auto* integer = std::get_if<int64_t>(&value)) return *integer == 0;
+  if (const auto* real = std::get_if<double>(&value)) return *real == 0;
   if (const auto* text = std::get_if<std::string>(&value)) return text->empty();
   if (const auto* list = std::get_if<std::vector<DataSource>>(&value)) return list->empty();
   return false;
@@ -97,6 +99,51 @@ void check_groups(const Key& key, const std::vector<ParameterGroup>& groups, con
   }
 }
 
+void check_sources(const Key& key, const std::vector<DataSource>& sources, const Places& places,
+                   Checked& out) {
+  const std::vector<std::string>& formats = find_key("data.format")->allowed;
+  std::string set;
+  size_t in_set = 0;
+  for (size_t i = 0; i < sources.size(); ++i, ++in_set) {
+    const DataSource& source = sources[i];
+    if (source.set != set) in_set = 0;
+    set = source.set;
+    const std::string name = cat(key.path, set.empty() ? "" : ".", set, "[", in_set, "]");
+    const auto complain = [&](const std::string& member, const Value& value,
+                              const std::string& constraint, const std::string& remedy) {
+      const std::string path = cat(name, ".", member);
+      out.others.push_back(problem(cat(path, " is ", shown(yaml_text(value))))
+                               .at(place_of(path, places, place_of(key.path, places, "")))
+                               .must(constraint)
+                               .remedy(remedy));
+    };
+    const auto only_of_training = [&](const std::string& member, const Value& value) {
+      if (key.type == Type::source_sets)
+        complain(member, value, "be left out of data.eval", "It is of data.train alone.");
+    };
+    if (source.weight) {
+      if (!(*source.weight > 0)) {
+        complain("weight", *source.weight, "be greater than 0", "Leave out what is not to train.");
+      }
+      only_of_training("weight", *source.weight);
+    }
+    if (source.repeat < 1) {
+      complain("repeat", source.repeat, "be at least 1", "A part of it: subset: 50%.");
+    } else if (source.repeat > 1) {
+      only_of_training("repeat", source.repeat);
+    }
+    if (!source.name.empty()) only_of_training("name", source.name);
+    if (!source.format.empty() &&
+        std::find(formats.begin(), formats.end(), source.format) == formats.end()) {
+      complain("format", source.format, cat("be one of ", join(formats)), "");
+    }
+    if (!source.subset.empty() && !share_of(source.subset)) {
+      complain("subset", source.subset, "be a share of the rows such as 5%, or a number of rows",
+               "");
+    }
+  }
+}
+
 // Each at the list's place, with what was perhaps meant.
 void check_words(const Key& key, const std::vector<std::string>& words, const Places& places,
                  Checked& out) {
@@ -120,6 +167,9 @@ void check_value(const Key& key, const Value& value, const Places& places, Check
     return check_groups(key, *groups, places, out);
   }
   const std::string constraint = broken_constraint(key, value);
+  if (const auto* sources = std::get_if<std::vector<DataSource>>(&value); sources) {
+    if (constraint.empty()) return check_sources(key, *sources, places, out);
+  }
   if (constraint.empty()) return;
   Problem p = problem(cat(key.path, " is ", shown(yaml_text(value))))
                   .at(place_of(key.path, places, ""))
@@ -140,7 +190,9 @@ void check_key(const Key& key, const RunConfig& config, const Places& places,
   if (!value && given && key.type != Type::boolean) {
     // An absent value was written: 0 or "". It is to be refused as what it is.
     const bool is_text = key.type == Type::text || key.type == Type::path;
-    value = is_text ? Value(std::string()) : Value(int64_t{0});
+    value = is_text                  ? Value(std::string())
+            : key.type == Type::real ? Value(0.0)
+                                     : Value(int64_t{0});
   }
   if (!value) return;
   if (key.presence == Presence::required && !given && is_zero_or_empty(*value)) {

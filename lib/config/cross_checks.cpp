@@ -2,6 +2,8 @@
 // is checked where those are known (train/resolve.cpp).
 #include <algorithm>
 #include <initializer_list>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "base/text.h"
@@ -83,6 +85,33 @@ class CrossChecker {
     not_with("train.residual_dropout", config_.train.residual_dropout);
   }
 
+  void mixture() {
+    if (!usable({"data.train"})) return;
+    const std::vector<DataSource>& sources = config_.data.train;
+    std::set<std::string> names;
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const DataSource& source = sources[i];
+      const std::string name = cat("data.train[", i, "]");
+      if (source.weight.has_value() != sources.front().weight.has_value()) {
+        complain({"data.train"},
+                 problem(cat(name, source.weight ? " has" : " has no",
+                             " weight, and data.train[0] has ", source.weight ? "none" : "one"))
+                     .must("be given for every entry or for none")
+                     .remedy("Without weights each takes part by its size."));
+      }
+      if (source.weight && source.repeat > 1) {
+        complain({"data.train"},
+                 problem(cat(name, " has weight ", *source.weight, " and repeat ", source.repeat))
+                     .must("have one of them")
+                     .remedy("The weight says how often it is visited."));
+      }
+      if (!source.name.empty() && !names.insert(source.name).second) {
+        complain({"data.train"}, problem(cat(name, ".name is ", source.name, " again"))
+                                     .must("be another for each entry"));
+      }
+    }
+  }
+
   void decay_steps() {
     const SchedulerConfig& scheduler = config_.scheduler;
     if (!usable({"scheduler.decay_steps", "scheduler.type"}) || scheduler.decay_steps <= 0) return;
@@ -150,6 +179,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.master_weights();
   checker.fp8();
   checker.document_mask();
+  checker.mixture();
   checker.decay_steps();
   checker.max_time();
   return checker.take();

@@ -28,7 +28,7 @@ Json to_json(const Scalar& value) {
 }
 Json to_json(const std::vector<DataSource>& sources) {
   Json list = Json::array();
-  for (const DataSource& source : sources) list.push_back(source.path);
+  for (const DataSource& source : sources) list.push_back(source.path);  // of defaults: plain
   return list;
 }
 Json to_json(const std::vector<ParameterGroup>& groups) {
@@ -56,6 +56,16 @@ Json strict_object(Json properties, const std::string& required) {
           {"additionalProperties", false}};
 }
 
+Json source_schema(const Json& glob) {
+  return strict_object({{"path", glob},
+                        {"name", {{"type", "string"}, {"minLength", 1}}},
+                        {"weight", {{"type", "number"}, {"exclusiveMinimum", 0}}},
+                        {"format", {{"enum", find_key("data.format")->allowed}}},
+                        {"subset", {{"type", {"string", "integer"}}}},
+                        {"repeat", {{"type", "integer"}, {"minimum", 1}}}},
+                       "path");
+}
+
 // What stands in the list of a key.
 void add_items(const Key& key, Json& schema) {
   const Json glob = {{"type", "string"}, {"minLength", 1}};
@@ -67,8 +77,12 @@ void add_items(const Key& key, Json& schema) {
     schema["items"] = glob;
     if (!key.allowed.empty()) schema["items"] = {{"enum", key.allowed}};
   } else if (key.type == Type::sources) {
-    schema["items"]["oneOf"] = Json::array({glob, strict_object({{"path", glob}}, "path")});
+    schema["items"]["oneOf"] = Json::array({glob, source_schema(glob)});
     if (key.presence == Presence::required) schema["minItems"] = 1;
+  } else if (key.type == Type::source_sets) {
+    schema["items"]["oneOf"] = Json::array({glob, source_schema(glob)});
+    schema["additionalProperties"] = {
+        {"type", "array"}, {"items", schema["items"]}, {"minItems", 1}};
   } else {
     const Json not_negative = {{"type", "number"}, {"minimum", 0}};
     Json scale = not_negative;
@@ -109,6 +123,10 @@ Json key_schema(const Key& key) {
       break;
     case Type::boolean:
       schema["type"] = "boolean";
+      break;
+    case Type::source_sets:
+      schema["type"] = {"array", "object"};
+      add_items(key, schema);
       break;
     case Type::betas:
     case Type::words:

@@ -14,8 +14,21 @@
 
 namespace tptrain::config {
 
-// A path is a text whose leading ~ is read as the home directory.
-enum class Type { text, path, integer, seed, real, boolean, betas, words, sources, groups };
+// A path is a text whose leading ~ is read as the home directory. Sources are a list of globs,
+// source_sets such a list or several by their names.
+enum class Type {
+  text,
+  path,
+  integer,
+  seed,
+  real,
+  boolean,
+  betas,
+  words,
+  sources,
+  source_sets,
+  groups
+};
 using Value =
     std::variant<std::string, int64_t, uint64_t, double, bool, std::vector<double>,
                  std::vector<std::string>, std::vector<DataSource>, std::vector<ParameterGroup>>;

@@ -77,14 +77,19 @@ std::vector<Key> data_keys() {
             .type = Type::sources,
             .presence = Presence::required,
             .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
-                   "text or as `{path: GLOB}`.",
+                   "text or as `{path: GLOB, ...}` with, as it is needed, `weight` (its part of "
+                   "the sequences, in any unit; given for all entries or for none), `name` (in "
+                   "metrics), `format`, `subset` (`5%` of its rows, or `1000` of them) and "
+                   "`repeat` (how often an epoch visits it). Plain texts together are one source.",
             .hint = "[\"corpus/*.txt\"]"},
            &RunConfig::data, &DataConfig::train),
-      bind({.path = "data.eval",
-            .type = Type::sources,
-            .doc = "Files to evaluate on, written likewise.",
-            .hint = "no evaluation"},
-           &RunConfig::data, &DataConfig::eval),
+      bind(
+          {.path = "data.eval",
+           .type = Type::source_sets,
+           .doc = "Files to evaluate on, written likewise (`path`, `format`, `subset`); or several "
+                  "sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
+           .hint = "no evaluation"},
+          &RunConfig::data, &DataConfig::eval),
       bind({.path = "data.tokenizer",
             .type = Type::path,
             .presence = Presence::absent,
@@ -94,16 +99,28 @@ std::vector<Key> data_keys() {
            &RunConfig::data, &DataConfig::tokenizer),
       bind({.path = "data.format",
             .presence = Presence::absent,
-            .allowed = {"text", "jsonl"},
+            .allowed = {"text", "jsonl", "parquet", "indexed"},
             .doc =
                 "What the files hold: `text`, a file is one document; or `jsonl`, a row is one, a "
                 "JSON object a line or the elements of one JSON array: `{\"text\": ...}`, or "
                 "`{\"input_ids\": [...]}` of text already tokenized (-100 in `\"labels\"` beside "
                 "it: not a target; 0 in `\"attention_mask\"`: padding), or a conversation "
-                "(`{\"messages\": [...]}` and others, see train_on). All rows of a file are of one "
-                "kind. Files may be packed by gzip or zstd.",
+                "(`{\"messages\": [...]}` and others, see train_on); or `parquet`, the same rows "
+                "in Parquet or Arrow files. All rows of a file are of one "
+                "kind. Files may be packed by gzip or zstd. Or `indexed`: NAME.bin and NAME.idx of "
+                "Megatron-LM, read where they lie.",
             .hint = "each file by its name and contents; what is neither is refused"},
            &RunConfig::data, &DataConfig::format),
+      bind({.path = "data.text_key",
+            .doc = "Key of a row that holds its text; a dot is a part of its name."},
+           &RunConfig::data, &DataConfig::text_key),
+      bind({.path = "data.max_bad_fraction",
+            .type = Type::real,
+            .limits = {.at_least = 0, .below = 1},
+            .doc = "Share of the rows that may be malformed (no JSON, another kind than the other "
+                   "rows of its file, a conversation that the template refuses): up to it they are "
+                   "left out, counted and the first ones named, beyond it the data is refused."},
+           &RunConfig::data, &DataConfig::max_bad_fraction),
       bind({.path = "data.chat_template",
             .type = Type::path,
             .presence = Presence::absent,
@@ -122,6 +139,14 @@ std::vector<Key> data_keys() {
             .doc = "The token that closes an answer (`<|im_end|>`, `</s>`) is learned with it; "
                    "without it a model does not learn to stop."},
            &RunConfig::data, &DataConfig::train_on_end),
+      bind(
+          {.path = "data.cache_dir",
+           .type = Type::path,
+           .presence = Presence::absent,
+           .doc = "Directory for the token files that are made of the data, which several runs may "
+                  "share: what one has tokenized the others use.",
+           .hint = "run_dir/data"},
+          &RunConfig::data, &DataConfig::cache_dir),
       bind({.path = "data.packing",
             .allowed = {"stream", "best_fit", "none"},
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "

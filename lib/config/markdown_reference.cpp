@@ -27,6 +27,8 @@ std::string type_name(Type type) {
       return "list of texts";
     case Type::sources:
       return "list of globs";
+    case Type::source_sets:
+      return "list of globs, or lists by name";
     case Type::groups:
       return "list of groups";
   }
@@ -104,7 +106,7 @@ train: {max_steps: 100, global_batch_size: 8}
 `--set 'optimizer.groups=[{match: "*.bias", weight_decay: 0.1}]'`. A list takes the place of the file's whole list; a section, as in
 `--set 'parallel={tp_size: 2}'`, changes the keys it names and no other.
 
-Where a key excludes another (`global_batch_size` and `grad_accum_steps`; `model.path` and `model.architecture`), an override of the one
+Where a key excludes another (`max_steps` and `epochs`; `global_batch_size` and `grad_accum_steps`; `model.path` and `model.architecture`), an override of the one
 drops the other from the file: `--set train.grad_accum_steps=2` takes the place of the file's `global_batch_size`. Overriding both
 is an error.
 

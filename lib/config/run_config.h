@@ -55,7 +55,14 @@ struct ParallelConfig {
 };
 
 struct DataSource {
-  std::string path;  // glob: *, ?, [..], **
+  std::string path;       // glob: *, ?, [..], **
+  std::string name = {};  // in metrics and messages; "": the path
+  std::optional<double> weight =
+      {};                   // of the sequences of a mixture; all entries have one, or none
+  std::string format = {};  // as data.format, which it takes the place of
+  std::string subset = {};  // of the rows: "5%" | "1000" (config/share.h); "": all
+  int64_t repeat = 1;       // how often an epoch visits it
+  std::string set = {};     // of data.eval: the name of the set that it is in
 
   bool operator==(const DataSource&) const = default;
 };
@@ -65,9 +72,12 @@ struct DataConfig {
   std::vector<DataSource> eval;
   std::string tokenizer;               // "": that of model.path, else bytes
   std::string format;                  // text | jsonl; "": by each file's name and contents
+  std::string text_key = "text";       // of rows: the key of their text
+  double max_bad_fraction = 0.0;       // of rows: how many may be malformed, and are left out
   std::string chat_template;           // a file; "": that of the tokenizer
   std::string train_on = "assistant";  // assistant | last | all: of conversations and completions
   bool train_on_end = true;            // and the token that closes an answer
+  std::string cache_dir;               // of token files; "": run_dir/data
   std::string packing = "stream";      // stream | best_fit | none (data/packing.h)
   bool document_mask = false;          // documents packed into one sequence do not see each other
   bool special_as_text = false;
@@ -81,7 +91,8 @@ struct TrainConfig {
   int64_t micro_batch_size = 1;   // sequences per dp rank
   int64_t global_batch_size = 0;  // sequences; or:
   int64_t grad_accum_steps = 0;   // 0 and 0: one micro-batch per dp rank
-  int64_t max_steps = 0;          // required
+  int64_t max_steps = 0;          // or:
+  double epochs = 0;              // of data.train
   std::string max_time;           // config/duration.h; "": no limit
   uint64_t seed = 42;
   std::string device = "auto";        // auto | cuda | cpu
@@ -150,6 +161,7 @@ struct CheckpointConfig {
   std::string resume = "auto";       // auto | never | PATH of a checkpoint: of the first start
   std::string on_failure = "go_on";  // stop | go_on: what a save that failed twice means
   std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
+  int64_t save_epochs = 0;                      // 0: not by epochs
 
   bool operator==(const CheckpointConfig&) const = default;
 };
@@ -158,6 +170,7 @@ struct EvalConfig {
   int64_t every_steps = 0;   // 0: only at the end (where data.eval is given)
   int64_t max_batches = 20;  // global batches; 0: all of data.eval
   int64_t patience = 0;      // evaluations without a new best; 0: a run does not end by them
+  int64_t every_epochs = 0;  // 0: not by epochs
 
   bool operator==(const EvalConfig&) const = default;
 };

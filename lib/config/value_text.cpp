@@ -45,6 +45,35 @@ std::string group_text(const ParameterGroup& group) {
   return cat(text, ", learning_rate_scale: ", real_text(group.learning_rate_scale), "}");
 }
 
+// A plain path, or {path: a.txt, weight: 0.5}.
+std::string source_text(const DataSource& source) {
+  std::string more;
+  const auto add = [&](const char* name, const std::string& value) {
+    more += cat(", ", name, ": ", value);
+  };
+  if (!source.name.empty()) add("name", quoted_text(source.name));
+  if (source.weight) add("weight", real_text(*source.weight));
+  if (!source.format.empty()) add("format", quoted_text(source.format));
+  if (!source.subset.empty()) add("subset", quoted_text(source.subset));
+  if (source.repeat != 1) add("repeat", std::to_string(source.repeat));
+  const std::string path = quoted_text(source.path);
+  return more.empty() ? path : cat("{path: ", path, more, "}");
+}
+
+// A list, or {wiki: [a.txt], chat: [b.jsonl, c.jsonl]}.
+std::string sources_text(const std::vector<DataSource>& sources) {
+  std::vector<std::string> sets;
+  std::vector<std::string> texts;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    texts.push_back(source_text(sources[i]));
+    if (sources[i].set.empty()) continue;
+    if (i + 1 < sources.size() && sources[i + 1].set == sources[i].set) continue;
+    sets.push_back(cat(quoted_text(sources[i].set), ": [", join(texts), "]"));
+    texts.clear();
+  }
+  return sets.empty() ? cat("[", join(texts), "]") : cat("{", join(sets), "}");
+}
+
 }  // namespace
 
 bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }
@@ -79,9 +108,7 @@ std::string yaml_text(const Value& value) {
           for (const std::string& word : v) texts.push_back(quoted_text(word));
           return cat("[", join(texts), "]");
         } else if constexpr (std::is_same_v<T, std::vector<DataSource>>) {
-          std::vector<std::string> texts;
-          for (const DataSource& source : v) texts.push_back(quoted_text(source.path));
-          return cat("[", join(texts), "]");
+          return sources_text(v);
         } else if constexpr (std::is_same_v<T, std::vector<ParameterGroup>>) {
           std::vector<std::string> texts;
           for (const ParameterGroup& group : v) texts.push_back(group_text(group));

@@ -56,14 +56,6 @@ std::optional<double> parse_real(const std::string& text) {
   return value;
 }
 
-// "parallel.tp_size is "2"": a quoted scalar shows its quotes, since they are what is wrong with
-// it.
-std::string received(const std::string& path, const YAML::Node& node) {
-  if (!node.IsScalar()) return cat(path, " is ", described(node));
-  if (is_quoted(node)) return cat(path, " is the text \"", shown(node.Scalar()), "\"");
-  return cat(path, " is ", shown(node.Scalar()));
-}
-
 // "true" for True, yes, on, 1, as YAML 1.1 and Python write it; "" for what is no such word.
 std::string boolean_of_other_notations(const std::string& text) {
   std::string word;
@@ -82,6 +74,12 @@ constexpr const char* kGroupForm =
 
 }  // namespace
 
+std::string received(const std::string& path, const YAML::Node& node) {
+  if (!node.IsScalar()) return cat(path, " is ", described(node));
+  if (is_quoted(node)) return cat(path, " is the text \"", shown(node.Scalar()), "\"");
+  return cat(path, " is ", shown(node.Scalar()));
+}
+
 std::string described(const YAML::Node& node) {
   if (node.IsNull()) return "null";
   if (node.IsMap()) return "a mapping";
@@ -94,7 +92,7 @@ ValueReader::ValueReader(PlaceOf place_of, Entries& out)
 
 std::optional<Value> ValueReader::read(const Key& key, const YAML::Node& node,
                                        const std::string& place) {
-  if (key.type == Type::sources) return sources(key, node, place);
+  if (key.type == Type::sources || key.type == Type::source_sets) return sources(key, node, place);
   if (key.type == Type::words) return words(key, node, place);
   if (key.type == Type::groups) return groups(key, node, place);
   if (key.type == Type::betas) return betas(key, node, place);
@@ -108,9 +106,9 @@ std::optional<Value> ValueReader::read(const Key& key, const YAML::Node& node,
     case Type::path:
       return path(key.path, node, place);
     case Type::integer:
-      return integer<int64_t>(key, node, place);
+      return integer<int64_t>(key.path, node, place);
     case Type::seed:
-      return integer<uint64_t>(key, node, place);
+      return integer<uint64_t>(key.path, node, place);
     case Type::real:
       return real(key.path, node, place);
     default:
@@ -139,12 +137,12 @@ std::optional<std::string> ValueReader::key_name(const YAML::Node& key_node,
 }
 
 template <typename Integer>
-std::optional<Value> ValueReader::integer(const Key& key, const YAML::Node& node,
+std::optional<Value> ValueReader::integer(const std::string& path, const YAML::Node& node,
                                           const std::string& place) {
   const std::string& text = node.Scalar();
   const ParsedInteger<Integer> parsed = parse_integer<Integer>(text);
   if (parsed.value && !is_quoted(node)) return *parsed.value;
-  Problem p = problem(received(key.path, node)).at(place);
+  Problem p = problem(received(path, node)).at(place);
   const std::optional<double> as_real = parse_real(text);
   if (parsed.is_integer && !parsed.value) {
     p.must(cat("be an integer from ", std::numeric_limits<Integer>::min(), " to ",
@@ -159,6 +157,9 @@ std::optional<Value> ValueReader::integer(const Key& key, const YAML::Node& node
   complain(std::move(p));
   return std::nullopt;
 }
+
+template std::optional<Value> ValueReader::integer<int64_t>(const std::string&, const YAML::Node&,
+                                                            const std::string&);
 
 std::optional<double> ValueReader::real(const std::string& path, const YAML::Node& node,
                                         const std::string& place) {
@@ -240,47 +241,6 @@ std::optional<Value> ValueReader::words(const Key& key, const YAML::Node& node,
   }
   if (list.size() != node.size()) return std::nullopt;
   return list;
-}
-
-std::optional<Value> ValueReader::sources(const Key& key, const YAML::Node& node,
-                                          const std::string& place) {
-  if (!node.IsSequence()) {
-    Problem p = problem(received(key.path, node)).at(place);
-    p.must("be a list of globs");
-    if (node.IsScalar()) p.remedy(cat("Write [\"", node.Scalar(), "\"]."));
-    complain(std::move(p));
-    return std::nullopt;
-  }
-  std::vector<DataSource> list;
-  for (size_t i = 0; i < node.size(); ++i) {
-    const std::optional<std::string> path =
-        source_path(cat(key.path, "[", i, "]"), node[i], place_of_(node[i].Mark()));
-    if (path) list.push_back({.path = *path});
-  }
-  if (list.size() != node.size()) return std::nullopt;
-  return list;
-}
-
-// "GLOB" or {path: GLOB}.
-std::optional<std::string> ValueReader::source_path(const std::string& name, const YAML::Node& node,
-                                                    const std::string& place) {
-  if (node.IsScalar()) return path(name, node, place);
-  if (!node.IsMap()) {
-    complain(problem(cat(name, " is ", described(node)))
-                 .at(place)
-                 .must("be a glob, as a plain text or as {path: GLOB}"));
-    return std::nullopt;
-  }
-  const std::optional<std::vector<Member>> members = members_of(name, node, {"path"});
-  if (!members) return std::nullopt;
-  if (members->empty()) {
-    complain(problem(cat(name, " has no path")).at(place).must("be {path: GLOB}"));
-    return std::nullopt;
-  }
-  const Member& glob = members->front();
-  if (glob.value.IsScalar()) return path(cat(name, ".path"), glob.value, glob.place);
-  complain(problem(cat(name, ".path is ", described(glob.value))).at(glob.place).must("be a glob"));
-  return std::nullopt;
 }
 
 std::optional<Value> ValueReader::groups(const Key& key, const YAML::Node& node,

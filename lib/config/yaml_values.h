@@ -19,6 +19,9 @@ namespace tptrain::config {
 
 /// What was received, for a message: "a list", "null", the scalar itself.
 std::string described(const YAML::Node& node);
+/// "parallel.tp_size is "2"": a quoted scalar shows its quotes, since they are what is wrong with
+/// it.
+std::string received(const std::string& path, const YAML::Node& node);
 
 /// The names that a mapping has given so far, with their places.
 using SeenNames = std::unordered_map<std::string, std::string>;
@@ -46,7 +49,8 @@ class ValueReader {
 
   void complain(Problem p) { out_.complain(std::move(p)); }
   template <typename Integer>
-  std::optional<Value> integer(const Key& key, const YAML::Node& node, const std::string& place);
+  std::optional<Value> integer(const std::string& path, const YAML::Node& node,
+                               const std::string& place);
   std::optional<double> real(const std::string& path, const YAML::Node& node,
                              const std::string& place);
   std::optional<std::string> text(const std::string& name, const YAML::Node& node,
@@ -58,8 +62,13 @@ class ValueReader {
   std::optional<Value> words(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> sources(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<Value> groups(const Key& key, const YAML::Node& node, const std::string& place);
-  std::optional<std::string> source_path(const std::string& name, const YAML::Node& node,
-                                         const std::string& place);
+  std::optional<Value> source_sets(const Key& key, const YAML::Node& node);
+  std::optional<std::vector<DataSource>> source_list(const std::string& name,
+                                                     const YAML::Node& node,
+                                                     const std::string& place);
+  std::optional<DataSource> source(const std::string& name, const YAML::Node& node,
+                                   const std::string& place);
+  bool source_member(const std::string& full, const Member& member, DataSource& source);
   std::optional<ParameterGroup> group(const std::string& name, const YAML::Node& node,
                                       const std::string& place);
   /// The members of an entry of a list; nothing where one is not among `known` or given twice.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/arrow_rows.h"
 #include "data/jsonl_rows.h"
 
 namespace tptrain::data {
@@ -70,7 +71,7 @@ void ArrayReader::read_element() {
   element_.clear();
   element_line_ = line_;
   depth_ = 0;
-  in_string_ = escaped_ = false;
+  in_string_ = escaped_ = too_long_ = false;
   while (!take_part()) {
     rest_ = reader_.next();
     if (rest_.empty()) {
@@ -78,6 +79,11 @@ void ArrayReader::read_element() {
              "Is it complete? Make it again.");
     }
   }
+  if (!too_long_) return;
+  throw BadRow(problem(cat("the row is longer than ", human_bytes(max_bytes_)))
+                   .at(cat(reader_.path().string(), ":", element_line_))
+                   .must(cat("have at most ", with_thousands(max_bytes_), " bytes"))
+                   .remedy("Cut the document into several rows."));
 }
 
 bool ArrayReader::take_part() {
@@ -103,15 +109,20 @@ bool ArrayReader::take_part() {
   }
   const bool stopped = ended || at < rest_.size();
   const std::string_view part = rest_.substr(0, at);
-  if (static_cast<int64_t>(element_.size() + part.size()) > max_bytes_) {
-    refuse(cat("the row is longer than ", human_bytes(max_bytes_)),
-           cat("have at most ", with_thousands(max_bytes_), " bytes"),
-           "Cut the document into several rows.");
-  }
-  element_ += part;
+  keep(part);
   line_ += std::count(part.begin(), part.end(), '\n');
   rest_.remove_prefix(at);
   return stopped;
+}
+
+// One that is too long is read to its end, but not kept.
+void ArrayReader::keep(std::string_view part) {
+  too_long_ = too_long_ || static_cast<int64_t>(element_.size() + part.size()) > max_bytes_;
+  if (too_long_) {
+    element_.clear();
+  } else {
+    element_ += part;
+  }
 }
 
 void ArrayReader::refuse(std::string received, std::string constraint, std::string fix) const {
@@ -123,7 +134,8 @@ void ArrayReader::refuse(std::string received, std::string constraint, std::stri
 
 std::unique_ptr<RowReader> open_rows(const std::filesystem::path& path, RowLayout layout) {
   if (layout == RowLayout::array) return std::make_unique<ArrayReader>(path, kMaxLineBytes);
-  return std::make_unique<LineReader>(path, kMaxLineBytes);
+  if (layout == RowLayout::lines) return std::make_unique<LineReader>(path, kMaxLineBytes);
+  return open_arrow_rows(path, layout);
 }
 
 }  // namespace tptrain::data

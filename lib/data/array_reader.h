@@ -11,7 +11,7 @@ namespace tptrain::data {
 
 class ArrayReader final : public RowReader {
  public:
-  /// An element of more than max_bytes is an error.
+  /// An element of more than max_bytes is a BadRow.
   ArrayReader(const std::filesystem::path& path, int64_t max_bytes);
 
   /// Throws DataError: no array, no comma between two elements, one too many, an array that is not
@@ -27,6 +27,7 @@ class ArrayReader final : public RowReader {
   void read_element();
   /// Up to where the element ends or the piece does; false where it goes on.
   bool take_part();
+  void keep(std::string_view part);
   [[noreturn]] void refuse(std::string received, std::string constraint, std::string fix) const;
 
   FileReader reader_;
@@ -40,6 +41,7 @@ class ArrayReader final : public RowReader {
   int64_t depth_ = 0;
   bool in_string_ = false;
   bool escaped_ = false;
+  bool too_long_ = false;
 };
 
 }  // namespace tptrain::data

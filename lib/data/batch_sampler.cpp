@@ -5,24 +5,29 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/text.h"
-#include "data/best_fit.h"
+#include "data/mixture.h"
 #include "data/permutation.h"
-#include "formats/token_file.h"
+#include "data/sequence_source.h"
 
 namespace tptrain::data {
 
 struct BatchSampler::Impl {
-  formats::TokenFile file;
+  std::vector<SequenceSource> sources;
+  std::vector<std::string> names;
+  std::vector<int64_t> repeats;
+  std::optional<MixtureSchedule> schedule;  // where there are weights
   BatchShape shape;
   SamplerOptions options;
-  std::optional<BestFitRows> best_fit = {};  // where the packing is that
-  int64_t windows = 0;                       // of an epoch
-  int64_t held_tokens = 0;                   // in their positions
-  int64_t truncated = 0;
+  int64_t windows = 0;  // of an epoch
 
-  void count();
-  void fill(int64_t window, HostBatch& batch, int64_t row) const;
+  struct Place {
+    size_t source;
+    int64_t sequence;
+  };
+  Place place(int64_t index) const;
+  int64_t shuffled(int64_t index, int64_t size, uint64_t key) const;
 };
 
 namespace {
@@ -38,10 +43,16 @@ void check(const BatchShape& shape) {
   }
 }
 
-void check_enough(const PreparedTokens& tokens, const BatchShape& shape, Packing packing,
-                  int64_t windows) {
+void check_enough(const std::vector<SourceTokens>& sources, const BatchShape& shape,
+                  Packing packing, int64_t windows) {
   const int64_t global_batch = shape.global_batch_size();
   if (windows >= global_batch) return;
+  PreparedTokens tokens;  // of all
+  tokens.split = sources.front().tokens.split;
+  for (const SourceTokens& source : sources) {
+    tokens.tokens += source.tokens.tokens;
+    tokens.documents += source.tokens.documents;
+  }
   const std::string needed =
       packing == Packing::none ? cat(with_thousands(global_batch), " documents, one a sequence")
       : packing == Packing::best_fit
@@ -63,56 +74,68 @@ void check_enough(const PreparedTokens& tokens, const BatchShape& shape, Packing
 
 }  // namespace
 
-void BatchSampler::Impl::count() {
-  const int64_t length = shape.seq_length;
-  switch (options.packing) {
-    case Packing::stream:
-      // The last token of a window is only a target, so the last window needs one token more than
-      // its length.
-      windows = (file.tokens() - 1) / length;
-      held_tokens = windows * length;
-      break;
-    case Packing::best_fit:
-      best_fit.emplace(file.header().document_ends, length);
-      windows = best_fit->rows();
-      held_tokens = best_fit->tokens();
-      break;
-    case Packing::none:
-      windows = file.header().documents();
-      truncated = documents_longer_than(file.header(), length + 1);
-      for (int64_t document = 0; document < windows; ++document) {
-        const TokenRange range = document_range(file.header(), document);
-        held_tokens += std::min(length, range.end - range.begin);
-      }
-      break;
+int64_t BatchSampler::Impl::shuffled(int64_t index, int64_t size, uint64_t key) const {
+  const int64_t within = index % size;
+  if (!options.shuffle) return within;
+  return Permutation(size, options.seed + key, static_cast<uint64_t>(index / size))(within);
+}
+
+BatchSampler::Impl::Place BatchSampler::Impl::place(int64_t index) const {
+  if (schedule) {
+    const MixtureSchedule::Turn turn = (*schedule)(index);
+    const auto source = static_cast<size_t>(turn.source);
+    // Sources of one size must not be visited in one order.
+    const uint64_t key = source == 0 ? 0 : mix64(source);
+    return {source, shuffled(turn.ordinal, sources[source].sequences(), key)};
+  }
+  int64_t within = shuffled(index, windows, 0);
+  for (size_t source = 0;; ++source) {
+    const int64_t sequences = sources[source].sequences();
+    if (within < sequences * repeats[source]) return {source, within % sequences};
+    within -= sequences * repeats[source];
   }
 }
 
-void BatchSampler::Impl::fill(int64_t window, HostBatch& batch, int64_t row) const {
-  const bool masks = options.document_mask == DocumentMask::on;
-  if (best_fit) {
-    int64_t at = 0;
-    for (const Piece& piece : best_fit->pieces(window)) {
-      fill_piece(file, piece, batch, row, at);
-      at += piece.tokens;
-    }
-    if (masks) mask_pieces(best_fit->pieces(window), batch, row);
-    return;
+std::string identity_of(const std::vector<SourceTokens>& sources) {
+  if (sources.size() == 1 && sources.front().repeat == 1) return sources.front().tokens.identity;
+  Sha256 hash;
+  hash.update("tptrain mixture 1\n");
+  for (const SourceTokens& source : sources) {
+    hash.update(cat(source.tokens.identity, " weight ", fixed(source.weight.value_or(0), 12),
+                    " repeat ", source.repeat, "\n"));
   }
-  const TokenRange range = options.packing == Packing::none
-                               ? document_range(file.header(), window)
-                               : TokenRange{window * shape.seq_length, file.tokens()};
-  fill_row(file, range, batch, row);
-  if (masks) mask_documents(file.header(), range, batch, row);
+  return hash.hex();
 }
 
 BatchSampler::BatchSampler(const PreparedTokens& tokens, const BatchShape& shape,
+                           const SamplerOptions& options)
+    : BatchSampler(std::vector<SourceTokens>{{.tokens = tokens}}, shape, options) {}
+
+BatchSampler::BatchSampler(const std::vector<SourceTokens>& sources, const BatchShape& shape,
                            const SamplerOptions& options) {
   check(shape);
-  impl_ =
-      std::make_unique<Impl>(Impl{.file = open_tokens(tokens), .shape = shape, .options = options});
-  impl_->count();
-  check_enough(tokens, shape, options.packing, impl_->windows);
+  impl_ = std::make_unique<Impl>();
+  impl_->shape = shape;
+  impl_->options = options;
+  std::vector<double> weights;
+  for (const SourceTokens& source : sources) {
+    impl_->sources.emplace_back(source.tokens, shape.seq_length, options.packing,
+                                options.document_mask);
+    const int64_t sequences = impl_->sources.back().sequences();
+    if (sequences < 1 && sources.size() > 1) {
+      throw DataError(problem(cat("the source ", source.name, " has ", source.tokens.tokens,
+                                  " tokens, not enough for one sequence"))
+                          .at("data." + source.tokens.split)
+                          .must(cat("give at least one of ", shape.seq_length, " tokens"))
+                          .remedy("Leave it out, or name it together with another in one glob."));
+    }
+    impl_->names.push_back(source.name);
+    impl_->repeats.push_back(source.repeat);
+    impl_->windows += sequences * source.repeat;
+    if (source.weight) weights.push_back(*source.weight);
+  }
+  check_enough(sources, shape, options.packing, impl_->windows);
+  if (!weights.empty()) impl_->schedule.emplace(weights);
 }
 
 BatchSampler::~BatchSampler() = default;
@@ -132,23 +155,41 @@ HostBatch BatchSampler::micro_batch(int64_t step, int dp_rank, int64_t micro) co
   out.first_sample = (micro * shape.dp_size + dp_rank) * shape.micro_batch_size;
   const int64_t first = step * shape.global_batch_size() + out.first_sample;
   for (int64_t b = 0; b < out.batch; ++b) {
-    const int64_t epoch = (first + b) / impl_->windows;
-    int64_t window = (first + b) % impl_->windows;
-    if (impl_->options.shuffle) {
-      window =
-          Permutation(impl_->windows, impl_->options.seed, static_cast<uint64_t>(epoch))(window);
-    }
-    impl_->fill(window, out, b);
+    const Impl::Place place = impl_->place(first + b);
+    impl_->sources[place.source].fill(place.sequence, out, b);
   }
   return out;
 }
 
 int64_t BatchSampler::windows() const { return impl_->windows; }
-int64_t BatchSampler::truncated() const { return impl_->truncated; }
-double BatchSampler::padding() const {
-  const auto positions = static_cast<double>(impl_->windows * impl_->shape.seq_length);
-  return 1.0 - static_cast<double>(impl_->held_tokens) / positions;
+int64_t BatchSampler::truncated() const {
+  int64_t truncated = 0;
+  for (const SequenceSource& source : impl_->sources) truncated += source.truncated();
+  return truncated;
 }
+
+double BatchSampler::padding() const {
+  int64_t held = 0;
+  for (size_t i = 0; i < impl_->sources.size(); ++i) {
+    held += impl_->sources[i].held_tokens() * impl_->repeats[i];
+  }
+  const auto positions = static_cast<double>(impl_->windows * impl_->shape.seq_length);
+  return 1.0 - static_cast<double>(held) / positions;
+}
+
+std::vector<BatchSampler::SourceProgress> BatchSampler::progress(int64_t sequences) const {
+  std::vector<SourceProgress> all;
+  if (!impl_->schedule || impl_->sources.size() < 2) return all;
+  const std::vector<int64_t> counts = impl_->schedule->counts(sequences);
+  for (size_t i = 0; i < counts.size(); ++i) {
+    all.push_back({.name = impl_->names[i],
+                   .sequences = counts[i],
+                   .epoch = static_cast<double>(counts[i]) /
+                            static_cast<double>(impl_->sources[i].sequences())});
+  }
+  return all;
+}
+
 int64_t BatchSampler::steps_per_epoch() const {
   return impl_->windows / impl_->shape.global_batch_size();
 }

@@ -9,11 +9,13 @@
 // piece cut off by the sequence's border being a document of its own.
 // Epoch e visits them in a permutation keyed by (seed, e) (a Feistel network: no memory, any index
 // at once). The global batch of step s is sequences [s*G, (s+1)*G) of the endless concatenation of
-// epochs.
+// epochs. Several sources are one epoch together, each in it as often as it is repeated; or, with
+// weights, take turns (mixture.h), each in epochs of its own.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,10 +39,25 @@ struct SamplerOptions {
   DocumentMask document_mask = DocumentMask::off;
 };
 
+/// One source of a mixture.
+struct SourceTokens {
+  PreparedTokens tokens;
+  std::string name = {};
+  std::optional<double> weight = {};  // all sources have one, or none
+  int64_t repeat = 1;                 // without a weight: how often it is in an epoch
+};
+
+/// What decides which sequences come when, beside options and batch: of one source, the identity of
+/// its tokens.
+std::string identity_of(const std::vector<SourceTokens>& sources);
+
 class BatchSampler {
  public:
-  /// Maps the token file. Throws DataError: damaged file, or fewer sequences than one global batch
-  /// (says how much text there is and what is needed).
+  /// Maps the token files. Throws DataError: damaged file, fewer sequences than one global batch
+  /// (says how much text there is and what is needed), or a source that has none at all;
+  /// ConfigError as MixtureSchedule.
+  BatchSampler(const std::vector<SourceTokens>& sources, const BatchShape& shape,
+               const SamplerOptions& options);
   BatchSampler(const PreparedTokens& tokens, const BatchShape& shape,
                const SamplerOptions& options);
   ~BatchSampler();
@@ -50,6 +67,13 @@ class BatchSampler {
   /// to (micro, dp_rank) in the order micro-major, then dp, so that the set of sequences of a step
   /// does not depend on dp and accumulation as long as the global batch is the same.
   HostBatch micro_batch(int64_t step, int dp_rank, int64_t micro) const;
+  /// What each source of a mixture with weights gives among the first `sequences`; empty without.
+  struct SourceProgress {
+    std::string name;
+    int64_t sequences = 0;
+    double epoch = 0;
+  };
+  std::vector<SourceProgress> progress(int64_t sequences) const;
   int64_t windows() const;          // sequences per epoch
   int64_t truncated() const;        // of these, documents of which tokens are left out
   double padding() const;           // share of an epoch's positions that hold no token

@@ -19,11 +19,11 @@ constexpr size_t kRowsAtOnce = 512;
 constexpr size_t kBytesAtOnce = size_t{4} << 20;  // of their lines: what is made of them is more
 
 /// The error with the row's place in front, as one of the data.
-DataError at_row(const Error& error, const std::string& place) {
+BadRow at_row(const Error& error, const std::string& place) {
   std::string text = error.what();
   const size_t kind = text.find(" error: ");
   if (kind != std::string::npos) text.erase(0, kind + std::string_view(" error: ").size());
-  return DataError(problem(std::move(text)).at(place));
+  return BadRow(problem(std::move(text)).at(place));
 }
 
 }  // namespace
@@ -47,8 +47,8 @@ LabelledIds ChatWriter::encode(const Waiting& waiting) const {
   }
 }
 
-std::vector<LabelledIds> ChatWriter::encode_all() const {
-  std::vector<LabelledIds> encoded(waiting_.size());
+std::vector<std::optional<LabelledIds>> ChatWriter::encode_all() const {
+  std::vector<std::optional<LabelledIds>> encoded(waiting_.size());
   std::vector<std::exception_ptr> failures(waiting_.size());
   std::atomic<size_t> next{0};
   const auto work = [&] {
@@ -67,7 +67,12 @@ std::vector<LabelledIds> ChatWriter::encode_all() const {
   workers.clear();
   // The first by row, so that the message does not depend on the threads.
   for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
+    if (!failure) continue;
+    try {
+      std::rethrow_exception(failure);
+    } catch (const BadRow& bad) {
+      context_.tally.bad(bad);
+    }
   }
   return encoded;
 }
@@ -75,11 +80,12 @@ std::vector<LabelledIds> ChatWriter::encode_all() const {
 void ChatWriter::flush() {
   if (waiting_.empty()) return;
   interruption_point();
-  const std::vector<LabelledIds> encoded = encode_all();
+  const std::vector<std::optional<LabelledIds>> encoded = encode_all();
   for (size_t i = 0; i < encoded.size(); ++i) {
+    if (!encoded[i]) continue;
     ++rows_;
-    if (encoded[i].any_label()) {
-      append(encoded[i], waiting_[i].place);
+    if (encoded[i]->any_label()) {
+      append(*encoded[i], waiting_[i].place);
     } else if (unlearned_++ == 0) {
       first_unlearned_ = waiting_[i].place;
     }

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/chat_rows.h"
+#include "data/corpus_rows.h"
 #include "data/jsonl_rows.h"
 #include "formats/token_file.h"
 #include "tokenizer/chat_template.h"
@@ -22,13 +24,15 @@ class ChatWriter {
     ChatOptions options = {};
     int64_t vocab_size = 0;  // rows of the model: ids must be below
     int threads = 1;
+    RowTally& tally;  // of rows that the template or the tokenizer refuses
   };
   ChatWriter(const Context& context, formats::TokenFileWriter& writer)
       : context_(context), writer_(writer) {}
 
   /// `bytes`: the length of the row's line; `place`, "file:line", is for messages.
   void add(JsonlRow row, size_t bytes, std::string place);
-  /// Writes what waits. Throws DataError, of the first row that cannot be encoded, with its place.
+  /// Writes what waits. Throws BadRow, of the first row that cannot be encoded, with its place,
+  /// where the tally tolerates none.
   void flush();
 
   int64_t rows() const { return rows_; }
@@ -42,7 +46,7 @@ class ChatWriter {
     std::string place;
   };
   LabelledIds encode(const Waiting& waiting) const;
-  std::vector<LabelledIds> encode_all() const;
+  std::vector<std::optional<LabelledIds>> encode_all() const;
   void append(const LabelledIds& row, const std::string& place);
 
   Context context_;

@@ -1,31 +1,52 @@
 // Which of the files that the sources name are tokenized, and as what.
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/corpus_rows.h"
 #include "data/file_reader.h"
 #include "data/tokenize_files.h"
+#include "formats/indexed_tokens.h"
 
 namespace tptrain::data {
 
 namespace {
 
-std::optional<RowKind> first_row_kind(const CorpusFile& file, int64_t vocab_size) {
-  JsonlParser parser(vocab_size);
-  const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
-  while (const auto text = rows->next()) {
-    const auto row = parser.parse(*text, file.path.native(), rows->line_number());
-    if (row) return row->kind;
-  }
-  return std::nullopt;
+std::optional<RowKind> first_row_kind(const CorpusFile& file, const Corpus& corpus,
+                                      int64_t vocab_size) {
+  JsonlParser parser(vocab_size, corpus.text_key);
+  RowTally tally(corpus.max_bad_fraction);  // not closed: the rows are counted when tokenized
+  const std::optional<JsonlRow> row = CorpusRows(file, parser, tally).next();
+  return row ? std::optional(row->kind) : std::nullopt;
 }
 
-CorpusFile look_at(const SourceFile& source, const std::string& format) {
+/// The .idx beside a .bin, where that is the index of a Megatron token file.
+std::optional<std::filesystem::path> index_beside(const std::filesystem::path& path) {
+  if (path.extension() != ".bin") return std::nullopt;
+  std::filesystem::path index = path;
+  index.replace_extension(".idx");
+  std::error_code error;  // what cannot be looked at is no index
+  if (!std::filesystem::is_regular_file(index, error)) return std::nullopt;
+  if (!FileReader(index, FileReader::Contents::as_stored)
+           .next()
+           .starts_with(formats::kIndexedMagic))
+    return std::nullopt;
+  return index;
+}
+
+CorpusFile look_at(const SourceFile& source, const Corpus& corpus) {
+  if (corpus.format.empty() || corpus.format == "indexed") {
+    if (const auto index = index_beside(source.path))
+      return {.path = *index, .kind = {.format = Format::indexed}};
+  }
   FileReader reader(source.path);
   const std::string_view head = reader.next();
-  CorpusFile file{.path = source.path, .kind = kind_of_file(source.path, head, format)};
-  file.any_bytes = format == "text";
+  CorpusFile file{.path = source.path,
+                  .kind = kind_of_file(source.path, head, corpus.format, corpus.text_key)};
+  file.any_bytes = corpus.format == "text";
   file.marked = !file.any_bytes && without_mark(head).size() < head.size();
   return file;
 }
@@ -46,6 +67,15 @@ std::string sentence(const std::string& directory, const Reasons& reasons) {
   return cat("of the directory ", directory, " these are left out: ", join(parts, "; "));
 }
 
+bool holds(const std::vector<CorpusFile>& files, const std::filesystem::path& path) {
+  return std::any_of(files.begin(), files.end(),
+                     [&](const CorpusFile& file) { return file.path == path; });
+}
+
+constexpr const char* kMustHold =
+    "hold text or JSON rows, plain or packed by gzip or zstd, or be a "
+    "Megatron token file";
+
 }  // namespace
 
 std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const Corpus& corpus,
@@ -53,10 +83,12 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
                                      std::vector<std::string>& notes) {
   std::vector<CorpusFile> all;
   std::vector<bool> source_has_rows(corpus.sources.size());
+  std::vector<bool> source_has_tokens(corpus.sources.size());
   for (const SourceFile& file : files) {
-    all.push_back(look_at(file, corpus.format));
+    all.push_back(look_at(file, corpus));
     const FileKind& kind = all.back().kind;
     if (kind.usable() && kind.format == Format::rows) source_has_rows[file.source] = true;
+    if (kind.format == Format::indexed) source_has_tokens[file.source] = true;
   }
   std::vector<Problem> problems;
   std::map<size_t, Reasons> reasons;
@@ -68,15 +100,18 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
     if (!kind.usable() && !file.in_directory) {
       problems.push_back(problem(cat("the file seems to be ", kind.refused_as))
                              .at(name)
-                             .must("hold text or JSON rows, plain or packed by gzip or zstd")
+                             .must(kMustHold)
                              .remedy(kind.remedy));
     } else if (!kind.usable()) {
       reasons[file.source][kind.refused_as].push_back(name);
+    } else if (file.in_directory && kind.format != Format::indexed &&
+               source_has_tokens[file.source]) {
+      reasons[file.source]["beside token files"].push_back(name);
     } else if (file.in_directory && kind.format == Format::text && source_has_rows[file.source] &&
                corpus.format.empty() && !named_text(file.path)) {
       reasons[file.source]["beside rows, and not named .txt"].push_back(name);
-    } else {
-      chosen.push_back(std::move(all[i]));
+    } else if (kind.format != Format::indexed || !holds(chosen, all[i].path)) {
+      chosen.push_back(std::move(all[i]));  // a .bin and its .idx are one
     }
   }
   if (!problems.empty()) throw DataError(problems);
@@ -90,7 +125,7 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
                         .remedy("Name the files themselves, or convert them (docs/data.md)."));
   }
   for (CorpusFile& file : chosen) {
-    if (file.kind.format == Format::rows) file.rows = first_row_kind(file, vocab_size);
+    if (file.kind.format == Format::rows) file.rows = first_row_kind(file, corpus, vocab_size);
   }
   return chosen;
 }

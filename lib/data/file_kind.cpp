@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/text.h"
+#include "data/arrow_rows.h"
 #include "data/jsonl_rows.h"
+#include "formats/indexed_tokens.h"
 
 namespace tptrain::data {
 
@@ -28,11 +30,6 @@ struct Signature {
 using namespace std::string_view_literals;  // NUL bytes among them
 // What data comes in, and what lies beside it.
 constexpr std::array kSignatures = {
-    Signature{"PAR1"sv, "a Parquet file", kToRows},
-    Signature{"ARROW1"sv, "an Arrow file", kToRows},
-    Signature{"\xFF\xFF\xFF\xFF"sv, "an Arrow stream", kToRows},
-    Signature{"MMIDIDX\0"sv, "the index of a Megatron token file",
-              "Such files are not read yet: write the ids as {\"input_ids\": [...]} lines."},
     Signature{"TPTOKIDX"sv, "the index of a token file of tptrain",
               "Name the text that the tokens were made from."},
     Signature{"\xFF\xFE"sv, "UTF-16 text", "Convert it: iconv -f utf-16 -t utf-8."},
@@ -55,6 +52,22 @@ constexpr std::array kSignatures = {
               "Fetch the file: git lfs pull."},
 };
 
+struct ArrowKind {
+  std::string_view bytes;
+  RowLayout layout;
+  const char* is;
+};
+constexpr std::array kArrowKinds = {
+    ArrowKind{"PAR1"sv, RowLayout::parquet, "a Parquet file"},
+    ArrowKind{"ARROW1"sv, RowLayout::arrow_file, "an Arrow file"},
+    ArrowKind{"\xFF\xFF\xFF\xFF"sv, RowLayout::arrow_stream, "an Arrow stream"},
+};
+constexpr const char* kWithArrow =
+    "This program was built without Arrow: scripts/setup.sh --parquet adds it, then build again. "
+    "Or "
+    "write the rows as JSON lines, for example with Python's datasets: "
+    "load_dataset(...).to_json(\"rows.jsonl\").";
+
 struct NamedKind {
   const char* extension;
   const char* is;
@@ -63,9 +76,9 @@ struct NamedKind {
 constexpr std::array kNamed = {
     NamedKind{".csv", "a table of comma-separated values", kToRows},
     NamedKind{".tsv", "a table of tab-separated values", kToRows},
-    NamedKind{".parquet", "a Parquet file", kToRows},
-    NamedKind{".arrow", "an Arrow file", kToRows},
-    NamedKind{".feather", "an Arrow file", kToRows},
+    NamedKind{".parquet", "named as Parquet and holds none", kToRows},
+    NamedKind{".arrow", "named as Arrow and holds none", kToRows},
+    NamedKind{".feather", "named as Arrow and holds none", kToRows},
 };
 
 /// Lower case, without .gz and .zst: those say how a file is packed, not what it holds.
@@ -129,9 +142,9 @@ FirstObject look_at_object(std::string_view head) {
   return object;
 }
 
-bool has_row_key(const FirstObject& object) {
+bool has_row_key(const FirstObject& object, std::string_view text_key) {
   return std::any_of(object.keys.begin(), object.keys.end(),
-                     [](std::string_view key) { return is_row_key(key); });
+                     [&](std::string_view key) { return key == text_key || is_row_key(key); });
 }
 
 FileKind refused(std::string is, std::string remedy) {
@@ -144,7 +157,7 @@ FileKind rows(std::string_view begin) {
 }
 
 /// Of a .json, which may be anything.
-FileKind kind_of_json(std::string_view begin) {
+FileKind kind_of_json(std::string_view begin, std::string_view text_key) {
   if (begin.empty() || begin.starts_with('[')) return rows(begin);
   if (!begin.starts_with('{')) return refused("named as JSON and holds none", kToText);
   const FirstObject object = look_at_object(begin);
@@ -153,7 +166,7 @@ FileKind kind_of_json(std::string_view begin) {
                    "Write a row a line, or one array of rows: jq -c '.data[]' FILE > rows.jsonl "
                    "(where data is the key that holds them).");
   }
-  if (!object.complete || has_row_key(object)) return rows(begin);
+  if (!object.complete || has_row_key(object, text_key)) return rows(begin);
   return refused("JSON whose first line is no row", cat("A row is ", kRowForms, "."));
 }
 
@@ -169,12 +182,27 @@ bool named_text(const fs::path& path) {
   return one_of(extension_of(path), kText);
 }
 
-FileKind kind_of_file(const fs::path& path, std::string_view head, const std::string& format) {
+FileKind kind_of_file(const fs::path& path, std::string_view head, const std::string& format,
+                      std::string_view text_key) {
   constexpr std::string_view kMark = "\xEF\xBB\xBF";
   const std::string_view begin =
       without_space(head.starts_with(kMark) ? head.substr(kMark.size()) : head);
   if (format == "text") return {};
   if (format == "jsonl") return rows(begin);
+  for (const ArrowKind& kind : kArrowKinds) {
+    if (!head.starts_with(kind.bytes)) continue;
+    if (!reads_arrow()) return refused(kind.is, kWithArrow);
+    return {.format = Format::rows, .layout = kind.layout};
+  }
+  if (format == "parquet") {
+    return refused("neither Parquet nor Arrow",
+                   "Leave data.format out, or name the files that are.");
+  }
+  if (head.starts_with(formats::kIndexedMagic)) return {.format = Format::indexed};
+  if (format == "indexed") {
+    return refused("no index of a Megatron token file",
+                   "Name its NAME.idx or NAME.bin; both must lie side by side.");
+  }
   for (const Signature& signature : kSignatures) {
     if (head.starts_with(signature.bytes)) return refused(signature.is, signature.remedy);
   }
@@ -188,12 +216,13 @@ FileKind kind_of_file(const fs::path& path, std::string_view head, const std::st
   for (const NamedKind& named : kNamed) {
     if (extension == named.extension) return refused(named.is, named.remedy);
   }
-  if (extension == ".json") return kind_of_json(begin);
+  if (extension == ".json") return kind_of_json(begin, text_key);
   // A .jsonl is rows whatever stands in it: its first line will say what is wrong.
   if (named_rows(path)) return rows(begin);
   const bool array = begin.starts_with('[') && without_space(begin.substr(1)).starts_with('{');
   if (array || begin.starts_with('{')) {
-    if (has_row_key(look_at_object(array ? without_space(begin.substr(1)) : begin))) {
+    const std::string_view object = array ? without_space(begin.substr(1)) : begin;
+    if (has_row_key(look_at_object(object), text_key)) {
       return refused("named as text, and begins with a JSON row",
                      "Say which it is: data.format: jsonl reads its rows, data.format: text trains "
                      "on it as it is written.");

@@ -7,11 +7,13 @@
 #include <string>
 #include <string_view>
 
+#include "data/jsonl_rows.h"
 #include "data/row_reader.h"
 
 namespace tptrain::data {
 
-enum class Format { text, rows };
+/// indexed: Megatron's token files; a file is then the .idx of one.
+enum class Format { text, rows, indexed };
 
 struct FileKind {
   Format format = Format::text;
@@ -23,9 +25,10 @@ struct FileKind {
 };
 
 /// `head`: the first bytes, unpacked, 64 KiB where there are as many. `format`, of data.format, is
-/// "text", "jsonl" or "": what a user says counts for more than what a file looks like.
+/// "text", "jsonl", "parquet", "indexed" or "": what a user says counts for more than what a file looks like.
+/// `text_key`: the key of a row's text.
 FileKind kind_of_file(const std::filesystem::path& path, std::string_view head,
-                      const std::string& format);
+                      const std::string& format, std::string_view text_key = kTextKey);
 
 /// Whether the name (without .gz and .zst) says rows: .jsonl, .ndjson, .json, in any case.
 bool named_rows(const std::filesystem::path& path);

@@ -118,7 +118,7 @@ std::optional<std::string_view> LineReader::next() {
     if (!any) ++line_number_;
     const size_t end = rest_.find('\n');
     const std::string_view part = rest_.substr(0, end);
-    check_length(line_.size() + part.size());
+    if (static_cast<int64_t>(line_.size() + part.size()) > max_line_bytes_) refuse_long_line();
     rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
     if (end != std::string_view::npos && !any) return part;
     any = true;
@@ -127,9 +127,18 @@ std::optional<std::string_view> LineReader::next() {
   }
 }
 
-void LineReader::check_length(size_t bytes) const {
-  if (static_cast<int64_t>(bytes) <= max_line_bytes_) return;
-  throw DataError(
+void LineReader::refuse_long_line() {
+  // The next row begins behind it.
+  while (!rest_.empty()) {
+    const size_t end = rest_.find('\n');
+    if (end == std::string_view::npos) {
+      rest_ = reader_.next();
+      continue;
+    }
+    rest_.remove_prefix(end + 1);
+    break;
+  }
+  throw BadRow(
       problem(cat("the line is longer than ", human_bytes(max_line_bytes_)))
           .at(cat(reader_.path().string(), ":", line_number_))
           .must(cat("have at most ", with_thousands(max_line_bytes_), " bytes"))

@@ -57,7 +57,7 @@ class FileReader {
 /// skipped.
 class LineReader final : public RowReader {
  public:
-  /// A line of more than max_line_bytes is an error.
+  /// A line of more than max_line_bytes is a BadRow.
   LineReader(const std::filesystem::path& path, int64_t max_line_bytes);
 
   std::optional<std::string_view> next() override;
@@ -65,7 +65,7 @@ class LineReader final : public RowReader {
   std::string sha256() override { return reader_.sha256(); }
 
  private:
-  void check_length(size_t bytes) const;
+  [[noreturn]] void refuse_long_line();
 
   FileReader reader_;
   int64_t max_line_bytes_;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "data/conversation_rows.h"
+#include "data/row_reader.h"
 #include "data/wild_numbers.h"
 #include "formats/token_file.h"
 
@@ -25,10 +26,10 @@ struct Place {
 
 [[noreturn]] void refuse(const Place& place, std::string received, std::string constraint,
                          std::string fix) {
-  throw DataError(problem(std::move(received))
-                      .at(place.text())
-                      .must(std::move(constraint))
-                      .remedy(std::move(fix)));
+  throw BadRow(problem(std::move(received))
+                   .at(place.text())
+                   .must(std::move(constraint))
+                   .remedy(std::move(fix)));
 }
 
 std::string must_be_a_row() { return cat("be one JSON object a line, ", kRowForms); }
@@ -91,10 +92,6 @@ std::vector<int32_t> read_ids(const dom::element& value, std::string_view key, b
   return ids;
 }
 
-bool is_blank(std::string_view line) {
-  return line.find_first_not_of(" \t\r\n") == std::string_view::npos;
-}
-
 struct Columns {
   std::optional<dom::element> text;
   std::optional<dom::element> ids;
@@ -108,7 +105,7 @@ constexpr std::array<std::string_view, 8> kOtherKeys = {"messages",   "conversat
                                                         "rejected",   "output"};
 
 /// A row that is neither text nor ids.
-JsonlRow other_row(const dom::object& object, const Place& place) {
+JsonlRow other_row(const dom::object& object, const std::string& text_key, const Place& place) {
   const RefuseRow refuse_row = [&](std::string received, std::string constraint, std::string fix) {
     refuse(place, std::move(received), std::move(constraint), std::move(fix));
   };
@@ -134,14 +131,14 @@ JsonlRow other_row(const dom::object& object, const Place& place) {
         "Training on preferences (DPO) is not built; to train on what was chosen, rename the key "
         "to \"messages\".");
   }
-  refuse(place, "there is neither \"text\" nor \"input_ids\"", must_be_a_row(),
-         "Rename the key that holds the text.");
+  refuse(place, cat("there is neither \"", text_key, "\" nor \"input_ids\""), must_be_a_row(),
+         "Set data.text_key to the key that holds the text.");
 }
 
-Columns columns_of(const dom::object& object, const Place& place) {
+Columns columns_of(const dom::object& object, const std::string& text_key, const Place& place) {
   Columns columns;
   for (const dom::key_value_pair field : object) {
-    std::optional<dom::element>* column = field.key == "text"             ? &columns.text
+    std::optional<dom::element>* column = field.key == text_key           ? &columns.text
                                           : field.key == "input_ids"      ? &columns.ids
                                           : field.key == "labels"         ? &columns.labels
                                           : field.key == "attention_mask" ? &columns.mask
@@ -154,12 +151,13 @@ Columns columns_of(const dom::object& object, const Place& place) {
     *column = field.value;
   }
   if (columns.text && columns.ids) {
-    refuse(place, "there are both \"text\" and \"input_ids\"", "be one of them",
-           "Remove \"text\" to train on the ids as they are, or \"input_ids\" to have the text "
-           "tokenized.");
+    refuse(place, cat("there are both \"", text_key, "\" and \"input_ids\""), "be one of them",
+           cat("Remove \"", text_key,
+               "\" to train on the ids as they are, or \"input_ids\" to have the text tokenized."));
   }
   if (columns.text && columns.labels) {
-    refuse(place, "there are \"labels\" beside \"text\"", "belong to \"input_ids\", one an id",
+    refuse(place, cat("there are \"labels\" beside \"", text_key, "\""),
+           "belong to \"input_ids\", one an id",
            "Remove \"labels\", or give the row as input_ids.");
   }
   return columns;
@@ -235,8 +233,12 @@ JsonlRow ids_of(const Columns& columns, int64_t vocab_size, const Place& place) 
 
 }  // namespace
 
+bool is_blank(std::string_view line) {
+  return line.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
 bool is_row_key(std::string_view key) {
-  if (key == "text" || key == "input_ids") return true;
+  if (key == "input_ids") return true;
   return std::find(kOtherKeys.begin(), kOtherKeys.end(), key) != kOtherKeys.end();
 }
 
@@ -250,13 +252,15 @@ std::string describe(const RowKind& kind) {
 }
 
 struct JsonlParser::Impl {
-  explicit Impl(int64_t vocab) : vocab_size(vocab) {}
+  Impl(int64_t vocab, std::string text) : vocab_size(vocab), text_key(std::move(text)) {}
   int64_t vocab_size;
+  std::string text_key;
   dom::parser parser{static_cast<size_t>(kMaxLineBytes)};
   std::string quoted;
 };
 
-JsonlParser::JsonlParser(int64_t vocab_size) : impl_(std::make_unique<Impl>(vocab_size)) {}
+JsonlParser::JsonlParser(int64_t vocab_size, std::string text_key)
+    : impl_(std::make_unique<Impl>(vocab_size, std::move(text_key))) {}
 JsonlParser::~JsonlParser() = default;
 
 std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_view file,
@@ -290,14 +294,14 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
     refuse(place, cat("the line is ", kind_of(document)), must_be_a_row(),
            "Write the row as an object.");
   }
-  const Columns columns = columns_of(object, place);
-  if (!columns.text && !columns.ids) return other_row(object, place);
+  const Columns columns = columns_of(object, impl_->text_key, place);
+  if (!columns.text && !columns.ids) return other_row(object, impl_->text_key, place);
 
   JsonlRow row;
   if (columns.text) {
     std::string_view text;
     if (columns.text->get(text) != simdjson::SUCCESS) {
-      refuse(place, cat("\"text\" is ", kind_of(*columns.text)), "be a string",
+      refuse(place, cat("\"", impl_->text_key, "\" is ", kind_of(*columns.text)), "be a string",
              "Write it in quotes, or remove the row.");
     }
     row.text = text;

@@ -24,7 +24,13 @@ inline constexpr const char* kRowForms =
     "or a "
     "conversation such as {\"messages\": [...]} (docs/data.md)";
 
-/// Whether a key is one that rows of data sets hold: "text", "input_ids", "messages" ...
+/// The key that holds the text of a row, where data.text_key does not say another.
+inline constexpr const char* kTextKey = "text";
+
+/// Whether a line is no row.
+bool is_blank(std::string_view line);
+
+/// Whether a key is one that rows of data sets hold beside the text's: "input_ids", "messages" ...
 bool is_row_key(std::string_view key);
 
 struct RowKind {
@@ -52,15 +58,15 @@ struct JsonlRow {
 class JsonlParser {
  public:
   /// ids and labels must be below vocab_size.
-  explicit JsonlParser(int64_t vocab_size);
+  explicit JsonlParser(int64_t vocab_size, std::string text_key = kTextKey);
   ~JsonlParser();
   JsonlParser(const JsonlParser&) = delete;
 
-  /// None where the line is blank. {"text": "..."} or {"input_ids": [...]}, the latter with
+  /// None where the line is blank. {text_key: "..."} or {"input_ids": [...]}, the latter with
   /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
   /// Else a conversation in one of the forms of conversation_rows.h, or {"prompt": "...",
   /// "completion": "..."}. Other keys are ignored, whatever numbers they hold. `file` and
-  /// `line_number` (from 1) are for messages. Throws DataError: not JSON, not UTF-8, no object,
+  /// `line_number` (from 1) are for messages. Throws BadRow: not JSON, not UTF-8, no object,
   /// none of the keys or both, a key twice, a value of another kind, an id that is no integer or
   /// not in the vocabulary, labels or a mask of another number than ids, a mask with a hole.
   std::optional<JsonlRow> parse(std::string_view line, std::string_view file, int64_t line_number);

@@ -48,7 +48,9 @@ int64_t HostBatch::target_tokens() const {
 }
 
 formats::TokenFile open_tokens(const PreparedTokens& tokens) {
-  formats::TokenFile file(tokens.path);
+  formats::TokenFile file = tokens.indexed.empty()
+                                ? formats::TokenFile(tokens.path)
+                                : formats::TokenFile::indexed(tokens.indexed, tokens.vocab_size);
   if (file.header().identity == tokens.identity && file.tokens() == tokens.tokens) return file;
   throw DataError(problem(cat("the token file holds ", file.tokens(), " tokens of identity ",
                               file.header().identity))

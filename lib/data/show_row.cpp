@@ -25,9 +25,10 @@ size_t whole_characters(const std::string& text, size_t most) {
 
 }  // namespace
 
-std::string show_first_row(const formats::TokenFile& file, const tokenizer::Tokenizer& tokenizer,
-                           size_t most_bytes) {
-  const TokenRange range = document_range(file.header(), 0);
+std::string show_row(const formats::TokenFile& file, int64_t document,
+                     const tokenizer::Tokenizer& tokenizer, size_t most_bytes,
+                     const RowMarks& marks) {
+  const TokenRange range = document_range(file.header(), document);
   // A token has hardly ever less than a byte of text.
   const auto count =
       static_cast<size_t>(std::min(range.end - range.begin, static_cast<int64_t>(most_bytes)));
@@ -46,7 +47,7 @@ std::string show_first_row(const formats::TokenFile& file, const tokenizer::Toke
                                    ids.begin() + static_cast<std::ptrdiff_t>(end));
     std::string text = on_one_line(tokenizer.decode(run, {.skip_special = false}));
     if (text.size() > most_bytes) text.resize(whole_characters(text, most_bytes));
-    shown += learned(begin) ? "[[" + text + "]]" : text;
+    shown += learned(begin) ? marks.begin + text + marks.end : text;
     begin = end;
   }
   if (shown.size() >= most_bytes || begin < static_cast<size_t>(range.end - range.begin)) {

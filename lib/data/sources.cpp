@@ -14,7 +14,7 @@ namespace tptrain::data {
 namespace fs = std::filesystem;
 
 std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
-                                       const std::string& key) {
+                                       const std::string& key, size_t first) {
   if (sources.empty()) {
     throw DataError(problem("no text is named")
                         .at(key)
@@ -37,7 +37,7 @@ std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& so
     if (!found.files.empty()) continue;
     Problem p =
         problem(cat("\"", path, "\" matches no file"))
-            .at(cat(key, "[", i, "]"))
+            .at(cat(key, "[", first + i, "]"))
             .remedy(cat("Check the spelling; a relative path starts at the current directory, ",
                         fs::current_path().string(), "."));
     if (found.empty_directory) {

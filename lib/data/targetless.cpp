@@ -6,8 +6,8 @@
 #include "base/text.h"
 #include "base/work.h"
 #include "data/chat_rows.h"
+#include "data/corpus_rows.h"
 #include "data/jsonl_rows.h"
-#include "data/row_reader.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
 #include "tokenizer/chat_template.h"
@@ -66,21 +66,31 @@ bool is_document(const JsonlRow& row, const ChatOptions& options,
   return !row.text.empty() || !row.ids.empty();
 }
 
-void go_over_rows(const CorpusFile& file, JsonlParser& parser, const Corpus& corpus,
-                  const tokenizer::Tokenizer& tokenizer, DocumentPlaces& places) {
+void go_over_rows(const CorpusFile& file, JsonlParser& parser, RowTally& tally,
+                  const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
+                  DocumentPlaces& places) {
   const bool chats = file.rows && file.rows->content == RowKind::Content::conversation;
   const auto chat_template = chats ? corpus.chat_template() : nullptr;
   ChatOptions options = corpus.chat;
   options.special_as_text = corpus.special_as_text;
-  const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
+  CorpusRows rows(file, parser, tally);
   while (!places.done()) {
-    const auto text = rows->next();
-    if (!text) return;
-    const std::optional<JsonlRow> row =
-        parser.parse(*text, file.path.native(), rows->line_number());
-    if (!row || !is_document(*row, options, tokenizer, chat_template.get())) continue;
-    places.document(cat(file.path.string(), ":", rows->line_number()));
+    const std::optional<JsonlRow> row = rows.next();
+    if (!row) return;
+    try {
+      if (is_document(*row, options, tokenizer, chat_template.get())) places.document(rows.place());
+    } catch (const DataError& refused) {  // counted when it was tokenized
+      tally.bad(BadRow(problem(refused.what())));
+    }
   }
+}
+
+void go_over_documents(const CorpusFile& file, int64_t vocab_size, DocumentPlaces& places) {
+  std::filesystem::path stem = file.path;
+  const int64_t documents =
+      formats::TokenFile::indexed({stem.replace_extension()}, vocab_size).header().documents();
+  for (int64_t document = 0; document < documents && !places.done(); ++document)
+    places.document(cat(file.path.string(), ": document ", document));
 }
 
 }  // namespace
@@ -105,15 +115,19 @@ std::vector<std::string> places_of_documents(const Corpus& corpus, const std::st
   const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
   const int64_t vocab_size = std::max(corpus.vocab_size, tokenizer.vocab_size());
   std::vector<std::string> ignored;
-  JsonlParser parser(vocab_size);
-  DocumentPlaces places(documents);
   const Work work("finding rows without a target");
-  for (const CorpusFile& file :
-       choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, ignored)) {
+  const std::vector<CorpusFile> files = choose_files(
+      expand_sources(corpus.sources, key, corpus.first), corpus, key, vocab_size, ignored);
+  JsonlParser parser(vocab_size, corpus.text_key);
+  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, ignored));
+  DocumentPlaces places(documents);
+  for (const CorpusFile& file : files) {
     if (places.done()) break;
-    if (file.kind.format == Format::rows) {
-      go_over_rows(file, parser, corpus, tokenizer, places);
-    } else {
+    if (file.kind.format == Format::indexed) {
+      go_over_documents(file, vocab_size, places);
+    } else if (file.kind.format == Format::rows) {
+      go_over_rows(file, parser, tally, corpus, tokenizer, places);
+    } else if (tally.takes()) {
       places.document(file.path.string());
     }
   }

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "base/work.h"
 #include "data/file_reader.h"
+#include "data/preparing.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
 #include "tokenizer/chat_template.h"
@@ -27,12 +28,19 @@ bool any_has(const std::vector<CorpusFile>& files, RowKind::Content content) {
                      [&](const CorpusFile& file) { return has_rows(file, content); });
 }
 
+bool any_indexed(const std::vector<CorpusFile>& files) {
+  return std::any_of(files.begin(), files.end(),
+                     [](const CorpusFile& file) { return file.kind.format == Format::indexed; });
+}
+
 /// How a file is read, as far as that decides its tokens. What was read before others came is
 /// named as it was then, so that its token files and checkpoints stay valid.
 std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
                        const tokenizer::ChatTemplate* chat_template) {
   if (file.kind.format == Format::text) return file.marked ? "text without mark" : "text";
-  std::string reading = cat(file.kind.layout == RowLayout::array ? "json array" : "jsonl",
+  std::string reading = cat(file.kind.layout == RowLayout::lines   ? "jsonl"
+                            : file.kind.layout == RowLayout::array ? "json array"
+                                                                   : "table",
                             file.rows && file.rows->masked ? " with attention_mask" : "");
   const bool conversations = has_rows(file, RowKind::Content::conversation);
   if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
@@ -50,10 +58,54 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
   hash.update("tptrain tokens 2: text with begin and end of text as the tokenizer has them\n");
   hash.update(tokenizer.hash() + "\n");
   hash.update(cat("special as text: ", corpus.special_as_text, "\n"));
+  // Said only where it is not as it was before the keys were there, likewise.
+  if (corpus.text_key != kTextKey) hash.update(cat("text key: ", corpus.text_key, "\n"));
+  if (corpus.max_bad_fraction > 0) {
+    hash.update(cat("rows that may be malformed: ", corpus.max_bad_fraction, "\n"));
+  }
+  if (corpus.subset) {
+    hash.update(
+        cat("subset: ", fixed(corpus.subset->fraction, 9), " or ", corpus.subset->count, "\n"));
+  }
   for (const CorpusFile& file : files) {
     hash.update(cat(reading_of(file, corpus.chat, chat_template), " ", file.sha256, "\n"));
   }
   return hash.hex();
+}
+
+/// Token files are read where they lie: nothing is made of them. They are a source of their own.
+PreparedTokens prepare_indexed(const std::vector<CorpusFile>& files, const Corpus& corpus,
+                               const std::string& key, int64_t vocab_size,
+                               PreparedTokens prepared) {
+  for (const CorpusFile& file : files) {
+    if (file.kind.format == Format::indexed) continue;
+    throw DataError(
+        problem(cat(file.path.string(), " is text or rows, and there are token files"))
+            .at(key)
+            .must("be one or the other")
+            .remedy("Name them as two sources: [{path: ..., name: a}, {path: ..., name: "
+                    "b}]."));
+  }
+  if (corpus.subset) {
+    throw ConfigError(problem("a subset of Megatron token files is asked for")
+                          .at(key)
+                          .must("be of text or rows")
+                          .remedy("Give the source a weight instead."));
+  }
+  for (const CorpusFile& file : files) {
+    fs::path stem = file.path;
+    prepared.indexed.push_back(stem.replace_extension());
+  }
+  prepared.path = prepared.indexed.front();
+  prepared.vocab_size = vocab_size;
+  const formats::TokenFile tokens = formats::TokenFile::indexed(prepared.indexed, vocab_size);
+  if (tokens.tokens() == 0) {
+    throw DataError(problem("the token files are empty").at(key).must("hold tokens"));
+  }
+  prepared.identity = tokens.header().identity;
+  prepared.tokens = tokens.tokens();
+  prepared.documents = tokens.header().documents();
+  return prepared;
 }
 
 std::string hash_file(const fs::path& path, int64_t& total_bytes) {
@@ -90,17 +142,27 @@ int64_t bytes_of(const std::vector<CorpusFile>& files) {
   return bytes;
 }
 
-// By the contract one process at a time prepares in a directory, so a temporary is what a killed
-// one left.
-void remove_leftovers(const fs::path& directory, const std::string& split) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().native();
-    const bool bin = name.starts_with(split + "-") && name.find(".bin.tmp-") != std::string::npos;
-    const bool idx =
-        name.starts_with("." + split + "-") && name.find(".idx.tmp-") != std::string::npos;
-    std::error_code ignored;  // what cannot be removed is in nobody's way
-    if (bin || idx) fs::remove(entry.path(), ignored);
+/// Whether a valid file stands where `prepared` says; else, what is wrong with the one that does.
+bool take_existing(PreparedTokens& prepared, int64_t vocab_size) {
+  std::error_code ignored;
+  if (!fs::exists(formats::token_idx_path(prepared.path), ignored)) return false;
+  try {
+    const formats::TokenFile file(prepared.path);
+    if (file.header().identity == prepared.identity && file.header().vocab_size == vocab_size) {
+      const Work work("checking the tokens", WorkUnit::bytes,
+                      size_of(formats::token_bin_path(prepared.path)));
+      file.verify();
+      prepared.tokens = file.tokens();
+      prepared.documents = file.header().documents();
+      prepared.reused = true;
+      return true;
+    }
+    prepared.rebuilt_because =
+        "the file was made from other text, by another tokenizer or for another vocabulary size";
+  } catch (const DataError& damage) {
+    prepared.rebuilt_because = damage.what();
   }
+  return false;
 }
 
 }  // namespace
@@ -110,8 +172,11 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
   const int64_t vocab_size = corpus.vocab_size > 0 ? corpus.vocab_size : tokenizer.vocab_size();
   PreparedTokens prepared;
-  std::vector<CorpusFile> files =
-      choose_files(expand_sources(corpus.sources, key), corpus, key, vocab_size, prepared.notes);
+  std::vector<CorpusFile> files = choose_files(expand_sources(corpus.sources, key, corpus.first),
+                                               corpus, key, vocab_size, prepared.notes);
+  prepared.split = split;
+  if (any_indexed(files))
+    return prepare_indexed(files, corpus, key, vocab_size, std::move(prepared));
   if (corpus.special_as_text && any_has(files, RowKind::Content::conversation)) {
     throw ConfigError(
         problem("special_as_text is true, and there are rows of conversations")
@@ -133,36 +198,23 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
                         .remedy("Name files with text."));
   }
   const auto chat_template = chat_template_for(corpus, files);
-  prepared.split = split;
   prepared.identity = identity_of(corpus, tokenizer, chat_template.get(), files);
   prepared.path = directory / cat(split, "-", prepared.identity);
 
-  std::error_code ignored;
-  if (fs::exists(formats::token_idx_path(prepared.path), ignored)) {
-    try {
-      const formats::TokenFile file(prepared.path);
-      if (file.header().identity == prepared.identity && file.header().vocab_size == vocab_size) {
-        const Work work("checking the tokens", WorkUnit::bytes,
-                        size_of(formats::token_bin_path(prepared.path)));
-        file.verify();
-        prepared.tokens = file.tokens();
-        prepared.documents = file.header().documents();
-        prepared.reused = true;
-        return prepared;
-      }
-      prepared.rebuilt_because =
-          "the file was made from other text, by another tokenizer or for another vocabulary size";
-    } catch (const DataError& damage) {
-      prepared.rebuilt_because = damage.what();
-    }
-  }
-
+  if (take_existing(prepared, vocab_size)) return prepared;
   create_directories_durably(directory, FailAs::data_error);
-  remove_leftovers(directory, split);
+  remove_abandoned(directory);
+  const PreparingLock lock(prepared.path);
+  // Another run may have made it while this one waited.
+  if (take_existing(prepared, vocab_size)) {
+    prepared.rebuilt_because.clear();
+    return prepared;
+  }
   formats::TokenFileWriter writer(prepared.path, vocab_size, prepared.identity,
                                   labels_of(files, corpus.chat.train_on));
   const Work work("tokenizing", WorkUnit::bytes, total_bytes);
-  tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, writer, prepared.notes);
+  tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, key, writer,
+                 prepared.notes);
   if (writer.tokens() == 0) {
     throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, the first is ",
                                 files.front().path.string()))

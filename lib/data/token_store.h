@@ -9,16 +9,20 @@
 //            kind; data/jsonl_rows.h reads them. A conversation is rendered by a chat template, a
 //            prompt and its completion are joined, and labels say what is learned (chat_rows.h).
 // Either may be packed by gzip or zstd. What a file holds is data/file_kind.h.
+//   indexed  a document of Megatron's token files (formats/indexed_tokens.h), whose tokens are read
+//            where they lie.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/run_config.h"
+#include "config/share.h"
 #include "data/train_on.h"
 #include "tokenizer/tokenizer.h"
 
@@ -36,19 +40,24 @@ struct SourceFile {
 
 /// The files that `sources` name, sorted by bytes and without repeats; relative paths start at the
 /// current directory. Globs: data/glob.h. A directory means its regular files, recursively, without
-/// hidden ones. Throws DataError, naming `key`, with every source that matches nothing.
+/// hidden ones. Throws DataError with every source that matches nothing, naming it as an entry of
+/// `key`, of which these are those from `first` on.
 std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
-                                       const std::string& key = "data.train");
+                                       const std::string& key = "data.train", size_t first = 0);
 
 /// What is tokenized, and how.
 struct Corpus {
   std::vector<config::DataSource> sources = {};
-  std::string format = {};       // text | jsonl; "": each file by its contents and name
+  std::string format = {};                   // text | jsonl; "": each file by its contents and name
+  std::optional<config::Share> subset = {};  // of the rows; none: all
+  std::string text_key = "text";             // of rows: the key of their text
+  double max_bad_fraction = 0;               // of rows: how many may be malformed, and are left out
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// Ids, of rows and of text, and labels must be below it: the model's rows. 0: the tokenizer's.
   int64_t vocab_size = 0;
   int threads = 0;       // 0: one a core of this process
   std::string key = {};  // of the sources, for messages; "": data.<split>
+  size_t first = 0;      // which entry of it the first source is
   ChatOptions chat = {};
   /// Gives what renders conversations, and is asked only where there are some; it may throw.
   std::function<std::shared_ptr<const tokenizer::ChatTemplate>()> chat_template = {};
@@ -64,6 +73,9 @@ struct PreparedTokens {
   std::string split;            // "train": messages name data.train
   bool reused = false;          // a valid file was there
   std::string rebuilt_because;  // what was wrong with the file that stood there; "" where none did
+  /// Megatron's token files, which are read where they lie, by their stems; `path` is the first.
+  std::vector<std::filesystem::path> indexed = {};
+  int64_t vocab_size = 0;               // with `indexed`: ids must be below
   std::vector<std::string> notes = {};  // sentences for the user: files of directories and rows
                                         // (of tokens made now) that were left out
 };
@@ -75,10 +87,11 @@ struct PreparedTokens {
 /// tokenizer's hash, what decides tokens in `corpus`, and the files' formats and contents in order:
 /// neither names nor time stamps decide reuse. Memory is bounded but for text files with a
 /// tokenizer that needs a document whole: such a file (at most 2 GiB) is held by itself. A damaged
-/// token file is made anew. Temporaries of a killed call are removed, so only one process at a time
-/// may prepare in a directory. Throws DataError: no text, a source that matches nothing, an
-/// unreadable file, a file that is neither text nor rows and was named (in a directory it is left
-/// out), a file that changes while it is read, a row that is not as above, a failed write.
+/// token file is made anew. Of several processes that prepare the same tokens in one directory one
+/// makes them, and what killed ones left is removed (preparing.h). Throws DataError: no text, a
+/// source that matches nothing, an unreadable file, a file that is neither text nor rows and was
+/// named (in a directory it is left out), a file that changes while it is read, rows that are not
+/// as above, more than max_bad_fraction of all, a failed write.
 PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
                               const std::filesystem::path& directory, const std::string& split);
 

@@ -16,6 +16,7 @@
 #include "base/interruption.h"
 #include "base/text.h"
 #include "data/chat_writer.h"
+#include "data/corpus_rows.h"
 #include "data/file_reader.h"
 #include "data/jsonl_rows.h"
 
@@ -221,17 +222,6 @@ void append_text_file(const CorpusFile& file, const tokenizer::Tokenizer& tokeni
   if (any) documents.end_pieces(file);
 }
 
-void check_kind(const RowKind& kind, const RowKind& first, const CorpusFile& file, int64_t line,
-                int64_t first_line) {
-  if (kind == first) return;
-  throw DataError(problem(cat("the row is ", describe(kind), ", that of line ", first_line, " is ",
-                              describe(first)))
-                      .at(cat(file.path.string(), ":", line))
-                      .must("be of the same kind as all rows of its file")
-                      .remedy("Put rows of different kinds into different files; a row of which "
-                              "every token counts has its input_ids as labels."));
-}
-
 /// Where rows go by their kind.
 struct Sinks {
   DocumentWriter& documents;
@@ -261,16 +251,11 @@ void report_unlearned(const CorpusFile& file, const ChatWriter& chat, TrainOn tr
 
 void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
   ChatWriter chat(sinks.chat, sinks.writer);
-  const std::unique_ptr<RowReader> rows = open_rows(file.path, file.kind.layout);
-  int64_t first_line = 0;
-  while (const auto text = rows->next()) {
-    std::optional<JsonlRow> row = parser.parse(*text, file.path.native(), rows->line_number());
-    if (!row) continue;
-    if (first_line == 0) first_line = rows->line_number();
-    check_kind(row->kind, file.rows.value_or(row->kind), file, rows->line_number(), first_line);
+  CorpusRows rows(file, parser, sinks.chat.tally);
+  while (std::optional<JsonlRow> row = rows.next()) {
     switch (row->kind.content) {
       case RowKind::Content::text:
-        sinks.documents.text(std::move(row->text), file, rows->line_number());
+        sinks.documents.text(std::move(row->text), file, rows.line_number());
         break;
       case RowKind::Content::ids:
       case RowKind::Content::labelled_ids:
@@ -279,11 +264,11 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
       case RowKind::Content::conversation:
       case RowKind::Content::completion:
         sinks.documents.flush();
-        chat.add(std::move(*row), text->size(), cat(file.path.string(), ":", rows->line_number()));
+        chat.add(std::move(*row), rows.bytes(), rows.place());
         break;
     }
   }
-  check_unchanged(file, rows->sha256());
+  check_unchanged(file, rows.sha256());
   chat.flush();
   report_unlearned(file, chat, sinks.chat.options.train_on, sinks.notes);
 }
@@ -292,10 +277,11 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
 
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
                     const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
-                    const Corpus& corpus, formats::TokenFileWriter& writer,
+                    const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
                     std::vector<std::string>& notes) {
   const int threads = corpus.threads > 0 ? corpus.threads : cores_of_process();
-  JsonlParser parser(vocab_size);
+  JsonlParser parser(vocab_size, corpus.text_key);
+  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, notes));
   DocumentWriter documents(tokenizer, vocab_size, corpus, threads, writer);
   ChatOptions chat = corpus.chat;
   chat.special_as_text = corpus.special_as_text;
@@ -304,17 +290,19 @@ void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Token
                           .chat_template = chat_template,
                           .options = chat,
                           .vocab_size = vocab_size,
-                          .threads = threads},
+                          .threads = threads,
+                          .tally = tally},
                  .writer = writer,
                  .notes = notes};
   for (const CorpusFile& file : files) {
     if (file.kind.format == Format::rows) {
       append_rows(file, parser, sinks);
-    } else {
+    } else if (tally.takes()) {
       append_text_file(file, tokenizer, documents);
     }
   }
   documents.flush();
+  tally.close(key, notes);
 }
 
 }  // namespace tptrain::data

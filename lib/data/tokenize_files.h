@@ -35,11 +35,12 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
 
 /// Appends every document in order. Text is tokenized by several threads; the result does not
 /// depend on their number. `chat_template` may be null where no row is a conversation. `notes` gets
-/// a sentence for each file of which rows were left out. Throws DataError with file:line: see
-/// prepare_tokens.
+/// a sentence for each file of which rows were left out, and for rows that are malformed. Throws
+/// DataError with file:line, or with `key` where more are malformed than corpus.max_bad_fraction:
+/// see prepare_tokens.
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
                     const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
-                    const Corpus& corpus, formats::TokenFileWriter& writer,
+                    const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
                     std::vector<std::string>& notes);
 
 }  // namespace tptrain::data

@@ -5,7 +5,6 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <random>
 #include <system_error>
 #include <utility>
@@ -57,15 +56,6 @@ int bytes_per_token(int64_t vocab_size, bool labelled) {
   return vocab_size + (labelled ? 1 : 0) <= 65536 ? 2 : 4;
 }
 
-[[noreturn]] void damaged(const std::string& name, std::string received, std::string constraint) {
-  throw DataError(
-      problem(std::move(received))
-          .at(name)
-          .must(std::move(constraint))
-          .remedy("The file is damaged or no token file: remove it (and the file beside "
-                  "it) and start again; it is made anew from the text."));
-}
-
 void remove_if_there(const fs::path& path) {
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return;
   throw DataError(
@@ -77,6 +67,15 @@ fs::path directory_of(const fs::path& path) {
 }
 
 }  // namespace
+
+void refuse_token_file(const std::string& name, std::string received, std::string constraint) {
+  throw DataError(
+      problem(std::move(received))
+          .at(name)
+          .must(std::move(constraint))
+          .remedy("The file is damaged or no token file: remove it (and the file beside "
+                  "it) and start again; it is made anew from the text."));
+}
 
 fs::path token_bin_path(const fs::path& stem) { return stem.string() + ".bin"; }
 fs::path token_idx_path(const fs::path& stem) { return stem.string() + ".idx"; }
@@ -104,15 +103,16 @@ std::string encode_token_index(const TokenFileHeader& header) {
 TokenFileHeader decode_token_index(std::string_view bytes, const std::string& name) {
   std::string_view rest = bytes;
   if (bytes.size() < kMagic.size() || take_text(rest, kMagic.size()) != kMagic) {
-    damaged(name, "the file does not begin with " + std::string(kMagic), "be a token index");
+    refuse_token_file(name, "the file does not begin with " + std::string(kMagic),
+                      "be a token index");
   }
   if (bytes.size() < kFixedBytes + kHexBytes) {
-    damaged(name, cat("the file has ", bytes.size(), " bytes"),
-            cat("have at least ", kFixedBytes + kHexBytes));
+    refuse_token_file(name, cat("the file has ", bytes.size(), " bytes"),
+                      cat("have at least ", kFixedBytes + kHexBytes));
   }
   const auto version = take<uint32_t>(rest);
   if (version != kVersion) {
-    damaged(name, cat("the format version is ", version), cat("be ", kVersion));
+    refuse_token_file(name, cat("the format version is ", version), cat("be ", kVersion));
   }
   TokenFileHeader header;
   const auto stored_bytes_per_token = take<uint32_t>(rest);
@@ -124,111 +124,48 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
   header.identity = take_text(rest, kHexBytes);
   // Sizes before the hash: a truncated file should be called truncated.
   if (documents > kMaxCount || rest.size() != 8 * documents + kHexBytes) {
-    damaged(
+    refuse_token_file(
         name,
         cat("the file has ", bytes.size(), " bytes and says it lists ", documents, " documents"),
         "have 8 bytes for each of them");
   }
   const std::string_view self_hash = bytes.substr(bytes.size() - kHexBytes);
   if (sha256_hex(bytes.substr(0, bytes.size() - kHexBytes)) != self_hash) {
-    damaged(name, "the SHA-256 of the contents is not the one at the end",
-            "be as it was when written");
+    refuse_token_file(name, "the SHA-256 of the contents is not the one at the end",
+                      "be as it was when written");
   }
   // What follows can fail only in a file made by another program, or made to deceive.
   if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount || labelled > 1 ||
       !is_sha256(header.bin_sha256) || !is_sha256(header.identity)) {
-    damaged(name,
-            cat("vocab_size is ", vocab_size, ", tokens is ", tokens, ", labels is ", labelled),
-            "hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1 and two SHA-256 hashes");
+    refuse_token_file(
+        name, cat("vocab_size is ", vocab_size, ", tokens is ", tokens, ", labels is ", labelled),
+        "hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1 and two SHA-256 hashes");
   }
   header.vocab_size = static_cast<int64_t>(vocab_size);
   header.tokens = static_cast<int64_t>(tokens);
   header.labelled = labelled == 1;
   header.bytes_per_token = bytes_per_token(header.vocab_size, header.labelled);
   if (static_cast<int>(stored_bytes_per_token) != header.bytes_per_token) {
-    damaged(name, cat("bytes per token is ", stored_bytes_per_token),
-            cat("be ", header.bytes_per_token, " for a vocabulary of ", vocab_size));
+    refuse_token_file(name, cat("bytes per token is ", stored_bytes_per_token),
+                      cat("be ", header.bytes_per_token, " for a vocabulary of ", vocab_size));
   }
   uint64_t last = 0;
   for (uint64_t document = 0; document < documents; ++document) {
     const auto end = take<uint64_t>(rest);
     if (end <= last || end > tokens) {
-      damaged(name,
-              cat("document ", document, " ends at token ", end, ", the one before at ", last,
-                  ", and there are ", tokens, " tokens"),
-              "list rising document ends");
+      refuse_token_file(name,
+                        cat("document ", document, " ends at token ", end, ", the one before at ",
+                            last, ", and there are ", tokens, " tokens"),
+                        "list rising document ends");
     }
     header.document_ends.push_back(static_cast<int64_t>(end));
     last = end;
   }
   if (last != tokens) {
-    damaged(name, cat("the last document ends at token ", last, " of ", tokens),
-            "end with the last token");
+    refuse_token_file(name, cat("the last document ends at token ", last, " of ", tokens),
+                      "end with the last token");
   }
   return header;
-}
-
-TokenFile::TokenFile(const fs::path& stem)
-    : bin_path_(token_bin_path(stem)),
-      header_(decode_token_index(read_file(token_idx_path(stem)), token_idx_path(stem).string())),
-      bin_(bin_path_) {
-  const auto expected =
-      static_cast<size_t>(header_.tokens) * header_.bytes_per_token * (header_.labelled ? 2 : 1);
-  if (bin_.bytes().size() != expected) {
-    damaged(bin_path_.string(), cat("the file has ", bin_.bytes().size(), " bytes"),
-            cat("have ", expected, " bytes (", header_.tokens, " tokens of ",
-                header_.bytes_per_token, " bytes", header_.labelled ? ", each with a label" : "",
-                "), as the .idx beside it says"));
-  }
-}
-
-template <typename Stored>
-void TokenFile::copy_as(Column column, int64_t begin, std::span<int64_t> out) const {
-  // A map begins at a page, so tokens are aligned.
-  const auto* stored = reinterpret_cast<const Stored*>(bin_.bytes().data());
-  const int64_t stride = header_.labelled ? 2 : 1;
-  const bool labels = header_.labelled && column == Column::label;
-  stored += begin * stride + (labels ? 1 : 0);
-  const auto vocab_size = static_cast<uint64_t>(header_.vocab_size);
-  for (size_t i = 0; i < out.size(); ++i, stored += stride) {
-    if (labels && *stored == std::numeric_limits<Stored>::max()) {
-      out[i] = kNoLabel;
-      continue;
-    }
-    if (*stored >= vocab_size) {
-      damaged(bin_path_.string(),
-              cat(labels ? "the label of token " : "token ", begin + static_cast<int64_t>(i),
-                  " is ", *stored),
-              cat("be below the vocabulary size, ", vocab_size));
-    }
-    out[i] = *stored;
-  }
-}
-
-void TokenFile::copy_column(Column column, int64_t begin, std::span<int64_t> out) const {
-  const auto count = static_cast<int64_t>(out.size());
-  if (begin < 0 || begin > header_.tokens || count > header_.tokens - begin) {
-    throw InternalError(
-        problem(cat("tokens ", begin, " to ", begin + count, " of ", header_.tokens, " asked for"))
-            .at(bin_path_.string()));
-  }
-  if (header_.bytes_per_token == 2) return copy_as<uint16_t>(column, begin, out);
-  copy_as<uint32_t>(column, begin, out);
-}
-
-void TokenFile::copy(int64_t begin, std::span<int64_t> out) const {
-  copy_column(Column::token, begin, out);
-}
-
-void TokenFile::copy_labels(int64_t begin, std::span<int64_t> out) const {
-  copy_column(Column::label, begin, out);
-}
-
-void TokenFile::verify() const {
-  const std::string found = sha256_file(bin_path_, FailAs::data_error);
-  if (found == header_.bin_sha256) return;
-  damaged(bin_path_.string(), cat("SHA-256 is ", found),
-          cat("be ", header_.bin_sha256, ", as the .idx beside it says"));
 }
 
 TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::string identity,

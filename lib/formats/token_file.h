@@ -51,35 +51,57 @@ std::string encode_token_index(const TokenFileHeader& header);
 /// checked. `name` is for messages. Throws DataError.
 TokenFileHeader decode_token_index(std::string_view bytes, const std::string& name);
 
+/// Throws the DataError of a token file of tptrain that is not what it was written as.
+[[noreturn]] void refuse_token_file(const std::string& name, std::string received,
+                                    std::string constraint);
+
 /// NAME.bin and NAME.idx of `stem`, which carries no extension (a dot within its name is kept).
 std::filesystem::path token_bin_path(const std::filesystem::path& stem);
 std::filesystem::path token_idx_path(const std::filesystem::path& stem);
+
+enum class StoredToken { uint8, int8, int16, uint16, int32, uint32, int64 };
+int bytes_of(StoredToken type);
 
 /// A token file, mapped for reading. Cheap to open: it does not read the tokens; verify() does.
 class TokenFile {
  public:
   /// Throws DataError: missing, damaged index, or a .bin of another size than the index says.
   explicit TokenFile(const std::filesystem::path& stem);
+  /// Megatron's token files (indexed_tokens.h) of these stems, end to end, for a model of that
+  /// vocabulary. Their identity is that of the indexes, the sizes, and samples of the tokens.
+  /// Throws DataError: missing, or an index that does not fit its .bin.
+  static TokenFile indexed(const std::vector<std::filesystem::path>& stems, int64_t vocab_size);
 
   const TokenFileHeader& header() const { return header_; }
   int64_t tokens() const { return header_.tokens; }
   /// Copies tokens [begin, begin + out.size()). Throws DataError where a token is not below
-  /// vocab_size (the .bin is damaged).
+  /// vocab_size (the .bin is damaged, or was made with another tokenizer).
   void copy(int64_t begin, std::span<int64_t> out) const;
   /// The same of the labels, kNoLabel where there is none; in a file without labels the tokens.
   void copy_labels(int64_t begin, std::span<int64_t> out) const;
-  /// Reads the whole .bin. Throws DataError where its SHA-256 is not the one in the index.
+  /// Reads the whole .bin. Throws DataError where its SHA-256 is not the one in the index. Not of
+  /// indexed files, which hold none.
   void verify() const;
 
  private:
+  /// One .bin.
+  struct Part {
+    std::filesystem::path path;
+    MappedFile bin;
+    StoredToken type;
+    int64_t begin = 0;  // of its tokens among those of all
+    int64_t end = 0;
+  };
   enum class Column { token, label };
+  TokenFile() = default;
   void copy_column(Column column, int64_t begin, std::span<int64_t> out) const;
+  void copy_part(const Part& part, Column column, int64_t begin, std::span<int64_t> out) const;
   template <typename Stored>
-  void copy_as(Column column, int64_t begin, std::span<int64_t> out) const;
+  void copy_as(const Part& part, Column column, int64_t begin, std::span<int64_t> out) const;
+  [[noreturn]] void refuse_token(const Part& part, Column column, int64_t at, int64_t token) const;
 
-  std::filesystem::path bin_path_;
   TokenFileHeader header_;
-  MappedFile bin_;
+  std::vector<Part> parts_;  // of tptrain's own files one
 };
 
 enum class Labels { none, stored };

@@ -115,12 +115,17 @@ void JsonlWriter::step(const StepMetrics& metrics) {
       {"lr", metrics.lr},
       {"tokens_seen", metrics.tokens_seen},
       {"epoch", metrics.epoch},
+  };
+  for (const SourceProgress& source : metrics.sources) {
+    object["sources"][source.name] = {{"sequences", source.sequences}, {"epoch", source.epoch}};
+  }
+  object.update({
       {"time", metrics.time},
       {"step_time_s", metrics.step_time_s},
       {"tokens_per_second", metrics.tokens_per_second},
       {"tokens_per_second_per_rank", metrics.tokens_per_second_per_rank},
       {"tflops", metrics.tflops},
-  };
+  });
   if (metrics.mfu) object["mfu"] = *metrics.mfu;
   object["peak_memory_bytes"] = metrics.peak_memory_bytes;
   impl_->line(object);
@@ -136,11 +141,16 @@ void JsonlWriter::skipped(const SkippedStep& step) {
 }
 
 void JsonlWriter::eval(const EvalMetrics& metrics) {
-  impl_->line({{"step", metrics.step},
-               {"eval_loss", metrics.loss},
-               {"eval_perplexity", metrics.perplexity()},
-               {"eval_tokens", metrics.target_tokens},
-               {"time", metrics.time}});
+  ordered_json object = {{"step", metrics.step},
+                         {"eval_loss", metrics.loss},
+                         {"eval_perplexity", metrics.perplexity()},
+                         {"eval_tokens", metrics.target_tokens}};
+  for (const EvalOfSet& set : metrics.sets) {
+    object["eval_sets"][set.name] = {
+        {"loss", set.loss}, {"perplexity", set.perplexity()}, {"tokens", set.target_tokens}};
+  }
+  object["time"] = metrics.time;
+  impl_->line(object);
 }
 
 }  // namespace tptrain::metrics

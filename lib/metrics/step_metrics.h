@@ -5,9 +5,18 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace tptrain::metrics {
+
+/// Of a mixture with weights: what one source has given so far.
+struct SourceProgress {
+  std::string name;
+  int64_t sequences = 0;
+  double epoch = 0;  // passes over it
+};
 
 struct StepMetrics {
   int64_t step = 0;  // steps done, the first logged one is 1
@@ -15,8 +24,9 @@ struct StepMetrics {
   double grad_norm = 0;
   double lr = 0;
   int64_t tokens_seen = 0;
-  double epoch = 0;  // passes over data.train so far
-  double time = 0;   // seconds since 1970
+  double epoch = 0;                          // passes over data.train so far
+  std::vector<SourceProgress> sources = {};  // empty where there are no weights
+  double time = 0;                           // seconds since 1970
   double step_time_s = 0;
   double tokens_per_second = 0;  // of the whole job
   double tokens_per_second_per_rank = 0;
@@ -35,10 +45,19 @@ struct SkippedStep {
   double time = 0;
 };
 
+/// Of one set of data.eval.
+struct EvalOfSet {
+  std::string name;
+  double loss = 0;
+  int64_t target_tokens = 0;
+  double perplexity() const { return std::exp(loss); }
+};
+
 struct EvalMetrics {
   int64_t step = 0;
   double loss = 0;
   int64_t target_tokens = 0;
+  std::vector<EvalOfSet> sets = {};  // empty where data.eval has none
   double time = 0;
   double perplexity() const { return std::exp(loss); }
 };

@@ -65,6 +65,10 @@ void TensorboardWriter::step(const StepMetrics& metrics) {
                   {"perf/tokens_per_second_per_rank", metrics.tokens_per_second_per_rank},
                   {"perf/tflops", metrics.tflops},
                   {"perf/peak_memory_bytes", static_cast<double>(metrics.peak_memory_bytes)}});
+  for (const SourceProgress& source : metrics.sources) {
+    const std::string tag = "train/epoch_of_source/" + source.name;
+    impl_->scalars(metrics.time, metrics.step, {{tag, source.epoch}});
+  }
   if (metrics.mfu) impl_->scalars(metrics.time, metrics.step, {{"perf/mfu", *metrics.mfu}});
 }
 
@@ -73,6 +77,10 @@ void TensorboardWriter::skipped(const SkippedStep&) {}
 void TensorboardWriter::eval(const EvalMetrics& metrics) {
   impl_->scalars(metrics.time, metrics.step,
                  {{"eval/loss", metrics.loss}, {"eval/perplexity", metrics.perplexity()}});
+  for (const EvalOfSet& set : metrics.sets) {
+    const std::string tag = "eval/loss/" + set.name;
+    impl_->scalars(metrics.time, metrics.step, {{tag, set.loss}});
+  }
 }
 
 }  // namespace tptrain::metrics

@@ -2,6 +2,8 @@
 
 #include <ATen/Context.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/files.h"
@@ -148,6 +150,13 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
   return sha256_hex(text + model::to_json(resolved.decoder));
 }
 
+void resolve_what_follows_steps(ResolvedConfig& resolved) {
+  config::SchedulerConfig& scheduler = resolved.run.scheduler;
+  if (scheduler.type == "wsd")
+    scheduler.decay_steps = optim::wsd_decay_steps(scheduler, resolved.run.train.max_steps);
+  resolved.training_hash = hash_of_training(resolved);
+}
+
 }  // namespace
 
 ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,
@@ -182,12 +191,19 @@ ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig&
   // Before the fall of wsd is derived: it follows max_steps, and is no setting that somebody
   // changed.
   resolved.settings = decisive_settings(resolved.run);
-  config::SchedulerConfig& scheduler = resolved.run.scheduler;
-  if (scheduler.type == "wsd") {
-    scheduler.decay_steps = optim::wsd_decay_steps(scheduler, resolved.run.train.max_steps);
-  }
-  resolved.training_hash = hash_of_training(resolved);
+  if (resolved.run.train.epochs == 0) resolve_what_follows_steps(resolved);
   return resolved;
+}
+
+void resolve_epochs(ResolvedConfig& resolved, int64_t sequences) {
+  config::TrainConfig& train = resolved.run.train;
+  if (train.epochs == 0) return;
+  // A whole number of epochs must not become a step more by rounding.
+  const double steps = train.epochs * static_cast<double>(sequences) /
+                       static_cast<double>(resolved.batch.global_batch_size());
+  train.max_steps = std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
+  train.epochs = 0;  // said by the steps from here on
+  resolve_what_follows_steps(resolved);
 }
 
 }  // namespace tptrain::train

@@ -15,7 +15,8 @@ namespace tptrain::train {
 
 struct ResolvedConfig {
   config::RunConfig run;  // with derived values filled in: dp_size, global_batch_size, tokenizer,
-                          // model.init, reduce_gradients, decay_steps of wsd
+                          // model.init, reduce_gradients, decay_steps of wsd; max_steps of
+                          // epochs by resolve_epochs
   model::DecoderConfig decoder;
   comm::MeshShape mesh;
   comm::DeviceType device = comm::DeviceType::cpu;
@@ -33,6 +34,10 @@ std::string tokenizer_of(const config::RunConfig& run);
 /// check_model_directory): before its tokenizer and its shape are
 /// asked for, each of which would miss something of its own.
 void check_model_directory(const config::Parsed& parsed);
+
+/// Of a run that counts epochs: train.max_steps, and what follows from it, for that many sequences
+/// an epoch.
+void resolve_epochs(ResolvedConfig& resolved, int64_t sequences);
 
 /// Throws ConfigError with every problem found: ranks against tp_size * dp_size, sizes that do not
 /// divide (with tp sizes that would), batch sizes, vocabulary.

@@ -208,14 +208,6 @@ Watchdog::Options watchdog_options(comm::MpiSession& session, const ResolvedConf
           .also_say = log_it};
 }
 
-int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
-  const int64_t every = run.checkpoint.save_steps;
-  const int64_t last = run.train.max_steps;
-  if (step >= last) return 0;  // an evaluation is owed, no save
-  if (every == 0) return 1;
-  return last / every - step / every + (last % every != 0 ? 1 : 0);
-}
-
 /// run_dir/metrics.jsonl and .run.json become those of the run that goes on or begins.
 void take_run_dir_over(const fs::path& run_dir, const Started& started) {
   const std::string& run = started.state.run.id;
@@ -245,7 +237,7 @@ void say_dropout_of(const ResolvedConfig& resolved, Logger& log) {
                ": dropout is train.attention_dropout's to say"));
 }
 
-ExitCode train(comm::MpiSession& session, const RunRequest& request, const ResolvedConfig& resolved,
+ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedConfig& resolved,
                const tokenizer::Tokenizer& tokenizer, const std::vector<std::string>& hosts,
                const checkpoint::RunDirectory& directory, Logger& log, TerminalLine& terminal,
                Machine& machine) {
@@ -261,9 +253,11 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
 
   board.enter("tokenizing and opening the data");
   const TrainingData data = prepare_data(session, resolved, tokenizer, log);
+  const Cadence saves = data.cadence(run.checkpoint.save_steps, run.checkpoint.save_epochs);
+  const Cadence evaluations = data.cadence(run.eval.every_steps, run.eval.every_epochs);
   std::optional<Evaluation> evaluation;
-  if (data.eval)
-    evaluation.emplace(*data.eval, run.eval.max_batches * resolved.batch.global_batch_size(),
+  if (!data.eval.empty())
+    evaluation.emplace(data.eval, run.eval.max_batches * resolved.batch.global_batch_size(),
                        session, mesh);
 
   board.enter("building the model");
@@ -282,11 +276,11 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                                               .owner = directory.owner()});
   const std::optional<Started> started = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
-      tokenizer, data.train_tokens);
+      tokenizer, data::identity_of(data.sources));
   if (!started) return ExitCode::done;  // nothing is left to train
   const checkpoint::TrainState& state = started->state;
-  const std::string space =
-      store.require_space(engine.zero().state_dict(), state.run, saves_to_come(run, state.step));
+  const std::string space = store.require_space(engine.zero().state_dict(), state.run,
+                                                saves.left(state.step, run.train.max_steps));
   if (!space.empty()) log.warn(space);
   comm::agree(session, [&] {
     if (session.rank() == 0)
@@ -305,8 +299,10 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, const Resol
                    .engine = engine,
                    .train_data = *data.train,
                    .evaluation = evaluation ? &*evaluation : nullptr,
-                   .owes_evaluation = owes_evaluation(session, run, state.step),
+                   .owes_evaluation = owes_evaluation(session, run, state.step, evaluations),
                    .best_loss = recording.best_loss,
+                   .saves = saves,
+                   .evaluations = evaluations,
                    .store = store,
                    .log = log,
                    .recorder = recording.recorder ? &*recording.recorder : nullptr,

@@ -14,8 +14,8 @@ namespace {
 // had changed. The model is compared as a whole, the data by its identity.
 constexpr std::array<std::string_view, 4> kOtherSections = {"checkpoint.", "eval.", "logging.",
                                                             "model.architecture."};
-constexpr std::array<std::string_view, 14> kOtherKeys = {
-    "run_dir", "data.train", "data.eval", "data.format", "data.special_as_text",
+constexpr std::array<std::string_view, 15> kOtherKeys = {
+    "run_dir", "data.train", "data.eval", "data.format", "data.cache_dir", "data.special_as_text",
     // How the work is done and when it is given up, not what is computed.
     "train.device", "train.cpu_threads", "train.deterministic", "train.cuda_graphs",
     "train.hang_timeout_s", "train.nonfinite", "train.max_time",
@@ -49,7 +49,7 @@ std::vector<Change> changed_settings(const Settings& before, const Settings& now
   keys.insert(now.begin(), now.end());
   std::vector<Change> changes;
   for (const auto& [key, ignored] : keys) {
-    if (key == "train.max_steps") continue;
+    if (key == "train.max_steps" || key == "train.epochs") continue;
     const Change change{.key = key, .before = value_in(before, key), .now = value_in(now, key)};
     if (change.before != change.now) changes.push_back(change);
   }

@@ -24,7 +24,8 @@ struct Change {
 };
 
 /// What differs, key by key: of a key that only one of the two has, its default stands in for the
-/// other. train.max_steps is left out: a run that is told to go further is the same run.
+/// other. train.max_steps and train.epochs are left out: a run that is told to go further is the
+/// same run.
 std::vector<Change> changed_settings(const Settings& before, const Settings& now);
 
 /// "optimizer.learning_rate: 0.003 -> 0.01; train.seed: 42 -> 7"

@@ -23,7 +23,7 @@ namespace {
 
 checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
                                    const tokenizer::Tokenizer& tokenizer,
-                                   const data::PreparedTokens& tokens) {
+                                   const std::string& data_identity) {
   return {.step = 0,
           .updates_done = 0,
           .tokens_seen = 0,
@@ -31,7 +31,7 @@ checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
           .config_hash = resolved.training_hash,
           .tokenizer_name = resolved.run.data.tokenizer,
           .tokenizer_hash = tokenizer.hash(),
-          .data_identity = tokens.identity,
+          .data_identity = data_identity,
           .global_batch_size = resolved.batch.global_batch_size(),
           .dp_size = resolved.mesh.dp_size,
           .tp_size = resolved.mesh.tp_size,
@@ -98,13 +98,14 @@ class ResumeCheck {
     if (!info_.state.settings.empty())
       reading = changed_settings(info_.state.settings, fresh.settings);
     std::erase_if(reading, [](const Change& change) {
-      return !change.key.starts_with("data.train_on") && change.key != "data.chat_template";
+      return !change.key.starts_with("data.train_on") && change.key != "data.chat_template" &&
+             change.key != "data.text_key" && change.key != "data.max_bad_fraction";
     });
     if (reading.empty()) {
       refuse("data.train",
-             "data.train holds other text than when the checkpoint was written: the data position "
-             "would mean other sequences",
-             "Put the text back");
+             "data.train holds other text than when the checkpoint was written, or mixes its "
+             "sources otherwise: the data position would mean other sequences",
+             "Put it back");
       return;
     }
     refuse("data.train",
@@ -285,9 +286,9 @@ void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoi
 
 }  // namespace
 
-bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step) {
-  const bool due =
-      step == run.train.max_steps || (run.eval.every_steps > 0 && step % run.eval.every_steps == 0);
+bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step,
+                     const Cadence& evaluations) {
+  const bool due = step == run.train.max_steps || evaluations.due(step);
   if (run.data.eval.empty() || !due) return false;
   bool recorded = false;
   comm::agree(session, [&] {
@@ -300,11 +301,11 @@ bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, in
 
 std::optional<Started> start_or_resume(const StartParts& parts,
                                        const tokenizer::Tokenizer& tokenizer,
-                                       const data::PreparedTokens& tokens) {
+                                       const std::string& data_identity) {
   const auto& [session, resolved, engine, store, log] = parts;
   const config::RunConfig& run = resolved.run;
   const Beginning beginning = find_beginning(store, session, run, log);
-  Started started{.state = fresh_state(resolved, tokenizer, tokens)};
+  Started started{.state = fresh_state(resolved, tokenizer, data_identity)};
   checkpoint::TrainState& state = started.state;
   state.run = beginning.run;
   if (!beginning.from) {
@@ -320,7 +321,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   if (session.rank() == 0) log_changed_settings(from, state, log);
   if (from.state.step > run.train.max_steps ||
       (from.state.step == run.train.max_steps &&
-       !owes_evaluation(session, run, run.train.max_steps))) {
+       !owes_evaluation(session, run, run.train.max_steps, {}))) {
     log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
                  " of train.max_steps ", run.train.max_steps));
     // What the last save could not remove, perhaps; of the run that goes on alone.

@@ -9,6 +9,7 @@
 #include "comm/mpi_session.h"
 #include "data/token_store.h"
 #include "tokenizer/tokenizer.h"
+#include "train/cadence.h"
 #include "train/engine.h"
 #include "train/resolve.h"
 
@@ -28,17 +29,18 @@ struct Started {
       {};  // id of the run whose checkpoint it begins at; "": at none, or unnamed
 };
 
-/// Fills the engine's parameters and optimizer state, and says from where. Nothing where the
-/// checkpoint is already at train.max_steps. Throws CheckpointError where checkpoints are there but
-/// none is valid, or the one to resume is not this training's; ConfigError where
-/// checkpoint.resume is never and run_dir holds another run; DataError where the weights of
-/// model.path cannot be read. Collective.
+/// `data_identity`: data::identity_of data.train. Fills the engine's parameters and optimizer
+/// state, and says from where. Nothing where the checkpoint is already at train.max_steps. Throws
+/// CheckpointError where checkpoints are there but none is valid, or the one to resume is not this
+/// training's; ConfigError where checkpoint.resume is never and run_dir holds another run;
+/// DataError where the weights of model.path cannot be read. Collective.
 std::optional<Started> start_or_resume(const StartParts& parts,
                                        const tokenizer::Tokenizer& tokenizer,
-                                       const data::PreparedTokens& tokens);
+                                       const std::string& data_identity);
 
 /// Whether the evaluation that is due at this step stands in no metrics.jsonl yet: before the first
 /// step, or where the run was stopped between the step's save and its evaluation. Collective.
-bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step);
+bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step,
+                     const Cadence& evaluations);
 
 }  // namespace tptrain::train

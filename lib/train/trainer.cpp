@@ -72,14 +72,14 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     }
 
     const bool last = state.step == run.train.max_steps;
-    saved_here = last || due(state.step, run.checkpoint.save_steps);
+    saved_here = last || parts_.saves.due(state.step);
     if (saved_here) {
       read_pending();  // a checkpoint never commits before its step's finite flag is read
       if (const auto saved = save(state)) outcome.last_checkpoint = saved;
       saved_here = !saver_.last_failed();
     }
     // After the save: whatever an evaluation meets, the steps are not lost.
-    if (last || due(state.step, run.eval.every_steps)) {
+    if (last || parts_.evaluations.due(state.step)) {
       read_pending();
       outcome.eval_loss = evaluate(state.step);
     }
@@ -228,6 +228,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       .lr = pending.learning_rate,
       .tokens_seen = pending.tokens_seen,
       .epoch = epoch_at(pending.step),
+      .sources = sources_at(pending.step),
       .time = seconds_since_1970(),
       .step_time_s = pending.step_time_s,
       .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
@@ -281,11 +282,15 @@ std::optional<double> Trainer::evaluate(int64_t step) {
     const metrics::EvalMetrics metrics{.step = step,
                                        .loss = result->loss,
                                        .target_tokens = result->target_tokens,
+                                       .sets = result->sets,
                                        .time = seconds_since_1970()};
     parts_.recorder->eval(metrics);
     parts_.log.info(cat("step ", step, "  eval_loss ", fixed(metrics.loss, 4), "  perplexity ",
                         fixed(metrics.perplexity(), 2), "  ", with_thousands(metrics.target_tokens),
                         " tokens"));
+    for (const metrics::EvalOfSet& set : result->sets)
+      parts_.log.info(cat("step ", step, "  eval_loss of ", set.name, " ", fixed(set.loss, 4), "  ",
+                          with_thousands(set.target_tokens), " tokens"));
   }
   return result->loss;
 }
@@ -325,6 +330,13 @@ bool Trainer::stop_wanted() {
 double Trainer::epoch_at(int64_t step) const {
   return static_cast<double>(step) * static_cast<double>(parts_.config.batch.global_batch_size()) /
          static_cast<double>(parts_.train_data.windows());
+}
+
+std::vector<metrics::SourceProgress> Trainer::sources_at(int64_t step) const {
+  std::vector<metrics::SourceProgress> sources;
+  for (const auto& one : parts_.train_data.progress(step * parts_.config.batch.global_batch_size()))
+    sources.push_back({.name = one.name, .sequences = one.sequences, .epoch = one.epoch});
+  return sources;
 }
 
 // From hand-over to hand-over: on a GPU the host waits for step s - 1 before it hands over s + 1,

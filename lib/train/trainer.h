@@ -18,6 +18,7 @@
 #include "metrics/recorder.h"
 #include "optim/schedule.h"
 #include "train/best_loss.h"
+#include "train/cadence.h"
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/host_numbers.h"
@@ -39,6 +40,8 @@ struct TrainerParts {
   Evaluation* evaluation;
   bool owes_evaluation;  // of the step the run goes on from: it was stopped before or in it
   BestLoss& best_loss;
+  Cadence saves;
+  Cadence evaluations;
   checkpoint::CheckpointStore& store;
   Logger& log;
   metrics::Recorder* recorder;
@@ -104,6 +107,7 @@ class Trainer {
   double step_patience() const;
   bool stop_wanted();
   double epoch_at(int64_t step) const;
+  std::vector<metrics::SourceProgress> sources_at(int64_t step) const;
   double seconds_since_last_step();
   void say_first_step();
   void say_how_steps_run();

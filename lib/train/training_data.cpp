@@ -1,7 +1,6 @@
 #include "train/training_data.h"
 
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -9,41 +8,28 @@
 #include "data/show_row.h"
 #include "data/targetless.h"
 #include "data/token_store.h"
-#include "tokenizer/chat_template.h"
+#include "train/corpora.h"
 
 namespace tptrain::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::shared_ptr<const tokenizer::ChatTemplate> chat_template_of(const config::RunConfig& run) {
-  const std::string tokenizer = tokenizer_of(run);
-  return std::make_shared<const tokenizer::ChatTemplate>(
-      run.data.chat_template.empty()
-          ? tokenizer::ChatTemplate::from_tokenizer(tokenizer)
-          : tokenizer::ChatTemplate::from_file(run.data.chat_template, tokenizer));
-}
-
-data::Corpus corpus_of(const ResolvedConfig& resolved,
-                       const std::vector<config::DataSource>& sources) {
-  const config::RunConfig& run = resolved.run;
-  return {.sources = sources,
-          .format = run.data.format,
-          .special_as_text = run.data.special_as_text,
-          .vocab_size = resolved.decoder.vocab_size,
-          .chat = {.train_on = data::train_on_of(run.data.train_on),
-                   .train_on_end = run.data.train_on_end},
-          .chat_template = [run] { return chat_template_of(run); }};
-}
-
 /// Of rows of which a part is learned: how that came out.
 void log_first_row(const data::PreparedTokens& prepared, const tokenizer::Tokenizer& tokenizer,
                    Logger& log) {
   constexpr size_t kMostBytes = 1500;
-  const formats::TokenFile file(prepared.path);
+  const formats::TokenFile file = data::open_tokens(prepared);
   if (!file.header().labelled) return;
   log.info(cat("data: the first row, what is learned in [[ ]]: ",
-               data::show_first_row(file, tokenizer, kMostBytes)));
+               data::show_row(file, 0, tokenizer, kMostBytes)));
+}
+
+std::vector<std::string> texts_of(const std::vector<fs::path>& paths) {
+  return {paths.begin(), paths.end()};
+}
+std::vector<fs::path> paths_of(const std::vector<std::string>& texts) {
+  return {texts.begin(), texts.end()};
 }
 
 /// Rank 0 turns text into tokens; every rank learns where they are. Collective.
@@ -63,6 +49,8 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"tokens", prepared.tokens},
                                   {"documents", prepared.documents},
                                   {"rebuilt_because", prepared.rebuilt_because},
+                                  {"indexed", texts_of(prepared.indexed)},
+                                  {"vocab_size", prepared.vocab_size},
                                   {"notes", prepared.notes}};
   // Notes name files, whose names may be any bytes.
   const std::string wire = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -73,7 +61,53 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           .documents = received["documents"],
           .split = split,
           .rebuilt_because = received["rebuilt_because"],
+          .indexed = paths_of(received["indexed"].get<std::vector<std::string>>()),
+          .vocab_size = received["vocab_size"],
           .notes = received["notes"]};
+}
+
+std::vector<data::SourceTokens> prepare_all(comm::MpiSession& session,
+                                            const std::vector<NamedCorpus>& corpora,
+                                            const tokenizer::Tokenizer& tokenizer,
+                                            const fs::path& directory, const std::string& split) {
+  std::vector<data::SourceTokens> sources;
+  for (const NamedCorpus& named : corpora) {
+    sources.push_back({.tokens = prepare(session, named.corpus, tokenizer, directory, split),
+                       .name = named.name,
+                       .weight = named.weight,
+                       .repeat = named.repeat});
+  }
+  return sources;
+}
+
+int64_t tokens_of(const std::vector<data::SourceTokens>& sources) {
+  int64_t tokens = 0;
+  for (const data::SourceTokens& source : sources) tokens += source.tokens.tokens;
+  return tokens;
+}
+
+int64_t documents_of(const std::vector<data::SourceTokens>& sources) {
+  int64_t documents = 0;
+  for (const data::SourceTokens& source : sources) documents += source.tokens.documents;
+  return documents;
+}
+
+/// Of a mixture, what each source gives.
+void log_sources(const TrainingData& data, const ResolvedConfig& resolved, Logger& log) {
+  if (data.sources.size() < 2) return;
+  const int64_t all = resolved.run.train.max_steps * resolved.batch.global_batch_size();
+  const auto progress = data.train->progress(all);
+  for (size_t i = 0; i < data.sources.size(); ++i) {
+    const data::SourceTokens& source = data.sources[i];
+    const std::string part =
+        !progress.empty()
+            ? cat("weight ", *source.weight, ", ", fixed(progress[i].epoch, 2),
+                  " epochs of its own")
+            : cat(source.repeat, source.repeat == 1 ? " time" : " times", " an epoch");
+    log.info(cat("source ", source.name, ": ", with_thousands(source.tokens.tokens), " tokens in ",
+                 with_thousands(source.tokens.documents),
+                 source.tokens.documents == 1 ? " document, " : " documents, ", part));
+  }
 }
 
 void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& log) {
@@ -82,30 +116,34 @@ void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& 
   const double epochs = static_cast<double>(run.train.max_steps) *
                         static_cast<double>(resolved.batch.global_batch_size()) /
                         static_cast<double>(sequences);
-  log.info(cat("data: ", with_thousands(data.train_tokens.tokens), " tokens in ",
-               with_thousands(data.train_tokens.documents),
-               data.train_tokens.documents == 1 ? " document" : " documents"));
+  const int64_t documents = documents_of(data.sources);
+  log.info(cat("data: ", with_thousands(tokens_of(data.sources)), " tokens in ",
+               with_thousands(documents), documents == 1 ? " document" : " documents"));
   log.info(cat("sequences: ", with_thousands(sequences), " of ", resolved.batch.seq_length,
                data.train->padding() > 0
                    ? cat(", ", fixed(100 * data.train->padding(), 1), " % padding")
                    : "",
                "; max_steps is ", fixed(epochs, 2), epochs == 1 ? " epoch" : " epochs"));
+  log_sources(data, resolved, log);
   if (run.data.document_mask) log.info("documents in a sequence do not see each other");
-  if (data.eval) log.info(cat("held out: ", with_thousands(data.eval_tokens.tokens), " tokens"));
+  for (const TrainingData::EvalSet& set : data.eval) {
+    log.info(cat("held out", set.name.empty() ? "" : " as ", set.name, ": ",
+                 with_thousands(tokens_of(set.sources)), " tokens"));
+  }
 }
 
 /// Says which rows teach nothing, before they cost a step. Throws DataError where none does.
 /// Collective.
 void tell_targetless(comm::MpiSession& session, const ResolvedConfig& resolved,
-                     const data::PreparedTokens& tokens, const tokenizer::Tokenizer& tokenizer,
-                     Logger& log) {
+                     const data::PreparedTokens& tokens, const data::Corpus& corpus,
+                     const tokenizer::Tokenizer& tokenizer, Logger& log) {
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
     const data::TargetlessDocuments found = data::targetless_documents(
         tokens, data::packing_of(resolved.run.data.packing), resolved.batch.seq_length);
     if (found.count == 0) return;
-    const std::vector<std::string> places = data::places_of_documents(
-        corpus_of(resolved, resolved.run.data.train), tokens.split, tokenizer, found.first);
+    const std::vector<std::string> places =
+        data::places_of_documents(corpus, tokens.split, tokenizer, found.first);
     const std::string what =
         cat(with_thousands(found.count), " of ", with_thousands(tokens.documents),
             tokens.documents == 1 ? " document" : " documents",
@@ -123,48 +161,81 @@ void tell_targetless(comm::MpiSession& session, const ResolvedConfig& resolved,
   });
 }
 
-}  // namespace
-
-TrainingData prepare_data(comm::MpiSession& session, const ResolvedConfig& resolved,
-                          const tokenizer::Tokenizer& tokenizer, Logger& log) {
-  const config::RunConfig& run = resolved.run;
-  const fs::path directory = fs::path(run.run_dir) / "data";
-  TrainingData data;
-  data.train_tokens =
-      prepare(session, corpus_of(resolved, run.data.train), tokenizer, directory, "train");
-  if (!run.data.eval.empty())
-    data.eval_tokens =
-        prepare(session, corpus_of(resolved, run.data.eval), tokenizer, directory, "eval");
-  data::SamplerOptions options = {
+data::SamplerOptions sampler_options(const config::RunConfig& run) {
+  return {
       .seed = run.train.seed,
       .shuffle = run.data.shuffle,
       .packing = data::packing_of(run.data.packing),
       .document_mask = run.data.document_mask ? data::DocumentMask::on : data::DocumentMask::off};
+}
+
+/// The sets of data.eval, in their order. Collective.
+std::vector<TrainingData::EvalSet> eval_sets(comm::MpiSession& session,
+                                             const ResolvedConfig& resolved,
+                                             const tokenizer::Tokenizer& tokenizer,
+                                             const fs::path& directory) {
+  const std::vector<NamedCorpus> corpora = eval_corpora(resolved.run, resolved.decoder.vocab_size);
+  std::vector<data::SourceTokens> sources =
+      prepare_all(session, corpora, tokenizer, directory, "eval");
+  data::SamplerOptions options = sampler_options(resolved.run);
+  options.shuffle = false;
+  data::BatchShape shape = resolved.batch;
+  shape.accumulation = 1;
+  std::vector<TrainingData::EvalSet> sets;
   comm::agree(
       session,
       [&] {
-        data.train.emplace(data.train_tokens, resolved.batch, options);
-        if (run.data.eval.empty()) return;
-        data::BatchShape shape = resolved.batch;
-        shape.accumulation = 1;
-        options.shuffle = false;
-        data.eval.emplace(data.eval_tokens, shape, options);
+        for (size_t begin = 0, end = 0; begin < corpora.size(); begin = end) {
+          std::vector<data::SourceTokens> of_set;
+          while (end < corpora.size() && corpora[end].set == corpora[begin].set)
+            of_set.push_back(sources[end++]);
+          data::BatchSampler text(of_set, shape, options);
+          sets.push_back({corpora[begin].set, std::move(of_set), std::move(text)});
+        }
       },
       OnStop::give_up);
-  for (const data::PreparedTokens& prepared : {data.train_tokens, data.eval_tokens}) {
-    if (!prepared.rebuilt_because.empty())
-      log.warn(cat("data: tokens made anew: ", prepared.rebuilt_because));
+  return sets;
+}
+
+/// What was left out, and what was made anew.
+void log_notes(const comm::MpiSession& session, const std::vector<data::SourceTokens>& sources,
+               Logger& log) {
+  for (const data::SourceTokens& source : sources) {
+    if (!source.tokens.rebuilt_because.empty())
+      log.warn(cat("data: tokens made anew: ", source.tokens.rebuilt_because));
     if (session.rank() != 0) continue;
-    for (const std::string& what : prepared.notes) log.warn(cat("data: ", what));
+    for (const std::string& what : source.tokens.notes) log.warn(cat("data: ", what));
   }
+}
+
+}  // namespace
+
+TrainingData prepare_data(comm::MpiSession& session, ResolvedConfig& resolved,
+                          const tokenizer::Tokenizer& tokenizer, Logger& log) {
+  const fs::path directory = data_directory(resolved.run);
+  const std::vector<NamedCorpus> corpora = train_corpora(resolved.run, resolved.decoder.vocab_size);
+  TrainingData data;
+  data.sources = prepare_all(session, corpora, tokenizer, directory, "train");
+  data.eval = eval_sets(session, resolved, tokenizer, directory);
+  comm::agree(
+      session,
+      [&] { data.train.emplace(data.sources, resolved.batch, sampler_options(resolved.run)); },
+      OnStop::give_up);
+  resolve_epochs(resolved, data.train->windows());
+  log_notes(session, data.sources, log);
+  for (const TrainingData::EvalSet& set : data.eval) log_notes(session, set.sources, log);
   log_data(data, resolved, log);
-  tell_targetless(session, resolved, data.train_tokens, tokenizer, log);
+  for (size_t i = 0; i < corpora.size(); ++i)
+    tell_targetless(session, resolved, data.sources[i].tokens, corpora[i].corpus, tokenizer, log);
   if (session.rank() == 0 && data.train->truncated() > 0)
     log.warn(cat(
-        "data: ", with_thousands(data.train->truncated()), " of ", data.train_tokens.documents,
+        "data: ", with_thousands(data.train->truncated()), " of ", documents_of(data.sources),
         " documents are longer than train.seq_length + 1 = ", resolved.batch.seq_length + 1,
         " tokens; data.packing is none, so what is beyond is left out (best_fit would keep it)"));
-  if (session.rank() == 0) log_first_row(data.train_tokens, tokenizer, log);
+  if (session.rank() == 0) {
+    for (const data::SourceTokens& source : data.sources)
+      log_first_row(source.tokens, tokenizer, log);
+  }
   return data;
 }
 

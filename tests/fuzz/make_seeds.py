@@ -80,8 +80,19 @@ def jsonl_rows():
     yield b'{"text": "one"}\n{"input_ids": [1, 2, 3]}\n{"input_ids": [1, 2], "labels": [-100, 2]}\n\n{"text": "\\u00e4", "id": 7}\n'
 
 
+def indexed_tokens():
+    def seed(kind, width, lengths, documents):
+        begins = [width * sum(lengths[:i]) for i in range(len(lengths))]
+        index = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, kind, len(lengths), len(documents))
+        index += struct.pack(f"<{len(lengths)}i{len(begins)}q{len(documents)}q", *lengths, *begins, *documents)
+        return struct.pack("<q", width * sum(lengths)) + index
+    yield seed(8, 2, [3, 1], [0, 1, 2])
+    yield seed(4, 4, [2, 3, 0, 4], [0, 2, 2, 4])
+    yield seed(5, 8, [], [0])
+
+
 SEEDS = {f.__name__: f for f in (safetensors, safetensors_index, config_json, tokenizer_json, tokenizer_ranks, chat_template,
-                                jsonl_rows)}
+                                jsonl_rows, indexed_tokens)}
 
 
 def main() -> int:

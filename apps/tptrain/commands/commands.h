@@ -11,6 +11,8 @@ int run_train(const TrainCommand& command, int* argc, char*** argv);
 int run_plan(const PlanCommand& command);
 int run_generate(const GenerateCommand& command, int argc, char** argv);
 int run_evaluate(const EvaluateCommand& command, int argc, char** argv);
+/// Prints a line a source; makes token files only where they are not there.
+int run_prepare(const PrepareCommand& command);
 /// Prints a line a file as it is written, and what the model is.
 int run_export(const ExportCommand& command);
 /// Prints the facts and the table of tensors: of a checkpoint's manifest, or of a Hugging Face

@@ -76,10 +76,15 @@ class HostTokens {
       if (session.rank() != 0) return;
       for (const std::string& what : tokens_.notes) std::cerr << "note: " << what << "\n";
     });
-    const nlohmann::json own = {
-        {"host", host_name()},           {"made", session.local_rank() == 0},
-        {"path", tokens_.path.string()}, {"identity", tokens_.identity},
-        {"tokens", tokens_.tokens},      {"documents", tokens_.documents}};
+    nlohmann::json own = {{"host", host_name()},
+                          {"made", session.local_rank() == 0},
+                          {"path", tokens_.path.string()},
+                          {"identity", tokens_.identity},
+                          {"tokens", tokens_.tokens},
+                          {"documents", tokens_.documents},
+                          {"vocab_size", tokens_.vocab_size},
+                          {"indexed", nlohmann::json::array()}};
+    for (const fs::path& stem : tokens_.indexed) own["indexed"].push_back(stem.string());
     const std::vector<std::string> all = session.all_gather(own.dump());
     comm::agree(session, [&] { adopt(all); });
   }
@@ -104,7 +109,9 @@ class HostTokens {
                  .tokens = one["tokens"],
                  .documents = one["documents"],
                  .split = "text",
-                 .rebuilt_because = ""};
+                 .rebuilt_because = "",
+                 .vocab_size = one["vocab_size"]};
+      for (const auto& stem : one["indexed"]) tokens_.indexed.emplace_back(stem.get<std::string>());
     }
   }
 
@@ -141,14 +148,18 @@ int64_t seq_length_of(const EvaluateCommand& command, const model::DecoderConfig
 }
 
 data::Corpus corpus_of(const EvaluateCommand& command, const inference::OpenedModel& opened) {
-  data::Corpus corpus{.format = command.format,
-                      .special_as_text = command.special_as_text,
-                      .vocab_size = opened.config.vocab_size,
-                      .key = "--data",
-                      .chat_template = [path = opened.tokenizer_path] {
-                        return std::make_shared<const tokenizer::ChatTemplate>(
-                            tokenizer::ChatTemplate::from_tokenizer(path));
-                      }};
+  data::Corpus corpus{
+      .format = command.format,
+      .text_key = command.text_key,
+      .special_as_text = command.special_as_text,
+      .vocab_size = opened.config.vocab_size,
+      .key = "--data",
+      .chat = {.train_on = data::train_on_of(command.train_on)},
+      .chat_template = [path = opened.tokenizer_path, file = command.chat_template] {
+        return std::make_shared<const tokenizer::ChatTemplate>(
+            file.empty() ? tokenizer::ChatTemplate::from_tokenizer(path)
+                         : tokenizer::ChatTemplate::from_file(file, path));
+      }};
   for (const std::string& path : command.data) corpus.sources.push_back({.path = path});
   return corpus;
 }

@@ -16,8 +16,13 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   model_options(parser, command.checkpoint, command.model);
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
-  parser.option("--format", command.format, "text|jsonl",
+  parser.option("--format", command.format, "text|jsonl|parquet|indexed",
                 "What the files are (by name and contents)");
+  parser.option("--text-key", command.text_key, "KEY", "Key of a row that holds its text (text)");
+  parser.option("--chat-template", command.chat_template, "FILE",
+                "Template that renders conversations, instead of the tokenizer's");
+  parser.option("--train-on", command.train_on, "assistant|last|all",
+                "What is predicted of conversations, as data.train_on (assistant)");
   parser.option("--packing", command.packing, "stream|none",
                 "Windows of all documents end to end (stream), or each document by itself");
   parser.flag("--special-as-text", command.special_as_text,
@@ -44,7 +49,8 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
     parser.require(std::find(known.begin(), known.end(), value) != known.end(),
                    cat(name, " is ", value), cat("be one of ", join(known)));
   };
-  if (!command.format.empty()) one_of("--format", command.format, {"text", "jsonl"});
+  if (!command.format.empty()) one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
+  one_of("--train-on", command.train_on, {"assistant", "last", "all"});
   one_of("--packing", command.packing, {"stream", "none"});
   if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
   one_of("--device", command.device, {"auto", "cpu", "cuda"});

@@ -12,6 +12,7 @@ Command parse_train(const std::vector<std::string>& arguments);
 Command parse_plan(const std::vector<std::string>& arguments);
 Command parse_generate(const std::vector<std::string>& arguments);
 Command parse_evaluate(const std::vector<std::string>& arguments);
+Command parse_prepare(const std::vector<std::string>& arguments);
 Command parse_export(const std::vector<std::string>& arguments);
 Command parse_inspect(const std::vector<std::string>& arguments);
 Command parse_verify(const std::vector<std::string>& arguments);

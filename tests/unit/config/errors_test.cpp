@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "config/keys.h"
 #include "config_test.h"
 
 namespace tptrain::testing {
@@ -54,7 +55,7 @@ TEST_CASE("an unknown key that resembles none lists the keys of its section") {
 }
 
 TEST_CASE("keys that this version does not have are unknown, not ignored") {
-  for (const std::string key : {"max_tokens: 1000", "epochs: 1"}) {
+  for (const std::string key : {"max_tokens: 1000", "max_samples: 1"}) {
     check_contains(refusal("run_dir: r\nmodel: {path: m}\ndata: {train: [a]}\n"
                            "train:\n  max_steps: 1\n  " +
                            key + "\n"),
@@ -256,7 +257,8 @@ TEST_CASE("values out of bounds are refused") {
         "config error: --set train.nonfinite=ignore: train.nonfinite is ignore: it must be one of "
         "stop, skip.\n  Its name here is skip.");
   CHECK(refusal(kMinimal, {"train.max_steps=0"}) ==
-        "config error: --set train.max_steps=0: train.max_steps is 0: it must be at least 1.");
+        "config error: --set train.max_steps=0: train.max_steps is 0: it must be at least 1.\n"
+        "  Leave the key out to give no value.");
 }
 
 TEST_CASE("sources: lists of globs only") {
@@ -278,8 +280,11 @@ TEST_CASE("sources: lists of globs only") {
   CHECK(with_train("[~]") == at +
                                  "16: data.train[0] is null: it must be a glob, as a plain text or "
                                  "as {path: GLOB}.");
-  CHECK(with_train("[{path: a.txt, weight: 2.0}]") ==
-        at + "30: data.train[0].weight is no known key.\n  data.train[0] has the key path.");
+  CHECK(
+      with_train("[{path: a.txt, frobnicate: 2.0}]") ==
+      at +
+          "30: data.train[0].frobnicate is no known key.\n  data.train[0] has the keys path, name, "
+          "weight, format, subset, repeat.");
   CHECK(with_train("[{}]") == at + "16: data.train[0] has no path: it must be {path: GLOB}.");
   CHECK(with_train("[{path: [a]}]") == at + "23: data.train[0].path is a list: it must be a glob.");
   CHECK(with_train("[{path: a, path: b}]") ==
@@ -287,26 +292,72 @@ TEST_CASE("sources: lists of globs only") {
              "  Remove one of the two.");
 }
 
+TEST_CASE("sources: what one is to the training, each value at its own place") {
+  const auto with_train = [](const std::string& value) {
+    return refusal("run_dir: r\nmodel: {path: m}\ntrain: {max_steps: 1}\ndata: {train: " + value +
+                   "}\n");
+  };
+  const std::string at = "config error: run.yaml:4:";
+  CHECK(with_train("[{path: a, weight: 0}]") ==
+        at + "34: data.train[0].weight is 0.0: it must be greater than 0.\n"
+             "  Leave out what is not to train.");
+  CHECK(with_train("[{path: a, weight: x}]") ==
+        at + "34: data.train[0].weight is x: it must be a finite number, such as 0.001 or 1e-3.");
+  CHECK(with_train("[b, {path: a, repeat: 0}]") ==
+        at + "37: data.train[1].repeat is 0: it must be at least 1.\n  A part of it: subset: 50%.");
+  CHECK(with_train("[{path: a, format: csv}]") ==
+        at + "34: data.train[0].format is csv: it must be one of text, jsonl, parquet, indexed.");
+  for (const std::string subset : {"0", "-1", "0%", "101%", "5 %", "x", "1.5"}) {
+    check_contains(with_train("[{path: a, subset: " + subset + "}]"),
+                   "it must be a share of the rows such as 5%, or a number of rows");
+  }
+  CHECK(with_train("[{path: a, subset: [1]}]") ==
+        at + "34: data.train[0].subset is a list: it must be a single value.");
+  check_contains(
+      with_train("[{path: a, weight: 1}, b]"),
+      "data.train[1] has no weight, and data.train[0] has one: it must be given for every "
+      "entry or for none");
+  check_contains(with_train("[{path: a, weight: 1, repeat: 2}]"),
+                 "data.train[0] has weight 1 and repeat 2: it must have one of them");
+  check_contains(with_train("[{path: a, name: x}, {path: b, name: x}]"),
+                 "data.train[1].name is x again: it must be another for each entry");
+}
+
+TEST_CASE("data.eval: a list or lists by name, of entries without what is of the training alone") {
+  const auto with_eval = [](const std::string& value) {
+    return refusal(kMinimal, {"data.eval=" + value});
+  };
+  check_contains(with_eval("{wiki: a}"), "data.eval.wiki is a: it must be a list of globs");
+  check_contains(with_eval("{wiki: []}"),
+                 "data.eval.wiki is []: it must name at least one file or glob");
+  check_contains(with_eval("{w: [a], w: [b]}"), "data.eval.w is given twice");
+  check_contains(with_eval("{w: [a, {path: b, weight: 2}]}"),
+                 "data.eval.w[1].weight is 2.0: it must be left out of data.eval");
+  check_contains(with_eval("[{path: b, repeat: 2}]"),
+                 "data.eval[0].repeat is 2: it must be left out");
+}
+
 TEST_CASE("what is required and missing is named, at its section where there is one") {
-  CHECK(refusal("train: {seed: 1}\n") ==
-        "config error: run.yaml: run_dir is missing: it must be given.\n"
-        "  Directory of everything that the run writes: checkpoints, metrics, log. For example "
-        "`run_dir: runs/my-run`.\n"
-        "config error: run.yaml: data.train is missing: it must be given.\n"
-        "  Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain text or as "
-        "`{path: GLOB}`. For example `train: [\"corpus/*.txt\"]`.\n"
-        "config error: run.yaml:1:8: train.max_steps is missing: it must be given.\n"
-        "  Optimizer steps of the whole training, those before a resume included. For example "
-        "`max_steps: 100`.\n"
-        "config error: run.yaml: model names neither path nor architecture: it must give exactly "
-        "one of path | architecture.\n  For example `model: {path: models/Qwen2.5-0.5B}`.");
+  CHECK(
+      refusal("train: {seed: 1}\n") ==
+      "config error: run.yaml: run_dir is missing: it must be given.\n"
+      "  Directory of everything that the run writes: checkpoints, metrics, log. For example "
+      "`run_dir: runs/my-run`.\n"
+      "config error: run.yaml: data.train is missing: it must be given.\n"
+      "  " +
+          config::find_key("data.train")->doc +
+          " For example `train: [\"corpus/*.txt\"]`.\n"
+          "config error: run.yaml: model names neither path nor architecture: it must give exactly "
+          "one of path | architecture.\n  For example `model: {path: models/Qwen2.5-0.5B}`.\n"
+          "config error: run.yaml:1:8: train names neither max_steps nor epochs: it must give "
+          "exactly one of max_steps | epochs.\n  For example `train: {max_steps: 100}`.");
 }
 
 TEST_CASE("an empty file lists what is required") {
   for (const std::string text : {"", "\n", "# nothing\n", "---\n"}) {
     CHECK(refusal(text) ==
           "config error: run.yaml: the file gives no key: it must give at least run_dir, "
-          "data.train, train.max_steps, model (path | architecture).\n"
+          "data.train, model (path | architecture), train (max_steps | epochs).\n"
           "  docs/configuration.md has every key, and configs/ files to start from.");
   }
 }
@@ -485,7 +536,7 @@ TEST_CASE("all problems of a file come at once") {
     check_contains(message, part);
   }
   // What was refused is not called missing as well.
-  CHECK(message.find("train.max_steps is missing") == std::string::npos);
+  CHECK(message.find("train names neither") == std::string::npos);
 }
 
 TEST_CASE("a config made in code is checked alike, without places") {
@@ -501,7 +552,7 @@ TEST_CASE("a config made in code is checked alike, without places") {
   for (const Problem& p : config::check_sections(config, {})) texts.push_back(p.text());
   CHECK(texts.size() == 5);
   const std::string all = join(texts, "\n");
-  check_contains(all, "train.max_steps is missing");
+  check_contains(all, "train names neither max_steps nor epochs");
   check_contains(all, "parallel.zero_stage is 4: it must be 0, 1, 2 or 3");
   check_contains(all, "optimizer.betas is [0.9]: it must be two numbers");
   check_contains(all, "train.device is tpu");

@@ -30,6 +30,8 @@ parallel:
 data:
   train: [corpus.txt]
   eval: []
+  text_key: text
+  max_bad_fraction: 0.0
   train_on: assistant
   train_on_end: true
   packing: stream
@@ -75,12 +77,14 @@ scheduler:
   min_lr: 0.0
 checkpoint:
   save_steps: 0
+  save_epochs: 0
   keep: 2
   resume: auto
   on_failure: go_on
   allow_changes: []
 eval:
   every_steps: 0
+  every_epochs: 0
   max_batches: 20
   patience: 0
 logging:
@@ -105,6 +109,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     return std::ldexp(std::uniform_real_distribution<double>(0.5, 1.0)(random),
                       static_cast<int>(integer(-300, 100)));
   };
+  const auto text = [&] { return texts[static_cast<size_t>(integer(0, texts.size() - 1))]; };
   for (int round = 0; round < 300; ++round) {
     config::RunConfig config;
     const bool with_path = integer(0, 1) == 0;
@@ -113,7 +118,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
       if (key.section() == "model.architecture" && with_path) continue;
       if (key.path == "model.path" && !with_path) continue;
       if (key.path == "train.grad_accum_steps" ||
-          (key.presence == config::Presence::absent && key.path != "model.path" && integer(0, 1))) {
+          (key.presence == config::Presence::absent && key.path != "model.path" &&
+           key.path != "train.max_steps" && integer(0, 1)) ||
+          key.path == "train.epochs") {
         continue;
       }
       const int64_t low = key.limits.at_least.value_or(0);
@@ -152,7 +159,28 @@ TEST_CASE("to_yaml parses back to an equal config") {
         case config::Type::sources: {
           std::vector<config::DataSource> list;
           for (int64_t n = integer(1, 3); n > 0; --n) {
-            list.push_back({texts[static_cast<size_t>(integer(0, texts.size() - 1))]});
+            list.push_back({.path = text(),
+                            .name = integer(0, 1) ? "" : text() + std::to_string(n),
+                            .format = integer(0, 1) ? "" : "jsonl",
+                            .subset = integer(0, 1) ? "" : "5%",
+                            .repeat = integer(1, 2)});
+          }
+          if (integer(0, 1)) {
+            for (config::DataSource& source : list) {
+              source.weight = real();
+              source.repeat = 1;
+            }
+          }
+          key.set(config, list);
+          break;
+        }
+        case config::Type::source_sets: {
+          std::vector<config::DataSource> list;
+          const bool sets = integer(0, 1) == 0;
+          for (int64_t n = integer(1, 3); n > 0; --n) {
+            list.push_back({.path = text(),
+                            .subset = integer(0, 1) ? "" : "1000",
+                            .set = sets ? texts[static_cast<size_t>(n / 2)] : ""});
           }
           key.set(config, list);
           break;
@@ -193,6 +221,15 @@ TEST_CASE("a list of groups is one line, a weight_decay that was left out stays 
   check_contains(yaml,
                  "\n  groups: [{match: \"*.bias\", learning_rate_scale: 1.0}, {match: "
                  "lm_head.weight, weight_decay: 0.0, learning_rate_scale: 0.5}]\n");
+}
+
+TEST_CASE("sources are one line, plain where they are only a path") {
+  const std::string yaml = config::to_yaml(
+      parse(kMinimal, {"data.train=[{path: a.txt, weight: 0.5}, {path: b, weight: 2, name: c}]",
+                       "data.eval={wiki: [w], chat: [{path: d, subset: 1000}, e]}"}));
+  check_contains(yaml,
+                 "\n  train: [{path: a.txt, weight: 0.5}, {path: b, name: c, weight: 2.0}]\n");
+  check_contains(yaml, "\n  eval: {wiki: [w], chat: [{path: d, subset: \"1000\"}, e]}\n");
 }
 
 TEST_CASE("the list of keys has a sentence, a section and one entry for every key") {
@@ -251,9 +288,15 @@ TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
     "additionalProperties": false})"));
   CHECK(properties["data"]["properties"]["train"]["items"] == nlohmann::json::parse(R"({"oneOf": [
     {"type": "string", "minLength": 1},
-    {"type": "object", "properties": {"path": {"type": "string", "minLength": 1}},
+    {"type": "object", "properties": {"path": {"type": "string", "minLength": 1},
+      "name": {"type": "string", "minLength": 1}, "weight": {"type": "number", "exclusiveMinimum": 0},
+      "format": {"enum": ["text", "jsonl", "parquet", "indexed"]}, "subset": {"type": ["string", "integer"]},
+      "repeat": {"type": "integer", "minimum": 1}},
      "required": ["path"], "additionalProperties": false}]})"));
-  CHECK(properties["train"]["required"] == nlohmann::json::parse(R"(["max_steps"])"));
+  CHECK(properties["data"]["properties"]["eval"]["type"] ==
+        nlohmann::json::parse(R"(["array", "object"])"));
+  CHECK(properties["train"]["oneOf"] ==
+        nlohmann::json::parse(R"([{"required": ["max_steps"]}, {"required": ["epochs"]}])"));
   CHECK(properties["train"]["not"]["required"] ==
         nlohmann::json::parse(R"(["global_batch_size", "grad_accum_steps"])"));
   CHECK(properties["model"]["oneOf"] ==

@@ -294,9 +294,9 @@ TEST_CASE("the first row is shown on one line, with what is learned marked and n
   const PreparedTokens prepared =
       prepare_tokens(corpus(dir.put("a.jsonl", row)), ChatTokenizer(), dir / "t", "train");
   const formats::TokenFile file(prepared.path);
-  CHECK(show_first_row(file, ChatTokenizer(), 1000) ==
+  CHECK(show_row(file, 0, ChatTokenizer(), 1000) ==
         R"(<|start|>user\nQ\u001b[31m<|end|>\n<|start|>assistant\n[[A<|end|>]]\n)");
-  CHECK(show_first_row(file, ChatTokenizer(), 12).ends_with(" ..."));
+  CHECK(show_row(file, 0, ChatTokenizer(), 12).ends_with(" ..."));
 }
 
 TEST_CASE("tokens are found in the text that they were made of") {

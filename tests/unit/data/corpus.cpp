@@ -1,9 +1,12 @@
 // The formats of a corpus: which documents a token file holds, what is refused, and what the name
 // of the token file depends on. The rows by themselves: jsonl_rows.cpp.
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/files.h"
 #include "data/packing.h"
 #include "data/token_store.h"
+#include "formats/indexed_tokens.h"
 #include "formats/token_file.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
@@ -243,6 +246,133 @@ TEST_CASE("what a corpus cannot hold is refused with its place, and leaves no to
       message("c.jsonl", "\n{\"text\": \"\"}\n"),
       "data.train: all rows of 1 file(s) are empty, the first is " + (dir / "c.jsonl").string()));
   CHECK(fs::is_empty(dir / "tokens"));
+}
+
+TEST_CASE("the key of the text is chosen, and another key of that name is none") {
+  const TempDir dir;
+  Corpus chosen = corpus(dir.put("a.json", "{\"content\": \"a\", \"text\": 7}\n"));
+  chosen.text_key = "content";
+  const PreparedTokens prepared = prepare(dir, chosen);
+  CHECK(documents_of(prepared).ids == std::vector<Ids>{{257, 'a', 256}});
+  CHECK(has(failure(dir, corpus(dir.put("b.jsonl", "{\"content\": \"a\"}\n"))),
+            "b.jsonl:1: there is neither \"text\" nor \"input_ids\""));
+  chosen.sources[0].path = dir.put("b.jsonl", "{\"text\": \"a\"}\n").string();
+  CHECK(
+      has(failure(dir, chosen),
+          "b.jsonl:1: there is neither \"content\" nor \"input_ids\": it must be one JSON object"));
+}
+
+TEST_CASE(
+    "malformed rows are left out and counted up to a share of the rows, and refused above it") {
+  const TempDir dir;
+  const std::string too_long = "{\"text\": \"" + std::string(size_t{33} << 20, 'x') + "\"}";
+  const std::string good = "{\"text\": \"a\"}\n";
+  Corpus rows =
+      corpus(dir.put("a.jsonl", "no json\n" + good + "{\"input_ids\": [1]}\n\n" + too_long + "\n" +
+                                    good + "{\"text\": \"\xff\"}\n" + good + "{\"text\": \"torn"));
+  CHECK(has(failure(dir, rows), "a.jsonl:1: the line is not JSON"));
+  rows.max_bad_fraction = 0.625;
+  const PreparedTokens prepared = prepare(dir, rows);
+  CHECK(documents_of(prepared).ids == std::vector<Ids>(3, {257, 'a', 256}));
+  REQUIRE(prepared.notes.size() == 1);
+  const std::string& note = prepared.notes[0];
+  const std::string file = (dir / "a.jsonl").string();
+  CHECK(has(note, "5 of 8 rows are malformed and left out, the first: " + file +
+                      ":1: the line is not JSON"));
+  CHECK(has(note,
+            "; " + file +
+                ":3: the row is input_ids, that of line 2 is text: it must be of the same kind"));
+  CHECK(has(note, "; " + file + ":5: the line is longer than 32.00 MiB"));
+  CHECK_FALSE(has(note, ":7:"));
+
+  rows.max_bad_fraction = 0.6;
+  const std::string message = failure(dir, rows);
+  CHECK(has(message,
+            "data error: data.train: 5 of 8 rows are malformed, the first: " + file + ":1: "));
+  CHECK(has(message, "it must be at most 0.6 of them (data.max_bad_fraction)"));
+}
+
+TEST_CASE("in an array a malformed row is left out, one that is not closed ends the file") {
+  const TempDir dir;
+  const std::string too_long = "{\"text\": \"" + std::string(size_t{33} << 20, 'x') + "\"}";
+  Corpus rows =
+      corpus(dir.put("a.json", "[{\"text\": \"a\"}, 7,\n" + too_long + ", {\"text\": \"b\"}]"));
+  rows.max_bad_fraction = 0.5;
+  const PreparedTokens prepared = prepare(dir, rows);
+  CHECK(documents_of(prepared).ids == std::vector<Ids>{{257, 'a', 256}, {257, 'b', 256}});
+  CHECK(has(prepared.notes.at(0), "a.json:1: the line is a number"));
+  CHECK(has(prepared.notes.at(0), "a.json:2: the row is longer than 32.00 MiB"));
+  rows.sources[0].path = dir.put("b.json", "[{\"text\": \"a\"}, {\"text\": \"b\"").string();
+  CHECK(has(failure(dir, rows), "the file ends within the row that begins in line 1"));
+}
+
+TEST_CASE("a subset takes as many rows as it says, the same ones each time, in their order") {
+  const TempDir dir;
+  std::string rows;
+  for (int i = 0; i < 200; ++i)
+    rows += "{\"text\": \"" + std::string(1, static_cast<char>('a' + i % 26)) + std::to_string(i) +
+            "\"}\n\n";
+  Corpus part = corpus(dir.put("a.jsonl", rows));
+  const std::vector<Ids> all = documents_of(prepare(dir, part)).ids;
+  const auto taken = [&](const config::Share& subset) {
+    part.subset = subset;
+    return documents_of(prepare(dir, part)).ids;
+  };
+  const std::vector<Ids> ten = taken({.count = 10});
+  CHECK(ten.size() == 10);
+  CHECK(taken({.fraction = 0.05}) == ten);
+  const std::vector<Ids> half = taken({.fraction = 0.5});
+  CHECK(half.size() == 100);
+  // In the order of the file, and the smaller within the larger.
+  size_t at = 0;
+  for (const Ids& document : half) {
+    while (at < all.size() && all[at] != document) ++at;
+  }
+  CHECK(at < all.size());
+  for (const Ids& document : ten)
+    CHECK(std::find(half.begin(), half.end(), document) != half.end());
+  part.subset = config::Share{.count = 1000};
+  const PreparedTokens whole = prepare(dir, part);
+  CHECK(whole.documents == 200);
+  CHECK(whole.notes.at(0) ==
+        "a subset of 1,000 rows is asked for, and there are 200: all are taken");
+  part.subset.reset();
+  CHECK(prepare(dir, part).identity != whole.identity);
+}
+
+TEST_CASE("token files of Megatron are read where they lie, by any of their names or in a folder") {
+  const TempDir dir;
+  const fs::path rows = dir.put("a.jsonl", "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [4]}\n");
+  fs::create_directories(dir / "indexed");
+  write_indexed(formats::TokenFile(prepare(dir, corpus(rows)).path), dir / "indexed/x");
+  dir.put("indexed/README.md", "what it is");
+  const std::vector<Ids> expected = {{1, 2, 3}, {4}};
+  std::string identity;
+  for (const char* name : {"indexed", "indexed/x.bin", "indexed/x.idx", "indexed/x.*"}) {
+    const PreparedTokens prepared = prepare(dir, corpus(dir / name));
+    CHECK(prepared.indexed == std::vector<fs::path>{dir / "indexed/x"});
+    CHECK(prepared.documents == 2);
+    const formats::TokenFile file = open_tokens(prepared);
+    Ids ids(4);
+    file.copy(0, ids);
+    CHECK(ids == Ids{1, 2, 3, 4});
+    CHECK((identity.empty() || prepared.identity == identity));
+    identity = prepared.identity;
+  }
+  CHECK(prepare(dir, corpus(dir / "indexed")).notes.at(0) ==
+        "of the directory " + (dir / "indexed").string() + " these are left out: " +
+            (dir / "indexed/README.md").string() + " (beside token files)");
+  Corpus both = corpus(dir / "indexed/x.bin");
+  both.sources.push_back({.path = rows.string()});
+  CHECK(has(failure(dir, both),
+            "a.jsonl is text or rows, and there are token files: it must be one or"));
+  Corpus part = corpus(dir / "indexed/x.bin");
+  part.subset = config::Share{.count = 1};
+  CHECK(has(message_of<ConfigError>([&] { prepare(dir, part); }),
+            "a subset of Megatron token files"));
+  CHECK(has(failure(dir, corpus(rows, "indexed")), "no index of a Megatron token file"));
+  fs::remove(dir / "indexed/x.bin");
+  CHECK(has(failure(dir, corpus(dir / "indexed/x.idx")), "x.bin"));
 }
 
 TEST_CASE("messages name the sources as the caller does") {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "data/array_reader.h"
+#include "data/arrow_rows.h"
 #include "data/file_kind.h"
 #include "data/file_reader.h"
 #include "data/token_store.h"
@@ -193,17 +194,11 @@ TEST_CASE("what is something else is named, with the way out") {
     const char* is;
     const char* remedy;
   };
-  const std::string parquet = "PAR1" + std::string(40, '\1') + "PAR1";
   for (const Case& c : std::vector<Case>{
-           {"a.parquet", parquet, "a Parquet file", "to_json"},
-           {"a.txt", parquet, "a Parquet file", "to_json"},
-           {"a.jsonl", parquet, "a Parquet file", "to_json"},
-           {"a.parquet", "text", "a Parquet file", "to_json"},
+           {"a.parquet", "text", "named as Parquet and holds none", "to_json"},
            {"a.CSV", "a,b\n1,2\n", "comma-separated", "JSON lines"},
            {"a.csv.gz", gzip("a,b\n1,2\n"), "comma-separated", "JSON lines"},
            {"a.tsv", "a\tb\n", "tab-separated", "JSON lines"},
-           {"a.arrow", std::string("\xFF\xFF\xFF\xFF\0\1", 6), "an Arrow stream", "to_json"},
-           {"a", "ARROW1", "an Arrow file", "to_json"},
            {"a.txt", std::string("\xFF\xFEh\0i\0", 6), "UTF-16", "iconv -f utf-16"},
            {"a.jsonl", std::string("\xFE\xFF\0{\0}", 6), "UTF-16", "iconv -f utf-16"},
            {"a.txt", std::string("h\0i\0", 4), "NUL bytes", "data.format: text"},
@@ -215,7 +210,6 @@ TEST_CASE("what is something else is named, with the way out") {
            {"a.zip", "PK\x03\x04", "a zip archive", "Unpack"},
            {"a.tar", std::string(257, 'n') + "ustar" + std::string(300, 'x'), "a tar archive",
             "Unpack"},
-           {"a.idx", std::string("MMIDIDX\0\0", 9), "Megatron", "input_ids"},
            {"a.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
             "a Git LFS pointer", "git lfs pull"},
            {"a.json", "{\n  \"data\": []\n}\n", "one JSON object over several lines", "jq"},
@@ -248,6 +242,26 @@ TEST_CASE("what is something else is named, with the way out") {
   CHECK(has(both, "two/b.pdf: the file seems to be a PDF"));
 }
 
+TEST_CASE("Parquet and Arrow files that are none are refused, with Arrow or without") {
+  const TempDir dir;
+  const std::string damaged = std::string(40, '\1');
+  for (const auto& [magic, is] :
+       std::vector<std::pair<std::string, std::string>>{{"PAR1", "a Parquet file"},
+                                                        {"ARROW1", "an Arrow file"},
+                                                        {"\xFF\xFF\xFF\xFF", "an Arrow stream"}}) {
+    for (const char* name : {"a.parquet", "a.txt", "a.jsonl", "a"}) {
+      const std::string message = refusal(dir, dir.put(name, magic + damaged + magic));
+      INFO(message);
+      if (reads_arrow()) {
+        CHECK(has(message, (dir / name).string() + ": the file cannot be read ("));
+      } else {
+        CHECK(has(message, "the file seems to be " + is));
+        CHECK(has(message, "scripts/setup.sh --parquet"));
+      }
+    }
+  }
+}
+
 TEST_CASE("a directory gives what is known, and says what is left out") {
   const TempDir dir;
   dir.put("set/README.md", "# A data set");
@@ -255,7 +269,7 @@ TEST_CASE("a directory gives what is known, and says what is left out") {
   dir.put("set/a.jsonl", kRows);
   dir.put("set/b.json.gz", gzip(kArray));
   dir.put("set/c.txt", "three");
-  dir.put("set/t.parquet", "PAR1");
+  dir.put("set/t.npy", "\x93NUMPY");
   const PreparedTokens prepared = prepare(dir, dir / "set");
   CHECK(prepared.documents == 5);
   REQUIRE(prepared.notes.size() == 1);
@@ -263,7 +277,7 @@ TEST_CASE("a directory gives what is known, and says what is left out") {
   CHECK(has(said, "of the directory " + (dir / "set").string() + " these are left out: "));
   CHECK(has(said, "README.md (beside rows, and not named .txt)"));
   CHECK(has(said, "dataset_info.json (one JSON object over several lines)"));
-  CHECK(has(said, "t.parquet (a Parquet file)"));
+  CHECK(has(said, "t.npy (a NumPy array)"));
   CHECK(prepare(dir, dir / "set").notes == prepared.notes);  // of tokens that are there, too
   // Text of any name, where there are no rows.
   dir.put("src/a.cpp", "int a;");
@@ -274,10 +288,10 @@ TEST_CASE("a directory gives what is known, and says what is left out") {
   // A file that is named is no file that happens to lie there.
   CHECK(has(refusal(dir, dir / "set/*"), "dataset_info.json: the file seems to be"));
   CHECK(documents(dir, dir / "set/*.md") == Texts{"# A data set"});
-  dir.put("none/a.parquet", "PAR1");
+  dir.put("none/a.npy", "\x93NUMPY");
   const std::string none = refusal(dir, dir / "none");
   CHECK(has(none, "data error: data.train: of the directory "));
-  CHECK(has(none, "a.parquet (a Parquet file): it must hold text or JSON rows"));
+  CHECK(has(none, "a.npy (a NumPy array): it must hold text or JSON rows"));
 }
 
 }  // namespace

@@ -2,8 +2,12 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <thread>
+
 #include "base/error.h"
 #include "base/files.h"
+#include "data/preparing.h"
 #include "formats/token_file.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
@@ -196,16 +200,43 @@ TEST_CASE("a valid token file of other text under this name is not taken") {
   CHECK(tokens_of(again) == std::vector<int32_t>{'o', 'n', 'e', 256});
 }
 
-TEST_CASE("what a killed call left is removed; other files are not") {
+TEST_CASE("what a killed call left is removed, what another process is writing is not") {
   const TempDir dir;
   dir.put("text", "x");
   dir.put("tokens/train-00.bin.tmp-1", "partial");
   dir.put("tokens/.train-00.idx.tmp-1", "partial");
-  dir.put("tokens/eval-00.bin.tmp-1", "another split's");
-  prepare(dir / "text", dir / "tokens");
+  dir.put("tokens/eval-00.bin.tmp-1", "of one that is still at it");
+  dir.put("tokens/eval-00.bin", "whole");
+  {
+    const PreparingLock held(dir / "tokens/eval-00");
+    prepare(dir / "text", dir / "tokens");
+    CHECK(fs::exists(dir / "tokens/eval-00.bin.tmp-1"));
+  }
+  remove_abandoned(dir / "tokens");
   CHECK_FALSE(fs::exists(dir / "tokens/train-00.bin.tmp-1"));
   CHECK_FALSE(fs::exists(dir / "tokens/.train-00.idx.tmp-1"));
-  CHECK(fs::exists(dir / "tokens/eval-00.bin.tmp-1"));
+  CHECK_FALSE(fs::exists(dir / "tokens/eval-00.bin.tmp-1"));
+  CHECK(fs::exists(dir / "tokens/eval-00.bin"));
+  for (const auto& entry : fs::directory_iterator(dir / "tokens"))
+    CHECK(entry.path().extension() != ".lock");
+}
+
+TEST_CASE("of several that prepare the same text in one directory one tokenizes") {
+  const TempDir dir;
+  dir.put("text", std::string(size_t{4} << 20, 'x'));
+  std::vector<PreparedTokens> made(4);
+  {
+    std::vector<std::jthread> runs;
+    for (PreparedTokens& one : made)
+      runs.emplace_back([&] { one = prepare(dir / "text", dir / "tokens"); });
+  }
+  const auto reused = [](const PreparedTokens& one) { return one.reused; };
+  CHECK(std::count_if(made.begin(), made.end(), reused) == 3);
+  for (const PreparedTokens& one : made) {
+    CHECK(one.identity == made.front().identity);
+    CHECK(one.tokens == (int64_t{4} << 20) + 1);
+    CHECK(one.rebuilt_because.empty());
+  }
 }
 
 TEST_CASE("text that is not there or cannot be read is an error with its place") {

@@ -39,9 +39,9 @@ std::vector<std::string> keys_of(const std::string& line) {
 TEST_CASE("docs/metrics.md lists the keys of each kind of line", "[metrics]") {
   const testing::TempDir directory;
   JsonlWriter writer(directory / "metrics.jsonl", 0);
-  writer.step({.step = 1, .mfu = 0.5});
+  writer.step({.step = 1, .sources = {{.name = "wiki"}}, .mfu = 0.5});
   writer.skipped({.step = 2, .reason = "nonfinite"});
-  writer.eval({.step = 2});
+  writer.eval({.step = 2, .sets = {{.name = "wiki"}}});
   std::ifstream file(directory / "metrics.jsonl");
   for (const char* heading : {"A step", "A step without an update", "An evaluation"}) {
     std::string line;

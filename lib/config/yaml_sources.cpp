@@ -1,0 +1,126 @@
+// data.train and data.eval: lists of globs, each with what it is to the training; and sets of such
+// lists by their names.
+#include <algorithm>
+
+#include "base/text.h"
+#include "config/yaml_values.h"
+
+namespace tptrain::config {
+
+std::optional<Value> ValueReader::sources(const Key& key, const YAML::Node& node,
+                                          const std::string& place) {
+  if (node.IsMap() && key.type == Type::source_sets) return source_sets(key, node);
+  return source_list(key.path, node, place);
+}
+
+std::optional<Value> ValueReader::source_sets(const Key& key, const YAML::Node& node) {
+  SeenNames seen;
+  std::vector<DataSource> all;
+  bool usable = true;
+  for (const auto& item : node) {
+    const YAML::Node &key_node = item.first, &value = item.second;
+    const std::optional<std::string> name = key_name(key_node, key.path, key.path, seen);
+    if (!name) {
+      usable = false;
+      continue;
+    }
+    const std::string set = cat(key.path, ".", *name);
+    const std::string place = place_of_(value.Mark());
+    out_.given.emplace_back(set, place);
+    std::optional<std::vector<DataSource>> list = source_list(set, value, place);
+    if (list && list->empty()) {
+      complain(problem(cat(set, " is []")).at(place).must("name at least one file or glob"));
+    }
+    if (!list || list->empty()) {
+      usable = false;
+      continue;
+    }
+    for (DataSource& source : *list) {
+      source.set = *name;
+      all.push_back(std::move(source));
+    }
+  }
+  if (!usable) return std::nullopt;
+  return all;
+}
+
+std::optional<std::vector<DataSource>> ValueReader::source_list(const std::string& name,
+                                                                const YAML::Node& node,
+                                                                const std::string& place) {
+  if (!node.IsSequence()) {
+    Problem p = problem(received(name, node)).at(place);
+    p.must("be a list of globs");
+    if (node.IsScalar()) p.remedy(cat("Write [\"", node.Scalar(), "\"]."));
+    complain(std::move(p));
+    return std::nullopt;
+  }
+  std::vector<DataSource> list;
+  for (size_t i = 0; i < node.size(); ++i) {
+    std::optional<DataSource> entry =
+        source(cat(name, "[", i, "]"), node[i], place_of_(node[i].Mark()));
+    if (entry) list.push_back(std::move(*entry));
+  }
+  if (list.size() != node.size()) return std::nullopt;
+  return list;
+}
+
+// "GLOB" or {path: GLOB, ...}.
+std::optional<DataSource> ValueReader::source(const std::string& name, const YAML::Node& node,
+                                              const std::string& place) {
+  DataSource result;
+  if (node.IsScalar()) {
+    const std::optional<std::string> glob = path(name, node, place);
+    result.path = glob.value_or("");
+    return glob ? std::optional(result) : std::nullopt;
+  }
+  if (!node.IsMap()) {
+    complain(problem(cat(name, " is ", described(node)))
+                 .at(place)
+                 .must("be a glob, as a plain text or as {path: GLOB}"));
+    return std::nullopt;
+  }
+  const std::optional<std::vector<Member>> members =
+      members_of(name, node, {"path", "name", "weight", "format", "subset", "repeat"});
+  if (!members) return std::nullopt;
+  bool usable = true;
+  bool has_path = false;
+  for (const Member& member : *members) {
+    const std::string full = cat(name, ".", member.name);
+    out_.given.emplace_back(full, member.place);
+    has_path = has_path || member.name == "path";
+    usable = source_member(full, member, result) && usable;
+  }
+  if (!has_path) complain(problem(cat(name, " has no path")).at(place).must("be {path: GLOB}"));
+  return usable && has_path ? std::optional(result) : std::nullopt;
+}
+
+bool ValueReader::source_member(const std::string& full, const Member& member, DataSource& source) {
+  if (!member.value.IsScalar()) {
+    complain(problem(cat(full, " is ", described(member.value)))
+                 .at(member.place)
+                 .must(member.name == "path" ? "be a glob" : "be a single value"));
+    return false;
+  }
+  if (member.name == "path") {
+    const auto glob = path(full, member.value, member.place);
+    source.path = glob.value_or("");
+    return glob.has_value();
+  }
+  if (member.name == "weight") {
+    source.weight = real(full, member.value, member.place);
+    return source.weight.has_value();
+  }
+  if (member.name == "repeat") {
+    const auto repeat = integer<int64_t>(full, member.value, member.place);
+    if (repeat) source.repeat = std::get<int64_t>(*repeat);
+    return repeat.has_value();
+  }
+  const auto word = text(full, member.value, member.place);
+  std::string& into = member.name == "name"     ? source.name
+                      : member.name == "format" ? source.format
+                                                : source.subset;
+  into = word.value_or("");
+  return word.has_value();
+}
+
+}  // namespace tptrain::config

@@ -1,0 +1,51 @@
+#include "data/sequence_source.h"
+
+#include <algorithm>
+
+namespace tptrain::data {
+
+SequenceSource::SequenceSource(const PreparedTokens& tokens, int64_t seq_length, Packing packing,
+                               DocumentMask mask)
+    : file_(open_tokens(tokens)), seq_length_(seq_length), packing_(packing), mask_(mask) {
+  switch (packing) {
+    case Packing::stream:
+      // The last token of a window is only a target, so the last window needs one token more than
+      // its length.
+      sequences_ = (file_.tokens() - 1) / seq_length;
+      held_tokens_ = sequences_ * seq_length;
+      break;
+    case Packing::best_fit:
+      best_fit_.emplace(file_.header().document_ends, seq_length);
+      sequences_ = best_fit_->rows();
+      held_tokens_ = best_fit_->tokens();
+      break;
+    case Packing::none:
+      sequences_ = file_.header().documents();
+      truncated_ = documents_longer_than(file_.header(), seq_length + 1);
+      for (int64_t document = 0; document < sequences_; ++document) {
+        const TokenRange range = document_range(file_.header(), document);
+        held_tokens_ += std::min(seq_length, range.end - range.begin);
+      }
+      break;
+  }
+}
+
+void SequenceSource::fill(int64_t sequence, HostBatch& batch, int64_t row) const {
+  const bool masks = mask_ == DocumentMask::on;
+  if (best_fit_) {
+    int64_t at = 0;
+    for (const Piece& piece : best_fit_->pieces(sequence)) {
+      fill_piece(file_, piece, batch, row, at);
+      at += piece.tokens;
+    }
+    if (masks) mask_pieces(best_fit_->pieces(sequence), batch, row);
+    return;
+  }
+  const TokenRange range = packing_ == Packing::none
+                               ? document_range(file_.header(), sequence)
+                               : TokenRange{sequence * seq_length_, file_.tokens()};
+  fill_row(file_, range, batch, row);
+  if (masks) mask_documents(file_.header(), range, batch, row);
+}
+
+}  // namespace tptrain::data

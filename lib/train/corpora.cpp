@@ -1,0 +1,96 @@
+#include "train/corpora.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "base/text.h"
+#include "config/share.h"
+#include "tokenizer/chat_template.h"
+#include "train/resolve.h"
+
+namespace tptrain::train {
+namespace {
+
+using Sources = std::vector<config::DataSource>;
+
+bool is_plain(const config::DataSource& source) {
+  config::DataSource plain{.path = source.path};
+  plain.set = source.set;
+  return source == plain;
+}
+
+std::shared_ptr<const tokenizer::ChatTemplate> chat_template_of(const config::RunConfig& run) {
+  const std::string tokenizer = tokenizer_of(run);
+  return std::make_shared<const tokenizer::ChatTemplate>(
+      run.data.chat_template.empty()
+          ? tokenizer::ChatTemplate::from_tokenizer(tokenizer)
+          : tokenizer::ChatTemplate::from_file(run.data.chat_template, tokenizer));
+}
+
+data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources sources,
+                       const std::string& key) {
+  const config::DataSource& first = sources.front();
+  const std::string format = first.format.empty() ? run.data.format : first.format;
+  const std::optional<config::Share> subset = config::share_of(first.subset);
+  return {.sources = std::move(sources),
+          .format = format,
+          .subset = subset,
+          .text_key = run.data.text_key,
+          .max_bad_fraction = run.data.max_bad_fraction,
+          .special_as_text = run.data.special_as_text,
+          .vocab_size = vocab_size,
+          .key = key,
+          .chat = {.train_on = data::train_on_of(run.data.train_on),
+                   .train_on_end = run.data.train_on_end},
+          .chat_template = [run] { return chat_template_of(run); }};
+}
+
+/// Of a list of entries that are one mixture, or one set.
+std::vector<NamedCorpus> corpora_of(const config::RunConfig& run, int64_t vocab_size,
+                                    const Sources& sources, const std::string& key) {
+  std::vector<NamedCorpus> corpora;
+  if (std::all_of(sources.begin(), sources.end(), is_plain)) {
+    corpora.push_back(
+        {.set = sources.front().set, .corpus = corpus_of(run, vocab_size, sources, key)});
+    return corpora;
+  }
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const config::DataSource& source = sources[i];
+    corpora.push_back({.name = source.name.empty() ? source.path : source.name,
+                       .weight = source.weight,
+                       .repeat = source.repeat,
+                       .set = source.set,
+                       .corpus = corpus_of(run, vocab_size, {source}, key)});
+    corpora.back().corpus.first = i;
+  }
+  return corpora;
+}
+
+}  // namespace
+
+std::filesystem::path data_directory(const config::RunConfig& run) {
+  if (!run.data.cache_dir.empty()) return run.data.cache_dir;
+  return std::filesystem::path(run.run_dir) / "data";
+}
+
+std::vector<NamedCorpus> train_corpora(const config::RunConfig& run, int64_t vocab_size) {
+  return corpora_of(run, vocab_size, run.data.train, "data.train");
+}
+
+std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t vocab_size) {
+  std::vector<NamedCorpus> all;
+  const Sources& sources = run.data.eval;
+  for (auto begin = sources.begin(); begin != sources.end();) {
+    const std::string set = begin->set;
+    const auto end = std::find_if(
+        begin, sources.end(), [&](const config::DataSource& source) { return source.set != set; });
+    for (NamedCorpus& corpus : corpora_of(run, vocab_size, Sources(begin, end),
+                                          set.empty() ? "data.eval" : cat("data.eval.", set))) {
+      all.push_back(std::move(corpus));
+    }
+    begin = end;
+  }
+  return all;
+}
+
+}  // namespace tptrain::train

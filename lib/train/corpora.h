@@ -1,0 +1,32 @@
+// What data.train and data.eval of a run file name, as what is tokenized.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+#include "data/token_store.h"
+
+namespace tptrain::train {
+
+/// A source of a mixture, or of an evaluation set.
+struct NamedCorpus {
+  std::string name = {};
+  std::optional<double> weight = {};
+  int64_t repeat = 1;
+  std::string set = {};  // of data.eval; "": it has no sets
+  data::Corpus corpus = {};
+};
+
+/// Where token files go: data.cache_dir, or run_dir/data.
+std::filesystem::path data_directory(const config::RunConfig& run);
+
+/// One corpus where all entries (of a set) are plain paths, else one for each. `vocab_size`: rows
+/// of the model. The chat template is read when it is asked for.
+std::vector<NamedCorpus> train_corpora(const config::RunConfig& run, int64_t vocab_size);
+std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t vocab_size);
+
+}  // namespace tptrain::train

@@ -1,0 +1,90 @@
+// Fine-tuning on conversations, through the program: packed to fit best under document masks on tp
+// 2 x dp 2 it is the training of one rank with one conversation a sequence. With the tokenizer of
+// Qwen2 and its template: needs the folder TPTRAIN_TEST_DATA.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <stdexcept>
+
+#include "base/text.h"
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+namespace {
+
+constexpr int kPacked = 54;  // sequences of 96 tokens that 96 conversations of up to 80 fill
+
+struct Row {
+  double loss = 0;
+  double norm = 0;
+  int64_t targets = 0;
+};
+
+std::vector<Row> train(const Job& job, const std::string& run_dir, int ranks,
+                       const std::vector<std::string>& settings, std::string& output) {
+  std::vector<std::string> arguments = {"--set", "run_dir=" + run_dir};
+  for (const std::string& setting : settings) {
+    arguments.push_back("--set");
+    arguments.push_back(setting);
+  }
+  const ProcessResult result = job.run(ranks, arguments);
+  output = result.output;
+  INFO(output);
+  REQUIRE(result.exit_code == 0);
+  std::vector<Row> rows;
+  std::istringstream lines(read_text(job.directory() / run_dir / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("loss"))
+      rows.push_back({json["loss"], json["grad_norm"], json["tokens_seen"]});
+  }
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("packed conversations train as one conversation a sequence", "[e2e]") {
+  const char* data = std::getenv("TPTRAIN_TEST_DATA");
+  if (data == nullptr) throw std::runtime_error("TPTRAIN_TEST_DATA is not set");
+  Job job;
+  // The first 96 conversations; every step is an epoch, so that the steps' documents are the same.
+  std::istringstream all(read_text(fs::path(data) / "text/chat.jsonl"));
+  std::string rows;
+  std::string line;
+  for (int i = 0; i < 96 && std::getline(all, line); ++i) rows += line + "\n";
+  write_text(job.directory() / "text/chat.jsonl", rows);
+  job.edit("vocab_size: 272", "vocab_size: 151936");
+  job.edit("train: [text/train.txt]\n  eval: [text/eval.txt]",
+           cat("train: [text/chat.jsonl]\n  cache_dir: cache\n  tokenizer: ", data,
+               "/tokenizers/qwen2"));
+  job.edit("eval: {every_steps: 4}", "");
+  job.edit("  seq_length: 32\n  micro_batch_size: 1\n  global_batch_size: 4\n  max_steps: 8",
+           "  seq_length: 96\n  micro_batch_size: 2\n  epochs: 3");
+  std::string output;
+  const std::vector<Row> alone =
+      train(job, "alone", 1,
+            {"data.packing=none", "train.micro_batch_size=8", "train.global_batch_size=96",
+             "parallel.tp_size=1", "parallel.dp_size=1"},
+            output);
+  CHECK(output.find("what is learned in [[ ]]") != std::string::npos);
+  CHECK(output.find("sequences: 96 of 96") != std::string::npos);
+  REQUIRE(alone.size() == 3);
+  CHECK(alone.back().loss < 0.98 * alone.front().loss);  // else equal curves prove nothing
+  const std::vector<Row> packed =
+      train(job, "packed", 4,
+            {"data.packing=best_fit", "data.document_mask=true",
+             cat("train.global_batch_size=", kPacked), "train.micro_batch_size=3"},
+            output);
+  CHECK(output.find(cat("sequences: ", kPacked, " of 96")) != std::string::npos);
+  REQUIRE(packed.size() == 3);
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(packed[i].targets == alone[i].targets);
+    CHECK(std::abs(packed[i].loss / alone[i].loss - 1) <= 1e-5);
+    CHECK(std::abs(packed[i].norm / alone[i].norm - 1) <= 1e-5);
+  }
+}
+
+}  // namespace tptrain::testing
