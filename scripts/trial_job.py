@@ -107,7 +107,7 @@ def metrics(folder):
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [tuple(row.get(field) for field in FIELDS) for row in rows]
+    return [tuple(row.get(field) for field in FIELDS) for row in rows if "save_s" not in row]
 
 
 def done_so_far(folder):

@@ -45,10 +45,11 @@ void in_parallel(int64_t count, int threads, const std::function<void(int64_t)>&
   for (std::future<void>& other : others) other.get();
 }
 
-BackgroundJob::BackgroundJob(std::function<void()> work)
+BackgroundJob::BackgroundJob(Priority priority, std::function<void()> work)
     : future_(std::async(std::launch::async | std::launch::deferred,
-                         [this, work = std::move(work), owner = ::gettid()] {
-                           if (::gettid() != owner) lower_priority_of_this_thread();
+                         [this, priority, work = std::move(work), owner = ::gettid()] {
+                           if (priority == Priority::low && ::gettid() != owner)
+                             lower_priority_of_this_thread();
                            try {
                              work();
                            } catch (...) {

@@ -36,10 +36,14 @@ void await(const Future& future) {
 /// that was thrown, after all have ended.
 void in_parallel(int64_t count, int threads, const std::function<void(int64_t)>& work);
 
-/// One piece of work on a thread of lower priority: what it runs beside comes first.
+/// low: what it runs beside comes first, and so for threads that it starts. Not for what others
+/// soon wait for.
+enum class Priority { usual, low };
+
+/// One piece of work on a thread of its own.
 class BackgroundJob {
  public:
-  explicit BackgroundJob(std::function<void()> work);
+  explicit BackgroundJob(Priority priority, std::function<void()> work);
   /// Waits for its end.
   ~BackgroundJob() = default;
 

@@ -4,9 +4,12 @@
 #include <link.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
 #include <iomanip>
+#include <limits>
 #include <sstream>
 
 namespace tptrain {
@@ -59,6 +62,30 @@ std::string program_build_id() {
   std::string id;
   dl_iterate_phdr(find_build_id, &id);
   return id;
+}
+
+int64_t available_host_memory_bytes() {
+  constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+  int64_t available = kNoLimit;
+  std::ifstream meminfo("/proc/meminfo");
+  std::string name;
+  for (int64_t kib = 0; meminfo >> name >> kib; meminfo.ignore(kNoLimit, '\n')) {
+    if (name == "MemAvailable:") available = kib * 1024;
+  }
+  // "max" where there is no limit, which is no number.
+  int64_t limit = 0;
+  int64_t used = 0;
+  std::ifstream limit_file("/sys/fs/cgroup/memory.max");
+  std::ifstream used_file("/sys/fs/cgroup/memory.current");
+  if (limit_file >> limit && used_file >> used) {
+    int64_t cached = 0;  // files' pages, which give way
+    std::ifstream stat("/sys/fs/cgroup/memory.stat");
+    for (int64_t bytes = 0; stat >> name >> bytes;) {
+      if (name == "inactive_file" || name == "active_file") cached += bytes;
+    }
+    available = std::min(available, std::max<int64_t>(limit - used + cached, 0));
+  }
+  return available;
 }
 
 }  // namespace tptrain

@@ -55,7 +55,7 @@ void CheckpointStore::begin_save(const sharding::StateDict& state, const TrainSt
 void CheckpointStore::start_writing() {
   Impl& self = *impl_;
   self.stage = Impl::Stage::writing;
-  self.job.emplace([&save = *self.save] { save.write_shard(); });
+  self.job.emplace(Priority::low, [&save = *self.save] { save.write_shard(); });
 }
 
 bool CheckpointStore::is_saving() const { return impl_->save.has_value(); }
@@ -82,7 +82,7 @@ std::optional<CheckpointInfo> CheckpointStore::continue_save() {
     self.job.reset();
     self.stage = Impl::Stage::committing;
     if (self.first()) {
-      self.job.emplace([&self] {
+      self.job.emplace(Priority::low, [&self] {
         self.committed = self.save->commit();
         self.retention_problems = self.remove_old(self.committed);
       });

@@ -35,6 +35,13 @@ std::vector<Key> output_keys() {
                    "`go_on`: a warning, and the next try when the next one is due; the run ends "
                    "with exit code 4 if the last one failed. `stop`: the run ends at once."},
            &RunConfig::checkpoint, &CheckpointConfig::on_failure),
+      bind(
+          {.path = "checkpoint.async",
+           .type = Type::boolean,
+           .doc = "Training goes on while a checkpoint is written, from a copy of the state in the "
+                  "memory of the host. Where that has no room for it, or with `false`, training "
+                  "waits."},
+          &RunConfig::checkpoint, &CheckpointConfig::async),
       bind({.path = "checkpoint.allow_changes",
             .type = Type::words,
             .allowed = {"data.packing", "data.shuffle", "data.tokenizer", "data.train",

@@ -160,6 +160,7 @@ struct CheckpointConfig {
   int64_t keep = 2;                  // newest committed ones; 0: all
   std::string resume = "auto";       // auto | never | PATH of a checkpoint: of the first start
   std::string on_failure = "go_on";  // stop | go_on: what a save that failed twice means
+  bool async = true;                 // from a copy in host memory, beside the steps
   std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
   int64_t save_epochs = 0;                      // 0: not by epochs
 

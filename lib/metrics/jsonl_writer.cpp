@@ -153,4 +153,12 @@ void JsonlWriter::eval(const EvalMetrics& metrics) {
   impl_->line(object);
 }
 
+void JsonlWriter::save(const SaveMetrics& metrics) {
+  impl_->line({{"step", metrics.step},
+               {"save_stall_s", metrics.stall_s},
+               {"save_s", metrics.save_s},
+               {"save_bytes", metrics.bytes},
+               {"time", metrics.time}});
+}
+
 }  // namespace tptrain::metrics

@@ -27,6 +27,7 @@ class JsonlWriter final : public Sink {
   void step(const StepMetrics& metrics) override;
   void skipped(const SkippedStep& step) override;
   void eval(const EvalMetrics& metrics) override;
+  void save(const SaveMetrics& metrics) override;
 
  private:
   struct Impl;

@@ -30,6 +30,10 @@ void Recorder::eval(const EvalMetrics& metrics) {
   to_each([&](Sink& sink) { sink.eval(metrics); });
 }
 
+void Recorder::save(const SaveMetrics& metrics) {
+  to_each([&](Sink& sink) { sink.save(metrics); });
+}
+
 std::vector<std::string> Recorder::failures() const {
   std::vector<std::string> lines;
   for (const Written& written : sinks_) {

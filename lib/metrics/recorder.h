@@ -21,6 +21,7 @@ class Sink {
   virtual void step(const StepMetrics& metrics) = 0;
   virtual void skipped(const SkippedStep& step) = 0;
   virtual void eval(const EvalMetrics& metrics) = 0;
+  virtual void save(const SaveMetrics& metrics) = 0;
 };
 
 class Recorder {
@@ -33,6 +34,7 @@ class Recorder {
   void step(const StepMetrics& metrics);
   void skipped(const SkippedStep& step);
   void eval(const EvalMetrics& metrics);
+  void save(const SaveMetrics& metrics);
 
   /// A line for each sink that failed: how often, and with what the last time.
   std::vector<std::string> failures() const;

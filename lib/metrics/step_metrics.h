@@ -62,4 +62,12 @@ struct EvalMetrics {
   double perplexity() const { return std::exp(loss); }
 };
 
+struct SaveMetrics {
+  int64_t step = 0;
+  double stall_s = 0;  // that the training waited for it
+  double save_s = 0;   // from its begin to its commit
+  int64_t bytes = 0;   // of all shards
+  double time = 0;
+};
+
 }  // namespace tptrain::metrics

@@ -83,4 +83,6 @@ void TensorboardWriter::eval(const EvalMetrics& metrics) {
   }
 }
 
+void TensorboardWriter::save(const SaveMetrics&) {}
+
 }  // namespace tptrain::metrics

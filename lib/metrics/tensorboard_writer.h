@@ -21,6 +21,8 @@ class TensorboardWriter final : public Sink {
   /// Writes nothing: a curve has a gap there.
   void skipped(const SkippedStep& step) override;
   void eval(const EvalMetrics& metrics) override;
+  /// Writes nothing: metrics.jsonl has it.
+  void save(const SaveMetrics& metrics) override;
 
  private:
   struct Impl;

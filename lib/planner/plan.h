@@ -44,6 +44,7 @@ struct Layout {
   int64_t newton_schulz_steps = 5;    // of a rule by matrices
   comm::AxisCopies copies = {};       // between GPUs: taken for possible where they are automatic
   int64_t cpu_threads = 1;
+  bool async_saves = true;  // checkpoint.async
   Device device = Device::cpu;
 };
 

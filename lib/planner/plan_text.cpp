@@ -188,17 +188,33 @@ std::string communication_table(const Plan& plan) {
          table(rows, kStageColumns);
 }
 
+// What a rank copies of the state for a save beside the steps, as it is kept: each element is one
+// rank's.
+int64_t copy_bytes(const Plan& plan) {
+  const Layout& layout = plan.layout;
+  const int64_t ranks = layout.tp_size * layout.dp_size;
+  const int64_t trained = plan.trained_parameters;
+  const int64_t slots = trained == 0 ? 0 : (plan.checkpoint_bytes / 4 - plan.parameters) / trained;
+  const int64_t master = layout.master_dtype == at::kBFloat16 ? 2 : 4;
+  const int64_t moments = layout.moments_dtype == at::kBFloat16 ? 2 : 4;
+  return (plan.parameters * master + slots * trained * moments + ranks - 1) / ranks;
+}
+
 }  // namespace
 
 std::string to_text(const Plan& plan) {
-  return cat(heading(plan), "\n", tensor_table(plan), "\n", memory_table(plan), "\n",
-             communication_table(plan), "\n", "checkpoint  ", human_bytes(plan.checkpoint_bytes),
-             "  master weights and the moments, fp32",
-             plan.save_host_bytes == 0
-                 ? ""
-                 : cat("; a save or load takes ", human_bytes(plan.save_host_bytes),
-                       " of host memory beside the state"),
-             "\n");
+  return cat(
+      heading(plan), "\n", tensor_table(plan), "\n", memory_table(plan), "\n",
+      communication_table(plan), "\n", "checkpoint  ", human_bytes(plan.checkpoint_bytes),
+      "  master weights and the moments, fp32",
+      plan.save_host_bytes == 0 ? ""
+                                : cat("; a save or load takes ", human_bytes(plan.save_host_bytes),
+                                      " of host memory beside the state"),
+      "\n",
+      plan.layout.async_saves
+          ? cat("            while it is written a copy of it is in the memory of the hosts: ",
+                human_bytes(copy_bytes(plan)), " a rank (checkpoint.async)\n")
+          : "");
 }
 
 }  // namespace tptrain::planner

@@ -71,6 +71,7 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
                         .remedy("Check the masks of data.train."));
   // What differs from step to step reaches the device before the step, in memory that stays.
   inverse_targets_.fill_(1.0 / static_cast<double>(target_tokens));
+  zero_.prepare_step();
   zero_.set_learning_rate(learning_rate);
   if (trial_ && trial_->is_complete()) settle_trial();
   if (!replays_) return run_step(micro_batches, max_grad_norm);

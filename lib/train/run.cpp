@@ -46,6 +46,7 @@
 #include "train/resolve.h"
 #include "train/run_log.h"
 #include "train/run_options.h"
+#include "train/snapshot_memory.h"
 #include "train/start.h"
 #include "train/time_limit.h"
 #include "train/trainer.h"
@@ -292,6 +293,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   });
   Recording recording = begin_recording(session, resolved, state.step, log, terminal);
 
+  const auto snapshot = run.checkpoint.async ? snapshot_for(session, hosts, engine, log) : nullptr;
   const TimeLimit time_limit = time_limit_of(run, request);
   Trainer trainer({.config = resolved,
                    .session = session,
@@ -304,6 +306,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
                    .saves = saves,
                    .evaluations = evaluations,
                    .store = store,
+                   .snapshot = snapshot.get(),
                    .log = log,
                    .recorder = recording.recorder ? &*recording.recorder : nullptr,
                    .progress = recording.progress ? &*recording.progress : nullptr,

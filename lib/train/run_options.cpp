@@ -49,8 +49,17 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .copies = {.tp = comm::peer_copies(run.parallel.tp_overlap),
                      .dp = comm::peer_copies(run.parallel.dp_overlap)},
           .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
+          .async_saves = run.checkpoint.async,
           .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
                                                               : planner::Device::cpu};
+}
+
+int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
+  const int64_t every = run.checkpoint.save_steps;
+  const int64_t last = run.train.max_steps;
+  if (step >= last) return 0;  // an evaluation is owed, no save
+  if (every == 0) return 1;
+  return last / every - step / every + (last % every != 0 ? 1 : 0);
 }
 
 }  // namespace tptrain::train

@@ -19,5 +19,7 @@ model::Recompute recompute_of(const std::string& recompute);
 model::TrainingOptions training_options(const config::RunConfig& run);
 /// What the planner forecasts for a run.
 planner::Layout planned_layout(const ResolvedConfig& resolved);
+/// How many checkpoints a run makes that begins behind `step`.
+int64_t saves_to_come(const config::RunConfig& run, int64_t step);
 
 }  // namespace tptrain::train

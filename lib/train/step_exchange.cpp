@@ -25,8 +25,12 @@ std::string hex(uint64_t value) {
 
 std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
                                             const StepReport& own) {
-  const std::array<int64_t, 5> words = {static_cast<int64_t>(own.token_hash), own.target_tokens,
-                                        own.most_documents, own.stop_requested ? 1 : 0,
+  const std::array<int64_t, 7> words = {static_cast<int64_t>(own.token_hash),
+                                        own.target_tokens,
+                                        own.most_documents,
+                                        own.stop_requested ? 1 : 0,
+                                        own.save_step_done ? 1 : 0,
+                                        own.save_failed ? 1 : 0,
                                         own.failed ? 1 : 0};
   constexpr auto kWords = static_cast<int64_t>(words.size());
   const int64_t ranks = world.size();
@@ -41,7 +45,9 @@ std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::Dev
                        .target_tokens = all[at + 1],
                        .most_documents = all[at + 2],
                        .stop_requested = all[at + 3] != 0,
-                       .failed = all[at + 4] != 0});
+                       .save_step_done = all[at + 4] != 0,
+                       .save_failed = all[at + 5] != 0,
+                       .failed = all[at + 6] != 0});
   }
   return reports;
 }
@@ -54,6 +60,8 @@ StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshSh
   for (int rank = 0; rank < static_cast<int>(reports.size()); ++rank) {
     const StepReport& report = reports[rank];
     agreement.stop_requested |= report.stop_requested;
+    agreement.save_step_done &= report.save_step_done;
+    agreement.save_failed |= report.save_failed;
     agreement.most_documents = std::max(agreement.most_documents, report.most_documents);
     const int tp_rank = rank % mesh.tp_size;
     if (tp_rank == 0) {

@@ -1,6 +1,7 @@
 // What the ranks tell one another before every step, and before every round of an evaluation, in
 // one small message: the hash of their tokens, their target count, how many documents they hold,
-// whether they were asked to stop, and whether they could read their tokens at all.
+// whether they were asked to stop, how far their part of a save is, and whether they could read
+// their tokens at all.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,8 @@ struct StepReport {
   int64_t target_tokens = 0;   // counted targets of this rank's micro-batches
   int64_t most_documents = 0;  // of one of this rank's micro-batches; 0: no document mask
   bool stop_requested = false;
+  bool save_step_done = false;  // of the save that is under way
+  bool save_failed = false;
   bool failed = false;  // to read them
 };
 
@@ -24,6 +27,8 @@ struct StepAgreement {
   int64_t target_tokens = 0;    // of the global batch: every dp rank once
   int64_t most_documents = 0;   // of any rank
   bool stop_requested = false;  // on any rank
+  bool save_step_done = true;   // on every rank
+  bool save_failed = false;     // on any rank
   bool failed = false;          // any rank
 };
 

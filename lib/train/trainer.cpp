@@ -44,13 +44,16 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
       saver_(parts.store, parts.session, parts.log,
-             parts.config.run.checkpoint.on_failure == "stop" ? OnFailure::stop : OnFailure::go_on),
+             parts.config.run.checkpoint.on_failure == "stop" ? OnFailure::stop : OnFailure::go_on,
+             parts.snapshot, [this](const Saved& saved) { say_saved(saved); }),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps),
-      save_s_(static_cast<double>(model::parameter_count(parts.config.decoder)) * kStateBytes /
-              kSlowDisk) {}
+      guessed_save_s_(static_cast<double>(model::parameter_count(parts.config.decoder)) *
+                      kStateBytes / kSlowDisk) {}
 
-RunOutcome Trainer::run(checkpoint::TrainState state) {
+Trainer::~Trainer() { parts_.engine.zero().call_before_update({}); }
+
+RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
   RunOutcome outcome;
   bool saved_here = true;  // nothing to save before the first step of this process
@@ -60,6 +63,10 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
   while (state.step < run.train.max_steps && !stopped_in_evaluation_ &&
          !parts_.best_loss.is_out_of_patience()) {
     const Batch batch = next_batch(state.step);
+    if (batch.agreement.save_step_done || batch.agreement.save_failed) {
+      board_->enter("going on with a checkpoint", state.step);
+      saver_.go_on(batch.agreement.save_failed);
+    }
     if (batch.agreement.stop_requested) {
       outcome.stopped_on_request = true;
       break;
@@ -75,8 +82,10 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
     saved_here = last || parts_.saves.due(state.step);
     if (saved_here) {
       read_pending();  // a checkpoint never commits before its step's finite flag is read
-      if (const auto saved = save(state)) outcome.last_checkpoint = saved;
-      saved_here = !saver_.last_failed();
+      save(state);
+      // Before what follows: whatever it meets, the last steps are not lost.
+      if (last) finish_save();
+      saved_here = saver_.is_saving() || !saver_.last_failed();
     }
     // After the save: whatever an evaluation meets, the steps are not lost.
     if (last || parts_.evaluations.due(state.step)) {
@@ -86,10 +95,13 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
   }
   read_pending();
   outcome.stopped_on_request |= stopped_in_evaluation_;
-  if (!saved_here) {
-    if (const auto saved = save(state)) outcome.last_checkpoint = saved;
+  finish_save();
+  if (!saved_here || saver_.last_failed()) {
+    save(state);
+    finish_save();
   }
   saver_.throw_if_last_failed();
+  outcome.last_checkpoint = last_checkpoint_;
   outcome.out_of_patience = parts_.best_loss.is_out_of_patience();
   outcome.state = state;
   outcome.passed_over = passed_over_;
@@ -153,8 +165,13 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
     }
     board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
   };
+  using Progress = checkpoint::CheckpointStore::Progress;
+  const Progress save = saver_.progress();
   batch.agreement = read_and_agree(parts_.session, parts_.mesh, step + 1,
-                                   {.stop_requested = stop_wanted()}, read);
+                                   {.stop_requested = stop_wanted(),
+                                    .save_step_done = save == Progress::done,
+                                    .save_failed = save == Progress::failed},
+                                   read);
   if (batch.agreement.target_tokens == 0) return batch;
   for (const data::HostBatch& host : on_host)
     batch.micro_batches.push_back(
@@ -295,20 +312,6 @@ std::optional<double> Trainer::evaluate(int64_t step) {
   return result->loss;
 }
 
-std::optional<checkpoint::CheckpointInfo> Trainer::save(const checkpoint::TrainState& state) {
-  const auto begin = std::chrono::steady_clock::now();
-  board_->enter("writing a checkpoint", state.step);
-  checkpoint::TrainState now = state;
-  now.updates_done = parts_.engine.zero().updates_done();
-  const auto saved = saver_.save(parts_.engine.zero().state_dict(), now);
-  save_s_ = seconds_between(begin, std::chrono::steady_clock::now());
-  if (saved)
-    parts_.log.info(
-        cat("checkpoint: ", saved->path.string(), " committed in ", fixed(save_s_, 2), " s"));
-  last_issued_ = std::chrono::steady_clock::now();
-  return saved;
-}
-
 double Trainer::step_patience() const {
   constexpr double kOfMicroBatch = 0.05;
   return 1 + kOfMicroBatch * static_cast<double>(parts_.config.batch.accumulation - 1);
@@ -319,8 +322,11 @@ bool Trainer::stop_wanted() {
   if (stop_requested()) return true;
   // A start that does no step would be started again for ever.
   if (parts_.session.rank() != 0 || !first_step_said_) return false;
+  // Of the one that is under way the end is waited for.
+  const double save_s =
+      saver_.last_save_s().value_or(guessed_save_s_) * (saver_.is_saving() ? 2 : 1);
   if (!time_is_up_ &&
-      parts_.time_limit.is_up(std::chrono::system_clock::now(), pace_.seconds_a_step(), save_s_)) {
+      parts_.time_limit.is_up(std::chrono::system_clock::now(), pace_.seconds_a_step(), save_s)) {
     time_is_up_ = true;
     parts_.log.info(cat("stopping: ", parts_.time_limit.reason(), " is near"));
   }

@@ -43,6 +43,7 @@ struct TrainerParts {
   Cadence saves;
   Cadence evaluations;
   checkpoint::CheckpointStore& store;
+  zero::StateSnapshot* snapshot;  // null: training waits for saves
   Logger& log;
   metrics::Recorder* recorder;
   metrics::ProgressDisplay* progress;
@@ -64,6 +65,7 @@ class Trainer {
  public:
   /// `first_step`: steps done before.
   Trainer(const TrainerParts& parts, int64_t first_step);
+  ~Trainer();
   /// Trains from `state` to train.max_steps, until a stop is requested, the time is up, or
   /// evaluations have not got better for eval.patience; saves a last checkpoint,
   /// and evaluates after it. A step whose global batch holds no target changes nothing but the
@@ -101,8 +103,11 @@ class Trainer {
   void publish(const Pending& pending, double loss, double norm);
   std::optional<double> evaluate(int64_t step);
   std::optional<Evaluation::Result> try_evaluation(int64_t step);
-  /// Nothing where it failed and the run goes on.
-  std::optional<checkpoint::CheckpointInfo> save(const checkpoint::TrainState& state);
+  RunOutcome run_steps(checkpoint::TrainState state);
+  /// Begins it; where training waits for saves, all of it.
+  void save(const checkpoint::TrainState& state);
+  void finish_save();
+  void say_saved(const Saved& saved);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
   bool stop_wanted();
@@ -121,7 +126,8 @@ class Trainer {
   std::chrono::steady_clock::time_point
       last_issued_;  // the step before, whatever became of it, or the end of an evaluation or save
   metrics::StepPace pace_;
-  double save_s_;  // of the last save; a guess before the first
+  double guessed_save_s_;  // of a save, before the first
+  std::optional<checkpoint::CheckpointInfo> last_checkpoint_;
   bool time_is_up_ = false;
   bool first_step_said_ = false;
   bool how_steps_run_said_ = false;

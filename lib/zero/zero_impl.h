@@ -45,7 +45,8 @@ struct ZeroOptimizer::Impl {
   at::Tensor gradient_scale;     // fp32 scalar: the clip factor
   at::Tensor finite;             // bool scalar; false: there is nothing to apply
   Phase phase = Phase::accumulating;
-  bool update_finished = true;  // `finite` is false
+  bool update_finished = true;               // `finite` is false
+  std::function<void()> before_update = {};  // of the state; called once
 
   std::optional<RankMatrices> matrices;  // of a rule that must see them whole
   std::optional<DeferredUpdate>
@@ -70,6 +71,8 @@ struct ZeroOptimizer::Impl {
   /// The last update is done, for readers and writers outside a step, and its flag taken back: a
   /// replay of a captured step applies the update before it, which may be this one.
   void finish_update();
+  /// The state is about to be written by an update.
+  void state_changes();
   /// Which of the masters were just written.
   enum class Written { shard, held };
   /// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.

@@ -174,8 +174,13 @@ bool ZeroOptimizer::Impl::looks_up_rows() const {
   return table_rows && table_rows->travel() && !gatherer.holds_table();
 }
 
+void ZeroOptimizer::Impl::state_changes() {
+  if (before_update) std::exchange(before_update, {})();
+}
+
 void ZeroOptimizer::Impl::finish_update() {
   if (phase == Phase::clipped) return;  // the flag is the coming update's, the last one was done
+  if (!update_finished) state_changes();
   deferred->finish();
   if (!std::exchange(update_finished, true)) finite.fill_(false);
 }
@@ -193,6 +198,15 @@ ZeroOptimizer::ZeroOptimizer(ParamBuckets& buckets, comm::Communicator& tp, comm
                              const Options& options)
     : impl_(std::make_unique<Impl>(buckets, tp, dp, options)) {}
 ZeroOptimizer::~ZeroOptimizer() = default;
+
+void ZeroOptimizer::call_before_update(std::function<void()> call) {
+  impl_->before_update = std::move(call);
+}
+
+// The update of the step before it comes with the step's forward.
+void ZeroOptimizer::prepare_step() {
+  if (!impl_->update_finished) impl_->state_changes();
+}
 
 void ZeroOptimizer::begin_step() {
   impl_->reducer.clear();

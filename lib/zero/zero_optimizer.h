@@ -84,6 +84,11 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// makes parameters from masters. `updates_done` restores the step counter. Collective over
   /// dp.
   void state_loaded(int64_t updates_done);
+  /// After state_dict(): `call` comes once, before an update writes into those views again. Beside
+  /// a step that is captured it comes with prepare_step().
+  void call_before_update(std::function<void()> call);
+  /// Before a step, outside of a capture.
+  void prepare_step();
   /// Updates applied so far (skipped, non-finite steps do not count); reads the device.
   int64_t updates_done() const;
 

@@ -104,6 +104,7 @@ numbers() { # the fields that equal runs have in common
   python3 -c 'import json, sys
 for line in open(sys.argv[1]):
     row = json.loads(line)
+    if "save_s" in row: continue
     print([row.get(key) for key in ("step", "loss", "grad_norm", "lr", "tokens_seen", "eval_loss")])' "$1"
 }
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none OMP_NUM_THREADS=1 TPTRAIN=$program

@@ -81,6 +81,7 @@ checkpoint:
   keep: 2
   resume: auto
   on_failure: go_on
+  async: true
   allow_changes: []
 eval:
   every_steps: 0

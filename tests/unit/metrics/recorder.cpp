@@ -30,6 +30,7 @@ class FakeSink final : public Sink {
   void step(const StepMetrics&) override { take(); }
   void skipped(const SkippedStep&) override { take(); }
   void eval(const EvalMetrics&) override { take(); }
+  void save(const SaveMetrics&) override { take(); }
 
  private:
   void take() {

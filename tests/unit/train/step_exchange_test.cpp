@@ -34,6 +34,17 @@ TEST_CASE("target tokens count once a dp rank, and one rank's wish to stop is ev
   CHECK(agree_on_step(all, kMesh, 5).stop_requested);
 }
 
+TEST_CASE("a save goes on when every rank has done its part, or one has failed", "[train]") {
+  std::vector<StepReport> all = reports();
+  for (StepReport& report : all) report.save_step_done = true;
+  CHECK(agree_on_step(all, kMesh, 5).save_step_done);
+  CHECK_FALSE(agree_on_step(all, kMesh, 5).save_failed);
+  all[2] = report_of(2);
+  CHECK_FALSE(agree_on_step(all, kMesh, 5).save_step_done);
+  all[2].save_failed = true;
+  CHECK(agree_on_step(all, kMesh, 5).save_failed);
+}
+
 TEST_CASE("one rank that could not read its tokens is everybody's failure, and nothing is compared",
           "[train]") {
   std::vector<StepReport> all = reports();

@@ -8,6 +8,7 @@
 #include "comm/control.h"
 #include "support/catch.h"
 #include "unit/zero/one_rank.h"
+#include "zero/state_snapshot.h"
 
 namespace tptrain::zero {
 namespace {
@@ -55,6 +56,55 @@ TEST_CASE("bf16 masters and moments are handed out as they are and written back"
     for (size_t i = 0; i < masters.size(); ++i) {
       CHECK(testing::relative_difference(masters[i], reference.master[i]) < 0.05);
     }
+  }
+}
+
+TEST_CASE(
+    "a snapshot is the state when it was begun; an update waits for it, a step without does not",
+    "[zero]") {
+  config::OptimizerConfig optimizer = optimizer_config();
+  for (const char* moments : {"fp32", "bf16"}) {
+    optimizer.moments_dtype = moments;
+    OneRank one({.optimizer = optimizer, .seed = 5});
+    for (int step = 0; step < 2; ++step) one.step(step, optimizer);
+    const sharding::StateDict live = one.zero.state_dict();
+    StateSnapshot copy(live, at::kCPU);
+    CHECK(StateSnapshot::bytes_of(live) > 0);
+    const auto expected = snapshot(one.zero);
+    int waits = 0;
+    copy.begin(live);
+    one.zero.call_before_update([&] {
+      ++waits;
+      copy.let_state_change();
+    });
+    one.zero.prepare_step();
+    CHECK(waits == 0);  // its forward and backward write no state
+    one.step(2, optimizer);
+    CHECK(waits == 0);
+    one.zero.prepare_step();
+    CHECK(waits == 1);  // its forward is where the update is applied
+    CHECK(copy.is_complete());
+    one.step(3, optimizer);
+    one.zero.prepare_step();
+    CHECK(waits == 1);
+    one.zero.state_dict();
+    REQUIRE(copy.copy().pieces.size() == expected.size());
+    bool changed = false;
+    const auto now = snapshot(one.zero);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      CHECK(at::equal(copy.copy().pieces[i].data, expected[i]));
+      changed |= !at::equal(now[i], expected[i]);
+    }
+    CHECK(changed);
+
+    // Again into the same memory; asked for outside of a step, the state waits as well.
+    one.step(4, optimizer);
+    copy.begin(one.zero.state_dict());
+    one.zero.call_before_update([&] { ++waits; });
+    one.step(5, optimizer);
+    one.zero.state_dict();
+    CHECK(waits == 2);
+    copy.wait();
   }
 }
 

@@ -1,0 +1,84 @@
+// Saves beside the steps through the binary: a checkpoint a step, and numbers of what they cost.
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/text.h"
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+
+namespace {
+
+int64_t lines_with(const std::string& text, const std::string& part) {
+  std::istringstream lines(text);
+  int64_t count = 0;
+  for (std::string line; std::getline(lines, line);) count += line.find(part) != std::string::npos;
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint has the same bytes whether training waits for it or not", "[e2e]") {
+  Job job;
+  job.edit("save_steps: 3", "save_steps: 1");
+  job.edit("zero_stage: 1", "zero_stage: 2");
+  for (const char* async : {"true", "false"}) {
+    const ProcessResult result =
+        job.run(4, {"--set", std::string("checkpoint.async=") + async, "--set",
+                    std::string("run_dir=") + async, "--set", "checkpoint.keep=0"});
+    INFO(result.output);
+    REQUIRE(result.exit_code == 0);
+    CHECK(lines_with(result.output, " committed in ") == 8);
+  }
+  for (int64_t step = 1; step <= 8; ++step) {
+    const auto beside = shards_of(checkpoint_at(job.directory() / "true", step));
+    CHECK(beside.size() == 4);
+    CHECK(beside == shards_of(checkpoint_at(job.directory() / "false", step)));
+  }
+  CHECK(metric_lines(job.directory() / "true") == metric_lines(job.directory() / "false"));
+  std::istringstream lines(read_text(job.directory() / "true/metrics.jsonl"));
+  int64_t saves = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("save_s")) continue;
+    CHECK(row["step"] == ++saves);
+    CHECK(row["save_stall_s"].get<double>() <= row["save_s"].get<double>());
+    CHECK(row["save_bytes"].get<int64_t>() > 100'000);
+  }
+  CHECK(saves == 8);
+  CHECK(job.tool({"verify", "true"}).exit_code == 0);
+}
+
+TEST_CASE("a save a step: each is committed, in order, and is the state of its step", "[e2e]") {
+  Job job;
+  job.edit("save_steps: 3", "save_steps: 1");
+  job.edit("zero_stage: 1", "zero_stage: 2");
+  const ProcessResult straight = job.run();
+  INFO(straight.output);
+  REQUIRE(straight.exit_code == 0);
+  std::istringstream lines(read_text(job.run_dir() / "metrics.jsonl"));
+  int64_t saves = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("save_s")) continue;
+    CHECK(row["step"] == ++saves);
+    CHECK(row["save_stall_s"].get<double>() <= row["save_s"].get<double>());
+    CHECK(row["save_bytes"].get<int64_t>() > 100'000);
+  }
+  CHECK(saves == 8);
+  CHECK(job.tool({"verify", "run"}).exit_code == 0);
+  // What a run that goes on from one of them saves next is what this run saved.
+  for (const int64_t step : {2, 5}) {
+    const std::string from = checkpoint_at(job.run_dir(), step).string();
+    const ProcessResult on =
+        job.run(4, {"--set", cat("run_dir=from-", step), "--set", "checkpoint.resume=" + from,
+                    "--set", "checkpoint.save_steps=0"});
+    INFO(on.output);
+    REQUIRE(on.exit_code == 0);
+    CHECK(shards_of(checkpoint_at(job.directory() / cat("from-", step), 8)) ==
+          shards_of(checkpoint_at(job.run_dir(), 8)));
+  }
+}
+
+}  // namespace tptrain::testing
