@@ -46,6 +46,10 @@
 
 namespace {
 
+comm::PeerCopies peer_copies(const std::string& setting) {
+  return setting == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic;
+}
+
 using namespace tptrain;
 using Clock = std::chrono::steady_clock;
 
@@ -385,8 +389,8 @@ int main(int argc, char** argv) {
   }
   const comm::MeshShape shape = {.dp_size = session.size() / arguments.tp, .tp_size = arguments.tp};
   comm::DeviceMesh mesh(session, shape, comm::DeviceType::cuda, {},
-                        comm::AxisCopies{.tp = comm::peer_copies(arguments.tp_overlap),
-                                         .dp = comm::peer_copies(arguments.dp_overlap)});
+                        comm::AxisCopies{.tp = peer_copies(arguments.tp_overlap),
+                                         .dp = peer_copies(arguments.dp_overlap)});
   const model::DecoderConfig config = config_of(arguments);
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 

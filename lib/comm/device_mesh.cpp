@@ -22,11 +22,6 @@ struct Axis {
 
 }  // namespace
 
-PeerCopies peer_copies(const std::string& setting) {
-  if (setting == "on") return PeerCopies::on;
-  return setting == "off" ? PeerCopies::off : PeerCopies::automatic;
-}
-
 struct DeviceMesh::Impl {
   MeshShape shape;
   int dp_rank = 0;

@@ -29,8 +29,6 @@ struct CpuOptions {
 /// trial shows that they can write each other's memory, or always through NCCL. automatic: over
 /// NVLink; on: over PCIe too.
 enum class PeerCopies { automatic, on, off };
-/// Of parallel.tp_overlap and parallel.dp_overlap: "auto", "on" or "off".
-PeerCopies peer_copies(const std::string& setting);
 
 struct AxisCopies {
   PeerCopies tp = PeerCopies::automatic;

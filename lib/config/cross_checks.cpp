@@ -32,7 +32,7 @@ class CrossChecker {
 
   void initial_values() {
     if (!usable({"model.init", "model.architecture"})) return;
-    if (config_.model.init != "pretrained" || !config_.model.architecture) return;
+    if (config_.model.init != Init::pretrained || !config_.model.architecture) return;
     complain({"model.init"},
              problem("model.init is pretrained beside model.architecture")
                  .must("stand beside model.path, where the weights are")
@@ -43,7 +43,7 @@ class CrossChecker {
   void reduction() {
     const ParallelConfig& parallel = config_.parallel;
     if (!usable({"parallel.reduce_gradients", "parallel.zero_stage"})) return;
-    if (parallel.reduce_gradients != "per_step") return;
+    if (parallel.reduce_gradients != ReduceGradients::per_step) return;
     if (parallel.zero_stage != 2 && parallel.zero_stage != 3) return;
     complain({"parallel.reduce_gradients", "parallel.zero_stage"},
              problem(cat("parallel.reduce_gradients is per_step and parallel.zero_stage ",
@@ -55,7 +55,7 @@ class CrossChecker {
 
   void master_weights() {
     if (!usable({"optimizer.master_dtype", "train.dtype"})) return;
-    if (config_.optimizer.master_dtype != "bf16" || config_.train.dtype != "fp32") return;
+    if (config_.optimizer.master_dtype != Dtype::bf16 || config_.train.dtype != Dtype::fp32) return;
     complain({"optimizer.master_dtype", "train.dtype"},
              problem("optimizer.master_dtype is bf16 and train.dtype fp32")
                  .must("be fp32 where the weights of the layers are")
@@ -64,9 +64,9 @@ class CrossChecker {
 
   void fp8() {
     if (!usable({"train.fp8", "train.dtype"})) return;
-    if (config_.train.fp8 != "on" || config_.train.dtype == "bf16") return;
+    if (config_.train.fp8 != Fp8::on || config_.train.dtype == Dtype::bf16) return;
     complain({"train.fp8", "train.dtype"},
-             problem(cat("train.fp8 is on and train.dtype ", config_.train.dtype))
+             problem(cat("train.fp8 is on and train.dtype ", word(config_.train.dtype)))
                  .must("stand beside train.dtype bf16, which is what FP8 is cast from")
                  .remedy("Set train.dtype to bf16, or leave train.fp8 out."));
   }
@@ -116,14 +116,14 @@ class CrossChecker {
     const SchedulerConfig& scheduler = config_.scheduler;
     if (!usable({"scheduler.decay_steps", "scheduler.type"}) || scheduler.decay_steps <= 0) return;
     const std::string received = cat("scheduler.decay_steps is ", scheduler.decay_steps);
-    if (scheduler.type == "constant") {
+    if (scheduler.type == Schedule::constant) {
       complain({"scheduler.decay_steps"},
                problem(cat(received, " and scheduler.type constant, which never falls"))
                    .must("stand beside scheduler.type wsd")
                    .remedy("Set scheduler.type to wsd, or leave decay_steps out."));
-    } else if (scheduler.type == "linear" || scheduler.type == "cosine") {
+    } else if (scheduler.type != Schedule::wsd) {
       complain({"scheduler.decay_steps"},
-               problem(cat(received, " and scheduler.type ", scheduler.type,
+               problem(cat(received, " and scheduler.type ", word(scheduler.type),
                            ", which falls from the warm-up on"))
                    .must("stand beside scheduler.type wsd")
                    .remedy("Set scheduler.type to wsd, or leave decay_steps out."));

@@ -2,10 +2,14 @@
 // written in: one function a file keys_*.cpp. Private to the list of keys.
 #pragma once
 
+#include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+#include "base/text.h"
 #include "config/keys.h"
 
 namespace tptrain::config {
@@ -64,6 +68,45 @@ Key bind(Key key, SectionStruct RunConfig::*section, InnerStruct SectionStruct::
   };
   key.set = [=](RunConfig& config, const Value& value) {
     config.*section.*inner.*member = std::get<Member>(value);
+  };
+  return key;
+}
+
+/// The words of an enum as a key's allowed ones, and the enum that a word of them means.
+template <typename Enum>
+std::vector<std::string> words_of() {
+  return {Words<Enum>::list.begin(), Words<Enum>::list.end()};
+}
+template <typename Enum>
+Enum from_word(const std::string& word) {
+  const std::optional<Enum> found = meaning<Enum>(word);
+  if (!found) throw InternalError(problem(cat("\"", word, "\" is set as a word")));
+  return *found;
+}
+
+// A member that is an enum, or an optional one (Presence::absent).
+template <typename SectionStruct, typename Enum>
+requires std::is_enum_v<Enum> Key bind(Key key, SectionStruct RunConfig::*section,
+                                       Enum SectionStruct::*member) {
+  key.allowed = words_of<Enum>();
+  key.get = [=](const RunConfig& config) {
+    return std::optional<Value>(std::string(word(config.*section.*member)));
+  };
+  key.set = [=](RunConfig& config, const Value& value) {
+    config.*section.*member = from_word<Enum>(std::get<std::string>(value));
+  };
+  return key;
+}
+template <typename SectionStruct, typename Enum>
+requires std::is_enum_v<Enum> Key bind(Key key, SectionStruct RunConfig::*section,
+                                       std::optional<Enum> SectionStruct::*member) {
+  key.allowed = words_of<Enum>();
+  key.get = [=](const RunConfig& config) -> std::optional<Value> {
+    const std::optional<Enum>& value = config.*section.*member;
+    return value ? std::optional<Value>(std::string(word(*value))) : std::nullopt;
+  };
+  key.set = [=](RunConfig& config, const Value& value) {
+    config.*section.*member = from_word<Enum>(std::get<std::string>(value));
   };
   return key;
 }

@@ -18,7 +18,6 @@ std::vector<Key> source_keys() {
           &RunConfig::model, &ModelConfig::path),
       bind({.path = "model.init",
             .presence = Presence::absent,
-            .allowed = {"pretrained", "random"},
             .doc = "What the values begin with: the weights of `path`, or `random`, from "
                    "train.seed.",
             .hint = "pretrained with path, random with architecture"},

@@ -50,12 +50,10 @@ std::vector<Key> optimizer_keys() {
             .hint = "matrices decay, norms and biases do not"},
            &RunConfig::optimizer, &OptimizerConfig::groups),
       bind({.path = "optimizer.moments_dtype",
-            .allowed = {"fp32", "bf16"},
             .doc = "Type that the moments are stored in; `bf16` halves their memory and rounds "
                    "them after every update, which changes the numbers."},
            &RunConfig::optimizer, &OptimizerConfig::moments_dtype),
       bind({.path = "optimizer.master_dtype",
-            .allowed = {"fp32", "bf16"},
             .doc = "`fp32`: updates add up in fp32 master weights; `bf16`: there are none, which "
                    "saves their memory, and the update of the bf16 weights is rounded "
                    "stochastically, alike on every layout (needs train.dtype bf16)."},
@@ -81,7 +79,6 @@ std::vector<Key> optimizer_keys() {
 std::vector<Key> scheduler_keys() {
   return {
       bind({.path = "scheduler.type",
-            .allowed = {"constant", "linear", "cosine", "wsd"},
             .doc = "Course of the learning rate after the warm-up: `constant`; `linear` and "
                    "`cosine` fall from the peak to min_lr at train.max_steps; `wsd` (warm-up, "
                    "stable, decay; Hu et al., MiniCPM, 2024) stays at the peak and falls linearly "

@@ -30,7 +30,6 @@ std::vector<Key> output_keys() {
                 "that grew from there."},
            &RunConfig::checkpoint, &CheckpointConfig::resume),
       bind({.path = "checkpoint.on_failure",
-            .allowed = {"stop", "go_on"},
             .doc = "What happens where a checkpoint cannot be written, also when tried again. "
                    "`go_on`: a warning, and the next try when the next one is due; the run ends "
                    "with exit code 4 if the last one failed. `stop`: the run ends at once."},

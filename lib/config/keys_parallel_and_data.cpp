@@ -32,7 +32,6 @@ std::vector<Key> parallel_keys() {
                    "the same training within rounding; no effect with tp_size 1."},
            &RunConfig::parallel, &ParallelConfig::sequence_parallel),
       bind({.path = "parallel.recompute",
-            .allowed = {"none", "selective", "full"},
             .doc = "What the backward makes again instead of keeping it from the forward: nothing, "
                    "what is cheap (`selective`: norm outputs and the SwiGLU product; no GEMM), or "
                    "each layer's whole forward (`full`: the least memory, about a third more "
@@ -42,19 +41,16 @@ std::vector<Key> parallel_keys() {
            &RunConfig::parallel, &ParallelConfig::recompute),
       bind({.path = "parallel.reduce_gradients",
             .presence = Presence::absent,
-            .allowed = {"per_step", "per_micro_batch"},
             .doc =
                 "When the dp ranks sum their gradients: once a step (the least traffic; zero_stage "
                 "0 and 1 only), or after every micro-batch; the sums agree within rounding.",
             .hint = "per_step for zero_stage 0 and 1, per_micro_batch for 2 and 3"},
            &RunConfig::parallel, &ParallelConfig::reduce_gradients),
       bind({.path = "parallel.reduce_dtype",
-            .allowed = {"fp32", "bf16"},
             .doc = "Type of the gradients on their way between dp ranks; `bf16` halves that "
                    "traffic and rounds the gradients, which changes the numbers."},
            &RunConfig::parallel, &ParallelConfig::reduce_dtype),
       bind({.path = "parallel.tp_overlap",
-            .allowed = {"auto", "on", "off"},
             .doc = "How the slices of the sequence travel between the GPUs of a tp group: `auto` "
                    "pushes them piece by piece into each other's memory, beside the products that "
                    "make or need them, over NVLink where a trial at the start shows that it works, "
@@ -62,7 +58,6 @@ std::vector<Key> parallel_keys() {
                    "on the CPU or without sequence_parallel."},
            &RunConfig::parallel, &ParallelConfig::tp_overlap),
       bind({.path = "parallel.dp_overlap",
-            .allowed = {"auto", "on", "off"},
             .doc = "How gradients and parameters travel between the GPUs of a dp group: `auto` "
                    "pushes them into each other's memory by copy engines, beside the products, "
                    "over NVLink where a trial at the start shows that it works, else through NCCL; "
@@ -128,7 +123,6 @@ std::vector<Key> data_keys() {
             .hint = "that of the tokenizer"},
            &RunConfig::data, &DataConfig::chat_template),
       bind({.path = "data.train_on",
-            .allowed = {"assistant", "last", "all"},
             .doc = "What is learned of rows that hold a conversation, or a prompt with its "
                    "completion: what the `assistant` says, its reasoning and tool calls included; "
                    "its `last` answer alone; or `all` tokens. Rows of text and of ids are not "
@@ -148,7 +142,6 @@ std::vector<Key> data_keys() {
            .hint = "run_dir/data"},
           &RunConfig::data, &DataConfig::cache_dir),
       bind({.path = "data.packing",
-            .allowed = {"stream", "best_fit", "none"},
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "
                    "closed by end of text, and cut where a sequence is full; `best_fit`, whole, "
                    "those together that fill a sequence best, cut only where one is longer than a "

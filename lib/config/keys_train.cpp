@@ -65,7 +65,6 @@ std::vector<Key> numbers_keys() {
             .doc = "Seed of initial weights, data order, dropout and stochastic rounding."},
            &RunConfig::train, &TrainConfig::seed),
       bind({.path = "train.device",
-            .allowed = {"auto", "cuda", "cpu"},
             .doc = "Where to train; `auto`: on GPUs where the program was built for them and the "
                    "host has one, else on the CPU."},
            &RunConfig::train, &TrainConfig::device),
@@ -76,13 +75,11 @@ std::vector<Key> numbers_keys() {
             .hint = "cores of the host / ranks on it"},
            &RunConfig::train, &TrainConfig::cpu_threads),
       bind({.path = "train.dtype",
-            .allowed = {"fp32", "bf16"},
             .doc = "Type of weights and activations in the layers; with `bf16` master weights, "
                    "moments, gradient sums and losses stay fp32, unless optimizer.master_dtype or "
                    "optimizer.moments_dtype says otherwise."},
            &RunConfig::train, &TrainConfig::dtype),
       bind({.path = "train.fp8",
-            .allowed = {"off", "on"},
             .doc = "`on`: the linears of the layers multiply in FP8 (e4m3 for activations and "
                    "weights, e5m2 for gradients, a scale for each tensor from its own largest "
                    "magnitude); all else stays as train.dtype says, which must be bf16. On GPUs of "
@@ -119,7 +116,6 @@ std::vector<Key> numbers_keys() {
                    "beside the cross entropy to keep the logits small (1e-4 is usual); 0: none."},
            &RunConfig::train, &TrainConfig::z_loss),
       bind({.path = "train.nonfinite",
-            .allowed = {"stop", "skip"},
             .doc = "What becomes of a step whose loss or gradient norm is not finite: `stop` ends "
                    "the run with exit code 5; `skip` drops the step's update on every rank and "
                    "goes on, and the run stops after 10 such steps in a row."},
@@ -131,7 +127,6 @@ std::vector<Key> numbers_keys() {
                    "slower. On the CPU that is always so."},
            &RunConfig::train, &TrainConfig::deterministic),
       bind({.path = "train.cuda_graphs",
-            .allowed = {"auto", "on", "off"},
             .doc = "`on`: on GPUs the second step is captured whole as a CUDA graph and replayed "
                    "from then on, unless dropout draws other numbers at each step; `off`: every "
                    "step is issued call by call; `auto`: whichever is faster, by timing some "

@@ -3,12 +3,97 @@
 // only; train and apps see the whole.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tptrain::config {
+
+/// The words that a run file has for an enum, in its order. The key of a member of that type is
+/// bound to them (key_binding.h), so that a word is spelt here alone.
+template <typename Enum>
+struct Words;
+template <typename Enum>
+const char* word(Enum value) {
+  return Words<Enum>::list[static_cast<size_t>(value)];
+}
+/// What a word of the list means; nothing where it is none of them.
+template <typename Enum>
+std::optional<Enum> meaning(std::string_view word) {
+  for (size_t i = 0; i < Words<Enum>::list.size(); ++i)
+    if (word == Words<Enum>::list[i]) return static_cast<Enum>(i);
+  return std::nullopt;
+}
+
+enum class Init { pretrained, random };
+template <>
+struct Words<Init> {
+  static constexpr std::array list = {"pretrained", "random"};
+};
+enum class Recompute { none, selective, full };
+template <>
+struct Words<Recompute> {
+  static constexpr std::array list = {"none", "selective", "full"};
+};
+enum class ReduceGradients { per_step, per_micro_batch };
+template <>
+struct Words<ReduceGradients> {
+  static constexpr std::array list = {"per_step", "per_micro_batch"};
+};
+enum class Dtype { fp32, bf16 };
+template <>
+struct Words<Dtype> {
+  static constexpr std::array list = {"fp32", "bf16"};
+};
+enum class Overlap { automatic, on, off };
+template <>
+struct Words<Overlap> {
+  static constexpr std::array list = {"auto", "on", "off"};
+};
+enum class Device { automatic, cuda, cpu };
+template <>
+struct Words<Device> {
+  static constexpr std::array list = {"auto", "cuda", "cpu"};
+};
+enum class Nonfinite { stop, skip };
+template <>
+struct Words<Nonfinite> {
+  static constexpr std::array list = {"stop", "skip"};
+};
+enum class CudaGraphs { automatic, on, off };
+template <>
+struct Words<CudaGraphs> {
+  static constexpr std::array list = {"auto", "on", "off"};
+};
+enum class Fp8 { off, on };
+template <>
+struct Words<Fp8> {
+  static constexpr std::array list = {"off", "on"};
+};
+enum class Packing { stream, best_fit, none };
+template <>
+struct Words<Packing> {
+  static constexpr std::array list = {"stream", "best_fit", "none"};
+};
+enum class TrainOn { assistant, last, all };
+template <>
+struct Words<TrainOn> {
+  static constexpr std::array list = {"assistant", "last", "all"};
+};
+enum class OnFailure { stop, go_on };
+template <>
+struct Words<OnFailure> {
+  static constexpr std::array list = {"stop", "go_on"};
+};
+enum class Schedule { constant, linear, cosine, wsd };
+template <>
+struct Words<Schedule> {
+  static constexpr std::array list = {"constant", "linear", "cosine", "wsd"};
+};
 
 /// Model shape by Hugging Face keys; optional ones default as transformers does.
 struct ArchitectureConfig {
@@ -33,7 +118,7 @@ struct ArchitectureConfig {
 struct ModelConfig {
   std::string path;  // directory with config.json; or:
   std::optional<ArchitectureConfig> architecture;
-  std::string init;  // pretrained | random; "" where not said: pretrained with path
+  std::optional<Init> init;              // where not said: pretrained with path
   std::vector<std::string> freeze = {};  // globs over global tensor names: what does not train
 
   bool operator==(const ModelConfig&) const = default;
@@ -43,13 +128,13 @@ struct ParallelConfig {
   int64_t tp_size = 1;
   int64_t dp_size = 0;  // 0: world size / tp_size
   int64_t zero_stage = 1;
-  bool sequence_parallel = true;      // no effect with tp_size 1
-  std::string recompute = "none";     // none | selective | full
-  std::string reduce_gradients;       // per_step | per_micro_batch; "": per_step for ZeRO 0 and 1,
-                                      // per_micro_batch for 2 and 3 (which know no other)
-  std::string reduce_dtype = "fp32";  // fp32 | bf16: of gradients on their way over dp
-  std::string tp_overlap = "auto";    // auto | on | off: pieces pushed between GPUs beside the products
-  std::string dp_overlap = "auto";    // auto | on | off: gradients and parameters by copy engines
+  bool sequence_parallel = true;  // no effect with tp_size 1
+  Recompute recompute = Recompute::none;
+  // Not said: per_step for ZeRO 0 and 1, per_micro_batch for 2 and 3 (which know no other).
+  std::optional<ReduceGradients> reduce_gradients;
+  Dtype reduce_dtype = Dtype::fp32;         // of gradients on their way over dp
+  Overlap tp_overlap = Overlap::automatic;  // pieces pushed between GPUs beside the products
+  Overlap dp_overlap = Overlap::automatic;  // gradients and parameters by copy engines
 
   bool operator==(const ParallelConfig&) const = default;
 };
@@ -70,16 +155,16 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
-  std::string tokenizer;               // "": that of model.path, else bytes
-  std::string format;                  // text | jsonl; "": by each file's name and contents
-  std::string text_key = "text";       // of rows: the key of their text
-  double max_bad_fraction = 0.0;       // of rows: how many may be malformed, and are left out
-  std::string chat_template;           // a file; "": that of the tokenizer
-  std::string train_on = "assistant";  // assistant | last | all: of conversations and completions
-  bool train_on_end = true;            // and the token that closes an answer
-  std::string cache_dir;               // of token files; "": run_dir/data
-  std::string packing = "stream";      // stream | best_fit | none (data/packing.h)
-  bool document_mask = false;          // documents packed into one sequence do not see each other
+  std::string tokenizer;          // "": that of model.path, else bytes
+  std::string format;             // text | jsonl; "": by each file's name and contents
+  std::string text_key = "text";  // of rows: the key of their text
+  double max_bad_fraction = 0.0;  // of rows: how many may be malformed, and are left out
+  std::string chat_template;      // a file; "": that of the tokenizer
+  TrainOn train_on = TrainOn::assistant;  // of conversations and completions
+  bool train_on_end = true;               // and the token that closes an answer
+  std::string cache_dir;                  // of token files; "": run_dir/data
+  Packing packing = Packing::stream;
+  bool document_mask = false;  // documents packed into one sequence do not see each other
   bool special_as_text = false;
   bool shuffle = true;
 
@@ -95,19 +180,19 @@ struct TrainConfig {
   double epochs = 0;              // of data.train
   std::string max_time;           // config/duration.h; "": no limit
   uint64_t seed = 42;
-  std::string device = "auto";        // auto | cuda | cpu
+  Device device = Device::automatic;
   int64_t cpu_threads = 0;            // per rank; 0: cores of the host / ranks on it, at least 1
-  std::string dtype = "fp32";         // fp32 | bf16: of weights and activations in the layers
-  std::string fp8 = "off";            // off | on: the layers' linears
+  Dtype dtype = Dtype::fp32;          // of weights and activations in the layers
+  Fp8 fp8 = Fp8::off;                 // the layers' linears
   int64_t fp8_bf16_first_layers = 0;  // that stay bf16
   int64_t fp8_bf16_last_layers = 0;
   double attention_dropout = 0.0;
-  double residual_dropout = 0.0;   // of each sublayer's output and of the embedding
-  double z_loss = 0.0;             // coefficient of the mean of logsumexp(logits)^2
-  std::string nonfinite = "stop";  // stop | skip: a step whose loss or gradient norm is not finite
-  bool deterministic = false;      // on GPUs; the CPU always is
-  std::string cuda_graphs = "auto";  // auto | on | off
-  int64_t hang_timeout_s = 600;      // 0: a run may hang for ever
+  double residual_dropout = 0.0;          // of each sublayer's output and of the embedding
+  double z_loss = 0.0;                    // coefficient of the mean of logsumexp(logits)^2
+  Nonfinite nonfinite = Nonfinite::stop;  // a step whose loss or gradient norm is not finite
+  bool deterministic = false;             // on GPUs; the CPU always is
+  CudaGraphs cuda_graphs = CudaGraphs::automatic;
+  int64_t hang_timeout_s = 600;  // 0: a run may hang for ever
 
   bool operator==(const TrainConfig&) const = default;
 };
@@ -138,16 +223,16 @@ struct OptimizerConfig {
   double max_grad_norm = 1.0;               // 0: no clipping
   std::vector<ParameterGroup> groups = {};  // the first that matches counts; none: the default rule
                                             // (decay of matrices, not of norms and biases)
-  std::string moments_dtype = "fp32";       // fp32 | bf16
-  std::string master_dtype = "fp32";  // fp32 | bf16: no fp32 master weights, the update of the
-                                      // bf16 weights is rounded stochastically
+  Dtype moments_dtype = Dtype::fp32;
+  Dtype master_dtype = Dtype::fp32;  // bf16: no fp32 master weights, the update of the bf16
+                                     // weights is rounded stochastically
   MuonConfig muon = {};
 
   bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct SchedulerConfig {
-  std::string type = "constant";  // constant | linear | cosine | wsd
+  Schedule type = Schedule::constant;
   int64_t warmup_steps = 0;
   int64_t decay_steps = 0;  // of wsd: the last steps, which fall to min_lr; 0: a tenth of max_steps
   double min_lr = 0.0;
@@ -156,11 +241,11 @@ struct SchedulerConfig {
 };
 
 struct CheckpointConfig {
-  int64_t save_steps = 0;            // 0: only at the end
-  int64_t keep = 2;                  // newest committed ones; 0: all
-  std::string resume = "auto";       // auto | never | PATH of a checkpoint: of the first start
-  std::string on_failure = "go_on";  // stop | go_on: what a save that failed twice means
-  bool async = true;                 // from a copy in host memory, beside the steps
+  int64_t save_steps = 0;       // 0: only at the end
+  int64_t keep = 2;             // newest committed ones; 0: all
+  std::string resume = "auto";  // auto | never | PATH of a checkpoint: of the first start
+  OnFailure on_failure = OnFailure::go_on;      // what a save that failed twice means
+  bool async = true;  // from a copy in host memory, beside the steps
   std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
   int64_t save_epochs = 0;                      // 0: not by epochs
 

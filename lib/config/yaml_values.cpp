@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/text.h"
+#include "config/foreign_names.h"
 #include "config/path_text.h"
 
 namespace tptrain::config {
@@ -102,7 +103,7 @@ std::optional<Value> ValueReader::read(const Key& key, const YAML::Node& node,
   }
   switch (key.type) {
     case Type::text:
-      return text(key.path, node, place);
+      return word(key, node, place);
     case Type::path:
       return path(key.path, node, place);
     case Type::integer:
@@ -193,6 +194,22 @@ std::optional<std::string> ValueReader::text(const std::string& name, const YAML
   const std::string& value = node.Scalar();
   if (std::none_of(value.begin(), value.end(), is_control)) return value;
   complain(problem(received(name, node)).at(place).must("be without control characters"));
+  return std::nullopt;
+}
+
+// A text, and one of those allowed where the key says which.
+std::optional<Value> ValueReader::word(const Key& key, const YAML::Node& node,
+                                       const std::string& place) {
+  const std::optional<std::string> value = text(key.path, node, place);
+  if (!value) return std::nullopt;
+  const auto known = std::find(key.allowed.begin(), key.allowed.end(), *value);
+  if (key.allowed.empty() || known != key.allowed.end()) return *value;
+  complain(problem(cat(key.path, " is ", shown(yaml_text(*value))))
+               .at(place)
+               .must(cat("be ", key.allowed.size() > 1 ? "one of " : "", join(key.allowed)))
+               .remedy(value->empty() && key.presence == Presence::absent
+                           ? "Leave the key out to give no value."
+                           : hint_for_word(key, *value)));
   return std::nullopt;
 }
 

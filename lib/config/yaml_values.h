@@ -55,6 +55,7 @@ class ValueReader {
                              const std::string& place);
   std::optional<std::string> text(const std::string& name, const YAML::Node& node,
                                   const std::string& place);
+  std::optional<Value> word(const Key& key, const YAML::Node& node, const std::string& place);
   std::optional<std::string> path(const std::string& name, const YAML::Node& node,
                                   const std::string& place);
   std::optional<Value> boolean(const Key& key, const YAML::Node& node, const std::string& place);

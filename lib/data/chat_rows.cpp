@@ -106,17 +106,6 @@ std::vector<AnswerSpan> learned(std::vector<AnswerSpan> spans, const Conversatio
 
 }  // namespace
 
-TrainOn train_on_of(const std::string& name) {
-  if (name == "assistant") return TrainOn::assistant;
-  if (name == "last") return TrainOn::last;
-  if (name == "all") return TrainOn::all;
-  throw ConfigError(problem(cat("train_on is ", name)).must("be assistant, last or all"));
-}
-
-std::string name_of(TrainOn train_on) {
-  return train_on == TrainOn::assistant ? "assistant" : train_on == TrainOn::last ? "last" : "all";
-}
-
 bool LabelledIds::any_label() const {
   // The first token is nobody's target.
   return labels.size() > 1 && std::any_of(labels.begin() + 1, labels.end(),

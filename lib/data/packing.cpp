@@ -9,13 +9,6 @@
 
 namespace tptrain::data {
 
-Packing packing_of(const std::string& name) {
-  if (name == "stream") return Packing::stream;
-  if (name == "best_fit") return Packing::best_fit;
-  if (name == "none") return Packing::none;
-  throw ConfigError(problem(cat("packing is ", name)).must("be stream, best_fit or none"));
-}
-
 HostBatch padding(int64_t rows, int64_t seq_length) {
   const auto size = static_cast<size_t>(rows * seq_length);
   return {.batch = rows,

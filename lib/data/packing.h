@@ -14,9 +14,7 @@ namespace tptrain::data {
 
 /// stream: documents end to end; best_fit: whole documents, several a sequence (best_fit.h); none:
 /// a document is a sequence of its own.
-enum class Packing { stream, best_fit, none };
-/// Throws ConfigError where it is none of them.
-Packing packing_of(const std::string& name);
+using config::Packing;
 
 /// on: documents packed into one row do not see each other.
 enum class DocumentMask { off, on };

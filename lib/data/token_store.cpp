@@ -45,7 +45,7 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
   const bool conversations = has_rows(file, RowKind::Content::conversation);
   if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
   return cat(reading, conversations ? " conversations 2 " : " completions 2 ",
-             name_of(chat.train_on), chat.train_on_end ? " with end" : "",
+             word(chat.train_on), chat.train_on_end ? " with end" : "",
              conversations ? cat(" ", chat_template->hash()) : "");
 }
 

@@ -239,7 +239,7 @@ void report_unlearned(const CorpusFile& file, const ChatWriter& chat, TrainOn tr
         problem(cat("none of its ", with_thousands(chat.rows()),
                     " rows holds a token that is to be learned"))
             .at(file.path.string())
-            .must(cat("hold answers of the assistant (data.train_on is ", name_of(train_on), ")"))
+            .must(cat("hold answers of the assistant (data.train_on is ", word(train_on), ")"))
             .remedy("Look at the roles of its messages; data.train_on: all learns every "
                     "token."));
   }

@@ -1,15 +1,12 @@
 // What is learned of a row that holds a conversation, or a prompt with its completion.
 #pragma once
 
-#include <string>
+#include "config/run_config.h"
 
 namespace tptrain::data {
 
 /// What the assistant says; that of its last answer alone; or every token.
-enum class TrainOn { assistant, last, all };
-/// Throws ConfigError where it is none of them.
-TrainOn train_on_of(const std::string& name);
-std::string name_of(TrainOn train_on);
+using config::TrainOn;
 
 struct ChatOptions {
   TrainOn train_on = TrainOn::assistant;

@@ -74,7 +74,7 @@ DecidedModel decide_model(comm::ControlGroup& group, const config::ModelConfig& 
   bool other_head = false;
   comm::agree(group, [&] {
     decided.decoder = model::decoder_config(model, tokenizer_vocab_size);
-    if (group.rank() != 0 || model.architecture || model.init == "random") return;
+    if (group.rank() != 0 || model.architecture || model.init == config::Init::random) return;
     if (decided.decoder.tie_word_embeddings) {
       other_head = has_other_head(model.path, decided.decoder);
     }

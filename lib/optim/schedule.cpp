@@ -4,10 +4,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "base/error.h"
-#include "base/text.h"
-
 namespace tptrain::optim {
+
+using config::Schedule;
 
 int64_t wsd_decay_steps(const config::SchedulerConfig& scheduler, int64_t max_steps) {
   if (scheduler.decay_steps > 0) return scheduler.decay_steps;
@@ -16,21 +15,14 @@ int64_t wsd_decay_steps(const config::SchedulerConfig& scheduler, int64_t max_st
 
 LearningRateSchedule::LearningRateSchedule(const config::SchedulerConfig& scheduler,
                                            double peak_learning_rate, int64_t max_steps)
-    : scheduler_(scheduler), peak_(peak_learning_rate), max_steps_(max_steps) {
-  for (const char* known : {"constant", "linear", "cosine", "wsd"}) {
-    if (scheduler.type == known) return;
-  }
-  throw ConfigError(problem(cat("scheduler.type is ", scheduler.type))
-                        .must("be constant, linear, cosine or wsd")
-                        .remedy("Set scheduler.type to one of them."));
-}
+    : scheduler_(scheduler), peak_(peak_learning_rate), max_steps_(max_steps) {}
 
 double LearningRateSchedule::learning_rate(int64_t step) const {
   const int64_t warmup = scheduler_.warmup_steps;
   if (step < warmup) return peak_ * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
-  if (scheduler_.type == "constant") return peak_;
+  if (scheduler_.type == Schedule::constant) return peak_;
   const int64_t first_falling_step =
-      scheduler_.type == "wsd"
+      scheduler_.type == Schedule::wsd
           ? std::max(warmup, max_steps_ - wsd_decay_steps(scheduler_, max_steps_))
           : warmup;
   if (step < first_falling_step) return peak_;
@@ -41,7 +33,7 @@ double LearningRateSchedule::learning_rate(int64_t step) const {
                                                   static_cast<double>(falling_steps))
                               : 1.0;
   if (progress >= 1.0) return scheduler_.min_lr;  // exactly, where the formulas below would round
-  const double share = scheduler_.type == "cosine"
+  const double share = scheduler_.type == Schedule::cosine
                            ? 0.5 * (1.0 + std::cos(std::numbers::pi * progress))
                            : 1.0 - progress;
   return scheduler_.min_lr + (peak_ - scheduler_.min_lr) * share;

@@ -16,8 +16,7 @@ int64_t wsd_decay_steps(const config::SchedulerConfig& scheduler, int64_t max_st
 
 class LearningRateSchedule {
  public:
-  /// `max_steps`: where linear, cosine and wsd reach min_lr. Throws ConfigError where
-  /// scheduler.type is none of the known ones.
+  /// `max_steps`: where linear, cosine and wsd reach min_lr.
   LearningRateSchedule(const config::SchedulerConfig& scheduler, double peak_learning_rate,
                        int64_t max_steps);
   /// Rate of the update of step `step` (0 is the first): warm-up rises linearly, peak * (step + 1)

@@ -84,7 +84,9 @@ int64_t chunk_bytes(const model::Decoder& decoder, const Layout& layout) {
          (kFp32Bytes + (has_bf16 ? kBf16Bytes : 0));
 }
 
-std::string dtype_key(at::ScalarType dtype) { return dtype == at::kBFloat16 ? "bf16" : "fp32"; }
+config::Dtype dtype_key(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? config::Dtype::bf16 : config::Dtype::fp32;
+}
 
 /// All but the activations.
 MemoryPlan state_memory(int zero_stage, const Layout& layout,

@@ -24,7 +24,7 @@ enum class EngineFault { none, weight_micro_batches_equally };
 
 /// Whether a whole optimizer step is captured as a CUDA graph and replayed, where that is possible,
 /// or issued call by call. automatic: whichever is measured to be faster.
-enum class CudaGraphs { automatic, on, off };
+using config::CudaGraphs;
 
 class Engine {
  public:

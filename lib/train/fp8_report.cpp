@@ -20,7 +20,7 @@ constexpr int64_t kSmallestMeasuredHidden = 768;
 
 void log_fp8(const ResolvedConfig& resolved, const model::Decoder& decoder, Logger& log) {
   const config::TrainConfig& train = resolved.run.train;
-  if (train.fp8 != "on") return;
+  if (train.fp8 != config::Fp8::on) return;
   const std::vector<std::string> left = decoder.linears_left_in_bf16();
   const int64_t layers =
       std::max<int64_t>(0, resolved.decoder.num_hidden_layers - train.fp8_bf16_first_layers -
@@ -38,7 +38,7 @@ void log_fp8(const ResolvedConfig& resolved, const model::Decoder& decoder, Logg
 }
 
 void check_fp8(const ResolvedConfig& resolved, at::Device device) {
-  if (resolved.run.train.fp8 != "on" || kernels::multiplies_fp8(device)) return;
+  if (resolved.run.train.fp8 != config::Fp8::on || kernels::multiplies_fp8(device)) return;
   throw ConfigError(
       problem(cat("train.fp8 is on, and ", comm::device_name(device), " does not multiply FP8"))
           .must("be a GPU of compute capability 8.9 or above (Ada, Hopper, Blackwell)")

@@ -50,7 +50,7 @@ std::vector<Fact> facts_of(const std::string& program, const ResolvedConfig& res
   return {{.name = "the program",
            .value = cat(program, ", build ", program_build_id()),
            .remedy = "Install one and the same build on every host."},
-          {.name = cat("the device (train.device: ", resolved.run.train.device, ")"),
+          {.name = cat("the device (train.device: ", word(resolved.run.train.device), ")"),
            .value = resolved.device == comm::DeviceType::cuda ? "cuda" : "cpu (no usable GPU)",
            .remedy = "Set train.device: cpu, or look on that host for the driver (nvidia-smi) and "
                      "CUDA_VISIBLE_DEVICES."},

@@ -55,11 +55,11 @@ class Forecaster {
   }
 
   void more_recompute() {
-    for (const char* name : {"selective", "full"}) {
+    for (const config::Recompute more : {config::Recompute::selective, config::Recompute::full}) {
       planner::Layout layout = layout_;
-      layout.training.recompute = recompute_of(name);
+      layout.training.recompute = recompute_of(more);
       if (layout.training.recompute <= layout_.training.recompute) continue;
-      if (add(cat("parallel.recompute: ", name), layout)) return;
+      if (add(cat("parallel.recompute: ", word(more)), layout)) return;
     }
   }
 

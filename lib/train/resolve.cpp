@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
+#include "train/run_options.h"
 
 namespace tptrain::train {
 
@@ -116,8 +117,8 @@ class Checker {
   }
 
   comm::DeviceType device() const {
-    if (parsed_.config.train.device == "cpu") return comm::DeviceType::cpu;
-    if (parsed_.config.train.device == "cuda") return comm::DeviceType::cuda;
+    if (parsed_.config.train.device == config::Device::cpu) return comm::DeviceType::cpu;
+    if (parsed_.config.train.device == config::Device::cuda) return comm::DeviceType::cuda;
     return at::hasCUDA() ? comm::DeviceType::cuda : comm::DeviceType::cpu;
   }
 
@@ -152,7 +153,7 @@ std::string hash_of_training(const ResolvedConfig& resolved) {
 
 void resolve_what_follows_steps(ResolvedConfig& resolved) {
   config::SchedulerConfig& scheduler = resolved.run.scheduler;
-  if (scheduler.type == "wsd")
+  if (scheduler.type == config::Schedule::wsd)
     scheduler.decay_steps = optim::wsd_decay_steps(scheduler, resolved.run.train.max_steps);
   resolved.training_hash = hash_of_training(resolved);
 }
@@ -181,13 +182,13 @@ ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig&
   resolved.run.train.global_batch_size = resolved.batch.global_batch_size();
   resolved.run.train.grad_accum_steps = 0;  // said by the global batch from here on
   resolved.run.data.tokenizer = tokenizer_of(resolved.run);
-  if (resolved.run.model.init.empty()) {
-    resolved.run.model.init = resolved.run.model.path.empty() ? "random" : "pretrained";
+  if (!resolved.run.model.init) {
+    resolved.run.model.init =
+        resolved.run.model.path.empty() ? config::Init::random : config::Init::pretrained;
   }
-  std::string& reduce_gradients = resolved.run.parallel.reduce_gradients;
-  if (reduce_gradients.empty()) {
-    reduce_gradients = resolved.run.parallel.zero_stage >= 2 ? "per_micro_batch" : "per_step";
-  }
+  resolved.run.parallel.reduce_gradients = reduces_per_micro_batch(resolved.run.parallel)
+                                               ? config::ReduceGradients::per_micro_batch
+                                               : config::ReduceGradients::per_step;
   // Before the fall of wsd is derived: it follows max_steps, and is no setting that somebody
   // changed.
   resolved.settings = decisive_settings(resolved.run);

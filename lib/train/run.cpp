@@ -96,13 +96,11 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
           .training = training_options(run),
           .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
                    .optimizer = run.optimizer,
-                   .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
+                   .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
                    .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
                    .seed = run.train.seed},
           .dtype = scalar_type(run.train.dtype),
-          .cuda_graphs = run.train.cuda_graphs == "off"  ? CudaGraphs::off
-                         : run.train.cuda_graphs == "on" ? CudaGraphs::on
-                                                         : CudaGraphs::automatic};
+          .cuda_graphs = run.train.cuda_graphs};
 }
 
 /// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the
@@ -170,10 +168,8 @@ comm::DeviceMesh& set_up_mesh(comm::MpiSession& session, const ResolvedConfig& r
                               Machine& machine) {
   session.board()->enter("setting up the device mesh");
   const Work work("setting up the device mesh");
-  const config::ParallelConfig& parallel = resolved.run.parallel;
   return machine.mesh.emplace(session, resolved.mesh, resolved.device, comm::CpuOptions{},
-                              comm::AxisCopies{.tp = comm::peer_copies(parallel.tp_overlap),
-                                               .dp = comm::peer_copies(parallel.dp_overlap)});
+                              axis_copies(resolved.run.parallel));
 }
 
 Engine& build_engine(const ResolvedConfig& resolved, comm::DeviceMesh& mesh, Machine& machine) {

@@ -65,11 +65,14 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
   log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
                with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
                resolved.batch.accumulation));
-  log.info(cat("numbers: weights and activations ", run.train.dtype));
+  log.info(cat("numbers: weights and activations ", word(run.train.dtype)));
   log.info(
-      cat("gradients: summed ", run.parallel.reduce_gradients, " in ", run.parallel.reduce_dtype,
+      cat("gradients: summed ", word(*run.parallel.reduce_gradients), " in ",
+          word(run.parallel.reduce_dtype),
           run.parallel.tp_size > 1 && run.parallel.sequence_parallel ? "; sequence parallel" : "",
-          run.parallel.recompute == "none" ? "" : cat("; recompute ", run.parallel.recompute)));
+          run.parallel.recompute == config::Recompute::none
+              ? ""
+              : cat("; recompute ", word(run.parallel.recompute))));
   const double share = planner::update_share(resolved.decoder, planned_layout(resolved));
   if (share > kMuchOfAStep)
     log.warn(cat("optimizer.type ", run.optimizer.type, " adds ", fixed(100 * share, 0),

@@ -2,16 +2,43 @@
 
 #include <algorithm>
 
-namespace tptrain::train {
+#include "base/error.h"
 
-at::ScalarType scalar_type(const std::string& dtype) {
-  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+namespace tptrain::train {
+at::ScalarType scalar_type(config::Dtype dtype) {
+  return dtype == config::Dtype::bf16 ? at::kBFloat16 : at::kFloat;
 }
 
-model::Recompute recompute_of(const std::string& recompute) {
-  return recompute == "full"        ? model::Recompute::full
-         : recompute == "selective" ? model::Recompute::selective
-                                    : model::Recompute::none;
+model::Recompute recompute_of(config::Recompute recompute) {
+  switch (recompute) {
+    case config::Recompute::none:
+      return model::Recompute::none;
+    case config::Recompute::selective:
+      return model::Recompute::selective;
+    case config::Recompute::full:
+      return model::Recompute::full;
+  }
+  throw InternalError(problem("a word of parallel.recompute without a meaning"));
+}
+
+bool reduces_per_micro_batch(const config::ParallelConfig& parallel) {
+  return parallel.zero_stage >= 2 ||
+         parallel.reduce_gradients == config::ReduceGradients::per_micro_batch;
+}
+
+comm::AxisCopies axis_copies(const config::ParallelConfig& parallel) {
+  const auto copies = [](config::Overlap overlap) {
+    switch (overlap) {
+      case config::Overlap::automatic:
+        return comm::PeerCopies::automatic;
+      case config::Overlap::on:
+        return comm::PeerCopies::on;
+      case config::Overlap::off:
+        return comm::PeerCopies::off;
+    }
+    throw InternalError(problem("a word of parallel.tp_overlap without a meaning"));
+  };
+  return {.tp = copies(parallel.tp_overlap), .dp = copies(parallel.dp_overlap)};
 }
 
 model::TrainingOptions training_options(const config::RunConfig& run) {
@@ -23,7 +50,7 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .residual_dropout = run.train.residual_dropout,
           .z_loss = run.train.z_loss,
           .seed = run.train.seed,
-          .fp8 = {.on = run.train.fp8 == "on",
+          .fp8 = {.on = run.train.fp8 == config::Fp8::on,
                   .first_in_bf16 = run.train.fp8_bf16_first_layers,
                   .last_in_bf16 = run.train.fp8_bf16_last_layers},
           .freeze = run.model.freeze};
@@ -38,7 +65,7 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .micro_batch_size = run.train.micro_batch_size,
           .micro_batches = resolved.batch.accumulation,
           .document_mask = run.data.document_mask,
-          .reduce_per_micro_batch = run.parallel.reduce_gradients == "per_micro_batch",
+          .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
           .training = training_options(run),
           .dtype = scalar_type(run.train.dtype),
           .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
@@ -46,8 +73,7 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .moments_dtype = scalar_type(run.optimizer.moments_dtype),
           .update_rule = run.optimizer.type,
           .newton_schulz_steps = run.optimizer.muon.steps,
-          .copies = {.tp = comm::peer_copies(run.parallel.tp_overlap),
-                     .dp = comm::peer_copies(run.parallel.dp_overlap)},
+          .copies = axis_copies(run.parallel),
           .cpu_threads = std::max<int64_t>(1, run.train.cpu_threads),
           .async_saves = run.checkpoint.async,
           .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda

@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "comm/device_mesh.h"
 #include "config/run_config.h"
 #include "model/decoder.h"
 #include "planner/plan.h"
@@ -13,9 +14,11 @@
 
 namespace tptrain::train {
 
-/// "bf16" or "fp32".
-at::ScalarType scalar_type(const std::string& dtype);
-model::Recompute recompute_of(const std::string& recompute);
+at::ScalarType scalar_type(config::Dtype dtype);
+model::Recompute recompute_of(config::Recompute recompute);
+/// As the run file or, with ZeRO 2 and 3, the stage says.
+bool reduces_per_micro_batch(const config::ParallelConfig& parallel);
+comm::AxisCopies axis_copies(const config::ParallelConfig& parallel);
 model::TrainingOptions training_options(const config::RunConfig& run);
 /// What the planner forecasts for a run.
 planner::Layout planned_layout(const ResolvedConfig& resolved);

@@ -11,13 +11,13 @@
 #include "base/log.h"
 #include "checkpoint/checkpoint_store.h"
 #include "comm/control.h"
+#include "config/run_config.h"
 #include "sharding/state_dict.h"
 #include "zero/state_snapshot.h"
 
 namespace tptrain::train {
 
-/// checkpoint.on_failure
-enum class OnFailure { stop, go_on };
+using config::OnFailure;
 
 struct Saved {
   checkpoint::CheckpointInfo info;

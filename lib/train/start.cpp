@@ -247,7 +247,7 @@ void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession
   const auto until_stopped = [&session](const std::function<void()>& work) {
     comm::agree(session, work, OnStop::give_up);
   };
-  if (run.model.init == "random") {
+  if (run.model.init == config::Init::random) {
     const Work work("drawing initial values");
     engine.zero().initialise(run.train.seed, until_stopped);
     log.info(cat("start: random values from seed ", run.train.seed));

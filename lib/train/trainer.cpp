@@ -8,6 +8,7 @@
 #include "model/decoder_config.h"
 #include "train/device_facts.h"
 #include "train/health.h"
+#include "train/run_options.h"
 
 namespace tptrain::train {
 namespace {
@@ -43,8 +44,7 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
       board_(parts.session.board()),
       schedule_(parts.config.run.scheduler, parts.config.run.optimizer.learning_rate,
                 parts.config.run.train.max_steps),
-      saver_(parts.store, parts.session, parts.log,
-             parts.config.run.checkpoint.on_failure == "stop" ? OnFailure::stop : OnFailure::go_on,
+      saver_(parts.store, parts.session, parts.log, parts.config.run.checkpoint.on_failure,
              parts.snapshot, [this](const Saved& saved) { say_saved(saved); }),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps),
@@ -205,7 +205,8 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
       problem(cat("loss ", loss, " and gradient norm ", norm, " (first seen on ", culprits, ")"))
           .at(cat("step ", pending.step))
           .must("be finite");
-  if (parts_.config.run.train.nonfinite == "skip" && skipped_in_a_row_ < kMostSkippedInARow) {
+  if (parts_.config.run.train.nonfinite == config::Nonfinite::skip &&
+      skipped_in_a_row_ < kMostSkippedInARow) {
     if (parts_.session.rank() == 0)
       parts_.log.warn(cat("step ", pending.step,
                           " skipped, its update was not applied on any rank: ", what.received));
@@ -255,7 +256,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) *
       step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
-  const at::ScalarType dtype = parts_.config.run.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType dtype = scalar_type(parts_.config.run.train.dtype);
   if (const auto peak = peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
 
   pace_.add(step.step, step.step_time_s);

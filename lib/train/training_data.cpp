@@ -139,8 +139,8 @@ void tell_targetless(comm::MpiSession& session, const ResolvedConfig& resolved,
                      const tokenizer::Tokenizer& tokenizer, Logger& log) {
   comm::agree(session, [&] {
     if (session.rank() != 0) return;
-    const data::TargetlessDocuments found = data::targetless_documents(
-        tokens, data::packing_of(resolved.run.data.packing), resolved.batch.seq_length);
+    const data::TargetlessDocuments found =
+        data::targetless_documents(tokens, resolved.run.data.packing, resolved.batch.seq_length);
     if (found.count == 0) return;
     const std::vector<std::string> places =
         data::places_of_documents(corpus, tokens.split, tokenizer, found.first);
@@ -165,7 +165,7 @@ data::SamplerOptions sampler_options(const config::RunConfig& run) {
   return {
       .seed = run.train.seed,
       .shuffle = run.data.shuffle,
-      .packing = data::packing_of(run.data.packing),
+      .packing = run.data.packing,
       .document_mask = run.data.document_mask ? data::DocumentMask::on : data::DocumentMask::off};
 }
 

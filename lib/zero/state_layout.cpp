@@ -10,10 +10,8 @@
 namespace tptrain::zero {
 namespace {
 
-at::ScalarType dtype_of(const char* what, const std::string& name) {
-  if (name == "fp32") return at::kFloat;
-  if (name == "bf16") return at::kBFloat16;
-  throw InternalError(problem(cat(what, " '", name, "'")).must("be fp32 or bf16"));
+at::ScalarType scalar_type(config::Dtype dtype) {
+  return dtype == config::Dtype::bf16 ? at::kBFloat16 : at::kFloat;
 }
 
 }  // namespace
@@ -34,9 +32,9 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
                             .must("be in fp32 or bf16"));
   }
   StateLayout layout;
-  layout.master_dtype = dtype_of("master_dtype", options.optimizer.master_dtype);
+  layout.master_dtype = scalar_type(options.optimizer.master_dtype);
   layout.rule = &optim::update_rule(options.optimizer.type);
-  layout.slots_dtype = dtype_of("moments_dtype", options.optimizer.moments_dtype);
+  layout.slots_dtype = scalar_type(options.optimizer.moments_dtype);
   if (layout.master_dtype == at::kBFloat16 && buckets.dtype != at::kBFloat16) {
     throw InternalError(
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));

@@ -30,8 +30,8 @@ struct TrainingOptions {
   model::TrainingOptions model = {};
   at::ScalarType dtype = at::kFloat;
   at::ScalarType reduce_dtype = at::kFloat;
-  std::string moments_dtype = "fp32";
-  std::string master_dtype = "fp32";
+  config::Dtype moments_dtype = config::Dtype::fp32;
+  config::Dtype master_dtype = config::Dtype::fp32;
   std::string update_rule = "adamw";
   std::vector<config::ParameterGroup> groups = {};
   data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below

@@ -154,7 +154,7 @@ data::Corpus corpus_of(const EvaluateCommand& command, const inference::OpenedMo
       .special_as_text = command.special_as_text,
       .vocab_size = opened.config.vocab_size,
       .key = "--data",
-      .chat = {.train_on = data::train_on_of(command.train_on)},
+      .chat = {.train_on = config::meaning<config::TrainOn>(command.train_on).value()},
       .chat_template = [path = opened.tokenizer_path, file = command.chat_template] {
         return std::make_shared<const tokenizer::ChatTemplate>(
             file.empty() ? tokenizer::ChatTemplate::from_tokenizer(path)
@@ -242,7 +242,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
             .seq_length = seq_length,
             .micro_batch_size = command.micro_batch_size,
             .dp_size = shape.dp_size,
-            .packing = data::packing_of(command.packing),
+            .packing = config::meaning<config::Packing>(command.packing).value(),
             // Not by the batches of all ranks: then other layouts would see another text.
             .max_windows = command.max_batches * command.micro_batch_size});
   });

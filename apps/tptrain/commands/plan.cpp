@@ -67,7 +67,8 @@ Subject from_run_file(const PlanCommand& command) {
       train::resolve(parsed, model.decoder, tokenizer->vocab_size(), ranks_of(run.parallel));
   planner::Layout layout = train::planned_layout(resolved);
   // `auto` asks for the device of this host, which may be a login node.
-  layout.device = run.train.device == "cuda" ? planner::Device::cuda : planner::Device::cpu;
+  layout.device =
+      run.train.device == config::Device::cuda ? planner::Device::cuda : planner::Device::cpu;
   return {.model = std::move(model),
           .layout = layout,
           .optimizer = run.optimizer,

@@ -328,8 +328,8 @@ TEST_CASE("a save of bf16 state takes no more of a GPU than a few chunks", "[gpu
   comm::DeviceMesh mesh(session(), {.dp_size = 1, .tp_size = session().size()},
                         comm::DeviceType::cuda);
   zero::ZeroOptimizer::Options zero{.zero_stage = 1, .optimizer = {}};
-  zero.optimizer.master_dtype = "bf16";
-  zero.optimizer.moments_dtype = "bf16";
+  zero.optimizer.master_dtype = config::Dtype::bf16;
+  zero.optimizer.moments_dtype = config::Dtype::bf16;
   train::Engine engine({.decoder = config, .zero = zero, .dtype = at::kBFloat16}, mesh.tp(),
                        mesh.dp(), mesh.device());
   engine.zero().initialise(1);

@@ -338,8 +338,8 @@ TEST_CASE("bf16 trains within 0.5 % of one rank on every layout, its options wit
     TrainingOptions low = options;
     low.zero_stage = 3;
     low.reduce_dtype = at::kBFloat16;
-    low.moments_dtype = "bf16";
-    low.master_dtype = "bf16";
+    low.moments_dtype = config::Dtype::bf16;
+    low.master_dtype = config::Dtype::bf16;
     CHECK(compare(train(odd_llama(), meshes.axes(shape), low), reference).loss <= 0.02);
   }
 }

@@ -70,7 +70,7 @@ std::string Setup::text() const {
              head == Head::tied ? ", tied" : "", late ? ", late" : "",
              announces_last ? "" : ", last one unannounced", looks_up ? ", looks up" : "", ", ",
              at::toString(dtype), ", reduced in ", at::toString(reduce_dtype), ", moments ",
-             moments, ", masters ", masters, ", ", rule);
+             word(moments), ", masters ", word(masters), ", ", rule);
 }
 
 namespace {

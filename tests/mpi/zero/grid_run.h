@@ -35,8 +35,8 @@ struct Setup {
   Head head = Head::own_table;
   at::ScalarType dtype = at::kFloat;
   at::ScalarType reduce_dtype = at::kFloat;
-  std::string moments = "fp32";
-  std::string masters = "fp32";
+  config::Dtype moments = config::Dtype::fp32;
+  config::Dtype masters = config::Dtype::fp32;
   ReductionFault fault = ReductionFault::none;
   comm::DeviceType device = comm::DeviceType::cpu;
   bool late = false;           // what is started over dp takes place when it is waited for

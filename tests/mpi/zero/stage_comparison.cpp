@@ -45,7 +45,8 @@ Outcome run_stage(const Setup& setup, std::vector<std::string>& complaints) {
   WholeRun whole(setup.head);
   Reference reference(kSeed, setup.head);
   const bool rounds = setup.reduce_dtype == at::kBFloat16 && setup.layout.dp > 1;
-  const bool exact_state = setup.moments == "fp32" && setup.masters == "fp32";
+  const bool exact_state =
+      setup.moments == config::Dtype::fp32 && setup.masters == config::Dtype::fp32;
   // Sums over dp and CUDA's AdamW add in another order than one CPU rank does. bf16 keeps 8 bits of
   // each term.
   const bool same_order = setup.layout.dp == 1 && setup.device == comm::DeviceType::cpu;

@@ -28,9 +28,9 @@ std::vector<Setup> setups(const Layout& layout) {
     result.push_back(base);
     result.back().reduce_dtype = at::kBFloat16;
     result.push_back(base);
-    result.back().moments = "bf16";
+    result.back().moments = config::Dtype::bf16;
     result.push_back(base);
-    result.back().masters = "bf16";
+    result.back().masters = config::Dtype::bf16;
     result.back().head = Head::tied;
     for (const Head head : {Head::own_table, Head::tied}) {
       result.push_back(

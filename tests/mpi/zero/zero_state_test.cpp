@@ -133,13 +133,13 @@ TEST_CASE("training goes on from any layout and stage on any other", "[zero]") {
 TEST_CASE("state kept in bf16 passes through fp32 pieces bit by bit, to any stage", "[zero]") {
   for (const Layout& layout : layouts()) {
     for (const int from_stage : {0, 1, 2, 3}) {
-      for (const char* masters : {"fp32", "bf16"}) {
+      for (const config::Dtype masters : {config::Dtype::fp32, config::Dtype::bf16}) {
         Setup setup{.layout = layout,
                     .stage = from_stage,
                     .per_micro_batch = true,
                     .head = Head::tied,
                     .dtype = at::kBFloat16,
-                    .moments = "bf16",
+                    .moments = config::Dtype::bf16,
                     .masters = masters};
         GridRun straight(setup);
         for (int step = 0; step < 3; ++step) straight.step(step);

@@ -4,6 +4,10 @@
 namespace tptrain::testing {
 namespace {
 
+using config::Dtype;
+using config::Fp8;
+using config::ReduceGradients;
+
 TEST_CASE("ZeRO 2 and 3 reduce after every micro-batch") {
   for (const std::string stage : {"2", "3"}) {
     CHECK(
@@ -16,14 +20,15 @@ TEST_CASE("ZeRO 2 and 3 reduce after every micro-batch") {
             "  Leave reduce_gradients out, or set zero_stage to 0 or 1.");
     const std::string set = "parallel.zero_stage=" + stage;
     CHECK(parse(kMinimal, {set, "parallel.reduce_gradients=per_micro_batch"})
-              .parallel.reduce_gradients == "per_micro_batch");
-    CHECK(parse(kMinimal, {set}).parallel.reduce_gradients.empty());
+              .parallel.reduce_gradients == ReduceGradients::per_micro_batch);
+    CHECK_FALSE(parse(kMinimal, {set}).parallel.reduce_gradients.has_value());
   }
   for (const std::string stage : {"0", "1"}) {
-    for (const std::string cadence : {"per_step", "per_micro_batch"}) {
-      CHECK(
-          parse(kMinimal, {"parallel.zero_stage=" + stage, "parallel.reduce_gradients=" + cadence})
-              .parallel.reduce_gradients == cadence);
+    for (const ReduceGradients cadence :
+         {ReduceGradients::per_step, ReduceGradients::per_micro_batch}) {
+      CHECK(parse(kMinimal, {"parallel.zero_stage=" + stage,
+                             std::string("parallel.reduce_gradients=") + word(cadence)})
+                .parallel.reduce_gradients == cadence);
     }
   }
 }
@@ -35,18 +40,18 @@ TEST_CASE("bf16 masters need bf16 weights; the other types stand alone") {
         "  Set train.dtype to bf16, or leave master_dtype out.");
   CHECK(
       parse(kMinimal, {"optimizer.master_dtype=bf16", "train.dtype=bf16"}).optimizer.master_dtype ==
-      "bf16");
-  CHECK(parse(kMinimal, {"optimizer.moments_dtype=bf16"}).optimizer.moments_dtype == "bf16");
-  CHECK(parse(kMinimal, {"parallel.reduce_dtype=bf16"}).parallel.reduce_dtype == "bf16");
+      Dtype::bf16);
+  CHECK(parse(kMinimal, {"optimizer.moments_dtype=bf16"}).optimizer.moments_dtype == Dtype::bf16);
+  CHECK(parse(kMinimal, {"parallel.reduce_dtype=bf16"}).parallel.reduce_dtype == Dtype::bf16);
 }
 
 TEST_CASE("FP8 is cast from bf16") {
-  CHECK(parse(kMinimal).train.fp8 == "off");
+  CHECK(parse(kMinimal).train.fp8 == Fp8::off);
   CHECK(refusal(kMinimal, {"train.fp8=on"}) ==
         "config error: --set train.fp8=on: train.fp8 is on and train.dtype fp32: it must stand "
         "beside train.dtype bf16, which is what FP8 is cast from.\n"
         "  Set train.dtype to bf16, or leave train.fp8 out.");
-  CHECK(parse(kMinimal, {"train.fp8=on", "train.dtype=bf16"}).train.fp8 == "on");
+  CHECK(parse(kMinimal, {"train.fp8=on", "train.dtype=bf16"}).train.fp8 == Fp8::on);
 }
 
 TEST_CASE("documents that do not see each other train without dropout") {

@@ -53,15 +53,16 @@ logging: {every_steps: 4, audit_steps: 0}
   CHECK(a.tie_word_embeddings);
   CHECK(a.attention_bias == std::optional<bool>(false));
   CHECK(a.initializer_range == 0.01);
-  CHECK(config.parallel == config::ParallelConfig{.tp_size = 2,
-                                                  .dp_size = 4,
-                                                  .zero_stage = 3,
-                                                  .sequence_parallel = false,
-                                                  .recompute = "selective",
-                                                  .reduce_gradients = "per_micro_batch",
-                                                  .reduce_dtype = "bf16",
-                                                  .tp_overlap = "off",
-                                                  .dp_overlap = "off"});
+  CHECK(config.parallel ==
+        config::ParallelConfig{.tp_size = 2,
+                               .dp_size = 4,
+                               .zero_stage = 3,
+                               .sequence_parallel = false,
+                               .recompute = config::Recompute::selective,
+                               .reduce_gradients = config::ReduceGradients::per_micro_batch,
+                               .reduce_dtype = config::Dtype::bf16,
+                               .tp_overlap = config::Overlap::off,
+                               .dp_overlap = config::Overlap::off});
   CHECK(config.data == config::DataConfig{.train = {{"a.txt"}, {"b/**/*.txt"}},
                                           .eval = {{"c.txt"}},
                                           .tokenizer = "tok",
@@ -72,15 +73,15 @@ logging: {every_steps: 4, audit_steps: 0}
                                             .grad_accum_steps = 0,
                                             .max_steps = 7,
                                             .seed = std::numeric_limits<uint64_t>::max(),
-                                            .device = "cpu",
+                                            .device = config::Device::cpu,
                                             .cpu_threads = 3,
-                                            .dtype = "bf16",
+                                            .dtype = config::Dtype::bf16,
                                             .attention_dropout = 0.1,
                                             .residual_dropout = 0.2,
                                             .z_loss = 1e-4,
-                                            .nonfinite = "skip",
+                                            .nonfinite = config::Nonfinite::skip,
                                             .deterministic = true,
-                                            .cuda_graphs = "off",
+                                            .cuda_graphs = config::CudaGraphs::off,
                                             .hang_timeout_s = 90});
   CHECK(config.optimizer ==
         config::OptimizerConfig{
@@ -92,9 +93,9 @@ logging: {every_steps: 4, audit_steps: 0}
             .max_grad_norm = 0.5,
             .groups = {{.match = "*.bias", .weight_decay = 0.1},
                        {.match = "lm_head.weight", .weight_decay = {}, .learning_rate_scale = 0.0}},
-            .moments_dtype = "bf16",
-            .master_dtype = "bf16"});
-  CHECK(config.scheduler == config::SchedulerConfig{"wsd", 3, 2, 1e-4});
+            .moments_dtype = config::Dtype::bf16,
+            .master_dtype = config::Dtype::bf16});
+  CHECK(config.scheduler == config::SchedulerConfig{config::Schedule::wsd, 3, 2, 1e-4});
   CHECK(config.checkpoint == config::CheckpointConfig{5, 0, "runs/b/checkpoints/step-00000005"});
   CHECK(config.eval == config::EvalConfig{2, 0});
   CHECK(config.logging == config::LoggingConfig{4, 0});

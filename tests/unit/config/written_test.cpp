@@ -201,14 +201,19 @@ TEST_CASE("to_yaml parses back to an equal config") {
     config.train.max_time = integer(0, 1) ? "" : "1h30m";
     // What one key asks of another.
     config.train.micro_batch_size = 1;
-    if (!with_path && config.model.init == "pretrained") config.model.init = "random";
-    if (config.parallel.zero_stage > 1) config.parallel.reduce_gradients = "per_micro_batch";
-    if (config.train.dtype == "fp32") config.optimizer.master_dtype = "fp32";
-    if (config.train.dtype == "fp32") config.train.fp8 = "off";
+    if (!with_path && config.model.init == config::Init::pretrained) {
+      config.model.init = config::Init::random;
+    }
+    if (config.parallel.zero_stage > 1) {
+      config.parallel.reduce_gradients = config::ReduceGradients::per_micro_batch;
+    }
+    if (config.train.dtype == config::Dtype::fp32)
+      config.optimizer.master_dtype = config::Dtype::fp32;
+    if (config.train.dtype == config::Dtype::fp32) config.train.fp8 = config::Fp8::off;
     if (config.data.document_mask)
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
     config.scheduler.decay_steps =
-        config.scheduler.type == "wsd" ? integer(0, config.train.max_steps) : 0;
+        config.scheduler.type == config::Schedule::wsd ? integer(0, config.train.max_steps) : 0;
     const std::string yaml = config::to_yaml(config);
     INFO(yaml);
     REQUIRE(parse(yaml) == config);

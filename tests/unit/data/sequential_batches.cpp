@@ -135,12 +135,7 @@ TEST_CASE("too few documents for a batch name what there is and what is needed")
         "  Add documents, lower train.global_batch_size, or set data.packing: stream.");
 }
 
-TEST_CASE("packing has three names, of which batches in order know two") {
-  CHECK(packing_of("stream") == Packing::stream);
-  CHECK(packing_of("best_fit") == Packing::best_fit);
-  CHECK(packing_of("none") == Packing::none);
-  CHECK(has(message_of<ConfigError>([] { packing_of("best"); }),
-            "packing is best: it must be stream, best_fit or none"));
+TEST_CASE("batches in order know two packings of the three") {
   const TempDir dir;
   CHECK(has(message_of<InternalError>([&] {
               SequentialBatches(counting_documents(dir, {5}),

@@ -101,13 +101,13 @@ TEST_CASE("every rank gets the model that rank 0 found in the weights") {
   dir.put("config.json", std::string(kTied) + "}");
   write(dir.path(), {.head_change = 1});
   comm::SingleRank alone;
-  const config::ModelConfig model{.path = dir.path().string(), .init = "pretrained"};
+  const config::ModelConfig model{.path = dir.path().string(), .init = config::Init::pretrained};
   DecidedModel decided = decide_model(alone, model, 12);
   CHECK_FALSE(decided.decoder.tie_word_embeddings);
   CHECK(decided.notes.size() == 1);
   // Weights that are not used decide nothing.
   config::ModelConfig anew = model;
-  anew.init = "random";
+  anew.init = config::Init::random;
   CHECK(decide_model(alone, anew, 12).decoder.tie_word_embeddings);
   // A tokenizer with more ids than the model has rows is told of, and not refused.
   decided = decide_model(alone, model, 14);

@@ -79,15 +79,16 @@ TEST_CASE("the training hash knows what changes numbers, not how the work is sha
 
 TEST_CASE("the cadence of the reduction follows from the ZeRO stage, unless it is said",
           "[train]") {
+  using Cadence = config::ReduceGradients;
   const auto cadence = [](const std::vector<std::string>& overrides) {
-    return resolved(overrides, 4).run.parallel.reduce_gradients;
+    return *resolved(overrides, 4).run.parallel.reduce_gradients;
   };
-  CHECK(cadence({"parallel.zero_stage=0"}) == "per_step");
-  CHECK(cadence({}) == "per_step");
-  CHECK(cadence({"parallel.zero_stage=2"}) == "per_micro_batch");
-  CHECK(cadence({"parallel.zero_stage=3"}) == "per_micro_batch");
+  CHECK(cadence({"parallel.zero_stage=0"}) == Cadence::per_step);
+  CHECK(cadence({}) == Cadence::per_step);
+  CHECK(cadence({"parallel.zero_stage=2"}) == Cadence::per_micro_batch);
+  CHECK(cadence({"parallel.zero_stage=3"}) == Cadence::per_micro_batch);
   CHECK(cadence({"parallel.zero_stage=1", "parallel.reduce_gradients=per_micro_batch"}) ==
-        "per_micro_batch");
+        Cadence::per_micro_batch);
 }
 
 TEST_CASE("the fall of wsd is derived from max_steps, unless it is said", "[train]") {
@@ -120,8 +121,8 @@ TEST_CASE("a value that code changed after parsing is refused as well", "[train]
   };
   CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.parallel.tp_size = 0; }),
                      "run.yaml:4:21: parallel.tp_size is 0: it must be at least 1"));
-  CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.train.dtype = "fp16"; }),
-                     "train.dtype is fp16: it must be one of fp32, bf16"));
+  CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.train.seq_length = 0; }),
+                     "train.seq_length is 0: it must be at least 1"));
   CHECK(testing::has(refusal_of([](config::RunConfig& run) { run.train.residual_dropout = 1.0; }),
                      "train.residual_dropout is 1.0: it must be at least 0 and less than 1"));
 }
@@ -144,10 +145,10 @@ TEST_CASE("a model's directory means its weights and its tokenizer, unless the f
   directory.put("config.json", model::to_json(tiny));
   const std::string path = "model.path=" + directory.path().string();
   const auto plain = resolved({path}, 2).run;
-  CHECK(plain.model.init == "pretrained");
+  CHECK(plain.model.init == config::Init::pretrained);
   const auto random = resolved({path, "model.init=random"}, 2).run;
-  CHECK(random.model.init == "random");
-  CHECK(resolved({}, 2).run.model.init == "random");
+  CHECK(random.model.init == config::Init::random);
+  CHECK(resolved({}, 2).run.model.init == config::Init::random);
   CHECK(resolved({path, "model.init=random"}, 2).training_hash !=
         resolved({path}, 2).training_hash);
 

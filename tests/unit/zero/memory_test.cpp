@@ -31,8 +31,8 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
               ZeroOptimizer::Options options{.zero_stage = stage,
                                              .reduce_per_micro_batch = per_micro_batch};
               if (precision >= 2) options.reduce_dtype = at::kBFloat16;
-              if (precision >= 2) options.optimizer.moments_dtype = "bf16";
-              if (precision == 3) options.optimizer.master_dtype = "bf16";
+              if (precision >= 2) options.optimizer.moments_dtype = config::Dtype::bf16;
+              if (precision == 3) options.optimizer.master_dtype = config::Dtype::bf16;
               INFO("tp " << tp_size << " dp " << dp_size << " stage " << stage
                          << " per micro-batch " << per_micro_batch << " precision " << precision
                          << (head == Head::tied ? " tied" : ""));
@@ -97,7 +97,7 @@ TEST_CASE("what is frozen takes its weights and nothing else, in every stage", "
 TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zero]") {
   CountingAllocator& allocator = CountingAllocator::install();
   SyntheticModel model = synthetic_model(0, 1);
-  for (const char* dtype : {"fp32", "bf16"}) {
+  for (const config::Dtype dtype : {config::Dtype::fp32, config::Dtype::bf16}) {
     for (const int stage : {0, 1, 2, 3}) {
       ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1},
                            {.dtype = at::kBFloat16, .zero_stage = stage});

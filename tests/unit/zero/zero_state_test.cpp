@@ -31,8 +31,8 @@ class MemorySource final : public sharding::TensorSource {
 
 TEST_CASE("bf16 masters and moments are handed out as they are and written back", "[zero]") {
   config::OptimizerConfig optimizer = optimizer_config();
-  optimizer.moments_dtype = "bf16";
-  optimizer.master_dtype = "bf16";
+  optimizer.moments_dtype = config::Dtype::bf16;
+  optimizer.master_dtype = config::Dtype::bf16;
   for (const int stage : {0, 1, 2, 3}) {
     OneRank straight({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
     for (int step = 0; step < 5; ++step) straight.step(step, optimizer);
