@@ -152,7 +152,10 @@ std::string rate(double seconds, int64_t bytes) {
 }
 
 void measure(comm::MpiSession& session, const Arguments& arguments) {
-  const at::Device device(arguments.device);
+  const at::Device device =
+      arguments.device == "cuda"
+          ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(session.local_rank()))
+          : at::Device(at::kCPU);
   const fs::path directory = arguments.directory;
   if (session.rank() == 0) fs::create_directories(directory);
   session.barrier();

@@ -122,8 +122,12 @@ void CheckpointStore::load_into(sharding::StateDict& state, const CheckpointInfo
     error.set_agreed();
     throw error;
   }
-  load_state(impl_->group, from.path, manifest, state);
+  load_state(impl_->group, from.path, manifest, state, Wanted::all);
   impl_->parent_save_id = manifest.save_id;
+}
+
+void CheckpointStore::load_weights_into(sharding::StateDict& weights, const CheckpointInfo& from) {
+  load_state(impl_->group, from.path, impl_->require_valid(from.path), weights, Wanted::weights);
 }
 
 }  // namespace tptrain::checkpoint

@@ -110,6 +110,8 @@ class CheckpointStore {
   struct Options {
     std::filesystem::path directory;  // run_dir/checkpoints
     int64_t keep = 2;                 // 0: all
+    int64_t keep_every = 0;           // those of every so many steps stay beside them; 0: none
+    bool keep_best = false;           // and the best one (named_checkpoints.h)
     // Of run_dir, on rank 0; asked before anything is committed or removed. Null: nobody else
     // writes there.
     const RunOwner* owner = nullptr;
@@ -139,12 +141,16 @@ class CheckpointStore {
   /// Fills every piece of `state`, from any layout. Throws CheckpointError: tensors missing or of
   /// another shape, another model. Collective.
   void load_into(sharding::StateDict& state, const CheckpointInfo& from);
+  /// The same of the weights alone, whatever else `from` holds; what is saved then does not come
+  /// from it. Collective.
+  void load_weights_into(sharding::StateDict& weights, const CheckpointInfo& from);
 
   /// Throws CheckpointError where the disk has no room for the checkpoints that the run will hold
-  /// at once: `keep` and one, or fewer where it makes no more than `saves`. Returns a warning, on
-  /// rank 0, where `keep` is 0 and all of them together do not fit. Collective.
-  std::string require_space(const sharding::StateDict& state, const RunIdentity& run,
-                            int64_t saves);
+  /// at once: `keep`, those that stay beside them (`staying` of keep_every) and one, or fewer where
+  /// it makes no more than `saves`. Returns a warning, on rank 0, where `keep` is 0 and all of them
+  /// together do not fit. Collective.
+  std::string require_space(const sharding::StateDict& state, const RunIdentity& run, int64_t saves,
+                            int64_t staying = 0);
 
   // A save beside whatever else the caller does, in these steps; one at a time.
 

@@ -1,10 +1,12 @@
 #include "checkpoint/find_checkpoints.h"
 
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/named_checkpoints.h"
 
 namespace tptrain::checkpoint {
 namespace fs = std::filesystem;
@@ -22,10 +24,39 @@ bool is_checkpoint(const fs::path& directory) {
   return false;
 }
 
+fs::path directory_of_checkpoints(const fs::path& path) {
+  const fs::path inner = path / "checkpoints";
+  return fs::is_directory(inner) ? inner : path;
+}
+
+Verdict find_named_best(const fs::path& of, Depth depth) {
+  const fs::path directory = directory_of_checkpoints(of);
+  const std::optional<BestEvaluations> evaluations = read_best(directory);
+  if (!evaluations) {
+    throw CheckpointError(
+        problem("no checkpoint is the best here")
+            .at(directory.string())
+            .remedy("A run names one where checkpoint.keep_best is eval_loss and data.eval is "
+                    "evaluated; `last` is its newest."));
+  }
+  const std::optional<Best> best =
+      find_best(list_checkpoints(directory, Depth::manifest), *evaluations);
+  if (!best) {
+    throw CheckpointError(problem("the best checkpoint is not here any more")
+                              .at(directory.string())
+                              .remedy("Restore it, or take another one; `last` is the newest."));
+  }
+  return verify(best->path, depth);
+}
+
 }  // namespace
 
 std::vector<Verdict> find_checkpoints(const std::string& path, Depth depth) {
   try {
+    if (const std::optional<NamedPath> named = as_named_path(path)) {
+      if (named->name == "best") return {find_named_best(named->of, depth)};
+      return find_checkpoints(named->of.string(), depth);
+    }
     if (!fs::exists(path)) {
       throw CheckpointError(problem("there is no such directory")
                                 .at(path)
@@ -39,8 +70,7 @@ std::vector<Verdict> find_checkpoints(const std::string& path, Depth depth) {
                                       "directory"));
     }
     if (is_checkpoint(path)) return {verify(path, depth)};
-    const fs::path inner = fs::path(path) / "checkpoints";
-    const fs::path directory = fs::is_directory(inner) ? inner : fs::path(path);
+    const fs::path directory = directory_of_checkpoints(path);
     std::vector<Verdict> verdicts = list_checkpoints(directory, depth);
     if (!verdicts.empty()) return verdicts;
     throw CheckpointError(

@@ -10,7 +10,8 @@
 
 namespace tptrain::checkpoint {
 
-/// PATH is a checkpoint, a directory of them, or a run directory. Newest first, those with a
+/// PATH is a checkpoint, a directory of them, or a run directory; or one of the latter two with a
+/// name at its end, `best` or `last` (named_checkpoints.h). Newest first, those with a
 /// problem last; never empty. Throws CheckpointError where PATH does not exist or holds none.
 std::vector<Verdict> find_checkpoints(const std::string& path, Depth depth);
 

@@ -32,7 +32,8 @@ std::string state_name(std::string_view kind, const std::string& tensor) {
 
 // What a rank's state wants and the checkpoint cannot give, and what it holds that no rank wants.
 std::vector<std::string> differences(const ShardSet& shards, const sharding::StateDict& state,
-                                     const std::set<std::string>& wanted_by_any) {
+                                     const std::set<std::string>& wanted_by_any,
+                                     Wanted wanted_kinds) {
   std::set<std::string> found;
   for (const StatePiece& piece : state.pieces) {
     if (piece.begin == piece.end) continue;
@@ -47,6 +48,7 @@ std::vector<std::string> differences(const ShardSet& shards, const sharding::Sta
       found.insert(cat("the model has no tensor ", one_line(tensor.name)));
       continue;
     }
+    if (wanted_kinds == Wanted::weights) continue;
     for (const std::string& kind : shards.index().kinds_of(tensor.name)) {
       if (!wanted_by_any.contains(state_name(kind, tensor.name)))
         found.insert(cat("this run keeps no ", kind, " of tensor ", one_line(tensor.name)));
@@ -95,13 +97,13 @@ void load_piece(const ShardSet& shards, StatePiece& piece) {
 }  // namespace
 
 void load_state(comm::ControlGroup& group, const fs::path& path, const Manifest& manifest,
-                sharding::StateDict& state) {
+                sharding::StateDict& state, Wanted wanted_kinds) {
   const std::set<std::string> wanted = wanted_by_any_rank(group, state);
   comm::agree(
       group,
       [&] {
         const ShardSet shards(path, manifest);
-        const std::vector<std::string> differing = differences(shards, state, wanted);
+        const std::vector<std::string> differing = differences(shards, state, wanted, wanted_kinds);
         if (!differing.empty()) {
           const std::vector<std::string> named(
               differing.begin(), differing.begin() + static_cast<std::ptrdiff_t>(

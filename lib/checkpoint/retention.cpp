@@ -1,5 +1,7 @@
 #include "checkpoint/retention.h"
 
+#include <optional>
+#include <set>
 #include <system_error>
 
 #include "base/error.h"
@@ -7,6 +9,7 @@
 #include "base/text.h"
 #include "checkpoint/directory_scan.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/named_checkpoints.h"
 #include "checkpoint/run_directory.h"
 #include "checkpoint/verify.h"
 
@@ -81,6 +84,29 @@ std::vector<Verdict> sound_checkpoints(const RetentionOrder& order, const RunIde
   return sound;
 }
 
+// Of `run`, beside the newest: the last save of each step that is due, and the best.
+class Permanent {
+ public:
+  Permanent(const RetentionOrder& order, const RunIdentity& run,
+            const std::vector<Verdict>& newest_first) {
+    std::set<int64_t> seen;
+    for (const Verdict& verdict : newest_first) {
+      const int64_t step = verdict.info->state.step;
+      if (order.keep_every > 0 && step % order.keep_every == 0 && seen.insert(step).second)
+        stay_.insert(verdict.path);
+    }
+    if (!order.keep_best) return;
+    // Where best.json cannot be read this throws: then nothing is removed.
+    const std::optional<BestEvaluations> evaluations = read_best(order.directory);
+    if (!evaluations || evaluations->run != run.id) return;
+    if (const auto best = find_best(newest_first, *evaluations)) stay_.insert(best->path);
+  }
+  bool holds(const fs::path& path) const { return stay_.contains(path); }
+
+ private:
+  std::set<fs::path> stay_;
+};
+
 }  // namespace
 
 std::vector<std::string> apply_retention(const RetentionOrder& order,
@@ -101,9 +127,13 @@ std::vector<std::string> apply_retention(const RetentionOrder& order,
   });
   if (order.keep == 0) return problems;
   attempt([&] {
+    const RunIdentity& run = just_written.state.run;
+    const std::vector<Verdict> sound = sound_checkpoints(order, run);
+    const Permanent permanent(order, run, sound);
     int64_t kept = 1;  // the one just written, whatever else is found
-    for (const Verdict& verdict : sound_checkpoints(order, just_written.state.run)) {
+    for (const Verdict& verdict : sound) {
       if (verdict.path == just_written.path || kept++ < order.keep) continue;
+      if (permanent.holds(verdict.path)) continue;
       require_owner();
       attempt([&] { remove_checkpoint(verdict.path, order.fault_point); });
     }

@@ -111,6 +111,7 @@ RunDirectory::RunDirectory(comm::ControlGroup& group, const fs::path& run_dir,
     }
     remove_leftovers(run_dir);
     remove_leftovers(model_files_of_run(run_dir));
+    remove_leftovers(run_dir / "checkpoints");
   });
   check_shared_directory(group, run_dir, options);
 }

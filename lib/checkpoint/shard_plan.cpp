@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <tuple>
 
@@ -86,6 +87,35 @@ class Staging {
   at::Tensor staged_;
 };
 
+bool is_finite(const float* values, int64_t count) {
+  // In blocks of a fixed size, which compilers turn into vectors.
+  constexpr int64_t kBlock = 1024;
+  const auto any = [](const float* block, int64_t size) {
+    uint32_t found = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      const auto bits = std::bit_cast<uint32_t>(block[i]);
+      found |= static_cast<uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
+    }
+    return found != 0;
+  };
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    if (any(values + i, kBlock)) return false;
+  }
+  return !any(values + i, count - i);
+}
+
+// A run that would go on from it could never train again, and it would push a good one out.
+void require_finite(const at::Tensor& chunk, const ManifestPiece& piece) {
+  if (is_finite(chunk.const_data_ptr<float>(), chunk.numel())) return;
+  throw NumericsError(problem(cat("the ", piece.kind, " of tensor ", piece.spec.name,
+                                  " holds a value that is not finite"))
+                          .must("be finite to be saved")
+                          .remedy("Nothing was committed: the run goes on from its last "
+                                  "checkpoint. Lower optimizer.learning_rate, or keep what "
+                                  "overflows in fp32 (optimizer.master_dtype, moments_dtype)."));
+}
+
 }  // namespace
 
 DurableFile::Written write_shard(const std::filesystem::path& path, const ShardPlan& plan,
@@ -99,6 +129,7 @@ DurableFile::Written write_shard(const std::filesystem::path& path, const ShardP
       if (given_up) throw GivenUp();
       const int64_t count = std::min(sharding::kStateChunkElements, data.numel() - begin);
       const at::Tensor chunk = staging.on_host(data.narrow(0, begin, count));
+      require_finite(chunk, plan.pieces[i]);
       writer.write(chunk.data_ptr(), chunk.nbytes());
     }
     if (i == plan.sources.size() / 2) fault_point("shard half written");

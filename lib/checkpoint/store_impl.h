@@ -69,6 +69,8 @@ struct CheckpointStore::Impl {
   std::vector<std::string> remove_old(const CheckpointInfo& newest) {
     return apply_retention({.directory = options.directory,
                             .keep = options.keep,
+                            .keep_every = options.keep_every,
+                            .keep_best = options.keep_best,
                             .damaged = damaged,
                             .owner = options.owner,
                             .fault_point = options.fault_point},

@@ -16,14 +16,15 @@ void CheckpointStore::abandon_save() {
 }
 
 std::string CheckpointStore::require_space(const sharding::StateDict& state, const RunIdentity& run,
-                                           int64_t saves) {
+                                           int64_t saves, int64_t staying) {
   const SaveBytes bytes = bytes_of_save(impl_->group, state);
   std::string warning;
   comm::agree(impl_->group, [&] {
     if (!impl_->first() || saves < 1) return;
     const int64_t own = count_own_checkpoints(impl_->options.directory, run);
     const int64_t keep = impl_->options.keep;
-    const int64_t at_once = keep == 0 ? own + saves : std::min(keep + 1, own + saves);
+    const int64_t kept = keep + (impl_->options.keep_best ? 1 : 0) + staying;
+    const int64_t at_once = keep == 0 ? own + saves : std::min(kept + 1, own + saves);
     const int64_t more = std::max<int64_t>(1, at_once - own);
     warning = check_space_for_run(impl_->options.directory, bytes, more, /*must_fit=*/keep > 0);
   });

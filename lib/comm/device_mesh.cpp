@@ -65,12 +65,12 @@ std::unique_ptr<PeerExchange> DeviceMesh::Impl::exchange_of(MpiSession& session,
     return std::move(peers.exchange);
   }
   if (faulty) {
-    warnings.push_back(
-        cat("direct copies over ", name, " are not used, NCCL is: ", why_not,
-            ". The driver says that these GPUs reach each other's memory; nvidia-smi "
-            "topo -p2p w, the IOMMU and access control of PCIe (ACS) are where to "
-            "look. parallel.",
-            name, "_overlap: off leaves the trial out."));
+    warnings.push_back(cat(
+        "direct copies over ", name, " are not used, NCCL is: ", why_not,
+        ". The driver says that these GPUs reach each other's memory; nvidia-smi topo -p2p w, the "
+        "IOMMU and access control of PCIe (ACS) are where to look. NCCL may take the same path: "
+        "until then NCCL_P2P_DISABLE=1 sends it through the host's memory. parallel.",
+        name, "_overlap: off leaves the trial out."));
   }
   why_not_copied.push_back(cat(name, ": ", why_not));
   return nullptr;

@@ -144,6 +144,31 @@ class CrossChecker {
                                            "1h30m"));
   }
 
+  void store_rules() {
+    const CheckpointConfig& checkpoint = config_.checkpoint;
+    if (usable({"checkpoint.keep_every", "checkpoint.save_steps"}) && checkpoint.keep_every > 0 &&
+        (checkpoint.save_steps <= 0 || checkpoint.keep_every % checkpoint.save_steps != 0)) {
+      complain({"checkpoint.keep_every"},
+               problem(cat("checkpoint.keep_every is ", checkpoint.keep_every,
+                           " and checkpoint.save_steps ", checkpoint.save_steps))
+                   .must("be a multiple of it: what is not saved cannot be kept"));
+    }
+    if (usable({"checkpoint.keep_best", "data.eval"}) && checkpoint.keep_best != KeepBest::none &&
+        config_.data.eval.empty()) {
+      complain({"checkpoint.keep_best"},
+               problem("checkpoint.keep_best is eval_loss, and there is no data.eval")
+                   .must("stand beside data.eval, of which that is the loss"));
+    }
+    if (usable({"checkpoint.init_from", "checkpoint.resume"}) && !checkpoint.init_from.empty() &&
+        checkpoint.resume != "auto" && checkpoint.resume != "never") {
+      complain({"checkpoint.init_from"},
+               problem("checkpoint.init_from stands beside the path of checkpoint.resume")
+                   .must("be one of the two")
+                   .remedy("resume goes on with a training; init_from begins one with the weights "
+                           "of another."));
+    }
+  }
+
   std::vector<Problem> take() { return std::move(problems_); }
 
  private:
@@ -182,6 +207,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.mixture();
   checker.decay_steps();
   checker.max_time();
+  checker.store_rules();
   return checker.take();
 }
 

@@ -48,6 +48,24 @@ std::vector<Key> output_keys() {
             .doc = "What may differ from the checkpoint that a run goes on from, although its "
                    "position in the data then means other sequences."},
            &RunConfig::checkpoint, &CheckpointConfig::allow_changes),
+      bind({.path = "checkpoint.keep_every",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Checkpoints after a multiple of so many steps stay beside the newest "
+                   "`checkpoint.keep`, for ever; a multiple of `checkpoint.save_steps`. 0: none."},
+           &RunConfig::checkpoint, &CheckpointConfig::keep_every),
+      bind({.path = "checkpoint.keep_best",
+            .doc = "`eval_loss`: the checkpoint of the lowest loss on data.eval stays as well, "
+                   "called RUN_DIR/best; an evaluation that is the best so far is followed by a "
+                   "save of its step where it has none."},
+           &RunConfig::checkpoint, &CheckpointConfig::keep_best),
+      bind({.path = "checkpoint.init_from",
+            .type = Type::path,
+            .presence = Presence::absent,
+            .doc = "A checkpoint of another run, its run_dir, or RUN_DIR/best: a run that begins "
+                   "takes the weights of it and nothing else. Its model must be the same.",
+            .hint = "none"},
+           &RunConfig::checkpoint, &CheckpointConfig::init_from),
       bind({.path = "eval.every_steps",
             .type = Type::integer,
             .limits = kNotNegative,

@@ -89,6 +89,11 @@ template <>
 struct Words<OnFailure> {
   static constexpr std::array list = {"stop", "go_on"};
 };
+enum class KeepBest { none, eval_loss };
+template <>
+struct Words<KeepBest> {
+  static constexpr std::array list = {"none", "eval_loss"};
+};
 enum class Schedule { constant, linear, cosine, wsd };
 template <>
 struct Words<Schedule> {
@@ -248,6 +253,9 @@ struct CheckpointConfig {
   bool async = true;  // from a copy in host memory, beside the steps
   std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
   int64_t save_epochs = 0;                      // 0: not by epochs
+  int64_t keep_every = 0;                       // those of every so many steps stay; 0: none
+  KeepBest keep_best = KeepBest::none;          // stays as well
+  std::string init_from;                        // whose weights alone a run begins with; "": none's
 
   bool operator==(const CheckpointConfig&) const = default;
 };

@@ -224,16 +224,36 @@ double update_share(const model::DecoderConfig& config, const Layout& layout) {
   return share_of(tensors, config, layout);
 }
 
+namespace {
+
+bool every_rank_fits(const model::DecoderConfig& config, const Layout& layout, int64_t bytes) {
+  for (int rank = 0; rank < layout.tp_size; ++rank) {
+    const RankPlan plan = plan_of_rank(config, layout, rank);
+    if (plan.memory[static_cast<size_t>(layout.zero_stage)].total() > bytes) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::optional<model::Recompute> least_recompute(const model::DecoderConfig& config,
+                                                const Layout& layout, int64_t bytes) {
+  for (const model::Recompute tried :
+       {model::Recompute::none, model::Recompute::selective, model::Recompute::full}) {
+    if (tried > layout.training.recompute) break;
+    Layout other = layout;
+    other.training.recompute = tried;
+    if (every_rank_fits(config, other, bytes)) return tried;
+  }
+  return std::nullopt;
+}
+
 int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& layout,
                             int64_t bytes) {
   const auto fits = [&](int64_t size) {
     Layout tried = layout;
     tried.micro_batch_size = size;
-    for (int rank = 0; rank < layout.tp_size; ++rank) {
-      const RankPlan plan = plan_of_rank(config, tried, rank);
-      if (plan.memory[static_cast<size_t>(layout.zero_stage)].total() > bytes) return false;
-    }
-    return true;
+    return every_rank_fits(config, tried, bytes);
   };
   int64_t fitting = 0;
   int64_t too_large = 1;

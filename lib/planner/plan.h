@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -116,6 +117,10 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout);
 /// stage: 0 where one sequence is too much already. Throws as make_plan.
 int64_t largest_micro_batch(const model::DecoderConfig& config, const Layout& layout,
                             int64_t bytes);
+/// What of parallel.recompute makes the least again and still fits, as above, with the layout's own
+/// micro-batch; nothing where the layout's choice does not fit either.
+std::optional<model::Recompute> least_recompute(const model::DecoderConfig& config,
+                                                const Layout& layout, int64_t bytes);
 /// The part of it that is tp rank `tp_rank`'s.
 RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, int tp_rank);
 

@@ -270,6 +270,8 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   board.enter("reading weights or a checkpoint");
   checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints",
                                               .keep = run.checkpoint.keep,
+                                              .keep_every = run.checkpoint.keep_every,
+                                              .keep_best = run.checkpoint.keep_best == config::KeepBest::eval_loss,
                                               .owner = directory.owner()});
   const std::optional<Started> started = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
@@ -277,7 +279,8 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   if (!started) return ExitCode::done;  // nothing is left to train
   const checkpoint::TrainState& state = started->state;
   const std::string space = store.require_space(engine.zero().state_dict(), state.run,
-                                                saves.left(state.step, run.train.max_steps));
+                                                saves.left(state.step, run.train.max_steps),
+                                                staying_to_come(run, state.step));
   if (!space.empty()) log.warn(space);
   comm::agree(session, [&] {
     if (session.rank() == 0)

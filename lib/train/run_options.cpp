@@ -80,12 +80,9 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
                                                               : planner::Device::cpu};
 }
 
-int64_t saves_to_come(const config::RunConfig& run, int64_t step) {
-  const int64_t every = run.checkpoint.save_steps;
-  const int64_t last = run.train.max_steps;
-  if (step >= last) return 0;  // an evaluation is owed, no save
-  if (every == 0) return 1;
-  return last / every - step / every + (last % every != 0 ? 1 : 0);
+int64_t staying_to_come(const config::RunConfig& run, int64_t step) {
+  const int64_t every = run.checkpoint.keep_every;
+  return every == 0 ? 0 : run.train.max_steps / every - step / every;
 }
 
 }  // namespace tptrain::train

@@ -22,7 +22,7 @@ comm::AxisCopies axis_copies(const config::ParallelConfig& parallel);
 model::TrainingOptions training_options(const config::RunConfig& run);
 /// What the planner forecasts for a run.
 planner::Layout planned_layout(const ResolvedConfig& resolved);
-/// How many checkpoints a run makes that begins behind `step`.
-int64_t saves_to_come(const config::RunConfig& run, int64_t step);
+/// How many checkpoints that checkpoint.keep_every lets stay are made after `step` steps.
+int64_t staying_to_come(const config::RunConfig& run, int64_t step);
 
 }  // namespace tptrain::train

@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
+#include "checkpoint/find_checkpoints.h"
 #include "checkpoint/huggingface_source.h"
 #include "checkpoint/lineage.h"
 #include "checkpoint/manifest.h"
@@ -239,11 +240,46 @@ Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& s
   return beginning;
 }
 
+/// Which checkpoint checkpoint.init_from means: by manifest alone, the store looks at its contents.
+std::string weights_to_begin_with(comm::MpiSession& session, const std::string& init_from) {
+  std::string path;
+  comm::agree(session, [&] {
+    if (session.rank() != 0) return;
+    const checkpoint::Verdict newest =
+        checkpoint::find_checkpoints(init_from, checkpoint::Depth::manifest).front();
+    if (!newest.info) throw CheckpointError(problem(newest.problem).at(newest.path.string()));
+    path = newest.path.string();
+  });
+  return session.broadcast(path, 0);
+}
+
+/// The weights of another run; the update rule's state is that of a run that begins. Collective.
+void begin_with_weights_of(const StartParts& parts, const std::string& init_from,
+                           checkpoint::TrainState& state) {
+  const auto begin = std::chrono::steady_clock::now();
+  const checkpoint::CheckpointInfo from =
+      parts.store.open(weights_to_begin_with(parts.session, init_from));
+  zero::ZeroOptimizer& zero = parts.engine.zero();
+  zero.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
+  sharding::StateDict weights = zero.state_dict();
+  std::erase_if(weights.pieces,
+                [](const sharding::StatePiece& piece) { return piece.kind != sharding::kMaster; });
+  parts.store.load_weights_into(weights, from);
+  zero.state_loaded(/*updates_done=*/0);
+  state.base_path = from.path.string();
+  state.base_identity = from.save_id;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  parts.log.info(cat("start: the weights of ", from.path.string(), ", step ", from.state.step,
+                     ", read in ", fixed(seconds.count(), 2), " s"));
+}
+
 /// The first values of the parameters; `state` gets the identity of the weights they are.
 /// Collective.
-void begin_anew(Engine& engine, const ResolvedConfig& resolved, comm::MpiSession& session,
-                checkpoint::TrainState& state, Logger& log) {
+void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
+  const auto& [session, resolved, engine, store, log] = parts;
   const config::RunConfig& run = resolved.run;
+  if (!run.checkpoint.init_from.empty())
+    return begin_with_weights_of(parts, run.checkpoint.init_from, state);
   const auto until_stopped = [&session](const std::function<void()>& work) {
     comm::agree(session, work, OnStop::give_up);
   };
@@ -309,7 +345,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   checkpoint::TrainState& state = started.state;
   state.run = beginning.run;
   if (!beginning.from) {
-    begin_anew(engine, resolved, session, state, log);
+    begin_anew(parts, state);
     return started;
   }
   const checkpoint::CheckpointInfo& from = *beginning.from;

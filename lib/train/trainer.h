@@ -108,6 +108,9 @@ class Trainer {
   void save(const checkpoint::TrainState& state);
   void finish_save();
   void say_saved(const Saved& saved);
+  bool is_best(int64_t step) const;
+  /// The checkpoint of this step, which is saved or being saved, is the best so far.
+  void name_best(const checkpoint::TrainState& state);
   /// Of a whole step: the host may hand over all of its micro-batches and then wait for the last.
   double step_patience() const;
   bool stop_wanted();

@@ -8,7 +8,8 @@
 //   eight saves checkpoint_driver damage --trials 11100    bit flips, truncations, missing, foreign
 //   and exchanged shards checkpoint_driver clean  --trials 1000     undamaged ones: no false alarm
 //
-// Prints a summary and each failure; exit code 1 where there was one. --seed repeats a run.
+// --async: the saves are done beside their caller, by other threads. Prints a summary and each
+// failure; exit code 1 where there was one. --seed repeats a run.
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ struct Arguments {
   std::string what;
   int64_t trials = 100;
   bool sweep = false;
+  Saving saving = Saving::at_once;
   uint64_t seed = std::random_device()();
 };
 
@@ -43,6 +45,10 @@ Arguments parse(const std::vector<std::string>& words) {
   for (size_t i = 1; i < words.size(); ++i) {
     if (words[i] == "--sweep") {
       arguments.sweep = true;
+      continue;
+    }
+    if (words[i] == "--async") {
+      arguments.saving = Saving::beside;
       continue;
     }
     if (i + 1 == words.size()) throw std::runtime_error(words[i] + " lacks its value");
@@ -90,16 +96,17 @@ std::vector<Fault> kinds_of_faults(const std::string& what) {
           {.kind = "EIO", .stays = true}};
 }
 
-void try_fault(Fault fault, const fs::path& start, const fs::path& work, Tally& tally) {
+void try_fault(const Fault& fault, Saving saving, const fs::path& start, const fs::path& work,
+               Tally& tally) {
   bool met = false;
-  const Judgement judgement = trial_of_fault(start, work, fault, met);
+  const Judgement judgement = trial_of_fault(start, work, fault, saving, met);
   tally.note(text_of(fault), met || !judgement.empty() ? judgement : "the call was not reached");
 }
 
 int try_faults(const Arguments& arguments, const fs::path& folder) {
   const fs::path start = folder / "template", work = folder / "work";
   make_template(start);
-  const std::vector<std::vector<std::string>> calls = calls_of_ranks(start, work);
+  const std::vector<std::vector<std::string>> calls = calls_of_ranks(start, work, arguments.saving);
   std::vector<Fault> all;
   for (const Fault& kind : kinds_of_faults(arguments.what)) {
     for (size_t rank = 0; rank < calls.size(); ++rank) {
@@ -118,13 +125,13 @@ int try_faults(const Arguments& arguments, const fs::path& folder) {
   std::mt19937_64 random(arguments.seed);
   const auto trials = arguments.sweep ? static_cast<int64_t>(all.size()) : arguments.trials;
   for (int64_t i = 0; i < trials; ++i)
-    try_fault(all[arguments.sweep ? static_cast<size_t>(i) : random() % all.size()], start, work,
-              tally);
+    try_fault(all[arguments.sweep ? static_cast<size_t>(i) : random() % all.size()],
+              arguments.saving, start, work, tally);
   return tally.end(arguments);
 }
 
 int try_power_loss(const Arguments& arguments, const fs::path& folder) {
-  const std::vector<RecordedCall> calls = record_saves(folder / "record");
+  const std::vector<RecordedCall> calls = record_saves(folder / "record", arguments.saving);
   std::mt19937_64 random(arguments.seed);
   Tally tally;
   for (int64_t i = 0; i < arguments.trials; ++i)

@@ -30,10 +30,11 @@ constexpr int64_t kSaves = 4;
 bool is_kill(const std::string& kind) { return kind.starts_with("kill"); }
 
 // As train::Saver does: what may be a fault of the moment is tried once more.
-void save_and_say(CheckpointStore& store, int rank, int64_t step, const Say& say) {
+void save_and_say(CheckpointStore& store, comm::ControlGroup& group, Saving saving, int64_t step,
+                  const Say& say) {
   for (int attempt = 1; attempt <= 2; ++attempt) {
     try {
-      store.save(state_of(kGrid, rank, step), train_state_of(step, kGrid));
+      save(store, group, saving, state_of(kGrid, group.rank(), step), train_state_of(step, kGrid));
       say(cat("saved ", step));
       return;
     } catch (const Error& error) {
@@ -79,7 +80,8 @@ void copy_anew(const fs::path& from, const fs::path& to) {
 }
 
 /// The disturbed part: every rank goes on from the newest.
-RanksEnded go_on(const fs::path& directory, const Fault& fault, const fs::path& records = {}) {
+RanksEnded go_on(const fs::path& directory, const Fault& fault, Saving saving,
+                 const fs::path& records = {}) {
   return run_processes(kGrid.ranks(), [&](comm::ControlGroup& group, const Say& say) {
     const bool hit = group.rank() == fault.rank;
     io_faults_arm(directory.c_str(), group.rank(), hit ? fault.call : 0, fault.kind.c_str(),
@@ -89,7 +91,7 @@ RanksEnded go_on(const fs::path& directory, const Fault& fault, const fs::path& 
       const int64_t first = load_newest(group, store, kGrid, /*disk_works=*/false) + 1;
       say(cat("from ", first));
       for (int64_t step = first; step < first + kSaves; ++step)
-        save_and_say(store, group.rank(), step, say);
+        save_and_say(store, group, saving, step, say);
     } catch (const Error& error) {
       // Of the start: a run ends with it, on every rank.
       if (!error.agreed() || error.code() != ExitCode::checkpoint) throw;
@@ -130,6 +132,24 @@ Judgement judge_next_start(const fs::path& directory, int64_t oldest, int64_t ne
 
 }  // namespace
 
+void save(CheckpointStore& store, comm::ControlGroup& group, Saving saving,
+          const sharding::StateDict& state, const checkpoint::TrainState& train_state) {
+  if (saving == Saving::at_once) {
+    store.save(state, train_state);
+    return;
+  }
+  using Progress = CheckpointStore::Progress;
+  store.begin_save(state, train_state);
+  store.start_writing();
+  while (store.is_saving()) {
+    const Progress own = store.save_progress();
+    const bool all_done = group.sum(own == Progress::done ? 1 : 0) == group.size();
+    const bool one_failed = group.max(own == Progress::failed ? 1 : 0) != 0;
+    if (one_failed) store.give_up_writing();
+    if (all_done || one_failed) store.continue_save();
+  }
+}
+
 std::string text_of(const Fault& fault) {
   return cat(fault.kind, fault.stays ? " from call " : " at call ", fault.call, " of rank ",
              fault.rank);
@@ -158,11 +178,12 @@ bool fits(const Fault& fault, const std::string& call) {
   return true;
 }
 
-std::vector<std::vector<std::string>> calls_of_ranks(const fs::path& start, const fs::path& work) {
+std::vector<std::vector<std::string>> calls_of_ranks(const fs::path& start, const fs::path& work,
+                                                     Saving saving) {
   copy_anew(start, work);
   const fs::path records = work.string() + "-records";
   fs::create_directory(records);
-  const RanksEnded ended = go_on(work, {}, records);
+  const RanksEnded ended = go_on(work, {}, saving, records);
   std::vector<std::vector<std::string>> calls;
   for (size_t rank = 0; rank < ended.codes.size(); ++rank) {
     if (last_said(ended.words[rank], "saved", 0) != kTemplateSteps + kSaves)
@@ -180,9 +201,9 @@ std::vector<std::vector<std::string>> calls_of_ranks(const fs::path& start, cons
 }
 
 Judgement trial_of_fault(const fs::path& start, const fs::path& work, const Fault& fault,
-                         bool& met) {
+                         Saving saving, bool& met) {
   copy_anew(start, work);
-  const RanksEnded ended = go_on(work, fault);
+  const RanksEnded ended = go_on(work, fault, saving);
   const auto hit = static_cast<size_t>(fault.rank);
   const std::string& words = ended.words[hit];
   const size_t count = words.find("count ");

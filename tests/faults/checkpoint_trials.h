@@ -8,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/checkpoint_store.h"
+#include "comm/control.h"
+
 namespace tptrain::testing {
 
 /// "" where all was as it must be, else what was not.
@@ -15,6 +18,12 @@ using Judgement = std::string;
 
 /// A folder of two checkpoints, of steps 1 and 2, that each trial begins with.
 void make_template(const std::filesystem::path& directory);
+
+/// at_once: CheckpointStore::save. beside: step by step, the files in the hands of other threads.
+enum class Saving { at_once, beside };
+/// One save, with retention. Throws what the store throws. Collective.
+void save(checkpoint::CheckpointStore& store, comm::ControlGroup& group, Saving saving,
+          const sharding::StateDict& state, const checkpoint::TrainState& train_state);
 
 struct Fault {
   int rank = 0;
@@ -28,12 +37,13 @@ bool fits(const Fault& fault, const std::string& call);
 
 /// The calls of I/O that each rank makes in a trial without a fault, by name.
 std::vector<std::vector<std::string>> calls_of_ranks(const std::filesystem::path& start,
-                                                     const std::filesystem::path& work);
+                                                     const std::filesystem::path& work,
+                                                     Saving saving);
 
 /// Goes on from the template's copy in `work` with four saves that remove old ones, disturbed by
 /// `fault`; then starts anew on a sound disk. `met`: whether the call was reached.
 Judgement trial_of_fault(const std::filesystem::path& start, const std::filesystem::path& work,
-                         const Fault& fault, bool& met);
+                         const Fault& fault, Saving saving, bool& met);
 
 /// Bytes or files of the newest of the template's checkpoints are damaged in `work`: it must be
 /// refused, by name, and the one before taken.

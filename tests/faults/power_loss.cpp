@@ -21,7 +21,7 @@ constexpr const char* kAcknowledged = "acknowledged ";
 
 }  // namespace
 
-std::vector<RecordedCall> record_saves(const fs::path& work) {
+std::vector<RecordedCall> record_saves(const fs::path& work, Saving saving) {
   const fs::path folder = work / "folder", records = work / "records";
   fs::create_directories(folder);
   fs::create_directories(records);
@@ -34,7 +34,7 @@ std::vector<RecordedCall> record_saves(const fs::path& work) {
     CheckpointStore store(group,
                           {.directory = folder / "checkpoints", .keep = 2, .fault_point = note});
     for (step = 1; step <= kSaves; ++step)
-      store.save(state_of(kGrid, group.rank(), step), train_state_of(step, kGrid));
+      save(store, group, saving, state_of(kGrid, group.rank(), step), train_state_of(step, kGrid));
   });
   for (size_t rank = 0; rank < ended.codes.size(); ++rank) {
     if (ended.codes[rank] != 0) throw std::runtime_error("the recorded run: " + ended.words[rank]);

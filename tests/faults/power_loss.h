@@ -8,12 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint_trials.h"
 #include "recorded_io.h"
 
 namespace tptrain::testing {
 
 /// Records eight saves with removals, from nothing on, in `work`. Each acknowledged one is a note.
-std::vector<RecordedCall> record_saves(const std::filesystem::path& work);
+std::vector<RecordedCall> record_saves(const std::filesystem::path& work, Saving saving);
 
 /// "" where nothing older than the last acknowledged save was found at a random moment's crash, and
 /// nothing wrong.

@@ -1,6 +1,7 @@
 // tptrain inspect: what a checkpoint holds, as its manifest says it (reading no shard: tptrain
 // verify does), or what a Hugging Face directory holds.
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <set>
@@ -10,6 +11,7 @@
 #include "base/text.h"
 #include "checkpoint/find_checkpoints.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/named_checkpoints.h"
 #include "checkpoint/verify.h"
 #include "commands/commands.h"
 #include "commands/inspect_huggingface.h"
@@ -78,6 +80,22 @@ std::string facts(const Manifest& manifest, const std::string& path,
   return std::move(out).str();
 }
 
+// RUN/last and RUN/best, where a run says which its best is.
+void print_names(const std::filesystem::path& directory) {
+  const auto evaluations = checkpoint::read_best(directory);
+  if (!evaluations) return;
+  const auto all = checkpoint::list_checkpoints(directory, checkpoint::Depth::manifest);
+  if (all.empty()) return;
+  std::cout << "\n";
+  const auto name = [](const std::filesystem::path& path) {
+    return shown(path.filename().string());
+  };
+  std::vector<Line> lines = {{"last", name(all.front().path), ""}};
+  if (const auto best = checkpoint::find_best(all, *evaluations))
+    lines.push_back({"best", name(best->path), cat("eval_loss ", fixed(best->evaluation.loss, 4))});
+  print_table(lines, std::cout);
+}
+
 }  // namespace
 
 int run_inspect(const InspectCommand& command) {
@@ -114,6 +132,7 @@ int run_inspect(const InspectCommand& command) {
     }
   }
   print_table(lines, std::cout);
+  print_names(std::filesystem::absolute(newest.path).parent_path());
   if (verdicts.size() > 1) {
     std::cout << "\nThe newest of " << verdicts.size() << "; tptrain verify lists all.\n";
   }

@@ -44,8 +44,8 @@ TEST_CASE("bf16 state and a bf16 reduction on GPUs", "[zero]") {
                       .per_micro_batch = true,
                       .dtype = at::kBFloat16,
                       .reduce_dtype = at::kBFloat16,
-                      .moments = "bf16",
-                      .masters = "bf16",
+                      .moments = config::Dtype::bf16,
+                      .masters = config::Dtype::bf16,
                       .device = comm::DeviceType::cuda};
     INFO(setup.text());
     const std::vector<std::string> complaints = violations(setup);

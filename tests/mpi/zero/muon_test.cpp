@@ -90,8 +90,8 @@ TEST_CASE("muon in bf16 rounds its masters alike in every stage", "[zero]") {
                         .stage = stage,
                         .per_micro_batch = true,
                         .dtype = at::kBFloat16,
-                        .moments = "bf16",
-                        .masters = "bf16",
+                        .moments = config::Dtype::bf16,
+                        .masters = config::Dtype::bf16,
                         .rule = "muon"};
       INFO(setup.text());
       std::vector<std::string> complaints;

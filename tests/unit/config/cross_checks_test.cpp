@@ -99,6 +99,25 @@ TEST_CASE("sequence_parallel may be given with one tp rank") {
             .parallel.sequence_parallel);
 }
 
+TEST_CASE("what shall be kept must be saved, evaluated, and be of one origin") {
+  CHECK(refusal(kMinimal, {"checkpoint.keep_every=100"}) ==
+        "config error: --set checkpoint.keep_every=100: checkpoint.keep_every is 100 and "
+        "checkpoint.save_steps 0: it must be a multiple of it: what is not saved cannot be kept.");
+  CHECK(refusal(kMinimal, {"checkpoint.keep_every=100", "checkpoint.save_steps=30"})
+            .find("checkpoint.save_steps 30") != std::string::npos);
+  CHECK(parse(kMinimal, {"checkpoint.keep_every=90", "checkpoint.save_steps=30"})
+            .checkpoint.keep_every == 90);
+  CHECK(
+      refusal(kMinimal, {"checkpoint.keep_best=eval_loss"}) ==
+      "config error: --set checkpoint.keep_best=eval_loss: checkpoint.keep_best is eval_loss, and "
+      "there is no data.eval: it must stand beside data.eval, of which that is the loss.");
+  CHECK(refusal(kMinimal, {"checkpoint.init_from=runs/a", "checkpoint.resume=runs/b"}) ==
+        "config error: --set checkpoint.init_from=runs/a: checkpoint.init_from stands beside the "
+        "path of checkpoint.resume: it must be one of the two.\n"
+        "  resume goes on with a training; init_from begins one with the weights of another.");
+  CHECK(parse(kMinimal, {"checkpoint.init_from=runs/a"}).checkpoint.init_from == "runs/a");
+}
+
 TEST_CASE("a key that was refused asks nothing of another") {
   CHECK(refusal(kMinimal, {"scheduler.type=[wsd]", "scheduler.decay_steps=2"}) ==
         "config error: --set scheduler.type=[wsd]: scheduler.type is a list: it must be a single "

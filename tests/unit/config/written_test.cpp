@@ -83,6 +83,8 @@ checkpoint:
   on_failure: go_on
   async: true
   allow_changes: []
+  keep_every: 0
+  keep_best: none
 eval:
   every_steps: 0
   every_epochs: 0

@@ -85,7 +85,7 @@ TEST_CASE("wsd that falls over the whole run is linear, also behind a warm-up", 
 }
 
 TEST_CASE("a warm-up as long as the run, or longer, goes straight to min_lr after it", "[optim]") {
-  for (const std::string type : {"linear", "cosine", "wsd"}) {
+  for (const Schedule type : {Schedule::linear, Schedule::cosine, Schedule::wsd}) {
     const LearningRateSchedule equal({.type = type, .warmup_steps = 5, .min_lr = 0.1}, 1.0, 5);
     CHECK(near(equal.learning_rate(4), 5.0 / 6.0));
     CHECK(equal.learning_rate(5) == 0.1);

@@ -63,7 +63,7 @@ TEST_CASE(
     "a snapshot is the state when it was begun; an update waits for it, a step without does not",
     "[zero]") {
   config::OptimizerConfig optimizer = optimizer_config();
-  for (const char* moments : {"fp32", "bf16"}) {
+  for (const config::Dtype moments : {config::Dtype::fp32, config::Dtype::bf16}) {
     optimizer.moments_dtype = moments;
     OneRank one({.optimizer = optimizer, .seed = 5});
     for (int step = 0; step < 2; ++step) one.step(step, optimizer);
