@@ -174,7 +174,7 @@ TEST_CASE("null is refused") {
         "  Give one, or leave the key out.");
   CHECK(refusal_of("eval:\n") ==
         "config error: run.yaml:6:1: eval is null: it must be a mapping of the keys every_steps, "
-        "max_batches, patience.\n  Give keys below it, or leave the section out.");
+        "every_epochs, max_batches, patience.\n  Give keys below it, or leave the section out.");
   CHECK(refusal("run_dir: null\nmodel: {path: m}\ndata: {train: [a]}\ntrain: {max_steps: 1}\n") ==
         "config error: run.yaml:1:10: run_dir is null: it must have a value.\n"
         "  Give one, as in `run_dir: runs/my-run`.");

@@ -216,6 +216,10 @@ TEST_CASE("to_yaml parses back to an equal config") {
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
     config.scheduler.decay_steps =
         config.scheduler.type == config::Schedule::wsd ? integer(0, config.train.max_steps) : 0;
+    config::CheckpointConfig& checkpoint = config.checkpoint;
+    checkpoint.keep_every = integer(0, 1) ? checkpoint.save_steps : 0;
+    if (config.data.eval.empty()) checkpoint.keep_best = config::KeepBest::none;
+    if (checkpoint.resume != "auto" && checkpoint.resume != "never") checkpoint.init_from = "";
     const std::string yaml = config::to_yaml(config);
     INFO(yaml);
     REQUIRE(parse(yaml) == config);
