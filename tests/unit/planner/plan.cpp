@@ -239,6 +239,7 @@ communication of a rank in a step (bytes of the full tensors)
   dp all-gather      194.81 KiB  194.81 KiB  194.81 KiB  235.69 KiB  ZeRO 0: gradients, else parameters
 
 checkpoint  1.07 MiB  master weights and the moments, fp32
+            while it is written a copy of it is in the memory of the hosts: 273.23 KiB a rank (checkpoint.async)
 )");
 }
 
