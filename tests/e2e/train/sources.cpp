@@ -115,6 +115,22 @@ TEST_CASE("a mixture trains alike on every layout and over a restart, by epochs"
   for (size_t i = 0; i < 2; ++i)
     CHECK(resumed[i]["loss"].get<double>() == Approx(whole[i]["loss"].get<double>()).epsilon(1e-5));
 
+  // What a run takes, prepare makes: here it is there. A token file of Megatron-LM trains as well.
+  const ProcessResult prepared =
+      job.tool({"prepare", "--config", "run.yaml", "--show", "2", "--megatron", "out"});
+  INFO(prepared.output);
+  CHECK(prepared.exit_code == 0);
+  CHECK(cached(job.directory() / "cache") == tokens);
+  CHECK(prepared.output.find("train rows: ") != std::string::npos);
+  CHECK(prepared.output.find(" documents, there already, cache/train-") != std::string::npos);
+  CHECK(prepared.output.find("  Sentence 0 says that 0 is the square of 0.") != std::string::npos);
+  CHECK(fs::exists(job.directory() / "out/eval-rows.idx"));
+  const std::string indexed =
+      job.train(1, "c",
+                {"parallel.tp_size=1", "parallel.dp_size=1", "train.max_steps=2", "data.eval=[]",
+                 "data.train=[out/train-*.bin]"});
+  CHECK(indexed.find("first step done") != std::string::npos);
+
   // Other weights are another order of the data.
   const ProcessResult other = job.run(
       1, {"--set", "run_dir=b", "--set", "parallel.tp_size=1", "--set", "parallel.dp_size=1",

@@ -310,11 +310,23 @@ TEST_CASE("inspect, verify, schema") {
         "  tptrain verify --help shows the options.");
 }
 
+TEST_CASE("prepare") {
+  const auto command = parsed<PrepareCommand>(
+      {"prepare", "--config", "run.yaml", "--set", "a=1", "--show", "3", "--megatron", "out"});
+  CHECK(command.config == "run.yaml");
+  CHECK(command.sets == Strings{"a=1"});
+  CHECK(command.show == 3);
+  CHECK(command.megatron == "out");
+  CHECK(parsed<PrepareCommand>({"prepare", "--config", "r"}).show == 0);
+  check_contains(refusal({"prepare"}), "--config is missing");
+  check_contains(refusal({"prepare", "--config", "r", "--show", "-1"}), "--show is -1");
+}
+
 TEST_CASE("completion knows every verb and its options") {
   for (const char* shell : {"bash", "zsh"}) {
     const std::string script = parsed<PrintCommand>({"completion", shell}).text;
-    check_contains(script,
-                   "train plan generate evaluate export inspect verify report watch doctor");
+    check_contains(
+        script, "train plan generate evaluate prepare export inspect verify report watch doctor");
     check_contains(script, "    train) options='--config --set --help' ;;");
     check_contains(script, "    report) options='--out --title --help' ;;");
   }
@@ -325,7 +337,8 @@ TEST_CASE("completion knows every verb and its options") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, export, inspect, verify, report, watch, doctor, tokenize, schema, "
+        "generate, evaluate, prepare, export, inspect, verify, report, watch, doctor, tokenize, "
+        "schema, "
         "completion.\n  Did you "
         "mean tptrain "
         "verify?");
@@ -367,8 +380,8 @@ TEST_CASE("an option of another trainer is told the key that it is here") {
 
 TEST_CASE("help fits 80 columns and says no less") {
   std::vector<Strings> all = {{"--help"}};
-  for (const char* verb : {"train", "plan", "generate", "evaluate", "export", "inspect", "verify",
-                           "report", "watch", "doctor", "tokenize", "schema"}) {
+  for (const char* verb : {"train", "plan", "generate", "evaluate", "prepare", "export", "inspect",
+                           "verify", "report", "watch", "doctor", "tokenize", "schema"}) {
     all.push_back({verb, "--help"});
     CHECK(parsed<PrintCommand>({"help", verb}).text == parsed<PrintCommand>({verb, "--help"}).text);
   }

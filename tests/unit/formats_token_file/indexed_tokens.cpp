@@ -1,8 +1,8 @@
 // Megatron's token files: read, written, and refused where an index does not fit.
 #include "formats/indexed_tokens.h"
 
-#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <random>
 
@@ -199,14 +199,14 @@ TEST_CASE("ten gigabytes open without being read") {
   dir.put("a.idx", index.text());
   dir.put("a.bin", "");
   fs::resize_file(dir / "a.bin", kTokens * 4);  // sparse: reads as zeros
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of the processor: the machine may be busy
   const TokenFile file = TokenFile::indexed({dir / "a"}, 10);
   std::vector<int64_t> tokens(1000, 1);
   file.copy(kTokens - 1000, tokens);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
   CHECK(file.tokens() == kTokens);
   CHECK(tokens == std::vector<int64_t>(1000, 0));
-  CHECK(seconds.count() < 1);
+  CHECK(seconds < 1);
 }
 
 }  // namespace
