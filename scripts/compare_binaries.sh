@@ -44,6 +44,7 @@ YAML
   python3 -c 'import json, sys
 for line in open(sys.argv[1]):
     row = json.loads(line)
+    if "loss" not in row: continue  # of a save, or of an evaluation
     print(row["step"], *(repr(row.get(key)) for key in ("loss", "grad_norm", "lr")))' "$directory/run/metrics.jsonl" > "$directory/numbers"
 }
 
