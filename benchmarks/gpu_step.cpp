@@ -46,12 +46,13 @@
 
 namespace {
 
-comm::PeerCopies peer_copies(const std::string& setting) {
-  return setting == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic;
-}
-
 using namespace tptrain;
 using Clock = std::chrono::steady_clock;
+
+comm::PeerCopies peer_copies(const std::string& setting) {
+  if (setting == "on") return comm::PeerCopies::on;
+  return setting == "off" ? comm::PeerCopies::off : comm::PeerCopies::automatic;
+}
 
 struct Arguments {
   std::string model;
