@@ -48,7 +48,7 @@ def trial_of_signal(options, folder, choose):
         except ProcessLookupError:
             pass  # it was done before
     asked = time.monotonic()
-    code = run.wait(120)
+    code = run.wait(120 + 20 * options.whole_s)  # a signal that came before the job runs to its end, on whatever machine
     took = time.monotonic() - asked
     what = (f"{signal.Signals(number).name} to {'the ranks' if to_ranks else 'mpirun'} at {delay:.2f} s "
             f"({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s")
