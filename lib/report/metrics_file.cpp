@@ -43,6 +43,54 @@ class File {
   int descriptor_;
 };
 
+std::string shown(std::string_view text) { return printable_line(replace_invalid_utf8(text)); }
+
+/// Whatever is a number, by its names: "loss", "sources/wiki/epoch".
+void set_numbers(const simdjson::dom::object& object, const std::string& prefix, int levels,
+                 Columns& rows) {
+  for (const simdjson::dom::key_value_pair member : object) {
+    double value = 0;
+    simdjson::dom::object inner;
+    if (member.value.get(value) == simdjson::SUCCESS) {
+      if (prefix.empty() && member.key == "step") continue;
+      if (prefix.empty()) {
+        rows.set(member.key, value);
+      } else {
+        rows.set(prefix + shown(member.key), value);
+      }
+    } else if (levels > 0 && member.key != "eval_sets" &&
+               member.value.get(inner) == simdjson::SUCCESS) {
+      set_numbers(inner, prefix + shown(member.key) + "/", levels - 1, rows);
+    }
+  }
+}
+
+void add_row(int64_t step, const simdjson::dom::object& record, Columns& rows) {
+  constexpr int kLevels = 2;
+  rows.begin_row(step);
+  set_numbers(record, "", kLevels, rows);
+}
+
+/// {"wiki": {"loss": 2.5, ...}, ...}: each set as an evaluation of its own.
+void add_sets(int64_t step, const simdjson::dom::object& record, const simdjson::dom::object& sets,
+              std::map<std::string, Columns>& evaluations) {
+  constexpr size_t kMostSets = 100;
+  double time = kNoNumber;
+  if (record.at_key("time").get(time) != simdjson::SUCCESS) time = kNoNumber;
+  for (const simdjson::dom::key_value_pair set : sets) {
+    simdjson::dom::object numbers;
+    if (set.value.get(numbers) != simdjson::SUCCESS || evaluations.size() > kMostSets) continue;
+    Columns& rows = evaluations[shown(set.key)];
+    rows.begin_row(step);
+    rows.set("time", time);
+    for (const simdjson::dom::key_value_pair member : numbers) {
+      double value = 0;
+      if (member.value.get(value) == simdjson::SUCCESS)
+        rows.set("eval_" + shown(member.key), value);
+    }
+  }
+}
+
 }  // namespace
 
 void Columns::begin_row(int64_t step) {
@@ -100,25 +148,17 @@ void MetricsFile::take_line(char* line, size_t length) {
   if (record.at_key("save_s").get(ignored) == simdjson::SUCCESS) return;  // of a save, no step
   std::string_view reason;
   if (record.at_key("skipped").get(reason) == simdjson::SUCCESS) {
-    metrics_.skipped.push_back({step, printable_line(replace_invalid_utf8(reason))});
+    metrics_.skipped.push_back({step, shown(reason)});
     return;
   }
-  const bool evaluation = record.at_key("eval_loss").get(ignored) == simdjson::SUCCESS;
-  std::string set;
-  if (evaluation) {
-    for (const dom::key_value_pair member : record) {
-      std::string_view text;
-      if (member.value.get(text) != simdjson::SUCCESS) continue;
-      set += cat(set.empty() ? "" : ", ", printable_line(replace_invalid_utf8(text)));
-    }
-  }
-  Columns& rows = evaluation ? metrics_.evaluations[set] : metrics_.steps;
-  rows.begin_row(step);
-  for (const dom::key_value_pair member : record) {
-    double value = 0;
-    if (member.key != "step" && member.value.get(value) == simdjson::SUCCESS)
-      rows.set(member.key, value);
-  }
+  if (record.at_key("save_s").get(ignored) == simdjson::SUCCESS)
+    return add_row(step, record, metrics_.saves);
+  if (record.at_key("eval_loss").get(ignored) != simdjson::SUCCESS)
+    return add_row(step, record, metrics_.steps);
+  add_row(step, record, metrics_.evaluations[""]);
+  dom::object sets;
+  if (record.at_key("eval_sets").get(sets) == simdjson::SUCCESS)
+    add_sets(step, record, sets, metrics_.evaluations);
 }
 
 bool MetricsFile::read_more() {

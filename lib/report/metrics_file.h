@@ -50,8 +50,9 @@ struct SkippedStep {
 
 struct Metrics {
   Columns steps;
-  /// By the name of the set, which is what texts the line has; "" where it has none.
+  /// By the name of the set; "" for what is said of all of them together, or of the only one.
   std::map<std::string, Columns> evaluations;
+  Columns saves;  // in the order in which they were committed
   std::vector<SkippedStep> skipped;
   int64_t foreign_lines = 0;  // no record of a run
 };

@@ -128,6 +128,15 @@ std::string time_section(const std::vector<RunRecord>& runs) {
                 rows)));
 }
 
+/// "; training waited 0.12 s for all": saves go on beside it. "" where that is not known.
+std::string waited_text(const Columns& saves) {
+  const std::vector<double>* stalls = saves.find("save_stall_s");
+  if (stalls == nullptr) return "";
+  double sum = 0;
+  for (const double stall : *stalls) sum += std::isfinite(stall) ? stall : 0;
+  return cat("; training waited ", fixed(sum, 2), " s for all");
+}
+
 std::string checkpoints_section(const std::vector<RunRecord>& runs) {
   std::vector<Cells> rows;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -150,7 +159,7 @@ std::string checkpoints_section(const std::vector<RunRecord>& runs) {
     saved += cat("<p>", swatch(i), html_text(runs[i].name), ": ", saves.size(),
                  saves.size() == 1 ? " save" : " saves", ", ",
                  fixed(sum / static_cast<double>(saves.size()), 2), " s each, ", fixed(most, 2),
-                 " s at most</p>\n");
+                 " s at most", waited_text(runs[i].metrics.saves), "</p>\n");
   }
   if (rows.empty() && saved.empty()) return "";
   return section(

@@ -45,7 +45,11 @@ TimeShare time_share(const RunRecord& run) {
     previous = now;
   }
   double saves = 0;
-  for (const Save& save : run.log.saves) saves += save.seconds;
+  if (const std::vector<double>* stalls = run.metrics.saves.find("save_stall_s")) {
+    for (const double stall : *stalls) saves += std::isfinite(stall) ? stall : 0;
+  } else {  // of a run whose saves were not yet among its numbers
+    for (const Save& save : run.log.saves) saves += save.seconds;
+  }
   share.saves_s = std::min(saves, share.other_s);
   share.other_s -= share.saves_s;
   return share;

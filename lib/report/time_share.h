@@ -8,7 +8,7 @@ namespace tptrain::report {
 struct TimeShare {
   double starting_s = 0;  // from a start to its first number
   double steps_s = 0;
-  double saves_s = 0;    // what the log says of saves
+  double saves_s = 0;    // that training waited for saves
   double other_s = 0;    // between steps beside that: evaluations above all
   double stopped_s = 0;  // from a start's last number to the next start
 

@@ -15,16 +15,20 @@ using testing::TempDir;
 
 TEST_CASE("lines become columns by their names", "[report]") {
   const TempDir directory;
-  MetricsFile file(directory.put("metrics.jsonl", R"({"step":1,"loss":5.5,"time":100})"
-                                                  "\n"
-                                                  R"({"step":1,"eval_loss":5.25,"eval_tokens":12})"
-                                                  "\n"
-                                                  R"({"step":2,"skipped":"nonfinite","lr":0.1})"
-                                                  "\n"
-                                                  R"({"step":3,"loss":null,"new_key":7,"time":103})"
-                                                  "\n"
-                                                  R"({"step":3,"eval_set":"wiki","eval_loss":4.5})"
-                                                  "\n"));
+  MetricsFile file(directory.put(
+      "metrics.jsonl",
+      R"({"step":1,"loss":5.5,"time":100})"
+      "\n"
+      R"({"step":1,"eval_loss":5.25,"eval_tokens":12})"
+      "\n"
+      R"({"step":2,"skipped":"nonfinite","lr":0.1})"
+      "\n"
+      R"({"step":3,"loss":null,"new_key":7,"sources":{"wiki":{"epoch":0.5}},"time":103})"
+      "\n"
+      R"({"step":3,"eval_loss":4.75,"eval_sets":{"wiki":{"loss":4.5,"tokens":9}},"time":104})"
+      "\n"
+      R"({"step":1,"save_stall_s":0.25,"save_s":2,"save_bytes":100,"time":105})"
+      "\n"));
   CHECK(file.read_more());
   const Metrics& metrics = file.metrics();
   CHECK(metrics.steps.steps() == std::vector<int64_t>{1, 3});
@@ -36,8 +40,13 @@ TEST_CASE("lines become columns by their names", "[report]") {
   CHECK(metrics.steps.find("skipped") == nullptr);
   REQUIRE(metrics.skipped.size() == 1);
   CHECK(metrics.skipped[0].reason == "nonfinite");
-  CHECK(metrics.evaluations.at("").last("eval_loss") == 5.25);
+  CHECK(metrics.steps.last("sources/wiki/epoch") == 0.5);
+  CHECK(metrics.evaluations.at("").find("eval_loss")->at(0) == 5.25);
+  CHECK(metrics.evaluations.at("").last("eval_loss") == 4.75);
   CHECK(metrics.evaluations.at("wiki").last("eval_loss") == 4.5);
+  CHECK(metrics.evaluations.at("wiki").last("time") == 104);
+  CHECK(metrics.saves.steps() == std::vector<int64_t>{1});  // beside the steps that came after it
+  CHECK(metrics.saves.last("save_stall_s") == 0.25);
   CHECK(metrics.foreign_lines == 0);
 }
 
