@@ -69,22 +69,20 @@ if [ "$wheel" = yes ]; then
 fi
 
 if [ "$tarball" = yes ] || [ -n "$stage" ]; then
-  copy=(cp -L)
-  if [ -n "$stage" ]; then
-    mkdir -p "$stage"
-    [ "$(stat -c %d "$stage")" != "$(stat -c %d "$torch/lib/libc10.so")" ] || copy=(cp -L --link)
-  fi
+  # By a hard link where one can be made: within one file system that is not mounted at two places.
+  copy() { { [ -n "$stage" ] && cp -L --link "$1" "$2" 2>/dev/null; } || cp -L "$1" "$2"; }
+  [ -z "$stage" ] || mkdir -p "$stage"
   target=${stage:-$tree}
   [ -z "$stage" ] || cp -a "$tree/." "$stage/"
   for library in libtorch_cpu.so libc10.so libgomp.so.1 libtorch_cuda.so libc10_cuda.so; do
-    [ ! -e "$torch/lib/$library" ] || { [ "$preset" = cpu ] && [[ $library == *cuda* ]]; } || "${copy[@]}" "$torch/lib/$library" "$target/lib/tptrain/"
+    [ ! -e "$torch/lib/$library" ] || { [ "$preset" = cpu ] && [[ $library == *cuda* ]]; } || copy "$torch/lib/$library" "$target/lib/tptrain/"
   done
   # CUPTI and the runtime for torch's profiler; with CUDA all of the wheel's libraries, since cuDNN opens its parts by name.
   parts='libcupti.so.* libcudart.so.*'
   [ "$preset" = cpu ] || parts='*.so.*'
   for folder in "$torch"/../nvidia/*/lib; do
     for pattern in $parts; do
-      for library in $(compgen -G "$folder/$pattern" || true); do "${copy[@]}" "$library" "$target/lib/tptrain/"; done
+      for library in $(compgen -G "$folder/$pattern" || true); do copy "$library" "$target/lib/tptrain/"; done
     done
   done
   if [ "$tarball" = yes ]; then

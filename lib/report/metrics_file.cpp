@@ -145,7 +145,6 @@ void MetricsFile::take_line(char* line, size_t length) {
     return;
   }
   dom::element ignored;
-  if (record.at_key("save_s").get(ignored) == simdjson::SUCCESS) return;  // of a save, no step
   std::string_view reason;
   if (record.at_key("skipped").get(reason) == simdjson::SUCCESS) {
     metrics_.skipped.push_back({step, shown(reason)});
