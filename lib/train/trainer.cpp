@@ -1,12 +1,10 @@
 #include "train/trainer.h"
 
 #include <cmath>
-#include <filesystem>
 
 #include "base/error.h"
 #include "base/stop.h"
 #include "base/text.h"
-#include "checkpoint/named_checkpoints.h"
 #include "model/decoder_config.h"
 #include "train/device_facts.h"
 #include "train/health.h"
@@ -98,7 +96,8 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
       outcome.eval_loss = evaluate(state.step);
       if (is_best(state.step)) {
         if (!saved_here) save(state);
-        saved_here = saver_.is_saving() || !saver_.last_failed();
+        finish_save();  // or one that fails would take the best one before with it
+        saved_here = !saver_.last_failed();
         if (saved_here) name_best(state);
       }
     }
@@ -292,23 +291,6 @@ std::optional<Evaluation::Result> Trainer::try_evaluation(int64_t step) {
       parts_.log.warn(
           cat("the evaluation at step ", step, " failed, the training goes on: ", error.what()));
     return std::nullopt;
-  }
-}
-
-bool Trainer::is_best(int64_t step) const {
-  const auto& best = parts_.best_loss.best();
-  return parts_.config.run.checkpoint.keep_best == config::KeepBest::eval_loss && best && best->step == step;
-}
-
-void Trainer::name_best(const checkpoint::TrainState& state) {
-  if (parts_.session.rank() != 0) return;
-  try {
-    checkpoint::add_best(std::filesystem::path(parts_.config.run.run_dir) / "checkpoints",
-                         state.run.id, {.step = state.step, .loss = parts_.best_loss.best()->loss});
-  } catch (const Error& error) {
-    // Training can go on; the best one before keeps its name.
-    parts_.log.warn(cat("the best checkpoint so far, of step ", state.step,
-                        ", does not get its name: ", error.what()));
   }
 }
 

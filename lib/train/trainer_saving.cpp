@@ -1,6 +1,10 @@
 // Trainer: the saves of its loop.
+#include <filesystem>
+#include <utility>
+
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/named_checkpoints.h"
 #include "train/trainer.h"
 
 namespace tptrain::train {
@@ -54,6 +58,24 @@ void Trainer::say_saved(const Saved& saved) {
                          .save_s = saved.save_s,
                          .bytes = saved.bytes,
                          .time = seconds_since_1970()});
+}
+
+bool Trainer::is_best(int64_t step) const {
+  const auto& best = parts_.best_loss.best();
+  return parts_.config.run.checkpoint.keep_best == config::KeepBest::eval_loss && best &&
+         best->step == step;
+}
+
+void Trainer::name_best(const checkpoint::TrainState& state) {
+  if (parts_.session.rank() != 0) return;
+  try {
+    checkpoint::add_best(std::filesystem::path(parts_.config.run.run_dir) / "checkpoints",
+                         state.run.id, {.step = state.step, .loss = parts_.best_loss.best()->loss});
+  } catch (const Error& error) {
+    // Training can go on; the best one before keeps its name.
+    parts_.log.warn(cat("the best checkpoint so far, of step ", state.step,
+                        ", does not get its name: ", error.what()));
+  }
 }
 
 }  // namespace tptrain::train
