@@ -96,11 +96,21 @@ TEST_CASE("numbers that are not finite stop the run, or are skipped for a while"
     CHECK(has(result.output, "first seen on rank "));
   }
   SECTION("skip") {
-    const ProcessResult result = job.run(4, {"--set", "train.nonfinite=skip"});
+    const ProcessResult result =
+        job.run(4, {"--set", "train.nonfinite=skip", "--set", "checkpoint.save_steps=0"});
     INFO(result.output);
     CHECK(result.exit_code == 5);
     CHECK(has(result.output, "skipped, its update was not applied on any rank"));
     CHECK(has(result.output, "10 steps in a row were skipped"));
+  }
+  SECTION("nor are they saved") {
+    const ProcessResult result = job.run(4, {"--set", "train.nonfinite=skip"});
+    INFO(result.output);
+    CHECK(result.exit_code == 5);
+    CHECK(has(result.output, "holds a value that is not"));
+    CHECK(has(result.output, "Nothing was committed"));
+    for (const auto& entry : fs::directory_iterator(job.run_dir() / "checkpoints"))
+      CHECK_FALSE(entry.path().filename().string().starts_with("step-"));
   }
 }
 
