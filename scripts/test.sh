@@ -11,7 +11,7 @@ cmake --preset cpu >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
   cmake --preset cuda >/dev/null
-  cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu e2e_train_continuation
+  cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu bench_comm_gpu bench_save e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
