@@ -73,19 +73,19 @@ void check_space(const SaveOrder& order, const SaveBytes& bytes) {
                   "larger file system."));
 }
 
-// Whether this run may write here at all, on rank 0.
+// Whether this run may write here at all, on rank 0. That the token cannot be read says nothing of
+// whose run_dir is: it is a fault of the disk, and the save may be tried again.
 void check_owner(const SaveOrder& order) {
+  using Hold = RunOwner::Look::Hold;
   if (order.owner == nullptr) return;
-  if (order.owner->look().hold == RunOwner::Look::Hold::gone) {
+  const Hold hold = order.owner->look().hold;
+  if (hold == Hold::gone) {
     // What is in memory is all that is left of the run: it is saved first, and told after.
     order.owner->write();
     order.run_dir_was_removed = true;
-  }
-  try {
-    order.owner->require();
-  } catch (const Error&) {
+  } else if (hold == Hold::lost) {
     order.again = SaveAgain::never;
-    throw;
+    order.owner->require();
   }
 }
 

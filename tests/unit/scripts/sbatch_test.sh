@@ -6,7 +6,8 @@ directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 cd "$directory"
 
-printf '#!/usr/bin/env bash\nwhile [[ "$1" == -* ]]; do shift; done\nexec "$@"\n' >srun
+# With LOST it starts nothing and says nothing of it.
+printf '#!/usr/bin/env bash\n[ -z "${LOST:-}" ] || exit 0\nwhile [[ "$1" == -* ]]; do shift; done\nexec "$@"\n' >srun
 printf '#!/usr/bin/env bash\necho "$@" >requeued.txt\n' >scontrol
 # Ends with $CODE; with $STOPPED or 75 on SIGUSR1, after a while that stands for the save. With SAVES it leaves a checkpoint.
 cat >tptrain <<'EOS'
@@ -19,6 +20,7 @@ if [ "$1" = inspect ]; then
   exit 0
 fi
 echo "$*" >arguments.txt
+echo "$*" >>run/log.txt
 save() { if [ -n "${SAVES:-}" ]; then echo >>run/saves; fi; }
 if [ -n "${CODE:-}" ]; then save; exit "$CODE"; fi
 trap 'sleep 0.5; save; exit "${STOPPED:-75}"' USR1
@@ -81,6 +83,10 @@ for killed in 137 138 143; do
   CODE=$killed SAVES=1 SLURM_RESTART_COUNT=5 run run.yaml
   [ -e requeued.txt ] || fail "$killed with a newer checkpoint must requeue"
 done
+LOST=1 run run.yaml
+[ "$(cat requeued.txt)" = "requeue 42" ] || fail "a launcher that starts nothing must requeue"
+LOST=1 SLURM_RESTART_COUNT=5 run run.yaml
+{ [ ! -e requeued.txt ] && [ "$code" -eq 1 ] && grep -q "not requeued" output.txt; } || fail "a launcher that starts nothing, without an end"
 CODE=1 SAVES=1 run run.yaml
 [ ! -e requeued.txt ] || fail "a failure that no signal asked for must not requeue"
 sort -u inspected.txt | diff - <(echo "inspect run") || fail "run_dir of the run file"
