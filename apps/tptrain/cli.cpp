@@ -73,12 +73,13 @@ Command parse_completion(const std::vector<std::string>& arguments);
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},         {"generate", parse_generate},
-      {"evaluate", parse_evaluate}, {"prepare", parse_prepare},   {"export", parse_export},
-      {"inspect", parse_inspect},   {"verify", parse_verify},     {"report", parse_report},
-      {"watch", parse_watch},       {"doctor", parse_doctor},     {"tokenize", parse_tokenize},
-      {"schema", parse_schema},
-      {"completion", parse_completion},
+      {"train", parse_train},       {"plan", parse_plan},
+      {"generate", parse_generate}, {"evaluate", parse_evaluate},
+      {"prepare", parse_prepare},   {"export", parse_export},
+      {"inspect", parse_inspect},   {"verify", parse_verify},
+      {"report", parse_report},     {"watch", parse_watch},
+      {"doctor", parse_doctor},     {"tokenize", parse_tokenize},
+      {"schema", parse_schema},     {"completion", parse_completion},
   };
   return kVerbs;
 }

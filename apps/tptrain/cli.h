@@ -135,10 +135,10 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command = std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand,
-                             PrepareCommand, ExportCommand, InspectCommand, VerifyCommand,
-                             ReportCommand, WatchCommand, DoctorCommand, TokenizeCommand,
-                             SchemaCommand, PrintCommand>;
+using Command =
+    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, PrepareCommand,
+                 ExportCommand, InspectCommand, VerifyCommand, ReportCommand, WatchCommand,
+                 DoctorCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

@@ -160,11 +160,11 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
-  std::string tokenizer;          // "": that of model.path, else bytes
-  std::string format;             // text | jsonl; "": by each file's name and contents
-  std::string text_key = "text";  // of rows: the key of their text
-  double max_bad_fraction = 0.0;  // of rows: how many may be malformed, and are left out
-  std::string chat_template;      // a file; "": that of the tokenizer
+  std::string tokenizer;                  // "": that of model.path, else bytes
+  std::string format;                     // text | jsonl; "": by each file's name and contents
+  std::string text_key = "text";          // of rows: the key of their text
+  double max_bad_fraction = 0.0;          // of rows: how many may be malformed, and are left out
+  std::string chat_template;              // a file; "": that of the tokenizer
   TrainOn train_on = TrainOn::assistant;  // of conversations and completions
   bool train_on_end = true;               // and the token that closes an answer
   std::string cache_dir;                  // of token files; "": run_dir/data
@@ -250,7 +250,7 @@ struct CheckpointConfig {
   int64_t keep = 2;             // newest committed ones; 0: all
   std::string resume = "auto";  // auto | never | PATH of a checkpoint: of the first start
   OnFailure on_failure = OnFailure::go_on;      // what a save that failed twice means
-  bool async = true;  // from a copy in host memory, beside the steps
+  bool async = true;                            // from a copy in host memory, beside the steps
   std::vector<std::string> allow_changes = {};  // of what decides which sequences come next
   int64_t save_epochs = 0;                      // 0: not by epochs
   int64_t keep_every = 0;                       // those of every so many steps stay; 0: none

@@ -25,8 +25,8 @@ struct FileKind {
 };
 
 /// `head`: the first bytes, unpacked, 64 KiB where there are as many. `format`, of data.format, is
-/// "text", "jsonl", "parquet", "indexed" or "": what a user says counts for more than what a file looks like.
-/// `text_key`: the key of a row's text.
+/// "text", "jsonl", "parquet", "indexed" or "": what a user says counts for more than what a file
+/// looks like. `text_key`: the key of a row's text.
 FileKind kind_of_file(const std::filesystem::path& path, std::string_view head,
                       const std::string& format, std::string_view text_key = kTextKey);
 

@@ -44,8 +44,8 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
                             file.rows && file.rows->masked ? " with attention_mask" : "");
   const bool conversations = has_rows(file, RowKind::Content::conversation);
   if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
-  return cat(reading, conversations ? " conversations 2 " : " completions 2 ",
-             word(chat.train_on), chat.train_on_end ? " with end" : "",
+  return cat(reading, conversations ? " conversations 2 " : " completions 2 ", word(chat.train_on),
+             chat.train_on_end ? " with end" : "",
              conversations ? cat(" ", chat_template->hash()) : "");
 }
 

@@ -131,9 +131,9 @@ OpenedModel open_model(comm::ControlGroup& group, const ModelChoice& choice) {
   }
   if (!choice.model.empty()) {
     comm::agree(group, [&] { open_tokenizer(choice, model); });
-    DecidedModel decided =
-        decide_model(group, {.path = choice.model, .architecture = {}, .init = config::Init::pretrained},
-                     model.tokenizer->vocab_size());
+    DecidedModel decided = decide_model(
+        group, {.path = choice.model, .architecture = {}, .init = config::Init::pretrained},
+        model.tokenizer->vocab_size());
     model.config = std::move(decided.decoder);
     if (group.rank() == 0) model.notes = std::move(decided.notes);
   }

@@ -40,8 +40,7 @@ data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources
           .special_as_text = run.data.special_as_text,
           .vocab_size = vocab_size,
           .key = key,
-          .chat = {.train_on = run.data.train_on,
-                   .train_on_end = run.data.train_on_end},
+          .chat = {.train_on = run.data.train_on, .train_on_end = run.data.train_on_end},
           .chat_template = [run] { return chat_template_of(run); }};
 }
 

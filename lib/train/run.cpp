@@ -268,11 +268,12 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   }
 
   board.enter("reading weights or a checkpoint");
-  checkpoint::CheckpointStore store(session, {.directory = run_dir / "checkpoints",
-                                              .keep = run.checkpoint.keep,
-                                              .keep_every = run.checkpoint.keep_every,
-                                              .keep_best = run.checkpoint.keep_best == config::KeepBest::eval_loss,
-                                              .owner = directory.owner()});
+  checkpoint::CheckpointStore store(
+      session, {.directory = run_dir / "checkpoints",
+                .keep = run.checkpoint.keep,
+                .keep_every = run.checkpoint.keep_every,
+                .keep_best = run.checkpoint.keep_best == config::KeepBest::eval_loss,
+                .owner = directory.owner()});
   const std::optional<Started> started = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
       tokenizer, data::identity_of(data.sources));

@@ -1,5 +1,5 @@
-// Fuzzes the index of Megatron's token files: whatever the bytes, it is refused with a DataError, or
-// lists documents that lie end to end within its .bin. The first 8 bytes are the size of that.
+// Fuzzes the index of Megatron's token files: whatever the bytes, it is refused with a DataError,
+// or lists documents that lie end to end within its .bin. The first 8 bytes are the size of that.
 #include "formats/indexed_tokens.h"
 
 #include <cstdint>

@@ -49,7 +49,8 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
     parser.require(std::find(known.begin(), known.end(), value) != known.end(),
                    cat(name, " is ", value), cat("be one of ", join(known)));
   };
-  if (!command.format.empty()) one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
+  if (!command.format.empty())
+    one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
   one_of("--train-on", command.train_on, {"assistant", "last", "all"});
   one_of("--packing", command.packing, {"stream", "none"});
   if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});

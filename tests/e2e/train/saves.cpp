@@ -17,6 +17,20 @@ int64_t lines_with(const std::string& text, const std::string& part) {
   return count;
 }
 
+/// How many rows of metrics.jsonl tell of a save; of the steps 1, 2, ..., with sane numbers.
+int64_t saves_in_order(const fs::path& run_dir) {
+  std::istringstream lines(read_text(run_dir / "metrics.jsonl"));
+  int64_t saves = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("save_s")) continue;
+    CHECK(row["step"] == ++saves);
+    CHECK(row["save_stall_s"].get<double>() <= row["save_s"].get<double>());
+    CHECK(row["save_bytes"].get<int64_t>() > 100'000);
+  }
+  return saves;
+}
+
 }  // namespace
 
 TEST_CASE("a checkpoint has the same bytes whether training waits for it or not", "[e2e]") {
@@ -37,16 +51,7 @@ TEST_CASE("a checkpoint has the same bytes whether training waits for it or not"
     CHECK(beside == shards_of(checkpoint_at(job.directory() / "false", step)));
   }
   CHECK(metric_lines(job.directory() / "true") == metric_lines(job.directory() / "false"));
-  std::istringstream lines(read_text(job.directory() / "true/metrics.jsonl"));
-  int64_t saves = 0;
-  for (std::string line; std::getline(lines, line);) {
-    const auto row = nlohmann::json::parse(line);
-    if (!row.contains("save_s")) continue;
-    CHECK(row["step"] == ++saves);
-    CHECK(row["save_stall_s"].get<double>() <= row["save_s"].get<double>());
-    CHECK(row["save_bytes"].get<int64_t>() > 100'000);
-  }
-  CHECK(saves == 8);
+  CHECK(saves_in_order(job.directory() / "true") == 8);
   CHECK(job.tool({"verify", "true"}).exit_code == 0);
 }
 
@@ -57,16 +62,7 @@ TEST_CASE("a save a step: each is committed, in order, and is the state of its s
   const ProcessResult straight = job.run();
   INFO(straight.output);
   REQUIRE(straight.exit_code == 0);
-  std::istringstream lines(read_text(job.run_dir() / "metrics.jsonl"));
-  int64_t saves = 0;
-  for (std::string line; std::getline(lines, line);) {
-    const auto row = nlohmann::json::parse(line);
-    if (!row.contains("save_s")) continue;
-    CHECK(row["step"] == ++saves);
-    CHECK(row["save_stall_s"].get<double>() <= row["save_s"].get<double>());
-    CHECK(row["save_bytes"].get<int64_t>() > 100'000);
-  }
-  CHECK(saves == 8);
+  CHECK(saves_in_order(job.run_dir()) == 8);
   CHECK(job.tool({"verify", "run"}).exit_code == 0);
   // What a run that goes on from one of them saves next is what this run saved.
   for (const int64_t step : {2, 5}) {

@@ -199,7 +199,7 @@ TEST_CASE("ten gigabytes open without being read") {
   dir.put("a.idx", index.text());
   dir.put("a.bin", "");
   fs::resize_file(dir / "a.bin", kTokens * 4);  // sparse: reads as zeros
-  const std::clock_t begin = std::clock();  // of the processor: the machine may be busy
+  const std::clock_t begin = std::clock();      // of the processor: the machine may be busy
   const TokenFile file = TokenFile::indexed({dir / "a"}, 10);
   std::vector<int64_t> tokens(1000, 1);
   file.copy(kTokens - 1000, tokens);
