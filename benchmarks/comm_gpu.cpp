@@ -25,8 +25,8 @@
 
 #include "base/text.h"
 #include "comm/device_mesh.h"
-#include "comm/gpu_environment.h"
 #include "comm/mpi_session.h"
+#include "device/gpu_environment.h"
 
 namespace {
 
@@ -184,7 +184,7 @@ void check_same(const at::Tensor& a, const at::Tensor& b, const char* what) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  comm::ask_for_queues();
+  device::ask_for_queues();
   comm::MpiSession session(&argc, &argv);
   const comm::MeshShape shape = {.dp_size = session.size(), .tp_size = 1};
   comm::DeviceMesh pushing(session, shape, comm::DeviceType::cuda);

@@ -31,16 +31,16 @@
 
 #include "base/files.h"
 #include "base/text.h"
-#include "comm/device_info.h"
 #include "comm/device_mesh.h"
-#include "comm/gpu_environment.h"
 #include "comm/mpi_session.h"
-#include "comm/power_meter.h"
+#include "device/device_facts.h"
+#include "device/device_info.h"
+#include "device/gpu_environment.h"
+#include "device/power_meter.h"
 #include "kernels/fp8.h"
 #include "kernels/kernels.h"
 #include "model/decoder_config.h"
-#include "sharding/philox.h"
-#include "train/device_facts.h"
+#include "random/philox.h"
 #include "train/engine.h"
 #include "train/host_numbers.h"
 
@@ -143,11 +143,11 @@ class Stepper {
         accumulation_(arguments.accumulation),
         target_tokens_(arguments.micro_batch_size * arguments.seq_length * arguments.accumulation *
                        dp_size) {
-    const auto key = sharding::philox_key(static_cast<uint64_t>(dp_rank), "benchmark batch");
+    const auto key = random::philox_key(static_cast<uint64_t>(dp_rank), "benchmark batch");
     const auto vocabulary = static_cast<uint64_t>(vocab_size);
     for (int64_t i = 0; i < arguments.micro_batch_size * arguments.seq_length; ++i) {
       host_.ids.push_back(
-          static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), vocabulary)));
+          static_cast<int64_t>(random::philox_below(key, static_cast<uint64_t>(i), vocabulary)));
       host_.targets.push_back((host_.ids.back() * 7 + 1) % vocab_size);
     }
     for (int64_t i = 1; i <= arguments.micro_batch_size * arguments.documents; ++i)
@@ -270,7 +270,7 @@ class Limit {
 struct Timed {
   double seconds = 0;  // of the slowest rank
   int calls = 0;
-  comm::PowerReading power;  // of this rank's GPU
+  device::PowerReading power;  // of this rank's GPU
 
   double seconds_each() const { return seconds / calls; }
 };
@@ -278,7 +278,7 @@ template <typename Work>
 void time(comm::MpiSession& session, at::Device device, int count, Work&& work, Timed& to) {
   at::cuda::getCurrentCUDAStream().synchronize();
   session.barrier();
-  comm::PowerMeter meter(device);
+  device::PowerMeter meter(device);
   const auto begin = Clock::now();
   for (int i = 0; i < count; ++i) work();
   at::cuda::getCurrentCUDAStream().synchronize();
@@ -380,7 +380,7 @@ void print_shares(const Shares& shares, double seconds) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  comm::ask_for_queues();
+  device::ask_for_queues();
   const Arguments arguments = parse(argc, argv);
   comm::MpiSession session(&argc, &argv);
   if (session.size() % arguments.tp != 0) {
@@ -420,7 +420,7 @@ int main(int argc, char** argv) {
   while (engine.how_steps_run().empty()) step();  // it measures which way they are faster
   for (int i = 0; i < arguments.warmup; ++i) step();
   at::cuda::getCurrentCUDAStream().synchronize();
-  const int64_t peak_bytes = train::memory_use(mesh.device()).peak_bytes;
+  const int64_t peak_bytes = device::memory_use(mesh.device()).peak_bytes;
   Timed steps, alone;
   {
     Limit limit(config, arguments, at::TensorOptions().dtype(dtype).device(mesh.device()));
@@ -444,14 +444,14 @@ int main(int argc, char** argv) {
   const double loss = step.last_loss();
   if (session.rank() != 0) return 0;
 
-  const std::string device = comm::device_name(mesh.device());
+  const std::string device = device::device_name(mesh.device());
   const double ranks = session.size();
   const double tokens_per_gpu = static_cast<double>(step.tokens()) / seconds / ranks;
   const double causal = model::flops_per_token(config, arguments.seq_length);
   const double whole =
       causal + 6.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads *
                                          config.head_dim * arguments.seq_length);
-  const double peak = train::peak_flops(device, dtype).value_or(0);
+  const double peak = device::peak_flops(device, dtype).value_or(0);
   std::printf(
       "%s, %d layers, %s; tp %d x dp %d on %s, ZeRO-%d, %s%s, recompute %s, sequence %ld x %ld x "
       "%ld\n",

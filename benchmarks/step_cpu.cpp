@@ -20,7 +20,7 @@
 #include "comm/mpi_session.h"
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
-#include "sharding/philox.h"
+#include "random/philox.h"
 #include "train/engine.h"
 
 namespace {
@@ -156,10 +156,10 @@ int main(int argc, char** argv) {
   engine.zero().initialise(1);
 
   data::HostBatch host{.batch = kBatch, .seq_length = kSequence, .ids = {}, .targets = {}};
-  const auto key = sharding::philox_key(static_cast<uint64_t>(mesh.dp_rank()), "benchmark batch");
+  const auto key = random::philox_key(static_cast<uint64_t>(mesh.dp_rank()), "benchmark batch");
   for (int64_t i = 0; i < kBatch * kSequence; ++i) {
     host.ids.push_back(
-        static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(i), 512)));
+        static_cast<int64_t>(random::philox_below(key, static_cast<uint64_t>(i), 512)));
     host.targets.push_back((host.ids.back() * 7 + 1) % 512);
   }
   const std::vector<train::MicroBatch> micro = {train::to_device(host, at::kCPU)};

@@ -12,9 +12,9 @@
 #include "base/terminal_colour.h"
 #include "base/text.h"
 #include "cli.h"
-#include "comm/gpu_environment.h"
 #include "comm/launcher.h"
 #include "commands/commands.h"
+#include "device/gpu_environment.h"
 
 namespace tptrain::apps {
 namespace {
@@ -65,7 +65,7 @@ int run(int argc, char** argv) {
 }  // namespace tptrain::apps
 
 int main(int argc, char** argv) {
-  tptrain::comm::ask_for_queues();  // before anything can touch the driver
+  tptrain::device::ask_for_queues();  // before anything can touch the driver
   try {
     return tptrain::apps::run(argc, argv);
   } catch (const std::exception& e) {

@@ -18,8 +18,8 @@ struct BoundGpu {
   at::Device device;
   std::vector<std::string> host_gpus;  // PCI bus ids of the ranks of this host, by local rank
 };
-/// Binds this process to its GPU (gpu_of_rank). Collective over the session. Throws, agreed on
-/// every rank, where a host has fewer GPUs than ranks, where two ranks would share one GPU, and
+/// Binds this process to its GPU (device::gpu_of_rank). Collective over the session. Throws, agreed
+/// on every rank, where a host has fewer GPUs than ranks, where two ranks would share one GPU, and
 /// where this build has no CUDA.
 BoundGpu bind_gpu(MpiSession& session);
 

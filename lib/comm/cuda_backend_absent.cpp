@@ -1,6 +1,5 @@
 #include "base/error.h"
 #include "comm/cuda_backend.h"
-#include "comm/gpu_support.h"
 
 namespace tptrain::comm {
 
@@ -16,8 +15,6 @@ namespace {
 }  // namespace
 
 BoundGpu bind_gpu(MpiSession&) { refuse(); }
-
-std::vector<int> compiled_architectures() { return {}; }
 
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device,
                                                 std::unique_ptr<PeerExchange>) {

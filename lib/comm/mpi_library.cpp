@@ -1,9 +1,9 @@
+#include "comm/mpi_library.h"
+
 #include <mpi.h>
 
 #include <algorithm>
 #include <array>
-
-#include "comm/host_gpus.h"
 
 namespace tptrain::comm {
 

@@ -25,11 +25,11 @@
 #include "base/text.h"
 #include "comm/all_to_all_parts.h"
 #include "comm/checked_communicator.h"
-#include "comm/cuda/architectures.h"
 #include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
-#include "comm/gpu_assignment.h"
-#include "comm/gpu_support.h"
+#include "device/cuda/architectures.h"
+#include "device/gpu_assignment.h"
+#include "device/gpu_support.h"
 
 namespace tptrain::comm {
 
@@ -322,7 +322,7 @@ void check_loaded_driver() {
   int runtime = 0;
   check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion", "device mesh");
   check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion", "device mesh");
-  check_driver(driver, runtime, "");
+  device::check_driver(driver, runtime, "");
 }
 
 int visible_gpus() {
@@ -335,13 +335,13 @@ int visible_gpus() {
 }
 
 /// Of the device that is current.
-GpuSupport support_of(int device_index) {
+device::GpuSupport support_of(int device_index) {
   cudaDeviceProp properties;
   check_cuda(cudaGetDeviceProperties(&properties, device_index), "cudaGetDeviceProperties",
              "device mesh");
   return {.name = properties.name,
           .capability = properties.major * 10 + properties.minor,
-          .runs_this_program = current_gpu_runs_this_program()};
+          .runs_this_program = device::current_gpu_runs_this_program()};
 }
 
 }  // namespace
@@ -350,13 +350,13 @@ BoundGpu bind_gpu(MpiSession& session) {
   int index = 0;
   GpuIdentity own;
   agree(session, [&] {
-    index = gpu_of_rank(session.local_rank(), session.local_size(), visible_gpus());
+    index = device::gpu_of_rank(session.local_rank(), session.local_size(), visible_gpus());
     check_cuda(cudaSetDevice(index), "cudaSetDevice", "device mesh");
-    check_gpu_supported(support_of(index), compiled_architectures());
+    device::check_gpu_supported(support_of(index), device::compiled_architectures());
     own = identity_of(index);
   });
   const std::vector<std::string> uuids = session.all_gather(own.uuid);
-  agree(session, [&] { check_gpus_distinct(uuids); });
+  agree(session, [&] { device::check_gpus_distinct(uuids); });
   // All work of this thread goes to one stream that is not the default one, which no graph can
   // capture and which would wait for every other. Of high priority: what runs beside the model
   // (AdamW of later blocks) takes what is left of the device, not half of it (Llama-3-8B on two

@@ -17,10 +17,10 @@
 #include "comm/cuda/pushed_collectives.h"
 #include "comm/cuda/shared_block.h"
 #include "comm/cuda/sum_pieces.h"
-#include "comm/gpu_environment.h"
-#include "comm/gpu_links.h"
-#include "comm/gpu_report.h"
 #include "comm/peer_exchange.h"
+#include "device/gpu_environment.h"
+#include "device/gpu_links.h"
+#include "device/gpu_report.h"
 
 namespace tptrain::comm {
 
@@ -309,8 +309,8 @@ std::vector<PeerIdentity> identities(ControlGroup& group, at::Device device) {
   if (cudaDeviceGetPCIBusId(bus_id.data(), bus_id.size(), device.index()) != cudaSuccess)
     cudaGetLastError();
   std::vector<PeerIdentity> all;
-  for (const std::string& text :
-       group.all_gather(cat(host_identity(), " ", bus_id.data(), " ", queues_of_device()))) {
+  for (const std::string& text : group.all_gather(
+           cat(host_identity(), " ", bus_id.data(), " ", device::queues_of_device()))) {
     PeerIdentity identity;
     std::istringstream(text) >> identity.host >> identity.pci_bus_id >> identity.queues;
     all.push_back(std::move(identity));
@@ -321,9 +321,10 @@ std::vector<PeerIdentity> identities(ControlGroup& group, at::Device device) {
 std::string obstacle_between(const PeerIdentity& own, const PeerIdentity& other, int device,
                              PeerLinks links) {
   if (other.host != own.host) return "its ranks are on several hosts";
-  if (!can_map(device, own.pci_bus_id, other.pci_bus_id))
+  if (!device::can_map(device, own.pci_bus_id, other.pci_bus_id))
     return cat("GPU ", own.pci_bus_id, " cannot map the memory of GPU ", other.pci_bus_id);
-  if (links == PeerLinks::nvlink && !joined_by_nvlink(device, own.pci_bus_id, other.pci_bus_id))
+  if (links == PeerLinks::nvlink &&
+      !device::joined_by_nvlink(device, own.pci_bus_id, other.pci_bus_id))
     return cat("no NVLink between GPU ", own.pci_bus_id, " and GPU ", other.pci_bus_id);
   return "";
 }
@@ -333,9 +334,9 @@ std::string obstacle_of(ControlGroup& group, const std::vector<PeerIdentity>& al
   if (group.size() > kMostPieces) return cat("more than ", kMostPieces, " ranks");
   const PeerIdentity& own = all[group.rank()];
   std::string obstacle;
-  if (own.queues < kQueuesOfPushes) {
-    obstacle =
-        cat("CUDA_DEVICE_MAX_CONNECTIONS is ", own.queues, ", and they need ", kQueuesOfPushes);
+  if (own.queues < device::kQueuesOfPushes) {
+    obstacle = cat("CUDA_DEVICE_MAX_CONNECTIONS is ", own.queues, ", and they need ",
+                   device::kQueuesOfPushes);
   }
   for (int rank = 0; rank < group.size() && obstacle.empty(); ++rank) {
     if (rank != group.rank()) obstacle = obstacle_between(own, all[rank], device, links);

@@ -4,15 +4,15 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "chat_template/answer_spans.h"
 #include "data/align_tokens.h"
 #include "formats/token_file.h"
-#include "tokenizer/answer_spans.h"
 
 namespace tptrain::data {
 
 namespace {
 
-using tokenizer::AnswerSpan;
+using chat_template::AnswerSpan;
 
 // Templates that write today's date would write another one each day: these tokens are made once.
 // 26 July 2024, noon, in UTC: the day that Llama's own templates fall back on.
@@ -113,11 +113,11 @@ bool LabelledIds::any_label() const {
 }
 
 LabelledIds encode_conversation(const Conversation& conversation,
-                                const tokenizer::ChatTemplate& chat_template,
+                                const chat_template::ChatTemplate& chat_template,
                                 const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
-  const tokenizer::ChatOptions rendering = {.tools = conversation.tools,
-                                            .time_seconds = kDayOfTemplates};
-  const tokenizer::SourcedText text =
+  const chat_template::ChatOptions rendering = {.tools = conversation.tools,
+                                                .time_seconds = kDayOfTemplates};
+  const chat_template::SourcedText text =
       chat_template.render_sourced(conversation.messages, rendering);
   LabelledIds row;
   row.ids = tokenizer.encode(text.bytes());
@@ -129,7 +129,7 @@ LabelledIds encode_conversation(const Conversation& conversation,
   const std::vector<TokenAt> at = align_tokens(tokenizer, text.bytes(), row.ids);
   Labeller labeller(text.bytes(), at, options.train_on_end, row);
   for (const AnswerSpan& span :
-       learned(tokenizer::answer_spans(text, chat_template.generation_prompt(rendering)),
+       learned(chat_template::answer_spans(text, chat_template.generation_prompt(rendering)),
                conversation, options.train_on)) {
     labeller.label(span);
   }

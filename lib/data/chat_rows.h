@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "chat_template/chat_template.h"
 #include "data/conversation.h"
 #include "data/train_on.h"
-#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::data {
@@ -22,7 +22,7 @@ struct LabelledIds {
 /// What the template makes of the conversation, nothing added. Throws DataError: the template
 /// refuses it, or the tokenizer changes the text so that a border of an answer cannot be found.
 LabelledIds encode_conversation(const Conversation& conversation,
-                                const tokenizer::ChatTemplate& chat_template,
+                                const chat_template::ChatTemplate& chat_template,
                                 const tokenizer::Tokenizer& tokenizer, const ChatOptions& options);
 
 /// The two texts end to end, with what the tokenizer puts before and behind a text; the completion

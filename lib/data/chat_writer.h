@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "chat_template/chat_template.h"
 #include "data/chat_rows.h"
 #include "data/corpus_rows.h"
 #include "data/jsonl_rows.h"
 #include "formats/token_file.h"
-#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::data {
@@ -20,7 +20,7 @@ class ChatWriter {
  public:
   struct Context {
     const tokenizer::Tokenizer& tokenizer;
-    const tokenizer::ChatTemplate* chat_template = nullptr;  // conversations need one
+    const chat_template::ChatTemplate* chat_template = nullptr;  // conversations need one
     ChatOptions options = {};
     int64_t vocab_size = 0;  // rows of the model: ids must be below
     int threads = 1;

@@ -5,12 +5,12 @@
 
 #include "base/text.h"
 #include "base/work.h"
+#include "chat_template/chat_template.h"
 #include "data/chat_rows.h"
 #include "data/corpus_rows.h"
 #include "data/jsonl_rows.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
-#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 
@@ -52,7 +52,7 @@ class DocumentPlaces {
 /// Whether a row becomes a document: one that is empty, or of which nothing is learned, does not.
 bool is_document(const JsonlRow& row, const ChatOptions& options,
                  const tokenizer::Tokenizer& tokenizer,
-                 const tokenizer::ChatTemplate* chat_template) {
+                 const chat_template::ChatTemplate* chat_template) {
   switch (row.kind.content) {
     case RowKind::Content::conversation:
       return encode_conversation(row.conversation, *chat_template, tokenizer, options).any_label();

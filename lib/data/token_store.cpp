@@ -7,11 +7,11 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
+#include "chat_template/chat_template.h"
 #include "data/file_reader.h"
 #include "data/preparing.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
-#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 
@@ -36,7 +36,7 @@ bool any_indexed(const std::vector<CorpusFile>& files) {
 /// How a file is read, as far as that decides its tokens. What was read before others came is
 /// named as it was then, so that its token files and checkpoints stay valid.
 std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
-                       const tokenizer::ChatTemplate* chat_template) {
+                       const chat_template::ChatTemplate* chat_template) {
   if (file.kind.format == Format::text) return file.marked ? "text without mark" : "text";
   std::string reading = cat(file.kind.layout == RowLayout::lines   ? "jsonl"
                             : file.kind.layout == RowLayout::array ? "json array"
@@ -52,7 +52,7 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
 /// What the tokens depend on, and nothing else: neither names nor times, so a corpus that moves to
 /// another folder keeps its token files.
 std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
-                        const tokenizer::ChatTemplate* chat_template,
+                        const chat_template::ChatTemplate* chat_template,
                         const std::vector<CorpusFile>& files) {
   Sha256 hash;
   hash.update("tptrain tokens 2: text with begin and end of text as the tokenizer has them\n");
@@ -124,7 +124,7 @@ formats::Labels labels_of(const std::vector<CorpusFile>& files, TrainOn train_on
                                                                   : formats::Labels::none;
 }
 
-std::shared_ptr<const tokenizer::ChatTemplate> chat_template_for(
+std::shared_ptr<const chat_template::ChatTemplate> chat_template_for(
     const Corpus& corpus, const std::vector<CorpusFile>& files) {
   if (!any_has(files, RowKind::Content::conversation)) return nullptr;
   return corpus.chat_template();

@@ -26,7 +26,7 @@
 #include "data/train_on.h"
 #include "tokenizer/tokenizer.h"
 
-namespace tptrain::tokenizer {
+namespace tptrain::chat_template {
 class ChatTemplate;
 }
 
@@ -60,7 +60,7 @@ struct Corpus {
   size_t first = 0;      // which entry of it the first source is
   ChatOptions chat = {};
   /// Gives what renders conversations, and is asked only where there are some; it may throw.
-  std::function<std::shared_ptr<const tokenizer::ChatTemplate>()> chat_template = {};
+  std::function<std::shared_ptr<const chat_template::ChatTemplate>()> chat_template = {};
 };
 
 /// The token file of one split. Every rank opens it by `path`; one rank prepares it and tells the

@@ -276,7 +276,7 @@ void append_rows(const CorpusFile& file, JsonlParser& parser, Sinks& sinks) {
 }  // namespace
 
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
-                    const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
+                    const chat_template::ChatTemplate* chat_template, int64_t vocab_size,
                     const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
                     std::vector<std::string>& notes) {
   const int threads = corpus.threads > 0 ? corpus.threads : cores_of_process();

@@ -39,7 +39,7 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
 /// DataError with file:line, or with `key` where more are malformed than corpus.max_bad_fraction:
 /// see prepare_tokens.
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
-                    const tokenizer::ChatTemplate* chat_template, int64_t vocab_size,
+                    const chat_template::ChatTemplate* chat_template, int64_t vocab_size,
                     const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
                     std::vector<std::string>& notes);
 

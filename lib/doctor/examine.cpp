@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "comm/mpi_library.h"
 #include "doctor/facts.h"
 
 namespace tptrain::doctor {
@@ -54,7 +55,7 @@ int cores() {
 Facts examine(const std::string& run_dir) {
   std::error_code failed;
   Facts facts{
-      .gpus = comm::host_gpus(),
+      .gpus = device::host_gpus(),
       .gpu_devices = std::filesystem::exists("/dev/nvidiactl", failed),
       .queues = environment("CUDA_DEVICE_MAX_CONNECTIONS"),
       .mpi_library = comm::mpi_library(),

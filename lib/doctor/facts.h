@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/host_gpus.h"
+#include "device/host_gpus.h"
 
 namespace tptrain::doctor {
 
@@ -24,7 +24,7 @@ struct DirectoryFacts {
 };
 
 struct Facts {
-  comm::HostGpus gpus = {};
+  device::HostGpus gpus = {};
   bool gpu_devices = false;  // /dev/nvidia0 or the like is there
   std::string queues = {};   // CUDA_DEVICE_MAX_CONNECTIONS; "": unset
   std::string mpi_library = {};

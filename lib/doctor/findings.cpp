@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "comm/gpu_report.h"
-#include "comm/gpu_support.h"
+#include "device/gpu_report.h"
+#include "device/gpu_support.h"
 
 namespace tptrain::doctor {
 namespace {
@@ -33,7 +33,7 @@ class Examination {
   }
 
   void gpu_libraries() {
-    const comm::HostGpus& host = facts_.gpus;
+    const device::HostGpus& host = facts_.gpus;
     if (!host.cuda_build) {
       if (facts_.gpu_devices)
         return add(Grade::warning, "GPUs",
@@ -53,16 +53,16 @@ class Examination {
     queues();
   }
 
-  bool driver(const comm::HostGpus& host) {
+  bool driver(const device::HostGpus& host) {
     try {
-      comm::check_driver(host.driver_cuda, host.runtime_cuda, host.driver);
+      device::check_driver(host.driver_cuda, host.runtime_cuda, host.driver);
     } catch (const Error&) {
       const std::string found =
           host.driver_cuda == 0
               ? "none is loaded"
               : cat(host.driver, host.driver.empty() ? "" : ", ", "serves CUDA up to ",
-                    comm::cuda_version_text(host.driver_cuda), "; ",
-                    comm::cuda_version_text(host.runtime_cuda), " is needed");
+                    device::cuda_version_text(host.driver_cuda), "; ",
+                    device::cuda_version_text(host.runtime_cuda), " is needed");
       // A login node has none and needs none.
       add(host.driver_cuda == 0 && !facts_.gpu_devices ? Grade::warning : Grade::fault, "driver",
           found,
@@ -72,20 +72,20 @@ class Examination {
     }
     add(Grade::fine, "driver",
         cat(host.driver, host.driver.empty() ? "" : ", ", "serves CUDA ",
-            comm::cuda_version_text(host.driver_cuda)));
+            device::cuda_version_text(host.driver_cuda)));
     return true;
   }
 
-  void gpu(const comm::HostGpus& host, size_t index) {
-    const comm::HostGpu& one = host.gpus[index];
+  void gpu(const device::HostGpus& host, size_t index) {
+    const device::HostGpu& one = host.gpus[index];
     const std::string what = cat("GPU ", index);
     const std::string found = cat(one.name, ", capability ", one.capability / 10, ".",
                                   one.capability % 10, ", ", human_bytes(one.memory_bytes));
     try {
-      comm::check_gpu_supported({.name = one.name,
-                                 .capability = one.capability,
-                                 .runs_this_program = one.runs_this_program},
-                                host.architectures);
+      device::check_gpu_supported({.name = one.name,
+                                   .capability = one.capability,
+                                   .runs_this_program = one.runs_this_program},
+                                  host.architectures);
     } catch (const Error& error) {
       const std::string text = error.what();
       return add(Grade::fault, what, found, text.substr(text.rfind('\n') + 3));
@@ -93,15 +93,15 @@ class Examination {
     add(Grade::fine, what, found);
   }
 
-  void same_gpus(const comm::HostGpus& host) {
+  void same_gpus(const device::HostGpus& host) {
     std::set<std::string> names;
-    for (const comm::HostGpu& one : host.gpus) names.insert(one.name);
+    for (const device::HostGpu& one : host.gpus) names.insert(one.name);
     if (names.size() > 1)
       add(Grade::warning, "GPUs", cat("of different kinds: ", join(names)),
           "The slowest sets the pace: choose equal ones with CUDA_VISIBLE_DEVICES.");
   }
 
-  void links(const comm::HostGpus& host) {
+  void links(const device::HostGpus& host) {
     const auto peers = static_cast<int>(host.gpus.size()) - 1;
     if (peers < 1) return;
     const bool all = std::all_of(host.gpus.begin(), host.gpus.end(),
@@ -123,8 +123,8 @@ class Examination {
   void library(const char* what, const std::string& loaded, const std::string& built,
                const std::string& least, const char* consequence) {
     if (loaded.empty()) return;
-    const std::string wanted = comm::is_older(built, least) ? least : built;
-    if (!comm::is_older(loaded, wanted)) return add(Grade::fine, what, loaded);
+    const std::string wanted = device::is_older(built, least) ? least : built;
+    if (!device::is_older(loaded, wanted)) return add(Grade::fine, what, loaded);
     add(Grade::warning, what, cat(loaded, " is loaded, older than ", wanted, ": ", consequence),
         "Another copy comes first in LD_LIBRARY_PATH; take it out.");
   }

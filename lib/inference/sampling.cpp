@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "sharding/philox.h"
+#include "random/philox.h"
 
 namespace tptrain::inference {
 
@@ -100,8 +100,8 @@ int32_t sample_token(std::span<const float> all_logits, const SamplingOptions& o
     while (kept < ids.size() && kept_total < options.top_p * total) kept_total += weights[kept++];
   }
 
-  const auto key = sharding::philox_key(options.seed, "sampling");
-  double rest = sharding::philox_uniform(key, static_cast<uint64_t>(position)) * kept_total;
+  const auto key = random::philox_key(options.seed, "sampling");
+  double rest = random::philox_uniform(key, static_cast<uint64_t>(position)) * kept_total;
   size_t chosen = 0;  // where rounding leaves a remainder of about 1e-16 of the whole: the last
                       // that has any weight
   for (size_t i = 0; i < kept && rest >= 0; ++i) {

@@ -17,7 +17,7 @@ at::Tensor high_word(const at::Tensor& product) {
 }  // namespace
 
 PhiloxTensors philox_tensor(PhiloxTensors counter, std::array<uint32_t, 2> key) {
-  // The constants of base/philox.h. A product of two words wraps around in int64, its bits are
+  // The constants of random/philox.h. A product of two words wraps around in int64, its bits are
   // those of uint64.
   constexpr int64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;

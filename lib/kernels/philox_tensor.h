@@ -1,5 +1,5 @@
-// Philox in integer tensor arithmetic: the numbers of base/philox.h on whatever device the counters
-// are, where no loop of ours runs (CUDA). Slow beside a kernel: some hundred operations.
+// Philox in integer tensor arithmetic: the numbers of random/philox.h on whatever device the
+// counters are, where no loop of ours runs (CUDA). Slow beside a kernel: some hundred operations.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <utility>
 
-#include "base/philox.h"
 #include "kernels/cpu/philox_block.h"
+#include "random/philox.h"
 
 namespace tptrain::optim {
 
@@ -99,7 +99,7 @@ void rounding_halves(std::array<uint32_t, 2> key, uint32_t update, int64_t first
       }
     } else {
       const uint64_t index = static_cast<uint64_t>(group);
-      const std::array<uint32_t, 4> words = philox_rounds(
+      const std::array<uint32_t, 4> words = random::philox_rounds(
           {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), update, 0}, key);
       for (size_t word = 0; word < 4; ++word) {
         halves[2 * word] = static_cast<uint16_t>(words[word]);

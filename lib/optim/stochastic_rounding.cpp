@@ -1,13 +1,13 @@
 #include "optim/stochastic_rounding.h"
 
-#include "base/philox.h"
 #include "base/text.h"
 #include "optim/element_loop.h"
+#include "random/philox.h"
 
 namespace tptrain::optim {
 
 std::array<uint32_t, 2> rounding_key(uint64_t seed, std::string_view tensor) {
-  return philox_key(seed, cat("rounding/", tensor));
+  return random::philox_key(seed, cat("rounding/", tensor));
 }
 
 void fill_rounding_bits(const RoundingSite& site, std::array<uint32_t, 2> key, uint32_t update,

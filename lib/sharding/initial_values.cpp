@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "random/normal_pair.h"
+#include "random/philox.h"
 #include "sharding/cuda/fill_normal.h"
-#include "sharding/philox.h"
-#include "sharding/philox_round.h"
 
 namespace tptrain::sharding {
 namespace {
@@ -23,19 +23,20 @@ void fill_normal_run(float* out, int64_t first, int64_t count, double std,
                      std::array<uint32_t, 2> key) {
   int64_t i = 0;
   if (first % 2 != 0 && count > 0) {
-    out[i++] = static_cast<float>(std * philox_normal_pair(key, first / 2).odd);
+    out[i++] = static_cast<float>(std * random::philox_normal_pair(key, first / 2).odd);
   }
   for (; i + 1 < count; i += 2) {
-    const NormalPair pair = philox_normal_pair(key, (first + i) / 2);
+    const random::NormalPair pair = random::philox_normal_pair(key, (first + i) / 2);
     out[i] = static_cast<float>(std * pair.even);
     out[i + 1] = static_cast<float>(std * pair.odd);
   }
-  if (i < count) out[i] = static_cast<float>(std * philox_normal_pair(key, (first + i) / 2).even);
+  if (i < count)
+    out[i] = static_cast<float>(std * random::philox_normal_pair(key, (first + i) / 2).even);
 }
 
 void fill_normal(float* out, const ShardSpec& spec, int64_t begin, int64_t end, double std,
                  uint64_t seed) {
-  const std::array<uint32_t, 2> key = philox_key(seed, cat("init/", spec.name));
+  const std::array<uint32_t, 2> key = random::philox_key(seed, cat("init/", spec.name));
   at::parallel_for(begin, end, kGrain, [&](int64_t chunk_begin, int64_t chunk_end) {
     for (const Run& run : runs_of(spec, chunk_begin, chunk_end)) {
       fill_normal_run(out + (run.local_begin - begin), run.global_begin, run.count, std, key);
@@ -73,7 +74,7 @@ void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t
     return;
   }
   if (out.is_cuda() && out.scalar_type() == at::kFloat && out.is_contiguous()) {
-    const std::array<uint32_t, 2> key = philox_key(seed, cat("init/", spec.name));
+    const std::array<uint32_t, 2> key = random::philox_key(seed, cat("init/", spec.name));
     cuda::fill_normal(out, spec, begin, init.std, key);
     return;
   }

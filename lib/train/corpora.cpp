@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "base/text.h"
+#include "chat_template/chat_template.h"
 #include "config/share.h"
-#include "tokenizer/chat_template.h"
 #include "train/resolve.h"
 
 namespace tptrain::train {
@@ -19,12 +19,12 @@ bool is_plain(const config::DataSource& source) {
   return source == plain;
 }
 
-std::shared_ptr<const tokenizer::ChatTemplate> chat_template_of(const config::RunConfig& run) {
+std::shared_ptr<const chat_template::ChatTemplate> chat_template_of(const config::RunConfig& run) {
   const std::string tokenizer = tokenizer_of(run);
-  return std::make_shared<const tokenizer::ChatTemplate>(
+  return std::make_shared<const chat_template::ChatTemplate>(
       run.data.chat_template.empty()
-          ? tokenizer::ChatTemplate::from_tokenizer(tokenizer)
-          : tokenizer::ChatTemplate::from_file(run.data.chat_template, tokenizer));
+          ? chat_template::ChatTemplate::from_tokenizer(tokenizer)
+          : chat_template::ChatTemplate::from_file(run.data.chat_template, tokenizer));
 }
 
 data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources sources,

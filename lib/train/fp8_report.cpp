@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/text.h"
-#include "comm/device_info.h"
+#include "device/device_info.h"
 #include "kernels/fp8.h"
 
 namespace tptrain::train {
@@ -40,7 +40,7 @@ void log_fp8(const ResolvedConfig& resolved, const model::Decoder& decoder, Logg
 void check_fp8(const ResolvedConfig& resolved, at::Device device) {
   if (resolved.run.train.fp8 != config::Fp8::on || kernels::multiplies_fp8(device)) return;
   throw ConfigError(
-      problem(cat("train.fp8 is on, and ", comm::device_name(device), " does not multiply FP8"))
+      problem(cat("train.fp8 is on, and ", device::device_name(device), " does not multiply FP8"))
           .must("be a GPU of compute capability 8.9 or above (Ada, Hopper, Blackwell)")
           .remedy("Leave train.fp8 out."));
 }

@@ -135,7 +135,7 @@ MemoryForecast forecast_memory(const ResolvedConfig& resolved, int64_t card_byte
 }
 
 Problem out_of_memory_problem(const OutOfMemory& facts) {
-  const comm::DeviceUse& use = facts.use;
+  const device::DeviceUse& use = facts.use;
   const MemoryForecast& forecast = facts.forecast;
   const int64_t others =
       std::max<int64_t>(0, use.total_bytes - use.free_bytes - use.reserved_bytes);

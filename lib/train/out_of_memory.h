@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "comm/device_info.h"
+#include "device/device_info.h"
 #include "planner/plan.h"
 #include "train/resolve.h"
 
@@ -42,7 +42,7 @@ struct OutOfMemory {
   std::string doing;        // "step 3, forward and backward"
   std::string device_name;  // "NVIDIA H200"
   std::string asked_for;    // as of bytes_asked_for
-  comm::DeviceUse use;
+  device::DeviceUse use;
   MemoryForecast forecast;
 };
 Problem out_of_memory_problem(const OutOfMemory& facts);

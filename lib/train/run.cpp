@@ -22,11 +22,12 @@
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/model_files.h"
 #include "checkpoint/run_directory.h"
-#include "comm/device_info.h"
 #include "comm/device_mesh.h"
 #include "comm/mesh_picture.h"
 #include "config/duration.h"
 #include "config/parse.h"
+#include "device/device_facts.h"
+#include "device/device_info.h"
 #include "inference/model_directory.h"
 #include "kernels/cpu/allocation.h"
 #include "kernels/kernels.h"
@@ -35,7 +36,6 @@
 #include "model/head_share.h"
 #include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
-#include "train/device_facts.h"
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/fp8_report.h"
@@ -74,7 +74,7 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
 
 void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session,
                   comm::DeviceType device) {
-  const int automatic = std::max(1, available_cores() / session.local_size());
+  const int automatic = std::max(1, device::available_cores() / session.local_size());
   at::set_num_threads(train.cpu_threads > 0 ? static_cast<int>(train.cpu_threads) : automatic);
   // Activations come and go each step: given back to the kernel they would be faulted in again,
   // page by page.
@@ -136,16 +136,17 @@ kernels::AttentionBackend attention_of(const ResolvedConfig& resolved, comm::Dev
 void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedConfig& resolved,
               Logger& log) {
   if (resolved.device != comm::DeviceType::cuda) return;
-  std::vector<comm::GpuFacts> of_ranks;
+  std::vector<device::GpuFacts> of_ranks;
   for (const std::string& wire : session.all_gather(
-           to_wire(comm::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus())))) {
-    of_ranks.push_back(comm::gpu_facts_from_wire(wire));
+           to_wire(device::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus())))) {
+    of_ranks.push_back(device::gpu_facts_from_wire(wire));
   }
-  const comm::GpuReport report = comm::gpu_report(of_ranks);
+  const device::GpuReport report = device::gpu_report(of_ranks);
   for (const std::string& line : report.lines) log.info(line);
   log.info(cat("tensors travel by: ", mesh.transport()));
-  if (!peak_flops(mesh.device(), scalar_type(resolved.run.train.dtype)))
-    log.info(cat("mfu: left out, the peak of ", comm::device_name(mesh.device()), " is not known"));
+  if (!device::peak_flops(mesh.device(), scalar_type(resolved.run.train.dtype)))
+    log.info(
+        cat("mfu: left out, the peak of ", device::device_name(mesh.device()), " is not known"));
   if (session.rank() == 0) {
     for (const std::string& line : report.warnings) log.warn(line);
     for (const std::string& line : mesh.warnings()) log.warn(line);
@@ -184,10 +185,10 @@ std::string doing(const ProgressBoard::Entry& entry) {
 
 ConfigError out_of_memory_error(const std::exception& error, const ResolvedConfig& resolved,
                                 const std::string& doing, at::Device device) {
-  const comm::DeviceUse use = comm::device_use(device);
+  const device::DeviceUse use = device::device_use(device);
   return ConfigError(
       out_of_memory_problem({.doing = doing,
-                             .device_name = comm::device_name(device),
+                             .device_name = device::device_name(device),
                              .asked_for = bytes_asked_for(error.what()),
                              .use = use,
                              .forecast = forecast_memory(resolved, use.total_bytes)}));

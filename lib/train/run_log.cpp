@@ -9,9 +9,9 @@
 #include "base/host.h"
 #include "base/stop.h"
 #include "base/text.h"
+#include "device/device_facts.h"
 #include "model/decoder_config.h"
 #include "planner/plan.h"
-#include "train/device_facts.h"
 #include "train/run_options.h"
 
 namespace tptrain::train {
@@ -36,7 +36,8 @@ std::string hosts_of_ranks(comm::MpiSession& session) {
 
 std::string peak_memory_of_ranks(comm::MpiSession& session, at::Device device) {
   std::vector<int64_t> peaks;
-  for (const std::string& peak : session.all_gather(std::to_string(memory_use(device).peak_bytes)))
+  for (const std::string& peak :
+       session.all_gather(std::to_string(device::memory_use(device).peak_bytes)))
     peaks.push_back(std::stoll(peak));
   const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
   if (peaks.size() == 1) return human_bytes(*most);

@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "base/stop.h"
 #include "base/text.h"
+#include "device/device_facts.h"
 #include "model/decoder_config.h"
-#include "train/device_facts.h"
 #include "train/health.h"
 #include "train/run_options.h"
 
@@ -247,7 +247,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   say_first_step();
   if (parts_.recorder == nullptr) return;
 
-  const MemoryUse memory = memory_use(parts_.engine.device());
+  const device::MemoryUse memory = device::memory_use(parts_.engine.device());
   metrics::StepMetrics step{
       .step = pending.step,
       .loss = loss,
@@ -266,7 +266,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
   const at::ScalarType dtype = scalar_type(parts_.config.run.train.dtype);
-  if (const auto peak = peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
+  if (const auto peak = device::peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
 
   pace_.add(step.step, step.step_time_s);
   const double eta_s = pace_.seconds_left();

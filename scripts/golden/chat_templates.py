@@ -3,7 +3,7 @@
 
     python scripts/golden/chat_templates.py tests/golden/chat/templates.json
     python scripts/golden/chat_templates.py more.json --random 20000 --seed 7    # then, by hand:
-    TPTRAIN_CHAT_CASES=more.json build/cpu/tests/unit/tokenizer/unit_tokenizer_chat_template_golden
+    TPTRAIN_CHAT_CASES=more.json build/cpu/tests/unit/chat_template/unit_chat_template_golden
 
 Needs jinja2 3.1, which the program itself does not. The environment is the one that transformers
 makes (apply_chat_template): sandboxed, trim_blocks, lstrip_blocks, loop controls, its tojson,

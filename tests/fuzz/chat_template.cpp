@@ -1,6 +1,6 @@
 // A chat template of any bytes, rendered on a small conversation: ends with a text or with a
 // DataError, within bounds of work, depth and memory.
-#include "tokenizer/chat_template.h"
+#include "chat_template/chat_template.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include "base/error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace tptrain::tokenizer;
+  using namespace tptrain::chat_template;
   static const auto messages = nlohmann::ordered_json::parse(R"([
       {"role": "system", "content": " s "}, {"role": "user", "content": "a b\nü"},
       {"role": "assistant", "content": null, "n": 3, "f": 1.5, "tool_calls": [

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "base/text.h"
-#include "comm/gpu_environment.h"
+#include "device/gpu_environment.h"
 #include "support/mpi.h"
 
 namespace tptrain::testing {
@@ -90,7 +90,7 @@ void before_session_ends(std::function<void()> what) { last_things.push_back(std
 
 int main(int argc, char** argv) {
   using namespace tptrain;
-  comm::ask_for_queues();
+  device::ask_for_queues();
   at::set_num_threads(1);  // several ranks share the cores
   testing::the_session = std::make_unique<comm::MpiSession>(&argc, &argv);
   const int verdict = testing::run(argc, argv);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/text.h"
-#include "sharding/philox.h"
+#include "random/philox.h"
 
 namespace tptrain::testing {
 namespace {
@@ -127,9 +127,9 @@ std::vector<ParityCase> all_parity_cases(int world_size) {
 }
 
 std::vector<ParityCase> pairwise_sample(std::vector<ParityCase> cases, uint64_t seed) {
-  const auto key = sharding::philox_key(seed, "pairwise sample");
+  const auto key = random::philox_key(seed, "pairwise sample");
   for (size_t i = cases.size(); i > 1; --i)
-    std::swap(cases[i - 1], cases[sharding::philox_below(key, i, i)]);
+    std::swap(cases[i - 1], cases[random::philox_below(key, i, i)]);
   using Pair = std::array<int64_t, 4>;
   std::set<Pair> seen;
   const auto new_pairs = [&](const ParityCase& one) {

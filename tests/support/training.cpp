@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "sharding/philox.h"
+#include "random/philox.h"
 #include "support/gradient_scale.h"
 
 namespace tptrain::testing {
@@ -97,14 +97,14 @@ data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count
                         .step = step,
                         .first_sample = first_sequence};
   for (int64_t s = first_sequence; s < first_sequence + count; ++s) {
-    const auto key = sharding::philox_key(static_cast<uint64_t>(step), "parity batch");
+    const auto key = random::philox_key(static_cast<uint64_t>(step), "parity batch");
     // A few frequent tokens with a rule between neighbours, so that there is something to learn in
     // 20 steps.
-    int64_t token = static_cast<int64_t>(sharding::philox_below(key, static_cast<uint64_t>(s), 6)) *
+    int64_t token = static_cast<int64_t>(random::philox_below(key, static_cast<uint64_t>(s), 6)) *
                     17 % vocab_size;
     for (int64_t t = 0; t < kSequenceLength; ++t) {
-      const bool jump = sharding::philox_uniform(
-                            key, static_cast<uint64_t>(1000 + s * kSequenceLength + t)) < 0.1;
+      const bool jump =
+          random::philox_uniform(key, static_cast<uint64_t>(1000 + s * kSequenceLength + t)) < 0.1;
       const int64_t next = jump ? (token + 31) % vocab_size : (token * 5 + 17) % 36;
       // Sequence s counts only its first 22 - 2s targets (and not each third of odd sequences); the
       // last three count nothing at all.
@@ -118,7 +118,7 @@ data::HostBatch parity_batch(int64_t step, int64_t first_sequence, int64_t count
 }
 
 void mask_parity_documents(data::HostBatch& batch) {
-  const auto key = sharding::philox_key(static_cast<uint64_t>(batch.step), "parity documents");
+  const auto key = random::philox_key(static_cast<uint64_t>(batch.step), "parity documents");
   for (int64_t row = 0; row < batch.batch; ++row) {
     const int64_t sequence = batch.first_sample + row;
     // Step 0 has few documents and step 3 many: a captured step must make room anew.
@@ -127,7 +127,7 @@ void mask_parity_documents(data::HostBatch& batch) {
       const auto index = static_cast<uint64_t>(sequence * batch.seq_length + draw);
       const int64_t length =
           batch.step == 0 ? batch.seq_length / 2
-                          : 1 + static_cast<int64_t>(sharding::philox_below(key, index, longest));
+                          : 1 + static_cast<int64_t>(random::philox_below(key, index, longest));
       const int64_t end = std::min(batch.seq_length, begin + length);
       batch.document_ends.push_back(row * batch.seq_length + end);
       batch.targets[static_cast<size_t>(row * batch.seq_length + end - 1)] = -100;

@@ -17,21 +17,21 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "base/text.h"
+#include "chat_template/chat_template.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
 #include "commands/device_option.h"
 #include "data/sequential_batches.h"
 #include "data/token_store.h"
+#include "device/device_facts.h"
 #include "inference/evaluation.h"
 #include "inference/model_source.h"
 #include "job.h"
 #include "model/decoder.h"
 #include "parameters/parameter_store.h"
-#include "tokenizer/chat_template.h"
 #include "tool_display.h"
 #include "tool_session.h"
-#include "train/device_facts.h"
 
 namespace tptrain::apps {
 namespace {
@@ -156,9 +156,9 @@ data::Corpus corpus_of(const EvaluateCommand& command, const inference::OpenedMo
       .key = "--data",
       .chat = {.train_on = config::meaning<config::TrainOn>(command.train_on).value()},
       .chat_template = [path = opened.tokenizer_path, file = command.chat_template] {
-        return std::make_shared<const tokenizer::ChatTemplate>(
-            file.empty() ? tokenizer::ChatTemplate::from_tokenizer(path)
-                         : tokenizer::ChatTemplate::from_file(file, path));
+        return std::make_shared<const chat_template::ChatTemplate>(
+            file.empty() ? chat_template::ChatTemplate::from_tokenizer(path)
+                         : chat_template::ChatTemplate::from_file(file, path));
       }};
   for (const std::string& path : command.data) corpus.sources.push_back({.path = path});
   return corpus;
@@ -249,7 +249,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
 
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, shape, device);
-  at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
+  at::set_num_threads(std::max(1, device::available_cores() / session.local_size()));
   model::Decoder decoder(opened.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
   parameters::ParameterStore store(

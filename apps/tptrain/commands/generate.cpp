@@ -12,21 +12,21 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "chat_template/chat_template.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
 #include "commands/device_option.h"
+#include "device/device_facts.h"
 #include "inference/generator.h"
 #include "inference/model_source.h"
 #include "inference/utf8_stream.h"
 #include "job.h"
 #include "model/decoder.h"
 #include "parameters/parameter_store.h"
-#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tool_display.h"
 #include "tool_session.h"
-#include "train/device_facts.h"
 
 namespace tptrain::apps {
 namespace {
@@ -46,9 +46,9 @@ void check_ranks(const model::DecoderConfig& config, int ranks) {
 std::vector<int32_t> prompt_ids(const GenerateCommand& command,
                                 const inference::OpenedModel& model) {
   if (!command.chat) return model.tokenizer->encode(command.prompt, {.add_special = true});
-  const tokenizer::ChatTemplate chat =
-      tokenizer::ChatTemplate::from_tokenizer(model.tokenizer_path);
-  std::vector<tokenizer::ChatMessage> messages;
+  const chat_template::ChatTemplate chat =
+      chat_template::ChatTemplate::from_tokenizer(model.tokenizer_path);
+  std::vector<chat_template::ChatMessage> messages;
   if (!command.system.empty()) messages.push_back({.role = "system", .content = command.system});
   messages.push_back({.role = "user", .content = command.prompt});
   // The template writes begin-of-text and the turns' marks as text.
@@ -117,7 +117,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
 
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
-  at::set_num_threads(std::max(1, train::available_cores() / session.local_size()));
+  at::set_num_threads(std::max(1, device::available_cores() / session.local_size()));
   model::Decoder decoder(model.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
   parameters::ParameterStore store(

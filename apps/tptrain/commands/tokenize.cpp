@@ -10,9 +10,9 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "chat_template/chat_template.h"
 #include "commands/commands.h"
 #include "formats/strict_json.h"
-#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::apps {
@@ -31,7 +31,7 @@ class LineWorker {
   explicit LineWorker(const TokenizeCommand& command)
       : command_(command), tokenizer_(tokenizer::make_tokenizer(command.tokenizer)) {
     if (!command.chat) return;
-    template_.emplace(tokenizer::ChatTemplate::from_tokenizer(command.tokenizer));
+    template_.emplace(chat_template::ChatTemplate::from_tokenizer(command.tokenizer));
     chat_.add_generation_prompt = command.generation_prompt;
     chat_.time_seconds = std::time(nullptr);  // one day for all lines
     if (command.chat_variables.empty()) return;
@@ -126,7 +126,7 @@ class LineWorker {
 
   std::string chat(const std::string& line) const {
     const ordered_json row = ordered_json::parse(line);  // tools keep the order of their keys
-    tokenizer::ChatOptions options = chat_;
+    chat_template::ChatOptions options = chat_;
     if (const auto tools = row.find("tools"); tools != row.end()) options.tools = *tools;
     const std::string text = template_->render_json(row["messages"], options);
     return encoded(text, /*shown=*/true, {});
@@ -151,8 +151,8 @@ class LineWorker {
 
   const TokenizeCommand& command_;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
-  std::optional<tokenizer::ChatTemplate> template_;
-  tokenizer::ChatOptions chat_;
+  std::optional<chat_template::ChatTemplate> template_;
+  chat_template::ChatOptions chat_;
 };
 
 /// Reads lines up to the bounds of a block; false where there are none.

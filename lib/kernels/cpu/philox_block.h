@@ -1,5 +1,5 @@
 // Philox for many counters at once, in a form that the compiler vectorises: one array a word. The
-// same numbers as philox_rounds of base/philox.h.
+// same numbers as philox_rounds of random/philox.h.
 #pragma once
 
 #include <array>

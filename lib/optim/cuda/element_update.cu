@@ -1,9 +1,9 @@
 // One thread eight elements, in two packs of four: 8 loads of 16 bytes on their way at once. The
 // arithmetic is element_loop.cpp's in its order; this file is compiled without fused multiply-add,
 // as that one, so that an element's update does not depend on the device that makes it.
-#include "base/philox.cuh"
 #include "kernels/cuda/multi_tensor.cuh"
 #include "optim/cuda/element_update.h"
+#include "random/philox.cuh"
 
 namespace tptrain::optim::cuda {
 
@@ -59,7 +59,7 @@ class RoundingBits {
  private:
   __device__ void draw() {
     const uint64_t group = static_cast<uint64_t>(global_) / 8;
-    words_ = philox_rounds(
+    words_ = random::philox_rounds(
         make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update_, 0),
         site_.key[0], site_.key[1]);
   }

@@ -2,8 +2,8 @@
 // where a slice cuts a pair in two.
 #include <algorithm>
 
-#include "base/philox.cuh"
-#include "sharding/box_muller.h"
+#include "random/box_muller.h"
+#include "random/philox.cuh"
 #include "sharding/cuda/fill_normal_kernel.h"
 
 namespace tptrain::sharding::cuda {
@@ -21,14 +21,14 @@ __global__ void fill_kernel(FillNormal args) {
     const int64_t index =
         (outer * args.global + args.offset + row % args.local) * args.inner + element % args.inner;
     const auto pair = static_cast<uint64_t>(index) / 2;
-    const uint4 words = philox_rounds(
+    const uint4 words = random::philox_rounds(
         make_uint4(static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32), 0, 0),
         args.key[0], args.key[1]);
-    const NormalPair normal =
-        box_muller(static_cast<uint64_t>(words.x) | static_cast<uint64_t>(words.y) << 32,
-                   static_cast<uint64_t>(words.z) | static_cast<uint64_t>(words.w) << 32);
+    const random::NormalPair normal =
+        random::box_muller(static_cast<uint64_t>(words.x) | static_cast<uint64_t>(words.y) << 32,
+                           static_cast<uint64_t>(words.z) | static_cast<uint64_t>(words.w) << 32);
     args.out[i] =
-        static_cast<float>(exact::mul(args.std, index % 2 == 0 ? normal.even : normal.odd));
+        static_cast<float>(random::exact::mul(args.std, index % 2 == 0 ? normal.even : normal.odd));
   }
 }
 

@@ -7,8 +7,8 @@
 #include <cstdlib>
 
 #include "checkpoint/checkpoint_store.h"
-#include "comm/device_info.h"
 #include "comm/device_mesh.h"
+#include "device/device_info.h"
 #include "planner/plan.h"
 #include "support/catch.h"
 #include "support/mpi.h"
@@ -266,7 +266,7 @@ TEST_CASE("1,000 steps take no more memory than the first twenty", "[gpu][memory
       const auto steps = [&](int64_t count) {
         forget_memory(mesh.device());
         train(odd_llama(), axes, {.steps = count, .dtype = at::kBFloat16, .cuda_graphs = graphs});
-        return comm::device_memory(mesh.device()).peak_reserved_bytes;
+        return device::device_memory(mesh.device()).peak_reserved_bytes;
       };
       const int64_t after_twenty = steps(20);
       CHECK(steps(1000) == after_twenty);
@@ -305,7 +305,7 @@ TEST_CASE("a step reserves what the plan says", "[gpu][memory][planner]") {
         engine.step({train::to_device(batch, mesh.device())},
                     kSequences * kSequence * shape.dp_size, 1e-4, 1.0);
       const auto reserved =
-          static_cast<double>(comm::device_memory(mesh.device()).peak_reserved_bytes);
+          static_cast<double>(device::device_memory(mesh.device()).peak_reserved_bytes);
       // The buffers of direct copies are planned, and lie outside the allocator.
       const planner::MemoryPlan& planned = plan.memory[static_cast<size_t>(layout.zero_stage)];
       const auto of_allocator = static_cast<double>(planned.total() - plan.push_buffers);
@@ -340,7 +340,7 @@ TEST_CASE("a save of bf16 state takes no more of a GPU than a few chunks", "[gpu
 
   // All that is free goes back: a save and a load have to ask for what they need.
   c10::cuda::CUDACachingAllocator::emptyCache();
-  const int64_t before = comm::device_use(mesh.device()).reserved_bytes;
+  const int64_t before = device::device_use(mesh.device()).reserved_bytes;
   c10::cuda::CUDACachingAllocator::resetPeakStats(mesh.device().index());
   store.save(engine.zero().state_dict(), {.step = 1, .model_json = model::to_json(config)});
   const auto found = store.newest();
@@ -348,7 +348,7 @@ TEST_CASE("a save of bf16 state takes no more of a GPU than a few chunks", "[gpu
   sharding::StateDict state = engine.zero().state_dict();
   store.load_into(state, *found.info);
   engine.zero().state_loaded(1);
-  const int64_t peak = comm::device_memory(mesh.device()).peak_reserved_bytes;
+  const int64_t peak = device::device_memory(mesh.device()).peak_reserved_bytes;
   CAPTURE(before, peak);
   CHECK(peak - before <= 3 * sharding::kStateChunkElements * static_cast<int64_t>(sizeof(float)));
 }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/text.h"
-#include "comm/gpu_environment.h"
+#include "device/gpu_environment.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "support/thread_group.h"
@@ -107,12 +107,12 @@ TEST_CASE("a probe that throws on one rank is a fault on every rank") {
 
 TEST_CASE("queues of the device: all where nobody says, and what somebody says") {
   unsetenv("CUDA_DEVICE_MAX_CONNECTIONS");
-  CHECK(comm::queues_of_device() == 8);
-  comm::ask_for_queues();
-  CHECK(comm::queues_of_device() == 32);
+  CHECK(device::queues_of_device() == 8);
+  device::ask_for_queues();
+  CHECK(device::queues_of_device() == 32);
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "1", 1);
-  comm::ask_for_queues();
-  CHECK(comm::queues_of_device() == 1);
+  device::ask_for_queues();
+  CHECK(device::queues_of_device() == 1);
 }
 
 }  // namespace tptrain::testing

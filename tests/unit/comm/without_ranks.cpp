@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "comm/communicator.h"
 #include "comm/control.h"
-#include "comm/gpu_assignment.h"
 #include "comm/mesh_picture.h"
+#include "device/gpu_assignment.h"
 #include "mpi/comm/suite.h"
 #include "support/catch.h"
 
@@ -54,27 +54,27 @@ TEST_CASE("a group of one agrees with itself") {
 }
 
 TEST_CASE("fewer GPUs than ranks is an error that counts both") {
-  CHECK(comm::gpu_of_rank(3, 4, 4) == 3);
-  CHECK(comm::gpu_of_rank(1, 2, 8) == 1);
+  CHECK(device::gpu_of_rank(3, 4, 4) == 3);
+  CHECK(device::gpu_of_rank(1, 2, 8) == 1);
   const std::string remedy =
       "it must be one GPU a rank.\n  Start fewer ranks on each host, check CUDA_VISIBLE_DEVICES, "
       "or "
       "set train.device to cpu.";
-  CHECK(comm_error_of([] { comm::gpu_of_rank(0, 4, 2); }) ==
+  CHECK(comm_error_of([] { device::gpu_of_rank(0, 4, 2); }) ==
         "communication error: device mesh: 4 ranks on this host but 2 GPUs: " + remedy);
-  CHECK(comm_error_of([] { comm::gpu_of_rank(0, 1, 0); }) ==
+  CHECK(comm_error_of([] { device::gpu_of_rank(0, 1, 0); }) ==
         "communication error: device mesh: 1 rank on this host but 0 GPUs: " + remedy);
 }
 
 TEST_CASE("a rank that is shown one GPU alone takes it") {
-  CHECK(comm::gpu_of_rank(3, 4, 1) == 0);
-  CHECK(comm::gpu_of_rank(0, 1, 1) == 0);
+  CHECK(device::gpu_of_rank(3, 4, 1) == 0);
+  CHECK(device::gpu_of_rank(0, 1, 1) == 0);
 }
 
 TEST_CASE("two ranks on one GPU is an error that names both") {
-  comm::check_gpus_distinct({"a", "b", "c"});
+  device::check_gpus_distinct({"a", "b", "c"});
   const std::string message = comm_error_of([] {
-    comm::check_gpus_distinct({"a", "b", "c", "b"});
+    device::check_gpus_distinct({"a", "b", "c", "b"});
   });
   CHECK(
       message.rfind("communication error: device mesh: ranks 1 and 3 hold the same GPU: it must be "

@@ -3,10 +3,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "chat_template/chat_template.h"
 #include "data/chat_rows.h"
 #include "formats/token_file.h"
 #include "support/catch.h"
-#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 namespace {
@@ -101,7 +101,8 @@ TEST_CASE("the assistant's fields are learned as Jinja writes them, and the end 
   int words = 0;
   for (const auto& c : all["cases"]) {
     const auto source = all["templates"][c["template"].get<std::string>()].get<std::string>();
-    const auto chat_template = tokenizer::ChatTemplate::from_source(source, "golden", constants);
+    const auto chat_template =
+        chat_template::ChatTemplate::from_source(source, "golden", constants);
     const Conversation conversation = {.messages = c["messages"], .tools = c["tools"]};
     for (const bool with_end : {true, false}) {
       INFO(c["name"].get<std::string>() << (c["tools"].is_null() ? "" : " with tools"));

@@ -2,6 +2,7 @@
 #include "data/chat_rows.h"
 
 #include "base/error.h"
+#include "chat_template/chat_template.h"
 #include "data/align_tokens.h"
 #include "data/packing.h"
 #include "data/show_row.h"
@@ -9,16 +10,15 @@
 #include "formats/token_file.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
-#include "tokenizer/chat_template.h"
 
 namespace tptrain::data {
 namespace {
 
 namespace fs = std::filesystem;
+using chat_template::ChatTemplate;
 using testing::has;
 using testing::message_of;
 using testing::TempDir;
-using tokenizer::ChatTemplate;
 using Texts = std::vector<std::string>;
 
 /// Bytes, a pair of them, and special tokens.

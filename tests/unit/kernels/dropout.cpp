@@ -1,9 +1,9 @@
 // Dropout: its mask against Philox called element by element, the same on every path, type and cut;
 // attention with dropout against fp64 autograd with the mask given.
-#include "base/philox.h"
 #include "kernels/kernels.h"
 #include "kernels/philox_tensor.h"
 #include "kernels/reference.h"
+#include "random/philox.h"
 
 using namespace tptrain::kernels;
 using namespace tptrain::testing;
@@ -19,7 +19,7 @@ at::Tensor kept(at::IntArrayRef sizes, const Dropout& dropout, int64_t first_pos
     for (int64_t s = 0; s < sizes[1]; ++s) {
       for (int64_t b = 0; b < sizes[2]; ++b) {
         for (int64_t i = 0; i < sizes[3]; ++i) {
-          const std::array<uint32_t, 4> words = tptrain::philox_rounds(
+          const std::array<uint32_t, 4> words = tptrain::random::philox_rounds(
               {static_cast<uint32_t>(i / 4), static_cast<uint32_t>(first_position + s),
                static_cast<uint32_t>(dropout.first_sample + b),
                static_cast<uint32_t>(dropout.first_head + head)},
@@ -132,10 +132,10 @@ TEST_CASE("Philox in tensor arithmetic is Philox, counters of full words include
       {values, values.flip({0}), at::full({1}, 0xfffffffe, values.options()), values}, key);
   for (size_t i = 0; i < counters.size(); ++i) {
     const std::array<uint32_t, 4> expected =
-        tptrain::philox_rounds({static_cast<uint32_t>(counters[i]),
-                                static_cast<uint32_t>(counters[counters.size() - 1 - i]),
-                                0xfffffffeu, static_cast<uint32_t>(counters[i])},
-                               key);
+        tptrain::random::philox_rounds({static_cast<uint32_t>(counters[i]),
+                                        static_cast<uint32_t>(counters[counters.size() - 1 - i]),
+                                        0xfffffffeu, static_cast<uint32_t>(counters[i])},
+                                       key);
     for (size_t word = 0; word < 4; ++word) {
       CAPTURE(i, word);
       CHECK(words[word][static_cast<int64_t>(i)].item<int64_t>() == expected[word]);

@@ -3,9 +3,9 @@
 #include <functional>
 #include <set>
 
-#include "base/philox.h"
 #include "optim/adamw_reference.h"
 #include "optim/stochastic_rounding.h"
+#include "random/philox.h"
 
 using namespace tptrain::optim;
 using namespace tptrain::testing;
@@ -60,7 +60,7 @@ at::Tensor slice(const at::Tensor& global, const ShardSpec& spec) {
 
 uint16_t expected_bits(std::array<uint32_t, 2> key, uint32_t update, int64_t element) {
   const uint64_t group = static_cast<uint64_t>(element) / 8;
-  const std::array<uint32_t, 4> words = tptrain::philox_rounds(
+  const std::array<uint32_t, 4> words = tptrain::random::philox_rounds(
       {static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update, 0}, key);
   const uint32_t word = words[static_cast<size_t>(element % 8 / 2)];
   return static_cast<uint16_t>(element % 2 == 0 ? word : word >> 16);

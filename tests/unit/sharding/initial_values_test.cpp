@@ -9,7 +9,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "sharding/philox.h"
+#include "random/philox.h"
 #include "support/catch.h"
 
 namespace tptrain::sharding {
@@ -48,7 +48,7 @@ TEST_CASE("every cut and every range holds the bits of the whole tensor", "[shar
 TEST_CASE("element i is std times the normal number of global index i", "[sharding]") {
   const at::Tensor values = initial(whole_tensor("w", {11}), 0, 11);
   for (int64_t i = 0; i < 11; ++i) {
-    const double normal = philox_normal(philox_key(42, "init/w"), i);
+    const double normal = random::philox_normal(random::philox_key(42, "init/w"), i);
     CHECK(values[i].item<float>() == static_cast<float>(0.02 * normal));
   }
 }

@@ -7,7 +7,7 @@
 #include "base/utf8.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
-#include "test_data.h"
+#include "support/tokenizer_test_data.h"
 #include "tokenizer/bpe_loaders.h"
 
 namespace tptrain::tokenizer {
@@ -17,19 +17,20 @@ using Ids = std::vector<int32_t>;
 using testing::message_of;
 
 std::unique_ptr<Tokenizer> tokenizer_json(const std::string& model) {
-  return load_tokenizer_json(content_of(tokenizer_data(model) / "tokenizer.json"),
+  return load_tokenizer_json(testing::content_of(testing::tokenizer_data(model) / "tokenizer.json"),
                              model + "/tokenizer.json", "");
 }
 
 std::unique_ptr<Tokenizer> gpt2_pair() {
-  const auto folder = tokenizer_data("gpt2");
-  return load_vocab_and_merges(content_of(folder / "vocab.json"), "vocab.json",
-                               content_of(folder / "merges.txt"), "merges.txt", "");
+  const auto folder = testing::tokenizer_data("gpt2");
+  return load_vocab_and_merges(testing::content_of(folder / "vocab.json"), "vocab.json",
+                               testing::content_of(folder / "merges.txt"), "merges.txt", "");
 }
 
 std::unique_ptr<Tokenizer> llama3_ranks() {
-  return load_tiktoken_ranks(content_of(tokenizer_data("llama3") / "tokenizer.model"),
-                             "tokenizer.model", llama3_tiktoken_options());
+  return load_tiktoken_ranks(
+      testing::content_of(testing::tokenizer_data("llama3") / "tokenizer.model"), "tokenizer.model",
+      llama3_tiktoken_options());
 }
 
 std::string little_endian(const Ids& ids) {
@@ -38,7 +39,7 @@ std::string little_endian(const Ids& ids) {
 }
 
 void check_vectors(const Tokenizer& tokenizer, const std::string& model) {
-  const auto vectors = json_of(tokenizer_data(model) / "vectors.json");
+  const auto vectors = testing::json_of(testing::tokenizer_data(model) / "vectors.json");
   CHECK(tokenizer.vocab_size() == vectors["vocab_size"].get<int64_t>());
   REQUIRE(vectors["cases"].size() == 104);
   for (const auto& c : vectors["cases"]) {
@@ -83,8 +84,10 @@ TEST_CASE("a tiktoken rank file gives what Llama-3's tokenizer.json gives") {
   for (int32_t id = 0; id < json->vocab_size(); ++id) {
     if (ranks->token(id) != json->token(id)) FAIL("id " << id);
   }
-  CHECK(looks_like_tiktoken(content_of(tokenizer_data("llama3") / "tokenizer.model")));
-  CHECK_FALSE(looks_like_tiktoken(content_of(tokenizer_data("llama2") / "tokenizer.model")));
+  CHECK(looks_like_tiktoken(
+      testing::content_of(testing::tokenizer_data("llama3") / "tokenizer.model")));
+  CHECK_FALSE(looks_like_tiktoken(
+      testing::content_of(testing::tokenizer_data("llama2") / "tokenizer.model")));
 }
 
 TEST_CASE("the end of text is found by its usual names, or as asked") {
@@ -92,18 +95,19 @@ TEST_CASE("the end of text is found by its usual names, or as asked") {
   CHECK(tokenizer_json("llama3")->end_of_text() == 128001);
   CHECK(tokenizer_json("llama2")->end_of_text() == 2);
   CHECK(gpt2_pair()->end_of_text() == 50256);
-  const std::string file = content_of(tokenizer_data("qwen2") / "tokenizer.json");
+  const std::string file = testing::content_of(testing::tokenizer_data("qwen2") / "tokenizer.json");
   CHECK(load_tokenizer_json(file, "f", "<|im_end|>")->end_of_text() == 151645);
 }
 
 TEST_CASE("whole files have the library's ids, on one thread or several") {
-  const auto corpus = json_of(tokenizer_data("") / "corpus.json");
+  const auto corpus = testing::json_of(testing::tokenizer_data("") / "corpus.json");
   for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
     const auto tokenizer = tokenizer_json(model);
     for (const char* name : {"wikitext-2-raw/valid.txt", "wikitext-2-raw/train_head.txt"}) {
       INFO(model << " " << name);
       const auto& expected = corpus.at(name).at(model);
-      const std::string text = content_of(tokenizer_data("") / ".." / "text" / name);
+      const std::string text =
+          testing::content_of(testing::tokenizer_data("") / ".." / "text" / name);
       const Ids ids = tokenizer->encode(text);
       CHECK(ids.size() == expected["tokens"].get<size_t>());
       CHECK(sha256_hex(little_endian(ids)) == expected["sha256"].get<std::string>());
@@ -123,7 +127,8 @@ TEST_CASE("whole files have the library's ids, on one thread or several") {
 TEST_CASE("text that is no UTF-8 is refused with the place of its first bad byte") {
   for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
     const auto tokenizer = tokenizer_json(model);
-    for (const auto& c : json_of(tokenizer_data(model) / "invalid_utf8.json")["cases"]) {
+    for (const auto& c :
+         testing::json_of(testing::tokenizer_data(model) / "invalid_utf8.json")["cases"]) {
       INFO(model << ": " << c["name"].get<std::string>());
       std::string bytes;
       const std::string hex = c["hex"].get<std::string>();
@@ -144,7 +149,7 @@ TEST_CASE("the hash tells tokenizers apart and stays as it is") {
   CHECK(gpt2_pair()->hash() == "d14e88eb91d6ad171bdfce72f643a9ad859a3fd3a294463f8e42ff4f146b3ffc");
   CHECK(tokenizer_json("gpt2")->hash() ==
         "2c2079cf5f32639521c93b89306e7e44ee67d759437814ae81881103257bee7a");
-  std::string changed = content_of(tokenizer_data("gpt2") / "tokenizer.json");
+  std::string changed = testing::content_of(testing::tokenizer_data("gpt2") / "tokenizer.json");
   changed.replace(changed.find("\"add_prefix_space\": false"), 25, "\"add_prefix_space\": true ");
   CHECK(load_tokenizer_json(changed, "changed", "")->hash() != tokenizer_json("gpt2")->hash());
 }

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "chat_template/chat_template.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
-#include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_config.h"
 #include "tokenizer/tokenizer_files.h"
@@ -131,7 +131,8 @@ TEST_CASE("the chat template: a string, a named list, or a file of its own") {
   const TempDir dir;
   const std::string path = dir.path().string();
   const auto text = [&](const char* which = "default") {
-    return ChatTemplate::from_config(read_tokenizer_config(path), which).render({{"user", "hi"}});
+    return chat_template::ChatTemplate::from_config(read_tokenizer_config(path), which)
+        .render({{"user", "hi"}});
   };
   CHECK(has(message_of<ConfigError>([&] { text(); }),
             path + ": this tokenizer has no chat template: it must have chat_template in "
@@ -152,7 +153,7 @@ TEST_CASE("the chat template: a string, a named list, or a file of its own") {
   CHECK(text("tool_use") == "5");
   // A conversation with tools gets it by itself, also where there are none in the list.
   const auto rendered = [&](const char* tools) {
-    return ChatTemplate::from_tokenizer(path).render_json(
+    return chat_template::ChatTemplate::from_tokenizer(path).render_json(
         nlohmann::ordered_json::parse(R"([{"role": "user"}])"),
         {.tools = nlohmann::ordered_json::parse(tools)});
   };

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
-#include "test_data.h"
+#include "support/tokenizer_test_data.h"
 #include "tokenizer/sentencepiece_tokenizer.h"
 
 namespace tptrain::tokenizer {
@@ -12,14 +12,14 @@ namespace {
 using Ids = std::vector<int32_t>;
 
 std::unique_ptr<Tokenizer> llama2() {
-  const auto folder = tokenizer_data("llama2");
-  return load_sentencepiece(content_of(folder / "tokenizer.model"), "tokenizer.model",
+  const auto folder = testing::tokenizer_data("llama2");
+  return load_sentencepiece(testing::content_of(folder / "tokenizer.model"), "tokenizer.model",
                             read_tokenizer_config(folder.string()));
 }
 
 TEST_CASE("tokenizer.model of Llama-2 gives the ids and texts of its tokenizer.json") {
   const auto tokenizer = llama2();
-  const auto vectors = json_of(tokenizer_data("llama2") / "vectors.json");
+  const auto vectors = testing::json_of(testing::tokenizer_data("llama2") / "vectors.json");
   CHECK(tokenizer->vocab_size() == vectors["vocab_size"].get<int64_t>());
   CHECK(tokenizer->end_of_text() == 2);
   REQUIRE(vectors["cases"].size() == 104);
@@ -48,9 +48,10 @@ TEST_CASE("tokenizer.model of Llama-2 gives the ids and texts of its tokenizer.j
 }
 
 TEST_CASE("the model file alone takes its own control symbols, and encodes text alike") {
-  const auto tokenizer =
-      load_sentencepiece(content_of(tokenizer_data("llama2") / "tokenizer.model"), "m", {});
-  for (const auto& c : json_of(tokenizer_data("llama2") / "vectors.json")["cases"]) {
+  const auto tokenizer = load_sentencepiece(
+      testing::content_of(testing::tokenizer_data("llama2") / "tokenizer.model"), "m", {});
+  for (const auto& c :
+       testing::json_of(testing::tokenizer_data("llama2") / "vectors.json")["cases"]) {
     INFO(c["name"].get<std::string>());
     CHECK(tokenizer->encode(c["text"].get<std::string>(), {.special_as_text = true}) ==
           c["ids_special_as_text"].get<Ids>());
@@ -63,7 +64,7 @@ TEST_CASE("the model file alone takes its own control symbols, and encodes text 
 
 TEST_CASE("bytes that are no UTF-8 are refused with their offset") {
   const auto tokenizer = llama2();
-  const auto invalid = json_of(tokenizer_data("llama2") / "invalid_utf8.json");
+  const auto invalid = testing::json_of(testing::tokenizer_data("llama2") / "invalid_utf8.json");
   for (const auto& c : invalid["cases"]) {
     INFO(c["name"].get<std::string>());
     const std::string hex = c["hex"].get<std::string>();

@@ -1,9 +1,0 @@
-// Internal to comm.
-#pragma once
-
-namespace tptrain::comm {
-
-/// Whether the driver has code of this program for the GPU that is current to this thread.
-bool current_gpu_runs_this_program();
-
-}  // namespace tptrain::comm
