@@ -72,7 +72,10 @@ std::map<fs::path, std::vector<fs::path>> temporaries(const fs::path& directory)
 
 int64_t bytes_written(const fs::path& stem) {
   int64_t bytes = 0;
-  for (const fs::path& path : temporaries(stem.parent_path())[stem]) {
+  const std::map<fs::path, std::vector<fs::path>> found = temporaries(stem.parent_path());
+  const auto of_stem = found.find(stem);
+  if (of_stem == found.end()) return 0;
+  for (const fs::path& path : of_stem->second) {
     std::error_code gone;
     const auto size = fs::file_size(path, gone);
     if (!gone) bytes += static_cast<int64_t>(size);

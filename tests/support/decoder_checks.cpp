@@ -387,7 +387,6 @@ BothWays count_collectives(comm::Communicator& tp, int64_t layers, const Trainin
 }  // namespace
 
 void check_collectives(comm::Communicator& tp) {
-  if (tp.size() == 1) return;
   struct Case {
     SequenceParallel sequence_parallel;
     Recompute recompute;

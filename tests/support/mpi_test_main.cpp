@@ -20,6 +20,7 @@
 
 #include "base/text.h"
 #include "device/gpu_environment.h"
+#include "support/checked_session.h"
 #include "support/mpi.h"
 
 namespace tptrain::testing {
@@ -73,7 +74,8 @@ int run(int argc, char** argv) {
   RankPrefix prefix(session().rank(), session().size());
   std::streambuf* const out = std::cout.rdbuf(&prefix);
   std::streambuf* const err = std::cerr.rdbuf(&prefix);
-  const int own = Catch::Session().run(argc, argv);
+  const Asserts asserts = session().rank() == 0 ? Asserts::in_each_test : Asserts::perhaps;
+  const int own = run_tests(argc, argv, session().size(), asserts);
   std::cout.flush();
   std::cout.rdbuf(out);
   std::cerr.rdbuf(err);

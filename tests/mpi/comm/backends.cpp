@@ -59,16 +59,15 @@ TEST_CASE("MPI carries tensors in rounds where one call cannot count them") {
                       "MPI (as requested)");
 }
 
-TEST_CASE("without room for shared memory the mesh falls back to MPI and says why") {
-  if (session().size() == 1) return;  // one rank needs neither
+TEST_CASE("without room for shared memory the mesh falls back to MPI and says why", "[ranks:2+]") {
   // 2^58 bytes a slot: no machine has room for that.
   DeviceMesh mesh(session(), one_row(), DeviceType::cpu, {.slot_bytes = int64_t{1} << 58});
   CHECK(mesh.transport().rfind("MPI (no shared memory, rank 0: reserving ", 0) == 0);
   check_all_reduce(mesh.tp(), mesh.device());
 }
 
-TEST_CASE("calls that differ between ranks are an error on every rank, and harmless afterwards") {
-  if (session().size() == 1) return;
+TEST_CASE("calls that differ between ranks are an error on every rank, and harmless afterwards",
+          "[ranks:2+]") {
   DeviceMesh mesh(session(), one_row(), DeviceType::cpu);
   comm::Communicator& tp = mesh.tp();
   const bool last = tp.rank() == tp.size() - 1;
@@ -88,8 +87,8 @@ TEST_CASE("calls that differ between ranks are an error on every rank, and harml
   CHECK(at::all(x == tp.size()).item<bool>());
 }
 
-TEST_CASE("a tensor on another device is refused") {
-  if (session().size() == 1) return;  // the axis of one rank sends nothing, from anywhere
+// The axis of one rank sends nothing, from anywhere.
+TEST_CASE("a tensor on another device is refused", "[ranks:2+]") {
   DeviceMesh mesh(session(), {.dp_size = session().size(), .tp_size = 1}, DeviceType::cpu);
   at::Tensor meta = at::zeros({4}, at::TensorOptions(at::kFloat).device(at::kMeta));
   CHECK(comm_error_of([&] { mesh.dp().all_reduce(meta, ReduceOp::sum); }) ==

@@ -18,6 +18,7 @@
 
 #ifndef TPTRAIN_TEST_DEVICE
 #define TPTRAIN_TEST_DEVICE "cpu"
+#define TPTRAIN_TEST_ON_CPU
 #endif
 
 namespace tptrain::testing {

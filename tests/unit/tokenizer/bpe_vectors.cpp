@@ -127,8 +127,9 @@ TEST_CASE("whole files have the library's ids, on one thread or several") {
 TEST_CASE("text that is no UTF-8 is refused with the place of its first bad byte") {
   for (const char* model : {"qwen2", "llama3", "llama2", "gpt2"}) {
     const auto tokenizer = tokenizer_json(model);
-    for (const auto& c :
-         testing::json_of(testing::tokenizer_data(model) / "invalid_utf8.json")["cases"]) {
+    const auto invalid = testing::json_of(testing::tokenizer_data(model) / "invalid_utf8.json");
+    REQUIRE_FALSE(invalid["cases"].empty());
+    for (const auto& c : invalid["cases"]) {
       INFO(model << ": " << c["name"].get<std::string>());
       std::string bytes;
       const std::string hex = c["hex"].get<std::string>();
