@@ -64,6 +64,9 @@ struct Arguments {
   int64_t layers = 0;
   int64_t documents = 0;  // a sequence; 0: no mask
   std::string dtype = "bf16";
+  std::string gradient_dtype = "fp32";
+  std::string master_dtype = "fp32";
+  std::string moments_dtype = "fp32";
   std::string fp8 = "off";
   std::string optimizer = "adamw";
   std::string recompute = "none";
@@ -92,6 +95,10 @@ Arguments parse(int argc, char** argv) {
                  "Every sequence holds this many documents of equal length that do not see each "
                  "other (data.document_mask)");
   app.add_option("--dtype", a.dtype)->check(CLI::IsMember({"bf16", "fp32"}));
+  const CLI::IsMember types({"bf16", "fp32"});
+  app.add_option("--gradient-dtype", a.gradient_dtype)->check(types);
+  app.add_option("--master-dtype", a.master_dtype)->check(types);
+  app.add_option("--moments-dtype", a.moments_dtype)->check(types);
   app.add_option("--fp8", a.fp8, "Linears of the layers in FP8; so are those of the limit")
       ->check(CLI::IsMember({"off", "on"}));
   app.add_option("--optimizer", a.optimizer, "Update rule")
@@ -397,6 +404,8 @@ int main(int argc, char** argv) {
 
   config::OptimizerConfig optimizer;
   optimizer.type = arguments.optimizer;
+  if (arguments.master_dtype == "bf16") optimizer.master_dtype = config::Dtype::bf16;
+  if (arguments.moments_dtype == "bf16") optimizer.moments_dtype = config::Dtype::bf16;
   at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
   train::Engine engine(
       {.decoder = config,
@@ -408,6 +417,7 @@ int main(int argc, char** argv) {
                     .head_chunk_tokens = arguments.head_chunk},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = optimizer},
        .dtype = dtype,
+       .gradient_dtype = arguments.gradient_dtype == "bf16" ? at::kBFloat16 : at::kFloat,
        .cuda_graphs = arguments.cuda_graphs == "off"  ? train::CudaGraphs::off
                       : arguments.cuda_graphs == "on" ? train::CudaGraphs::on
                                                       : train::CudaGraphs::automatic},

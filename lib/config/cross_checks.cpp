@@ -62,6 +62,31 @@ class CrossChecker {
                  .remedy("Set train.dtype to bf16, or leave master_dtype out."));
   }
 
+  void gradients() {
+    if (config_.train.gradient_dtype != Dtype::bf16 || !usable({"train.gradient_dtype"})) return;
+    const auto refuse = [this](const char* key, const std::string& value, const char* constraint,
+                               const char* remedy) {
+      if (!usable({key})) return;
+      complain({"train.gradient_dtype", key},
+               problem(cat("train.gradient_dtype is bf16 and ", key, " ", value))
+                   .must(constraint)
+                   .remedy(remedy));
+    };
+    if (config_.train.dtype != Dtype::bf16)
+      refuse("train.dtype", std::string(word(config_.train.dtype)),
+             "stand beside train.dtype bf16, whose products it is for",
+             "Set train.dtype to bf16, or leave train.gradient_dtype out.");
+    if (config_.optimizer.type == "muon")
+      refuse("optimizer.type", config_.optimizer.type,
+             "be fp32 with muon, which works on whole matrices of them",
+             "Leave train.gradient_dtype out, or take another optimizer.type.");
+    if (config_.parallel.zero_stage == 0 &&
+        config_.parallel.reduce_gradients == ReduceGradients::per_micro_batch)
+      refuse("parallel.zero_stage", "0, with reduce_gradients per_micro_batch",
+             "be fp32 there, where every rank receives the sum of all micro-batches",
+             "Set parallel.zero_stage to 1, or leave one of the others out.");
+  }
+
   void fp8() {
     if (!usable({"train.fp8", "train.dtype"})) return;
     if (config_.train.fp8 != Fp8::on || config_.train.dtype == Dtype::bf16) return;
@@ -202,6 +227,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.initial_values();
   checker.reduction();
   checker.master_weights();
+  checker.gradients();
   checker.fp8();
   checker.document_mask();
   checker.mixture();

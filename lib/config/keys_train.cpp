@@ -79,6 +79,13 @@ std::vector<Key> numbers_keys() {
                    "moments, gradient sums and losses stay fp32, unless optimizer.master_dtype or "
                    "optimizer.moments_dtype says otherwise."},
            &RunConfig::train, &TrainConfig::dtype),
+      bind({.path = "train.gradient_dtype",
+            .doc = "Type in which the gradients of the layers' matrices are written, once a "
+                   "micro-batch. `bf16` halves their memory and what the step moves of them, and "
+                   "rounds each gradient once; all sums over micro-batches stay fp32: for steps of "
+                   "one micro-batch, or with parallel.reduce_gradients per_micro_batch, and with "
+                   "train.dtype bf16."},
+           &RunConfig::train, &TrainConfig::gradient_dtype),
       bind({.path = "train.fp8",
             .doc = "`on`: the linears of the layers multiply in FP8 (e4m3 for activations and "
                    "weights, e5m2 for gradients, a scale for each tensor from its own largest "

@@ -186,10 +186,11 @@ struct TrainConfig {
   std::string max_time;           // config/duration.h; "": no limit
   uint64_t seed = 42;
   Device device = Device::automatic;
-  int64_t cpu_threads = 0;            // per rank; 0: cores of the host / ranks on it, at least 1
-  Dtype dtype = Dtype::fp32;          // of weights and activations in the layers
-  Fp8 fp8 = Fp8::off;                 // the layers' linears
-  int64_t fp8_bf16_first_layers = 0;  // that stay bf16
+  int64_t cpu_threads = 0;             // per rank; 0: cores of the host / ranks on it, at least 1
+  Dtype dtype = Dtype::fp32;           // of weights and activations in the layers
+  Dtype gradient_dtype = Dtype::fp32;  // of the layers' matrices
+  Fp8 fp8 = Fp8::off;                  // the layers' linears
+  int64_t fp8_bf16_first_layers = 0;   // that stay bf16
   int64_t fp8_bf16_last_layers = 0;
   double attention_dropout = 0.0;
   double residual_dropout = 0.0;          // of each sublayer's output and of the embedding

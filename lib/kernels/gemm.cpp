@@ -62,10 +62,12 @@ void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
   }
   // ATen has no GEMM of bf16 into fp32 on the CPU, and one rounded to bf16 would lose what the
   // accumulator is there for: the inputs are widened, which is exact, and multiplied in fp32.
-  multiply({.out = grad,
-            .a = dy.t().to(grad.scalar_type()),
-            .b = x.to(grad.scalar_type()),
+  at::Tensor wide = grad.to(at::promote_types(grad.scalar_type(), at::kFloat));  // or itself
+  multiply({.out = wide,
+            .a = dy.t().to(wide.scalar_type()),
+            .b = x.to(wide.scalar_type()),
             .accumulate = accumulate});
+  if (!wide.is_same(grad)) grad.copy_(wide);
 }
 
 }  // namespace tptrain::kernels

@@ -234,8 +234,9 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& b
 void product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                  const at::Tensor& bias = {});
 
-/// The weight's gradient, accumulated inside the product: grad += dy^T x, grad fp32 [out, in], dy
-/// [T, out] (rows may lie apart), x [T, in]. overwrite: grad = dy^T x, whatever it held.
+/// The weight's gradient, accumulated inside the product: grad += dy^T x, grad fp32 (or bf16:
+/// rounded once) [out, in], dy [T, out] (rows may lie apart), x [T, in]. overwrite: grad = dy^T x,
+/// whatever it held.
 enum class Accumulate { add, overwrite };
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
                                 const at::Tensor& input, Accumulate accumulate = Accumulate::add);

@@ -40,7 +40,7 @@ cuda::Rounding rounding_of(const RoundingSite& site, uint64_t seed) {
 cuda::Range row_of(const UpdateRange& range, int64_t options, uint64_t seed) {
   cuda::Range row = {
       .master = range.master.mutable_data_ptr(),
-      .gradient = range.gradient.const_data_ptr<float>(),
+      .gradient = range.gradient.const_data_ptr(),
       .weights = range.weights.defined() ? range.weights.mutable_data_ptr() : nullptr,
       .options = options,
       .rounding = range.rounding ? rounding_of(*range.rounding, seed) : cuda::Rounding{}};
@@ -65,12 +65,14 @@ CudaUpdate<Rule>::CudaUpdate(const std::vector<UpdateRange>& ranges,
                              const std::vector<size_t>& begins, at::Device device, uint64_t seed)
     : passes_(begins.size() - 1) {
   std::vector<RuleOptions> options;
-  const auto append_pass = [&](size_t part, Element master, Element slots) {
+  const auto append_pass = [&](size_t part, Element master, Element slots, Element gradient) {
     std::vector<cuda::Range> rows;
     std::vector<Chunk> chunks;
     for (size_t i = begins[part]; i < begins[part + 1]; ++i) {
       const UpdateRange& range = ranges[i];
-      if (element_of(range.master) != master || element_of(range.slots[0]) != slots) continue;
+      if (element_of(range.master) != master || element_of(range.slots[0]) != slots ||
+          element_of(range.gradient) != gradient)
+        continue;
       if (range.master.numel() == 0) continue;
       kernels::cuda::append_chunks(chunks, static_cast<int64_t>(rows.size()), range.master.numel(),
                                    cuda::kChunkElements, elements_before_packs(range));
@@ -79,12 +81,16 @@ CudaUpdate<Rule>::CudaUpdate(const std::vector<UpdateRange>& ranges,
     if (rows.empty()) return;
     passes_[part].push_back({.master = master,
                              .slots = slots,
+                             .gradient = gradient,
                              .ranges = DeviceTable<cuda::Range>(rows, device),
                              .chunks = DeviceTable<Chunk>(chunks, device)});
   };
   for (size_t part = 0; part < passes_.size(); ++part) {
     for (const Element master : {Element::fp32, Element::bf16}) {
-      for (const Element slots : {Element::fp32, Element::bf16}) append_pass(part, master, slots);
+      for (const Element slots : {Element::fp32, Element::bf16}) {
+        for (const Element gradient : {Element::fp32, Element::bf16})
+          append_pass(part, master, slots, gradient);
+      }
     }
   }
   options_ = {options, device};
@@ -110,6 +116,7 @@ void CudaUpdate<Rule>::apply(int part, const UpdateStep& step) const {
   for (const Pass& pass : passes_[part]) {
     cuda::update<Rule>({.master = pass.master,
                         .slots = pass.slots,
+                        .gradient = pass.gradient,
                         .ranges = pass.ranges.rows(),
                         .chunks = pass.chunks.rows(),
                         .chunk_count = pass.chunks.size(),

@@ -21,10 +21,11 @@ class CudaUpdate {
   void apply(int part, const UpdateStep& step) const;
 
  private:
-  /// A part's ranges of one pair of types.
+  /// A part's ranges of the same types.
   struct Pass {
     kernels::cuda::Element master;
     kernels::cuda::Element slots;
+    kernels::cuda::Element gradient;
     kernels::cuda::DeviceTable<cuda::Range> ranges;
     kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks;
   };

@@ -72,6 +72,14 @@ void narrow_elements(const float* from, Bf16* to, int64_t begin, int64_t end) {
 }
 
 TPTRAIN_CPU_CLONES
+void widen_elements(const Bf16* from, float* to, int64_t begin, int64_t end) {
+  const Bf16* __restrict source = from;
+  float* __restrict target = to;
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) target[i - begin] = widen(source[i]);
+}
+
+TPTRAIN_CPU_CLONES
 void rounding_halves(std::array<uint32_t, 2> key, uint32_t update, int64_t first, int64_t count,
                      uint16_t* out) {
   int64_t skipped = first % 8;  // elements of the first group that lie before `first`

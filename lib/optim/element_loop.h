@@ -35,6 +35,8 @@ TPTRAIN_ELEMENT_RULES(TPTRAIN_DECLARE_LOOPS)
 
 /// to[i] = from[i] rounded to nearest.
 void narrow_elements(const float* from, Bf16* to, int64_t begin, int64_t end);
+/// to[i - begin] = from[i].
+void widen_elements(const Bf16* from, float* to, int64_t begin, int64_t end);
 
 /// 16 random bits for each of the global elements [first, first + count): eight elements share a
 /// Philox call with the counter (element / 8 in two words, update, 0); the lower half of a word

@@ -17,4 +17,12 @@ namespace tptrain::optim {
 
 inline constexpr int kMostSlots = 2;  // of an element rule
 
+/// Whether gradients may be bf16. What works on whole matrices has fp32 memory for them anyway.
+template <typename Rule>
+inline constexpr bool kTakesBf16Gradients = true;
+template <>
+inline constexpr bool kTakesBf16Gradients<MuonMomentum> = false;
+template <>
+inline constexpr bool kTakesBf16Gradients<MuonStep> = false;
+
 }  // namespace tptrain::optim

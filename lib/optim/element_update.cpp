@@ -19,8 +19,8 @@ namespace tptrain::optim {
 namespace {
 
 constexpr int64_t kElementsPerThread = 32768;
-// What a range with random bits or a copy of its weights is cut into, so that the second loop over
-// the elements finds them in the first-level cache.
+// What a range with random bits, a bf16 gradient or a copy of its weights is cut into, so that the
+// second loop over the elements finds them in the first-level cache.
 constexpr int64_t kBlock = 2048;
 
 /// "cuda" stands for any of them.
@@ -43,7 +43,7 @@ void check_tensor(const UpdateRange& range, size_t index, const at::Tensor& tens
 }
 
 void check(const UpdateRange& range, size_t index, const at::Device& device,
-           const std::vector<std::string>& slots) {
+           const std::vector<std::string>& slots, bool takes_bf16_gradients) {
   const auto fp32_or_bf16 = [](const at::Tensor& tensor) {
     return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16;
   };
@@ -59,8 +59,10 @@ void check(const UpdateRange& range, size_t index, const at::Device& device,
     check_tensor(range, index, range.slots[s], slots[s].c_str(), fits,
                  "fp32 or bf16, as the other slots,");
   }
-  check_tensor(range, index, range.gradient, "gradient", range.gradient.scalar_type() == at::kFloat,
-               "fp32");
+  check_tensor(range, index, range.gradient, "gradient",
+               range.gradient.scalar_type() == at::kFloat ||
+                   (takes_bf16_gradients && fp32_or_bf16(range.gradient)),
+               takes_bf16_gradients ? "fp32 or bf16" : "fp32");
   if (range.weights.defined()) {
     check_tensor(range, index, range.weights, "weights",
                  range.weights.scalar_type() == at::kBFloat16, "bf16");
@@ -99,10 +101,25 @@ T* data_of(const at::Tensor& tensor) {
 
 template <typename Rule, typename Master, typename Slot>
 RuleArrays<Rule, Master, Slot> arrays_of(const UpdateRange& range) {
-  RuleArrays<Rule, Master, Slot> arrays{.master = data_of<Master>(range.master),
-                                        .gradient = range.gradient.const_data_ptr<float>()};
+  RuleArrays<Rule, Master, Slot> arrays{.master = data_of<Master>(range.master)};
+  if (range.gradient.scalar_type() == at::kFloat)
+    arrays.gradient = range.gradient.const_data_ptr<float>();
   for (size_t s = 0; s < arrays.slots.size(); ++s) arrays.slots[s] = data_of<Slot>(range.slots[s]);
   return arrays;
+}
+
+/// Of a bf16 gradient: it is widened first, kBlock elements at most.
+template <typename Rule, typename Master, typename Slot>
+void update_block(RuleArrays<Rule, Master, Slot> arrays, const UpdateRange& range,
+                  const typename Rule::Constants& constants, const uint16_t* rounding,
+                  int64_t begin, int64_t end) {
+  if (arrays.gradient != nullptr) return update_elements(arrays, constants, rounding, begin, end);
+  float wide[kBlock];
+  widen_elements(data_of<Bf16>(range.gradient), wide, begin, end);
+  arrays.master += begin;
+  for (Slot*& slot : arrays.slots) slot += begin;
+  arrays.gradient = wide;
+  update_elements(arrays, constants, rounding, 0, end - begin);
 }
 
 /// fp32 master: one loop, or block by block with the rounded copy.
@@ -112,13 +129,14 @@ void update_fp32(const UpdateRange& range, const typename Rule::Constants& const
   Bf16* weights = range.weights.defined() ? data_of<Bf16>(range.weights) : nullptr;
   kernels::cpu::parallel_rows(range.master.numel(), kElementsPerThread,
                               [&](int64_t begin, int64_t end) {
-                                if (weights == nullptr) {
+                                if (weights == nullptr && arrays.gradient != nullptr) {
                                   update_elements(arrays, constants, nullptr, begin, end);
                                   return;
                                 }
                                 for (int64_t block = begin; block < end; block += kBlock) {
                                   const int64_t block_end = std::min(block + kBlock, end);
-                                  update_elements(arrays, constants, nullptr, block, block_end);
+                                  update_block(arrays, range, constants, nullptr, block, block_end);
+                                  if (weights == nullptr) continue;
                                   narrow_elements(arrays.master, weights, block, block_end);
                                 }
                               });
@@ -137,7 +155,7 @@ void update_bf16(const UpdateRange& range, const typename Rule::Constants& const
         for (int64_t block = begin; block < end; block += kBlock) {
           const int64_t block_end = std::min(block + kBlock, end);
           fill_rounding_bits(*range.rounding, key, update, block, block_end, bits);
-          update_elements(arrays, constants, bits, block, block_end);
+          update_block(arrays, range, constants, bits, block, block_end);
           if (weights != nullptr)
             std::copy(arrays.master + block, arrays.master + block_end, weights + block);
         }
@@ -178,7 +196,7 @@ class ElementUpdate final : public Update {
   ElementUpdate(std::vector<UpdateRange> ranges, const UpdateSettings& settings)
       : ranges_(std::move(ranges)), begins_(begins_of_parts(ranges_)), settings_(settings) {
     for (size_t i = 0; i < ranges_.size(); ++i)
-      check(ranges_[i], i, settings.device, slots_of<Rule>());
+      check(ranges_[i], i, settings.device, slots_of<Rule>(), kTakesBf16Gradients<Rule>);
     if (settings.device.is_cuda())
       on_cuda_.emplace(ranges_, begins_, settings.device, settings.seed);
   }

@@ -34,7 +34,7 @@ struct UpdateRange {
   at::Tensor master = {};              // fp32; or bf16, then `rounding` is given
   std::vector<at::Tensor> slots = {};  // the rule's, in its order: all fp32 or all bf16 (computed
                                        // in fp32, stored rounded to nearest)
-  at::Tensor gradient = {};            // fp32, reduced, not yet clipped
+  at::Tensor gradient = {};            // fp32 (of a rule by elements: or bf16), reduced, unclipped
   at::Tensor weights = {};  // undefined, or bf16: receives the new master, rounded to nearest
   RuleOptions options = {};
   std::optional<RoundingSite> rounding = {};

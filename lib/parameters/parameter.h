@@ -79,8 +79,10 @@ struct Parameter {
   /// nothing else.
   bool trains = true;
 
-  at::Tensor data;       // `shape`, compute dtype: a view, bound by a ParameterStore
-  at::Tensor main_grad;  // `shape`, fp32, of one that trains; else undefined, as without training
+  at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
+  /// `shape`, of one that trains; else undefined, as without training. fp32; bf16 only of what a
+  /// product writes whole, where train.gradient_dtype says so.
+  at::Tensor main_grad;
   GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
 
   int64_t numel() const;

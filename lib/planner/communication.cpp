@@ -77,6 +77,16 @@ Collective on_all_buckets(const std::vector<zero::Bucket>& buckets, at::ScalarTy
   }
   return all;
 }
+/// Of gradients; those that are bf16 travel so.
+Collective gradients_of(const std::vector<zero::Bucket>& buckets, at::ScalarType dtype) {
+  Collective all = on_all_buckets(buckets, dtype);
+  const auto width = static_cast<int64_t>(c10::elementSize(dtype));
+  for (const zero::Bucket& bucket : buckets) {
+    if (bucket.trains && bucket.gradient_dtype == at::kBFloat16)
+      all.bytes -= bucket.numel * (width - 2);
+  }
+  return all;
+}
 
 void add(Collective& sum, int64_t calls, int64_t bytes) {
   sum.calls += calls;
@@ -173,10 +183,10 @@ StageCommunication of_stage(int stage, const Layout& layout,
     result.tp_gradients = times(tp_gradient_sums(blocks, buckets), reductions);
   bring_matrices_together(stage, layout, buckets, result);
   if (layout.dp_size == 1) return result;
-  result.dp_reduce_scatter = times(on_all_buckets(buckets, layout.reduce_dtype), reductions);
+  result.dp_reduce_scatter = times(gradients_of(buckets, layout.reduce_dtype), reductions);
   switch (stage) {
     case 0:
-      result.dp_all_gather = on_all_buckets(buckets, at::kFloat);
+      result.dp_all_gather = gradients_of(buckets, at::kFloat);
       break;
     case 3: {
       Gathers gathers(blocks, buckets, layout.dtype);

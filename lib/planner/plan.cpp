@@ -98,7 +98,11 @@ MemoryPlan state_memory(int zero_stage, const Layout& layout,
   optimizer.moments_dtype = dtype_key(layout.moments_dtype);
   const zero::BucketMemory zero = zero::bucket_memory(
       blocks, {.tp = static_cast<int>(layout.tp_size), .dp = static_cast<int>(layout.dp_size)},
-      {.device = device, .dtype = layout.dtype, .zero_stage = zero_stage, .rule = &rule_of(layout)},
+      {.device = device,
+       .dtype = layout.dtype,
+       .zero_stage = zero_stage,
+       .gradient_dtype = layout.gradient_dtype,
+       .rule = &rule_of(layout)},
       {.zero_stage = zero_stage,
        .optimizer = optimizer,
        .reduce_per_micro_batch = layout.reduce_per_micro_batch,
@@ -133,8 +137,8 @@ double share_of(const std::vector<TensorPlan>& tensors, const model::DecoderConf
 
 RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                  const model::Decoder& decoder, int tp_rank) {
-  const std::vector<zero::Bucket> buckets =
-      zero::lay_out(decoder.blocks(), static_cast<int>(layout.dp_size), &rule_of(layout));
+  const std::vector<zero::Bucket> buckets = zero::lay_out(
+      decoder.blocks(), static_cast<int>(layout.dp_size), &rule_of(layout), layout.gradient_dtype);
   RankPlan rank;
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
   for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;

@@ -37,8 +37,9 @@ struct Layout {
   bool document_mask = false;
   bool reduce_per_micro_batch = false;  // of stages 0 and 1; 2 and 3 always do
   model::TrainingOptions training = {.sequence_parallel = tensor_parallel::SequenceParallel::on};
-  at::ScalarType dtype = at::kFloat;         // of weights and activations: fp32 or bf16
-  at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp
+  at::ScalarType dtype = at::kFloat;           // of weights and activations: fp32 or bf16
+  at::ScalarType gradient_dtype = at::kFloat;  // of the layers' matrices
+  at::ScalarType reduce_dtype = at::kFloat;    // of gradients on their way over dp
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
   std::string update_rule = "adamw";  // optimizer.type

@@ -131,7 +131,8 @@ std::string memory_table(const Plan& plan) {
   add(
       "  parameters", [](const MemoryPlan& m) { return m.parameters; }, dtype_name(l.dtype));
   add(
-      "  gradients", [](const MemoryPlan& m) { return m.gradients; }, "fp32");
+      "  gradients", [](const MemoryPlan& m) { return m.gradients; },
+      l.gradient_dtype == at::kBFloat16 ? "the layers' bf16, others fp32" : "fp32");
   if (has_masters) {
     add(
         "  masters", [](const MemoryPlan& m) { return m.masters; },

@@ -45,6 +45,7 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
                {.device = device,
                 .dtype = options.dtype,
                 .zero_stage = options.zero.zero_stage,
+                .gradient_dtype = options.gradient_dtype,
                 .rule = &optim::update_rule(options.zero.optimizer.type)}),
       zero_(buckets_, tp, dp, options.zero) {
   if (!replays_) {

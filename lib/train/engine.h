@@ -33,6 +33,8 @@ class Engine {
     model::TrainingOptions training = {};
     zero::ZeroOptimizer::Options zero;
     at::ScalarType dtype = at::kFloat;  // of weights and activations: fp32 or bf16
+    /// Of the layers' matrices: bf16 where each step has one micro-batch, or reduces each.
+    at::ScalarType gradient_dtype = at::kFloat;
     CudaGraphs cuda_graphs = CudaGraphs::automatic;
     EngineFault fault = EngineFault::none;
   };

@@ -113,6 +113,16 @@ class Checker {
       }
       shape.accumulation = std::max<int64_t>(1, train.global_batch_size / once);
     }
+    if (train.gradient_dtype == config::Dtype::bf16 && shape.accumulation > 1 &&
+        !reduces_per_micro_batch(parsed_.config.parallel)) {
+      complain(
+          "train.gradient_dtype",
+          cat("train.gradient_dtype is bf16, and a step adds up ", shape.accumulation,
+              " micro-batches in its gradients"),
+          "be fp32 where they add up",
+          "Set parallel.reduce_gradients to per_micro_batch (zero_stage 2 and 3 always do so), "
+          "which adds each to fp32, or leave train.gradient_dtype out.");
+    }
     return shape;
   }
 

@@ -100,6 +100,7 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
                    .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
                    .seed = run.train.seed},
           .dtype = scalar_type(run.train.dtype),
+          .gradient_dtype = scalar_type(run.train.gradient_dtype),
           .cuda_graphs = run.train.cuda_graphs};
 }
 

@@ -66,7 +66,10 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
   log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
                with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
                resolved.batch.accumulation));
-  log.info(cat("numbers: weights and activations ", word(run.train.dtype)));
+  log.info(cat("numbers: weights and activations ", word(run.train.dtype),
+               run.train.gradient_dtype == config::Dtype::bf16
+                   ? "; gradients of the layers' matrices bf16"
+                   : ""));
   log.info(
       cat("gradients: summed ", word(*run.parallel.reduce_gradients), " in ",
           word(run.parallel.reduce_dtype),

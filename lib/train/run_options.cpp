@@ -68,6 +68,7 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
           .training = training_options(run),
           .dtype = scalar_type(run.train.dtype),
+          .gradient_dtype = scalar_type(run.train.gradient_dtype),
           .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
           .master_dtype = scalar_type(run.optimizer.master_dtype),
           .moments_dtype = scalar_type(run.optimizer.moments_dtype),

@@ -34,11 +34,11 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
   for (const GradientBuffer& size : gradient_buffers(blocks, buckets.buckets(), Buffers::shared))
     slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
   for (BucketState& state : states) {
-    if (!state.bucket->trains) continue;
+    if (!state.bucket->trains || state.bucket->gradient_dtype == at::kBFloat16) continue;
     const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
     const bool is_sharded = state.bucket->placement == parameters::Placement::tp_sharded;
     state.sent = (is_sharded ? sharded : replicated)
-                     .narrow(0, state.bucket->memory_begin, state.bucket->numel);
+                     .narrow(0, state.bucket->gradient_begin, state.bucket->numel);
     state.sent_piece = state.sent.narrow(0, state.shard_begin, state.shard_numel());
   }
 }

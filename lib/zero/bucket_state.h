@@ -30,7 +30,7 @@ struct BucketState {
   at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or grad_piece
   at::Tensor gradient;    // [held] what the update reads: grad_shard, or all of main_grad
 
-  // bf16 for the way over dp, shared with the buckets of the same slot; undefined: fp32.
+  // bf16 for the way over dp, shared with the buckets of the same slot; undefined: main_grad goes.
   at::Tensor sent;        // [numel]
   at::Tensor sent_piece;  // [shard] of it
 

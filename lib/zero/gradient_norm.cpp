@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "kernels/cuda/stream.h"
-#include "zero/cuda/passes.h"
+#include "zero/gradient_row.h"
 
 namespace tptrain::zero {
 namespace {
@@ -37,8 +37,9 @@ double chunk_sum(const float* values, int64_t count) {
 }
 
 double sum_on_cpu(const at::Tensor& view) {
-  const float* values = view.const_data_ptr<float>();
-  const int64_t numel = view.numel();
+  const at::Tensor wide = view.to(at::kFloat);  // itself, where it is
+  const float* values = wide.const_data_ptr<float>();
+  const int64_t numel = wide.numel();
   std::vector<double> sums((numel + kChunk - 1) / kChunk);
   at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last) {
     for (int64_t chunk = first; chunk < last; ++chunk) {
@@ -59,7 +60,7 @@ SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups marks)
     for (const auto& group : groups_) marks_.emplace_back(group.size());
   }
   if (device.is_cpu()) return;
-  std::vector<const float*> tensors;
+  std::vector<cuda::Gradient> tensors;
   std::vector<float*> words;
   std::vector<kernels::cuda::Chunk> chunks;
   std::vector<int64_t> begins = {0};
@@ -67,7 +68,7 @@ SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups marks)
     for (const at::Tensor& tensor : group) {
       kernels::cuda::append_chunks(chunks, static_cast<int64_t>(tensors.size()), tensor.numel(),
                                    cuda::kChunkElements);
-      tensors.push_back(tensor.const_data_ptr<float>());
+      tensors.push_back(row_of(tensor));
     }
     begins.push_back(static_cast<int64_t>(chunks.size()));
   }

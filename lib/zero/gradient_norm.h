@@ -11,6 +11,7 @@
 #include "comm/communicator.h"
 #include "kernels/cuda/device_table.h"
 #include "kernels/cuda/multi_tensor.h"
+#include "zero/cuda/passes.h"
 
 namespace tptrain::zero {
 
@@ -18,8 +19,8 @@ namespace tptrain::zero {
 class SumsOfSquares {
  public:
   using Groups = std::vector<std::vector<at::Tensor>>;
-  /// Each group: tensors that are 1-D, fp32, contiguous, on `device`. marks: of each of them one
-  /// fp32 word on the device, or an undefined tensor; or none of any.
+  /// Each group: tensors that are 1-D, fp32 or bf16, contiguous, on `device`. marks: of each of
+  /// them one fp32 word on the device, or an undefined tensor; or none of any.
   SumsOfSquares(Groups groups, at::Device device, Groups marks = {});
 
   /// The sum over all elements of each group, fp64 [groups] on the device. Depends on the tensors'
@@ -35,8 +36,8 @@ class SumsOfSquares {
   Groups marks_;
   at::Device device_;
   // Of CUDA:
-  kernels::cuda::DeviceTable<const float*> tensors_;  // of all groups
-  kernels::cuda::DeviceTable<float*> words_;          // their marks; null: none
+  kernels::cuda::DeviceTable<cuda::Gradient> tensors_;  // of all groups
+  kernels::cuda::DeviceTable<float*> words_;            // their marks; null: none
   kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;
   kernels::cuda::DeviceTable<int64_t> group_begins_;  // among the chunks
   kernels::cuda::DeviceTable<double> partial_;        // sum of each chunk

@@ -339,7 +339,8 @@ void GradientReducer::start_table() {
 void GradientReducer::send(int index, std::vector<BucketReduction*> pieces) {
   Buffer& own = buffer(index);
   accumulate(own);
-  if (layout_.casts_for_reduction) {
+  const auto casts = [](const BucketReduction* piece) { return piece->state->sent.defined(); };
+  if (std::ranges::any_of(pieces, casts)) {
     int& user = sent_by_[slot_of(buckets_.blocks(), index)];
     if (user >= 0) accumulate(buffer(user));
     user = index;
@@ -349,8 +350,8 @@ void GradientReducer::send(int index, std::vector<BucketReduction*> pieces) {
   for (const BucketReduction* piece : own.sent) {
     // A sum, not a mean: the loss is already scaled by 1 / target tokens of the global batch.
     BucketState& state = *piece->state;
-    if (layout_.casts_for_reduction) state.sent.copy_(state.bucket->main_grad);
-    const at::Tensor& sent = layout_.casts_for_reduction ? state.sent : state.bucket->main_grad;
+    if (casts(piece)) state.sent.copy_(state.bucket->main_grad);
+    const at::Tensor& sent = casts(piece) ? state.sent : state.bucket->main_grad;
     own.in_flight.push_back(
         dp_.start_reduce_scatter(scattered_to(*piece), sent, comm::ReduceOp::sum));
   }
@@ -358,9 +359,11 @@ void GradientReducer::send(int index, std::vector<BucketReduction*> pieces) {
 
 // The step's first sum goes straight where the others are added.
 at::Tensor& GradientReducer::scattered_to(const BucketReduction& piece) const {
-  if (layout_.casts_for_reduction) return piece.state->sent_piece;
-  return layout_.accumulates && piece.shard_is_empty ? piece.state->grad_shard
-                                                     : piece.state->grad_piece;
+  BucketState& state = *piece.state;
+  if (state.sent.defined()) return state.sent_piece;
+  const bool straight =
+      layout_.accumulates && piece.shard_is_empty && state.bucket->gradient_dtype == at::kFloat;
+  return straight ? state.grad_shard : state.grad_piece;
 }
 
 void GradientReducer::sum_over_tp(Block& block) {

@@ -96,19 +96,29 @@ struct Kind {
   bool trains = true;
   Placement placement = Placement::tp_sharded;
   Unit unit = Unit::element;
+  at::ScalarType gradient = at::kFloat;
   bool operator==(const Kind&) const = default;
 };
 constexpr Kind kKinds[] = {{true, Placement::tp_sharded, Unit::matrix},
+                           {true, Placement::tp_sharded, Unit::element, at::kBFloat16},
                            {true, Placement::tp_sharded, Unit::element},
                            {true, Placement::tp_replicated, Unit::element},
                            {false, Placement::tp_sharded, Unit::element},
                            {false, Placement::tp_replicated, Unit::element}};
 
-Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule) {
-  const Kind kind{
-      .trains = parameter.trains,
-      .placement = parameter.placement,
-      .unit = parameter.trains && rule != nullptr ? rule->unit(parameter) : Unit::element};
+// A product writes its whole gradient, once a micro-batch. (Of a table the head does so too, but in
+// pieces of the tokens.)
+bool is_layer_matrix(const Parameter& parameter) {
+  return parameter.shape.size() == 2 && (parameter.role == parameters::Role::column_parallel ||
+                                         parameter.role == parameters::Role::row_parallel);
+}
+
+Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule,
+             at::ScalarType gradient_dtype) {
+  Kind kind{.trains = parameter.trains,
+            .placement = parameter.placement,
+            .unit = parameter.trains && rule != nullptr ? rule->unit(parameter) : Unit::element};
+  if (kind.trains && is_layer_matrix(parameter)) kind.gradient = gradient_dtype;
   if (std::ranges::find(kKinds, kind) == std::end(kKinds)) {
     throw InternalError(problem(cat("parameter '", parameter.name, "' is ",
                                     placement_name(kind.placement), " and updated as a matrix"))
@@ -118,16 +128,19 @@ Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule) {
 }
 
 Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& kind, int dp_size,
-                      const optim::UpdateRule* rule) {
+                      const optim::UpdateRule* rule, at::ScalarType gradient_dtype) {
   Bucket bucket;
-  bucket.name = cat(block.name, ", ", placement_name(kind.placement),
-                    kind.unit == Unit::matrix ? ", matrices" : "", kind.trains ? "" : ", frozen");
+  bucket.name =
+      cat(block.name, ", ", placement_name(kind.placement),
+          kind.unit == Unit::matrix ? ", matrices" : "",
+          kind.gradient == at::kBFloat16 ? ", bf16 gradients" : "", kind.trains ? "" : ", frozen");
   bucket.block = block_index;
   bucket.placement = kind.placement;
   bucket.trains = kind.trains;
   bucket.unit = kind.unit;
+  bucket.gradient_dtype = kind.gradient;
   for (Parameter* parameter : block.parameters) {
-    if (kind_of(*parameter, rule) == kind) bucket.parameters.push_back(parameter);
+    if (kind_of(*parameter, rule, gradient_dtype) == kind) bucket.parameters.push_back(parameter);
   }
   const auto first_partial =
       std::stable_partition(bucket.parameters.begin(), bucket.parameters.end(),
@@ -150,16 +163,19 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& 
 }  // namespace
 
 std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_size,
-                            const optim::UpdateRule* rule) {
+                            const optim::UpdateRule* rule, at::ScalarType gradient_dtype) {
   check_blocks(blocks);
   std::vector<Bucket> buckets;
   for (size_t i = 0; i < blocks.size(); ++i) {
-    int64_t matrices = 0;
+    int64_t sharded = 0, sharded_fp32 = 0;  // that train, so far
     for (const Kind& kind : kKinds) {
-      Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), kind, dp_size, rule);
-      if (kind.unit == Unit::matrix) matrices = bucket.numel;
-      const bool behind = kind == Kind{true, Placement::tp_sharded, Unit::element};
-      bucket.memory_begin = behind ? matrices : 0;
+      Bucket bucket =
+          lay_out_bucket(blocks[i], static_cast<int>(i), kind, dp_size, rule, gradient_dtype);
+      if (kind.trains && kind.placement == Placement::tp_sharded) {
+        bucket.memory_begin = std::exchange(sharded, sharded + bucket.numel);
+        if (kind.gradient == at::kFloat)
+          bucket.gradient_begin = std::exchange(sharded_fp32, sharded_fp32 + bucket.numel);
+      }
       if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
     }
   }
@@ -247,7 +263,8 @@ std::vector<GradientBuffer> gradient_buffers(const std::vector<ParameterBlock>& 
     if (!bucket.trains) continue;
     GradientBuffer& buffer = sizes[buffer_of(blocks, bucket.block, buffers)];
     if (bucket.placement == Placement::tp_sharded) {
-      buffer.sharded = std::max(buffer.sharded, bucket.memory_begin + bucket.numel);
+      int64_t& size = bucket.gradient_dtype == at::kBFloat16 ? buffer.sharded_bf16 : buffer.sharded;
+      size = std::max(size, bucket.gradient_begin + bucket.numel);
     } else {
       buffer.replicated = std::max(buffer.replicated, bucket.numel);
       behind[bucket.block] += bucket.numel;

@@ -13,11 +13,13 @@ namespace tptrain::zero {
 inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
 
 /// The buckets of `blocks` in block order, of each those that train first, and of them the
-/// tp_sharded ones, matrices of `rule` (null: none) before the rest; empty ones are left out.
+/// tp_sharded ones, matrices of `rule` (null: none) before the rest, those whose gradients are bf16
+/// (of the layers' matrices, where `gradient_dtype` is) before others; empty ones are left out.
 /// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
 /// Throws InternalError where blocks break their contract.
 std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
-                            const optim::UpdateRule* rule);
+                            const optim::UpdateRule* rule,
+                            at::ScalarType gradient_dtype = at::kFloat);
 
 /// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
 bool is_table(const Bucket& bucket);
@@ -49,9 +51,10 @@ parameters::StoreLayout store_layout(const std::vector<parameters::ParameterBloc
 /// Elements of gradients that one buffer must have room for.
 struct GradientBuffer {
   int64_t sharded = 0;
+  int64_t sharded_bf16 = 0;  // beside them; all else is fp32
   int64_t replicated = 0;
   int64_t replicated_and_staging = 0;
-  int64_t numel() const { return sharded + replicated_and_staging; }
+  int64_t bytes() const { return 4 * (sharded + replicated_and_staging) + 2 * sharded_bf16; }
 };
 std::vector<GradientBuffer> gradient_buffers(const std::vector<parameters::ParameterBlock>& blocks,
                                              const std::vector<Bucket>& buckets, Buffers buffers);

@@ -26,10 +26,12 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
                            const ParamBuckets::Options& buckets, const Options& options) {
   const int dp_size = grid.dp;
   const StateLayout layout = state_layout(buckets, options, dp_size);
-  const std::vector<Bucket> laid_out = lay_out(blocks, dp_size, buckets.rule);
-  int64_t all = 0, frozen = 0, slots = 0;
+  const std::vector<Bucket> laid_out =
+      lay_out(blocks, dp_size, buckets.rule, buckets.gradient_dtype);
+  int64_t all = 0, frozen = 0, slots = 0, gradients = 0;
   for (const Bucket& bucket : laid_out) {
     (bucket.trains ? all : frozen) += bucket.numel;
+    if (bucket.trains) gradients += bucket.numel * size_of(bucket.gradient_dtype);
     if (bucket.trains)
       slots += bucket.numel * static_cast<int64_t>(layout.rule->slots(bucket.unit).size());
   }
@@ -39,7 +41,7 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
 
   int64_t gradient_slots = 0, sent = 0, staging = 0, parameters = 0;
   for (const GradientBuffer& slot : gradient_buffers(blocks, laid_out, Buffers::shared)) {
-    gradient_slots += slot.numel();
+    gradient_slots += slot.bytes();
     sent += slot.sharded + slot.replicated;
   }
   for (const parameters::ParameterBlock& block : blocks) {
@@ -55,9 +57,9 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
     memory.parameters = data * size_of(buckets.dtype);
   }
   if (layout.gradient_buffers == Buffers::shared) {
-    memory.gradient_slots = gradient_slots * kFp32;
+    memory.gradient_slots = gradient_slots;
   } else {
-    memory.gradients = all * kFp32;
+    memory.gradients = gradients;
     memory.tp_staging = staging * kFp32;
   }
   if (layout.accumulates) memory.gradients += shard * kFp32;

@@ -15,7 +15,7 @@ namespace tptrain::zero {
 struct BucketMemory {
   int64_t parameters = 0;       // in the compute dtype, where each block has memory of its own;
                                 // stage 3: the shard of those that do not train
-  int64_t gradients = 0;        // fp32: main_grad of each block, and accumulating shards
+  int64_t gradients = 0;        // main_grad of each block, and accumulating shards (fp32)
   int64_t masters = 0;          // where they are not the parameters themselves; stage 3: the shard
   int64_t slots = 0;            // what the update rule keeps (AdamW: both moments)
   int64_t parameter_slots = 0;  // stage 3: gathered blocks

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "kernels/cuda/stream.h"
-#include "zero/cuda/passes.h"
+#include "zero/gradient_row.h"
 
 namespace tptrain::zero {
 namespace {
@@ -24,7 +24,8 @@ bool chunk_is_finite(const uint32_t* words, int64_t count) {
   return bad == 0;
 }
 
-bool is_finite_on_cpu(const at::Tensor& values) {
+bool is_finite_on_cpu(const at::Tensor& gradient) {
+  const at::Tensor values = gradient.to(at::kFloat);  // itself, where it is
   const auto* words = static_cast<const uint32_t*>(values.const_data_ptr());
   const int64_t numel = values.numel();
   std::atomic<bool> finite = true;
@@ -47,18 +48,18 @@ NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor mar
                                          [](const at::Tensor& g) { return g.defined(); });
   if (!searches_some) gradients_.clear();
   if (marks_.is_cpu()) return;
-  std::vector<const float*> tensors;
+  std::vector<cuda::Gradient> tensors;
   std::vector<kernels::cuda::Chunk> chunks;
   for (const at::Tensor& gradient : gradients_) {
     if (!gradient.defined()) {
-      tensors.push_back(nullptr);
+      tensors.emplace_back();
       continue;
     }
-    const float* data = gradient.const_data_ptr<float>();
+    const cuda::Gradient row = row_of(gradient);
     kernels::cuda::append_chunks(
         chunks, static_cast<int64_t>(tensors.size()), gradient.numel(), cuda::kChunkElements,
-        kernels::cuda::elements_before_packs({{data, static_cast<int64_t>(sizeof(float))}}));
-    tensors.push_back(data);
+        kernels::cuda::elements_before_packs({{row.data, gradient.element_size()}}));
+    tensors.push_back(row);
   }
   tensors_ = {tensors, marks_.device()};
   chunks_ = {chunks, marks_.device()};

@@ -20,7 +20,13 @@ using parameters::Placement;
 
 struct Gradients {
   at::Tensor sharded;
+  at::Tensor sharded_bf16;
   at::Tensor replicated;  // and the staging behind it
+
+  const at::Tensor& of(const Bucket& bucket) const {
+    if (bucket.placement == Placement::tp_replicated) return replicated;
+    return bucket.gradient_dtype == at::kBFloat16 ? sharded_bf16 : sharded;
+  }
 };
 
 std::vector<Gradients> allocate(const std::vector<GradientBuffer>& sizes, at::Device device) {
@@ -28,6 +34,7 @@ std::vector<Gradients> allocate(const std::vector<GradientBuffer>& sizes, at::De
   std::vector<Gradients> buffers;
   for (const GradientBuffer& size : sizes)
     buffers.push_back({.sharded = at::zeros({size.sharded}, fp32),
+                       .sharded_bf16 = at::zeros({size.sharded_bf16}, fp32.dtype(at::kBFloat16)),
                        .replicated = at::zeros({size.replicated_and_staging}, fp32)});
   return buffers;
 }
@@ -74,7 +81,7 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     : blocks_(&blocks),
       dp_(dp),
       options_(checked(dp, options)),
-      buckets_(lay_out(blocks, dp.size, options.rule)),
+      buckets_(lay_out(blocks, dp.size, options.rule, options.gradient_dtype)),
       store_(
           store_layout(blocks, buckets_, options.zero_stage == 3 ? Buffers::shared : Buffers::own),
           {.device = options.device, .dtype = options.dtype}) {
@@ -87,10 +94,8 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     bucket.data = store_.range(i);
     if (bucket.trains) {
       const Gradients& buffer = gradients[buffer_of(blocks, bucket.block, of_gradients)];
-      const bool sharded = bucket.placement == Placement::tp_sharded;
-      bucket.main_grad = (sharded ? buffer.sharded : buffer.replicated)
-                             .narrow(0, bucket.memory_begin, bucket.numel);
-      if (!sharded) replicated[bucket.block] = &bucket;
+      bucket.main_grad = buffer.of(bucket).narrow(0, bucket.gradient_begin, bucket.numel);
+      if (bucket.placement == Placement::tp_replicated) replicated[bucket.block] = &bucket;
     }
     bind_gradients(bucket);
   }

@@ -1,5 +1,6 @@
 // Flat memory for training: per block one bucket of tp-sharded and one of tp-replicated
-// parameters, one more of those that the update rule must see as whole matrices, and two more of
+// parameters, one more of those that the update rule must see as whole matrices, one of those whose
+// gradients are bf16, and two more of
 // those that do not train, where there are some; each padded to a multiple of dp (a table alone: of
 // dp rows). A rank's shard of a bucket is the dp_rank-th of dp equal ranges. The parameters' values
 // lie in a ParameterStore of this layout; here is the memory of gradients beside it.
@@ -41,9 +42,11 @@ struct Bucket {
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
-  int64_t memory_begin = 0;      // in the memory of its block's buckets of its placement
-  at::Tensor data;               // [numel] compute dtype; own memory or part of a slot: the store's
-  at::Tensor main_grad;          // [numel] fp32; likewise; undefined where they do not train
+  at::ScalarType gradient_dtype = at::kFloat;  // of main_grad
+  int64_t memory_begin = 0;    // of data: in the memory of its block's buckets of its placement
+  int64_t gradient_begin = 0;  // of main_grad: likewise, of those of its gradient_dtype
+  at::Tensor data;             // [numel] compute dtype; own memory or part of a slot: the store's
+  at::Tensor main_grad;        // [numel]; likewise; undefined where they do not train
 };
 
 struct DpPosition {
@@ -81,6 +84,9 @@ class ParamBuckets {
     at::Device device = at::kCPU;
     at::ScalarType dtype = at::kFloat;  // of data: fp32 or bf16
     int zero_stage = 0;
+    /// Of main_grad of the layers' matrices, which a product writes whole, once in the time that it
+    /// holds: fp32, or bf16, and then they have buckets of their own. All else is fp32.
+    at::ScalarType gradient_dtype = at::kFloat;
     /// What it must see as whole matrices has buckets of its own; null: nothing is.
     const optim::UpdateRule* rule = nullptr;
   };

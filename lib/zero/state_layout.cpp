@@ -39,12 +39,25 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
     throw InternalError(
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));
   }
+  if (buckets.gradient_dtype != at::kFloat &&
+      (buckets.gradient_dtype != at::kBFloat16 || buckets.dtype != at::kBFloat16 ||
+       options.optimizer.type == "muon")) {
+    throw InternalError(
+        problem(cat("gradients of ", at::toString(buckets.gradient_dtype), " with parameters of ",
+                    at::toString(buckets.dtype), " and ", options.optimizer.type))
+            .must("be fp32, or bf16 with bf16 parameters and a rule by elements"));
+  }
   layout.holds_all = stage == 0;
   layout.parameter_buffers = stage == 3 ? Buffers::shared : Buffers::own;
   layout.gradient_buffers = stage >= 2 ? Buffers::shared : Buffers::own;
   layout.gathers_parameters = stage == 3 || (stage > 0 && dp_size > 1);
   layout.accumulates = stage >= 2 || options.reduce_per_micro_batch;
   layout.own_masters = stage == 3 || layout.master_dtype != buckets.dtype;
+  if (buckets.gradient_dtype != at::kFloat && layout.holds_all && layout.accumulates &&
+      dp_size > 1) {
+    throw InternalError(problem("bf16 gradients in stage 0, reduced per micro-batch")
+                            .must("be fp32, or of another stage"));
+  }
   layout.casts_for_reduction = options.reduce_dtype == at::kBFloat16 && dp_size > 1;
   return layout;
 }

@@ -206,6 +206,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
                         .training = options.model,
                         .zero = zero_options,
                         .dtype = options.dtype,
+                        .gradient_dtype = options.gradient_dtype,
                         .cuda_graphs = options.cuda_graphs,
                         .fault = options.engine_fault},
                        faulty.tp(), faulty.dp(), axes.device);

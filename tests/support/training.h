@@ -29,6 +29,7 @@ struct TrainingOptions {
   bool reduce_per_micro_batch = false;
   model::TrainingOptions model = {};
   at::ScalarType dtype = at::kFloat;
+  at::ScalarType gradient_dtype = at::kFloat;
   at::ScalarType reduce_dtype = at::kFloat;
   config::Dtype moments_dtype = config::Dtype::fp32;
   config::Dtype master_dtype = config::Dtype::fp32;

@@ -94,16 +94,16 @@ struct Elements {
   }
 };
 
-template <typename Rule, typename Master, typename Slot>
+template <typename Rule, typename Master, typename Slot, typename Gradient>
 struct Arrays {
   Master* master;
   Slot* slots[Rule::kSlots];
-  const float* gradient;
+  const Gradient* gradient;
   Bf16* weights;  // or null
 
   __device__ Arrays(const Range& range, int64_t begin)
       : master(in_global_memory(static_cast<Master*>(range.master)) + begin),
-        gradient(in_global_memory(range.gradient) + begin),
+        gradient(in_global_memory(static_cast<const Gradient*>(range.gradient)) + begin),
         weights(range.weights == nullptr
                     ? nullptr
                     : in_global_memory(static_cast<Bf16*>(range.weights)) + begin) {
@@ -120,8 +120,8 @@ struct Arrays {
 };
 
 /// kWhole: the chunk has all its elements, all in packs, and no load waits for another.
-template <bool kWhole, typename Rule, typename Master, typename Slot>
-__device__ void update_chunk(const Arrays<Rule, Master, Slot>& arrays, const Chunk& chunk,
+template <bool kWhole, typename Rule, typename Master, typename Slot, typename Gradient>
+__device__ void update_chunk(const Arrays<Rule, Master, Slot, Gradient>& arrays, const Chunk& chunk,
                              const Range& range, const typename Rule::Constants& c,
                              const float* updates) {
   const bool packs = kWhole || arrays.in_packs();
@@ -160,13 +160,13 @@ __device__ void update_chunk(const Arrays<Rule, Master, Slot>& arrays, const Chu
   }
 }
 
-template <typename Rule, typename Master, typename Slot>
+template <typename Rule, typename Master, typename Slot, typename Gradient>
 __global__ void __launch_bounds__(kThreads) update_kernel(Pass<Rule> args) {
   const Chunk chunk = args.chunks[blockIdx.x];
   if (!*args.finite) return;
   const Range& range = args.ranges[chunk.tensor];
   const typename Rule::Constants constants = args.constants[range.options];
-  const Arrays<Rule, Master, Slot> arrays(range, chunk.begin);
+  const Arrays<Rule, Master, Slot, Gradient> arrays(range, chunk.begin);
   if (chunk.count == kChunkElements && arrays.in_packs()) {
     update_chunk<true>(arrays, chunk, range, constants, args.updates);
   } else {
@@ -174,15 +174,24 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Pass<Rule> args) {
   }
 }
 
-template <typename Rule, typename Master>
-void launch(const Pass<Rule>& args, Stream stream) {
+template <typename Rule, typename Master, typename Slot>
+void launch(const Pass<Rule>& args, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(args.chunk_count);
+  if constexpr (kTakesBf16Gradients<Rule>) {
+    if (args.gradient == Element::bf16) {
+      update_kernel<Rule, Master, Slot, Bf16><<<blocks, kThreads, 0, stream>>>(args);
+      return;
+    }
+  }
+  update_kernel<Rule, Master, Slot, float><<<blocks, kThreads, 0, stream>>>(args);
+}
+
+template <typename Rule, typename Master>
+void launch(const Pass<Rule>& args, cudaStream_t stream) {
   if (args.slots == Element::fp32) {
-    update_kernel<Rule, Master, float>
-        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+    launch<Rule, Master, float>(args, stream);
   } else {
-    update_kernel<Rule, Master, Bf16>
-        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+    launch<Rule, Master, Bf16>(args, stream);
   }
 }
 
@@ -197,9 +206,9 @@ template <typename Rule>
 void update(const Pass<Rule>& args, Stream stream) {
   if (args.chunk_count == 0) return;
   if (args.master == Element::fp32) {
-    launch<Rule, float>(args, stream);
+    launch<Rule, float>(args, static_cast<cudaStream_t>(stream));
   } else {
-    launch<Rule, Bf16>(args, stream);
+    launch<Rule, Bf16>(args, static_cast<cudaStream_t>(stream));
   }
 }
 

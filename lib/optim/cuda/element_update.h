@@ -29,7 +29,7 @@ struct Rounding {
 struct Range {
   void* master = nullptr;
   void* slots[kMostSlots] = {};
-  const float* gradient = nullptr;
+  const void* gradient = nullptr;
   void* weights = nullptr;  // bf16, or null
   int64_t options = 0;      // its row in the table of options
   Rounding rounding;
@@ -52,11 +52,12 @@ struct Begin {
 template <typename Rule>
 void begin(const Begin<Rule>& args, Stream stream);
 
-/// All ranges of one pair of types.
+/// All ranges of the same types.
 template <typename Rule>
 struct Pass {
   Element master = Element::fp32;
   Element slots = Element::fp32;
+  Element gradient = Element::fp32;
   const Range* ranges = nullptr;
   const Chunk* chunks = nullptr;
   int64_t chunk_count = 0;

@@ -16,8 +16,8 @@ constexpr int kSumThreads = 1024;
 struct Elements {
   float values[kPacks][kPack];
 
-  template <bool kWhole>
-  __device__ void load(const float* from, int chunk_count, bool packs) {
+  template <bool kWhole, typename T>
+  __device__ void load(const T* from, int chunk_count, bool packs) {
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
       const int at = static_cast<int>(kPack) * (threadIdx.x + k * kThreads);
@@ -25,8 +25,16 @@ struct Elements {
                 values[k]);
     }
   }
-  __device__ Elements(const float* tensor, const Chunk& chunk) {
-    const float* from = in_global_memory(tensor) + chunk.begin;
+  __device__ Elements(const Gradient& tensor, const Chunk& chunk) {
+    if (tensor.element == Element::fp32) {
+      load_chunk(static_cast<const float*>(tensor.data), chunk);
+    } else {
+      load_chunk(static_cast<const __nv_bfloat16*>(tensor.data), chunk);
+    }
+  }
+  template <typename T>
+  __device__ void load_chunk(const T* tensor, const Chunk& chunk) {
+    const T* from = in_global_memory(tensor) + chunk.begin;
     const bool packs = packs_begin_at(from);
     if (packs && chunk.count == kChunkElements) {
       load<true>(from, chunk.count, packs);

@@ -1,4 +1,4 @@
-// Passes over many fp32 tensors on CUDA: sums of squares, and the search for inf and nan. Plain
+// Passes over many gradients on CUDA: sums of squares, and the search for inf and nan. Plain
 // pointers, no torch. In a build without CUDA (absent.cpp) nothing of it is called.
 #pragma once
 
@@ -10,7 +10,14 @@
 namespace tptrain::zero::cuda {
 
 using kernels::cuda::Chunk;
+using kernels::cuda::Element;
 using kernels::cuda::Stream;
+
+/// A row of the table of tensors.
+struct Gradient {
+  const void* data = nullptr;
+  Element element = Element::fp32;
+};
 
 /// Elements a chunk has at most: 32 a thread.
 inline constexpr int64_t kChunkElements = 8192;
@@ -19,7 +26,7 @@ inline constexpr int64_t kChunkElements = 8192;
 /// alone, never from where the tensors lie. *marks[t] = inf where tensor t holds inf or nan, unless
 /// that pointer is null: in fp64 no other square of fp32 is infinite.
 struct SumsOfSquares {
-  const float* const* tensors = nullptr;
+  const Gradient* tensors = nullptr;
   float* const* marks = nullptr;
   const Chunk* chunks = nullptr;
   int64_t chunk_count = 0;
@@ -33,7 +40,7 @@ void sums_of_squares(const SumsOfSquares& args, Stream stream);
 
 /// marks[i] = inf where tensor i holds inf or nan; no other word is written.
 struct Marks {
-  const float* const* tensors = nullptr;
+  const Gradient* tensors = nullptr;
   const Chunk* chunks = nullptr;
   int64_t chunk_count = 0;
   float* marks = nullptr;

@@ -18,12 +18,14 @@ struct Types {
   at::ScalarType master;
   at::ScalarType moments;
   bool weights;
+  at::ScalarType gradient = at::kFloat;
 };
 std::vector<Types> all_types() {
   std::vector<Types> types;
   for (const at::ScalarType master : {at::kFloat, at::kBFloat16}) {
     for (const at::ScalarType moments : {at::kFloat, at::kBFloat16}) {
       for (const bool weights : {false, true}) types.push_back({master, moments, weights});
+      types.push_back({master, moments, master == at::kFloat, at::kBFloat16});
     }
   }
   return types;
@@ -41,7 +43,7 @@ struct Buffers {
     master = normal({numel}, 50).to(where, types.master);
     exp_avg = (normal({numel}, 51) * 0.01).to(where, types.moments);
     exp_avg_sq = (normal({numel}, 52) * 0.01).square().to(where, types.moments);
-    gradient = at::zeros({numel}, on.dtype(at::kFloat));
+    gradient = at::zeros({numel}, on.dtype(types.gradient));
     weights = at::full({numel}, 7.0, on.dtype(at::kBFloat16));
     int64_t begin = 0;
     for (size_t i = 0; i < sizes.size(); ++i) {
@@ -86,8 +88,8 @@ void check_alike(const Buffers& ours, const Buffers& twin, const Types& types) {
 }
 
 void check_updates(const std::vector<int64_t>& sizes, int64_t gap, const Types& types) {
-  CAPTURE(sizes.size(), gap, types.weights, at::toString(types.master),
-          at::toString(types.moments));
+  CAPTURE(sizes.size(), gap, types.weights, at::toString(types.master), at::toString(types.moments),
+          at::toString(types.gradient));
   Buffers ours(sizes, gap, types, device()), twin(sizes, gap, types, at::kCPU);
   AdamWUpdate adamw(ours.ranges, {.device = device(), .seed = 5});
   AdamWUpdate on_cpu(twin.ranges, {.device = at::kCPU, .seed = 5});

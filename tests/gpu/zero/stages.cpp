@@ -54,6 +54,22 @@ TEST_CASE("bf16 state and a bf16 reduction on GPUs", "[zero]") {
   }
 }
 
+TEST_CASE("bf16 gradients on GPUs", "[zero]") {
+  for (const Layout& layout : layouts()) {
+    for (const bool per_micro_batch : {false, true}) {
+      const Setup setup{.layout = layout,
+                        .per_micro_batch = per_micro_batch,
+                        .dtype = at::kBFloat16,
+                        .gradient_dtype = at::kBFloat16,
+                        .device = comm::DeviceType::cuda};
+      INFO(setup.text());
+      const std::vector<std::string> complaints = violations(setup);
+      INFO(join(complaints, "\n"));
+      CHECK(complaints.empty());
+    }
+  }
+}
+
 TEST_CASE("a non-finite number on a GPU leaves everything as it was and is named", "[zero]") {
   for (const Layout& layout : layouts()) {
     for (const int stage : {0, 1, 2, 3}) {
@@ -126,6 +142,33 @@ TEST_CASE("sums of squares on a GPU: the CPU's, the same bits wherever the views
   }
   const at::Tensor bad = at::full({9000}, std::numeric_limits<float>::infinity()).to(gpu());
   CHECK_FALSE(std::isfinite(zero::SumsOfSquares({{bad}}, gpu())().item<double>()));
+}
+
+TEST_CASE("sums of squares and marks of bf16 gradients among fp32 ones", "[zero]") {
+  const at::Tensor values = at::arange(300'007).to(at::kFloat).mul_(0.37f).sin_().mul_(1e15f);
+  for (const int64_t offset : {0, 1, 2, 4}) {
+    at::Tensor wide = at::zeros({values.numel() + offset}, at::TensorOptions().device(gpu()));
+    at::Tensor narrow = wide.to(at::kBFloat16);
+    for (at::Tensor* tensor : {&wide, &narrow})
+      tensor->narrow(0, offset, values.numel()).copy_(values);
+    std::vector<at::Tensor> views = views_of(narrow, offset);
+    for (const at::Tensor& view : views_of(wide, offset)) views.push_back(view);
+    std::vector<at::Tensor> on_cpu;
+    for (const at::Tensor& view : views) on_cpu.push_back(view.cpu());
+    const double expected = zero::SumsOfSquares({on_cpu}, at::kCPU)().item<double>();
+    const zero::SumsOfSquares sums({views}, gpu());
+    CHECK(std::abs(sums().item<double>() - expected) <= 1e-12 * expected);
+    const at::Tensor marks =
+        at::zeros({static_cast<int64_t>(views.size())}, at::TensorOptions().device(gpu()));
+    zero::NonfiniteMarks search(views, marks);
+    search.update();
+    CHECK(at::isfinite(marks).all().item<bool>());
+    views[7].narrow(0, 99'999, 1).fill_(std::numeric_limits<float>::infinity());
+    search.update();
+    CHECK(at::isfinite(marks).logical_not().nonzero().view({-1}).cpu().equal(
+        at::full({1}, 7, at::kLong)));
+    CHECK_FALSE(std::isfinite(sums().item<double>()));
+  }
 }
 
 TEST_CASE("inf and nan are found on a GPU in any of many views, and their marks stay", "[zero]") {

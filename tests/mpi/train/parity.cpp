@@ -335,6 +335,10 @@ TEST_CASE("bf16 trains within 0.5 % of one rank on every layout, its options wit
       CAPTURE(shape.tp_size, shape.dp_size, stage);
       CHECK(compare(train(odd_llama(), meshes.axes(shape), plain), reference).loss <= 0.005);
     }
+    TrainingOptions gradients = options;
+    gradients.zero_stage = 2;
+    gradients.gradient_dtype = at::kBFloat16;
+    CHECK(compare(train(odd_llama(), meshes.axes(shape), gradients), reference).loss <= 0.005);
     TrainingOptions low = options;
     low.zero_stage = 3;
     low.reduce_dtype = at::kBFloat16;

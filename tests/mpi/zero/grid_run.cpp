@@ -69,8 +69,9 @@ std::string Setup::text() const {
   return cat(layout.text(), ", stage ", stage, per_micro_batch ? ", per micro-batch" : "",
              head == Head::tied ? ", tied" : "", late ? ", late" : "",
              announces_last ? "" : ", last one unannounced", looks_up ? ", looks up" : "", ", ",
-             at::toString(dtype), ", reduced in ", at::toString(reduce_dtype), ", moments ",
-             word(moments), ", masters ", word(masters), ", ", rule);
+             at::toString(dtype), ", gradients ", at::toString(gradient_dtype), ", reduced in ",
+             at::toString(reduce_dtype), ", moments ", word(moments), ", masters ", word(masters),
+             ", ", rule);
 }
 
 namespace {
@@ -119,6 +120,7 @@ GridRun::GridRun(const Setup& setup)
               {.device = mesh.device(),
                .dtype = setup.dtype,
                .zero_stage = setup.stage,
+               .gradient_dtype = setup.gradient_dtype,
                .rule = &optim::update_rule(setup.rule)}),
       late_dp(mesh.dp()),
       axes(mesh.tp(), setup.late ? late_dp : mesh.dp(), setup.fault),

@@ -34,6 +34,7 @@ struct Setup {
   bool per_micro_batch = false;  // stages 2 and 3 always
   Head head = Head::own_table;
   at::ScalarType dtype = at::kFloat;
+  at::ScalarType gradient_dtype = at::kFloat;
   at::ScalarType reduce_dtype = at::kFloat;
   config::Dtype moments = config::Dtype::fp32;
   config::Dtype masters = config::Dtype::fp32;

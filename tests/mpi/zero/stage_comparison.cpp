@@ -44,7 +44,8 @@ Outcome run_stage(const Setup& setup, std::vector<std::string>& complaints) {
   GridRun grid(setup);
   WholeRun whole(setup.head);
   Reference reference(kSeed, setup.head);
-  const bool rounds = setup.reduce_dtype == at::kBFloat16 && setup.layout.dp > 1;
+  const bool rounds = (setup.reduce_dtype == at::kBFloat16 && setup.layout.dp > 1) ||
+                      setup.gradient_dtype == at::kBFloat16;
   const bool exact_state =
       setup.moments == config::Dtype::fp32 && setup.masters == config::Dtype::fp32;
   // Sums over dp and CUDA's AdamW add in another order than one CPU rank does. bf16 keeps 8 bits of
@@ -96,6 +97,7 @@ std::vector<std::string> violations(Setup setup) {
   std::vector<std::string> complaints;
   std::optional<Outcome> first;
   for (const int stage : setup.per_micro_batch ? std::vector{0, 1, 2, 3} : std::vector{0, 1}) {
+    if (stage == 0 && setup.per_micro_batch && setup.gradient_dtype == at::kBFloat16) continue;
     setup.stage = stage;
     Outcome outcome = run_stage(setup, complaints);
     if (!first) {
@@ -105,7 +107,10 @@ std::vector<std::string> violations(Setup setup) {
     if (outcome.norms != first->norms) complaints.push_back("stages have norms of their own");
     for (size_t kind = 0; kind < outcome.states.size(); ++kind) {
       if (same_bits(outcome.states[kind], first->states[kind])) continue;
-      complaints.push_back(cat("stages 0 and ", stage, " are not bitwise equal"));
+      complaints.push_back(
+          cat(cat("stages ", setup.per_micro_batch && setup.gradient_dtype == at::kBFloat16 ? 1 : 0,
+                  " and "),
+              stage, " are not bitwise equal"));
     }
   }
   return complaints;

@@ -28,6 +28,8 @@ std::vector<Setup> setups(const Layout& layout) {
     result.push_back(base);
     result.back().reduce_dtype = at::kBFloat16;
     result.push_back(base);
+    result.back().gradient_dtype = at::kBFloat16;
+    result.push_back(base);
     result.back().moments = config::Dtype::bf16;
     result.push_back(base);
     result.back().masters = config::Dtype::bf16;

@@ -46,6 +46,17 @@ TEST_CASE("bf16 masters need bf16 weights; the other types stand alone") {
 }
 
 TEST_CASE("FP8 is cast from bf16") {
+  CHECK(refusal(kMinimal, {"train.gradient_dtype=bf16"}) ==
+        "config error: --set train.gradient_dtype=bf16: train.gradient_dtype is bf16 and "
+        "train.dtype fp32: it must stand beside train.dtype bf16, whose products it is for.\n"
+        "  Set train.dtype to bf16, or leave train.gradient_dtype out.");
+  CHECK(
+      refusal(kMinimal, {"train.gradient_dtype=bf16", "train.dtype=bf16", "optimizer.type=muon"}) ==
+      "config error: --set train.gradient_dtype=bf16: train.gradient_dtype is bf16 and "
+      "optimizer.type muon: it must be fp32 with muon, which works on whole matrices of them.\n"
+      "  Leave train.gradient_dtype out, or take another optimizer.type.");
+  CHECK(parse(kMinimal, {"train.gradient_dtype=bf16", "train.dtype=bf16"}).train.gradient_dtype ==
+        Dtype::bf16);
   CHECK(parse(kMinimal).train.fp8 == Fp8::off);
   CHECK(refusal(kMinimal, {"train.fp8=on"}) ==
         "config error: --set train.fp8=on: train.fp8 is on and train.dtype fp32: it must stand "

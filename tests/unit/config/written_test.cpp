@@ -46,6 +46,7 @@ train:
   device: auto
   cpu_threads: 0
   dtype: fp32
+  gradient_dtype: fp32
   fp8: "off"
   fp8_bf16_first_layers: 0
   fp8_bf16_last_layers: 0
@@ -212,6 +213,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (config.train.dtype == config::Dtype::fp32)
       config.optimizer.master_dtype = config::Dtype::fp32;
     if (config.train.dtype == config::Dtype::fp32) config.train.fp8 = config::Fp8::off;
+    if (config.train.dtype == config::Dtype::fp32 || config.optimizer.type == "muon" ||
+        config.parallel.zero_stage == 0)
+      config.train.gradient_dtype = config::Dtype::fp32;
     if (config.data.document_mask)
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
     config.scheduler.decay_steps =

@@ -25,9 +25,11 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
       for (const int dp_size : {1, 2, 3, 8}) {
         for (const int stage : {0, 1, 2, 3}) {
           for (const bool per_micro_batch : {false, true}) {
-            for (const int precision : {0, 1, 2, 3}) {
+            for (const int precision : {0, 1, 2, 3, 4}) {
               const at::ScalarType dtype = precision == 0 ? at::kFloat : at::kBFloat16;
-              const ParamBuckets::Options bucket_options{.dtype = dtype, .zero_stage = stage};
+              ParamBuckets::Options bucket_options{.dtype = dtype, .zero_stage = stage};
+              if (precision == 4 && (stage > 0 || !per_micro_batch))
+                bucket_options.gradient_dtype = at::kBFloat16;
               ZeroOptimizer::Options options{.zero_stage = stage,
                                              .reduce_per_micro_batch = per_micro_batch};
               if (precision >= 2) options.reduce_dtype = at::kBFloat16;
