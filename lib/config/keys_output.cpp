@@ -104,6 +104,12 @@ std::vector<Key> output_keys() {
             .doc = "Writes the metrics as TensorBoard's event files as well, to "
                    "run_dir/tensorboard."},
            &RunConfig::logging, &LoggingConfig::tensorboard),
+      bind({.path = "logging.fp8_counts",
+            .type = Type::boolean,
+            .doc = "With train.fp8: the metrics say which share of the elements that rank 0 cast "
+                   "to FP8 became zero (`fp8_flushed`), and how many were too large "
+                   "(`fp8_saturated`). Steps are slower with it."},
+           &RunConfig::logging, &LoggingConfig::fp8_counts),
   };
 }
 

@@ -274,6 +274,7 @@ struct LoggingConfig {
   int64_t every_steps = 1;
   int64_t audit_steps = 100;  // 0: never
   bool tensorboard = true;
+  bool fp8_counts = false;
 
   bool operator==(const LoggingConfig&) const = default;
 };

@@ -128,6 +128,8 @@ void JsonlWriter::step(const StepMetrics& metrics) {
   });
   if (metrics.mfu) object["mfu"] = *metrics.mfu;
   object["peak_memory_bytes"] = metrics.peak_memory_bytes;
+  if (metrics.fp8_flushed) object["fp8_flushed"] = *metrics.fp8_flushed;
+  if (metrics.fp8_saturated) object["fp8_saturated"] = *metrics.fp8_saturated;
   impl_->line(object);
 }
 

@@ -33,6 +33,9 @@ struct StepMetrics {
   double tflops = 0;               // per rank
   std::optional<double> mfu = {};  // fraction; absent where the device's peak is not known
   int64_t peak_memory_bytes = 0;
+  // Of what rank 0 has cast to FP8 since the line before; absent where that is not counted.
+  std::optional<double> fp8_flushed = {};  // fraction
+  std::optional<int64_t> fp8_saturated = {};
 };
 
 /// A step that changed no parameter.

@@ -48,7 +48,7 @@ struct Decoder::Impl {
       : config(decoder_config),
         options(training_options),
         tp(tp_axis),
-        fp8({.keep_weights = options.fp8.keep_weights}),
+        fp8({.keep_weights = options.fp8.keep_weights, .observer = options.fp8.observer}),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
         final_norm(config, {.name = "model.norm", .gradient = replicated_gradient(options)}, tp) {

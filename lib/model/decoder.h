@@ -22,6 +22,7 @@
 #include "model/kv_cache.h"
 #include "parameters/parameter.h"
 #include "tensor_parallel/block_observer.h"
+#include "tensor_parallel/fp8_observer.h"
 #include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::model {
@@ -38,10 +39,12 @@ enum class Recompute {
 /// either end.
 struct Fp8Layers {
   bool on = false;
+  bool counts_casts = false;  // of a training: what they lose
   int64_t first_in_bf16 = 0;
   int64_t last_in_bf16 = 0;
   /// Casts of weights stay between the micro-batches of a step: 2 bytes an element.
   bool keep_weights = true;
+  tensor_parallel::Fp8Observer* observer = nullptr;  // of all casts; outlives the decoder
 
   bool takes(int64_t layer, int64_t layers) const {
     return on && layer >= first_in_bf16 && layer < layers - last_in_bf16;

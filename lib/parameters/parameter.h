@@ -80,9 +80,8 @@ struct Parameter {
   bool trains = true;
 
   at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
-  /// `shape`, of one that trains; else undefined, as without training. fp32; bf16 only of what a
-  /// product writes whole, where train.gradient_dtype says so.
-  at::Tensor main_grad;
+  at::Tensor
+      main_grad;  // `shape`, of one that trains (or undefined); fp32, or train.gradient_dtype
   GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
 
   int64_t numel() const;

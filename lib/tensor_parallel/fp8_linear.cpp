@@ -20,13 +20,6 @@ at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 at::Tensor data_of(const parameters::Parameter* bias) { return bias ? bias->data : at::Tensor(); }
 
-Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) {
-  const bool both = input != nullptr && input->keep_columns;
-  Fp8Matrix cast = kernels::to_fp8(rows_of(x), Fp8::e4m3, both ? Fp8Form::both : Fp8Form::rows);
-  if (input != nullptr) input->cast = {.rows = {}, .columns = cast.columns, .scale = cast.scale};
-  return cast;
-}
-
 // rows [T, K] times matrix [N, K]^T, [S, B, N] of the shape of x.
 at::Tensor multiply(const at::Tensor& x, const Fp8Matrix& rows, const Fp8Operand& matrix,
                     Fp8Sums sums, const at::Tensor& bias) {
@@ -57,13 +50,31 @@ bool Fp8Linear::takes(const parameters::Parameter& weight) {
          weight.shape[1] % kernels::kFp8Multiple == 0;
 }
 
+Fp8Matrix Fp8Linear::cast(Fp8Observer::Of of, const at::Tensor& values, Fp8Form form,
+                          const at::Tensor& scale) const {
+  const Fp8 type = of == Fp8Observer::Of::gradient ? Fp8::e5m2 : Fp8::e4m3;
+  Fp8Matrix result = kernels::to_fp8(values, type, form, scale);
+  if (settings_.observer != nullptr) settings_.observer->cast(weight_, of, values, result);
+  return result;
+}
+
+Fp8Matrix Fp8Linear::cast_input(const at::Tensor& x, Fp8Input* input) const {
+  const bool both = input != nullptr && input->keep_columns;
+  Fp8Matrix result = cast(Fp8Observer::Of::input, rows_of(x), both ? Fp8Form::both : Fp8Form::rows);
+  if (input != nullptr)
+    input->cast = {.rows = {}, .columns = result.columns, .scale = result.scale};
+  return result;
+}
+
 const Fp8Matrix& Fp8Linear::kept_weight() {
   if (kept_version_ == settings_.weights_version) return kept_weight_;
   if (kept_version_) {
     // In the memory of before: a captured graph holds its address.
     kernels::to_fp8_out(kept_weight_, weight_.data, Fp8::e4m3);
+    if (settings_.observer != nullptr)
+      settings_.observer->cast(weight_, Fp8Observer::Of::weight, weight_.data, kept_weight_);
   } else {
-    kept_weight_ = kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::both);
+    kept_weight_ = cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::both);
   }
   kept_version_ = settings_.weights_version;
   return kept_weight_;
@@ -71,11 +82,11 @@ const Fp8Matrix& Fp8Linear::kept_weight() {
 
 Fp8Matrix Fp8Linear::weight_rows() {
   return settings_.keep_weights ? kept_weight()
-                                : kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::rows);
+                                : cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::rows);
 }
 Fp8Matrix Fp8Linear::weight_columns() {
   return settings_.keep_weights ? kept_weight()
-                                : kernels::to_fp8(weight_.data, Fp8::e4m3, Fp8Form::columns);
+                                : cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::columns);
 }
 
 at::Tensor Fp8Linear::forward(const at::Tensor& x, const parameters::Parameter* bias,
@@ -94,7 +105,7 @@ ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const parameters
 
 at::Tensor Fp8Linear::input_gradient(const at::Tensor& grad_output, Fp8Matrix& grad) {
   const Fp8Matrix weight = weight_columns();
-  grad = kernels::to_fp8(rows_of(grad_output), Fp8::e5m2, Fp8Form::both);
+  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both);
   at::Tensor result = multiply(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
                                Fp8Sums::split, {});
   grad.rows.reset();
@@ -104,7 +115,7 @@ at::Tensor Fp8Linear::input_gradient(const at::Tensor& grad_output, Fp8Matrix& g
 ReducedSequence Fp8Linear::input_gradient_reduced(const at::Tensor& grad_output,
                                                   const SequenceRegion& region, Fp8Matrix& grad) {
   const Fp8Matrix weight = weight_columns();
-  grad = kernels::to_fp8(rows_of(grad_output), Fp8::e5m2, Fp8Form::both);
+  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both);
   ReducedSequence result =
       multiply_reduced(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
                        Fp8Sums::split, {}, region);

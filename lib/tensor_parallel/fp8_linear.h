@@ -16,6 +16,7 @@
 
 #include "kernels/fp8.h"
 #include "parameters/parameter.h"
+#include "tensor_parallel/fp8_observer.h"
 #include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::tensor_parallel {
@@ -26,6 +27,7 @@ struct Fp8Settings {
   /// micro-batches share them. Else they are made at each use and let go of.
   bool keep_weights = true;
   int64_t weights_version = 0;  // another: values may be others
+  Fp8Observer* observer = nullptr;
 };
 
 /// A linear's input on its way from forward to backward.
@@ -58,6 +60,9 @@ class Fp8Linear {
   void weight_gradient(const kernels::Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input);
 
  private:
+  kernels::Fp8Matrix cast(Fp8Observer::Of of, const at::Tensor& values, kernels::Fp8Form form,
+                          const at::Tensor& scale = {}) const;
+  kernels::Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) const;
   kernels::Fp8Matrix weight_rows();
   kernels::Fp8Matrix weight_columns();
   const kernels::Fp8Matrix& kept_weight();

@@ -24,8 +24,10 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
 }
 
 // Whole casts of weights beside shards of them would undo ZeRO-3.
-model::TrainingOptions training_of(const Engine::Options& options) {
+model::TrainingOptions training_of(const Engine::Options& options,
+                                   std::optional<tensor_parallel::Fp8Counters>& counters) {
   model::TrainingOptions training = options.training;
+  if (counters) training.fp8.observer = &*counters;
   if (options.zero.zero_stage >= 3) training.fp8.keep_weights = false;
   return training;
 }
@@ -40,7 +42,10 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       fault_(options.fault),
       replays_(obstacle_to_graph(options, device).empty()),
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
-      decoder_(options.decoder, tp, training_of(options)),
+      fp8_counters_(options.training.fp8.counts_casts
+                        ? std::optional<tensor_parallel::Fp8Counters>(device)
+                        : std::nullopt),
+      decoder_(options.decoder, tp, training_of(options, fp8_counters_)),
       buckets_(decoder_.blocks(), {.rank = dp.rank(), .size = dp.size()},
                {.device = device,
                 .dtype = options.dtype,

@@ -11,6 +11,7 @@
 
 #include "comm/communicator.h"
 #include "model/decoder.h"
+#include "tensor_parallel/fp8_counters.h"
 #include "train/graph_trial.h"
 #include "train/micro_batch.h"
 #include "train/step_graph.h"
@@ -60,6 +61,10 @@ class Engine {
   zero::ParamBuckets& buckets() { return buckets_; }
   zero::ZeroOptimizer& zero() { return zero_; }
   at::Device device() const { return device_; }
+  /// Null where they were not asked for.
+  const tensor_parallel::Fp8Counters* fp8_counters() const {
+    return fp8_counters_ ? &*fp8_counters_ : nullptr;
+  }
 
   /// "replayed from a CUDA graph" (the first step, which sets the libraries up, and the first after
   /// a change of sizes apart) or "issued call by call", and why; empty while that is being
@@ -91,6 +96,7 @@ class Engine {
   std::optional<GraphTrial> trial_;
   at::Tensor inverse_targets_;  // fp32 scalar: 1 / target tokens of the step's global batch
   int64_t most_ends_ = 0;       // entries of documents' ends that a captured step has room for
+  std::optional<tensor_parallel::Fp8Counters> fp8_counters_;
   model::Decoder decoder_;
   zero::ParamBuckets buckets_;
   zero::ZeroOptimizer zero_;

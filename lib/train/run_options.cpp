@@ -51,6 +51,7 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .z_loss = run.train.z_loss,
           .seed = run.train.seed,
           .fp8 = {.on = run.train.fp8 == config::Fp8::on,
+                  .counts_casts = run.logging.fp8_counts,
                   .first_in_bf16 = run.train.fp8_bf16_first_layers,
                   .last_in_bf16 = run.train.fp8_bf16_last_layers},
           .freeze = run.model.freeze};

@@ -271,11 +271,22 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   pace_.add(step.step, step.step_time_s);
   const double eta_s = pace_.seconds_left();
   if (due(pending.step, parts_.config.run.logging.every_steps)) {
+    add_fp8_counts(step);
     parts_.recorder->step(step);
     parts_.log.info(
         metrics::step_line(step, parts_.config.run.train.max_steps, eta_s, kStepLineWidth));
   }
   parts_.progress->update(step, eta_s);
+}
+
+void Trainer::add_fp8_counts(metrics::StepMetrics& step) {
+  const tensor_parallel::Fp8Counters* counters = parts_.engine.fp8_counters();
+  if (counters == nullptr) return;
+  const auto now = counters->read();
+  const auto before = std::exchange(fp8_counts_, now);
+  const auto elements = static_cast<double>(now.elements - before.elements);
+  if (elements > 0) step.fp8_flushed = static_cast<double>(now.flushed - before.flushed) / elements;
+  step.fp8_saturated = now.saturated - before.saturated;
 }
 
 // Nothing where data.eval could not be read: on all ranks alike.

@@ -100,6 +100,7 @@ class Trainer {
   void skip_or_stop(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
                       int64_t tokens_seen);
+  void add_fp8_counts(metrics::StepMetrics& step);
   void publish(const Pending& pending, double loss, double norm);
   std::optional<double> evaluate(int64_t step);
   std::optional<Evaluation::Result> try_evaluation(int64_t step);
@@ -138,6 +139,7 @@ class Trainer {
   int64_t skipped_in_a_row_ = 0;
   int64_t passed_over_ = 0;
   FailureTally failed_evaluations_;
+  tensor_parallel::Fp8Counters::Counts fp8_counts_;  // as of the last line
 };
 
 }  // namespace tptrain::train

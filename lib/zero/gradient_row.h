@@ -9,8 +9,8 @@ namespace tptrain::zero {
 
 inline cuda::Gradient row_of(const at::Tensor& gradient) {
   return {.data = gradient.const_data_ptr(),
-          .element = gradient.scalar_type() == at::kBFloat16 ? cuda::Element::bf16
-                                                             : cuda::Element::fp32};
+          .element =
+              gradient.scalar_type() == at::kBFloat16 ? cuda::Element::bf16 : cuda::Element::fp32};
 }
 
 }  // namespace tptrain::zero

@@ -95,6 +95,7 @@ logging:
   every_steps: 1
   audit_steps: 100
   tensorboard: true
+  fp8_counts: false
 )");
 }
 
