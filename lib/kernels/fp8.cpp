@@ -98,10 +98,10 @@ void multiply_on_cpu(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b,
 
 // --- CUDA
 
-void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
+void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known,
+                  at::Tensor amax) {
   const cuda::Stream stream = cuda::stream_of(x);
-  at::Tensor amax;
-  if (!scale_is_known) {
+  if (!scale_is_known && !amax.defined()) {
     amax = at::zeros({1}, x.options().dtype(at::kInt));
     cuda::amax_of(x.const_data_ptr(), x.numel(), static_cast<uint32_t*>(amax.mutable_data_ptr()),
                   stream);
@@ -113,7 +113,7 @@ void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kn
   cuda::fp8_cast(
       {.x = x.const_data_ptr(),
        .e5m2 = type == Fp8::e5m2,
-       .amax_bits = amax.defined() ? static_cast<const uint32_t*>(amax.const_data_ptr()) : nullptr,
+       .amax_bits = !scale_is_known ? static_cast<const uint32_t*>(amax.const_data_ptr()) : nullptr,
        .scale = to.scale.data_ptr<float>(),
        .as_rows = memory(to.rows),
        .as_columns = memory(to.columns),
@@ -124,21 +124,27 @@ void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kn
   cuda::check_launch("to_fp8");
 }
 
-void cast(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
-  if (x.is_cuda()) return cast_on_cuda(to, x, type, scale_is_known);
+void cast(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known,
+          const at::Tensor& amax = {}) {
+  if (x.is_cuda()) return cast_on_cuda(to, x, type, scale_is_known, amax);
   cast_on_cpu(to, x, type, scale_is_known);
 }
 
 }  // namespace
 
-Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale) {
+at::Tensor fp8_amax(const at::Tensor& like) {
+  return like.is_cuda() ? at::zeros({1}, like.options().dtype(at::kInt)) : at::Tensor();
+}
+
+Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale,
+                 const at::Tensor& amax) {
   check_matrix(x, "to_fp8");
   const at::TensorOptions options = x.options().dtype(scalar_type(type));
   Fp8Matrix result;
   if (form != Fp8Form::columns) result.rows = at::empty({x.size(0), x.size(1)}, options);
   if (form != Fp8Form::rows) result.columns = at::empty({x.size(1), padded(x.size(0))}, options);
   result.scale = scale.defined() ? scale : at::ones({1}, x.options().dtype(at::kFloat));
-  cast(result, x, type, scale.defined());
+  cast(result, x, type, scale.defined(), amax);
   return result;
 }
 

@@ -32,12 +32,20 @@ struct Fp8Matrix {
   /// fp32 [1], on the device of the matrix: a value is what is stored times this. NaN where the
   /// matrix holds something that is not finite, so that no product hides it.
   at::Tensor scale;
+  /// Of a matrix that is yet to be cast: its largest magnitude, where its producer found it
+  /// (fp8_amax); else undefined.
+  at::Tensor amax = {};
 };
 enum class Fp8Form { rows, columns, both };
 
+/// Where whoever makes a tensor like this leaves its largest magnitude: int32 [1], the bits of an
+/// fp32, 0 to begin with. Undefined where casts find it themselves (not on CUDA).
+at::Tensor fp8_amax(const at::Tensor& like);
 /// x [R, C] bf16, contiguous, C a multiple of 16 -> FP8, rounded to nearest even. `scale`: of the
-/// same values, where it is known from an earlier cast; undefined: from their largest magnitude.
-Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale = {});
+/// same values, where it is known from an earlier cast; undefined: from their largest magnitude,
+/// which is `amax` where that is defined.
+Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale = {},
+                 const at::Tensor& amax = {});
 /// The same into the memory of `to`, which an earlier cast of the same sizes, type and form made.
 void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
 

@@ -82,9 +82,11 @@ at::Tensor gelu_tanh_backward(const at::Tensor& grad_output, const at::Tensor& x
 
 // --- SwiGLU: y = silu(gate) * up. gate_up [.., 2F]: the first F columns are the gate. Source:
 // Shazeer, "GLU Variants Improve Transformer", 2020.
-at::Tensor swiglu(const at::Tensor& gate_up);  // -> [.., F]
-at::Tensor swiglu_backward(const at::Tensor& grad_output,
-                           const at::Tensor& gate_up);  // -> [.., 2F]
+// `amax`: of fp8_amax() (fp8.h), which then holds the largest magnitude of what is returned; or
+// undefined.
+at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax = {});  // -> [.., F]
+at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up,
+                           const at::Tensor& amax = {});  // -> [.., 2F]
 
 // --- Rotary embedding, rotate-half form of Hugging Face (pairs d and d + D/2). Source: Su et al.,
 // "RoFormer", 2021, section 3.2.

@@ -14,17 +14,28 @@ std::vector<int64_t> with_last(const at::Tensor& tensor, int64_t last) {
   return sizes;
 }
 
+/// Null where nobody asked.
+uint32_t* amax_bits_of(const at::Tensor& amax, const at::Tensor& like, const char* function) {
+  if (!amax.defined()) return nullptr;
+  expect(takes_cuda_kernels(like) && like.scalar_type() == at::kBFloat16 && amax.numel() == 1 &&
+             amax.scalar_type() == at::kInt && amax.device() == like.device(),
+         function, "find the largest magnitude of bf16 on CUDA alone, as fp8_amax() says",
+         like.sizes());
+  return static_cast<uint32_t*>(amax.mutable_data_ptr());
+}
+
 }  // namespace
 
-at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
+at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax) {  // [.., 2F]
   expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size",
          gate_up.sizes());
   expect_contiguous(gate_up, "swiglu");
   const int64_t ffn = gate_up.size(-1) / 2;
+  uint32_t* amax_bits = amax_bits_of(amax, gate_up, "swiglu");
   if (takes_cuda_kernels(gate_up)) {
     at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
     cuda::swiglu(element_of(gate_up), gate_up.const_data_ptr(), output.mutable_data_ptr(),
-                 rows_of(gate_up), ffn, cuda::stream_of(gate_up));
+                 amax_bits, rows_of(gate_up), ffn, cuda::stream_of(gate_up));
     cuda::check_launch("swiglu");
     return output;
   }
@@ -45,17 +56,18 @@ at::Tensor swiglu(const at::Tensor& gate_up) {  // [.., 2F]
   return output;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_output,
-                           const at::Tensor& gate_up) {  // [.., F], [.., 2F]
+at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up,
+                           const at::Tensor& amax) {  // [.., F], [.., 2F]
   const int64_t ffn = gate_up.size(-1) / 2;
   expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) == ffn,
          "swiglu_backward", "have a grad_output of half its columns", gate_up.sizes());
   expect_contiguous(gate_up, "swiglu_backward");
   expect_contiguous(grad_output, "swiglu_backward");
   at::Tensor grad_gate_up = at::empty_like(gate_up);
+  uint32_t* amax_bits = amax_bits_of(amax, gate_up, "swiglu_backward");
   if (takes_cuda_kernels(gate_up)) {
     cuda::swiglu_backward(element_of(gate_up), grad_output.const_data_ptr(),
-                          gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(),
+                          gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(), amax_bits,
                           rows_of(gate_up), ffn, cuda::stream_of(gate_up));
     cuda::check_launch("swiglu_backward");
     return grad_gate_up;

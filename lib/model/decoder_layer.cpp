@@ -73,7 +73,7 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
   kept.mlp_input = std::move(norm.output);
   {
     GatheredSequence input = region.start_gather(kept.mlp_input);
-    Mlp::Activated activated = mlp_.up_and_activation(input, &kept.mlp_cast);
+    Mlp::Activated activated = mlp_.up_and_activation(input, &kept.mlp_cast, &kept.activation_cast);
     kept.up = std::move(activated.up);
     kept.activation = std::move(activated.activation);
   }
@@ -136,7 +136,7 @@ at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
   if (!kept.activation.defined() && !kept.activation_cast.has_columns())
     kept.activation = mlp_.activation(kept.up);
   kernels::Fp8Matrix grad_cast, grad_up_cast;
-  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up, grad_cast);
+  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up, grad_cast, grad_up_cast);
   kept.up.reset();
   ReducedSequence grad_input = mlp_.up_input_gradient(grad_up, region, grad_up_cast);
   mlp_.down_weight_gradient(grad_output->whole(), std::exchange(kept.activation, {}),

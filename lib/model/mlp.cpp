@@ -54,27 +54,33 @@ Mlp::Mlp(const DecoderConfig& config, const std::string& name,
           tp) {}
 
 Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
-                                      tensor_parallel::Fp8Input* input) const {
+                                      tensor_parallel::Fp8Input* input,
+                                      tensor_parallel::Fp8Input* down_input) const {
   if (form_ == FeedForward::gelu && !up_proj_.runs_in_fp8()) {
     auto [output, activation] = up_proj_.forward_gelu(x);
     return {.up = std::move(output), .activation = std::move(activation)};
   }
   Activated result = {.up = up(x, input), .activation = {}};
-  result.activation = activation(result.up);
+  result.activation = activation(result.up, down_input);
   return result;
 }
 
-at::Tensor Mlp::activation(const at::Tensor& up) const {
-  return form_ == FeedForward::swiglu ? kernels::swiglu(up) : kernels::gelu_tanh(up);
+at::Tensor Mlp::activation(const at::Tensor& up, tensor_parallel::Fp8Input* down_input) const {
+  if (form_ != FeedForward::swiglu) return kernels::gelu_tanh(up);
+  if (down_input == nullptr || !down_proj_.runs_in_fp8()) return kernels::swiglu(up);
+  down_input->cast.amax = kernels::fp8_amax(up);
+  return kernels::swiglu(up, down_input->cast.amax);
 }
 
 at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                    const at::Tensor& up, kernels::Fp8Matrix& cast) const {
+                                    const at::Tensor& up, kernels::Fp8Matrix& cast,
+                                    kernels::Fp8Matrix& up_cast) const {
   if (form_ == FeedForward::gelu && !down_proj_.runs_in_fp8())
     return down_proj_.input_gradient_gelu(grad_output, up);
   const at::Tensor grad_activation = down_proj_.input_gradient(grad_output, cast);
-  return form_ == FeedForward::swiglu ? kernels::swiglu_backward(grad_activation, up)
-                                      : kernels::gelu_tanh_backward(grad_activation, up);
+  if (form_ != FeedForward::swiglu) return kernels::gelu_tanh_backward(grad_activation, up);
+  if (up_proj_.runs_in_fp8()) up_cast.amax = kernels::fp8_amax(up);
+  return kernels::swiglu_backward(grad_activation, up, up_cast.amax);
 }
 
 std::vector<parameters::Parameter*> Mlp::parameters() {

@@ -29,10 +29,13 @@ class Mlp {
   struct Activated {
     at::Tensor up, activation;
   };
+  /// `input` of up(); `down_input`, of down(), gets what is known of it on the way.
   Activated up_and_activation(tensor_parallel::GatheredSequence& x,
-                              tensor_parallel::Fp8Input* input) const;
+                              tensor_parallel::Fp8Input* input,
+                              tensor_parallel::Fp8Input* down_input) const;
   /// silu(gate) * up or gelu(up), [S, B, F/tp].
-  at::Tensor activation(const at::Tensor& up) const;
+  at::Tensor activation(const at::Tensor& up,
+                        tensor_parallel::Fp8Input* down_input = nullptr) const;
   /// activation -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence down(const at::Tensor& activation,
                                         const tensor_parallel::SequenceRegion& region,
@@ -42,9 +45,10 @@ class Mlp {
 
   void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
   /// Gradient of down()'s output -> gradient of up()'s. `cast` here and below: what the weight's
-  /// gradient needs of the same gradient in FP8.
+  /// gradient needs of the same gradient in FP8. `up_cast` is for up_input_gradient().
   at::Tensor down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                 const at::Tensor& up, kernels::Fp8Matrix& cast) const;
+                                 const at::Tensor& up, kernels::Fp8Matrix& cast,
+                                 kernels::Fp8Matrix& up_cast) const;
   void down_weight_gradient(const at::Tensor& grad_output, const at::Tensor& activation,
                             const kernels::Fp8Matrix& cast,
                             const tensor_parallel::Fp8Input& input) {

@@ -51,16 +51,17 @@ bool Fp8Linear::takes(const parameters::Parameter& weight) {
 }
 
 Fp8Matrix Fp8Linear::cast(Fp8Observer::Of of, const at::Tensor& values, Fp8Form form,
-                          const at::Tensor& scale) const {
+                          const at::Tensor& scale, const at::Tensor& amax) const {
   const Fp8 type = of == Fp8Observer::Of::gradient ? Fp8::e5m2 : Fp8::e4m3;
-  Fp8Matrix result = kernels::to_fp8(values, type, form, scale);
+  Fp8Matrix result = kernels::to_fp8(values, type, form, scale, amax);
   if (settings_.observer != nullptr) settings_.observer->cast(weight_, of, values, result);
   return result;
 }
 
 Fp8Matrix Fp8Linear::cast_input(const at::Tensor& x, Fp8Input* input) const {
   const bool both = input != nullptr && input->keep_columns;
-  Fp8Matrix result = cast(Fp8Observer::Of::input, rows_of(x), both ? Fp8Form::both : Fp8Form::rows);
+  Fp8Matrix result = cast(Fp8Observer::Of::input, rows_of(x), both ? Fp8Form::both : Fp8Form::rows,
+                          {}, input != nullptr ? input->cast.amax : at::Tensor());
   if (input != nullptr)
     input->cast = {.rows = {}, .columns = result.columns, .scale = result.scale};
   return result;
@@ -105,7 +106,7 @@ ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const parameters
 
 at::Tensor Fp8Linear::input_gradient(const at::Tensor& grad_output, Fp8Matrix& grad) {
   const Fp8Matrix weight = weight_columns();
-  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both);
+  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both, {}, grad.amax);
   at::Tensor result = multiply(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
                                Fp8Sums::split, {});
   grad.rows.reset();
@@ -115,7 +116,7 @@ at::Tensor Fp8Linear::input_gradient(const at::Tensor& grad_output, Fp8Matrix& g
 ReducedSequence Fp8Linear::input_gradient_reduced(const at::Tensor& grad_output,
                                                   const SequenceRegion& region, Fp8Matrix& grad) {
   const Fp8Matrix weight = weight_columns();
-  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both);
+  grad = cast(Fp8Observer::Of::gradient, rows_of(grad_output), Fp8Form::both, {}, grad.amax);
   ReducedSequence result =
       multiply_reduced(grad_output, grad, {.matrix = weight.columns, .scale = weight.scale},
                        Fp8Sums::split, {}, region);

@@ -32,7 +32,8 @@ struct Fp8Settings {
 
 /// A linear's input on its way from forward to backward.
 struct Fp8Input {
-  /// Its scale, and its columns where they are kept: backward then needs nothing else of it.
+  /// Before forward: its amax, where it is known. After: its scale, and its columns where they are
+  /// kept: backward then needs nothing else of it.
   kernels::Fp8Matrix cast = {};
   bool keep_columns = false;
 
@@ -52,7 +53,8 @@ class Fp8Linear {
   /// The same, and the sum over tp begun. Collective over tp.
   ReducedSequence forward_reduced(const at::Tensor& x, const parameters::Parameter* bias,
                                   const SequenceRegion& region, Fp8Input* input);
-  /// dy [S, B, out] -> dx [S, B, in]; leaves in `grad` what weight_gradient needs.
+  /// dy [S, B, out] -> dx [S, B, in]; finds the amax of dy in `grad`, if it is known, and leaves
+  /// there what weight_gradient needs.
   at::Tensor input_gradient(const at::Tensor& grad_output, kernels::Fp8Matrix& grad);
   ReducedSequence input_gradient_reduced(const at::Tensor& grad_output,
                                          const SequenceRegion& region, kernels::Fp8Matrix& grad);
@@ -61,7 +63,7 @@ class Fp8Linear {
 
  private:
   kernels::Fp8Matrix cast(Fp8Observer::Of of, const at::Tensor& values, kernels::Fp8Form form,
-                          const at::Tensor& scale = {}) const;
+                          const at::Tensor& scale = {}, const at::Tensor& amax = {}) const;
   kernels::Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) const;
   kernels::Fp8Matrix weight_rows();
   kernels::Fp8Matrix weight_columns();

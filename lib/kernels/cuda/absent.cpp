@@ -31,8 +31,9 @@ bool takes_head_norm(const HeadNorm&) { absent(); }
 void head_norm(const HeadNorm&, Stream) { absent(); }
 int64_t head_norm_backward_blocks(int64_t, int64_t) { absent(); }
 void head_norm_backward(const HeadNorm&, Stream) { absent(); }
-void swiglu(Element, const void*, void*, int64_t, int64_t, Stream) { absent(); }
-void swiglu_backward(Element, const void*, const void*, void*, int64_t, int64_t, Stream) {
+void swiglu(Element, const void*, void*, uint32_t*, int64_t, int64_t, Stream) { absent(); }
+void swiglu_backward(Element, const void*, const void*, void*, uint32_t*, int64_t, int64_t,
+                     Stream) {
   absent();
 }
 void gelu_tanh(Element, const void*, void*, int64_t, Stream) { absent(); }

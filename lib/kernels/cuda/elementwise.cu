@@ -22,45 +22,80 @@ __device__ float gelu_tanh_of(float x) {
   return 1.0f - quotient<T>(2.0f, exponential<T>(2.0f * u) + 1.0f);
 }
 
+/// The larger of `most` and the bits of these values' magnitudes: NaN counts as larger than
+/// infinity.
+template <int kWidth>
+__device__ uint32_t largest_bits(uint32_t most, const float (&values)[kWidth]) {
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) most = max(most, __float_as_uint(values[j]) & 0x7fffffffu);
+  return most;
+}
+/// *amax := the larger of itself and `most` of any thread of the block, as what is stored is
+/// rounded. Every thread of the block comes here.
+__device__ void add_block_amax(uint32_t most, uint32_t* amax) {
+  __shared__ uint32_t of_warps[kThreads / 32];
+  most = __reduce_max_sync(~0u, most);
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = most;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int warp = 1; warp < kThreads / 32; ++warp) most = max(most, of_warps[warp]);
+  const uint32_t stored =
+      uint32_t{__bfloat16_as_ushort(narrow<__nv_bfloat16>(__uint_as_float(most)))} << 16;
+  // Few blocks find a larger one than those before them: a stale value here costs an atomic more.
+  if (stored > *amax) atomicMax(amax, stored);
+}
+
 // Indices of packs are 32 bit: a division of 64 bit costs more than the rest of such a kernel.
 // Larger tensors are launched in slabs of rows (in_slabs).
 template <typename T, int kWidth>
-__global__ void swiglu_kernel(const T* gate_up, T* output, uint32_t packs, uint32_t packs_a_row) {
+__global__ void __launch_bounds__(kThreads)
+    swiglu_kernel(const T* gate_up, T* output, uint32_t* amax, uint32_t packs,
+                  uint32_t packs_a_row) {
   const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
-  if (pack >= packs) return;
-  const uint32_t row = pack / packs_a_row;
-  // Behind the gates of this row and the ups of the rows before it.
-  const T* gate_at = gate_up + (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
-  float gate[kWidth], up[kWidth];
-  load<T, kWidth>(gate_at, gate);
-  load<T, kWidth>(gate_at + int64_t{packs_a_row} * kWidth, up);
+  uint32_t most = 0;
+  if (pack < packs) {
+    const uint32_t row = pack / packs_a_row;
+    // Behind the gates of this row and the ups of the rows before it.
+    const T* gate_at = gate_up + (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
+    float gate[kWidth], up[kWidth];
+    load<T, kWidth>(gate_at, gate);
+    load<T, kWidth>(gate_at + int64_t{packs_a_row} * kWidth, up);
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) gate[j] *= sigmoid<T>(gate[j]) * up[j];
-  store<T, kWidth>(output + int64_t{pack} * kWidth, gate);
+    for (int j = 0; j < kWidth; ++j) gate[j] *= sigmoid<T>(gate[j]) * up[j];
+    store<T, kWidth>(output + int64_t{pack} * kWidth, gate);
+    most = largest_bits(most, gate);
+  }
+  if (amax != nullptr) add_block_amax(most, amax);
 }
 
 template <typename T, int kWidth>
-__global__ void swiglu_backward_kernel(const T* grad_output, const T* gate_up, T* grad_gate_up,
-                                       uint32_t packs, uint32_t packs_a_row) {
+__global__ void __launch_bounds__(kThreads)
+    swiglu_backward_kernel(const T* grad_output, const T* gate_up, T* grad_gate_up, uint32_t* amax,
+                           uint32_t packs, uint32_t packs_a_row) {
   const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
-  if (pack >= packs) return;
-  const uint32_t row = pack / packs_a_row;
-  const int64_t at = (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
-  const int64_t ffn = int64_t{packs_a_row} * kWidth;
-  float grad[kWidth], gate[kWidth], up[kWidth];
-  load<T, kWidth>(grad_output + int64_t{pack} * kWidth, grad);
-  load<T, kWidth>(gate_up + at, gate);
-  load<T, kWidth>(gate_up + at + ffn, up);
+  uint32_t most = 0;
+  if (pack < packs) {
+    const uint32_t row = pack / packs_a_row;
+    const int64_t at = (int64_t{pack} + int64_t{row} * packs_a_row) * kWidth;
+    const int64_t ffn = int64_t{packs_a_row} * kWidth;
+    float grad[kWidth], gate[kWidth], up[kWidth];
+    load<T, kWidth>(grad_output + int64_t{pack} * kWidth, grad);
+    load<T, kWidth>(gate_up + at, gate);
+    load<T, kWidth>(gate_up + at + ffn, up);
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const float s = sigmoid<T>(gate[j]);
-    const float silu = gate[j] * s;
-    const float grad_up = grad[j] * silu;
-    gate[j] = grad[j] * up[j] * (s + silu * (1.0f - s));
-    up[j] = grad_up;
+    for (int j = 0; j < kWidth; ++j) {
+      const float s = sigmoid<T>(gate[j]);
+      const float silu = gate[j] * s;
+      const float grad_up = grad[j] * silu;
+      gate[j] = grad[j] * up[j] * (s + silu * (1.0f - s));
+      up[j] = grad_up;
+    }
+    store<T, kWidth>(grad_gate_up + at, gate);
+    store<T, kWidth>(grad_gate_up + at + ffn, up);
+    most = largest_bits(largest_bits(most, gate), up);
   }
-  store<T, kWidth>(grad_gate_up + at, gate);
-  store<T, kWidth>(grad_gate_up + at + ffn, up);
+  if (amax != nullptr) add_block_amax(most, amax);
 }
 
 template <typename T, int kWidth>
@@ -231,8 +266,8 @@ void move_heads(Element element, const MoveHeads& args, int64_t positions, Strea
 
 }  // namespace
 
-void swiglu(Element element, const void* gate_up, void* output, int64_t rows, int64_t ffn,
-            Stream stream) {
+void swiglu(Element element, const void* gate_up, void* output, uint32_t* amax_bits, int64_t rows,
+            int64_t ffn, Stream stream) {
   if (rows * ffn == 0) return;
   with_packs(
       element, [&](auto type) { return moves_in_packs<decltype(type)>(ffn, gate_up, output); },
@@ -244,14 +279,15 @@ void swiglu(Element element, const void* gate_up, void* output, int64_t rows, in
           swiglu_kernel<T, width>
               <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
                   static_cast<const T*>(gate_up) + first * 2 * ffn,
-                  static_cast<T*>(output) + first * ffn, static_cast<uint32_t>(packs),
+                  static_cast<T*>(output) + first * ffn, amax_bits, static_cast<uint32_t>(packs),
                   static_cast<uint32_t>(packs_a_row));
         });
       });
 }
 
 void swiglu_backward(Element element, const void* grad_output, const void* gate_up,
-                     void* grad_gate_up, int64_t rows, int64_t ffn, Stream stream) {
+                     void* grad_gate_up, uint32_t* amax_bits, int64_t rows, int64_t ffn,
+                     Stream stream) {
   if (rows * ffn == 0) return;
   with_packs(
       element,
@@ -267,8 +303,8 @@ void swiglu_backward(Element element, const void* grad_output, const void* gate_
               <<<blocks_of(packs), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
                   static_cast<const T*>(grad_output) + first * ffn,
                   static_cast<const T*>(gate_up) + first * 2 * ffn,
-                  static_cast<T*>(grad_gate_up) + first * 2 * ffn, static_cast<uint32_t>(packs),
-                  static_cast<uint32_t>(packs_a_row));
+                  static_cast<T*>(grad_gate_up) + first * 2 * ffn, amax_bits,
+                  static_cast<uint32_t>(packs), static_cast<uint32_t>(packs_a_row));
         });
       });
 }

@@ -81,11 +81,13 @@ void head_norm(const HeadNorm& args, Stream stream);
 int64_t head_norm_backward_blocks(int64_t tokens, int64_t heads);
 void head_norm_backward(const HeadNorm& args, Stream stream);
 
-/// gate_up [rows, 2 * ffn] -> output [rows, ffn].
-void swiglu(Element element, const void* gate_up, void* output, int64_t rows, int64_t ffn,
-            Stream stream);
+/// gate_up [rows, 2 * ffn] -> output [rows, ffn]. amax_bits, of bf16, or null: becomes the larger
+/// of itself and the bits of the largest magnitude of what is written, as fp32 (fp8.h).
+void swiglu(Element element, const void* gate_up, void* output, uint32_t* amax_bits, int64_t rows,
+            int64_t ffn, Stream stream);
 void swiglu_backward(Element element, const void* grad_output, const void* gate_up,
-                     void* grad_gate_up, int64_t rows, int64_t ffn, Stream stream);
+                     void* grad_gate_up, uint32_t* amax_bits, int64_t rows, int64_t ffn,
+                     Stream stream);
 void gelu_tanh(Element element, const void* x, void* output, int64_t count, Stream stream);
 void gelu_tanh_backward(Element element, const void* grad_output, const void* x, void* grad_x,
                         int64_t count, Stream stream);

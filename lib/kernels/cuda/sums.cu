@@ -34,9 +34,11 @@ __global__ void __launch_bounds__(1024) add_partials_kernel(Partials args) {
 
 constexpr int kRowLanes = 8;
 constexpr int kRowsAtOnce = 4;  // loads in flight of a thread
+constexpr int kResident = 5;    // blocks of 256 threads and some 48 registers on a multiprocessor
 
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(256) column_sums_kernel(ColumnSums args, int64_t rows_a_block) {
+__global__ void __launch_bounds__(256, kResident)
+    column_sums_kernel(ColumnSums args, int64_t rows_a_block) {
   __shared__ float lanes[kRowLanes][32 * kWidth + 1];
   const int64_t column = (int64_t{blockIdx.x} * 32 + threadIdx.x) * kWidth;
   const bool inside = column < args.columns;
@@ -82,9 +84,10 @@ void add_partials(const Partials& args, Stream stream) {
 }
 
 int64_t column_sum_blocks(int64_t rows, int64_t columns) {
-  // Eight blocks on each multiprocessor in all, each with some hundred rows at least.
+  // As many as all run at once: a second round of a few would take as long as the first. Each has
+  // some hundred rows at least.
   const int64_t across = (columns + 255) / 256;
-  return std::clamp<int64_t>(int64_t{8} * multiprocessors() / across, 1,
+  return std::clamp<int64_t>(int64_t{kResident} * multiprocessors() / across, 1,
                              std::max<int64_t>((rows + 127) / 128, 1));
 }
 

@@ -200,3 +200,30 @@ TEST_CASE("a cast to FP8 of columns that products do not take says so", "[kernel
   CHECK(contains(message, "kernels::to_fp8 got sizes [16, 24]"));
   CHECK(contains(message, "a multiple of 16"));
 }
+
+TEST_CASE("swiglu and its backward find the largest magnitude of what they return", "[kernels]") {
+  for (const int64_t rows : {1, 37, 2048}) {
+    const at::Tensor gate_up = on_device(normal({rows, 352}, 21, 2.0), at::kBFloat16);
+    const at::Tensor grad = on_device(normal({rows, 176}, 22, 1e-3), at::kBFloat16);
+    const at::Tensor amax = fp8_amax(gate_up), grad_amax = fp8_amax(grad);
+    REQUIRE(amax.defined() == gate_up.is_cuda());  // elsewhere casts look for it
+    const at::Tensor output = swiglu(gate_up, amax);
+    const at::Tensor grad_gate_up = swiglu_backward(grad, gate_up, grad_amax);
+    CHECK(same_bits(output, swiglu(gate_up)));
+    CHECK(same_bits(grad_gate_up, swiglu_backward(grad, gate_up)));
+    const auto same_casts = [](const at::Tensor& x, Fp8 type, const at::Tensor& known) {
+      const Fp8Matrix with = to_fp8(x, type, Fp8Form::both, {}, known);
+      const Fp8Matrix without = to_fp8(x, type, Fp8Form::both);
+      return same_bits(with.scale, without.scale) &&
+             same_bits(with.rows.view(at::kByte), without.rows.view(at::kByte)) &&
+             same_bits(with.columns.view(at::kByte), without.columns.view(at::kByte));
+    };
+    CHECK(same_casts(output, Fp8::e4m3, amax));
+    CHECK(same_casts(grad_gate_up, Fp8::e5m2, grad_amax));
+  }
+  at::Tensor gate_up = on_device(at::ones({4, 352}, at::kDouble), at::kBFloat16);
+  gate_up[2][3] = NAN;
+  const at::Tensor amax = fp8_amax(gate_up);
+  const at::Tensor output = swiglu(gate_up, amax);
+  CHECK(std::isnan(to_fp8(output, Fp8::e4m3, Fp8Form::rows, {}, amax).scale.item<float>()));
+}
