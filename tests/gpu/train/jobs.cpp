@@ -2,6 +2,11 @@
 // where a rank hangs or dies and where the memory does not suffice.
 #include <signal.h>
 
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "e2e/train/training_job.h"
 #include "support/catch.h"
 
@@ -17,21 +22,33 @@ void check_says(const ProcessResult& result, const std::vector<std::string>& par
   }
 }
 
-// The run file of every test here: bf16 on one tp group of two GPUs.
-void put_on_gpus(Job& job) {
-  job.edit("device: cpu", "device: cuda\n  dtype: bf16\n  hang_timeout_s: 10");
+/// How two GPUs share the work: where pushes between them go, and whether a graph holds them.
+struct Way {
+  std::string layout = "tp_size: 2, dp_size: 1";
+  std::string graphs = "auto";
+};
+const std::vector<Way> kWays = {{"tp_size: 2, dp_size: 1", "on"},
+                                {"tp_size: 2, dp_size: 1", "off"},
+                                {"tp_size: 1, dp_size: 2", "on"},
+                                {"tp_size: 1, dp_size: 2", "off"}};
+
+// The run file of every test here: bf16 on two GPUs.
+void put_on_gpus(Job& job, const Way& way = {}) {
+  job.edit("device: cpu",
+           "device: cuda\n  dtype: bf16\n  hang_timeout_s: 10\n  cuda_graphs: " + way.graphs);
   job.edit("num_attention_heads: 4", "head_dim: 64, num_attention_heads: 4");
-  job.edit("tp_size: 2, dp_size: 2", "tp_size: 2, dp_size: 1");
+  job.edit("tp_size: 2, dp_size: 2", way.layout);
 }
 
 // A job on two GPUs that would train for hours, and its ranks once it is under way.
 struct Running {
+  Way way;
   Job job;
   std::string marker = (job.directory() / "run.yaml").string();
   Process process;
   std::vector<int> ranks;
 
-  Running() : process(start()) {
+  explicit Running(Way of = {}) : way(std::move(of)), process(start()) {
     REQUIRE(wait_for(checkpoint_at(job.run_dir(), 50)));
     for (const int pid : processes_with(marker)) {
       if (pid != process.pid()) ranks.push_back(pid);
@@ -39,12 +56,19 @@ struct Running {
     REQUIRE(ranks.size() == 2);
   }
   Process start() {
-    put_on_gpus(job);
+    put_on_gpus(job, way);
     job.edit("max_steps: 8", "max_steps: 1000000");
     job.edit("save_steps: 3", "save_steps: 50");
     return Process(job.command(2, {"--config", marker}), job.directory());
   }
 };
+
+/// One job a way, all under way at once.
+std::vector<std::unique_ptr<Running>> running_in_every_way() {
+  std::vector<std::unique_ptr<Running>> jobs;
+  for (const Way& way : kWays) jobs.push_back(std::make_unique<Running>(way));
+  return jobs;
+}
 
 }  // namespace
 
@@ -88,27 +112,31 @@ TEST_CASE("with train.deterministic the same run file gives the same bits twice"
   }
 }
 
-TEST_CASE("a rank that hangs ends the job with code 6", "[gpu]") {
-  Running run;
-  kill(run.ranks[1], SIGSTOP);
+TEST_CASE("a rank that hangs ends the job with code 6, whatever is under way", "[gpu]") {
+  const auto jobs = running_in_every_way();
+  for (const auto& run : jobs) kill(run->ranks[1], SIGSTOP);
   const auto begin = std::chrono::steady_clock::now();
-  const ProcessResult result = run.process.wait(seconds(120));
-  INFO(result.output);
-  CHECK(result.exit_code == 6);
-  CHECK(std::chrono::steady_clock::now() - begin < seconds(25));
-  check_says(result, {"] communication error: no progress for ", " s: step ", "last collective"});
-  CHECK(all_gone(run.marker));
+  for (const auto& run : jobs) {
+    const ProcessResult result = run->process.wait(seconds(120));
+    INFO(run->way.layout << ", graphs " << run->way.graphs << "\n" << result.output);
+    CHECK(result.exit_code == 6);
+    CHECK(std::chrono::steady_clock::now() - begin < seconds(25));
+    check_says(result, {"] communication error: no progress for ", " s: step ", "last collective"});
+    CHECK(all_gone(run->marker));
+  }
 }
 
-TEST_CASE("a rank that is killed ends the job at once", "[gpu]") {
-  Running run;
-  kill(run.ranks[1], SIGKILL);
-  const auto begin = std::chrono::steady_clock::now();
-  const ProcessResult result = run.process.wait(seconds(120));
-  INFO(result.output);
-  CHECK(result.exit_code != 0);
-  CHECK(std::chrono::steady_clock::now() - begin < seconds(10));
-  CHECK(all_gone(run.marker));
+TEST_CASE("a rank that is killed ends the job at once, whatever is under way", "[gpu]") {
+  const auto jobs = running_in_every_way();
+  for (const auto& run : jobs) {
+    kill(run->ranks[1], SIGKILL);
+    const auto begin = std::chrono::steady_clock::now();
+    const ProcessResult result = run->process.wait(seconds(120));
+    INFO(run->way.layout << ", graphs " << run->way.graphs << "\n" << result.output);
+    CHECK(result.exit_code != 0);
+    CHECK(std::chrono::steady_clock::now() - begin < seconds(10));
+    CHECK(all_gone(run->marker));
+  }
 }
 
 TEST_CASE("a rank that never enters a collective ends the job with code 6", "[gpu]") {
