@@ -16,7 +16,7 @@ namespace {
 std::vector<std::string> documented(const std::string& heading) {
   std::ifstream page(TPTRAIN_SOURCE_DIR "/docs/metrics.md");
   REQUIRE(page);
-  const std::regex row("^\\| `([a-z_]+)` \\|.*");
+  const std::regex row("^\\| `([a-z0-9_]+)` \\|.*");
   std::vector<std::string> keys;
   bool here = false;
   std::smatch found;
@@ -39,7 +39,11 @@ std::vector<std::string> keys_of(const std::string& line) {
 TEST_CASE("docs/metrics.md lists the keys of each kind of line", "[metrics]") {
   const testing::TempDir directory;
   JsonlWriter writer(directory / "metrics.jsonl", 0);
-  writer.step({.step = 1, .sources = {{.name = "wiki"}}, .mfu = 0.5});
+  writer.step({.step = 1,
+               .sources = {{.name = "wiki"}},
+               .mfu = 0.5,
+               .fp8_flushed = 0.001,
+               .fp8_saturated = 0});
   writer.skipped({.step = 2, .reason = "nonfinite"});
   writer.eval({.step = 2, .sets = {{.name = "wiki"}}});
   std::ifstream file(directory / "metrics.jsonl");
