@@ -176,6 +176,25 @@ TEST_CASE("one update with bf16 moments computes in fp32 and rounds the moments 
   CHECK(same_bits(narrow[0].slots[1], wide[0].slots[1].to(at::kBFloat16)));
 }
 
+TEST_CASE("a bf16 gradient updates as the same numbers in fp32 do, to the bit", "[optim]") {
+  at::set_num_threads(1);
+  const at::Tensor start = normal({5003}, 24);
+  const ShardSpec spec = whole_tensor("a.weight", {5003});
+  for (const Types types :
+       {Types::fp32, Types::bf16_moments, Types::bf16_master, Types::all_bf16}) {
+    std::vector<UpdateRange> wide = {fresh_as(types, start, spec, {})};
+    std::vector<UpdateRange> narrow = {fresh_as(types, start, spec, {})};
+    narrow[0].gradient = narrow[0].gradient.to(at::kBFloat16);
+    for (std::vector<UpdateRange>* ranges : {&wide, &narrow}) {
+      (*ranges)[0].gradient.copy_(normal({5003}, 25));  // bf16 numbers
+      adamw_of(*ranges).update(step_of(scalar(0.0), {.learning_rate = 1e-2}));
+    }
+    CHECK(same_bits(narrow[0].master, wide[0].master));
+    for (const size_t s : {size_t{0}, size_t{1}})
+      CHECK(same_bits(narrow[0].slots[s], wide[0].slots[s]));
+  }
+}
+
 TEST_CASE("stochastic rounding goes to a neighbour, and is right on average", "[optim]") {
   at::set_num_threads(1);
   // Updates of a tenth of bf16's last place: rounded to nearest, the weights would never move.
@@ -303,9 +322,8 @@ TEST_CASE("bf16 state that does not fit is refused", "[optim]") {
   CHECK(
       contains(refusal([](UpdateRange& range) { range.slots[1] = range.slots[1].to(at::kFloat); }),
                "exp_avg_sq of range 0"));
-  CHECK(contains(
-      refusal([](UpdateRange& range) { range.gradient = range.gradient.to(at::kHalf); }),
-      "gradient of range 0 is Half"));
+  CHECK(contains(refusal([](UpdateRange& range) { range.gradient = range.gradient.to(at::kHalf); }),
+                 "gradient of range 0 is Half"));
   CHECK(contains(refusal([](UpdateRange& range) { range.weights = range.weights.to(at::kFloat); }),
                  "weights of range 0"));
 }
