@@ -36,11 +36,12 @@ each() {
 }
 scratch=$(mktemp)
 trap 'rm -f "$scratch"' EXIT
-# ROW_x8: 8 micro-batches a step. ROW_fp8: linears of the layers in FP8. Both: ROW_fp8_x8.
+# ROW_gb: gradients of the layers' matrices in bf16. ROW_x8: 8 micro-batches a step. ROW_fp8: linears of the layers in FP8. Both: ROW_fp8_x8.
 for row in "${rows[@]}"; do
   echo "--- $row"
   given=("${more[@]}")
   case "$row" in *_x8) more+=(--accumulation 8 --steps 4 --warmup 1 --rounds 2) row=${row%_x8} ;; esac
+  case "$row" in *_gb) more+=(--gradient-dtype bf16) row=${row%_gb} ;; esac
   case "$row" in *_fp8) more+=(--fp8 on) row=${row%_fp8} ;; esac
   case "$row" in
     gpt2) run 1 gpt2 --seq-length 1024 --micro-batch-size 64 ;;
@@ -56,6 +57,7 @@ for row in "${rows[@]}"; do
     llama_dp) run 2 llama-3-8b --zero 2 --seq-length 8192 ;;
     llama16_each) each llama-3-8b --layers 16 --seq-length 8192 ;;
     llama16_one) run 1 llama-3-8b --layers 16 --seq-length 8192 ;;
+    llama_one) run 1 llama-3-8b --seq-length 4096 --master-dtype bf16 --moments-dtype bf16 ;;
     llama16_dp) run 2 llama-3-8b --layers 16 --zero 2 --seq-length 8192 ;;
     *) echo "gpu_targets.sh: no row '$row'" >&2; exit 2 ;;
   esac

@@ -96,12 +96,15 @@ MemoryPlan state_memory(int zero_stage, const Layout& layout,
   const at::Device device = layout.device == Device::cuda ? at::kCUDA : at::kCPU;
   optimizer.master_dtype = dtype_key(layout.master_dtype);
   optimizer.moments_dtype = dtype_key(layout.moments_dtype);
+  // Where every rank receives the sums of all micro-batches they are fp32.
+  const at::ScalarType gradient_dtype =
+      zero_stage == 0 && layout.reduce_per_micro_batch ? at::kFloat : layout.gradient_dtype;
   const zero::BucketMemory zero = zero::bucket_memory(
       blocks, {.tp = static_cast<int>(layout.tp_size), .dp = static_cast<int>(layout.dp_size)},
       {.device = device,
        .dtype = layout.dtype,
        .zero_stage = zero_stage,
-       .gradient_dtype = layout.gradient_dtype,
+       .gradient_dtype = gradient_dtype,
        .rule = &rule_of(layout)},
       {.zero_stage = zero_stage,
        .optimizer = optimizer,

@@ -12,8 +12,8 @@ void Fp8Counters::cast(const parameters::Parameter&, Of, const at::Tensor& value
   const at::Tensor stored = cast.rows.defined()
                                 ? cast.rows.to(at::kFloat)
                                 : cast.columns.narrow(1, 0, values.size(0)).to(at::kFloat).t();
-  const bool e5m2 = (cast.rows.defined() ? cast.rows : cast.columns).scalar_type() ==
-                    at::kFloat8_e5m2;
+  const bool e5m2 =
+      (cast.rows.defined() ? cast.rows : cast.columns).scalar_type() == at::kFloat8_e5m2;
   const double largest = e5m2 ? 57344.0 : 448.0;
   counts_[0].add_(values.numel());
   counts_[1].add_(stored.eq(0).logical_and_(values.ne(0)).sum());

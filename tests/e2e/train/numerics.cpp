@@ -47,7 +47,7 @@ TEST_CASE("any layout of four ranks ends with the same loss", "[e2e]") {
   check_layout({"parallel.zero_stage=2", "parallel.sequence_parallel=false"}, 1e-5);
   check_layout({"parallel.tp_size=4", "parallel.dp_size=1", "parallel.recompute=selective"}, 1e-5);
   check_layout({"parallel.tp_size=1", "parallel.dp_size=4", "parallel.zero_stage=3"}, 1e-5);
-  check_layout({"train.dtype=bf16", "parallel.zero_stage=3"}, 1e-2);
+  check_layout({"train.dtype=bf16", "parallel.zero_stage=3", "train.gradient_dtype=bf16"}, 1e-2);
 }
 
 TEST_CASE("a checkpoint of one stage and dtype goes on in another", "[e2e]") {
@@ -68,8 +68,19 @@ TEST_CASE("a run in FP8 says so, learns as bf16 does, and resumes bit for bit", 
     return more;
   };
   const Job job;
-  const ProcessResult whole = job.run(4, fp8({"--set", "run_dir=whole"}));
+  const ProcessResult whole =
+      job.run(4, fp8({"--set", "run_dir=whole", "--set", "logging.fp8_counts=true"}));
   check_done(whole);
+  std::istringstream lines(read_text(job.directory() / "whole" / "metrics.jsonl"));
+  int counted = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("fp8_flushed")) continue;
+    ++counted;
+    CHECK(row["fp8_flushed"].get<double>() < 0.01);
+    CHECK(row["fp8_saturated"].get<int64_t>() == 0);
+  }
+  CHECK(counted == 8);
   INFO(whole.output);
   CHECK(has(whole.output, "FP8: the linears of 2 of 2 layers"));
   CHECK(has(whole.output, "FP8: no gain is to be expected"));  // hidden 32

@@ -122,6 +122,30 @@ TEST_CASE("bf16 halves the parameters and adds master weights", "[planner]") {
   CHECK(small.memory[1].moments * 2 == bf16.memory[1].moments);
 }
 
+TEST_CASE("bf16 gradients of the layers' matrices take half of theirs, and travel as bf16",
+          "[planner]") {
+  for (const bool per_micro_batch : {false, true}) {
+    const auto planned = [&](at::ScalarType gradients) {
+      return make_plan(tiny(), {.dp_size = 2,
+                                .reduce_per_micro_batch = per_micro_batch,
+                                .dtype = at::kBFloat16,
+                                .gradient_dtype = gradients});
+    };
+    const Plan fp32 = planned(at::kFloat), bf16 = planned(at::kBFloat16);
+    INFO("per micro-batch " << per_micro_batch);
+    // main_grad of stage 1 in either type, beside the shard that adds micro-batches up in fp32.
+    const int64_t less = fp32.memory[1].gradients - bf16.memory[1].gradients;
+    CHECK(less > 0);
+    CHECK((fp32.memory[0].gradients == bf16.memory[0].gradients) == per_micro_batch);
+    CHECK(fp32.memory[2].buffers > bf16.memory[2].buffers);
+    CHECK(fp32.memory[2].gradients == bf16.memory[2].gradients);
+    const auto sent = [](const Plan& plan) {
+      return plan.communication.stages[1].dp_reduce_scatter.bytes;
+    };
+    CHECK(sent(fp32) - sent(bf16) == less);
+  }
+}
+
 TEST_CASE("recompute and cut sequences take less for activations", "[planner]") {
   const auto activations = [](model::Recompute recompute,
                               tensor_parallel::SequenceParallel sequence) {

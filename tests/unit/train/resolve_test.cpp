@@ -133,6 +133,12 @@ TEST_CASE("what does not fit is refused with the sizes that would", "[train]") {
   CHECK(testing::has(refusal({}, 3), "parallel.tp_size is 2, but the job has 3 ranks"));
   CHECK(testing::has(refusal({"parallel.tp_size=3"}, 3), "tp sizes that work"));
   CHECK(testing::has(refusal({"train.global_batch_size=6"}, 4), "multiple of 4"));
+  const std::vector<std::string> adding = {"train.dtype=bf16", "train.gradient_dtype=bf16",
+                                           "train.global_batch_size=24"};
+  CHECK(testing::has(refusal(adding, 4), "a step adds up 6 micro-batches in its gradients"));
+  std::vector<std::string> reduced = adding;
+  reduced.emplace_back("parallel.zero_stage=2");
+  CHECK(resolved(reduced, 4).batch.accumulation == 6);
   const std::string all = refusal({"parallel.tp_size=3"}, 4);
   CHECK(testing::has(all, "but the job has 4 ranks"));
   CHECK(testing::has(all, "num_key_value_heads"));
