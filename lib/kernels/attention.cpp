@@ -1,8 +1,8 @@
 // Causal attention with grouped query heads on the packed qkv buffer: which backend serves which
 // tensor, and the views it gets.
 //
-// - CUDA bf16 and fp16: cuDNN; FlashAttention-2 where deterministic algorithms are on, since
-// cuDNN's backward uses atomics, and for documents.
+// - CUDA bf16 and fp16: cuDNN or FlashAttention-2, whichever is faster on this GPU; the latter
+// where deterministic algorithms are on, since cuDNN's backward uses atomics, and for documents.
 // - CUDA fp32: memory-efficient attention, keys and values repeated over their group.
 // - CPU fp32 and bf16: the blocked loops (attention_loops.cpp), two to three times ATen's flash
 // attention for the CPU at head_dim 32.
@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "kernels/attention_parts.h"
+#include "kernels/cuda/attention_race.h"
 
 namespace tptrain::kernels {
 
@@ -25,17 +26,25 @@ AttentionMask mask_of(const Documents* documents) {
   return documents != nullptr ? AttentionMask::documents : AttentionMask::causal;
 }
 
+bool is_half(const at::Tensor& qkv) {
+  return qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
+}
+
+/// Whether cuDNN serves such a call, so that it is to be chosen from two.
+bool takes_cudnn(const AttentionShape& shape, AttentionMask mask) {
+  // Not for documents: at::_cudnn_attention_backward of LibTorch 2.11 takes head_dim for the
+  // longest one's length (query.size(2) of [T, n, D]) and writes past its sum of dQ (pytorch
+  // #186142).
+  return shape.head_dim % 8 == 0 && shape.head_dim <= 128 && mask == AttentionMask::causal &&
+         !at::globalContext().deterministicAlgorithms();
+}
+
 Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape, AttentionMask mask) {
   if (takes_cpu_loops(qkv)) return Backend::cpu_loops;
   if (!qkv.is_cuda() || qkv.size(0) == 1) return Backend::composition;
-  const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
-  // Not cuDNN for documents: at::_cudnn_attention_backward of LibTorch 2.11 takes head_dim for the
-  // longest one's length (query.size(2) of [T, n, D]) and writes past its sum of dQ (pytorch
-  // #186142).
-  const bool cudnn = shape.head_dim <= 128 && mask == AttentionMask::causal &&
-                     !at::globalContext().deterministicAlgorithms();
-  if (half && shape.head_dim % 8 == 0 && shape.head_dim <= 256)
-    return cudnn ? Backend::cudnn : Backend::cuda_flash;
+  if (is_half(qkv) && shape.head_dim % 8 == 0 && shape.head_dim <= 256)
+    return takes_cudnn(shape, mask) && cudnn_is_faster(qkv, shape) ? Backend::cudnn
+                                                                   : Backend::cuda_flash;
   if (qkv.scalar_type() == at::kFloat && shape.head_dim % 4 == 0) return Backend::cuda_efficient;
   return Backend::composition;
 }
@@ -59,18 +68,10 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
   switch (backend_for(qkv, shape, mask_of(documents))) {
     case Backend::cpu_loops:
       return loops_forward(qkv, shape, documents);
-    case Backend::cudnn: {
-      const auto result = at::_scaled_dot_product_cudnn_attention(
-          views.q, views.k, views.v, /*attn_bias=*/std::nullopt,
-          /*compute_log_sumexp=*/true, /*dropout_p=*/0.0, /*is_causal=*/true);
-      return {pack_context(std::get<0>(result)), std::get<1>(result)};
-    }
-    case Backend::cuda_flash: {
-      if (documents != nullptr) return flash_documents(views, *documents);
-      const auto result = at::_scaled_dot_product_flash_attention(
-          views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
-      return {pack_context(std::get<0>(result)), std::get<1>(result)};
-    }
+    case Backend::cudnn:
+      return cudnn_forward(views);
+    case Backend::cuda_flash:
+      return documents != nullptr ? flash_documents(views, *documents) : flash_forward(views);
     case Backend::cuda_efficient: {
       if (documents != nullptr) return efficient_documents(views, shape, *documents);
       const auto result = at::_scaled_dot_product_efficient_attention(
@@ -107,33 +108,16 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
     return grad_qkv;
   }
   at::Tensor grad_qkv = at::empty_like(qkv);
-  // Without dropout no backend reads the seed; it must only be a tensor where the backend expects
-  // one.
-  const auto no_seed = [&] { return at::empty({}, qkv.options().dtype(at::kLong)); };
   Views gradient;
   switch (backend) {
-    case Backend::cudnn: {
-      const at::Tensor none;
-      std::tie(gradient.q, gradient.k, gradient.v) =
-          at::_scaled_dot_product_cudnn_attention_backward(
-              grad, views.q, views.k, views.v, context, forward.logsumexp, no_seed(), no_seed(),
-              none, none, none, qkv.size(0), qkv.size(0),
-              /*dropout_p=*/0.0, /*is_causal=*/true);
+    case Backend::cudnn:
+      gradient = cudnn_backward(grad, views, context, forward.logsumexp);
       break;
-    }
-    case Backend::cuda_flash: {
-      if (documents != nullptr) {
-        gradient = flash_documents_backward(grad, views, context, forward.logsumexp, *documents);
-        break;
-      }
-      const at::Tensor none;
-      std::tie(gradient.q, gradient.k, gradient.v) =
-          at::_scaled_dot_product_flash_attention_backward(
-              grad, views.q, views.k, views.v, context, forward.logsumexp, none, none, qkv.size(0),
-              qkv.size(0), /*dropout_p=*/0.0,
-              /*is_causal=*/true, no_seed(), no_seed());
+    case Backend::cuda_flash:
+      gradient = documents != nullptr
+                     ? flash_documents_backward(grad, views, context, forward.logsumexp, *documents)
+                     : flash_backward(grad, views, context, forward.logsumexp);
       break;
-    }
     case Backend::cuda_efficient: {
       if (documents != nullptr) {
         gradient = efficient_documents_backward(grad, views, context, forward.logsumexp, shape,
@@ -141,6 +125,8 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
         break;
       }
       const at::Tensor none;
+      // Without dropout the seed is not read; it must only be a tensor.
+      const auto no_seed = [&] { return at::empty({}, qkv.options().dtype(at::kLong)); };
       const auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
           grad, views.q, repeat_over_group(views.k, group), repeat_over_group(views.v, group), none,
           context, forward.logsumexp, no_seed(), no_seed(), /*dropout_p=*/0.0,
@@ -159,14 +145,17 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
 
 AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape,
                                    AttentionMask mask) {
-  const bool half = qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
+  // Looked at before backend_for, which would try two on the few positions that stand for all.
+  const bool of_two = qkv.is_cuda() && is_half(qkv) && takes_cudnn(shape, mask);
+  if (of_two && !cuda::known_attention())
+    return {"cuDNN or FlashAttention-2, whichever is faster at the first call", ""};
   switch (backend_for(qkv, shape, mask)) {
     case Backend::cpu_loops:
       return {"blocked loops of the CPU", ""};
     case Backend::cudnn:
       return {"cuDNN", ""};
     case Backend::cuda_flash:
-      return {"FlashAttention-2", faster_than_flash(shape, mask)};
+      return {"FlashAttention-2", of_two ? "" : faster_than_flash(shape, mask)};
     case Backend::cuda_efficient:
       return {"memory-efficient attention", "cuDNN, which serves bf16 only"};
     case Backend::composition:
@@ -174,8 +163,8 @@ AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& 
   }
   if (!qkv.is_cuda()) return {"plain ATen", ""};
   return {"plain ATen, scores in memory",
-          cat("a fused kernel, which needs head_dim to be a multiple of ", half ? 8 : 4,
-              half ? " and at most 256" : "")};
+          cat("a fused kernel, which needs head_dim to be a multiple of ", is_half(qkv) ? 8 : 4,
+              is_half(qkv) ? " and at most 256" : "")};
 }
 
 }  // namespace tptrain::kernels

@@ -48,6 +48,17 @@ Views composition_backward(const at::Tensor& grad, const Views& views, const at:
                            const at::Tensor& logsumexp, const AttentionShape& shape,
                            const Documents* documents);
 
+/// CUDA, bf16 and fp16, whole sequences. What logsumexp looks like is each one's own.
+AttentionResult cudnn_forward(const Views& views);
+Views cudnn_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
+                     const at::Tensor& logsumexp);
+AttentionResult flash_forward(const Views& views);
+Views flash_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
+                     const at::Tensor& logsumexp);
+/// Which of both serves such tensors on this GPU: the same answer as long as the process lives. The
+/// first call of a size may try both (cuda/attention_race.h).
+bool cudnn_is_faster(const at::Tensor& qkv, const AttentionShape& shape);
+
 /// CUDA, bf16 and fp16, documents only. logsumexp: [heads, T].
 AttentionResult flash_documents(const Views& views, const Documents& documents);
 Views flash_documents_backward(const at::Tensor& grad, const Views& views,

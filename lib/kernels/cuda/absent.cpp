@@ -1,5 +1,6 @@
 // A build without CUDA: the ATen composition serves what would come here.
 #include "base/error.h"
+#include "kernels/cuda/attention_race.h"
 #include "kernels/cuda/fp8.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/stream.h"
@@ -16,6 +17,11 @@ namespace {
 
 bool built() { return false; }
 Stream stream_of(const at::Tensor&) { absent(); }
+std::optional<FusedAttention> known_attention() { absent(); }
+FusedAttention faster_attention(const AttentionKey&, const at::Tensor&,
+                                const std::function<void(FusedAttention)>&) {
+  absent();
+}
 bool takes_product(const Product&) { return false; }
 void multiply(const Product&, const ByAten&) { absent(); }
 void multiply_fp8(const Product&) { absent(); }

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/properties.h"
 
 namespace tptrain::kernels::cuda {
 
@@ -95,14 +96,16 @@ __global__ void long_again_kernel(NormForward args) {
                                        kLayer ? args.mean[row] : 0.0f, args.inverse[row]);
 }
 
-template <typename T, int kWidth, bool kLayer>
+/// Gradients of this block's rows, [hidden], twice with LayerNorm, are summed in shared memory;
+/// where a block may not have so much of it, in their place in `partial`, which the cache holds.
+template <typename T, int kWidth, bool kLayer, bool kShared>
 __global__ void long_backward_kernel(NormBackward args) {
-  // [hidden], twice with LayerNorm: gradients of this block's rows.
   extern __shared__ float shared[];
-  float* weight_sums = shared;
-  float* bias_sums = shared + args.hidden;
   const int64_t sums = kLayer ? 2 * args.hidden : args.hidden;
-  for (int64_t i = threadIdx.x; i < sums; i += kThreads) shared[i] = 0;
+  float* partial = args.partial + blockIdx.x * sums;
+  float* weight_sums = kShared ? shared : partial;
+  float* bias_sums = weight_sums + args.hidden;
+  for (int64_t i = threadIdx.x; i < sums; i += kThreads) weight_sums[i] = 0;
   __syncthreads();
   const T* weight = static_cast<const T*>(args.weight);
   const float count = static_cast<float>(args.hidden);
@@ -148,9 +151,10 @@ __global__ void long_backward_kernel(NormBackward args) {
       store<T, kWidth>(out + i, g);
     }
   }
-  __syncthreads();
-  float* partial = args.partial + blockIdx.x * sums;
-  for (int64_t i = threadIdx.x; i < sums; i += kThreads) partial[i] = shared[i];
+  if constexpr (kShared) {
+    __syncthreads();
+    for (int64_t i = threadIdx.x; i < sums; i += kThreads) partial[i] = shared[i];
+  }
 }
 
 /// launch(T{}, width, layer): the form of one call, as a type and integral constants.
@@ -189,8 +193,14 @@ void long_norm_again(const NormForward& args, Loads loads, Stream stream) {
 
 void long_norm_backward(const NormBackward& args, Loads loads, int64_t blocks, Stream stream) {
   with_form(args.element, loads, args.mean != nullptr, [&](auto type, auto width, auto layer) {
-    const auto kernel = long_backward_kernel<decltype(type), width, layer>;
+    using T = decltype(type);
     const auto bytes = static_cast<size_t>((layer ? 2 : 1) * args.hidden) * sizeof(float);
+    if (bytes > static_cast<size_t>(shared_bytes_of_block())) {
+      long_backward_kernel<T, width, layer, false>
+          <<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+      return;
+    }
+    const auto kernel = long_backward_kernel<T, width, layer, true>;
     if (bytes > 48 * 1024)
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(bytes));

@@ -16,7 +16,7 @@ struct Size {
 };
 const std::vector<Size> kSizes = {{1, 7},    {1, 172},  {5, 7},    {130, 172}, {33, 256},
                                   {600, 64}, {70, 768}, {9, 896},  {5, 1000},  {3, 1536},
-                                  {7, 4096}, {3, 7168}, {2, 9216}, {3, 1001}};
+                                  {7, 4096}, {3, 7168}, {2, 9216}, {2, 14336}, {3, 1001}};
 
 at::Tensor reference_layer_norm(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias) {
