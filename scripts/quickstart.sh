@@ -1,16 +1,32 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, trains a small model on this repository's own text with 4 CPU ranks (tp 2 x dp 2), and writes text with it.
-# May be run again: a second run builds only what changed and goes on from the last checkpoint.
+# Installs what is missing, builds, trains a small model on this repository's own text with 4 ranks (tp 2 x dp 2), and writes text with it: on
+# the GPUs of this machine, as many as there are of 4, or, without any or with --cpu, on its CPU. May be run again: a second run builds only what changed and goes on from the last checkpoint.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
-scripts/setup.sh --cpu
-cmake --preset cpu >/dev/null
-cmake --build --preset cpu --target tptrain
+usage='usage: scripts/quickstart.sh [--cpu]'
+[ $# -eq 0 ] || [ "$*" = --cpu ] || { echo "$usage" >&2; exit 2; }
+gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | grep -c '^GPU' || true)
+preset=cpu run=runs/quickstart layout=()
+if [ $# -eq 0 ] && [ "$gpus" -gt 0 ]; then preset=$(scripts/setup.sh --print-preset); fi
+ranks=4
+if [ "$preset" = cuda ]; then
+  run=runs/quickstart-gpu
+  [ "$gpus" -ge 4 ] || ranks=$((gpus >= 2 ? 2 : 1))
+  [ "$ranks" -eq 4 ] || layout=(--set "parallel.tp_size=$ranks" --set parallel.dp_size=1)
+else
+  layout=(--set train.device=cpu)
+fi
+scripts/setup.sh "--$preset"
+# For use, not for work on it: without tests and benchmarks, and for the GPUs that are here. What was configured before stays so.
+settings=()
+[ -e "build/$preset/CMakeCache.txt" ] || settings=(-DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF)
+[ "${#settings[@]}" -eq 0 ] || [ "$preset" = cpu ] || settings+=(-DCMAKE_CUDA_ARCHITECTURES=native)
+cmake --preset "$preset" "${settings[@]}" >/dev/null
+cmake --build --preset "$preset" --target tptrain
 
 # The model learns a snapshot of the text, so that editing the repository does not change the data under a run that goes on.
-run=runs/quickstart
 if [ ! -d "$run/text" ]; then
   mkdir -p "$run"
   rm -rf "$run/text.tmp"
@@ -22,13 +38,13 @@ fi
 export OMP_NUM_THREADS=1
 mpirun=(mpirun --oversubscribe --bind-to none)
 [ "$(id -u)" -ne 0 ] || mpirun+=(--allow-run-as-root)
-program=build/cpu/bin/tptrain
+program=build/$preset/bin/tptrain
 
-echo "== train: mpirun -n 4 $program --config configs/quickstart.yaml"
+echo "== train: mpirun -n $ranks $program --config configs/quickstart.yaml"
 start=$(date +%s)
 (
   cd "$run/text"
-  "${mpirun[@]}" -n 4 "$root/$program" --config "$root/configs/quickstart.yaml" --set "run_dir=$root/$run"
+  "${mpirun[@]}" -n "$ranks" "$root/$program" --config "$root/configs/quickstart.yaml" --set "run_dir=$root/$run" "${layout[@]}"
 )
 echo "== trained in $(($(date +%s) - start)) s; loss on held-out text:"
 python3 - "$run/metrics.jsonl" <<'EOF'

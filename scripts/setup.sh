@@ -6,8 +6,9 @@ set -euo pipefail
 usage() {
   cat <<'EOF'
 usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--fuzz] [--print-preset]
-  --cpu            the small set: LibTorch without the CUDA libraries (the choice where no nvcc 13 is found)
-  --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 is found)
+  --cpu            the small set: LibTorch without the CUDA libraries (the choice where neither is found)
+  --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 or a GPU is found), and
+                   with nvcc 13 of PyPI's wheels (0.3 GB) where this machine has none
   --parquet        also Arrow C++ of the PyPI wheel pyarrow (0.06 GB, 0.17 GB on disk): Parquet and Arrow files can then be read
   --fuzz           also clang with libFuzzer, for scripts/fuzz.sh (0.25 GB on disk); where that cannot be installed, it is left out
   --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
@@ -22,9 +23,11 @@ TORCH_VERSION=2.11.0
 ARROW_VERSION=26.0.1
 # What libtorch_cpu.so of that wheel itself needs to load (CUPTI and the runtime, for its profiler): 0.02 GB beside the wheel's 0.5 GB.
 CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
+# The compiler of that CUDA, for machines without a toolkit, or with another one.
+NVCC_WHEELS=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85)
 PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python3-venv openmpi-bin libopenmpi-dev
   libspdlog-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev catch2 libssl-dev
-  libonig-dev libutf8proc-dev libsentencepiece-dev libsimdjson-dev zlib1g-dev libzstd-dev)
+  libonig-dev libutf8proc-dev libsentencepiece-dev libsimdjson-dev zlib1g-dev libzstd-dev curl)
 
 choice=
 print_preset=no
@@ -45,34 +48,39 @@ done
 find_nvcc() {
   command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; } || true
 }
-# Why the CPU set is taken where somebody may have expected the other: on standard error, since --print-preset is read by scripts.
-say_why_cpu() {
-  local nvcc=$1 release=$2
-  if [ -n "$nvcc" ] && [ "$release" != 13 ]; then
-    echo "setup: taking the CPU set: $nvcc is of CUDA ${release_text:-unknown}, and the CUDA build needs the toolkit of CUDA 13" >&2
-  elif [ -n "$nvcc" ]; then
-    echo "setup: taking the CPU set: the LibTorch of TPTRAIN_TORCH_DIR has no CUDA (no lib/libtorch_cuda.so)" >&2
-  elif [ -e "${TPTRAIN_GPU_DEVICE:-/dev/nvidiactl}" ] || command -v nvidia-smi >/dev/null; then
-    echo "setup: taking the CPU set: this machine has a GPU, but no nvcc on the PATH or in /usr/local/cuda/bin; the CUDA build needs the toolkit of CUDA 13" >&2
-  else
-    return
-  fi
-  echo "setup: with that toolkit installed, run scripts/setup.sh again: its preset is then cuda. --cpu takes the CPU set without a word" >&2
-}
+has_gpu() { [ -e "${TPTRAIN_GPU_DEVICE:-/dev/nvidiactl}" ] || command -v nvidia-smi >/dev/null; }
+# Words go to standard error, since --print-preset is read by scripts.
 nvcc=$(find_nvcc)
+release_text=$([ -z "$nvcc" ] || "$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+release=${release_text%%.*}
 if [ -z "$choice" ]; then
   choice=cpu
-  release_text=$([ -z "$nvcc" ] || "$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-  release=${release_text%%.*}
-  if [ "$release" = 13 ]; then choice=cuda; fi
-  if [ -n "${TPTRAIN_TORCH_DIR:-}" ] && [ ! -e "$TPTRAIN_TORCH_DIR/lib/libtorch_cuda.so" ]; then choice=cpu; fi
-  if [ "$choice" = cpu ]; then say_why_cpu "$nvcc" "$release"; fi
+  if [ "$release" = 13 ] || has_gpu; then choice=cuda; fi
+  if [ "$choice" = cuda ] && [ -n "${TPTRAIN_TORCH_DIR:-}" ] && [ ! -e "$TPTRAIN_TORCH_DIR/lib/libtorch_cuda.so" ]; then
+    choice=cpu
+    echo "setup: taking the CPU set: the LibTorch of TPTRAIN_TORCH_DIR has no CUDA (no lib/libtorch_cuda.so)" >&2
+  elif [ "$choice" = cpu ] && [ -n "$nvcc" ]; then
+    echo "setup: taking the CPU set: $nvcc is of CUDA ${release_text:-unknown}, and there is no GPU; --cuda brings nvcc 13" >&2
+  fi
 fi
 if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
 
 # Without dpkg (RHEL, SUSE, conda) nothing is installed: what the build looks for is looked for here, and what lacks is said in one line.
+# Names of a package by what it brings; where a distribution calls it as the others do, once.
+declare -A DNF=([g++]=gcc-c++ [ninja]=ninja-build [mpicc]=openmpi-devel [mpirun]=openmpi-devel [pkg-config]=pkgconf
+  [nlohmann_json]=json-devel [libcrypto]=openssl-devel [oniguruma]=oniguruma-devel [libutf8proc]=utf8proc-devel [zlib]=zlib-devel)
+declare -A ZYPPER=([g++]=gcc-c++ [mpicc]=openmpi4-devel [mpirun]=openmpi4 [nlohmann_json]=nlohmann_json-devel [libcrypto]=libopenssl-devel
+  [oniguruma]=oniguruma-devel [libutf8proc]=utf8proc-devel [zlib]=zlib-devel)
+package_of() {  # MANAGER PART
+  local -n names=$1
+  local part=$2
+  case "$part" in
+    cmake | python3 | ninja) echo "${names[$part]:-$part}" ;;
+    *) echo "${names[$part]:-$part-devel}" ;;
+  esac
+}
 look_for_parts() {
-  local lacking=() program module
+  local lacking=() program module command=() part packages=()
   for program in g++ cmake ninja mpicc mpirun pkg-config python3; do
     command -v "$program" >/dev/null || lacking+=("$program")
   done
@@ -80,12 +88,19 @@ look_for_parts() {
     pkg-config --exists "$module" 2>/dev/null || lacking+=("$module")
   done
   [ "${#lacking[@]}" -gt 0 ] || return 0
-  local manager='the package manager of this machine'
-  for program in dnf zypper conda mamba; do
-    if command -v "$program" >/dev/null; then manager=$program; break; fi
+  for program in conda mamba micromamba; do
+    if command -v "$program" >/dev/null && [ -n "${CONDA_PREFIX:-}" ]; then
+      command=("$program" env update --file scripts/environment.yml)
+    fi
   done
-  echo "setup: this machine has no dpkg, so that nothing is installed here; install these with $manager (libraries with their -devel" \
-    "packages), and CLI11 and Catch2, then start again: ${lacking[*]}" >&2
+  for program in dnf zypper; do
+    if [ "${#command[@]}" -eq 0 ] && command -v "$program" >/dev/null; then
+      for part in "${lacking[@]}"; do packages+=("$(package_of "${program^^}" "$part")"); done
+      command=(sudo "$program" install "${packages[@]}" cli11-devel catch-devel)
+    fi
+  done
+  [ "${#command[@]}" -gt 0 ] || command=("an environment of conda-forge, made with: conda env create --file scripts/environment.yml")
+  echo "setup: this machine has no dpkg, and lacks ${lacking[*]}; install them, then start again: ${command[*]}" >&2
   exit 1
 }
 missing=()
@@ -151,6 +166,12 @@ if [ "$choice" = cuda ]; then
     echo "setup: downloading the wheel's CUDA libraries (cuDNN, NCCL, cuBLAS ...: 2.2 GB)"
     pip_install "torch==$TORCH_VERSION"
   fi
+  if [ "$release" != 13 ] && ! have "nvidia/cu13/bin/nvcc"; then
+    echo "setup: downloading nvcc 13 (PyPI wheels, 0.3 GB)${nvcc:+: $nvcc is of CUDA ${release_text:-unknown}}"
+    pip_install --no-deps "${NVCC_WHEELS[@]}"
+  fi
+  # What the linker looks for; the wheel has the runtime without that name.
+  [ -e "$site/nvidia/cu13/lib/libcudart.so" ] || ln -s libcudart.so.13 "$site/nvidia/cu13/lib/libcudart.so"
 else
   have "nvidia/cu13/lib/libcupti.so.13" && have "nvidia/cu13/lib/libcudart.so.13" || pip_install --no-deps "${CPU_WHEELS[@]}"
 fi

@@ -7,10 +7,10 @@ scripts/setup.sh --fuzz
 
 # The tests run on the cpu build. Where a CUDA toolkit is at hand the program, the tests that need a GPU and the benchmarks must compile with it
 # as well, and the program train without a driver.
-cmake --preset cpu >/dev/null
+cmake --preset cpu -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
-  cmake --preset cuda >/dev/null
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON >/dev/null
   cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu bench_comm_gpu bench_save e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# scripts/setup.sh --print-preset with stand-ins for nvcc and the GPU: which preset, and whether it says why it is the CPU's.
+# scripts/setup.sh with stand-ins for nvcc, the GPU and package managers: which preset, what it says, and what a machine without dpkg is told.
 set -euo pipefail
 setup=$1
 directory=$(mktemp -d)
@@ -34,10 +34,12 @@ export TPTRAIN_GPU_DEVICE="$directory/no-such-device"
 if [ "$nvcc_of_machine" = no ]; then
   expect cpu ""
   touch gpu
-  TPTRAIN_GPU_DEVICE="$directory/gpu" expect cpu "this machine has a GPU, but no nvcc"
+  TPTRAIN_GPU_DEVICE="$directory/gpu" expect cuda ""
 fi
 nvcc_of 12.4
-expect cpu "bin/nvcc is of CUDA 12.4"
+expect cpu "bin/nvcc is of CUDA 12.4, and there is no GPU; --cuda brings nvcc 13"
+touch gpu
+TPTRAIN_GPU_DEVICE="$directory/gpu" expect cuda ""
 nvcc_of 14.0
 expect cpu "bin/nvcc is of CUDA 14.0"
 nvcc_of 13.0
@@ -50,10 +52,17 @@ printf '#!/usr/bin/env bash\n[ "$2" != simdjson ] && [ "$2" != oniguruma ]\n' >b
 for program in g++ cmake ninja mpicc mpirun python3 dnf; do printf '#!/usr/bin/env bash\nexit 0\n' >"bin/$program"; done
 chmod +x bin/*
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without oniguruma"; fi
-grep -qF "install these with dnf" error.txt || fail "no dnf in: $(cat error.txt)"
-grep -qE "start again: oniguruma simdjson$" error.txt || fail "what lacks is not in: $(cat error.txt)"
+grep -qF "lacks oniguruma simdjson;" error.txt || fail "what lacks is not in: $(cat error.txt)"
+grep -qF "sudo dnf install oniguruma-devel simdjson-devel cli11-devel" error.txt || fail "no dnf in: $(cat error.txt)"
 [ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
 rm bin/ninja
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
-grep -qF "start again: ninja oniguruma simdjson" error.txt || fail "no ninja in: $(cat error.txt)"
+grep -qF "dnf install ninja-build oniguruma-devel simdjson-devel" error.txt || fail "no ninja in: $(cat error.txt)"
+mv bin/dnf bin/zypper
+if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
+grep -qF "sudo zypper install ninja oniguruma-devel simdjson-devel" error.txt || fail "no zypper in: $(cat error.txt)"
+cp bin/zypper bin/conda
+if CONDA_PREFIX=$directory PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
+grep -qF "conda env update --file scripts/environment.yml" error.txt || fail "no conda in: $(cat error.txt)"
+[ -f "$(dirname "$setup")/environment.yml" ] || fail "there is no scripts/environment.yml"
 echo "all passed"
