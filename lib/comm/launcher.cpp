@@ -41,6 +41,15 @@ std::optional<Tasks> several_tasks() {
   return std::nullopt;
 }
 
+/// Ranks of an mpirun whose library is not the one of this program: each is alone.
+[[noreturn]] void refuse_other_mpirun(const char* launcher, int ranks) {
+  throw ConfigError(
+      problem(cat("the launcher (mpirun of ", launcher, ") has ", ranks,
+                  " ranks, but the MPI library of this program does not see them"))
+          .must("be started by the mpirun of the MPI that the program is linked with")
+          .remedy("tptrain doctor names both: put the mpirun of that library first on the PATH."));
+}
+
 [[noreturn]] void refuse(const Tasks& tasks) {
   const bool slurm = std::string_view(tasks.launcher) == "Slurm";
   throw ConfigError(
@@ -71,8 +80,13 @@ void refuse_tasks_without_mpi() {
 }
 
 void refuse_lonely_task(int world_size) {
+  if (world_size > 1) return;
   // mpirun says how many it started: one is what was asked for.
-  if (world_size > 1 || std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return;
+  const std::optional<int> of_open_mpi = number_in("OMPI_COMM_WORLD_SIZE");
+  const std::optional<int> of_hydra = number_in("PMI_SIZE");
+  if (of_open_mpi.value_or(1) > 1) refuse_other_mpirun("Open MPI", *of_open_mpi);
+  if (of_hydra.value_or(1) > 1) refuse_other_mpirun("MPICH or Intel MPI", *of_hydra);
+  if (of_open_mpi || of_hydra) return;
   if (const std::optional<Tasks> tasks = several_tasks()) refuse(*tasks);
 }
 

@@ -15,6 +15,14 @@ namespace {
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kGiB = int64_t{1} << 30;
 
+/// Of what a library or an mpirun says of itself. HYDRA starts the ranks of MPICH.
+std::string mpi_kind(const std::string& text) {
+  const auto says = [&](const char* word) { return text.find(word) != std::string::npos; };
+  if (says("Open MPI") || says("OpenRTE")) return "Open MPI";
+  if (says("Intel")) return "Intel MPI";
+  return says("MPICH") || says("HYDRA") ? "MPICH" : text;
+}
+
 class Examination {
  public:
   explicit Examination(const Facts& facts) : facts_(facts) {}
@@ -149,13 +157,15 @@ class Examination {
     };
     const std::string launcher = version(facts_.mpirun);
     const std::string library = version(facts_.mpi_library);
-    const bool open = facts_.mpirun.find("Open MPI") != std::string::npos ||
-                      facts_.mpirun.find("OpenRTE") != std::string::npos;
-    if (!open || launcher.substr(0, launcher.find('.')) != library.substr(0, library.find('.')))
+    const std::string kind = mpi_kind(facts_.mpi_library);
+    // Of the others each release joins what its kin starts, and mpirun need not say which it is.
+    const bool same_release =
+        launcher.substr(0, launcher.find('.')) == library.substr(0, library.find('.'));
+    if (mpi_kind(facts_.mpirun) != kind || (kind == "Open MPI" && !same_release))
       return add(Grade::fault, "mpirun",
                  cat("\"", facts_.mpirun, "\", but the program uses ", facts_.mpi_library),
                  "Ranks would each be alone: put the mpirun of that library first on the PATH.");
-    add(Grade::fine, "MPI", cat("Open MPI ", library));
+    add(Grade::fine, "MPI", cat(kind, " ", library));
   }
 
   void limits() {

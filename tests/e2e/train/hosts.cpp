@@ -98,6 +98,10 @@ TEST_CASE("a task that a launcher started without MPI is refused, once", "[e2e]"
   CHECK(other.output.empty());
   check_refused(start({"WORLD_SIZE=2", "RANK=0", "LOCAL_RANK=0"}),
                 {"config error: the launcher (torchrun) has 2 tasks", "mpirun -n 2 tptrain"});
+  // As mpirun of another MPI than the program's starts its ranks.
+  check_refused(start({"PMI_SIZE=2", "PMI_RANK=0"}),
+                {"config error: the launcher (mpirun of MPICH or Intel MPI) has 2 ranks",
+                 "first on the PATH"});
   CHECK_FALSE(fs::exists(job.run_dir()));
   // One task is as good as a start by hand.
   CHECK(start({"SLURM_NTASKS=4", "SLURM_STEP_NUM_TASKS=1", "SLURM_PROCID=0", "WORLD_SIZE=1"})

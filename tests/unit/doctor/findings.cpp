@@ -61,6 +61,14 @@ TEST_CASE("a sound host has no complaint", "[doctor]") {
   cpu.gpus = {};
   cpu.gpu_devices = false;
   CHECK(complaints(cpu).empty());
+  Facts mpich = sound_host();
+  mpich.mpi_library = "MPICH Version:\t4.0.2";
+  mpich.mpirun = "HYDRA build details:";
+  CHECK(complaints(mpich).empty());
+  Facts intel = sound_host();
+  intel.mpi_library = "Intel(R) MPI Library 2021.11 for Linux* OS";
+  intel.mpirun = "Intel(R) MPI Library for Linux* OS, Version 2021.11 Build 20231005";
+  CHECK(complaints(intel).empty());
 }
 
 TEST_CASE("each planted fault is found, and says what to do", "[doctor]") {
@@ -105,6 +113,8 @@ TEST_CASE("each planted fault is found, and says what to do", "[doctor]") {
       {"mpirun", Grade::fault, "not on the PATH", "apt-get", [](Facts& f) { f.mpirun = ""; }},
       {"mpirun", Grade::fault, "HYDRA", "each be alone",
        [](Facts& f) { f.mpirun = "HYDRA build details: 4.1"; }},
+      {"mpirun", Grade::fault, "Intel(R)", "each be alone",
+       [](Facts& f) { f.mpirun = "Intel(R) MPI Library for Linux* OS, Version 4.1"; }},
       {"mpirun", Grade::fault, "5.0.3", "first on the PATH",
        [](Facts& f) { f.mpirun = "mpirun (Open MPI) 5.0.3"; }},
       {"locked memory", Grade::warning, "64.00 KiB", "ulimit -l",
