@@ -37,6 +37,7 @@ Verbs (tptrain VERB --help shows the options of one):
   report    write one HTML page about runs: curves, settings, checkpoints
   watch     show how runs are getting on, live in the terminal
   doctor    look whether this host is fit to train
+  fetch     bring a model or a data set from the Hugging Face hub
   tokenize  show the ids of texts, or the texts of ids
   schema    print the JSON Schema of the run file, or its reference
   completion
@@ -73,13 +74,11 @@ Command parse_completion(const std::vector<std::string>& arguments);
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},
-      {"generate", parse_generate}, {"evaluate", parse_evaluate},
-      {"prepare", parse_prepare},   {"export", parse_export},
-      {"inspect", parse_inspect},   {"verify", parse_verify},
-      {"report", parse_report},     {"watch", parse_watch},
-      {"doctor", parse_doctor},     {"tokenize", parse_tokenize},
-      {"schema", parse_schema},     {"completion", parse_completion},
+      {"train", parse_train},       {"plan", parse_plan},       {"generate", parse_generate},
+      {"evaluate", parse_evaluate}, {"prepare", parse_prepare}, {"export", parse_export},
+      {"inspect", parse_inspect},   {"verify", parse_verify},   {"report", parse_report},
+      {"watch", parse_watch},       {"doctor", parse_doctor},   {"fetch", parse_fetch},
+      {"tokenize", parse_tokenize}, {"schema", parse_schema},   {"completion", parse_completion},
   };
   return kVerbs;
 }

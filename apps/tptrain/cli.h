@@ -113,6 +113,15 @@ struct WatchCommand {
   double every_s = 2;
 };
 
+/// tptrain fetch NAME
+struct FetchCommand {
+  std::string name;      // of a repository of the Hugging Face hub
+  std::string revision;  // "": main
+  std::vector<std::string> include;
+  std::string out;  // "": named after the repository
+  bool overwrite = false;
+};
+
 /// tptrain doctor [RUN_DIR]
 struct DoctorCommand {
   std::string run_dir;  // "": no directory is tried
@@ -138,7 +147,7 @@ struct PrintCommand {
 using Command =
     std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, PrepareCommand,
                  ExportCommand, InspectCommand, VerifyCommand, ReportCommand, WatchCommand,
-                 DoctorCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
+                 DoctorCommand, FetchCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

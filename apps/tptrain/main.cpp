@@ -34,6 +34,7 @@ struct Run {
   int operator()(const ReportCommand& command) { return run_report(command); }
   int operator()(const WatchCommand& command) { return run_watch(command); }
   int operator()(const DoctorCommand& command) { return run_doctor(command); }
+  int operator()(const FetchCommand& command) { return run_fetch(command); }
   int operator()(const TokenizeCommand& command) { return run_tokenize(command); }
   int operator()(const SchemaCommand& command) { return run_schema(command); }
   int operator()(const PrintCommand& command) {

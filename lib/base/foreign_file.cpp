@@ -47,13 +47,13 @@ void refuse_foreign_file(std::string_view beginning, const std::string& where) {
       begin.starts_with("<?xml")) {
     refuse("a web page, not the file",
            "The download was answered with a page, mostly of a login or of an error: download the "
-           "file again (hf download).");
+           "file again (tptrain fetch).");
   }
   if (begin.starts_with("entry not found") || begin.starts_with("repository not found") ||
       begin.starts_with("invalid username or password") || begin.starts_with("access to model")) {
     refuse("the hub's answer to a download that it refused, not the file",
            "See that the name is right and the model's terms are accepted, and download the file "
-           "again (hf download).");
+           "again (tptrain fetch).");
   }
 }
 

@@ -29,7 +29,7 @@ const Lines& names_of_files() {
         "model_id", "model.name", "model.flavor", "model.hf_assets_path", "hf_checkpoint",
         "checkpoint.initial_load_path", "pretrained_checkpoint"},
        "model.path",
-       "It is the directory of a model: `hf download NAME --local-dir DIR` makes one."},
+       "It is the directory of a model: `tptrain fetch OWNER/NAME` makes one."},
       {{"tokenizer_name", "tokenizer_name_or_path", "tokenizer_path", "tokenizer_model",
         "tokenizer_type", "model.tokenizer_path", "vocab_file", "merge_file"},
        "data.tokenizer",

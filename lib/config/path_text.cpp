@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <string_view>
 
 #include "base/text.h"
 
@@ -31,6 +32,11 @@ std::optional<std::string> path_from_text(const std::string& name, const std::st
     problems.push_back(problem(cat(name, " is ", text)).at(place).must(constraint).remedy(remedy));
     return std::nullopt;
   };
+  if (text.starts_with("hf://")) {
+    return refuse("be a path: a run fetches nothing by itself",
+                  cat("Fetch it first, and write the folder that it names: tptrain fetch ",
+                      text.substr(std::string_view("hf://").size())));
+  }
   if (text.find('$') != std::string::npos) {
     return refuse("be without $: no shell reads a run file, so that variables stay as they are",
                   "Write the path out (~ at its start is the home directory), or let the shell "

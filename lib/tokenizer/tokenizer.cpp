@@ -137,8 +137,8 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
                                 : error ? cat("cannot be read: ", error.message())
                                         : std::string("is neither a file nor a directory")))
                         .must(cat("be bytes, a directory with ", kKnownFiles, ", or such a file"))
-                        .remedy("A name on the Hugging Face hub is not looked up: download "
-                                "it first."));
+                        .remedy("A name on the Hugging Face hub is not looked up: tptrain fetch "
+                                "NAME brings it into a folder."));
 }
 
 }  // namespace tptrain::tokenizer

@@ -29,12 +29,11 @@ void check_model_directory(const config::Parsed& parsed) {
     return model::check_model_directory(path);
   }
   const auto place = parsed.places.find("model.path");
-  throw ConfigError(
-      problem(cat("model.path is ", path, ", and there is no such directory"))
-          .at(place == parsed.places.end() ? "" : place->second)
-          .must("be the directory of a Hugging Face model")
-          .remedy(cat("Download one, as in `hf download Qwen/Qwen2.5-0.5B --local-dir ", path,
-                      "`; a path begins where the program was started.")));
+  throw ConfigError(problem(cat("model.path is ", path, ", and there is no such directory"))
+                        .at(place == parsed.places.end() ? "" : place->second)
+                        .must("be the directory of a Hugging Face model")
+                        .remedy(cat("Fetch one, as in `tptrain fetch Qwen/Qwen2.5-0.5B --out ",
+                                    path, "`; a path begins where the program was started.")));
 }
 
 namespace {

@@ -29,6 +29,8 @@ int run_report(const ReportCommand& command);
 int run_watch(const WatchCommand& command);
 /// Prints what it finds. Returns 0 where nothing keeps a run from working, else 2.
 int run_doctor(const DoctorCommand& command);
+/// Prints what it fetches, and where it is.
+int run_fetch(const FetchCommand& command);
 /// Lines of standard input to lines of standard output, in their order. Throws DataError naming the
 /// first line that fails; those before it are written.
 int run_tokenize(const TokenizeCommand& command);

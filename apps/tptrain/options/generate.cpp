@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "options/model_options.h"
 #include "options/options.h"
 #include "options/verb_parser.h"

@@ -28,6 +28,11 @@ inline void require_hang_timeout(VerbParser& parser, int64_t seconds) {
 
 inline void require_one_model(VerbParser& parser, const std::string& checkpoint,
                               const std::string& model) {
+  for (const std::string& path : {checkpoint, model}) {
+    parser.require(!path.starts_with("hf://"), path,
+                   cat("be a folder: fetch it first, with tptrain fetch ",
+                       path.substr(std::min<size_t>(path.size(), 5))));
+  }
   parser.require(checkpoint.empty() != model.empty(),
                  model.empty() ? "neither --checkpoint nor --model is given"
                                : "--checkpoint and --model are both given",

@@ -19,6 +19,7 @@ Command parse_verify(const std::vector<std::string>& arguments);
 Command parse_report(const std::vector<std::string>& arguments);
 Command parse_watch(const std::vector<std::string>& arguments);
 Command parse_doctor(const std::vector<std::string>& arguments);
+Command parse_fetch(const std::vector<std::string>& arguments);
 Command parse_tokenize(const std::vector<std::string>& arguments);
 Command parse_schema(const std::vector<std::string>& arguments);
 

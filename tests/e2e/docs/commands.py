@@ -5,7 +5,7 @@
 
 Every command line of a code block (four spaces or an unnamed or sh fence), the examples of every
 --help and the commands in the heads of configs/*.yaml are run as they stand, page by page, but for
-what NOT_RUN names with its reason. Stand-ins: `hf` makes a tiny model of the family asked for, and
+what NOT_RUN names with its reason. Stand-ins: models of two layers come from a hub of our own, and
 trainings are cut short by further --set. Besides: each yaml block is a run file that `plan` accepts,
 each `tptrain VERB --option` and each `section.key` in running text exists, each relative link leads
 somewhere.
@@ -22,7 +22,10 @@ import subprocess
 import sys
 import tempfile
 
-COMMANDS = ("tptrain", "mpirun", "hf", "echo", "export", "sbatch", "cmake", "ctest", "pip", "scripts/",
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "fetch"))
+from hub_server import HubServer, Repository
+
+COMMANDS = ("tptrain", "mpirun", "echo", "export", "sbatch", "cmake", "ctest", "pip", "scripts/",
             "benchmarks/", "build/")
 # The first words of what is not run here, and why.
 NOT_RUN = {
@@ -46,7 +49,7 @@ NOT_RUN = {
 SHORT = ["train.max_steps=100", "checkpoint.save_steps=50", "train.seq_length=16", "train.global_batch_size=4",
          "train.micro_batch_size=1", "train.device=cpu", "eval.max_batches=1", "eval.every_steps=0",
          "logging.every_steps=50", "scheduler.warmup_steps=1"]
-SMALL = ["model.architecture={hidden_size: 24, intermediate_size: 32, num_hidden_layers: 1}"]
+SMALL = ["model.architecture={hidden_size: 24, intermediate_size: 32, num_hidden_layers: 2}"]
 # What a run file must have, where a page shows a part of one.
 BASE = {
     "run_dir": "run_dir: runs/part\n",
@@ -119,28 +122,28 @@ def byte_tokenizer():
 
 
 def write_model(directory, family):
-    """A model of one layer with random weights, as a download leaves it."""
+    """A model of two layers with random weights, as a download leaves it."""
     directory.mkdir(parents=True, exist_ok=True)
-    hidden, ffn, heads, kv, vocab = 16, 32, 8, 4, 264
+    hidden, ffn, heads, kv, vocab, layers = 16, 32, 8, 4, 264, 2
     head = hidden // heads
     config = {
         "model_type": family, "architectures": ["Qwen2ForCausalLM" if family == "qwen2" else "LlamaForCausalLM"],
         "hidden_act": "silu", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": ffn,
-        "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": kv, "rms_norm_eps": 1e-6,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0, "tie_word_embeddings": True, "max_position_embeddings": 8192,
         "initializer_range": 0.02, "eos_token_id": 256,
     }
     shapes = {"model.embed_tokens.weight": [vocab, hidden], "model.norm.weight": [hidden]}
-    layer = "model.layers.0."
-    for name, rows in (("q", heads * head), ("k", kv * head), ("v", kv * head)):
-        shapes[f"{layer}self_attn.{name}_proj.weight"] = [rows, hidden]
-        if family == "qwen2":
-            shapes[f"{layer}self_attn.{name}_proj.bias"] = [rows]
-    shapes |= {
-        f"{layer}self_attn.o_proj.weight": [hidden, heads * head], f"{layer}mlp.gate_proj.weight": [ffn, hidden],
-        f"{layer}mlp.up_proj.weight": [ffn, hidden], f"{layer}mlp.down_proj.weight": [hidden, ffn],
-        f"{layer}input_layernorm.weight": [hidden], f"{layer}post_attention_layernorm.weight": [hidden],
-    }
+    for layer in (f"model.layers.{i}." for i in range(layers)):
+        for name, rows in (("q", heads * head), ("k", kv * head), ("v", kv * head)):
+            shapes[f"{layer}self_attn.{name}_proj.weight"] = [rows, hidden]
+            if family == "qwen2":
+                shapes[f"{layer}self_attn.{name}_proj.bias"] = [rows]
+        shapes |= {
+            f"{layer}self_attn.o_proj.weight": [hidden, heads * head], f"{layer}mlp.gate_proj.weight": [ffn, hidden],
+            f"{layer}mlp.up_proj.weight": [ffn, hidden], f"{layer}mlp.down_proj.weight": [hidden, ffn],
+            f"{layer}input_layernorm.weight": [hidden], f"{layer}post_attention_layernorm.weight": [hidden],
+        }
     draw = random.Random(1)
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, shape in shapes.items():
@@ -155,6 +158,16 @@ def write_model(directory, family):
     (directory / "tokenizer_config.json").write_text(json.dumps({
         "eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"}))
+
+
+def hub_of_models(directory):
+    """A hub of our own with what the pages fetch."""
+    repositories = {"Salesforce/wikitext": Repository({"wikitext-2-raw-v1/a.jsonl": b'{"text": "Rain fell."}\n'}, kind="datasets")}
+    for name in ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2-7B", "meta-llama/Meta-Llama-3-8B"):
+        write_model(directory / name, "llama" if "lama" in name else "qwen2")
+        files = {path.name: path.read_bytes() for path in (directory / name).iterdir()}
+        repositories[name] = Repository(files, ["model.safetensors"])
+    return HubServer(repositories)
 
 
 def write_executable(path, text):
@@ -183,9 +196,9 @@ exec "{program}" "$@" "${{more[@]}}"
 """
         for preset in ("cpu", "cuda"):
             write_executable(directory / f"build/{preset}/bin/tptrain", wrapper)
-        write_executable(directory / "tools/hf", f"#!/bin/bash\nexec {sys.executable} {__file__} --hf \"$@\"\n")
-        self.environment = dict(os.environ, PATH=f"{directory}/build/cpu/bin:{directory}/tools:{mpirun_dir}:"
-                                + os.environ["PATH"], OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
+        self.hub = hub_of_models(directory / "hub")
+        self.environment = dict(os.environ, PATH=f"{directory}/build/cpu/bin:{mpirun_dir}:" + os.environ["PATH"],
+                                HF_ENDPOINT=self.hub.endpoint, HF_HOME=str(directory / "hub"), OMP_NUM_THREADS="1", OMPI_ALLOW_RUN_AS_ROOT="1",
                                 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
                                 OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1")
         self.write("held_out.txt", "The lobster is blue and lives near the coast.\n" * 40)
@@ -358,8 +371,4 @@ def main(source, program, mpirun_dir):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--hf":  # the stand-in: hf download NAME --local-dir DIR [--exclude PATTERN]
-        assert sys.argv[2] == "download" and sys.argv[4] == "--local-dir", sys.argv
-        write_model(pathlib.Path(sys.argv[5]), "llama" if "lama" in sys.argv[3] else "qwen2")
-    else:
-        main(*sys.argv[1:])
+    main(*sys.argv[1:])

@@ -292,6 +292,18 @@ TEST_CASE("inspect, verify, schema") {
   CHECK(report.out == "x.html");
   CHECK(parsed<DoctorCommand>({"doctor"}).run_dir.empty());
   CHECK(parsed<DoctorCommand>({"doctor", "runs/a"}).run_dir == "runs/a");
+  const auto fetch =
+      parsed<FetchCommand>({"fetch", "Qwen/Qwen2.5-0.5B", "--include", "*.json", "--include",
+                            "*.safetensors", "--revision", "v1", "--out", "m", "--overwrite"});
+  CHECK(fetch.name == "Qwen/Qwen2.5-0.5B");
+  CHECK(fetch.include == Strings{"*.json", "*.safetensors"});
+  CHECK(fetch.revision == "v1");
+  CHECK(fetch.out == "m");
+  CHECK(fetch.overwrite);
+  check_contains(refusal({"fetch"}), "NAME is missing: it must name a repository of the hub");
+  check_contains(refusal({"generate", "--model", "hf://Qwen/Qwen2.5-0.5B", "--prompt", "a"}),
+                 "hf://Qwen/Qwen2.5-0.5B: it must be a folder: fetch it first, with tptrain fetch "
+                 "Qwen/Qwen2.5-0.5B");
   const auto watch = parsed<WatchCommand>({"watch", "runs", "--once", "--every", "0.5"});
   CHECK(watch.runs == Strings{"runs"});
   CHECK(watch.once);
@@ -326,7 +338,8 @@ TEST_CASE("completion knows every verb and its options") {
   for (const char* shell : {"bash", "zsh"}) {
     const std::string script = parsed<PrintCommand>({"completion", shell}).text;
     check_contains(
-        script, "train plan generate evaluate prepare export inspect verify report watch doctor");
+        script,
+        "train plan generate evaluate prepare export inspect verify report watch doctor fetch");
     check_contains(script, "    train) options='--config --set --help' ;;");
     check_contains(script, "    report) options='--out --title --help' ;;");
   }
@@ -337,8 +350,8 @@ TEST_CASE("completion knows every verb and its options") {
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
         "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
-        "generate, evaluate, prepare, export, inspect, verify, report, watch, doctor, tokenize, "
-        "schema, "
+        "generate, evaluate, prepare, export, inspect, verify, report, watch, doctor, fetch, "
+        "tokenize, schema, "
         "completion.\n  Did you "
         "mean tptrain "
         "verify?");
@@ -381,7 +394,7 @@ TEST_CASE("an option of another trainer is told the key that it is here") {
 TEST_CASE("help fits 80 columns and says no less") {
   std::vector<Strings> all = {{"--help"}};
   for (const char* verb : {"train", "plan", "generate", "evaluate", "prepare", "export", "inspect",
-                           "verify", "report", "watch", "doctor", "tokenize", "schema"}) {
+                           "verify", "report", "watch", "doctor", "fetch", "tokenize", "schema"}) {
     all.push_back({verb, "--help"});
     CHECK(parsed<PrintCommand>({"help", verb}).text == parsed<PrintCommand>({verb, "--help"}).text);
   }

@@ -61,7 +61,8 @@ TEST_CASE("names that mean no tokenizer say what would") {
   CHECK(message_of<ConfigError>([] { make_tokenizer("gpt2"); }) ==
         "config error: the tokenizer \"gpt2\" does not exist: it must be bytes, a directory with "
         "tokenizer.json, tokenizer.model, or vocab.json with merges.txt, or such a file.\n"
-        "  A name on the Hugging Face hub is not looked up: download it first.");
+        "  A name on the Hugging Face hub is not looked up: tptrain fetch NAME brings it into a "
+        "folder.");
   CHECK(message_of<ConfigError>([&] { make_tokenizer(path); }) ==
         "config error: " + path +
             ": this directory holds no tokenizer: it must hold tokenizer.json, tokenizer.model, or "
