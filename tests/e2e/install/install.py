@@ -87,6 +87,10 @@ if way == "prefix":
     check_shell_files(moved / "share")
     make_read_only(moved)
     check_program(moved / "bin/tptrain", moved / "bin/tptrain", {"libtorch_cpu": torch})
+    # What docs/installing.md says to remove is all that was installed, and what ran left nothing beside it.
+    listed = {pathlib.Path(line).relative_to(prefix) for line in (build / "install_manifest.txt").read_text().splitlines()}
+    found = {path.relative_to(moved) for path in moved.rglob("*") if not path.is_dir()}
+    assert found == listed, (found ^ listed)
 elif way == "stage":
     stage = place / "the tarball's tree"
     run(source / "scripts/package.sh", "--build", build, "--stage", stage)
