@@ -39,6 +39,7 @@
 #include "device/power_meter.h"
 #include "kernels/fp8.h"
 #include "kernels/kernels.h"
+#include "model/adapter.h"
 #include "model/decoder_config.h"
 #include "random/philox.h"
 #include "train/engine.h"
@@ -75,6 +76,7 @@ struct Arguments {
   std::string dp_overlap = "auto";
   std::string trace;
   int64_t head_chunk = 0;
+  int64_t adapter_rank = 0;
   int warmup = 5;
   int steps = 20;
   int rounds = 4;
@@ -111,6 +113,9 @@ Arguments parse(int argc, char** argv) {
                  "Write the profiled steps here as a Chrome trace (rank 0; its folder is there)");
   app.add_option("--head-chunk", a.head_chunk,
                  "Tokens whose logits exist at a time; 0: as the program does");
+  app.add_option("--adapter-rank", a.adapter_rank,
+                 "Adapters of this rank on all linears beside a base that is frozen; the limit is "
+                 "of the products that are left; 0: all parameters train");
   app.add_option("--warmup", a.warmup);
   app.add_option("--steps", a.steps);
   app.add_option("--rounds", a.rounds, "Steps and limit take turns so many times");
@@ -182,12 +187,18 @@ class Stepper {
   std::optional<train::HostNumbers> before_;
 };
 
-/// The GEMMs of forward, input and weight gradient, and attention, of one rank's share of a
-/// micro-batch: nothing else. They are multiplied as the step multiplies them.
+std::optional<config::AdapterConfig> adapter_of(const Arguments& arguments) {
+  if (arguments.adapter_rank == 0) return std::nullopt;
+  return config::AdapterConfig{.rank = arguments.adapter_rank};
+}
+
+/// The GEMMs of forward, input and weight gradient (with adapters of no weight: theirs are left
+/// out), and attention, of one rank's share of a micro-batch: nothing else. They are multiplied as
+/// the step multiplies them.
 class Limit {
  public:
   Limit(const model::DecoderConfig& config, const Arguments& arguments, at::TensorOptions options)
-      : layers_(config.num_hidden_layers), options_(options) {
+      : layers_(config.num_hidden_layers), frozen_(arguments.adapter_rank > 0), options_(options) {
     const int64_t tokens = arguments.seq_length * arguments.micro_batch_size;
     const int64_t heads = config.num_attention_heads / arguments.tp;
     const int64_t kv_heads = std::max<int64_t>(1, config.num_key_value_heads / arguments.tp);
@@ -230,7 +241,7 @@ class Limit {
   Gemm gemm(int64_t tokens, int64_t in, int64_t out) const {
     return {at::randn({tokens, in}, options_), at::randn({out, in}, options_),
             at::randn({tokens, out}, options_), at::empty({tokens, in}, options_),
-            at::zeros({out, in}, options_.dtype(at::kFloat))};
+            at::zeros({frozen_ ? 0 : out, in}, options_.dtype(at::kFloat))};
   }
   void add(int64_t tokens, int64_t in, int64_t out, bool fp8) {
     Gemm made = gemm(tokens, in, out);
@@ -249,9 +260,10 @@ class Limit {
     made.weight.reset();
     fp8_gemms_.push_back({std::move(made), std::move(x), std::move(weight), std::move(grad_y)});
   }
-  static void run(Gemm& g, kernels::Accumulate accumulate) {
+  void run(Gemm& g, kernels::Accumulate accumulate) const {
     kernels::product_out(g.y, g.x, g.weight.t());
     kernels::product_out(g.grad_x, g.y, g.weight);
+    if (frozen_) return;
     kernels::accumulate_weight_gradient(g.grad_weight, g.y, g.x, accumulate);
   }
   static void run(Fp8Gemm& g, kernels::Accumulate accumulate) {
@@ -265,6 +277,7 @@ class Limit {
   }
 
   int64_t layers_;
+  bool frozen_;
   at::TensorOptions options_;
   std::vector<Gemm> gemms_;
   std::vector<Fp8Gemm> fp8_gemms_;
@@ -414,7 +427,8 @@ int main(int argc, char** argv) {
                                  : arguments.recompute == "selective" ? model::Recompute::selective
                                                                       : model::Recompute::none,
                     .fp8 = {.on = arguments.fp8 == "on"},
-                    .head_chunk_tokens = arguments.head_chunk},
+                    .head_chunk_tokens = arguments.head_chunk,
+                    .adapter = adapter_of(arguments)},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = optimizer},
        .dtype = dtype,
        .gradient_dtype = arguments.gradient_dtype == "bf16" ? at::kBFloat16 : at::kFloat,
@@ -457,7 +471,9 @@ int main(int argc, char** argv) {
   const std::string device = device::device_name(mesh.device());
   const double ranks = session.size();
   const double tokens_per_gpu = static_cast<double>(step.tokens()) / seconds / ranks;
-  const double causal = model::flops_per_token(config, arguments.seq_length);
+  const auto adapter = adapter_of(arguments);
+  const double causal = adapter ? model::flops_per_token(config, *adapter, arguments.seq_length)
+                                : model::flops_per_token(config, arguments.seq_length);
   const double whole =
       causal + 6.0 * static_cast<double>(config.num_hidden_layers * config.num_attention_heads *
                                          config.head_dim * arguments.seq_length);
@@ -470,6 +486,10 @@ int main(int argc, char** argv) {
       device.c_str(), arguments.zero_stage, arguments.dtype.c_str(),
       arguments.fp8 == "on" ? " with FP8" : "", arguments.recompute.c_str(), arguments.seq_length,
       arguments.micro_batch_size, arguments.accumulation);
+  if (adapter)
+    std::printf("  adapters of rank %ld on %s: %s parameters train\n", adapter->rank,
+                join(adapter->targets).c_str(),
+                with_thousands(model::adapter_parameters(config, *adapter)).c_str());
   if (arguments.documents > 0)
     std::printf("  %ld documents a sequence, with a mask; limit and MFU are of whole sequences\n",
                 arguments.documents);

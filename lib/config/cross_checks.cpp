@@ -96,6 +96,38 @@ class CrossChecker {
                  .remedy("Set train.dtype to bf16, or leave train.fp8 out."));
   }
 
+  void adapter() {
+    if (!config_.adapter) return;
+    if (usable({"train.fp8"}) && config_.train.fp8 == Fp8::on) {
+      complain({"train.fp8"},
+               problem("train.fp8 is on beside an adapter")
+                   .must("be off: the products of a frozen base in FP8 are not built")
+                   .remedy("Leave train.fp8 out."));
+    }
+    if (usable({"optimizer.type"}) && config_.optimizer.type == "muon") {
+      complain({"optimizer.type"},
+               problem("optimizer.type is muon beside an adapter")
+                   .must("be adamw or lion: an orthogonal update is none of a low-rank matrix's "
+                         "factors")
+                   .remedy("Leave optimizer.type out for adamw."));
+    }
+    if (!usable({"adapter.targets"})) return;
+    const std::vector<std::string>& targets = config_.adapter->targets;
+    if (targets.empty()) {
+      complain({"adapter.targets", "adapter"},
+               problem("adapter.targets is empty")
+                   .must("name at least one linear")
+                   .remedy(cat("Leave it out for ", kAllLinear, ".")));
+    } else if (targets.size() > 1 && std::ranges::count(targets, kAllLinear) > 0) {
+      complain({"adapter.targets", "adapter"},
+               problem(cat("adapter.targets names ", kAllLinear, " and others"))
+                   .must("be one of both")
+                   .remedy(cat(kAllLinear,
+                               " has every linear of the layers; what else is to train "
+                               "goes into adapter.modules_to_save.")));
+    }
+  }
+
   // Dropout draws its numbers by sequence and position, which masked documents do not keep.
   void document_mask() {
     const auto not_with = [this](const char* key, double probability) {
@@ -108,6 +140,7 @@ class CrossChecker {
     };
     not_with("train.attention_dropout", config_.train.attention_dropout);
     not_with("train.residual_dropout", config_.train.residual_dropout);
+    if (config_.adapter) not_with("adapter.dropout", config_.adapter->dropout);
   }
 
   void mixture() {
@@ -229,6 +262,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.master_weights();
   checker.gradients();
   checker.fp8();
+  checker.adapter();
   checker.document_mask();
   checker.mixture();
   checker.decay_steps();

@@ -134,6 +134,11 @@ Json key_schema(const Key& key) {
     case Type::groups:
       schema["type"] = "array";
       add_items(key, schema);
+      if (!key.alone.empty()) {
+        schema.erase("type");
+        schema["anyOf"] = {{{"enum", key.alone}}, {{"type", "array"}, {"items", schema["items"]}}};
+        schema.erase("items");
+      }
       break;
   }
   add_limits(key.limits, schema);

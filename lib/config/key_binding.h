@@ -15,6 +15,7 @@
 namespace tptrain::config {
 
 std::vector<Key> model_keys();
+std::vector<Key> adapter_keys();
 std::vector<Key> parallel_keys();
 std::vector<Key> data_keys();
 std::vector<Key> train_keys();
@@ -134,6 +135,29 @@ inline Key bind(Key key, std::optional<bool> ArchitectureConfig::*member) {
   key.set = [=](RunConfig& config, const Value& value) {
     if (!config.model.architecture) config.model.architecture.emplace();
     *config.model.architecture.*member = std::get<bool>(value);
+  };
+  return key;
+}
+
+// The same for a member of adapter.
+template <typename Member>
+Key bind(Key key, Member AdapterConfig::*member) {
+  if constexpr (std::is_enum_v<Member>) key.allowed = words_of<Member>();
+  key.get = [=](const RunConfig& config) -> std::optional<Value> {
+    if (!config.adapter) return std::nullopt;
+    if constexpr (std::is_enum_v<Member>) {
+      return Value(std::string(word(*config.adapter.*member)));
+    } else {
+      return Value(*config.adapter.*member);
+    }
+  };
+  key.set = [=](RunConfig& config, const Value& value) {
+    if (!config.adapter) config.adapter.emplace();
+    if constexpr (std::is_enum_v<Member>) {
+      *config.adapter.*member = from_word<Member>(std::get<std::string>(value));
+    } else {
+      *config.adapter.*member = std::get<Member>(value);
+    }
   };
   return key;
 }

@@ -16,8 +16,8 @@ std::vector<Key> all_keys() {
             .doc = "Directory of everything that the run writes: checkpoints, metrics, log.",
             .hint = "runs/my-run"},
            &RunConfig::run_dir)};
-  return joined({top, model_keys(), parallel_keys(), data_keys(), train_keys(), optimizer_keys(),
-                 scheduler_keys(), output_keys()});
+  return joined({top, model_keys(), adapter_keys(), parallel_keys(), data_keys(), train_keys(),
+                 optimizer_keys(), scheduler_keys(), output_keys()});
 }
 
 }  // namespace
@@ -51,6 +51,10 @@ const std::vector<Section>& sections() {
       {"model", "What to train: a model on disk, or a new one of a given shape."},
       {"model.architecture",
        "Shape of a new model with random weights, by the keys of Hugging Face's `config.json`."},
+      {"adapter",
+       "Trains low-rank matrices beside the model's linears in the place of the model "
+       "(docs/lora.md). "
+       "Left out: all parameters train, but those of model.freeze."},
       {"parallel",
        "How the ranks share the work; the training is the same for every layout (reduce_dtype "
        "alone changes numbers)."},
@@ -64,6 +68,11 @@ const std::vector<Section>& sections() {
       {"logging", "What is logged and audited, and how often."},
   };
   return kSections;
+}
+
+const std::vector<std::string>& optional_sections() {
+  static const std::vector<std::string> kOptional = {"model.architecture", "adapter"};
+  return kOptional;
 }
 
 const std::vector<Key>& keys() {
@@ -120,6 +129,7 @@ std::optional<Value> default_value(const Key& key) {
   if (key.presence != Presence::defaulted) return std::nullopt;
   RunConfig config;
   config.model.architecture.emplace();
+  config.adapter.emplace();
   return key.get(config);
 }
 

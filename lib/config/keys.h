@@ -56,10 +56,13 @@ struct Key {
   Limits limits = {};
   std::vector<std::string> allowed = {};  // of a text, and of each of a list of words; empty: any
                                           // text but the empty one
+  std::vector<std::string> alone = {};    // of a list of words: those that may stand for a list
+                                          // of themselves, without brackets
   std::string doc;                        // one sentence
   std::string hint = {};  // defaulted: what the default stands for; required: an example; absent:
                           // what then happens
-  /// The member's value; nothing where it has none (Presence::absent, or no model.architecture).
+  /// The member's value; nothing where it has none (Presence::absent, or of a section that may be
+  /// left out and was: model.architecture, adapter).
   std::function<std::optional<Value>(const RunConfig&)> get = {};
   /// `value` holds the alternative that belongs to `type`.
   std::function<void(RunConfig&, const Value&)> set = {};
@@ -83,6 +86,8 @@ struct Alternatives {
 
 /// In the order of the reference.
 const std::vector<Section>& sections();
+/// The sections that a config may have or not; they are there as soon as one of their keys is.
+const std::vector<std::string>& optional_sections();
 const std::vector<Key>& keys();
 const std::vector<Alternatives>& alternatives();
 

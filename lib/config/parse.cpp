@@ -71,9 +71,10 @@ Merged merge(const std::string& yaml_text, const std::string& name,
       if (find_key(path)) std::erase_if(merged.places, is_entry_of(path));
       // An override within a section leaves the place of the section in the file.
       if (find_key(path) || merged.places.count(path) == 0) merged.places[path] = place;
-      if (path.rfind("model.architecture.", 0) == 0) {
-        overridden.insert("model.architecture");
-        merged.places.emplace("model.architecture", place);
+      for (const std::string& section : optional_sections()) {
+        if (path == section || !is_at_or_below(path, section)) continue;
+        overridden.insert(section);
+        merged.places.emplace(section, place);
       }
       drop_alternatives(merged, path, overridden);
     }
@@ -91,6 +92,7 @@ Parsed parse_run_config(const std::string& yaml_text, const std::string& name,
   Parsed parsed;
   parsed.places = merged.places;
   if (parsed.places.count("model.architecture") > 0) parsed.config.model.architecture.emplace();
+  if (parsed.places.count("adapter") > 0) parsed.config.adapter.emplace();
   for (const Entry& entry : merged.entries) entry.key->set(parsed.config, entry.value);
 
   // A file that is no mapping at all has that one problem; that it then lacks every key is no news.

@@ -100,6 +100,12 @@ struct Words<Schedule> {
   static constexpr std::array list = {"constant", "linear", "cosine", "wsd"};
 };
 
+enum class AdapterType { lora };
+template <>
+struct Words<AdapterType> {
+  static constexpr std::array list = {"lora"};
+};
+
 /// Model shape by Hugging Face keys; optional ones default as transformers does.
 struct ArchitectureConfig {
   std::string model_type = "llama";  // llama | qwen2 | qwen3 | mistral | gpt2
@@ -127,6 +133,22 @@ struct ModelConfig {
   std::vector<std::string> freeze = {};  // globs over global tensor names: what does not train
 
   bool operator==(const ModelConfig&) const = default;
+};
+
+/// Stands for every linear of the layers in AdapterConfig::targets.
+inline constexpr const char* kAllLinear = "all-linear";
+
+/// Low-rank matrices beside linears of a model that does not train itself.
+struct AdapterConfig {
+  AdapterType type = AdapterType::lora;
+  int64_t rank = 16;
+  double alpha = 32.0;                              // their product is scaled by alpha / rank
+  std::vector<std::string> targets = {kAllLinear};  // names of linears in the model's files
+  double dropout = 0.0;                             // of the adapters' input
+  bool rslora = false;                              // scaled by alpha / sqrt(rank)
+  std::vector<std::string> modules_to_save = {};    // trained whole, as lm_head
+
+  bool operator==(const AdapterConfig&) const = default;
 };
 
 struct ParallelConfig {
@@ -282,6 +304,7 @@ struct LoggingConfig {
 struct RunConfig {
   std::string run_dir;
   ModelConfig model;
+  std::optional<AdapterConfig> adapter;  // none: what model.freeze leaves trains
   ParallelConfig parallel;
   DataConfig data;
   TrainConfig train;

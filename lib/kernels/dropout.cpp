@@ -1,4 +1,5 @@
-// Dropout: dispatch to the CPU loop or to Philox in tensor arithmetic, which draw the same mask.
+// Dropout: dispatch to the CPU loop, the CUDA kernel or Philox in tensor arithmetic, which draw the
+// same mask.
 #include <algorithm>
 #include <cmath>
 
@@ -36,12 +37,33 @@ void drop_by_loops(const at::Tensor& x, const Dropout& dropout, int64_t first_po
     args.first_head = dropout.first_head;
     args.first_position = first_position;
     args.first_sample = dropout.first_sample;
+    args.first_element = dropout.first_element;
     args.key = dropout.key;
     args.threshold = threshold;
     args.scale = static_cast<float>(1.0 / (1.0 - dropout.probability));
     cpu::parallel_rows(x.numel() / args.width, cpu::grain_of(args.width),
                        [&](int64_t begin, int64_t end) { cpu::dropout_rows(args, begin, end); });
   });
+}
+
+void drop_by_kernel(const at::Tensor& x, const Dropout& dropout, int64_t first_position,
+                    uint32_t threshold) {
+  expect_contiguous(x, "dropout");
+  cuda::dropout({.element = element_of(x),
+                 .x = x.mutable_data_ptr(),
+                 .rows = x.size(0) * x.size(1) * x.size(2),
+                 .positions = x.size(1),
+                 .batch = x.size(2),
+                 .width = x.size(3),
+                 .first_head = dropout.first_head,
+                 .first_element = dropout.first_element,
+                 .first_position = first_position,
+                 .first_sample = dropout.first_sample,
+                 .key = {dropout.key[0], dropout.key[1]},
+                 .threshold = threshold,
+                 .scale = static_cast<float>(1.0 / (1.0 - dropout.probability))},
+                cuda::stream_of(x));
+  cuda::check_launch("dropout");
 }
 
 /// first, first + 1, .. as a counter word along dimension `dim` of 4.
@@ -56,23 +78,25 @@ at::Tensor counter_word(int64_t first, int64_t count, int64_t dim, const at::Ten
 void drop_by_composition(const at::Tensor& x, const Dropout& dropout, int64_t first_position,
                          uint32_t threshold) {
   const int64_t heads = x.size(0), positions = x.size(1), batch = x.size(2), width = x.size(3);
-  const int64_t groups = (width + 3) / 4;
+  const int64_t skip = dropout.first_element % 4;  // words of the first counter
+  const int64_t groups = (skip + width + 3) / 4;
   const at::ScalarType type = compute_type(x);
   const double scale = 1.0 / (1.0 - dropout.probability);
   const int64_t rows = std::max<int64_t>(1, kDrawnElements / (heads * batch * groups * 4));
   for (int64_t first = 0; first < positions; first += rows) {
     const int64_t count = std::min(rows, positions - first);
-    const PhiloxTensors words = philox_tensor(
-        {counter_word(0, groups, 3, x), counter_word(first_position + first, count, 1, x),
-         counter_word(dropout.first_sample, batch, 2, x),
-         counter_word(dropout.first_head, heads, 0, x)},
-        dropout.key);  // each [heads, count, batch, groups]
+    const PhiloxTensors words =
+        philox_tensor({counter_word(dropout.first_element / 4, groups, 3, x),
+                       counter_word(first_position + first, count, 1, x),
+                       counter_word(dropout.first_sample, batch, 2, x),
+                       counter_word(dropout.first_head, heads, 0, x)},
+                      dropout.key);  // each [heads, count, batch, groups]
     const int64_t below = threshold;
     const at::Tensor dropped =
         at::stack({words[0].lt(below), words[1].lt(below), words[2].lt(below), words[3].lt(below)},
                   -1)
             .view({heads, count, batch, groups * 4})
-            .narrow(3, 0, width);
+            .narrow(3, skip, width);
     const at::Tensor chunk = x.narrow(1, first, count);
     chunk.copy_((chunk.to(type) * scale).masked_fill_(dropped, 0.0));
   }
@@ -85,6 +109,8 @@ void dropout_heads_(const at::Tensor& x, const Dropout& dropout, int64_t first_p
   if (dropout.probability == 0.0 || x.numel() == 0) return;
   if (takes_cpu_loops(x)) {
     drop_by_loops(x, dropout, first_position, threshold);
+  } else if (takes_cuda_kernels(x)) {
+    drop_by_kernel(x, dropout, first_position, threshold);
   } else {
     drop_by_composition(x, dropout, first_position, threshold);
   }

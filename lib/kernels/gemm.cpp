@@ -20,10 +20,19 @@ void multiply_by_aten(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
     widens ? at::addmm_out(out, out, a, b, out.scalar_type()) : at::addmm_out(out, out, a, b);
   }
 }
+void multiply_scaled_by_aten(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                             double factor, Accumulate accumulate) {
+  // With beta 0 what `out` holds is not read.
+  at::addmm_out(out, out, a, b, /*beta=*/accumulate == Accumulate::add ? 1.0 : 0.0,
+                /*alpha=*/factor);
+}
 
 void multiply(const cuda::Product& product) {
   const auto by_aten = [&](at::Tensor& out, Accumulate accumulate) {
-    multiply_by_aten(out, product.a, product.b, product.bias, accumulate);
+    if (product.factor == 1.0f)
+      multiply_by_aten(out, product.a, product.b, product.bias, accumulate);
+    else
+      multiply_scaled_by_aten(out, product.a, product.b, product.factor, accumulate);
   };
   if (cuda::takes_product(product)) {
     cuda::multiply(product, by_aten);
@@ -46,6 +55,15 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& b
 void product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                  const at::Tensor& bias) {
   multiply({.out = out, .a = a, .b = b, .bias = bias});
+}
+
+void scaled_product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double factor,
+                        Accumulate accumulate) {
+  expect(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && out.dim() == 2 &&
+             out.size(0) == a.size(0) && out.size(1) == b.size(1),
+         "scaled_product_out", "be [M, N] for the product of [M, K] and [K, N]", out.sizes());
+  multiply(
+      {.out = out, .a = a, .b = b, .accumulate = accumulate, .factor = static_cast<float>(factor)});
 }
 
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,

@@ -166,8 +166,9 @@ AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& 
 struct Dropout {
   double probability = 0.0;
   std::array<uint32_t, 2> key = {};
-  int64_t first_sample = 0;  // global number of sequence b = 0
-  int64_t first_head = 0;    // global number of local query head 0; attention only
+  int64_t first_sample = 0;   // global number of sequence b = 0
+  int64_t first_head = 0;     // global number of local query head 0; attention only
+  int64_t first_element = 0;  // global number of local element 0 of the last dimension
 };
 /// In place on x [S, B, H], whose first row is position `first_position`: index is the element of
 /// H, head is 0. Its own backward (on the gradient). At probability 0 nothing happens.
@@ -236,10 +237,14 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& b
 void product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                  const at::Tensor& bias = {});
 
-/// The weight's gradient, accumulated inside the product: grad += dy^T x, grad fp32 (or bf16:
-/// rounded once) [out, in], dy [T, out] (rows may lie apart), x [T, in]. overwrite: grad = dy^T x,
-/// whatever it held.
 enum class Accumulate { add, overwrite };
+/// out = factor * a b, or out += factor * a b, rounded once; rows of all three may lie apart.
+void scaled_product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double factor,
+                        Accumulate accumulate);
+
+/// The weight's gradient, accumulated inside the product: grad += dy^T x, grad fp32 (or bf16:
+/// rounded once) [out, in], dy [T, out], x [T, in] (rows of both may lie apart). overwrite: grad =
+/// dy^T x, whatever it held.
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
                                 const at::Tensor& input, Accumulate accumulate = Accumulate::add);
 /// A bias: grad [N] fp32 += the sum over tokens of grad_output [.., N].

@@ -15,9 +15,10 @@ Range in_elements(const Range& heads, int64_t head_dim) {
   return {.begin = heads.begin * head_dim, .end = heads.end * head_dim};
 }
 
-tensor_parallel::ColumnParallelLinear::Options qkv_options(
-    const DecoderConfig& config, const std::string& name, const HeadShare& share,
-    const tensor_parallel::Fp8Settings* fp8) {
+tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& config,
+                                                           const std::string& name,
+                                                           const HeadShare& share,
+                                                           const LinearSettings& linears) {
   const int64_t head_dim = config.head_dim;
   const auto kv = [&](const char* projection) {
     return tensor_parallel::ColumnParallelLinear::Output{
@@ -25,18 +26,21 @@ tensor_parallel::ColumnParallelLinear::Options qkv_options(
         .features = config.num_key_value_heads * head_dim,
         .local = in_elements(share.kv_heads, head_dim),
         .owned = share.owns_kv,
-        .copies = share.kv_copies};
+        .copies = share.kv_copies,
+        .adapter = linears.adapter_of(name + projection)};
   };
   return {.name = name + ".qkv_proj",
           .outputs = {{.name = name + ".q_proj",
                        .features = config.num_attention_heads * head_dim,
-                       .local = in_elements(share.heads, head_dim)},
+                       .local = in_elements(share.heads, head_dim),
+                       .adapter = linears.adapter_of(name + ".q_proj")},
                       kv(".k_proj"),
                       kv(".v_proj")},
           .in_features = config.hidden_size,
           .bias = config.qkv_bias ? Bias::learned : Bias::none,
           .init_std = config.initializer_range,
-          .fp8 = fp8};
+          .fp8 = linears.fp8,
+          .low_rank = linears.low_rank()};
 }
 
 // Every rank has the whole weight and sees its own heads alone: the gradient is a partial sum over
@@ -55,15 +59,14 @@ std::unique_ptr<parameters::Parameter> norm_weight(const DecoderConfig& config,
 }  // namespace
 
 Attention::Attention(const DecoderConfig& config, const std::string& name,
-                     parameters::TpGradient replicated_gradient,
-                     const tensor_parallel::Fp8Settings* fp8, const comm::Communicator& tp)
+                     const LinearSettings& linears, const comm::Communicator& tp)
     : positions_(config.positions),
       norm_eps_(config.norm_eps),
       share_(head_share(config, tp.rank(), tp.size())),
       shape_({.heads = share_.heads.size(),
               .kv_heads = share_.kv_heads.size(),
               .head_dim = config.head_dim}),
-      qkv_proj_(qkv_options(config, name, share_, fp8)),
+      qkv_proj_(qkv_options(config, name, share_, linears), tp),
       q_norm_(norm_weight(config, name + ".q_norm", tp)),
       k_norm_(norm_weight(config, name + ".k_norm", tp)),
       o_proj_({.name = name + ".o_proj",
@@ -72,8 +75,10 @@ Attention::Attention(const DecoderConfig& config, const std::string& name,
                .local = in_elements(share_.heads, config.head_dim),
                .bias = config.o_bias ? Bias::learned : Bias::none,
                .init_std = config.initializer_range,
-               .bias_gradient = replicated_gradient,
-               .fp8 = fp8},
+               .bias_gradient = linears.replicated_gradient,
+               .fp8 = linears.fp8,
+               .adapter = linears.adapter_of(name + ".o_proj"),
+               .low_rank = linears.low_rank()},
               tp) {}
 
 kernels::HeadNorm Attention::head_norm() const {
@@ -88,7 +93,7 @@ void Attention::norm_and_rotate(at::Tensor& qkv, const kernels::RotaryTable& rot
 
 Attention::Qkv Attention::qkv(tensor_parallel::GatheredSequence& x,
                               const kernels::RotaryTable& rotary,
-                              tensor_parallel::Fp8Input* input) const {
+                              tensor_parallel::LinearInput* input) const {
   Qkv result;
   result.packed = qkv_proj_.forward(x, input);
   if (q_norm_)

@@ -14,16 +14,15 @@
 #include "model/decoder_config.h"
 #include "model/head_share.h"
 #include "model/kv_cache.h"
+#include "model/linear_settings.h"
 #include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::model {
 
 class Attention {
  public:
-  /// `name` is the sublayer's: "model.layers.0.self_attn". `replicated_gradient`: what a replicated
-  /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
-  Attention(const DecoderConfig& config, const std::string& name,
-            parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+  /// `name` is the sublayer's: "model.layers.0.self_attn".
+  Attention(const DecoderConfig& config, const std::string& name, const LinearSettings& linears,
             const comm::Communicator& tp);
 
   /// What backward needs besides x and qkv.
@@ -38,7 +37,7 @@ class Attention {
   };
   /// x [S, B, H], of the positions in `rotary`.
   Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary,
-          tensor_parallel::Fp8Input* input) const;
+          tensor_parallel::LinearInput* input) const;
   /// Attention within the sequence, or within each of its `documents` (may be null); `dropout` of
   /// the probabilities (0: the fused path), not with documents.
   Kept attend(const at::Tensor& qkv, const kernels::Dropout& dropout,
@@ -46,21 +45,22 @@ class Attention {
   /// context -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence project(const at::Tensor& context,
                                            const tensor_parallel::SequenceRegion& region,
-                                           tensor_parallel::Fp8Input* input) const {
+                                           tensor_parallel::LinearInput* input) const {
     return o_proj_.forward(context, region, input);
   }
 
   void bias_backward(const at::Tensor& grad_sum) { o_proj_.bias_backward(grad_sum); }
-  /// Gradient of project()'s output -> gradient of the context. `cast` here and below: what the
-  /// weight's gradient needs of the same gradient in FP8.
+  /// Gradient of project()'s output -> gradient of the context. `grad` here and below: what the
+  /// weights' gradients need of the same gradient.
   at::Tensor project_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                    kernels::Fp8Matrix& cast) const {
-    return o_proj_.input_gradient(grad_output, cast);
+                                    const tensor_parallel::LinearInput& input,
+                                    tensor_parallel::LinearGradient& grad) const {
+    return o_proj_.input_gradient(grad_output, input, grad);
   }
   void project_weight_gradient(const at::Tensor& grad_output, const at::Tensor& context,
-                               const kernels::Fp8Matrix& cast,
-                               const tensor_parallel::Fp8Input& input) {
-    o_proj_.weight_gradient(grad_output, context, cast, input);
+                               const tensor_parallel::LinearGradient& grad,
+                               const tensor_parallel::LinearInput& input) {
+    o_proj_.weight_gradient(grad_output, context, grad, input);
   }
   /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
   at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
@@ -69,12 +69,14 @@ class Attention {
   /// -> the gradient of x, its sum over tp begun.
   tensor_parallel::ReducedSequence qkv_input_gradient(const at::Tensor& grad_qkv,
                                                       const tensor_parallel::SequenceRegion& region,
-                                                      kernels::Fp8Matrix& cast) const {
-    return qkv_proj_.input_gradient(grad_qkv, region, cast);
+                                                      const tensor_parallel::LinearInput& input,
+                                                      tensor_parallel::LinearGradient& grad) const {
+    return qkv_proj_.input_gradient(grad_qkv, region, input, grad);
   }
   void qkv_weight_gradient(const at::Tensor& grad_qkv, const at::Tensor& x,
-                           const kernels::Fp8Matrix& cast, const tensor_parallel::Fp8Input& input) {
-    qkv_proj_.weight_gradient(grad_qkv, x, cast, input);
+                           const tensor_parallel::LinearGradient& grad,
+                           const tensor_parallel::LinearInput& input) {
+    qkv_proj_.weight_gradient(grad_qkv, x, grad, input);
   }
 
   /// For generation: the partial output, to be summed over tp, for S tokens that follow what

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/kernels.h"
+#include "model/adapter.h"
 #include "model/decoder_layer.h"
 #include "model/freeze.h"
 #include "model/head_share.h"
@@ -49,6 +50,7 @@ struct Decoder::Impl {
         options(training_options),
         tp(tp_axis),
         fp8({.keep_weights = options.fp8.keep_weights, .observer = options.fp8.observer}),
+        adapters(options.adapter ? Adapters(config, *options.adapter) : Adapters()),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
         final_norm(config, {.name = "model.norm", .gradient = replicated_gradient(options)}, tp) {
@@ -70,7 +72,8 @@ struct Decoder::Impl {
               .index = i,
               .name = cat("model.layers.", i),
               .replicated_gradient = replicated_gradient(options),
-              .fp8 = options.fp8.takes(i, config.num_hidden_layers) ? &fp8 : nullptr},
+              .fp8 = options.fp8.takes(i, config.num_hidden_layers) ? &fp8 : nullptr,
+              .adapters = &adapters},
           tp));
       blocks.push_back({.name = cat("layer ", i), .parameters = layers.back()->parameters()});
     }
@@ -82,6 +85,7 @@ struct Decoder::Impl {
       blocks.back().parameters.push_back(untied_head.get());
     }
     freeze(blocks, options.freeze);
+    adapters.train_alone(blocks);
     first_training = model::first_training_block(blocks);
   }
 
@@ -129,7 +133,8 @@ struct Decoder::Impl {
     return &documents;
   }
   void refuse_dropout() const {
-    if (options.attention_dropout == 0 && options.residual_dropout == 0) return;
+    if (options.attention_dropout == 0 && options.residual_dropout == 0 && adapters.dropout() == 0)
+      return;
     throw InternalError(problem("dropout of documents packed into one sequence")
                             .must("be 0: its numbers go by sequence and position")
                             .remedy("The check of data.document_mask tells a user so."));
@@ -197,6 +202,7 @@ struct Decoder::Impl {
   TrainingOptions options;
   comm::Communicator& tp;
   tensor_parallel::Fp8Settings fp8;
+  Adapters adapters;
   std::unique_ptr<Parameter> embedding;         // [V/tp, H]
   std::unique_ptr<LearnedPositions> positions;  // null: rotary
   std::vector<std::unique_ptr<DecoderLayer>> layers;
@@ -259,6 +265,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
   const SequenceRegion region(model.tp, batch.ids.size(0), model.options.sequence_parallel);
   const DropoutNumbers dropout({.attention = model.options.attention_dropout,
                                 .residual = model.options.residual_dropout,
+                                .adapter = model.adapters.dropout(),
                                 .seed = model.options.seed,
                                 .step = batch.step,
                                 .first_sample = batch.first_sample});
@@ -294,7 +301,9 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
   observer.after_backward(head);
   for (int block = head - 1; block >= std::max(model.first_training, 1); --block) {
     observer.before_backward(block);
-    grad = model.layers[block - 1]->backward(std::move(grad), std::move(kept[block - 1]), context);
+    grad = model.layers[block - 1]->backward(
+        std::move(grad), std::move(kept[block - 1]), context,
+        block == model.first_training ? DecoderLayer::Below::frozen : DecoderLayer::Below::trains);
     observer.after_backward(block);
   }
   if (model.first_training > 0) return losses;

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "config/run_config.h"
 #include "kernels/kernels.h"
 #include "model/decoder_config.h"
 #include "model/kv_cache.h"
@@ -64,6 +65,8 @@ struct TrainingOptions {
   /// Globs of global tensor names, as of model.freeze: what they fit does not train. {"*"}: a model
   /// that is only read.
   std::vector<std::string> freeze = {};
+  /// Of the layers' linears: then these train, what they save whole, and nothing else.
+  std::optional<config::AdapterConfig> adapter = {};
 };
 
 /// Documents that do not see each other.
@@ -88,8 +91,8 @@ struct TokenBatch {
 class Decoder {
  public:
   /// Declares local shards for tp.rank() of tp.size(); allocates no parameter memory. tp must be
-  /// one of the sizes that work (check_tp_size), options.freeze one that check_freeze() finds no
-  /// problem with, or {"*"}. `tp` must outlive it.
+  /// one of the sizes that work (check_tp_size), options.freeze and adapter ones that
+  /// check_freeze() and check_adapter() find no problem with, or {"*"}. `tp` must outlive it.
   Decoder(const DecoderConfig& config, comm::Communicator& tp, const TrainingOptions& options = {});
   ~Decoder();
   Decoder(const Decoder&) = delete;

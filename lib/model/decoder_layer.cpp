@@ -2,19 +2,27 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
 namespace tptrain::model {
 
-using tensor_parallel::Fp8Input;
 using tensor_parallel::GatheredSequence;
+using tensor_parallel::LinearGradient;
+using tensor_parallel::LinearInput;
 using tensor_parallel::ReducedSequence;
 
 namespace {
 
 NormLayer::Options norm_options(const DecoderLayer::Options& layer, const char* name) {
   return {.name = layer.name + name, .gradient = layer.replicated_gradient};
+}
+
+LinearSettings linear_settings(const DecoderLayer::Options& layer) {
+  return {.replicated_gradient = layer.replicated_gradient,
+          .fp8 = layer.fp8,
+          .adapters = layer.adapters};
 }
 
 // The gradient behind a dropout: a copy, since the residual stream's own gradient is the same
@@ -27,6 +35,11 @@ at::Tensor dropout_backward(const at::Tensor& grad, const kernels::Dropout& drop
   return dropped;
 }
 
+bool any_trains(const std::vector<parameters::Parameter*>& parameters) {
+  return std::ranges::any_of(
+      parameters, [](const parameters::Parameter* parameter) { return parameter->trains; });
+}
+
 at::Tensor whole_of(std::optional<GatheredSequence>& sequence) {
   return sequence ? sequence->whole() : at::Tensor();
 }
@@ -36,19 +49,24 @@ at::Tensor whole_of(std::optional<GatheredSequence>& sequence) {
 DecoderLayer::DecoderLayer(const DecoderConfig& config, const Options& options,
                            const comm::Communicator& tp)
     : index_(options.index),
+      in_fp8_(options.fp8 != nullptr),
       input_norm_(config, norm_options(options, ".input_layernorm"), tp),
-      attention_(config, options.name + ".self_attn", options.replicated_gradient, options.fp8, tp),
+      attention_(config, options.name + ".self_attn", linear_settings(options), tp),
       post_attention_norm_(config, norm_options(options, ".post_attention_layernorm"), tp),
-      mlp_(config, options.name + ".mlp", options.replicated_gradient, options.fp8, tp) {}
+      mlp_(config, options.name + ".mlp", linear_settings(options), tp) {}
 
 DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerContext& context,
                                              Use use) const {
   const auto& region = context.region;
   Kept kept;
   // Columns of a whole sequence in 8 bits, for a slice of it in 16: only where nothing is cut.
-  for (Fp8Input* input : {&kept.attention_cast, &kept.mlp_cast, &kept.activation_cast})
+  for (LinearInput* input : {&kept.qkv_input, &kept.up_input, &kept.down_input})
     input->keep_columns =
         use == Use::backward && context.recompute == Recompute::none && !region.sliced();
+  kept.qkv_input.adapter_dropout = context.dropout.adapter(index_, "qkv_proj");
+  kept.o_input.adapter_dropout = context.dropout.adapter(index_, "o_proj");
+  kept.up_input.adapter_dropout = context.dropout.adapter(index_, "up_proj");
+  kept.down_input.adapter_dropout = context.dropout.adapter(index_, "down_proj");
   NormLayer::Result norm = input_norm_.forward(stream);
   stream = {};
   kept.attention_sum = std::move(norm.sum);
@@ -56,14 +74,14 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
   kept.attention_input = std::move(norm.output);
   {
     GatheredSequence input = region.start_gather(kept.attention_input);
-    kept.qkv = attention_.qkv(input, context.rotary, &kept.attention_cast);
+    kept.qkv = attention_.qkv(input, context.rotary, &kept.qkv_input);
   }
-  if (kept.attention_cast.has_columns()) kept.attention_input.reset();
+  if (kept.qkv_input.has_columns()) kept.attention_input.reset();
   kept.attention =
       attention_.attend(kept.qkv.packed, context.dropout.attention(index_, attention_.first_head()),
                         context.attention_documents());
-  at::Tensor attended = attention_.project(kept.attention.context, region, &kept.context_cast)
-                            .finish();  // [rows, B, H]
+  at::Tensor attended =
+      attention_.project(kept.attention.context, region, &kept.o_input).finish();  // [rows, B, H]
   kernels::dropout_(attended, context.dropout.residual(index_, "attention"),
                     region.first_position());
 
@@ -73,11 +91,11 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
   kept.mlp_input = std::move(norm.output);
   {
     GatheredSequence input = region.start_gather(kept.mlp_input);
-    Mlp::Activated activated = mlp_.up_and_activation(input, &kept.mlp_cast, &kept.activation_cast);
+    Mlp::Activated activated = mlp_.up_and_activation(input, &kept.up_input, &kept.down_input);
     kept.up = std::move(activated.up);
     kept.activation = std::move(activated.activation);
   }
-  if (kept.mlp_cast.has_columns()) kept.mlp_input.reset();
+  if (kept.up_input.has_columns()) kept.mlp_input.reset();
   return kept;
 }
 
@@ -85,8 +103,8 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
                                      Kept* kept) const {
   const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
   Kept all = activations(std::move(stream), context, kept ? Use::backward : Use::forward);
-  at::Tensor fed_forward = mlp_.down(all.activation, context.region, &all.activation_cast).finish();
-  if (all.activation_cast.has_columns()) all.activation.reset();
+  at::Tensor fed_forward = mlp_.down(all.activation, context.region, &all.down_input).finish();
+  if (all.down_input.has_columns()) all.activation.reset();
   kernels::dropout_(fed_forward, context.dropout.residual(index_, "mlp"),
                     context.region.first_position());
   ResidualStream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
@@ -107,13 +125,24 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
   return output;
 }
 
-at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext& context) {
+at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext& context,
+                                  Below below) {
   if (kept.input.residual.defined()) {
     ResidualStream input = std::move(kept.input);
     kept = activations(std::move(input), context, Use::backward);
   }
-  grad = mlp_backward(grad, kept, context);
-  return attention_backward(grad, kept, context);
+  // In FP8 the casts that weights' gradients read are made with the input's gradient.
+  const bool ends_here = below == Below::frozen && !in_fp8_;
+  const auto unless_unused = [&](NormLayer& norm) {
+    return ends_here && !any_trains(norm.parameters()) ? InputGradient::unused
+                                                       : InputGradient::wanted;
+  };
+  if (ends_here && !any_trains(input_norm_.parameters()) && !any_trains(attention_.parameters())) {
+    mlp_backward(grad, kept, context, unless_unused(post_attention_norm_));
+    return {};
+  }
+  grad = mlp_backward(grad, kept, context, InputGradient::wanted);
+  return attention_backward(grad, kept, context, unless_unused(input_norm_));
 }
 
 // The gradient of the residual sum before the feed-forward sublayer, from that behind it. What tp
@@ -121,62 +150,69 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext
 // products before it run, and the gradient of the input is summed under the weights' gradients.
 // What has served is freed at once: the next product may take its memory.
 at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
-                                      const LayerContext& context) {
+                                      const LayerContext& context, InputGradient input_gradient) {
   const auto& region = context.region;
   const at::Tensor grad_sum =
       dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
   mlp_.bias_backward(grad_sum);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   std::optional<GatheredSequence> input;  // none: its columns are there
-  if (!kept.mlp_cast.has_columns()) {
+  if (!kept.up_input.has_columns()) {
     if (!kept.mlp_input.defined())
       kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
     input = region.start_gather(std::exchange(kept.mlp_input, {}));
   }
-  if (!kept.activation.defined() && !kept.activation_cast.has_columns())
+  if (!kept.activation.defined() && !kept.down_input.has_columns())
     kept.activation = mlp_.activation(kept.up);
-  kernels::Fp8Matrix grad_cast, grad_up_cast;
-  at::Tensor grad_up = mlp_.down_input_gradient(*grad_output, kept.up, grad_cast, grad_up_cast);
+  LinearGradient of_down, of_up;
+  at::Tensor grad_up =
+      mlp_.down_input_gradient(*grad_output, kept.up, kept.down_input, of_down, of_up);
   kept.up.reset();
-  ReducedSequence grad_input = mlp_.up_input_gradient(grad_up, region, grad_up_cast);
+  std::optional<ReducedSequence> grad_input;
+  if (input_gradient == InputGradient::wanted)
+    grad_input = mlp_.up_input_gradient(grad_up, region, kept.up_input, of_up);
   mlp_.down_weight_gradient(grad_output->whole(), std::exchange(kept.activation, {}),
-                            std::exchange(grad_cast, {}), std::exchange(kept.activation_cast, {}));
+                            std::exchange(of_down, {}), std::exchange(kept.down_input, {}));
   grad_output.reset();
-  mlp_.up_weight_gradient(std::exchange(grad_up, {}), whole_of(input),
-                          std::exchange(grad_up_cast, {}), std::exchange(kept.mlp_cast, {}));
+  mlp_.up_weight_gradient(std::exchange(grad_up, {}), whole_of(input), std::exchange(of_up, {}),
+                          std::exchange(kept.up_input, {}));
   input.reset();
-  return post_attention_norm_.backward(grad_input.finish(), grad, std::exchange(kept.mlp_sum, {}),
+  if (!grad_input) return {};
+  return post_attention_norm_.backward(grad_input->finish(), grad, std::exchange(kept.mlp_sum, {}),
                                        kept.mlp_statistics);
 }
 
 at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
-                                            const LayerContext& context) {
+                                            const LayerContext& context,
+                                            InputGradient input_gradient) {
   const auto& region = context.region;
   const at::Tensor grad_sum = dropout_backward(grad, context.dropout.residual(index_, "attention"),
                                                region.first_position());
   attention_.bias_backward(grad_sum);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   std::optional<GatheredSequence> input;  // none: its columns are there
-  if (!kept.attention_cast.has_columns()) {
+  if (!kept.qkv_input.has_columns()) {
     if (!kept.attention_input.defined())
       kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
     input = region.start_gather(std::exchange(kept.attention_input, {}));
   }
-  kernels::Fp8Matrix grad_cast, grad_qkv_cast;
-  at::Tensor grad_context = attention_.project_input_gradient(*grad_output, grad_cast);
+  LinearGradient of_o, of_qkv;
+  at::Tensor grad_context = attention_.project_input_gradient(*grad_output, kept.o_input, of_o);
   attention_.project_weight_gradient(grad_output->whole(), kept.attention.context,
-                                     std::exchange(grad_cast, {}), kept.context_cast);
+                                     std::exchange(of_o, {}), std::exchange(kept.o_input, {}));
   grad_output.reset();
   at::Tensor grad_qkv = attention_.attend_backward(
       std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
       std::exchange(kept.attention, {}), context.rotary,
       context.dropout.attention(index_, attention_.first_head()), context.attention_documents());
-  ReducedSequence grad_input = attention_.qkv_input_gradient(grad_qkv, region, grad_qkv_cast);
+  std::optional<ReducedSequence> grad_input;
+  if (input_gradient == InputGradient::wanted)
+    grad_input = attention_.qkv_input_gradient(grad_qkv, region, kept.qkv_input, of_qkv);
   attention_.qkv_weight_gradient(std::exchange(grad_qkv, {}), whole_of(input),
-                                 std::exchange(grad_qkv_cast, {}),
-                                 std::exchange(kept.attention_cast, {}));
+                                 std::exchange(of_qkv, {}), std::exchange(kept.qkv_input, {}));
   input.reset();
-  return input_norm_.backward(grad_input.finish(), grad, std::exchange(kept.attention_sum, {}),
+  if (!grad_input) return {};
+  return input_norm_.backward(grad_input->finish(), grad, std::exchange(kept.attention_sum, {}),
                               kept.attention_statistics);
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "model/adapter.h"
 #include "model/attention.h"
 #include "model/decoder.h"
 #include "model/dropout.h"
@@ -43,6 +44,7 @@ class DecoderLayer {
     std::string name;  // "model.layers.0"
     parameters::TpGradient replicated_gradient = parameters::TpGradient::whole;
     const tensor_parallel::Fp8Settings* fp8 = nullptr;  // null: linears in the compute dtype
+    const Adapters* adapters = nullptr;                 // null: none
   };
   DecoderLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
 
@@ -61,15 +63,19 @@ class DecoderLayer {
     at::Tensor mlp_input;       // [rows, B, H]; none
     at::Tensor up;              // [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU
     at::Tensor activation;      // [S, B, F/tp]; none
-    // Inputs of linears in FP8: their scales; with their columns, what stands above is not kept.
-    tensor_parallel::Fp8Input attention_cast, context_cast, mlp_cast, activation_cast;
+    // What linears have made of their inputs. In FP8, with their columns, what stands above is not
+    // kept.
+    tensor_parallel::LinearInput qkv_input, o_input, up_input, down_input;
   };
 
   /// `kept` may be null (evaluation). Collective over tp.
   ResidualStream forward(ResidualStream stream, const LayerContext& context, Kept* kept) const;
-  /// The gradient of the outgoing stream's sum -> that of the incoming one's; adds all weights'
-  /// gradients. Collective over tp.
-  at::Tensor backward(at::Tensor grad, Kept kept, const LayerContext& context);
+  /// What stands before the layer: where all of it is frozen, the gradient of the layer's input is
+  /// nobody's, and backward ends with the lowest sublayer that trains.
+  enum class Below { trains, frozen };
+  /// The gradient of the outgoing stream's sum -> that of the incoming one's (or undefined, with
+  /// Below::frozen); adds all weights' gradients. Collective over tp.
+  at::Tensor backward(at::Tensor grad, Kept kept, const LayerContext& context, Below below);
 
   /// For generation: the S tokens that follow what `cache` holds, all rows on every rank.
   ResidualStream forward_cached(const ResidualStream& stream,
@@ -86,10 +92,15 @@ class DecoderLayer {
   /// What the activations are for: where no backward follows, nothing is cast for it.
   enum class Use { forward, backward };
   Kept activations(ResidualStream stream, const LayerContext& context, Use use) const;
-  at::Tensor mlp_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
-  at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context);
+  /// The gradient of a sublayer's input: unused, it is not made.
+  enum class InputGradient { wanted, unused };
+  at::Tensor mlp_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context,
+                          InputGradient input_gradient);
+  at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context,
+                                InputGradient input_gradient);
 
   int64_t index_;
+  bool in_fp8_;
   NormLayer input_norm_;
   Attention attention_;
   NormLayer post_attention_norm_;

@@ -22,4 +22,12 @@ kernels::Dropout DropoutNumbers::residual(int64_t layer, std::string_view site) 
           .first_sample = options_.first_sample};
 }
 
+kernels::Dropout DropoutNumbers::adapter(int64_t layer, std::string_view linear) const {
+  if (options_.adapter == 0) return {};
+  return {.probability = options_.adapter,
+          .key = random::philox_key(options_.seed, cat("dropout/step ", options_.step, "/layer ",
+                                                       layer, "/adapter of ", linear)),
+          .first_sample = options_.first_sample};
+}
+
 }  // namespace tptrain::model

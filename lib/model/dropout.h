@@ -16,6 +16,7 @@ class DropoutNumbers {
   struct Options {
     double attention = 0.0;  // probabilities
     double residual = 0.0;
+    double adapter = 0.0;  // inputs of adapters
     uint64_t seed = 0;
     int64_t step = 0;
     int64_t first_sample = 0;
@@ -26,6 +27,8 @@ class DropoutNumbers {
   kernels::Dropout attention(int64_t layer, int64_t first_head) const;
   /// Of a sublayer's output ("attention", "mlp") or, with layer -1, of the embedding.
   kernels::Dropout residual(int64_t layer, std::string_view site) const;
+  /// Of the input that the adapters of one packed linear share ("qkv_proj", "up_proj").
+  kernels::Dropout adapter(int64_t layer, std::string_view linear) const;
 
  private:
   Options options_;

@@ -59,10 +59,11 @@ int first_training_block(const std::vector<ParameterBlock>& blocks) {
 }
 
 std::vector<Problem> check_freeze(const DecoderConfig& config,
-                                  const std::vector<std::string>& globs) {
+                                  const std::vector<std::string>& globs,
+                                  const std::optional<config::AdapterConfig>& adapter) {
   if (globs.empty()) return {};
   const auto tp = comm::planning_communicator("tp", 0, 1);
-  const Decoder decoder(config, *tp);
+  const Decoder decoder(config, *tp, {.adapter = adapter});
   std::vector<std::string> names;
   for (const Parameter* parameter : decoder.parameters()) {
     for (const std::string& name : names_of(*parameter)) names.push_back(name);
@@ -88,8 +89,12 @@ std::vector<Problem> check_freeze(const DecoderConfig& config,
                            .remedy("Name the others too, as \"*.self_attn.?_proj.weight\" does."));
     break;  // the other layers' are alike
   }
-  if (std::ranges::all_of(names, [&](const std::string& name) { return fits_any(globs, name); })) {
-    problems.push_back(problem("model.freeze fits every tensor of the model")
+  const auto is_frozen = [&](const Parameter* parameter) {
+    return !parameter->trains || frozen_slices(*parameter, globs) > 0;
+  };
+  if (std::ranges::all_of(decoder.parameters(), is_frozen)) {
+    problems.push_back(problem(cat("model.freeze fits every tensor ",
+                                   adapter ? "that an adapter's run trains" : "of the model"))
                            .must("leave something to train")
                            .remedy("`tptrain evaluate` measures a model without training it."));
   }

@@ -1,10 +1,12 @@
 // What does not train: globs over the global tensors' names, as model.freeze has them.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "config/run_config.h"
 #include "model/decoder_config.h"
 #include "parameters/parameter.h"
 
@@ -19,9 +21,11 @@ void freeze(const std::vector<parameters::ParameterBlock>& blocks,
 /// before it. blocks.size(): none does.
 int first_training_block(const std::vector<parameters::ParameterBlock>& blocks);
 
-/// Problems of model.freeze with this model: a glob that fits no tensor, one that fits a part of
-/// what is one product (of q, k and v; of gate and up), and nothing left to train.
+/// Problems of model.freeze with this model and its adapters (that check_adapter() finds no problem
+/// with): a glob that fits no tensor, one that fits a part of what is one product (of q, k and v;
+/// of gate and up), and nothing left to train.
 std::vector<Problem> check_freeze(const DecoderConfig& config,
-                                  const std::vector<std::string>& globs);
+                                  const std::vector<std::string>& globs,
+                                  const std::optional<config::AdapterConfig>& adapter = {});
 
 }  // namespace tptrain::model

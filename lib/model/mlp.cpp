@@ -14,20 +14,22 @@ using tensor_parallel::ColumnParallelLinear;
 Bias bias_of(const DecoderConfig& config) { return config.mlp_bias ? Bias::learned : Bias::none; }
 
 ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std::string& name,
-                                         const tensor_parallel::Fp8Settings* fp8,
+                                         const LinearSettings& linears,
                                          const comm::Communicator& tp) {
   const auto output = [&](const char* projection) {
     return ColumnParallelLinear::Output{
         .name = name + projection,
         .features = config.intermediate_size,
-        .local = tensor_parallel::share_of(config.intermediate_size, tp.rank(), tp.size())};
+        .local = tensor_parallel::share_of(config.intermediate_size, tp.rank(), tp.size()),
+        .adapter = linears.adapter_of(name + projection)};
   };
   ColumnParallelLinear::Options options = {.name = name + ".up_proj",
                                            .outputs = {output(".up_proj")},
                                            .in_features = config.hidden_size,
                                            .bias = bias_of(config),
                                            .init_std = config.initializer_range,
-                                           .fp8 = fp8};
+                                           .fp8 = linears.fp8,
+                                           .low_rank = linears.low_rank()};
   if (config.feed_forward == FeedForward::swiglu) {
     options.name = name + ".gate_up_proj";
     options.outputs.insert(options.outputs.begin(), output(".gate_proj"));
@@ -37,11 +39,10 @@ ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std:
 
 }  // namespace
 
-Mlp::Mlp(const DecoderConfig& config, const std::string& name,
-         parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+Mlp::Mlp(const DecoderConfig& config, const std::string& name, const LinearSettings& linears,
          const comm::Communicator& tp)
     : form_(config.feed_forward),
-      up_proj_(up_options(config, name, fp8, tp)),
+      up_proj_(up_options(config, name, linears, tp), tp),
       down_proj_(
           {.name = name + ".down_proj",
            .in_features = config.intermediate_size,
@@ -49,14 +50,16 @@ Mlp::Mlp(const DecoderConfig& config, const std::string& name,
            .local = tensor_parallel::share_of(config.intermediate_size, tp.rank(), tp.size()),
            .bias = bias_of(config),
            .init_std = config.initializer_range,
-           .bias_gradient = replicated_gradient,
-           .fp8 = fp8},
+           .bias_gradient = linears.replicated_gradient,
+           .fp8 = linears.fp8,
+           .adapter = linears.adapter_of(name + ".down_proj"),
+           .low_rank = linears.low_rank()},
           tp) {}
 
 Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
-                                      tensor_parallel::Fp8Input* input,
-                                      tensor_parallel::Fp8Input* down_input) const {
-  if (form_ == FeedForward::gelu && !up_proj_.runs_in_fp8()) {
+                                      tensor_parallel::LinearInput* input,
+                                      tensor_parallel::LinearInput* down_input) const {
+  if (form_ == FeedForward::gelu && up_proj_.fuses_gelu()) {
     auto [output, activation] = up_proj_.forward_gelu(x);
     return {.up = std::move(output), .activation = std::move(activation)};
   }
@@ -65,7 +68,7 @@ Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
   return result;
 }
 
-at::Tensor Mlp::activation(const at::Tensor& up, tensor_parallel::Fp8Input* down_input) const {
+at::Tensor Mlp::activation(const at::Tensor& up, tensor_parallel::LinearInput* down_input) const {
   if (form_ != FeedForward::swiglu) return kernels::gelu_tanh(up);
   if (down_input == nullptr || !down_proj_.runs_in_fp8()) return kernels::swiglu(up);
   down_input->cast.amax = kernels::fp8_amax(up);
@@ -73,14 +76,15 @@ at::Tensor Mlp::activation(const at::Tensor& up, tensor_parallel::Fp8Input* down
 }
 
 at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                    const at::Tensor& up, kernels::Fp8Matrix& cast,
-                                    kernels::Fp8Matrix& up_cast) const {
-  if (form_ == FeedForward::gelu && !down_proj_.runs_in_fp8())
+                                    const at::Tensor& up, const tensor_parallel::LinearInput& input,
+                                    tensor_parallel::LinearGradient& grad,
+                                    tensor_parallel::LinearGradient& up_grad) const {
+  if (form_ == FeedForward::gelu && down_proj_.fuses_gelu())
     return down_proj_.input_gradient_gelu(grad_output, up);
-  const at::Tensor grad_activation = down_proj_.input_gradient(grad_output, cast);
+  const at::Tensor grad_activation = down_proj_.input_gradient(grad_output, input, grad);
   if (form_ != FeedForward::swiglu) return kernels::gelu_tanh_backward(grad_activation, up);
-  if (up_proj_.runs_in_fp8()) up_cast.amax = kernels::fp8_amax(up);
-  return kernels::swiglu_backward(grad_activation, up, up_cast.amax);
+  if (up_proj_.runs_in_fp8()) up_grad.cast.amax = kernels::fp8_amax(up);
+  return kernels::swiglu_backward(grad_activation, up, up_grad.cast.amax);
 }
 
 std::vector<parameters::Parameter*> Mlp::parameters() {

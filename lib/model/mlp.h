@@ -9,20 +9,19 @@
 
 #include "comm/communicator.h"
 #include "model/decoder_config.h"
+#include "model/linear_settings.h"
 #include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::model {
 
 class Mlp {
  public:
-  /// `name` is the sublayer's: "model.layers.0.mlp". `replicated_gradient`: what a replicated
-  /// parameter behind the region gets (partial on sequence slices). `fp8`: null without.
-  Mlp(const DecoderConfig& config, const std::string& name,
-      parameters::TpGradient replicated_gradient, const tensor_parallel::Fp8Settings* fp8,
+  /// `name` is the sublayer's: "model.layers.0.mlp".
+  Mlp(const DecoderConfig& config, const std::string& name, const LinearSettings& linears,
       const comm::Communicator& tp);
 
   /// x [S, B, H] -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
-  at::Tensor up(tensor_parallel::GatheredSequence& x, tensor_parallel::Fp8Input* input) const {
+  at::Tensor up(tensor_parallel::GatheredSequence& x, tensor_parallel::LinearInput* input) const {
     return up_proj_.forward(x, input);
   }
   /// up() and activation() of it, in one product where that is faster.
@@ -31,38 +30,41 @@ class Mlp {
   };
   /// `input` of up(); `down_input`, of down(), gets what is known of it on the way.
   Activated up_and_activation(tensor_parallel::GatheredSequence& x,
-                              tensor_parallel::Fp8Input* input,
-                              tensor_parallel::Fp8Input* down_input) const;
+                              tensor_parallel::LinearInput* input,
+                              tensor_parallel::LinearInput* down_input) const;
   /// silu(gate) * up or gelu(up), [S, B, F/tp].
   at::Tensor activation(const at::Tensor& up,
-                        tensor_parallel::Fp8Input* down_input = nullptr) const;
+                        tensor_parallel::LinearInput* down_input = nullptr) const;
   /// activation -> the output [rows, B, H], its sum over tp begun.
   tensor_parallel::ReducedSequence down(const at::Tensor& activation,
                                         const tensor_parallel::SequenceRegion& region,
-                                        tensor_parallel::Fp8Input* input) const {
+                                        tensor_parallel::LinearInput* input) const {
     return down_proj_.forward(activation, region, input);
   }
 
   void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
-  /// Gradient of down()'s output -> gradient of up()'s. `cast` here and below: what the weight's
-  /// gradient needs of the same gradient in FP8. `up_cast` is for up_input_gradient().
+  /// Gradient of down()'s output -> gradient of up()'s. `grad` here and below: what the weights'
+  /// gradients need of the same gradient. `up_grad` is for up_input_gradient().
   at::Tensor down_input_gradient(tensor_parallel::GatheredSequence& grad_output,
-                                 const at::Tensor& up, kernels::Fp8Matrix& cast,
-                                 kernels::Fp8Matrix& up_cast) const;
+                                 const at::Tensor& up, const tensor_parallel::LinearInput& input,
+                                 tensor_parallel::LinearGradient& grad,
+                                 tensor_parallel::LinearGradient& up_grad) const;
   void down_weight_gradient(const at::Tensor& grad_output, const at::Tensor& activation,
-                            const kernels::Fp8Matrix& cast,
-                            const tensor_parallel::Fp8Input& input) {
-    down_proj_.weight_gradient(grad_output, activation, cast, input);
+                            const tensor_parallel::LinearGradient& grad,
+                            const tensor_parallel::LinearInput& input) {
+    down_proj_.weight_gradient(grad_output, activation, grad, input);
   }
   /// -> the gradient of x, its sum over tp begun.
   tensor_parallel::ReducedSequence up_input_gradient(const at::Tensor& grad_up,
                                                      const tensor_parallel::SequenceRegion& region,
-                                                     kernels::Fp8Matrix& cast) const {
-    return up_proj_.input_gradient(grad_up, region, cast);
+                                                     const tensor_parallel::LinearInput& input,
+                                                     tensor_parallel::LinearGradient& grad) const {
+    return up_proj_.input_gradient(grad_up, region, input, grad);
   }
   void up_weight_gradient(const at::Tensor& grad_up, const at::Tensor& x,
-                          const kernels::Fp8Matrix& cast, const tensor_parallel::Fp8Input& input) {
-    up_proj_.weight_gradient(grad_up, x, cast, input);
+                          const tensor_parallel::LinearGradient& grad,
+                          const tensor_parallel::LinearInput& input) {
+    up_proj_.weight_gradient(grad_up, x, grad, input);
   }
 
   /// In order of use.

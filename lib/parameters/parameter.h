@@ -78,6 +78,8 @@ struct Parameter {
   /// It has a gradient, state of the update rule and a place in the norm. Else it has data and
   /// nothing else.
   bool trains = true;
+  /// Of an adapter beside a linear, and no part of the model's own tensors.
+  bool adapter = false;
 
   at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
   at::Tensor

@@ -1,5 +1,10 @@
 #include "planner/activation_sizes.h"
 
+#include <initializer_list>
+#include <set>
+#include <string>
+
+#include "model/adapter.h"
 #include "model/head_share.h"
 #include "tensor_parallel/partition.h"
 
@@ -11,6 +16,27 @@ bool pushes_over_tp(const ActivationOptions& o) {
 bool pushes_over_dp(const ActivationOptions& o) {
   return o.device == Device::cuda && o.dp_size > 1 && o.copies.dp != comm::PeerCopies::off;
 }
+
+namespace {
+
+// Every layer has the same.
+Sizes::Adapters adapter_columns(const model::DecoderConfig& config,
+                                const config::AdapterConfig& adapter) {
+  const model::Adapters adapters(config, adapter);
+  const auto columns = [&](std::initializer_list<const char*> linears) {
+    std::set<std::string> sites;
+    for (const char* linear : linears)
+      sites.insert(adapters.of(std::string("model.layers.0.") + linear));
+    sites.erase("");
+    return static_cast<int64_t>(sites.size()) * adapter.rank;
+  };
+  return {.qkv = columns({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}),
+          .o = columns({"self_attn.o_proj"}),
+          .up = columns({"mlp.gate_proj", "mlp.up_proj"}),
+          .down = columns({"mlp.down_proj"})};
+}
+
+}  // namespace
 
 Sizes::Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
     : element(o.bf16 ? 2 : 4),
@@ -38,6 +64,10 @@ Sizes::Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
   unnormed = config.qk_norm ? (heads + kv_heads) * head_dim : 0;
   up = config.feed_forward == model::FeedForward::swiglu ? 2 * ffn : ffn;
   context = heads * head_dim;
+  if (!o.training.adapter) return;
+  adapters = adapter_columns(config, *o.training.adapter);
+  adapter_rank = o.training.adapter->rank;
+  adapters_drop = o.training.adapter->dropout > 0;
 }
 
 }  // namespace tptrain::planner

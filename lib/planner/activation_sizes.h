@@ -34,6 +34,13 @@ struct Sizes {
   bool cut_vocab;
   int64_t heads = 0, kv_heads = 0;
   int64_t qkv = 0, unnormed = 0, context = 0, up = 0;  // columns
+  /// Of what the adapters of a layer's linears make of their input: columns; 0: no adapter.
+  struct Adapters {
+    int64_t qkv = 0, o = 0, up = 0, down = 0;
+  };
+  Adapters adapters = {};
+  int64_t adapter_rank = 0;
+  bool adapters_drop = false;
 };
 
 }  // namespace tptrain::planner

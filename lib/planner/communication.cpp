@@ -2,7 +2,9 @@
 #include "planner/communication.h"
 
 #include <algorithm>
+#include <string>
 
+#include "model/freeze.h"
 #include "model/loss_head.h"
 #include "optim/newton_schulz.h"
 #include "planner/plan.h"
@@ -15,12 +17,44 @@ namespace {
 
 constexpr int64_t kFp32Bytes = 4;
 
-TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout) {
+/// How far backward goes, and what its lowest layer does without, where all before it is frozen
+/// (DecoderLayer::backward).
+struct BackwardExtent {
+  int64_t layers = 0;
+  bool embedding = true;
+  int64_t fewer_gathers = 0;
+  int64_t fewer_reductions = 0;
+};
+
+BackwardExtent backward_extent(const Layout& layout,
+                               const std::vector<parameters::ParameterBlock>& blocks) {
+  const int head = static_cast<int>(blocks.size()) - 1;
+  const int first = model::first_training_block(blocks);
+  BackwardExtent extent{.layers = head - std::min(std::max(first, 1), head),
+                        .embedding = first == 0};
+  if (first == 0 || first >= head || layout.training.fp8.takes(first - 1, head - 1)) return extent;
+  const auto trains = [&](const char* part) {
+    return std::ranges::any_of(
+        blocks[static_cast<size_t>(first)].parameters, [&](const parameters::Parameter* parameter) {
+          return parameter->trains && parameter->name.find(part) != std::string::npos;
+        });
+  };
+  if (trains(".input_layernorm.")) return extent;
+  extent.fewer_reductions = 1;
+  if (trains(".self_attn.")) return extent;
+  extent.fewer_gathers = 2;
+  if (!trains(".post_attention_layernorm.")) extent.fewer_reductions = 2;
+  return extent;
+}
+
+TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout,
+                        const std::vector<parameters::ParameterBlock>& blocks) {
   TpCommunication tp;
   if (layout.tp_size == 1) return tp;
   const int64_t layers = config.num_hidden_layers;
+  const BackwardExtent backward = backward_extent(layout, blocks);
   // Full recompute runs a layer's forward again, but for its last reduction.
-  const int64_t again = layout.training.recompute == model::Recompute::full ? layers : 0;
+  const int64_t again = layout.training.recompute == model::Recompute::full ? backward.layers : 0;
   const auto element = static_cast<int64_t>(c10::elementSize(layout.dtype));
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
   const int64_t chosen = layout.training.head_chunk_tokens;
@@ -29,7 +63,8 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
                                        .bytes = kFp32Bytes * 3 * tokens};
   tp.all_reduce = of_cross_entropy;
   if (layout.training.sequence_parallel == tensor_parallel::SequenceParallel::off) {
-    const int64_t calls = 4 * layers + again + 2;  // and behind the embedding, before the head
+    // And behind the embedding, before the head.
+    const int64_t calls = 2 * layers + 2 * backward.layers + again + 2 - backward.fewer_reductions;
     tp.all_reduce.calls += calls;
     tp.all_reduce.bytes += calls * tokens * config.hidden_size * element;
     return tp;
@@ -39,8 +74,10 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
   const int64_t rows = (positions + layout.tp_size - 1) / layout.tp_size * layout.tp_size;
   const int64_t bytes = rows * (tokens / positions) * config.hidden_size * element;
   // A layer: 2 + 4 gathers, 2 + 2 reductions. The ends: each one either way.
-  tp.all_gather.calls = 6 * layers + 2 * again + 2;
-  tp.reduce_scatter.calls = 4 * layers + again + 2;
+  tp.all_gather.calls = 2 * layers + 4 * backward.layers + 2 * again + 1 +
+                        (backward.embedding ? 1 : 0) - backward.fewer_gathers;
+  tp.reduce_scatter.calls =
+      2 * layers + 2 * backward.layers + again + 2 - backward.fewer_reductions;
   tp.all_gather.bytes = tp.all_gather.calls * bytes;
   tp.reduce_scatter.bytes = tp.reduce_scatter.calls * bytes;
   return tp;
@@ -138,7 +175,7 @@ class Gathers {
   void micro_batch() {
     const int last = static_cast<int>(blocks_.size()) - 1;
     for (int block = 0; block <= last; ++block) use(block);
-    for (int block = last; block >= 0; --block) {
+    for (int block = last; block >= model::first_training_block(blocks_); --block) {
       if (blocks_[block].backward_reads_data) use(block);
     }
   }
@@ -207,7 +244,7 @@ Communication communication_of(const model::DecoderConfig& config, const Layout&
                                const std::vector<parameters::ParameterBlock>& blocks,
                                const std::vector<zero::Bucket>& buckets) {
   Communication result;
-  result.tp = over_tp(config, layout);
+  result.tp = over_tp(config, layout, blocks);
   for (size_t stage = 0; stage < result.stages.size(); ++stage)
     result.stages[stage] = of_stage(static_cast<int>(stage), layout, blocks, buckets);
   return result;

@@ -212,7 +212,9 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   }
   for (const TensorPlan& tensor : plan.tensors) {
     plan.parameters += tensor.global_numel();
-    plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel();
+    // An adapter's checkpoint holds what trains alone.
+    if (tensor.trains || !layout.training.adapter)
+      plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel();
     if (!tensor.trains) continue;
     plan.trained_parameters += tensor.global_numel();
     plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel() *

@@ -195,10 +195,11 @@ int64_t copy_bytes(const Plan& plan) {
   const Layout& layout = plan.layout;
   const int64_t ranks = layout.tp_size * layout.dp_size;
   const int64_t trained = plan.trained_parameters;
-  const int64_t slots = trained == 0 ? 0 : (plan.checkpoint_bytes / 4 - plan.parameters) / trained;
+  const int64_t masters = layout.training.adapter ? trained : plan.parameters;
+  const int64_t slots = trained == 0 ? 0 : (plan.checkpoint_bytes / 4 - masters) / trained;
   const int64_t master = layout.master_dtype == at::kBFloat16 ? 2 : 4;
   const int64_t moments = layout.moments_dtype == at::kBFloat16 ? 2 : 4;
-  return (plan.parameters * master + slots * trained * moments + ranks - 1) / ranks;
+  return (masters * master + slots * trained * moments + ranks - 1) / ranks;
 }
 
 }  // namespace
@@ -207,7 +208,8 @@ std::string to_text(const Plan& plan) {
   return cat(
       heading(plan), "\n", tensor_table(plan), "\n", memory_table(plan), "\n",
       communication_table(plan), "\n", "checkpoint  ", human_bytes(plan.checkpoint_bytes),
-      "  master weights and the moments, fp32",
+      plan.layout.training.adapter ? "  what trains alone: master weights and the moments, fp32"
+                                   : "  master weights and the moments, fp32",
       plan.save_host_bytes == 0 ? ""
                                 : cat("; a save or load takes ", human_bytes(plan.save_host_bytes),
                                       " of host memory beside the state"),

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include <array>
+#include <functional>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -44,6 +45,30 @@ void fill_normal(float* out, const ShardSpec& spec, int64_t begin, int64_t end, 
   });
 }
 
+void fill_uniform(float* out, const ShardSpec& spec, int64_t begin, int64_t end, double bound,
+                  uint64_t seed) {
+  const std::array<uint32_t, 2> key = random::philox_key(seed, cat("init/", spec.name));
+  at::parallel_for(begin, end, kGrain, [&](int64_t chunk_begin, int64_t chunk_end) {
+    for (const Run& run : runs_of(spec, chunk_begin, chunk_end)) {
+      float* to = out + (run.local_begin - begin);
+      for (int64_t i = 0; i < run.count; ++i) {
+        const double unit =
+            random::philox_uniform(key, static_cast<uint64_t>(run.global_begin + i));
+        to[i] = static_cast<float>(bound * (2.0 * unit - 1.0));
+      }
+    }
+  });
+}
+
+// Into memory that is fp32 and the CPU's, whatever `out` is.
+void fill_on_cpu(at::Tensor& out, const std::function<void(float*)>& fill) {
+  if (out.is_cpu() && out.scalar_type() == at::kFloat && out.is_contiguous())
+    return fill(out.data_ptr<float>());
+  const at::Tensor on_cpu = at::empty({out.numel()}, at::TensorOptions().dtype(at::kFloat));
+  fill(on_cpu.data_ptr<float>());
+  out.copy_(on_cpu);
+}
+
 }  // namespace
 
 void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t end,
@@ -66,21 +91,18 @@ void fill_initial(at::Tensor& out, const ShardSpec& spec, int64_t begin, int64_t
     case Init::Kind::ones:
       out.fill_(1.0);
       return;
+    case Init::Kind::uniform:
+      fill_on_cpu(out, [&](float* to) { fill_uniform(to, spec, begin, end, init.bound, seed); });
+      return;
     case Init::Kind::normal:
       break;
-  }
-  if (out.is_cpu() && out.scalar_type() == at::kFloat && out.is_contiguous()) {
-    fill_normal(out.data_ptr<float>(), spec, begin, end, init.std, seed);
-    return;
   }
   if (out.is_cuda() && out.scalar_type() == at::kFloat && out.is_contiguous()) {
     const std::array<uint32_t, 2> key = random::philox_key(seed, cat("init/", spec.name));
     cuda::fill_normal(out, spec, begin, init.std, key);
     return;
   }
-  at::Tensor on_cpu = at::empty({end - begin}, at::TensorOptions().dtype(at::kFloat));
-  fill_normal(on_cpu.data_ptr<float>(), spec, begin, end, init.std, seed);
-  out.copy_(on_cpu);
+  fill_on_cpu(out, [&](float* to) { fill_normal(to, spec, begin, end, init.std, seed); });
 }
 
 }  // namespace tptrain::sharding

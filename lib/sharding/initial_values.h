@@ -12,8 +12,9 @@ namespace tptrain::sharding {
 /// Layout-independent initial values: a function of (seed, tensor name, global element index)
 /// alone.
 struct Init {
-  enum class Kind { zeros, ones, normal } kind = Kind::zeros;
-  double std = 0.0;  // of normal
+  enum class Kind { zeros, ones, normal, uniform } kind = Kind::zeros;
+  double std = 0.0;    // of normal
+  double bound = 0.0;  // of uniform: values in [-bound, bound)
 };
 
 /// Fills `out` (1-D, CPU or CUDA, the elements [begin, end) of the slice in row-major order) with

@@ -58,7 +58,7 @@ Fp8Matrix Fp8Linear::cast(Fp8Observer::Of of, const at::Tensor& values, Fp8Form 
   return result;
 }
 
-Fp8Matrix Fp8Linear::cast_input(const at::Tensor& x, Fp8Input* input) const {
+Fp8Matrix Fp8Linear::cast_input(const at::Tensor& x, LinearInput* input) const {
   const bool both = input != nullptr && input->keep_columns;
   Fp8Matrix result = cast(Fp8Observer::Of::input, rows_of(x), both ? Fp8Form::both : Fp8Form::rows,
                           {}, input != nullptr ? input->cast.amax : at::Tensor());
@@ -91,14 +91,14 @@ Fp8Matrix Fp8Linear::weight_columns() {
 }
 
 at::Tensor Fp8Linear::forward(const at::Tensor& x, const parameters::Parameter* bias,
-                              Fp8Input* input) {
+                              LinearInput* input) {
   const Fp8Matrix weight = weight_rows();
   return multiply(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},
                   Fp8Sums::fast, data_of(bias));
 }
 
 ReducedSequence Fp8Linear::forward_reduced(const at::Tensor& x, const parameters::Parameter* bias,
-                                           const SequenceRegion& region, Fp8Input* input) {
+                                           const SequenceRegion& region, LinearInput* input) {
   const Fp8Matrix weight = weight_rows();
   return multiply_reduced(x, cast_input(x, input), {.matrix = weight.rows, .scale = weight.scale},
                           Fp8Sums::fast, data_of(bias), region);
@@ -124,7 +124,8 @@ ReducedSequence Fp8Linear::input_gradient_reduced(const at::Tensor& grad_output,
   return result;
 }
 
-void Fp8Linear::weight_gradient(const Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input) {
+void Fp8Linear::weight_gradient(const Fp8Matrix& grad, const at::Tensor& x,
+                                const LinearInput& input) {
   if (!weight_.trains) return;
   const Fp8Matrix cast = input.has_columns() ? input.cast
                                              : kernels::to_fp8(rows_of(x), Fp8::e4m3,

@@ -17,6 +17,7 @@
 #include "kernels/fp8.h"
 #include "parameters/parameter.h"
 #include "tensor_parallel/fp8_observer.h"
+#include "tensor_parallel/linear_state.h"
 #include "tensor_parallel/sequence_region.h"
 
 namespace tptrain::tensor_parallel {
@@ -30,16 +31,6 @@ struct Fp8Settings {
   Fp8Observer* observer = nullptr;
 };
 
-/// A linear's input on its way from forward to backward.
-struct Fp8Input {
-  /// Before forward: its amax, where it is known. After: its scale, and its columns where they are
-  /// kept: backward then needs nothing else of it.
-  kernels::Fp8Matrix cast = {};
-  bool keep_columns = false;
-
-  bool has_columns() const { return cast.columns.defined(); }
-};
-
 class Fp8Linear {
  public:
   /// Sizes that FP8 products take.
@@ -49,22 +40,23 @@ class Fp8Linear {
       : settings_(settings), weight_(weight) {}
 
   /// x [S, B, in] -> [S, B, out]. `bias` and `input` may be null.
-  at::Tensor forward(const at::Tensor& x, const parameters::Parameter* bias, Fp8Input* input);
+  at::Tensor forward(const at::Tensor& x, const parameters::Parameter* bias, LinearInput* input);
   /// The same, and the sum over tp begun. Collective over tp.
   ReducedSequence forward_reduced(const at::Tensor& x, const parameters::Parameter* bias,
-                                  const SequenceRegion& region, Fp8Input* input);
+                                  const SequenceRegion& region, LinearInput* input);
   /// dy [S, B, out] -> dx [S, B, in]; finds the amax of dy in `grad`, if it is known, and leaves
   /// there what weight_gradient needs.
   at::Tensor input_gradient(const at::Tensor& grad_output, kernels::Fp8Matrix& grad);
   ReducedSequence input_gradient_reduced(const at::Tensor& grad_output,
                                          const SequenceRegion& region, kernels::Fp8Matrix& grad);
   /// `x` is read where `input` has no columns.
-  void weight_gradient(const kernels::Fp8Matrix& grad, const at::Tensor& x, const Fp8Input& input);
+  void weight_gradient(const kernels::Fp8Matrix& grad, const at::Tensor& x,
+                       const LinearInput& input);
 
  private:
   kernels::Fp8Matrix cast(Fp8Observer::Of of, const at::Tensor& values, kernels::Fp8Form form,
                           const at::Tensor& scale = {}, const at::Tensor& amax = {}) const;
-  kernels::Fp8Matrix cast_input(const at::Tensor& x, Fp8Input* input) const;
+  kernels::Fp8Matrix cast_input(const at::Tensor& x, LinearInput* input) const;
   kernels::Fp8Matrix weight_rows();
   kernels::Fp8Matrix weight_columns();
   const kernels::Fp8Matrix& kept_weight();

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "base/text.h"
 #include "kernels/gelu_product.h"
 
 namespace tptrain::tensor_parallel {
@@ -76,9 +78,83 @@ std::unique_ptr<Fp8Linear> fp8_of(const Fp8Settings* settings, Parameter& weight
   return std::make_unique<Fp8Linear>(*settings, weight);
 }
 
-std::vector<Parameter*> weight_and_bias(Parameter& weight, Parameter* bias) {
+// Outputs of one name share their A: they are one linear in the model's files.
+std::unique_ptr<LowRankAdapter> adapter_of(const ColumnParallelLinear::Options& options,
+                                           const comm::Communicator& tp) {
+  std::vector<LowRankAdapter::Site> sites;
+  int64_t column = 0;
+  for (const ColumnParallelLinear::Output& output : options.outputs) {
+    if (!output.adapter.empty()) {
+      if (sites.empty() || sites.back().name != output.adapter)
+        sites.push_back({.name = output.adapter, .outputs = {}, .first_column = column});
+      sites.back().outputs.push_back({.name = output.name,
+                                      .features = output.features,
+                                      .local = output.local,
+                                      .owned = output.owned,
+                                      .copies = output.copies});
+    }
+    column += output.local.size();
+  }
+  if (sites.empty()) return nullptr;
+  return std::make_unique<LowRankAdapter>(
+      LowRankAdapter::Options{.name = options.name,
+                              .sites = std::move(sites),
+                              .in_features = options.in_features,
+                              .local_in = {.begin = 0, .end = options.in_features},
+                              .low_rank = options.low_rank},
+      tp);
+}
+
+std::unique_ptr<LowRankAdapter> adapter_of(const RowParallelLinear::Options& options,
+                                           const comm::Communicator& tp) {
+  if (options.adapter.empty()) return nullptr;
+  return std::make_unique<LowRankAdapter>(
+      LowRankAdapter::Options{
+          .name = options.name,
+          .sites = {{.name = options.adapter,
+                     .outputs = {{.name = options.name,
+                                  .features = options.out_features,
+                                  .local = {.begin = 0, .end = options.out_features}}}}},
+          .in_features = options.in_features,
+          .local_in = options.local,
+          .low_rank = options.low_rank},
+      tp);
+}
+
+void refuse_both(const Fp8Linear* fp8, const LowRankAdapter* adapter, const std::string& name) {
+  if (fp8 == nullptr || adapter == nullptr) return;
+  throw InternalError(problem(cat(name, " has an adapter and runs in FP8"))
+                          .must("be one of both")
+                          .remedy("The check of train.fp8 tells a user so."));
+}
+
+kernels::Dropout dropout_of(const LinearInput* input) {
+  return input != nullptr ? input->adapter_dropout : kernels::Dropout{};
+}
+
+// Of a plain tensor of all rows, without dropout.
+at::Tensor with_adapter(at::Tensor output, const at::Tensor& x, const LowRankAdapter* adapter) {
+  if (adapter == nullptr) return output;
+  const at::Tensor down = adapter->empty_down(x.size(0), x.size(1), x.options());
+  adapter->forward(output, down, x, /*first=*/0, {});
+  return output;
+}
+
+void add_adapter_gradients(LowRankAdapter& adapter, const at::Tensor& grad_output,
+                           const at::Tensor& x, const LinearGradient& grad,
+                           const LinearInput& input) {
+  const at::Tensor down =
+      input.adapter_down.defined() ? input.adapter_down : adapter.down_of(x, input.adapter_dropout);
+  const at::Tensor grad_down =
+      grad.adapter_down.defined() ? grad.adapter_down : adapter.grad_down_of(grad_output);
+  adapter.weight_gradient(grad_output, x, down, grad_down, input.adapter_dropout);
+}
+
+std::vector<Parameter*> all_of(Parameter& weight, Parameter* bias, LowRankAdapter* adapter) {
   std::vector<Parameter*> parameters = {&weight};
   if (bias) parameters.push_back(bias);
+  if (adapter == nullptr) return parameters;
+  for (Parameter* parameter : adapter->parameters()) parameters.push_back(parameter);
   return parameters;
 }
 
@@ -155,18 +231,34 @@ void declare_replicated(Parameter& parameter, std::string name, std::vector<int6
                               .init = init});
 }
 
-ColumnParallelLinear::ColumnParallelLinear(const Options& options) {
+ColumnParallelLinear::ColumnParallelLinear(const Options& options, const comm::Communicator& tp)
+    : adapter_(adapter_of(options, tp)) {
   declare_packed(weight_, options, ".weight", {options.in_features},
                  {.kind = Init::Kind::normal, .std = options.init_std});
   fp8_ = fp8_of(options.fp8, weight_);
+  refuse_both(fp8_.get(), adapter_.get(), options.name);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
   declare_packed(*bias_, options, ".bias", {}, {.kind = Init::Kind::zeros});
 }
 
-at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, Fp8Input* input) const {
+at::Tensor ColumnParallelLinear::forward(const at::Tensor& x) const {
+  return with_adapter(linear(x, weight_, bias_.get()), x, adapter_.get());
+}
+
+at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, LinearInput* input) const {
   if (fp8_) return fp8_->forward(x.whole(), bias_.get(), input);
-  return linear(x, weight_, bias_.get());
+  if (!adapter_) return linear(x, weight_, bias_.get());
+  at::Tensor output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
+  const at::Tensor down = adapter_->empty_down(x.length(), x.batch(), x.options());
+  const at::Tensor transposed = weight_.data.t();
+  x.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    const at::Tensor part = output.narrow(0, first, rows.size(0));
+    multiply(part, rows, transposed, bias_.get());
+    adapter_->forward(part, down.narrow(0, first, rows.size(0)), rows, first, dropout_of(input));
+  });
+  if (input != nullptr) input->adapter_down = down;
+  return output;
 }
 
 ColumnParallelLinear::WithGelu ColumnParallelLinear::forward_gelu(GatheredSequence& x) const {
@@ -184,27 +276,38 @@ ColumnParallelLinear::WithGelu ColumnParallelLinear::forward_gelu(GatheredSequen
 
 ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_output,
                                                      const SequenceRegion& region,
-                                                     kernels::Fp8Matrix& grad) const {
-  if (fp8_) return fp8_->input_gradient_reduced(grad_output, region, grad);
-  return linear_input_gradient_reduced(grad_output, weight_, region);
+                                                     const LinearInput& input,
+                                                     LinearGradient& grad) const {
+  if (fp8_) return fp8_->input_gradient_reduced(grad_output, region, grad.cast);
+  if (!adapter_) return linear_input_gradient_reduced(grad_output, weight_, region);
+  const int64_t batch = grad_output.size(1);
+  grad.adapter_down = adapter_->empty_down(grad_output.size(0), batch, grad_output.options());
+  return region.start_reduce(
+      batch, weight_.shape[1], grad_output.options(), [&](int64_t first, const at::Tensor& rows) {
+        const at::Tensor part = grad_output.narrow(0, first, rows.size(0));
+        multiply(rows, part, weight_.data, nullptr);
+        adapter_->input_gradient(rows, grad.adapter_down.narrow(0, first, rows.size(0)), part,
+                                 first, input.adapter_dropout);
+      });
 }
 
 void ColumnParallelLinear::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
-                                           const kernels::Fp8Matrix& grad, const Fp8Input& input) {
+                                           const LinearGradient& grad, const LinearInput& input) {
   if (fp8_) {
-    fp8_->weight_gradient(grad, x, input);
+    fp8_->weight_gradient(grad.cast, x, input);
     if (bias_) add_bias_gradient(*bias_, grad_output);
     return;
   }
   linear_weight_gradient(grad_output, x, weight_, bias_.get());
+  if (adapter_) add_adapter_gradients(*adapter_, grad_output, x, grad, input);
 }
 
 std::vector<Parameter*> ColumnParallelLinear::parameters() {
-  return weight_and_bias(weight_, bias_.get());
+  return all_of(weight_, bias_.get(), adapter_.get());
 }
 
 RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communicator& tp)
-    : adds_bias_(tp.rank() == 0) {
+    : adapter_(adapter_of(options, tp)), adds_bias_(tp.rank() == 0) {
   weight_.name = options.name + ".weight";
   weight_.shape = {options.out_features, options.local.size()};
   weight_.role = Role::row_parallel;
@@ -216,22 +319,47 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
        .owned = true,
        .init = {.kind = Init::Kind::normal, .std = options.init_std}});
   fp8_ = fp8_of(options.fp8, weight_);
+  refuse_both(fp8_.get(), adapter_.get(), options.name);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
   declare_replicated(*bias_, options.name + ".bias", {options.out_features},
                      {.kind = Init::Kind::zeros}, options.bias_gradient, tp);
 }
 
+at::Tensor RowParallelLinear::forward(const at::Tensor& x) const {
+  return with_adapter(linear(x, weight_, added_bias()), x, adapter_.get());
+}
+
 ReducedSequence RowParallelLinear::forward(const at::Tensor& x, const SequenceRegion& region,
-                                           Fp8Input* input) const {
+                                           LinearInput* input) const {
   if (fp8_) return fp8_->forward_reduced(x, added_bias(), region, input);
-  return linear_reduced(x, weight_, added_bias(), region);
+  if (!adapter_) return linear_reduced(x, weight_, added_bias(), region);
+  const at::Tensor down = adapter_->empty_down(x.size(0), x.size(1), x.options());
+  const at::Tensor transposed = weight_.data.t();
+  if (input != nullptr) input->adapter_down = down;
+  return region.start_reduce(x.size(1), weight_.shape[0], x.options(),
+                             [&](int64_t first, const at::Tensor& rows) {
+                               const at::Tensor part = x.narrow(0, first, rows.size(0));
+                               multiply(rows, part, transposed, added_bias());
+                               adapter_->forward(rows, down.narrow(0, first, rows.size(0)), part,
+                                                 first, dropout_of(input));
+                             });
 }
 
 at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
-                                             kernels::Fp8Matrix& grad) const {
-  if (fp8_) return fp8_->input_gradient(grad_output.whole(), grad);
-  return linear_input_gradient(grad_output, weight_);
+                                             const LinearInput& input, LinearGradient& grad) const {
+  if (fp8_) return fp8_->input_gradient(grad_output.whole(), grad.cast);
+  if (!adapter_) return linear_input_gradient(grad_output, weight_);
+  const int64_t length = grad_output.length(), batch = grad_output.batch();
+  at::Tensor gradient = at::empty({length, batch, weight_.shape[1]}, grad_output.options());
+  grad.adapter_down = adapter_->empty_down(length, batch, grad_output.options());
+  grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
+    const at::Tensor part = gradient.narrow(0, first, rows.size(0));
+    multiply(part, rows, weight_.data, nullptr);
+    adapter_->input_gradient(part, grad.adapter_down.narrow(0, first, rows.size(0)), rows, first,
+                             input.adapter_dropout);
+  });
+  return gradient;
 }
 
 at::Tensor RowParallelLinear::input_gradient_gelu(GatheredSequence& grad_output,
@@ -246,9 +374,10 @@ at::Tensor RowParallelLinear::input_gradient_gelu(GatheredSequence& grad_output,
 }
 
 void RowParallelLinear::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
-                                        const kernels::Fp8Matrix& grad, const Fp8Input& input) {
-  if (fp8_) return fp8_->weight_gradient(grad, x, input);
+                                        const LinearGradient& grad, const LinearInput& input) {
+  if (fp8_) return fp8_->weight_gradient(grad.cast, x, input);
   linear_weight_gradient(grad_output, x, weight_, nullptr);
+  if (adapter_) add_adapter_gradients(*adapter_, grad_output, x, grad, input);
 }
 
 void RowParallelLinear::bias_backward(const at::Tensor& grad_sum) {
@@ -256,7 +385,7 @@ void RowParallelLinear::bias_backward(const at::Tensor& grad_sum) {
 }
 
 std::vector<Parameter*> RowParallelLinear::parameters() {
-  return weight_and_bias(weight_, bias_.get());
+  return all_of(weight_, bias_.get(), adapter_.get());
 }
 
 }  // namespace tptrain::tensor_parallel

@@ -9,7 +9,9 @@
 //
 // Weights are sharding::Parameters: backward reads `data` of that moment and adds to main_grad.
 // With Options::fp8 the products are those of fp8_linear.h, where the sizes of the weight allow it.
-// Generation (forward of a plain tensor) is always in the compute dtype.
+// Generation (forward of a plain tensor) is always in the compute dtype. With adapters
+// (low_rank_adapter.h) their terms stand in the output, and in the gradient of the input, before
+// any sum over tp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,6 +25,8 @@
 #include "kernels/kernels.h"
 #include "parameters/parameter.h"
 #include "tensor_parallel/fp8_linear.h"
+#include "tensor_parallel/linear_state.h"
+#include "tensor_parallel/low_rank_adapter.h"
 #include "tensor_parallel/partition.h"
 #include "tensor_parallel/sequence_region.h"
 
@@ -69,6 +73,8 @@ class ColumnParallelLinear {
     Range local = {};      // this rank's
     bool owned = true;
     parameters::TpCopies copies = {};
+    /// LowRankAdapter::Site::name, which neighbours may share; "": no adapter.
+    std::string adapter = {};
   };
   struct Options {
     std::string name;  // of the packed parameter in messages: "model.layers.0.self_attn.qkv_proj"
@@ -77,35 +83,41 @@ class ColumnParallelLinear {
     Bias bias = Bias::none;
     double init_std = 0.0;
     const Fp8Settings* fp8 = nullptr;  // null: no FP8
+    LowRank low_rank = {};             // of the outputs' adapters; not with FP8
   };
-  explicit ColumnParallelLinear(const Options& options);
+  ColumnParallelLinear(const Options& options, const comm::Communicator& tp);
 
-  /// x [.., in] whole -> [.., sum of local features]: this rank's rows of each output, one output
-  /// after the other.
-  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, bias_.get()); }
+  /// x [S, B, in] whole -> [S, B, sum of local features]: this rank's rows of each output, one
+  /// output after the other.
+  at::Tensor forward(const at::Tensor& x) const;
   /// `input`: for backward, may be null.
-  at::Tensor forward(GatheredSequence& x, Fp8Input* input) const;
-  /// The same and its GELU. Not of a linear in FP8.
+  at::Tensor forward(GatheredSequence& x, LinearInput* input) const;
+  /// Whether a product can give its GELU in passing: not in FP8, not with an adapter behind it.
+  bool fuses_gelu() const { return !fp8_ && !adapter_; }
+  /// The same and its GELU, where it fuses.
   struct WithGelu {
     at::Tensor output, activation;
   };
   WithGelu forward_gelu(GatheredSequence& x) const;
-  /// Backward in two halves: the gradient of x, its sum over tp begun; and those of weight and
-  /// bias. `grad` is the first half's for the second; x is not read where `input` has columns.
+  /// Backward in two halves: the gradient of x, its sum over tp begun; and those of weight, bias
+  /// and adapters. `input` is forward's, `grad` the first half's for the second; x is not read
+  /// where `input` has columns. But for FP8 the second may come without the first, with a `grad`
+  /// that is empty.
   ReducedSequence input_gradient(const at::Tensor& grad_output, const SequenceRegion& region,
-                                 kernels::Fp8Matrix& grad) const;
+                                 const LinearInput& input, LinearGradient& grad) const;
   void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
-                       const kernels::Fp8Matrix& grad, const Fp8Input& input);
+                       const LinearGradient& grad, const LinearInput& input);
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }
-  /// Weight, then bias.
+  /// Weight, then bias, then the adapters'.
   std::vector<parameters::Parameter*> parameters();
 
  private:
   parameters::Parameter weight_;
   std::unique_ptr<parameters::Parameter> bias_;  // [sum of local features]
   std::unique_ptr<Fp8Linear> fp8_;               // null: in the compute dtype
+  std::unique_ptr<LowRankAdapter> adapter_;      // null: none
 };
 
 /// A linear cut by input features: each rank multiplies its slice, the sum over tp is the output.
@@ -123,27 +135,33 @@ class RowParallelLinear {
     parameters::TpGradient bias_gradient =
         parameters::TpGradient::whole;  // partial on sequence slices
     const Fp8Settings* fp8 = nullptr;   // null: no FP8
+    std::string adapter = {};           // as ColumnParallelLinear::Output's
+    LowRank low_rank = {};              // of the adapter; not with FP8
   };
   RowParallelLinear(const Options& options, const comm::Communicator& tp);
 
-  /// x [.., local in] -> the partial [.., out], to be summed over tp.
-  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight_, added_bias()); }
-  /// x [S, B, local in] -> the sum over tp, begun. `input`: for backward, may be null.
-  ReducedSequence forward(const at::Tensor& x, const SequenceRegion& region, Fp8Input* input) const;
+  /// x [S, B, local in] -> the partial [S, B, out], to be summed over tp.
+  at::Tensor forward(const at::Tensor& x) const;
+  /// The sum over tp, begun. `input`: for backward, may be null.
+  ReducedSequence forward(const at::Tensor& x, const SequenceRegion& region,
+                          LinearInput* input) const;
 
-  /// Backward in two halves: the gradient of x; and that of the weight. `grad` is the first half's
-  /// for the second; x is not read where `input` has columns.
-  at::Tensor input_gradient(GatheredSequence& grad_output, kernels::Fp8Matrix& grad) const;
-  /// The gradient of `pre` [S, B, local in], where x is gelu(pre). Not of a linear in FP8.
+  /// As ColumnParallelLinear's.
+  bool fuses_gelu() const { return !fp8_ && !adapter_; }
+  /// Backward in two halves: the gradient of x; and those of weight and adapter. `input` is
+  /// forward's, `grad` the first half's for the second; x is not read where `input` has columns.
+  at::Tensor input_gradient(GatheredSequence& grad_output, const LinearInput& input,
+                            LinearGradient& grad) const;
+  /// The gradient of `pre` [S, B, local in], where x is gelu(pre) and it fuses.
   at::Tensor input_gradient_gelu(GatheredSequence& grad_output, const at::Tensor& pre) const;
   void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
-                       const kernels::Fp8Matrix& grad, const Fp8Input& input);
+                       const LinearGradient& grad, const LinearInput& input);
   /// Adds the bias's gradient from that of the sum, or of this rank's slice of it.
   void bias_backward(const at::Tensor& grad_sum);
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }
-  /// Weight, then bias.
+  /// Weight, then bias, then the adapter's.
   std::vector<parameters::Parameter*> parameters();
 
  private:
@@ -152,6 +170,7 @@ class RowParallelLinear {
   parameters::Parameter weight_;
   std::unique_ptr<parameters::Parameter> bias_;  // [out]
   std::unique_ptr<Fp8Linear> fp8_;               // null: in the compute dtype
+  std::unique_ptr<LowRankAdapter> adapter_;      // null: none
   bool adds_bias_;
 };
 

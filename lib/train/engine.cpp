@@ -19,6 +19,8 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
   if (options.cuda_graphs == CudaGraphs::off) return "train.cuda_graphs is off";
   if (options.training.attention_dropout > 0 || options.training.residual_dropout > 0)
     return "dropout draws other numbers at each step";
+  if (options.training.adapter && options.training.adapter->dropout > 0)
+    return "the adapters' dropout draws other numbers at each step";
   if (options.fault != EngineFault::none) return "a deliberate fault counts targets on the host";
   return "";
 }

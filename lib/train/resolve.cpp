@@ -8,6 +8,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "model/adapter.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
 #include "train/run_options.h"
@@ -78,8 +79,13 @@ class Checker {
       if (p.where.empty()) p.where = place("train.seq_length");
       problems_.push_back(std::move(p));
     }
+    if (problems_.empty() && parsed_.config.adapter) {
+      for (Problem& p : model::check_adapter(decoder, *parsed_.config.adapter))
+        problems_.push_back(std::move(p.at(place("adapter"))));
+    }
     if (problems_.empty()) {  // of a tp size that works the tensors can be named
-      for (Problem& p : model::check_freeze(decoder, parsed_.config.model.freeze))
+      for (Problem& p :
+           model::check_freeze(decoder, parsed_.config.model.freeze, parsed_.config.adapter))
         problems_.push_back(std::move(p.at(place("model.freeze"))));
     }
     if (parsed_.config.model.architecture && decoder.vocab_size < tokenizer_vocab_size) {

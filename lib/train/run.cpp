@@ -94,11 +94,7 @@ Engine::Options engine_options(const ResolvedConfig& resolved) {
   const config::RunConfig& run = resolved.run;
   return {.decoder = resolved.decoder,
           .training = training_options(run),
-          .zero = {.zero_stage = static_cast<int>(run.parallel.zero_stage),
-                   .optimizer = run.optimizer,
-                   .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
-                   .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
-                   .seed = run.train.seed},
+          .zero = zero_options(run),
           .dtype = scalar_type(run.train.dtype),
           .gradient_dtype = scalar_type(run.train.gradient_dtype),
           .cuda_graphs = run.train.cuda_graphs};

@@ -10,6 +10,7 @@
 #include "base/stop.h"
 #include "base/text.h"
 #include "device/device_facts.h"
+#include "model/adapter.h"
 #include "model/decoder_config.h"
 #include "planner/plan.h"
 #include "train/run_options.h"
@@ -63,6 +64,16 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
   log.info(cat("model: ", resolved.decoder.model_type, ", ",
                with_thousands(model::parameter_count(resolved.decoder)), " parameters; ZeRO-",
                run.parallel.zero_stage));
+  if (run.adapter) {
+    const config::AdapterConfig& adapter = *run.adapter;
+    log.info(cat("adapter: ", word(adapter.type), " of rank ", adapter.rank, ", scaled by ",
+                 model::adapter_scale(adapter), ", on ", join(adapter.targets),
+                 adapter.modules_to_save.empty()
+                     ? std::string()
+                     : cat("; trained whole: ", join(adapter.modules_to_save)),
+                 "; ", with_thousands(model::adapter_parameters(resolved.decoder, adapter)),
+                 " parameters train"));
+  }
   log.info(cat("global batch: ", sequences, sequences == 1 ? " sequence" : " sequences", " = ",
                with_thousands(sequences * resolved.batch.seq_length), " tokens; accumulation ",
                resolved.batch.accumulation));

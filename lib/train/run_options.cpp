@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/adapter.h"
 
 namespace tptrain::train {
 at::ScalarType scalar_type(config::Dtype dtype) {
@@ -54,7 +55,19 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
                   .counts_casts = run.logging.fp8_counts,
                   .first_in_bf16 = run.train.fp8_bf16_first_layers,
                   .last_in_bf16 = run.train.fp8_bf16_last_layers},
-          .freeze = run.model.freeze};
+          .freeze = run.model.freeze,
+          .adapter = run.adapter};
+}
+
+zero::Options zero_options(const config::RunConfig& run) {
+  return {.zero_stage = static_cast<int>(run.parallel.zero_stage),
+          .optimizer = run.optimizer,
+          .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
+          .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
+          .seed = run.train.seed,
+          // An adapter's base is in its own files.
+          .frozen_values =
+              run.adapter ? zero::FrozenValues::elsewhere : zero::FrozenValues::in_state};
 }
 
 planner::Layout planned_layout(const ResolvedConfig& resolved) {
@@ -80,6 +93,19 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .async_saves = run.checkpoint.async,
           .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
                                                               : planner::Device::cpu};
+}
+
+int64_t saved_parameters(const ResolvedConfig& resolved) {
+  const auto& adapter = resolved.run.adapter;
+  return adapter ? model::adapter_parameters(resolved.decoder, *adapter)
+                 : model::parameter_count(resolved.decoder);
+}
+
+double flops_of_token(const ResolvedConfig& resolved) {
+  const auto& adapter = resolved.run.adapter;
+  const int64_t seq_length = resolved.run.train.seq_length;
+  return adapter ? model::flops_per_token(resolved.decoder, *adapter, seq_length)
+                 : model::flops_per_token(resolved.decoder, seq_length);
 }
 
 int64_t staying_to_come(const config::RunConfig& run, int64_t step) {

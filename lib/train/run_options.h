@@ -11,6 +11,7 @@
 #include "model/decoder.h"
 #include "planner/plan.h"
 #include "train/resolve.h"
+#include "zero/options.h"
 
 namespace tptrain::train {
 
@@ -20,9 +21,15 @@ model::Recompute recompute_of(config::Recompute recompute);
 bool reduces_per_micro_batch(const config::ParallelConfig& parallel);
 comm::AxisCopies axis_copies(const config::ParallelConfig& parallel);
 model::TrainingOptions training_options(const config::RunConfig& run);
+zero::Options zero_options(const config::RunConfig& run);
 /// What the planner forecasts for a run.
 planner::Layout planned_layout(const ResolvedConfig& resolved);
 /// How many checkpoints that checkpoint.keep_every lets stay are made after `step` steps.
 int64_t staying_to_come(const config::RunConfig& run, int64_t step);
+
+/// Elements whose state a checkpoint holds: of the model, or of its adapter.
+int64_t saved_parameters(const ResolvedConfig& resolved);
+/// Floating point operations of the training, by token (model::flops_per_token).
+double flops_of_token(const ResolvedConfig& resolved);
 
 }  // namespace tptrain::train

@@ -3,24 +3,27 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <set>
 #include <system_error>
 
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "checkpoint/find_checkpoints.h"
-#include "checkpoint/huggingface_source.h"
 #include "checkpoint/lineage.h"
 #include "checkpoint/manifest.h"
 #include "metrics/jsonl_writer.h"
-#include "model/config_differences.h"
-#include "model/families/family.h"
-#include "optim/update_rule.h"
-#include "train/host_agreement.h"
+#include "model/adapter.h"
+#include "train/adapter_start.h"
+#include "train/base_model.h"
+#include "train/resume_check.h"
 
 namespace tptrain::train {
 namespace {
+
+std::map<std::string, std::string> extra_of(const ResolvedConfig& resolved) {
+  if (!resolved.run.adapter) return {};
+  return {{kAdapterExtra, model::to_json(*resolved.run.adapter)}};
+}
 
 checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
                                    const tokenizer::Tokenizer& tokenizer,
@@ -37,161 +40,8 @@ checkpoint::TrainState fresh_state(const ResolvedConfig& resolved,
           .dp_size = resolved.mesh.dp_size,
           .tp_size = resolved.mesh.tp_size,
           .zero_stage = static_cast<int>(resolved.run.parallel.zero_stage),
-          .settings = resolved.settings};
-}
-
-/// What of the checkpoint makes its position, or its values, mean something else here.
-class ResumeCheck {
- public:
-  ResumeCheck(const checkpoint::CheckpointInfo& info, const config::CheckpointConfig& config)
-      : info_(info), config_(config) {}
-
-  void model(const checkpoint::TrainState& fresh) {
-    const model::DecoderConfig saved = saved_model();
-    const auto now = model::decoder_config_from_json(fresh.model_json, "this run");
-    if (saved == now) return;
-    problems_.push_back(
-        problem(cat("the checkpoint is of another model (",
-                    checkpoint::one_line(model::differences(saved, now)), ")"))
-            .at(info_.path.string())
-            .remedy("Use the model section it was trained with, or train this model in another "
-                    "run_dir."));
-  }
-
-  void tokenizer(const checkpoint::TrainState& fresh) {
-    if (info_.state.tokenizer_hash == fresh.tokenizer_hash) return;
-    refuse("data.tokenizer",
-           cat("the checkpoint was trained with another tokenizer ('",
-               checkpoint::one_line(info_.state.tokenizer_name), "')"),
-           "Use that data.tokenizer");
-  }
-
-  /// What decides which sequences the next steps train on.
-  void sequences(const checkpoint::TrainState& fresh) {
-    if (info_.state.data_identity != fresh.data_identity) tokens(fresh);
-    for (const Change& change : changed_settings(info_.state.settings, fresh.settings)) {
-      if (info_.state.settings.empty() || !decides_the_sequences(change.key)) continue;
-      refuse(change.key,
-             cat(change.key, " is ", change.now, ", the checkpoint was trained with ",
-                 checkpoint::one_line(change.before),
-                 ": the data position would mean other sequences"),
-             cat("Set ", change.key, " back"));
-    }
-  }
-
-  void global_batch(const checkpoint::TrainState& fresh) {
-    if (info_.state.global_batch_size == fresh.global_batch_size) return;
-    refuse("train.global_batch_size",
-           cat("the checkpoint's global batch is ", info_.state.global_batch_size,
-               " sequences, this run's is ", fresh.global_batch_size),
-           cat("Set train.global_batch_size: ", info_.state.global_batch_size,
-               " (it works with any dp size that divides it)"));
-  }
-
-  void throw_if_any() const {
-    if (!problems_.empty()) throw CheckpointError(problems_);
-  }
-
- private:
-  /// Other text, or the same text read in another way.
-  void tokens(const checkpoint::TrainState& fresh) {
-    std::vector<Change> reading;
-    if (!info_.state.settings.empty())
-      reading = changed_settings(info_.state.settings, fresh.settings);
-    std::erase_if(reading, [](const Change& change) {
-      return !change.key.starts_with("data.train_on") && change.key != "data.chat_template" &&
-             change.key != "data.text_key" && change.key != "data.max_bad_fraction";
-    });
-    if (reading.empty()) {
-      refuse("data.train",
-             "data.train holds other text than when the checkpoint was written, or mixes its "
-             "sources otherwise: the data position would mean other sequences",
-             "Put it back");
-      return;
-    }
-    refuse("data.train",
-           cat("data.train gives other tokens than when the checkpoint was written (",
-               checkpoint::one_line(text_of(reading)),
-               "): the data position would mean other sequences"),
-           "Set that back");
-  }
-
-  model::DecoderConfig saved_model() const {
-    try {
-      return model::decoder_config_from_json(info_.state.model_json, "its manifest");
-    } catch (const ConfigError& e) {
-      throw CheckpointError(
-          problem(cat("the checkpoint's model cannot be read: ", checkpoint::plain_message(e)))
-              .at(info_.path.string())
-              .remedy("Resume from another checkpoint."));
-    }
-  }
-
-  void refuse(const std::string& key, const std::string& what, const std::string& fix) {
-    const std::vector<std::string>& allowed = config_.allow_changes;
-    if (std::find(allowed.begin(), allowed.end(), key) != allowed.end()) return;
-    problems_.push_back(
-        problem(what)
-            .at(info_.path.string())
-            .remedy(cat(fix,
-                        ", start anew in another run_dir, or go on with the change by "
-                        "checkpoint.allow_changes: [",
-                        key, "].")));
-  }
-
-  const checkpoint::CheckpointInfo& info_;
-  const config::CheckpointConfig& config_;
-  std::vector<Problem> problems_;
-};
-
-void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh,
-                     const config::RunConfig& run) {
-  ResumeCheck check(info, run.checkpoint);
-  check.model(fresh);
-  check.tokenizer(fresh);
-  if (info.state.step < run.train.max_steps) check.sequences(fresh);
-  check.global_batch(fresh);
-  check.throw_if_any();
-}
-
-/// What another rule has kept is no state of this one.
-void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
-                       const std::string& type) {
-  const optim::UpdateRule& rule = optim::update_rule(type);
-  std::set<std::string> wanted;  // of what trains: a rule may keep this of some and that of others
-  for (const parameters::Parameter* parameter : engine.decoder().parameters()) {
-    if (!parameter->trains) continue;
-    const std::vector<std::string>& slots = rule.slots(rule.unit(*parameter));
-    wanted.insert(slots.begin(), slots.end());
-  }
-  std::vector<std::string> kept;
-  for (const sharding::StateKind& kind : info.kinds) {
-    if (kind != sharding::kMaster) kept.push_back(kind);
-  }
-  if (std::set(kept.begin(), kept.end()) == wanted) return;
-  const std::string trained_with = optim::rule_keeping(kept);
-  throw CheckpointError(
-      problem(cat("the checkpoint was trained with ",
-                  trained_with.empty() ? std::string("another update rule") : trained_with,
-                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ", type, " (",
-                  join(rule.all_slots(), " and "), ")"))
-          .at(info.path.string())
-          .remedy(trained_with.empty() ? std::string("Train in another run_dir.")
-                                       : cat("Set optimizer.type to ", trained_with,
-                                             ", or train in another run_dir.")));
-}
-
-/// `never` asks for a run of its own settings: under others it is not the run that is going on.
-void check_same_run(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh) {
-  const std::vector<Change> changes = changed_settings(info.state.settings, fresh.settings);
-  if (changes.empty()) return;
-  throw ConfigError(
-      problem(cat("checkpoint.resume is never, and run_dir holds the checkpoints of a run with "
-                  "other settings (",
-                  checkpoint::one_line(text_of(changes)), ")"))
-          .at(info.path.string())
-          .remedy("Set run_dir to another directory for a new run, or checkpoint.resume to auto to "
-                  "go on with that one under the new settings."));
+          .settings = resolved.settings,
+          .extra = extra_of(resolved)};
 }
 
 std::string wire_of(const checkpoint::Start& start) {
@@ -253,21 +103,49 @@ std::string weights_to_begin_with(comm::MpiSession& session, const std::string& 
   return session.broadcast(path, 0);
 }
 
+UntilStopped until_stopped(comm::MpiSession& session) {
+  return [&session](const std::function<void()>& work) {
+    comm::agree(session, work, OnStop::give_up);
+  };
+}
+
+/// The base of a run with adapters, and first values of theirs; `state` gets the base's identity.
+/// Collective.
+void load_beside_base(const StartParts& parts, const BaseModel& base,
+                      checkpoint::TrainState& state) {
+  const config::RunConfig& run = parts.resolved.run;
+  const UntilStopped locally = until_stopped(parts.session);
+  const AdapterStart values(
+      parts.engine.decoder(),
+      {.base = base.weights ? &*base.weights : nullptr, .seed = run.train.seed});
+  parts.engine.zero().load_parameters(values, locally);
+  state.base_path = base.weights ? run.model.path : "";
+  state.base_identity = base.weights ? sha256_hex(base.facts) : "";
+  state.extra[kBaseFactsExtra] = base.facts;
+}
+
 /// The weights of another run; the update rule's state is that of a run that begins. Collective.
 void begin_with_weights_of(const StartParts& parts, const std::string& init_from,
                            checkpoint::TrainState& state) {
   const auto begin = std::chrono::steady_clock::now();
   const checkpoint::CheckpointInfo from =
       parts.store.open(weights_to_begin_with(parts.session, init_from));
+  comm::agree(parts.session, [&] { check_same_adapter(from, state, parts.resolved.run); });
   zero::ZeroOptimizer& zero = parts.engine.zero();
-  zero.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
+  if (parts.resolved.run.adapter) {
+    const BaseModel base = open_base(parts.session, parts.resolved, until_stopped(parts.session));
+    comm::agree(parts.session, [&] { check_same_base(from, base, parts.resolved.run.model.path); });
+    load_beside_base(parts, base, state);
+  } else {
+    zero.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
+    state.base_path = from.path.string();
+    state.base_identity = from.save_id;
+  }
   sharding::StateDict weights = zero.state_dict();
   std::erase_if(weights.pieces,
                 [](const sharding::StatePiece& piece) { return piece.kind != sharding::kMaster; });
   parts.store.load_weights_into(weights, from);
   zero.state_loaded(/*updates_done=*/0);
-  state.base_path = from.path.string();
-  state.base_identity = from.save_id;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   parts.log.info(cat("start: the weights of ", from.path.string(), ", step ", from.state.step,
                      ", read in ", fixed(seconds.count(), 2), " s"));
@@ -280,29 +158,30 @@ void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
   const config::RunConfig& run = resolved.run;
   if (!run.checkpoint.init_from.empty())
     return begin_with_weights_of(parts, run.checkpoint.init_from, state);
-  const auto until_stopped = [&session](const std::function<void()>& work) {
-    comm::agree(session, work, OnStop::give_up);
-  };
-  if (run.model.init == config::Init::random) {
+  const UntilStopped locally = until_stopped(session);
+  if (run.model.init == config::Init::random && !run.adapter) {
     const Work work("drawing initial values");
-    engine.zero().initialise(run.train.seed, until_stopped);
+    engine.zero().initialise(run.train.seed, locally);
     log.info(cat("start: random values from seed ", run.train.seed));
     return;
   }
   const auto begin = std::chrono::steady_clock::now();
-  std::optional<checkpoint::HuggingFaceSource> weights;
-  until_stopped([&] { weights.emplace(run.model.path, model::stored_model(resolved.decoder)); });
-  std::string identity;
-  until_stopped([&] { identity = checkpoint::weights_identity(weights->files()); });
-  agree_on_facts(session, {{.name = cat("the weights of ", run.model.path),
-                            .value = identity,
-                            .remedy = "Put the same copy of model.path on every host."}});
-  state.base_path = run.model.path;
-  state.base_identity = sha256_hex(identity);
-  engine.zero().load_parameters(*weights, until_stopped);
+  const BaseModel base = open_base(session, resolved, locally);
+  if (run.adapter) {
+    load_beside_base(parts, base, state);
+  } else {
+    state.base_path = run.model.path;
+    state.base_identity = sha256_hex(base.facts);
+    engine.zero().load_parameters(*base.weights, locally);
+  }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  log.info(cat("start: the weights of ", run.model.path, " (",
-               formats::dtype_name(weights->stored_dtype()), "), read in ",
+  const std::string beside = run.adapter ? "a new adapter beside " : "";
+  if (!base.weights) {
+    log.info(cat("start: ", beside, "random values from seed ", run.train.seed));
+    return;
+  }
+  log.info(cat("start: ", beside, "the weights of ", run.model.path, " (",
+               formats::dtype_name(base.weights->stored_dtype()), "), read in ",
                fixed(seconds.count(), 2), " s"));
 }
 
@@ -365,15 +244,22 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     for (const std::string& line : store.retention_problems()) log.warn(line);
     return std::nullopt;
   }
+  if (run.adapter) {
+    const BaseModel base = open_base(session, resolved, until_stopped(session));
+    comm::agree(session, [&] { check_same_base(from, base, run.model.path); });
+    load_beside_base(parts, base, state);
+  } else {
+    state.base_path = from.state.base_path;
+    state.base_identity = from.state.base_identity;
+  }
   sharding::StateDict pieces = engine.zero().state_dict();
   store.load_into(pieces, from);
   engine.zero().state_loaded(from.state.updates_done);
   state.step = from.state.step;
   state.updates_done = from.state.updates_done;
   state.tokens_seen = from.state.tokens_seen;
-  state.extra = from.state.extra;
-  state.base_path = from.state.base_path;
-  state.base_identity = from.state.base_identity;
+  // What another part of the program has put there goes on; this run's own values are those of now.
+  state.extra.insert(from.state.extra.begin(), from.state.extra.end());
   started.from_run = from.state.run.id;
   log.info(cat("resume: ", from.path.string(), ", step ", state.step, ", ",
                with_thousands(state.tokens_seen), " tokens seen"));

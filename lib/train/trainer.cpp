@@ -48,8 +48,8 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
              parts.snapshot, [this](const Saved& saved) { say_saved(saved); }),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps),
-      guessed_save_s_(static_cast<double>(model::parameter_count(parts.config.decoder)) *
-                      kStateBytes / kSlowDisk) {}
+      guessed_save_s_(static_cast<double>(saved_parameters(parts.config)) * kStateBytes /
+                      kSlowDisk) {}
 
 Trainer::~Trainer() { parts_.engine.zero().call_before_update({}); }
 
@@ -261,9 +261,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
       .peak_memory_bytes = memory.peak_bytes};
   step.tokens_per_second_per_rank = step.tokens_per_second / parts_.session.size();
-  const double flops =
-      model::flops_per_token(parts_.config.decoder, parts_.config.run.train.seq_length) *
-      step.tokens_per_second_per_rank;
+  const double flops = flops_of_token(parts_.config) * step.tokens_per_second_per_rank;
   step.tflops = flops / 1e12;
   const at::ScalarType dtype = scalar_type(parts_.config.run.train.dtype);
   if (const auto peak = device::peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;

@@ -19,6 +19,10 @@ enum class MicroBatchPlace { before_last, last };
 /// half of the table's gradient.
 enum class LookupRows { automatic, always };
 
+/// What the state has of parameters that do not train: their values; or nothing, where whoever
+/// loads it has them from elsewhere.
+enum class FrozenValues { in_state, elsewhere };
+
 struct Options {
   int zero_stage = 1;  // as the buckets'
   config::OptimizerConfig optimizer = {};
@@ -27,6 +31,7 @@ struct Options {
   at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
   uint64_t seed = 0;                         // of stochastic rounding
   LookupRows lookup_rows = LookupRows::automatic;
+  FrozenValues frozen_values = FrozenValues::in_state;
 };
 
 }  // namespace tptrain::zero

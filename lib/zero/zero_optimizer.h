@@ -76,9 +76,10 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// state and the step counter are cleared. Collective over dp. Throws what the source throws;
   /// with at_once on the rank that meets it alone: it must leave through MpiSession::abort().
   void load_parameters(const sharding::TensorSource& source, const Locally& locally = at_once);
-  /// Master weights and the update rule's slots as the checkpoint wants them: live views in the
-  /// type they are kept in. Takes no memory. A later update reaches the views at a time of its own:
-  /// ask again after it. Finishes the last update: collective where that is (a rule by matrices).
+  /// Master weights (Options::frozen_values: whose) and the update rule's slots as the checkpoint
+  /// wants them: live views in the type they are kept in. Takes no memory. A later update reaches
+  /// the views at a time of its own: ask again after it. Finishes the last update: collective where
+  /// that is (a rule by matrices).
   sharding::StateDict state_dict();
   /// To be called after pieces of state_dict(), asked for since the last update, were overwritten:
   /// makes parameters from masters. `updates_done` restores the step counter. Collective over

@@ -83,6 +83,7 @@ void ZeroOptimizer::Impl::append_state(
     StateDict& dict, const StateKind& kind,
     const std::function<at::Tensor(const BucketState&)>& held_of) const {
   for (const BucketState& state : states) {
+    if (!state.bucket->trains && options.frozen_values == FrozenValues::elsewhere) continue;
     const at::Tensor held = held_of(state);
     if (!held.defined()) continue;
     for (int owner = 0; owner < dp.size(); ++owner) {

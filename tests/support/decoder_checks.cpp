@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/decoder.h"
 #include "support/catch.h"
+#include "support/decoder_model.h"
 #include "support/reference_decoder.h"
 
 namespace tptrain::testing {
@@ -29,73 +30,15 @@ using tensor_parallel::SequenceParallel;
 constexpr double kTolerance = 1e-5;
 constexpr double kLossTolerance = 2e-6;
 
-class NoObserver : public tensor_parallel::BlockObserver {
- public:
-  void before_forward(int) override {}
-  void after_forward(int) override {}
-  void before_backward(int) override {}
-  void after_backward(int) override {}
+struct Model : BoundDecoder {
+  using BoundDecoder::BoundDecoder;
+  void check_gradients(const Tensors& expected) {
+    sum_gradients_over_tp(decoder.parameters(), tp);
+    const GradientError error = gradient_error(decoder.parameters(), expected);
+    INFO(error.name);
+    CHECK(error.worst < kTolerance);
+  }
 };
-
-DecoderConfig small_decoder() {
-  DecoderConfig config;
-  config.vocab_size = 32;
-  config.hidden_size = 32;
-  config.intermediate_size = 48;
-  config.num_hidden_layers = 3;
-  config.num_attention_heads = 8;
-  config.num_key_value_heads = 4;
-  config.head_dim = 8;  // heads * head_dim is twice the hidden size: nothing may assume them equal
-  return config;
-}
-
-// 14 query heads on 2 kv heads (tp 4: copies of kv heads, 4, 3, 4, 3 query heads), and sizes that
-// divide by nothing.
-DecoderConfig odd_decoder() {
-  DecoderConfig config = small_decoder();
-  config.num_hidden_layers = 2;
-  config.vocab_size = 103;
-  config.intermediate_size = 53;
-  config.num_attention_heads = 14;
-  config.num_key_value_heads = 2;
-  config.head_dim = 4;
-  config.qkv_bias = true;
-  config.o_bias = true;
-  return config;
-}
-
-// LayerNorm, learned positions, GELU, biases everywhere; 6 heads, on tp 4 as 2, 2, 1, 1.
-DecoderConfig gpt2_like() {
-  DecoderConfig config = odd_decoder();
-  config.model_type = "gpt2";
-  config.num_attention_heads = 6;
-  config.num_key_value_heads = 6;
-  config.norm = model::Norm::layer;
-  config.norm_eps = 1e-5;
-  config.feed_forward = model::FeedForward::gelu;
-  config.positions = model::Positions::learned;
-  config.max_position_embeddings = 9;  // the longest sequence here
-  config.mlp_bias = true;
-  config.tie_word_embeddings = true;
-  return config;
-}
-
-// Norms of q and k per head, frequencies scaled as llama3's: with these factors and a head_dim of
-// 8, one is as it was, one stretched and one in between.
-DecoderConfig qwen3_like() {
-  DecoderConfig config = odd_decoder();
-  config.model_type = "qwen3";
-  config.qkv_bias = false;
-  config.o_bias = false;
-  config.head_dim = 8;
-  config.qk_norm = true;
-  config.rope_scaling = {.kind = model::RotaryScaling::Kind::llama3,
-                         .factor = 8.0,
-                         .low_freq_factor = 0.05,
-                         .high_freq_factor = 0.5,
-                         .original_max_position_embeddings = 12};
-  return config;
-}
 
 struct NamedConfig {
   std::string name;
@@ -152,63 +95,11 @@ std::vector<NamedConfig> decoder_variants(const comm::Communicator& tp) {
   return working;
 }
 
-TokenBatch make_batch(const std::string& name, const DecoderConfig& config, int64_t length = 7) {
-  TokenBatch batch{.ids = token_ids(name + "/ids", length, 2, config.vocab_size),
-                   .targets = token_ids(name + "/targets", length, 2, config.vocab_size)};
-  batch.targets[0][0] = -100;
-  batch.targets[length - 1][1] = -100;
-  return batch;
-}
-
 TokenBatch one_sequence(const TokenBatch& batch, int64_t sample) {
   return {.ids = batch.ids.narrow(1, sample, 1).contiguous(),
           .targets = batch.targets.narrow(1, sample, 1).contiguous(),
           .step = batch.step,
           .first_sample = batch.first_sample + sample};
-}
-
-at::Tensor inverse_of(double tokens) { return at::scalar_tensor(1.0 / tokens, at::kFloat); }
-
-// A decoder with its own memory, and the shortest way to run it.
-struct Model {
-  Model(const DecoderConfig& config, comm::Communicator& tp_axis, const TrainingOptions& options,
-        const Tensors& weights)
-      : tp(tp_axis), decoder(config, tp, options) {
-    bind_parameters(decoder.parameters(), weights);
-  }
-  at::Tensor step(const TokenBatch& batch) {
-    return decoder.forward_backward(batch, inverse_of(12), observer);
-  }
-  at::Tensor evaluate(const TokenBatch& batch) {
-    return decoder.evaluate(batch, inverse_of(12), observer);
-  }
-  std::vector<at::Tensor> gradients() const {
-    std::vector<at::Tensor> all;
-    for (const Parameter* parameter : decoder.parameters())
-      all.push_back(parameter->main_grad.clone());
-    return all;
-  }
-  void zero_gradients() {
-    for (Parameter* parameter : decoder.parameters()) parameter->main_grad.zero_();
-  }
-  void check_gradients(const Tensors& expected) {
-    sum_gradients_over_tp(decoder.parameters(), tp);
-    const GradientError error = gradient_error(decoder.parameters(), expected);
-    INFO(error.name);
-    CHECK(error.worst < kTolerance);
-  }
-
-  comm::Communicator& tp;
-  Decoder decoder;
-  NoObserver observer;
-};
-
-bool bitwise_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  if (a.size() != b.size()) return false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!at::equal(a[i], b[i])) return false;
-  }
-  return true;
 }
 
 TrainingOptions with_dropout(SequenceParallel sequence_parallel) {

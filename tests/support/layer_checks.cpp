@@ -62,7 +62,8 @@ void check_column_parallel_linear(comm::Communicator& tp) {
                                 .outputs = {{.name = "q", .features = 13, .local = q_range},
                                             {.name = "k", .features = 5, .local = k_range}},
                                 .in_features = 8,
-                                .bias = bias});
+                                .bias = bias},
+                               tp);
     const Tensors weights = {{"q.weight", normal_values("q", {13, 8})},
                              {"k.weight", normal_values("k", {5, 8})},
                              {"q.bias", normal_values("qb", {13})},
@@ -87,10 +88,10 @@ void check_column_parallel_linear(comm::Communicator& tp) {
     CHECK(relative_error(y, at::cat({columns(q.detach(), q_range), columns(k.detach(), k_range)},
                                     -1)) < kTolerance);
     const at::Tensor grad = at::cat({columns(grad_q, q_range), columns(grad_k, k_range)}, -1);
-    kernels::Fp8Matrix cast;  // not used without FP8
-    layer.weight_gradient(grad, x, cast, {});
+    tensor_parallel::LinearGradient nothing;  // not used without FP8 and adapters
+    layer.weight_gradient(grad, x, nothing, {});
     const SequenceRegion region(tp, /*length=*/3, SequenceParallel::off);
-    const at::Tensor grad_x = layer.input_gradient(grad, region, cast).finish();
+    const at::Tensor grad_x = layer.input_gradient(grad, region, {}, nothing).finish();
     CHECK(relative_error(grad_x, reference_x.grad()) < kTolerance);
 
     Tensors gradients;
@@ -136,9 +137,9 @@ void check_row_parallel_linear(comm::Communicator& tp) {
     const at::Tensor grad_sum = slice_of_sequence(grad, region, /*padding=*/0.0);
     layer.bias_backward(grad_sum);
     tensor_parallel::GatheredSequence grad_output = region.start_gather(grad_sum);
-    kernels::Fp8Matrix cast;  // not used without FP8
-    const at::Tensor grad_x = layer.input_gradient(grad_output, cast);
-    layer.weight_gradient(grad_output.whole(), x, cast, {});
+    tensor_parallel::LinearGradient nothing;  // not used without FP8 and adapters
+    const at::Tensor grad_x = layer.input_gradient(grad_output, {}, nothing);
+    layer.weight_gradient(grad_output.whole(), x, nothing, {});
     CHECK(relative_error(grad_x, columns(reference_x.grad(), range)) < kTolerance);
     sum_gradients_over_tp(layer.parameters(), tp);
     const GradientError error =

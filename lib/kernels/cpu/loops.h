@@ -140,6 +140,7 @@ struct DropoutRows {
   int64_t batch = 0;      // B
   int64_t width = 0;      // elements of a row, the index of Philox's counter
   int64_t first_head = 0;
+  int64_t first_element = 0;
   int64_t first_position = 0;
   int64_t first_sample = 0;
   std::array<uint32_t, 2> key = {};

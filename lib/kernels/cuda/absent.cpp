@@ -45,6 +45,7 @@ void swiglu_backward(Element, const void*, const void*, void*, uint32_t*, int64_
 void gelu_tanh(Element, const void*, void*, int64_t, Stream) { absent(); }
 void gelu_tanh_backward(Element, const void*, const void*, void*, int64_t, Stream) { absent(); }
 void rotate(const Rotary&, Stream) { absent(); }
+void dropout(const DropoutRows&, Stream) { absent(); }
 void pack_heads(const PackHeads&, Stream) { absent(); }
 void vocab_statistics(const Vocab&, Stream) { absent(); }
 void vocab_rescale(const Vocab&, Stream) { absent(); }

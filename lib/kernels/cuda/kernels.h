@@ -135,6 +135,24 @@ struct PackHeads {
 };
 void pack_heads(const PackHeads& args, Stream stream);
 
+/// In place on rows of (head, position, sample), as ../dropout_heads.h has them.
+struct DropoutRows {
+  Element element = Element::fp32;
+  void* x = nullptr;
+  int64_t rows = 0;  // heads * positions * batch
+  int64_t positions = 0;
+  int64_t batch = 0;
+  int64_t width = 0;
+  int64_t first_head = 0;
+  int64_t first_element = 0;
+  int64_t first_position = 0;
+  int64_t first_sample = 0;
+  uint32_t key[2] = {};
+  uint32_t threshold = 0;  // a word below it drops its element
+  float scale = 1.0f;      // of what stays
+};
+void dropout(const DropoutRows& args, Stream stream);
+
 /// Of logits [tokens, vocab], rows `stride` elements apart.
 struct Vocab {
   Element element = Element::fp32;

@@ -152,5 +152,33 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
   }
 }
 
+TEST_CASE("what is frozen moves as little as planned, beside adapters too", "[planner]") {
+  Layout layout = {.seq_length = 15, .micro_batch_size = 2, .micro_batches = 2};
+  for (int tp_size = 1; tp_size <= session().size(); tp_size *= 2) {
+    layout.tp_size = tp_size;
+    for (int zero_stage = 0; zero_stage < kZeroStages; ++zero_stage) {
+      for (const SequenceParallel sequence : {SequenceParallel::off, SequenceParallel::on}) {
+        for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+          layout.training = {.sequence_parallel = sequence, .recompute = recompute};
+          layout.training.adapter = config::AdapterConfig{.rank = 3};
+          check_layout(odd_sizes(true), layout, zero_stage);
+          layout.training.adapter->targets = {"down_proj"};  // of the first layer it is the lowest
+          check_layout(odd_sizes(false), layout, zero_stage);
+          layout.training.adapter.reset();
+          for (const std::vector<std::string>& globs :
+               {std::vector<std::string>{"model.embed_tokens.*", "model.layers.0.*",
+                                         "model.layers.1.*"},
+                {"model.embed_tokens.*", "model.layers.0.*", "*.self_attn.*",
+                 "*.input_layernorm.*"},
+                {"model.embed_tokens.*", "model.layers.*"}}) {
+            layout.training.freeze = globs;
+            check_layout(odd_sizes(false), layout, zero_stage);
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tptrain::planner

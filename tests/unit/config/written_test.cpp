@@ -203,6 +203,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
       }
     }
     config.train.max_time = integer(0, 1) ? "" : "1h30m";
+    if (integer(0, 1)) config.adapter.reset();
     // What one key asks of another.
     config.train.micro_batch_size = 1;
     if (!with_path && config.model.init == config::Init::pretrained) {
@@ -219,6 +220,12 @@ TEST_CASE("to_yaml parses back to an equal config") {
       config.train.gradient_dtype = config::Dtype::fp32;
     if (config.data.document_mask)
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
+    if (config.adapter) {
+      if (config.adapter->targets.empty()) config.adapter->targets = {"q_proj"};
+      if (config.data.document_mask) config.adapter->dropout = 0.0;
+      config.train.fp8 = config::Fp8::off;
+      if (config.optimizer.type == "muon") config.optimizer.type = "lion";
+    }
     config.scheduler.decay_steps =
         config.scheduler.type == config::Schedule::wsd ? integer(0, config.train.max_steps) : 0;
     config::CheckpointConfig& checkpoint = config.checkpoint;

@@ -116,6 +116,23 @@ TEST_CASE("a slice of positions or samples draws what the whole draws there", "[
   }
 }
 
+TEST_CASE("a slice of the elements draws what the whole draws there", "[kernels]") {
+  const at::Tensor x = on_device(normal({3, 2, 600}, 53), at::kFloat);
+  at::Tensor whole = x.clone();
+  dropout_(whole, kDropout, 8);
+  // At a counter's first word and at others, over the borders of the loops' blocks.
+  const std::vector<std::pair<int64_t, int64_t>> slices = {
+      {8, 520}, {5, 3}, {255, 300}, {258, 256}, {599, 1}};
+  for (const auto& [first, width] : slices) {
+    CAPTURE(first, width);
+    at::Tensor slice = x.narrow(2, first, width).contiguous().clone();
+    Dropout later = kDropout;
+    later.first_element = first;
+    dropout_(slice, later, 8);
+    CHECK(same_bits(slice, whole.narrow(2, first, width).contiguous()));
+  }
+}
+
 TEST_CASE("the share of dropped elements is the probability", "[kernels]") {
   at::Tensor x = at::ones({64, 4, 256}, at::TensorOptions(device()).dtype(at::kFloat));
   dropout_(x, {.probability = 0.25, .key = {7, 9}}, 0);

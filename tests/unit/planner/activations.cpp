@@ -200,6 +200,27 @@ TEST_CASE("below the first block that trains nothing is kept", "[planner]") {
   }
 }
 
+TEST_CASE("what adapters keep and make is in the plan", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+        for (const double dropout : {0.0, 0.1}) {
+          const config::AdapterConfig adapter = {.rank = 24, .dropout = dropout};
+          ActivationOptions options{.bf16 = bf16,
+                                    .training = {.recompute = recompute, .adapter = adapter}};
+          options.first_training_block = 1;
+          check(shape, options);
+          options.tp_rank = 1;
+          options.tp_size = 2;
+          options.training.sequence_parallel = SequenceParallel::on;
+          check(shape, options);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("dropout's copies and probabilities are in the plan", "[planner]") {
   at::set_num_threads(1);
   for (const Shape& shape : shapes()) {

@@ -132,5 +132,33 @@ TEST_CASE("what is frozen leaves the planned memory as it leaves the real one", 
   }
 }
 
+TEST_CASE("a rank's planned memory with adapters is the peak of real steps", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+        for (const std::vector<std::string>& saved : {std::vector<std::string>{}, {"lm_head"}}) {
+          const Layout layout = {
+              .seq_length = shape.seq_length,
+              .micro_batch_size = 2,
+              .micro_batches = 2,
+              .reduce_per_micro_batch = true,
+              .training = {.recompute = recompute,
+                           .adapter = config::AdapterConfig{.rank = 8, .modules_to_save = saved}},
+              .dtype = dtype};
+          const Plan plan = make_plan(shape.config, layout);
+          for (int stage = 0; stage < kZeroStages; ++stage) {
+            INFO(shape.name << ", " << dtype << ", recompute " << static_cast<int>(recompute)
+                            << ", ZeRO " << stage << ", saved " << saved.size());
+            const auto measured = static_cast<double>(measured_peak(shape.config, layout, stage));
+            CHECK(static_cast<double>(plan.memory[stage].total()) ==
+                  testing::Approx(measured).epsilon(0.03));
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tptrain::planner

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cmath>
 #include <ctime>
 #include <string>
 
@@ -69,6 +70,23 @@ TEST_CASE("threads change no bit; other dtypes get the rounded fp32 values", "[s
   CHECK(at::equal(one, two));
   CHECK(
       at::equal(initial(spec, 3, 1000, 42, at::kBFloat16), one.slice(0, 0, 997).to(at::kBFloat16)));
+}
+
+TEST_CASE("uniform values fill their bounds, and any cut has the bits of the whole", "[sharding]") {
+  constexpr Init kUniform = {.kind = Init::Kind::uniform, .bound = 0.25};
+  at::Tensor whole = at::empty({40 * 50});
+  fill_initial(whole, whole_tensor("w", {40, 50}), 0, 40 * 50, kUniform, 42);
+  CHECK(whole.min().item<float>() >= -0.25);
+  CHECK(whole.max().item<float>() < 0.25);
+  CHECK(whole.abs().max().item<float>() > 0.249);
+  // Of 2,000 values: the standard deviation of their mean is 0.0032.
+  CHECK(std::abs(whole.mean().item<double>()) < 0.013);
+  CHECK(whole.std().item<double>() == Approx(0.25 / std::sqrt(3.0)).epsilon(0.05));
+  at::Tensor part = at::empty({100}, at::TensorOptions().dtype(at::kBFloat16));
+  fill_initial(part, slice_of("w", {40, 50}, 1, 7, 17), 30, 130, kUniform, 42);
+  const at::Tensor expected =
+      whole.view({40, 50}).narrow(1, 7, 10).contiguous().view({-1}).slice(0, 30, 130);
+  CHECK(at::equal(part, expected.to(at::kBFloat16)));
 }
 
 TEST_CASE("zeros and ones", "[sharding]") {

@@ -47,7 +47,8 @@ TEST_CASE("a packed linear declares its rank's rows of each output, one after th
                                           .owned = false,
                                           .copies = {.part = 1, .parts = 2}};
   ColumnParallelLinear layer(
-      {.name = "qk", .outputs = {q, k}, .in_features = 6, .bias = Bias::learned, .init_std = 0.5});
+      {.name = "qk", .outputs = {q, k}, .in_features = 6, .bias = Bias::learned, .init_std = 0.5},
+      *comm::single_rank_communicator("tp"));
   const std::vector<Parameter*> parameters = layer.parameters();
   REQUIRE(parameters.size() == 2);
 
