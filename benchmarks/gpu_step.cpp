@@ -437,7 +437,7 @@ int main(int argc, char** argv) {
                                                       : train::CudaGraphs::automatic},
       mesh.tp(), mesh.dp(), mesh.device());
   const auto begin = Clock::now();
-  engine.zero().initialise(1);
+  engine.state().initialise(1);
   at::cuda::getCurrentCUDAStream().synchronize();
   const double initialise_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   Stepper step(engine, arguments, config.vocab_size, mesh.dp_rank(), shape.dp_size);

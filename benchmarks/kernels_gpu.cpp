@@ -104,7 +104,7 @@ Work sums() {
 
 Work marks() {
   const std::vector<at::Tensor> views = views_of(at::ones({kElements}, cuda(at::kFloat)));
-  tptrain::zero::NonfiniteMarks search(
+  tptrain::zero::NonfiniteFlags search(
       views, at::zeros({static_cast<int64_t>(views.size())}, cuda(at::kFloat)));
   return {.bytes = 4.0 * static_cast<double>(kElements),
           .run = [search]() mutable { search.update(); }};

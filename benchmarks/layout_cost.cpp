@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
             .zero = {.zero_stage = variant.zero_stage,
                      .reduce_per_micro_batch = variant.per_micro_batch || variant.zero_stage >= 2}},
         mesh.tp(), mesh.dp(), at::kCPU));
-    engines.back()->zero().initialise(1);
+    engines.back()->state().initialise(1);
   }
   data::HostBatch host{.batch = kBatch, .seq_length = kSequence, .ids = {}, .targets = {}};
   for (int64_t i = 0; i < kBatch * kSequence; ++i) {

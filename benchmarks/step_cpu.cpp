@@ -153,7 +153,7 @@ int main(int argc, char** argv) {
   train::Engine engine(
       {.decoder = config, .zero = {.zero_stage = arguments.zero_stage, .optimizer = {}}}, mesh.tp(),
       mesh.dp(), at::kCPU);
-  engine.zero().initialise(1);
+  engine.state().initialise(1);
 
   data::HostBatch host{.batch = kBatch, .seq_length = kSequence, .ids = {}, .targets = {}};
   const auto key = random::philox_key(static_cast<uint64_t>(mesh.dp_rank()), "benchmark batch");

@@ -8,6 +8,7 @@
 #include "model/loss_head.h"
 #include "optim/newton_schulz.h"
 #include "planner/plan.h"
+#include "planner/zero_layout.h"
 #include "zero/layout.h"
 #include "zero/matrix_shares.h"
 
@@ -114,6 +115,7 @@ Collective on_all_buckets(const std::vector<zero::Bucket>& buckets, at::ScalarTy
   }
   return all;
 }
+
 /// Of gradients; those that are bf16 travel so.
 Collective gradients_of(const std::vector<zero::Bucket>& buckets, at::ScalarType dtype) {
   Collective all = on_all_buckets(buckets, dtype);
@@ -130,23 +132,24 @@ void add(Collective& sum, int64_t calls, int64_t bytes) {
   sum.bytes += calls * bytes;
 }
 
-/// What changes where a look-up's rows travel (zero/table_rows.h): the first forward after an
+/// What changes where a look-up goes as rows (zero/table_rows.h): the first forward after an
 /// update sums rows up (stages 1 and 2, whose table is still on its way), every micro-batch that is
 /// reduced gathers their gradients, each with the ids once, and the table's gradient goes only
 /// where something else is in it.
-void send_rows(int stage, const Layout& layout,
+void send_rows(const zero::StateLayout& state, const Layout& layout,
                const std::vector<parameters::ParameterBlock>& blocks, const zero::Bucket& table,
                int64_t reductions, StageCommunication& dp) {
   const int64_t tokens = layout.seq_length * layout.micro_batch_size;
   if (!table.trains || table.block != 0 || !zero::is_table(table) ||
-      !zero::lookup_travels_as_rows(table, layout.dp_size, tokens, layout.dtype))
+      !zero::lookup_goes_as_rows(table, layout.dp_size, tokens, layout.dtype))
     return;
   const int64_t all_tokens = layout.dp_size * tokens;
   const int64_t row_bytes =
       table.parameters[0]->shape[1] * static_cast<int64_t>(c10::elementSize(layout.dtype));
   const bool is_tied = blocks.back().also_uses == 0;
   const bool adds_up = reductions < layout.micro_batches;  // rows of earlier micro-batches
-  const bool looks_up = stage == 1 || stage == 2;
+  // Stages 1 and 2.
+  const bool looks_up = !state.holds_all && state.parameter_buffers == zero::Buffers::own;
   add(dp.dp_reduce_scatter, looks_up ? 1 : 0, all_tokens * row_bytes);
   add(dp.dp_all_gather, reductions + (looks_up && adds_up ? 1 : 0),
       all_tokens * static_cast<int64_t>(sizeof(int64_t)));
@@ -183,10 +186,10 @@ class Gathers {
 
  private:
   void use(int block) {
-    need(block);
-    if (blocks_[block].also_uses >= 0) need(blocks_[block].also_uses);
+    gather(block);
+    if (blocks_[block].also_uses >= 0) gather(blocks_[block].also_uses);
   }
-  void need(int block) {
+  void gather(int block) {
     int& held = held_[zero::slot_of(blocks_, block)];
     if (held == block) return;
     held = block;
@@ -200,13 +203,13 @@ class Gathers {
   Collective total_;
 };
 
-void bring_matrices_together(int stage, const Layout& layout,
+void bring_matrices_together(const ZeroLayout& of_zero, const Layout& layout,
                              const std::vector<zero::Bucket>& buckets, StageCommunication& result) {
-  const zero::MatrixGrid grid = {.tp_size = static_cast<int>(layout.tp_size),
-                                 .dp_size = stage == 0 ? 1 : static_cast<int>(layout.dp_size)};
-  const zero::MatrixTraffic traffic = zero::matrix_traffic(buckets, grid);
-  const at::Device device = layout.device == Device::cuda ? at::kCUDA : at::kCPU;
-  const auto width = static_cast<int64_t>(c10::elementSize(optim::NewtonSchulz::dtype_on(device)));
+  const zero::MatrixTraffic traffic = zero::matrix_traffic(
+      buckets, zero::matrix_grid(of_zero.state, static_cast<int>(layout.tp_size),
+                                 static_cast<int>(layout.dp_size)));
+  const auto width =
+      static_cast<int64_t>(c10::elementSize(optim::NewtonSchulz::dtype_on(of_zero.buckets.device)));
   result.dp_all_to_all = {.calls = traffic.dp_calls, .bytes = width * traffic.dp_elements};
   result.tp_all_to_all = {.calls = traffic.tp_calls, .bytes = width * traffic.tp_elements};
 }
@@ -215,26 +218,24 @@ StageCommunication of_stage(int stage, const Layout& layout,
                             const std::vector<parameters::ParameterBlock>& blocks,
                             const std::vector<zero::Bucket>& buckets) {
   StageCommunication result;
-  const int64_t reductions = stage >= 2 || layout.reduce_per_micro_batch ? layout.micro_batches : 1;
+  const ZeroLayout of_zero = zero_layout(layout, stage);
+  const zero::StateLayout& state = of_zero.state;
+  const int64_t reductions = state.accumulates ? layout.micro_batches : 1;
   if (layout.tp_size > 1)
     result.tp_gradients = times(tp_gradient_sums(blocks, buckets), reductions);
-  bring_matrices_together(stage, layout, buckets, result);
+  bring_matrices_together(of_zero, layout, buckets, result);
   if (layout.dp_size == 1) return result;
   result.dp_reduce_scatter = times(gradients_of(buckets, layout.reduce_dtype), reductions);
-  switch (stage) {
-    case 0:
-      result.dp_all_gather = gradients_of(buckets, at::kFloat);
-      break;
-    case 3: {
-      Gathers gathers(blocks, buckets, layout.dtype);
-      for (int64_t i = 0; i < layout.micro_batches; ++i) gathers.micro_batch();
-      result.dp_all_gather = gathers.total();
-      break;
-    }
-    default:
-      result.dp_all_gather = on_all_buckets(buckets, layout.dtype);
+  if (state.holds_all) {
+    result.dp_all_gather = gradients_of(buckets, at::kFloat);
+  } else if (state.parameter_buffers == zero::Buffers::own) {
+    result.dp_all_gather = on_all_buckets(buckets, state.parameter_dtype);
+  } else {
+    Gathers gathers(blocks, buckets, state.parameter_dtype);
+    for (int64_t i = 0; i < layout.micro_batches; ++i) gathers.micro_batch();
+    result.dp_all_gather = gathers.total();
   }
-  send_rows(stage, layout, blocks, buckets.front(), reductions, result);
+  send_rows(state, layout, blocks, buckets.front(), reductions, result);
   return result;
 }
 

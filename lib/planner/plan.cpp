@@ -10,6 +10,7 @@
 #include "model/decoder.h"
 #include "optim/update_rule.h"
 #include "planner/activations.h"
+#include "planner/zero_layout.h"
 #include "sharding/state_dict.h"
 #include "zero/layout.h"
 #include "zero/memory.h"
@@ -84,32 +85,13 @@ int64_t chunk_bytes(const model::Decoder& decoder, const Layout& layout) {
          (kFp32Bytes + (has_bf16 ? kBf16Bytes : 0));
 }
 
-config::Dtype dtype_key(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? config::Dtype::bf16 : config::Dtype::fp32;
-}
-
 /// All but the activations.
 MemoryPlan state_memory(int zero_stage, const Layout& layout,
                         const std::vector<parameters::ParameterBlock>& blocks) {
-  config::OptimizerConfig optimizer;
-  optimizer.type = layout.update_rule;
-  const at::Device device = layout.device == Device::cuda ? at::kCUDA : at::kCPU;
-  optimizer.master_dtype = dtype_key(layout.master_dtype);
-  optimizer.moments_dtype = dtype_key(layout.moments_dtype);
-  // Where every rank receives the sums of all micro-batches they are fp32.
-  const at::ScalarType gradient_dtype =
-      zero_stage == 0 && layout.reduce_per_micro_batch ? at::kFloat : layout.gradient_dtype;
+  const ZeroLayout of_zero = zero_layout(layout, zero_stage);
   const zero::BucketMemory zero = zero::bucket_memory(
       blocks, {.tp = static_cast<int>(layout.tp_size), .dp = static_cast<int>(layout.dp_size)},
-      {.device = device,
-       .dtype = layout.dtype,
-       .zero_stage = zero_stage,
-       .gradient_dtype = gradient_dtype,
-       .rule = &rule_of(layout)},
-      {.zero_stage = zero_stage,
-       .optimizer = optimizer,
-       .reduce_per_micro_batch = layout.reduce_per_micro_batch,
-       .reduce_dtype = layout.reduce_dtype});
+      of_zero.buckets, of_zero.zero);
   MemoryPlan memory = {.parameters = zero.parameters,
                        .gradients = zero.gradients,
                        .masters = zero.masters,
@@ -136,6 +118,35 @@ double share_of(const std::vector<TensorPlan>& tensors, const model::DecoderConf
   const int64_t tokens =
       layout.seq_length * layout.micro_batch_size * layout.micro_batches * layout.dp_size;
   return flops / (model::flops_per_token(config, layout.seq_length) * static_cast<double>(tokens));
+}
+
+/// Of the model's whole state, each element once.
+struct StateBytes {
+  int64_t stored = 0;  // in fp32, whatever it is kept in
+  int64_t kept = 0;
+};
+
+StateBytes state_bytes(const std::vector<TensorPlan>& tensors, const Layout& layout) {
+  const ZeroLayout of_zero = zero_layout(layout, static_cast<int>(layout.zero_stage));
+  StateBytes bytes;
+  for (const TensorPlan& tensor : tensors) {
+    if (!of_zero.state.is_in_state(tensor.trains)) continue;
+    for (const zero::StateTensor& state :
+         zero::state_tensors(tensor.trains, tensor.unit, of_zero.state)) {
+      bytes.stored += kFp32Bytes * tensor.global_numel();
+      bytes.kept += static_cast<int64_t>(c10::elementSize(state.dtype)) * tensor.global_numel();
+    }
+  }
+  return bytes;
+}
+
+/// Every global tensor, as tp rank 0 holds it.
+std::vector<TensorPlan> tensors_of(const model::DecoderConfig& config, const Layout& layout) {
+  const auto tp = comm::planning_communicator("tp", 0, static_cast<int>(layout.tp_size));
+  std::vector<TensorPlan> tensors;
+  std::map<std::string, size_t> index_of;
+  add_rank(rule_of(layout), tensors, index_of, model::Decoder(config, *tp, layout.training), 0);
+  return tensors;
 }
 
 RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
@@ -212,25 +223,23 @@ Plan make_plan(const model::DecoderConfig& config, const Layout& layout) {
   }
   for (const TensorPlan& tensor : plan.tensors) {
     plan.parameters += tensor.global_numel();
-    // An adapter's checkpoint holds what trains alone.
-    if (tensor.trains || !layout.training.adapter)
-      plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel();
-    if (!tensor.trains) continue;
-    plan.trained_parameters += tensor.global_numel();
-    plan.checkpoint_bytes += kFp32Bytes * tensor.global_numel() *
-                             static_cast<int64_t>(rule_of(layout).slots(tensor.unit).size());
+    if (tensor.trains) plan.trained_parameters += tensor.global_numel();
   }
+  const StateBytes state = state_bytes(plan.tensors, layout);
+  plan.checkpoint_bytes = state.stored;
+  plan.state_bytes = state.kept;
   plan.update_share = share_of(plan.tensors, config, layout);
   return plan;
 }
 
 double update_share(const model::DecoderConfig& config, const Layout& layout) {
   check_layout(config, layout);
-  const auto tp = comm::planning_communicator("tp", 0, static_cast<int>(layout.tp_size));
-  std::vector<TensorPlan> tensors;
-  std::map<std::string, size_t> index_of;
-  add_rank(rule_of(layout), tensors, index_of, model::Decoder(config, *tp, layout.training), 0);
-  return share_of(tensors, config, layout);
+  return share_of(tensors_of(config, layout), config, layout);
+}
+
+int64_t checkpoint_bytes(const model::DecoderConfig& config, const Layout& layout) {
+  check_layout(config, layout);
+  return state_bytes(tensors_of(config, layout), layout).stored;
 }
 
 namespace {

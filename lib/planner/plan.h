@@ -107,6 +107,7 @@ struct Plan {
   double update_share = 0;                     // see below
   int64_t checkpoint_bytes = 0;  // master weights and the rule's slots, each element once; without
                                  // some KiB of headers and manifest
+  int64_t state_bytes = 0;       // the same as it is kept, in the layout's ZeRO stage
   int64_t save_host_bytes = 0;   // host memory of a save beside the state, of the rank that takes
                                  // most
 };
@@ -128,6 +129,9 @@ RankPlan plan_of_rank(const model::DecoderConfig& config, const Layout& layout, 
 /// Of a rule that makes matrices orthogonal: its arithmetic, of all ranks, over that of a step's
 /// forward and backward. Else 0.
 double update_share(const model::DecoderConfig& config, const Layout& layout);
+
+/// Plan::checkpoint_bytes alone.
+int64_t checkpoint_bytes(const model::DecoderConfig& config, const Layout& layout);
 
 /// Folds consecutive layers whose tensors are alike.
 std::vector<TensorGroup> fold_layers(const std::vector<TensorPlan>& tensors);

@@ -192,14 +192,8 @@ std::string communication_table(const Plan& plan) {
 // What a rank copies of the state for a save beside the steps, as it is kept: each element is one
 // rank's.
 int64_t copy_bytes(const Plan& plan) {
-  const Layout& layout = plan.layout;
-  const int64_t ranks = layout.tp_size * layout.dp_size;
-  const int64_t trained = plan.trained_parameters;
-  const int64_t masters = layout.training.adapter ? trained : plan.parameters;
-  const int64_t slots = trained == 0 ? 0 : (plan.checkpoint_bytes / 4 - masters) / trained;
-  const int64_t master = layout.master_dtype == at::kBFloat16 ? 2 : 4;
-  const int64_t moments = layout.moments_dtype == at::kBFloat16 ? 2 : 4;
-  return (masters * master + slots * trained * moments + ranks - 1) / ranks;
+  const int64_t ranks = plan.layout.tp_size * plan.layout.dp_size;
+  return (plan.state_bytes + ranks - 1) / ranks;
 }
 
 }  // namespace

@@ -79,9 +79,8 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
                         .remedy("Check the masks of data.train."));
   // What differs from step to step reaches the device before the step, in memory that stays.
   inverse_targets_.fill_(1.0 / static_cast<double>(target_tokens));
-  zero_.prepare_step();
-  zero_.set_learning_rate(learning_rate);
-  if (trial_ && trial_->is_complete()) settle_trial();
+  zero_.prepare_step(learning_rate);
+  if (trial_ && trial_->is_complete()) decide_trial();
   if (!replays_) return run_step(micro_batches, max_grad_norm);
   StepWay way = trial_ ? trial_->next() : StepWay::replayed;
   if (way == StepWay::issued) {
@@ -98,7 +97,7 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
 }
 
 // Ranks go the same way: by the slowest of them.
-void Engine::settle_trial() {
+void Engine::decide_trial() {
   const auto [own_issued, own_replayed] = trial_->step_ms();
   trial_.reset();
   at::Tensor step_ms = at::tensor({own_issued, own_replayed}).to(device_);

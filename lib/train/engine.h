@@ -40,7 +40,7 @@ class Engine {
     EngineFault fault = EngineFault::none;
   };
   /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
-  /// zero().initialise() or a load.
+  /// state().initialise() or a load.
   Engine(const Options& options, comm::Communicator& tp, comm::Communicator& dp, at::Device device);
 
   /// One optimizer step. micro_batches: this dp rank's; target_tokens: counted targets of the whole
@@ -60,6 +60,7 @@ class Engine {
   model::Decoder& decoder() { return decoder_; }
   zero::ParamBuckets& buckets() { return buckets_; }
   zero::ZeroOptimizer& zero() { return zero_; }
+  zero::ShardedState& state() { return zero_.state(); }
   at::Device device() const { return device_; }
   /// Null where they were not asked for.
   const tensor_parallel::Fp8Counters* fp8_counters() const {
@@ -81,7 +82,7 @@ class Engine {
   };
   zero::StepNumbers run_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
   zero::StepNumbers replay_step(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
-  void settle_trial();
+  void decide_trial();
   void drop_captured();
   bool fits(const std::vector<MicroBatch>& micro_batches, double max_grad_norm) const;
   Captured make_room(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);

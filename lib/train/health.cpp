@@ -17,7 +17,7 @@ struct Entry {
   uint64_t hash = 0;
 };
 
-std::string bytes_of(const std::vector<zero::ZeroOptimizer::SliceHash>& hashes) {
+std::string bytes_of(const std::vector<zero::ShardedState::SliceHash>& hashes) {
   std::string bytes;
   for (const auto& slice : hashes) {
     const Entry entry{.begin = slice.begin, .hash = slice.hash};
@@ -39,8 +39,8 @@ std::string parting(const std::map<uint64_t, std::vector<int>>& holders) {
 
 }  // namespace
 
-void audit_parameters(zero::ZeroOptimizer& zero, comm::ControlGroup& world, int64_t step) {
-  const std::vector<zero::ZeroOptimizer::SliceHash> own = zero.hash_parameters();
+void audit_parameters(zero::ShardedState& state, comm::ControlGroup& world, int64_t step) {
+  const std::vector<zero::ShardedState::SliceHash> own = state.hash_parameters();
   const std::vector<std::string> all = world.all_gather(bytes_of(own));
   std::vector<Problem> problems;
   for (size_t i = 0; i < own.size(); ++i) {
@@ -67,11 +67,11 @@ void audit_parameters(zero::ZeroOptimizer& zero, comm::ControlGroup& world, int6
   throw error;
 }
 
-std::string describe_nonfinite(const zero::ZeroOptimizer& zero, const zero::StepNumbers& numbers,
+std::string describe_nonfinite(const zero::ParamBuckets& buckets, const zero::StepNumbers& numbers,
                                comm::ControlGroup& world) {
   const auto culprit = numbers.culprit.item<int64_t>();
   std::string own;
-  if (culprit >= 0) own = cat("the gradient of '", zero.parameter_name(culprit), "'");
+  if (culprit >= 0) own = cat("the gradient of '", buckets.parameter_name(culprit), "'");
   if (culprit == -2) own = "its loss";
   std::vector<std::string> found;
   const std::vector<std::string> all = world.all_gather(own);

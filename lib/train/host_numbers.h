@@ -7,7 +7,7 @@
 #include <functional>
 #include <memory>
 
-#include "zero/zero_optimizer.h"
+#include "zero/step_numbers.h"
 
 namespace tptrain::train {
 

@@ -1,11 +1,7 @@
 #include "train/run.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -23,24 +19,16 @@
 #include "checkpoint/model_files.h"
 #include "checkpoint/run_directory.h"
 #include "comm/device_mesh.h"
-#include "comm/mesh_picture.h"
 #include "config/duration.h"
 #include "config/parse.h"
-#include "device/device_facts.h"
-#include "device/device_info.h"
 #include "inference/model_directory.h"
-#include "kernels/cpu/allocation.h"
-#include "kernels/kernels.h"
 #include "metrics/hand_over.h"
-#include "model/decoder_config.h"
-#include "model/head_share.h"
-#include "optim/parameter_groups.h"
 #include "tokenizer/tokenizer.h"
 #include "train/engine.h"
 #include "train/evaluation.h"
-#include "train/fp8_report.h"
 #include "train/hang_timeout.h"
 #include "train/host_agreement.h"
+#include "train/machine.h"
 #include "train/out_of_memory.h"
 #include "train/recording.h"
 #include "train/resolve.h"
@@ -72,123 +60,9 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
   return session.broadcast(text, 0);
 }
 
-void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session,
-                  comm::DeviceType device) {
-  const int automatic = std::max(1, device::available_cores() / session.local_size());
-  at::set_num_threads(train.cpu_threads > 0 ? static_cast<int>(train.cpu_threads) : automatic);
-  // Activations come and go each step: given back to the kernel they would be faulted in again,
-  // page by page.
-  if (device == comm::DeviceType::cpu) kernels::cpu::retain_freed_memory();
-  // Sums in fp32 and rounded once, also where a product left to ATen is cut along its inner size.
-  at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
-  if (device == comm::DeviceType::cuda && train.deterministic) {
-    // cuBLAS reads it when it starts: with workspaces of a fixed size it adds in a fixed order.
-    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-    // Nothing here reads memory that was not written: filling it first would only cost time.
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
-  }
-}
-
-Engine::Options engine_options(const ResolvedConfig& resolved) {
-  const config::RunConfig& run = resolved.run;
-  return {.decoder = resolved.decoder,
-          .training = training_options(run),
-          .zero = zero_options(run),
-          .dtype = scalar_type(run.train.dtype),
-          .gradient_dtype = scalar_type(run.train.gradient_dtype),
-          .cuda_graphs = run.train.cuda_graphs};
-}
-
-/// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the
-/// training.
-void check_parameter_groups(const config::OptimizerConfig& optimizer,
-                            const model::Decoder& decoder) {
-  std::vector<std::string> names;
-  for (const parameters::Parameter* parameter : decoder.parameters()) {
-    for (const parameters::NamedSlice& slice : parameter->slices) names.push_back(slice.spec.name);
-  }
-  const std::vector<Problem> problems = optim::check_groups(optimizer, names);
-  if (!problems.empty()) throw ConfigError(problems);
-}
-
-/// What attention runs on, for the layout's share of heads.
-kernels::AttentionBackend attention_of(const ResolvedConfig& resolved, comm::DeviceMesh& mesh) {
-  const model::HeadShare share =
-      model::head_share(resolved.decoder, mesh.tp_rank(), mesh.shape().tp_size);
-  const kernels::AttentionShape shape = {.heads = share.heads.size(),
-                                         .kv_heads = share.kv_heads.size(),
-                                         .head_dim = resolved.decoder.head_dim};
-  const int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-  const at::Tensor two_positions =
-      at::empty({2, 1, width},
-                at::TensorOptions(scalar_type(resolved.run.train.dtype)).device(mesh.device()));
-  return kernels::attention_backend(two_positions, shape,
-                                    resolved.run.data.document_mask
-                                        ? kernels::AttentionMask::documents
-                                        : kernels::AttentionMask::causal);
-}
-
-/// The GPUs, their libraries and links, and which attention they run. Collective.
-void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedConfig& resolved,
-              Logger& log) {
-  if (resolved.device != comm::DeviceType::cuda) return;
-  std::vector<device::GpuFacts> of_ranks;
-  for (const std::string& wire : session.all_gather(
-           to_wire(device::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus())))) {
-    of_ranks.push_back(device::gpu_facts_from_wire(wire));
-  }
-  const device::GpuReport report = device::gpu_report(of_ranks);
-  for (const std::string& line : report.lines) log.info(line);
-  log.info(cat("tensors travel by: ", mesh.transport()));
-  if (!device::peak_flops(mesh.device(), scalar_type(resolved.run.train.dtype)))
-    log.info(
-        cat("mfu: left out, the peak of ", device::device_name(mesh.device()), " is not known"));
-  if (session.rank() == 0) {
-    for (const std::string& line : report.warnings) log.warn(line);
-    for (const std::string& line : mesh.warnings()) log.warn(line);
-  }
-  if (resolved.run.train.attention_dropout > 0) return;  // a path of its own, with its own warning
-  const kernels::AttentionBackend attention = attention_of(resolved, mesh);
-  log.info(cat("attention: ", attention.name));
-  if (session.rank() == 0 && !attention.slower_than.empty())
-    log.warn(cat("attention: ", attention.name, " is slower than ", attention.slower_than));
-}
-
-/// What trains, in the order it is made; outlives a failure, which is looked at with it still
-/// there.
-struct Machine {
-  std::optional<comm::DeviceMesh> mesh;
-  std::optional<Engine> engine;
-};
-
-comm::DeviceMesh& set_up_mesh(comm::MpiSession& session, const ResolvedConfig& resolved,
-                              Machine& machine) {
-  session.board()->enter("setting up the device mesh");
-  const Work work("setting up the device mesh");
-  return machine.mesh.emplace(session, resolved.mesh, resolved.device, comm::CpuOptions{},
-                              axis_copies(resolved.run.parallel));
-}
-
-Engine& build_engine(const ResolvedConfig& resolved, comm::DeviceMesh& mesh, Machine& machine) {
-  const Work work("building the model");
-  return machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
-}
-
 /// "step 3, forward and backward".
 std::string doing(const ProgressBoard::Entry& entry) {
   return entry.step < 0 ? std::string(entry.phase) : cat("step ", entry.step, ", ", entry.phase);
-}
-
-ConfigError out_of_memory_error(const std::exception& error, const ResolvedConfig& resolved,
-                                const std::string& doing, at::Device device) {
-  const device::DeviceUse use = device::device_use(device);
-  return ConfigError(
-      out_of_memory_problem({.doing = doing,
-                             .device_name = device::device_name(device),
-                             .asked_for = bytes_asked_for(error.what()),
-                             .use = use,
-                             .forecast = forecast_memory(resolved, use.total_bytes)}));
 }
 
 /// The file of the log gets the watchdog's last words too; the console has them already.
@@ -203,8 +77,10 @@ Watchdog::Options watchdog_options(comm::MpiSession& session, const ResolvedConf
           .also_say = log_it};
 }
 
-/// run_dir/metrics.jsonl and .run.json become those of the run that goes on or begins.
-void take_run_dir_over(const fs::path& run_dir, const Started& started) {
+/// The files of run_dir become those of the run that goes on or begins.
+void take_run_dir_over(const config::RunConfig& config, const Started& started) {
+  const fs::path run_dir = config.run_dir;
+  checkpoint::keep_model_files(run_dir, config.model.path, config.data.tokenizer);
   const std::string& run = started.state.run.id;
   const std::optional<checkpoint::RunIdentity> before = checkpoint::read_run_identity(run_dir);
   // Without a name on it metrics.jsonl is of the checkpoint's run, if that goes on.
@@ -232,6 +108,15 @@ void say_dropout_of(const ResolvedConfig& resolved, Logger& log) {
                ": dropout is train.attention_dropout's to say"));
 }
 
+checkpoint::CheckpointStore::Options store_options(const config::RunConfig& run,
+                                                   const checkpoint::RunDirectory& directory) {
+  return {.directory = fs::path(run.run_dir) / "checkpoints",
+          .keep = run.checkpoint.keep,
+          .keep_every = run.checkpoint.keep_every,
+          .keep_best = run.checkpoint.keep_best == config::KeepBest::eval_loss,
+          .owner = directory.owner()};
+}
+
 ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedConfig& resolved,
                const tokenizer::Tokenizer& tokenizer, const std::vector<std::string>& hosts,
                const checkpoint::RunDirectory& directory, Logger& log, TerminalLine& terminal,
@@ -240,11 +125,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   const fs::path run_dir = run.run_dir;
   ProgressBoard& board = *session.board();
 
-  comm::DeviceMesh& mesh = set_up_mesh(session, resolved, machine);
-  log.info(comm::mesh_picture(mesh.shape(), mesh.device_type(), hosts));
-  const std::string slow = tp_group_across_hosts(hosts, mesh.shape().tp_size);
-  if (session.rank() == 0 && !slow.empty()) log.warn(slow);
-  log_gpus(session, mesh, resolved, log);
+  comm::DeviceMesh& mesh = set_up_mesh(session, resolved, hosts, log, machine);
 
   board.enter("tokenizing and opening the data");
   const TrainingData data = prepare_data(session, resolved, tokenizer, log);
@@ -255,39 +136,21 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
     evaluation.emplace(data.eval, run.eval.max_batches * resolved.batch.global_batch_size(),
                        session, mesh);
 
-  board.enter("building the model");
-  comm::agree(session, [&] { check_fp8(resolved, mesh.device()); });
-  Engine& engine = build_engine(resolved, mesh, machine);
-  comm::agree(
-      session, [&] { check_parameter_groups(run.optimizer, engine.decoder()); }, OnStop::give_up);
-  if (session.rank() == 0) {
-    log_model(resolved, log);
-    log_fp8(resolved, engine.decoder(), log);
-  }
+  Engine& engine = build_engine(session, resolved, log, machine);
 
   board.enter("reading weights or a checkpoint");
-  checkpoint::CheckpointStore store(
-      session, {.directory = run_dir / "checkpoints",
-                .keep = run.checkpoint.keep,
-                .keep_every = run.checkpoint.keep_every,
-                .keep_best = run.checkpoint.keep_best == config::KeepBest::eval_loss,
-                .owner = directory.owner()});
+  checkpoint::CheckpointStore store(session, store_options(run, directory));
   const std::optional<Started> started = start_or_resume(
       {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
       tokenizer, data::identity_of(data.sources));
   if (!started) return ExitCode::done;  // nothing is left to train
   const checkpoint::TrainState& state = started->state;
-  const std::string space = store.require_space(engine.zero().state_dict(), state.run,
+  const std::string space = store.require_space(engine.state().state_dict(), state.run,
                                                 saves.left(state.step, run.train.max_steps),
                                                 staying_to_come(run, state.step));
   if (!space.empty()) log.warn(space);
   comm::agree(session, [&] {
-    if (session.rank() == 0)
-      checkpoint::keep_model_files(run_dir, run.model.path, run.data.tokenizer);
-  });
-
-  comm::agree(session, [&] {
-    if (session.rank() == 0) take_run_dir_over(run_dir, *started);
+    if (session.rank() == 0) take_run_dir_over(run, *started);
   });
   Recording recording = begin_recording(session, resolved, state.step, log, terminal);
 
@@ -321,31 +184,65 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   return outcome.stopped_on_request ? ExitCode::stopped : ExitCode::done;
 }
 
-}  // namespace
+bool is_agreed_stop(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  return own != nullptr && own->code() == ExitCode::stopped && own->agreed();
+}
 
-ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
-  session.board()->enter("reading the run file and the tokenizer");
-  const std::string text = broadcast_config_text(session, request.config_path);
+/// Says on the board why the run fails, while its machine still stands: taking it down may wait for
+/// a rank that will not come. Throws what to tell instead where memory has run out.
+void tell_failure(const std::exception& error, const ResolvedConfig& resolved,
+                  const Machine& machine, ProgressBoard& board) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  if (machine.mesh && resolved.device == comm::DeviceType::cuda && is_out_of_memory(error)) {
+    ConfigError told =
+        out_of_memory_error(error, resolved, doing(board.read()), machine.mesh->device());
+    if (own != nullptr && own->agreed()) told.set_agreed();
+    board.fail(told.code(), told.what());
+    throw told;
+  }
+  board.fail(own != nullptr ? own->code() : ExitCode::internal,
+             own != nullptr ? error.what() : cat("internal error: ", error.what()));
+}
 
+/// What was asked for, understood; the same on every rank.
+struct Request {
   ResolvedConfig resolved;
-  config::Parsed parsed;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  std::vector<std::string> notes;  // on the model's config.json
+};
+
+Request read_request(comm::MpiSession& session, const RunRequest& request) {
+  const std::string text = broadcast_config_text(session, request.config_path);
+  Request read;
+  config::Parsed parsed;
   comm::agree(
       session,
       [&] {
         parsed = config::parse_run_config(text, request.config_path, request.overrides);
         check_model_directory(parsed);
-        tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
+        read.tokenizer = tokenizer::make_tokenizer(tokenizer_of(parsed.config));
       },
       OnStop::give_up);
+  const int64_t vocab_size = read.tokenizer->vocab_size();
   const inference::DecidedModel decided =
-      inference::decide_model(session, parsed.config.model, tokenizer->vocab_size());
+      inference::decide_model(session, parsed.config.model, vocab_size);
   comm::agree(
       session,
-      [&] { resolved = resolve(parsed, decided.decoder, tokenizer->vocab_size(), session.size()); },
+      [&] { read.resolved = resolve(parsed, decided.decoder, vocab_size, session.size()); },
       OnStop::give_up);
+  read.notes = decided.notes;
+  return read;
+}
+
+}  // namespace
+
+ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
+  session.board()->enter("reading the run file and the tokenizer");
+  Request read = read_request(session, request);
+  ResolvedConfig& resolved = read.resolved;
   const std::vector<std::string> hosts =
-      agree_on_facts(session, facts_of(request.program, resolved, *tokenizer));
+      agree_on_facts(session, facts_of(request.program, resolved, *read.tokenizer));
   const config::RunConfig& run = resolved.run;
   const fs::path run_dir = run.run_dir;
   prepare_host(run.train, session, resolved.device);
@@ -360,7 +257,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                            .terminal = &terminal});
   });
   if (session.rank() == 0) {
-    for (const std::string& note : decided.notes) log->warn(note);
+    for (const std::string& note : read.notes) log->warn(note);
     say_dropout_of(resolved, *log);
   }
   for (const std::string& line : directory.warnings()) log->warn(line);
@@ -371,25 +268,15 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     display.emplace(terminal, [&log](const std::string& line) { log->info(line); });
   Machine machine;
   try {
-    return train(session, request, resolved, *tokenizer, hosts, directory, *log, terminal, machine);
+    return train(session, request, resolved, *read.tokenizer, hosts, directory, *log, terminal,
+                 machine);
   } catch (const std::exception& error) {
-    const auto* own = dynamic_cast<const Error*>(&error);
-    ProgressBoard& board = *session.board();
-    if (own != nullptr && own->code() == ExitCode::stopped && own->agreed()) {
-      log->info(cat(error.what(), " before the first step, ", board.read().phase,
+    if (is_agreed_stop(error)) {
+      log->info(cat(error.what(), " before the first step, ", session.board()->read().phase,
                     ": there is nothing to save"));
       return ExitCode::stopped;
     }
-    if (machine.mesh && resolved.device == comm::DeviceType::cuda && is_out_of_memory(error)) {
-      ConfigError told =
-          out_of_memory_error(error, resolved, doing(board.read()), machine.mesh->device());
-      if (own != nullptr && own->agreed()) told.set_agreed();
-      board.fail(told.code(), told.what());
-      throw told;
-    }
-    // The machine is about to be taken down, which may wait for a rank that will not come.
-    board.fail(own != nullptr ? own->code() : ExitCode::internal,
-               own != nullptr ? error.what() : cat("internal error: ", error.what()));
+    tell_failure(error, resolved, machine, *session.board());
     throw;
   }
 }

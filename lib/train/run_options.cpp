@@ -60,14 +60,14 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
 }
 
 zero::Options zero_options(const config::RunConfig& run) {
-  return {.zero_stage = static_cast<int>(run.parallel.zero_stage),
-          .optimizer = run.optimizer,
-          .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
-          .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
-          .seed = run.train.seed,
-          // An adapter's base is in its own files.
-          .frozen_values =
-              run.adapter ? zero::FrozenValues::elsewhere : zero::FrozenValues::in_state};
+  return {
+      .zero_stage = static_cast<int>(run.parallel.zero_stage),
+      .optimizer = run.optimizer,
+      .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
+      .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
+      .seed = run.train.seed,
+      // An adapter's base is in its own files.
+      .frozen_values = run.adapter ? zero::FrozenValues::elsewhere : zero::FrozenValues::in_state};
 }
 
 planner::Layout planned_layout(const ResolvedConfig& resolved) {
@@ -93,12 +93,6 @@ planner::Layout planned_layout(const ResolvedConfig& resolved) {
           .async_saves = run.checkpoint.async,
           .device = resolved.device == comm::DeviceType::cuda ? planner::Device::cuda
                                                               : planner::Device::cpu};
-}
-
-int64_t saved_parameters(const ResolvedConfig& resolved) {
-  const auto& adapter = resolved.run.adapter;
-  return adapter ? model::adapter_parameters(resolved.decoder, *adapter)
-                 : model::parameter_count(resolved.decoder);
 }
 
 double flops_of_token(const ResolvedConfig& resolved) {

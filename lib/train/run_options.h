@@ -27,8 +27,6 @@ planner::Layout planned_layout(const ResolvedConfig& resolved);
 /// How many checkpoints that checkpoint.keep_every lets stay are made after `step` steps.
 int64_t staying_to_come(const config::RunConfig& run, int64_t step);
 
-/// Elements whose state a checkpoint holds: of the model, or of its adapter.
-int64_t saved_parameters(const ResolvedConfig& resolved);
 /// Floating point operations of the training, by token (model::flops_per_token).
 double flops_of_token(const ResolvedConfig& resolved);
 

@@ -53,7 +53,7 @@ std::string lack_of_snapshot_memory(const std::vector<SnapshotMemory>& of_ranks)
 std::unique_ptr<zero::StateSnapshot> snapshot_for(comm::ControlGroup& group,
                                                   const std::vector<std::string>& hosts,
                                                   Engine& engine, Logger& log) {
-  const sharding::StateDict state = engine.zero().state_dict();
+  const sharding::StateDict state = engine.state().state_dict();
   std::unique_ptr<zero::StateSnapshot> snapshot;
   std::string lack =
       lack_of_snapshot_memory(memory_of_ranks(group, hosts, zero::StateSnapshot::bytes_of(state)));

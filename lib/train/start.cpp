@@ -118,7 +118,7 @@ void load_beside_base(const StartParts& parts, const BaseModel& base,
   const AdapterStart values(
       parts.engine.decoder(),
       {.base = base.weights ? &*base.weights : nullptr, .seed = run.train.seed});
-  parts.engine.zero().load_parameters(values, locally);
+  parts.engine.state().load_parameters(values, locally);
   state.base_path = base.weights ? run.model.path : "";
   state.base_identity = base.weights ? sha256_hex(base.facts) : "";
   state.extra[kBaseFactsExtra] = base.facts;
@@ -131,21 +131,21 @@ void begin_with_weights_of(const StartParts& parts, const std::string& init_from
   const checkpoint::CheckpointInfo from =
       parts.store.open(weights_to_begin_with(parts.session, init_from));
   comm::agree(parts.session, [&] { check_same_adapter(from, state, parts.resolved.run); });
-  zero::ZeroOptimizer& zero = parts.engine.zero();
+  zero::ShardedState& live = parts.engine.state();
   if (parts.resolved.run.adapter) {
     const BaseModel base = open_base(parts.session, parts.resolved, until_stopped(parts.session));
     comm::agree(parts.session, [&] { check_same_base(from, base, parts.resolved.run.model.path); });
     load_beside_base(parts, base, state);
   } else {
-    zero.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
+    live.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
     state.base_path = from.path.string();
     state.base_identity = from.save_id;
   }
-  sharding::StateDict weights = zero.state_dict();
+  sharding::StateDict weights = live.state_dict();
   std::erase_if(weights.pieces,
                 [](const sharding::StatePiece& piece) { return piece.kind != sharding::kMaster; });
   parts.store.load_weights_into(weights, from);
-  zero.state_loaded(/*updates_done=*/0);
+  live.state_loaded(/*updates_done=*/0);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   parts.log.info(cat("start: the weights of ", from.path.string(), ", step ", from.state.step,
                      ", read in ", fixed(seconds.count(), 2), " s"));
@@ -161,7 +161,7 @@ void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
   const UntilStopped locally = until_stopped(session);
   if (run.model.init == config::Init::random && !run.adapter) {
     const Work work("drawing initial values");
-    engine.zero().initialise(run.train.seed, locally);
+    engine.state().initialise(run.train.seed, locally);
     log.info(cat("start: random values from seed ", run.train.seed));
     return;
   }
@@ -172,7 +172,7 @@ void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
   } else {
     state.base_path = run.model.path;
     state.base_identity = sha256_hex(base.facts);
-    engine.zero().load_parameters(*base.weights, locally);
+    engine.state().load_parameters(*base.weights, locally);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   const std::string beside = run.adapter ? "a new adapter beside " : "";
@@ -252,9 +252,9 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     state.base_path = from.state.base_path;
     state.base_identity = from.state.base_identity;
   }
-  sharding::StateDict pieces = engine.zero().state_dict();
+  sharding::StateDict pieces = engine.state().state_dict();
   store.load_into(pieces, from);
-  engine.zero().state_loaded(from.state.updates_done);
+  engine.state().state_loaded(from.state.updates_done);
   state.step = from.state.step;
   state.updates_done = from.state.updates_done;
   state.tokens_seen = from.state.tokens_seen;

@@ -25,7 +25,6 @@ constexpr int64_t kMostSkippedInARow = 10;
 // A line of the log with its month, day and time in 80 columns.
 constexpr int kStepLineWidth = 65;
 
-constexpr double kStateBytes = 12;   // of a parameter: the master and two moments in fp32
 constexpr double kSlowDisk = 200e6;  // bytes a second
 
 constexpr std::string_view kNonfinite = "nonfinite";
@@ -48,10 +47,11 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
              parts.snapshot, [this](const Saved& saved) { say_saved(saved); }),
       last_issued_(std::chrono::steady_clock::now()),
       pace_(first_step, parts.config.run.train.max_steps),
-      guessed_save_s_(static_cast<double>(saved_parameters(parts.config)) * kStateBytes /
+      guessed_save_s_(static_cast<double>(planner::checkpoint_bytes(parts.config.decoder,
+                                                                    planned_layout(parts.config))) /
                       kSlowDisk) {}
 
-Trainer::~Trainer() { parts_.engine.zero().call_before_update({}); }
+Trainer::~Trainer() { parts_.engine.state().call_before_update({}); }
 
 RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
   const config::RunConfig& run = parts_.config.run;
@@ -81,25 +81,12 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
       pass_over(state);
     }
 
-    const bool last = state.step == run.train.max_steps;
-    saved_here = last || parts_.saves.due(state.step);
-    if (saved_here) {
-      read_pending();  // a checkpoint never commits before its step's finite flag is read
-      save(state);
-      // Before what follows: whatever it meets, the last steps are not lost.
-      if (last) finish_save();
-      saved_here = saver_.is_saving() || !saver_.last_failed();
-    }
+    saved_here = save_if_due(state);
     // After the save: whatever an evaluation meets, the steps are not lost.
-    if (last || parts_.evaluations.due(state.step)) {
+    if (state.step == run.train.max_steps || parts_.evaluations.due(state.step)) {
       read_pending();
       outcome.eval_loss = evaluate(state.step);
-      if (is_best(state.step)) {
-        if (!saved_here) save(state);
-        finish_save();  // or one that fails would take the best one before with it
-        saved_here = !saver_.last_failed();
-        if (saved_here) name_best(state);
-      }
+      if (is_best(state.step)) saved_here = keep_best(state, saved_here);
     }
   }
   read_pending();
@@ -156,7 +143,7 @@ void Trainer::pass_over(checkpoint::TrainState& state) {
 void Trainer::audit_if_due(int64_t step) {
   if (!due(step, parts_.config.run.logging.audit_steps)) return;
   board_->enter("audit of the parameters", step);
-  audit_parameters(parts_.engine.zero(), parts_.session, step);
+  audit_parameters(parts_.engine.state(), parts_.session, step);
 }
 
 Trainer::Batch Trainer::next_batch(int64_t step) {
@@ -209,7 +196,7 @@ void Trainer::read_pending() {
 void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
   ++skipped_in_a_row_;
   const std::string culprits =
-      describe_nonfinite(parts_.engine.zero(), pending.numbers, parts_.session);
+      describe_nonfinite(parts_.engine.buckets(), pending.numbers, parts_.session);
   const Problem what =
       problem(cat("loss ", loss, " and gradient norm ", norm, " (first seen on ", culprits, ")"))
           .at(cat("step ", pending.step))

@@ -107,6 +107,8 @@ class Trainer {
   RunOutcome run_steps(checkpoint::TrainState state);
   /// Begins it; where training waits for saves, all of it.
   void save(const checkpoint::TrainState& state);
+  bool save_if_due(const checkpoint::TrainState& state);
+  bool keep_best(const checkpoint::TrainState& state, bool is_saved);
   void finish_save();
   void say_saved(const Saved& saved);
   bool is_best(int64_t step) const;

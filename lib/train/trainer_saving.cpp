@@ -35,11 +35,30 @@ RunOutcome Trainer::run(checkpoint::TrainState state) {
 void Trainer::save(const checkpoint::TrainState& state) {
   board_->enter("writing a checkpoint", state.step);
   checkpoint::TrainState now = state;
-  zero::ZeroOptimizer& zero = parts_.engine.zero();
-  now.updates_done = zero.updates_done();
-  saver_.save(zero.state_dict(), now);
-  zero.call_before_update([this] { saver_.let_state_change(); });
+  zero::ShardedState& live = parts_.engine.state();
+  now.updates_done = live.updates_done();
+  saver_.save(live.state_dict(), now);
+  live.call_before_update([this] { saver_.let_state_change(); });
   last_issued_ = std::chrono::steady_clock::now();
+}
+
+// Whether the state is saved, or will be by a save that is under way.
+bool Trainer::save_if_due(const checkpoint::TrainState& state) {
+  const bool last = state.step == parts_.config.run.train.max_steps;
+  if (!last && !parts_.saves.due(state.step)) return false;
+  read_pending();  // a checkpoint never commits before its step's finite flag is read
+  save(state);
+  // Before what follows: whatever it meets, the last steps are not lost.
+  if (last) finish_save();
+  return saver_.is_saving() || !saver_.last_failed();
+}
+
+bool Trainer::keep_best(const checkpoint::TrainState& state, bool is_saved) {
+  if (!is_saved) save(state);
+  finish_save();  // or one that fails would take the best one before with it
+  if (saver_.last_failed()) return false;
+  name_best(state);
+  return true;
 }
 
 void Trainer::finish_save() {

@@ -1,8 +1,6 @@
 // Allocation of what is held beside the buckets.
 #include "zero/bucket_state.h"
 
-#include <ATen/Functions.h>
-
 #include <tuple>
 #include <utility>
 
@@ -26,56 +24,88 @@ void check_units(const std::vector<Bucket>& buckets, const optim::UpdateRule& ru
   }
 }
 
+/// Masters and slots of the whole bucket, or of its shard.
+bool holds_all(const Bucket& bucket, const StateLayout& layout) {
+  return bucket.trains ? layout.holds_all : layout.parameter_buffers == Buffers::own;
+}
+
 void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
-               const at::TensorOptions& on_device) {
+               const StateLayout& layout) {
+  struct Slot {
+    at::Tensor sharded, replicated;
+  };
   const auto& blocks = buckets.blocks();
-  std::vector<std::pair<at::Tensor, at::Tensor>> slots;  // sharded, replicated
-  const auto bf16 = on_device.dtype(at::kBFloat16);
-  for (const GradientBuffer& size : gradient_buffers(blocks, buckets.buckets(), Buffers::shared))
-    slots.emplace_back(at::zeros({size.sharded}, bf16), at::zeros({size.replicated}, bf16));
+  const at::Device device = buckets.options().device;
+  std::vector<Slot> slots;
+  for (const SentAllocations& slot : sent_allocations(blocks, buckets.buckets(), layout))
+    slots.push_back(
+        {.sharded = slot.sharded.zeros(device), .replicated = slot.replicated.zeros(device)});
+  if (slots.empty()) return;
   for (BucketState& state : states) {
     if (!state.bucket->trains || state.bucket->gradient_dtype == at::kBFloat16) continue;
-    const auto& [sharded, replicated] = slots[slot_of(blocks, state.bucket->block)];
+    const Slot& slot = slots[static_cast<size_t>(slot_of(blocks, state.bucket->block))];
     const bool is_sharded = state.bucket->placement == parameters::Placement::tp_sharded;
-    state.sent = (is_sharded ? sharded : replicated)
+    state.sent = (is_sharded ? slot.sharded : slot.replicated)
                      .narrow(0, state.bucket->gradient_begin, state.bucket->numel);
-    state.sent_piece = state.sent.narrow(0, state.shard_begin, state.shard_numel());
+    state.sent_shard = state.sent.narrow(0, state.shard_begin, state.shard_numel());
   }
 }
 
 }  // namespace
 
+BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size) {
+  const int64_t shard = bucket.numel / dp_size;
+  const int64_t held = holds_all(bucket, layout) ? bucket.numel : shard;
+  BucketAllocations result;
+  for (const StateTensor& tensor : state_tensors(bucket.trains, bucket.unit, layout)) {
+    Allocation allocation{.shape = {held}, .dtype = tensor.dtype};
+    if (tensor.kind != sharding::kMaster) {
+      result.slots.push_back(std::move(allocation));
+    } else if (bucket.trains ? layout.own_masters : !holds_all(bucket, layout)) {
+      result.master = std::move(allocation);
+    }
+  }
+  if (bucket.trains && layout.accumulates)
+    result.grad_shard = Allocation{.shape = {shard}, .dtype = at::kFloat};
+  return result;
+}
+
+std::vector<SentAllocations> sent_allocations(const std::vector<parameters::ParameterBlock>& blocks,
+                                              const std::vector<Bucket>& buckets,
+                                              const StateLayout& layout) {
+  std::vector<SentAllocations> slots;
+  if (!layout.casts_for_reduction) return slots;
+  for (const GradientBuffer& size : gradient_buffers(blocks, buckets, Buffers::shared))
+    slots.push_back({.sharded = {.shape = {size.sharded}, .dtype = at::kBFloat16},
+                     .replicated = {.shape = {size.replicated}, .dtype = at::kBFloat16}});
+  return slots;
+}
+
 std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& layout) {
   check_units(buckets.buckets(), *layout.rule);
-  const auto on_device = at::TensorOptions().device(buckets.options().device);
+  const at::Device device = buckets.options().device;
   std::vector<BucketState> states;
   for (Bucket& bucket : buckets.buckets()) {
+    const BucketAllocations allocated = bucket_allocations(bucket, layout, buckets.dp().size);
     BucketState state;
     state.bucket = &bucket;
     std::tie(state.shard_begin, state.shard_end) = buckets.shard_range(bucket, buckets.dp().rank);
-    const bool holds_all =
-        bucket.trains ? layout.holds_all : layout.parameter_buffers == Buffers::own;
-    state.held_begin = holds_all ? 0 : state.shard_begin;
-    state.held_end = holds_all ? bucket.numel : state.shard_end;
+    state.held_begin = holds_all(bucket, layout) ? 0 : state.shard_begin;
+    state.held_end = holds_all(bucket, layout) ? bucket.numel : state.shard_end;
     const int64_t held = state.held_end - state.held_begin;
     state.data_shard = bucket.data.narrow(0, state.shard_begin, state.shard_numel());
-    if (!bucket.trains) {
-      state.master = holds_all ? bucket.data : at::zeros({held}, bucket.data.options());
-      states.push_back(std::move(state));
-      continue;
+    state.master = allocated.master ? allocated.master->zeros(device)
+                                    : bucket.data.narrow(0, state.held_begin, held);
+    if (bucket.trains) {
+      for (const Allocation& slot : allocated.slots) state.slots.push_back(slot.zeros(device));
+      state.main_grad_shard = bucket.main_grad.narrow(0, state.shard_begin, state.shard_numel());
+      state.grad_shard =
+          allocated.grad_shard ? allocated.grad_shard->zeros(device) : state.main_grad_shard;
+      state.gradient = held == state.shard_numel() ? state.grad_shard : bucket.main_grad;
     }
-    state.master = layout.own_masters ? at::zeros({held}, on_device.dtype(layout.master_dtype))
-                                      : bucket.data.narrow(0, state.held_begin, held);
-    for (size_t s = 0; s < layout.rule->slots(bucket.unit).size(); ++s)
-      state.slots.push_back(at::zeros({held}, on_device.dtype(layout.slots_dtype)));
-    state.grad_piece = bucket.main_grad.narrow(0, state.shard_begin, state.shard_numel());
-    state.grad_shard = layout.accumulates
-                           ? at::zeros({state.shard_numel()}, on_device.dtype(at::kFloat))
-                           : state.grad_piece;
-    state.gradient = held == state.shard_numel() ? state.grad_shard : bucket.main_grad;
     states.push_back(std::move(state));
   }
-  if (layout.casts_for_reduction) make_sent(states, buckets, on_device);
+  make_sent(states, buckets, layout);
   return states;
 }
 

@@ -5,8 +5,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "zero/allocation.h"
 #include "zero/param_buckets.h"
 #include "zero/state_layout.h"
 
@@ -26,13 +28,15 @@ struct BucketState {
   at::Tensor master;              // [held] own memory, or the held part of bucket->data
   std::vector<at::Tensor> slots;  // [held] each, of the update rule for the bucket's unit
   at::Tensor data_shard;          // [shard] of bucket->data
-  at::Tensor grad_piece;  // [shard] of bucket->main_grad: where reduce_scatter leaves its result
-  at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or grad_piece
+  at::Tensor main_grad_shard;     // [shard] of bucket->main_grad: where reduce_scatter leaves its
+                                  // result
+  at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or the above
   at::Tensor gradient;    // [held] what the update reads: grad_shard, or all of main_grad
 
-  // bf16 for the way over dp, shared with the buckets of the same slot; undefined: main_grad goes.
+  // What goes over dp as bf16, in memory shared with the buckets of the same slot; undefined:
+  // main_grad goes.
   at::Tensor sent;        // [numel]
-  at::Tensor sent_piece;  // [shard] of it
+  at::Tensor sent_shard;  // [shard] of it
 
   int64_t shard_numel() const { return shard_end - shard_begin; }
   /// The shard's part of a [held] tensor.
@@ -40,6 +44,24 @@ struct BucketState {
     return held.narrow(0, shard_begin - held_begin, shard_numel());
   }
 };
+
+/// What a rank allocates for one bucket beside the buffers of parameters and gradients. Whatever of
+/// BucketState is not here is a view of those.
+struct BucketAllocations {
+  std::optional<Allocation> master;      // else the parameters themselves
+  std::vector<Allocation> slots;         // of the update rule
+  std::optional<Allocation> grad_shard;  // of a bucket that accumulates
+};
+BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size);
+
+/// The bf16 memory through which the buckets of a slot go over dp.
+struct SentAllocations {
+  Allocation sharded, replicated;
+};
+/// By slot; none where gradients go as they are.
+std::vector<SentAllocations> sent_allocations(const std::vector<parameters::ParameterBlock>& blocks,
+                                              const std::vector<Bucket>& buckets,
+                                              const StateLayout& layout);
 
 /// One for each bucket, in their order; allocates state (zeroed).
 std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& layout);

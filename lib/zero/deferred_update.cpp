@@ -38,12 +38,12 @@ DeferredUpdate::DeferredUpdate(std::unique_ptr<optim::Update> update, const Bloc
 
 DeferredUpdate::~DeferredUpdate() {
   for (size_t b = 0; b < states_.size(); ++b) {
-    if (states_[b] != State::under_way) continue;
+    if (states_[b] != State::in_flight) continue;
     try {
       updated_[b].block(current_stream(device_));
     } catch (const c10::Error& error) {
       // A device that takes no more calls; nothing will use the memory.
-      TORCH_WARN("an update was left under way: ", error.what_without_backtrace());
+      TORCH_WARN("an update was left in flight: ", error.what_without_backtrace());
     }
   }
 }
@@ -68,23 +68,23 @@ void DeferredUpdate::run_ahead(int block) {
     const c10::StreamGuard guard(*beside_);
     update_->apply(next, numbers_);
     updated_[next].record(*beside_);
-    states_[next] = State::under_way;
+    states_[next] = State::in_flight;
   }
 }
 
-void DeferredUpdate::need(int block) { need_part(block / blocks_of_part_); }
+void DeferredUpdate::wait_for(int block) { wait_for_part(block / blocks_of_part_); }
 
-void DeferredUpdate::finish() {
-  for (int p = 0; p < static_cast<int>(states_.size()); ++p) need_part(p);
+void DeferredUpdate::wait_for_all() {
+  for (int p = 0; p < static_cast<int>(states_.size()); ++p) wait_for_part(p);
 }
 
-void DeferredUpdate::need_part(int part) {
+void DeferredUpdate::wait_for_part(int part) {
   const State state = std::exchange(states_[part], State::done);
-  if (state == State::under_way) updated_[part].block(current_stream(device_));
+  if (state == State::in_flight) updated_[part].block(current_stream(device_));
   if (state != State::pending) return;
   // Parts may share memory that they work in.
   for (size_t p = 0; p < states_.size(); ++p) {
-    if (states_[p] == State::under_way) updated_[p].block(current_stream(device_));
+    if (states_[p] == State::in_flight) updated_[p].block(current_stream(device_));
   }
   update_->apply(part, numbers_);
 }

@@ -30,7 +30,7 @@ class DeferredUpdate {
   /// Memory that an update still writes is free for others afterwards, in the current stream.
   ~DeferredUpdate();
 
-  /// A new update, of all blocks, when none is under way: its numbers are taken now, in the current
+  /// A new update, of all blocks, when none is in flight: its numbers are taken now, in the current
   /// stream.
   void begin();
   /// The host's side of begin() alone: the device's has been, or will be, done by a graph.
@@ -40,14 +40,14 @@ class DeferredUpdate {
   /// here on.
   void run_ahead(int block);
   /// The block is updated, from here on in the current stream.
-  void need(int block);
+  void wait_for(int block);
   /// All blocks are; no work of another stream is left open.
-  void finish();
+  void wait_for_all();
 
  private:
-  enum class State { pending, under_way, done };
+  enum class State { pending, in_flight, done };
 
-  void need_part(int part);
+  void wait_for_part(int part);
 
   std::unique_ptr<optim::Update> update_;
   optim::UpdateStep numbers_;
@@ -56,7 +56,7 @@ class DeferredUpdate {
   std::vector<State> states_;  // of the parts
   // Of CUDA:
   std::optional<c10::Stream> beside_;
-  std::vector<c10::Event> updated_;    // of each part that is under way
+  std::vector<c10::Event> updated_;    // of each part that is in flight
   std::optional<c10::Event> reached_;  // by the current stream, where it set blocks off
 };
 

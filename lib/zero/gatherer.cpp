@@ -46,17 +46,17 @@ Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states
 void Gatherer::before_forward(int block, Table table) {
   if (!active_) return;
   if (block == 0 && table == Table::later && !holds_table()) {
-    begin_rest(0);
+    start_without_table(0);
     wait(buffer(0));
     return;
   }
-  begin_all_of(block);
-  run_ahead(block);
+  start_all_of(block);
+  prefetch_behind(block);
   if (block >= kBlocksBeforeTable) start_table();
   wait_for_all_of(block);
 }
 
-void Gatherer::run_ahead(int block) {
+void Gatherer::prefetch_behind(int block) {
   if (!active_) return;
   const int last = static_cast<int>(buckets_.blocks().size()) - 1;
   const int end = std::min(block + look_ahead_, last);
@@ -67,20 +67,20 @@ void Gatherer::before_backward(int block) {
   if (!active_) return;
   const auto& blocks = buckets_.blocks();
   const bool reads = blocks[block].backward_reads_data;
-  if (reads) begin_all_of(block);
+  if (reads) start_all_of(block);
   if (block > 0 && blocks[block - 1].backward_reads_data) prefetch(block - 1, block);
   if (reads) wait_for_all_of(block);
 }
 
-void Gatherer::need(int block) {
+void Gatherer::gather(int block) {
   if (!active_) return;
-  begin(block);
+  start(block);
   wait_for(block);
 }
 
 void Gatherer::invalidate() {
   for (Buffer& buffer : buffers_) {
-    wait(buffer);  // a gather under way still reads the masters
+    wait(buffer);  // a gather in flight still reads the masters
     buffer.block = -1;
   }
   wait(table_buffer_);
@@ -91,64 +91,36 @@ Gatherer::Buffer& Gatherer::buffer(int block) {
   return buffers_[buffer_of(buckets_.blocks(), block, buffers_of_blocks_)];
 }
 
-void Gatherer::begin(int block) {
-  begin_rest(block);
+void Gatherer::start(int block) {
+  start_without_table(block);
   if (block == 0) start_table();
-}
-
-// All but the table.
-void Gatherer::begin_rest(int block) {
-  if (buffer(block).block != block) start(block);
-}
-
-void Gatherer::begin_all_of(int block) {
-  const int other = buckets_.blocks()[block].also_uses;
-  if (other >= 0) begin(other);
-  begin(block);
-}
-
-void Gatherer::wait_for_all_of(int block) {
-  const int other = buckets_.blocks()[block].also_uses;
-  if (other >= 0) wait_for(other);
-  wait_for(block);
-}
-
-void Gatherer::wait_for(int block) {
-  wait(buffer(block));
-  if (block == 0) wait(table_buffer_);
-}
-
-// Not where it would take the memory of what is in use.
-void Gatherer::prefetch(int block, int in_use) {
-  if (uses(in_use, buffer_of(buckets_.blocks(), block, buffers_of_blocks_))) return;
-  begin(block);
-}
-
-bool Gatherer::uses(int block, int buffer) const {
-  const auto& blocks = buckets_.blocks();
-  if (buffer_of(blocks, block, buffers_of_blocks_) == buffer) return true;
-  const int other = blocks[block].also_uses;
-  return other >= 0 && buffer_of(blocks, other, buffers_of_blocks_) == buffer;
 }
 
 // The buffer's former block has done its work in the current stream, and the gather begins behind
 // it.
-void Gatherer::start(int block) {
+void Gatherer::start_without_table(int block) {
   Buffer& target = buffer(block);
+  if (target.block == block) return;
   wait(target);
   target.block = block;
   before_reading_(block);
-  for (BucketState* state : of_block_[block]) gather(*state, target);
+  for (BucketState* state : of_block_[block]) start_gather(*state, target);
 }
 
 void Gatherer::start_table() {
   if (holds_table()) return;
   table_buffer_.block = 0;
   before_reading_(0);
-  gather(*table_, table_buffer_);
+  start_gather(*table_, table_buffer_);
 }
 
-void Gatherer::gather(BucketState& state, Buffer& target) {
+void Gatherer::start_all_of(int block) {
+  const int other = buckets_.blocks()[block].also_uses;
+  if (other >= 0) start(other);
+  start(block);
+}
+
+void Gatherer::start_gather(BucketState& state, Buffer& target) {
   at::Tensor& data = state.bucket->data;
   if (dp_.size() == 1) {
     data.copy_(state.master);
@@ -163,9 +135,33 @@ void Gatherer::gather(BucketState& state, Buffer& target) {
   target.in_flight.push_back(dp_.start_all_gather(data, state.data_shard));
 }
 
+// Not where it would take the memory of what is in use.
+void Gatherer::prefetch(int block, int in_use) {
+  if (uses(in_use, buffer_of(buckets_.blocks(), block, buffers_of_blocks_))) return;
+  start(block);
+}
+
+bool Gatherer::uses(int block, int buffer) const {
+  const auto& blocks = buckets_.blocks();
+  if (buffer_of(blocks, block, buffers_of_blocks_) == buffer) return true;
+  const int other = blocks[block].also_uses;
+  return other >= 0 && buffer_of(blocks, other, buffers_of_blocks_) == buffer;
+}
+
 void Gatherer::wait(Buffer& buffer) {
   for (const auto& work : buffer.in_flight) work->wait();
   buffer.in_flight.clear();
+}
+
+void Gatherer::wait_for(int block) {
+  wait(buffer(block));
+  if (block == 0) wait(table_buffer_);
+}
+
+void Gatherer::wait_for_all_of(int block) {
+  const int other = buckets_.blocks()[block].also_uses;
+  if (other >= 0) wait_for(other);
+  wait_for(block);
 }
 
 }  // namespace tptrain::zero

@@ -24,21 +24,21 @@ class Gatherer {
   // all parameters anyway.
 
   /// The block, and what else it uses, is complete from here on in the current stream; the blocks
-  /// behind it are on their way. later: but for the table, which follows when the first blocks are
-  /// through, unless it is there already; and for the blocks behind it, which run_ahead() sends on
-  /// their way when what is looked up instead has gone before them.
+  /// behind it are in flight. later: but for the table, which follows when the first blocks are
+  /// through, unless it is there already; and for the blocks behind it, which prefetch_behind()
+  /// starts when what is looked up instead has gone before them.
   enum class Table { now, later };
   void before_forward(int block, Table table = Table::now);
-  void run_ahead(int block);
-  /// The same for backward, with the block before it on its way.
+  void prefetch_behind(int block);
+  /// The same for backward, with the block before it in flight.
   void before_backward(int block);
   /// The block alone is complete from here on in the current stream.
-  void need(int block);
-  /// The masters change, or have changed: no buffer holds anything any more, and nothing is under
-  /// way in the current stream.
+  void gather(int block);
+  /// The masters change, or have changed: no buffer holds anything any more, and nothing is in
+  /// flight.
   void invalidate();
 
-  /// The table is there or on its way, or ranks do not gather it by itself.
+  /// The table is there or in flight, or ranks do not gather it by itself.
   bool holds_table() const { return table_ == nullptr || table_buffer_.block == 0; }
 
  private:
@@ -47,16 +47,15 @@ class Gatherer {
     std::vector<std::unique_ptr<comm::Work>> in_flight;
   };
   Buffer& buffer(int block);
-  void begin(int block);
-  void begin_rest(int block);
-  void begin_all_of(int block);
-  void wait_for_all_of(int block);
-  void prefetch(int block, int in_use);
   void start(int block);
+  void start_without_table(int block);
   void start_table();
-  void gather(BucketState& state, Buffer& buffer);
+  void start_all_of(int block);
+  void start_gather(BucketState& state, Buffer& buffer);
+  void prefetch(int block, int in_use);
   void wait(Buffer& buffer);
   void wait_for(int block);
+  void wait_for_all_of(int block);
   bool uses(int block, int buffer) const;
 
   const ParamBuckets& buckets_;

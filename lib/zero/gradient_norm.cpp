@@ -54,14 +54,14 @@ double sum_on_cpu(const at::Tensor& view) {
 
 }  // namespace
 
-SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups marks)
-    : groups_(std::move(groups)), marks_(std::move(marks)), device_(device) {
-  if (marks_.empty()) {
-    for (const auto& group : groups_) marks_.emplace_back(group.size());
+SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags)
+    : groups_(std::move(groups)), flags_(std::move(flags)), device_(device) {
+  if (flags_.empty()) {
+    for (const auto& group : groups_) flags_.emplace_back(group.size());
   }
   if (device.is_cpu()) return;
   std::vector<cuda::Gradient> tensors;
-  std::vector<float*> words;
+  std::vector<float*> flag_pointers;
   std::vector<kernels::cuda::Chunk> chunks;
   std::vector<int64_t> begins = {0};
   for (const std::vector<at::Tensor>& group : groups_) {
@@ -72,12 +72,12 @@ SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups marks)
     }
     begins.push_back(static_cast<int64_t>(chunks.size()));
   }
-  for (const std::vector<at::Tensor>& group : marks_) {
-    for (const at::Tensor& mark : group)
-      words.push_back(mark.defined() ? mark.mutable_data_ptr<float>() : nullptr);
+  for (const std::vector<at::Tensor>& group : flags_) {
+    for (const at::Tensor& flag : group)
+      flag_pointers.push_back(flag.defined() ? flag.mutable_data_ptr<float>() : nullptr);
   }
   tensors_ = {tensors, device};
-  words_ = {words, device};
+  flag_pointers_ = {flag_pointers, device};
   chunks_ = {chunks, device};
   group_begins_ = {begins, device};
   partial_ = {std::vector<double>(chunks.size()), device};
@@ -95,9 +95,9 @@ at::Tensor SumsOfSquares::operator()() const {
     for (size_t j = 0; j < groups_[i].size(); ++j) {
       const double sum = sum_on_cpu(groups_[i][j]);
       total += sum;
-      const at::Tensor& mark = marks_[i][j];
-      if (mark.defined() && !std::isfinite(sum))
-        *mark.mutable_data_ptr<float>() = std::numeric_limits<float>::infinity();
+      const at::Tensor& flag = flags_[i][j];
+      if (flag.defined() && !std::isfinite(sum))
+        *flag.mutable_data_ptr<float>() = std::numeric_limits<float>::infinity();
     }
     sums.mutable_data_ptr<double>()[i] = total;
   }
@@ -106,7 +106,7 @@ at::Tensor SumsOfSquares::operator()() const {
 
 void SumsOfSquares::sum_on_cuda(at::Tensor& sums) const {
   cuda::sums_of_squares({.tensors = tensors_.rows(),
-                         .marks = words_.rows(),
+                         .marks = flag_pointers_.rows(),
                          .chunks = chunks_.rows(),
                          .chunk_count = chunks_.size(),
                          .partial = partial_.rows(),

@@ -19,12 +19,12 @@ namespace tptrain::zero {
 class SumsOfSquares {
  public:
   using Groups = std::vector<std::vector<at::Tensor>>;
-  /// Each group: tensors that are 1-D, fp32 or bf16, contiguous, on `device`. marks: of each of
-  /// them one fp32 word on the device, or an undefined tensor; or none of any.
-  SumsOfSquares(Groups groups, at::Device device, Groups marks = {});
+  /// Each group: tensors that are 1-D, fp32 or bf16, contiguous, on `device`. flags: of each of
+  /// them one fp32 element on the device, or an undefined tensor; or none of any.
+  SumsOfSquares(Groups groups, at::Device device, Groups flags = {});
 
   /// The sum over all elements of each group, fp64 [groups] on the device. Depends on the tensors'
-  /// sizes and order, never on the number of threads or on where they lie. The word of a tensor
+  /// sizes and order, never on the number of threads or on where they lie. The flag of a tensor
   /// that holds inf or nan becomes infinite, as nothing else makes its sum; others stay. On CUDA:
   /// no host synchronisation, launches that are the same every time.
   at::Tensor operator()() const;
@@ -33,11 +33,11 @@ class SumsOfSquares {
   void sum_on_cuda(at::Tensor& sums) const;
 
   Groups groups_;
-  Groups marks_;
+  Groups flags_;
   at::Device device_;
   // Of CUDA:
   kernels::cuda::DeviceTable<cuda::Gradient> tensors_;  // of all groups
-  kernels::cuda::DeviceTable<float*> words_;            // their marks; null: none
+  kernels::cuda::DeviceTable<float*> flag_pointers_;    // their flags; null: none
   kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;
   kernels::cuda::DeviceTable<int64_t> group_begins_;  // among the chunks
   kernels::cuda::DeviceTable<double> partial_;        // sum of each chunk

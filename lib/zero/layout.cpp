@@ -187,8 +187,7 @@ bool is_table(const Bucket& bucket) {
          bucket.parameters[0]->role == parameters::Role::vocab_parallel;
 }
 
-bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens,
-                            at::ScalarType dtype) {
+bool lookup_goes_as_rows(const Bucket& table, int dp_size, int64_t tokens, at::ScalarType dtype) {
   if (dp_size == 1) return false;
   const int64_t row_bytes =
       table.parameters[0]->shape[1] * static_cast<int64_t>(c10::elementSize(dtype));

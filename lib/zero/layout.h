@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "parameters/parameter_store.h"
+#include "zero/allocation.h"
 #include "zero/param_buckets.h"
 
 namespace tptrain::zero {
@@ -24,10 +25,10 @@ std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& block
 /// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
 bool is_table(const Bucket& bucket);
 
-/// Whether the gradients of a look-up of `tokens` tokens on each dp rank travel as rows of `dtype`:
-/// where those of all ranks, which each receives and finds room for, are at most half of what the
-/// table's fp32 gradient is.
-bool lookup_travels_as_rows(const Bucket& table, int dp_size, int64_t tokens, at::ScalarType dtype);
+/// Whether the gradients of a look-up of `tokens` tokens on each dp rank go over dp as rows of
+/// `dtype`: where those of all ranks, which each receives and finds room for, are at most half of
+/// what the table's fp32 gradient is.
+bool lookup_goes_as_rows(const Bucket& table, int dp_size, int64_t tokens, at::ScalarType dtype);
 
 /// A slice of the block's tp_sharded bucket that trains of which other tp ranks hold copies.
 struct CopiedSlice {
@@ -48,13 +49,18 @@ int buffer_of(const std::vector<parameters::ParameterBlock>& blocks, int block, 
 parameters::StoreLayout store_layout(const std::vector<parameters::ParameterBlock>& blocks,
                                      const std::vector<Bucket>& buckets, Buffers buffers);
 
-/// Elements of gradients that one buffer must have room for.
+/// Elements of gradients that one buffer must have room for, and the memory for it: tensors of
+/// their own for each type, the staging behind what is replicated.
 struct GradientBuffer {
   int64_t sharded = 0;
   int64_t sharded_bf16 = 0;  // beside them; all else is fp32
   int64_t replicated = 0;
   int64_t replicated_and_staging = 0;
-  int64_t bytes() const { return 4 * (sharded + replicated_and_staging) + 2 * sharded_bf16; }
+  Allocation of_sharded() const { return {.shape = {sharded}, .dtype = at::kFloat}; }
+  Allocation of_sharded_bf16() const { return {.shape = {sharded_bf16}, .dtype = at::kBFloat16}; }
+  Allocation of_replicated() const {
+    return {.shape = {replicated_and_staging}, .dtype = at::kFloat};
+  }
 };
 std::vector<GradientBuffer> gradient_buffers(const std::vector<parameters::ParameterBlock>& blocks,
                                              const std::vector<Bucket>& buckets, Buffers buffers);

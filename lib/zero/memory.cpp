@@ -1,21 +1,13 @@
-// The sizes of layout.h times bytes, with the rules of state_layout.h.
+// The declarations that ParamBuckets and ZeroOptimizer allocate by, times their bytes.
 #include "zero/memory.h"
 
-#include <c10/core/ScalarType.h>
-
-#include "optim/update_rule.h"
+#include "zero/allocation.h"
+#include "zero/bucket_state.h"
 #include "zero/layout.h"
 #include "zero/matrix_shares.h"
 #include "zero/state_layout.h"
 
 namespace tptrain::zero {
-namespace {
-
-constexpr int64_t kFp32 = 4, kBf16 = 2;
-
-int64_t size_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
-
-}  // namespace
 
 int64_t BucketMemory::total() const {
   return parameters + gradients + masters + slots + parameter_slots + gradient_slots + tp_staging +
@@ -23,53 +15,39 @@ int64_t BucketMemory::total() const {
 }
 
 BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, GridSize grid,
-                           const ParamBuckets::Options& buckets, const Options& options) {
-  const int dp_size = grid.dp;
-  const StateLayout layout = state_layout(buckets, options, dp_size);
-  const std::vector<Bucket> laid_out =
-      lay_out(blocks, dp_size, buckets.rule, buckets.gradient_dtype);
-  int64_t all = 0, frozen = 0, slots = 0, gradients = 0;
-  for (const Bucket& bucket : laid_out) {
-    (bucket.trains ? all : frozen) += bucket.numel;
-    if (bucket.trains) gradients += bucket.numel * size_of(bucket.gradient_dtype);
-    if (bucket.trains)
-      slots += bucket.numel * static_cast<int64_t>(layout.rule->slots(bucket.unit).size());
-  }
-  const int64_t data = store_layout(blocks, laid_out, layout.parameter_buffers).numel();
-  const int64_t shard = all / dp_size;  // each bucket divides by dp_size
-  const int64_t held = layout.holds_all ? all : shard;
-
-  int64_t gradient_slots = 0, sent = 0, staging = 0, parameters = 0;
-  for (const GradientBuffer& slot : gradient_buffers(blocks, laid_out, Buffers::shared)) {
-    gradient_slots += slot.bytes();
-    sent += slot.sharded + slot.replicated;
-  }
-  for (const parameters::ParameterBlock& block : blocks) {
-    staging += staging_numel(block);
-    parameters += static_cast<int64_t>(block.parameters.size());
-  }
-
+                           const ParamBuckets::Options& options, const Options& of_zero) {
+  const StateLayout layout = state_layout(options, of_zero, grid.dp);
+  const std::vector<Bucket> buckets =
+      lay_out(blocks, grid.dp, options.rule, options.gradient_dtype);
   BucketMemory memory;
-  if (layout.parameter_buffers == Buffers::shared) {
-    memory.parameter_slots = data * size_of(buckets.dtype);
-    memory.parameters = frozen / dp_size * size_of(buckets.dtype);
-  } else {
-    memory.parameters = data * size_of(buckets.dtype);
+  // The store's buffers are of the parameters' type (ParameterStore).
+  const Allocation data{.shape = {store_layout(blocks, buckets, layout.parameter_buffers).numel()},
+                        .dtype = layout.parameter_dtype};
+  const bool shares_data = layout.parameter_buffers == Buffers::shared;
+  (shares_data ? memory.parameter_slots : memory.parameters) += data.bytes();
+  const bool shares_gradients = layout.gradient_buffers == Buffers::shared;
+  for (const GradientBuffer& buffer : gradient_buffers(blocks, buckets, layout.gradient_buffers)) {
+    const int64_t bytes = buffer.of_sharded().bytes() + buffer.of_sharded_bf16().bytes() +
+                          buffer.of_replicated().bytes();
+    (shares_gradients ? memory.gradient_slots : memory.gradients) += bytes;
   }
-  if (layout.gradient_buffers == Buffers::shared) {
-    memory.gradient_slots = gradient_slots;
-  } else {
-    memory.gradients = gradients;
-    memory.tp_staging = staging * kFp32;
+  if (!shares_gradients) {  // shown by itself: it is of tp, and what is left is main_grad
+    for (const parameters::ParameterBlock& block : blocks)
+      memory.tp_staging += Allocation{.shape = {staging_numel(block)}, .dtype = at::kFloat}.bytes();
+    memory.gradients -= memory.tp_staging;
   }
-  if (layout.accumulates) memory.gradients += shard * kFp32;
-  if (layout.own_masters) memory.masters = held * size_of(layout.master_dtype);
-  memory.slots = (layout.holds_all ? slots : slots / dp_size) * size_of(layout.slots_dtype);
-  if (layout.casts_for_reduction) memory.dp_staging = sent * kBf16;
-  const MatrixGrid of_matrices = matrix_grid(layout, grid.tp, dp_size);
-  memory.matrices = matrix_memory(laid_out, of_matrices).bytes(buckets.device);
-  // A mark and an index of each parameter; learning rate, update count, clip factor, finite flag.
-  memory.bookkeeping = parameters * (4 + 8) + 8 + 4 + 4 + 1;
+  for (const Bucket& bucket : buckets) {
+    const BucketAllocations allocated = bucket_allocations(bucket, layout, grid.dp);
+    if (allocated.master)
+      (bucket.trains ? memory.masters : memory.parameters) += allocated.master->bytes();
+    for (const Allocation& slot : allocated.slots) memory.slots += slot.bytes();
+    if (allocated.grad_shard) memory.gradients += allocated.grad_shard->bytes();
+  }
+  for (const SentAllocations& slot : sent_allocations(blocks, buckets, layout))
+    memory.dp_staging += slot.sharded.bytes() + slot.replicated.bytes();
+  memory.matrices =
+      matrix_memory(buckets, matrix_grid(layout, grid.tp, grid.dp)).bytes(options.device);
+  memory.bookkeeping = step_tensors(parameter_count(blocks)).bytes();
   return memory;
 }
 

@@ -1,6 +1,6 @@
-// Bytes that ParamBuckets and ZeroOptimizer allocate for good on one rank, by arithmetic alone: for
-// forecasts without a device. Not here: what a step allocates and frees again, and communication
-// libraries.
+// Bytes that ParamBuckets and ZeroOptimizer allocate for good on one rank, counted from the
+// declarations that they allocate by: for forecasts without a device. Not here: what a step
+// allocates and frees again, and communication libraries.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,6 @@ struct GridSize {
 /// For the tp rank whose blocks these are; the same on every dp rank. Throws InternalError for
 /// options that the two constructors refuse.
 BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks, GridSize grid,
-                           const ParamBuckets::Options& buckets, const Options& options);
+                           const ParamBuckets::Options& options, const Options& of_zero);
 
 }  // namespace tptrain::zero

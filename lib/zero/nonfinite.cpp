@@ -42,12 +42,12 @@ bool is_finite_on_cpu(const at::Tensor& gradient) {
 
 }  // namespace
 
-NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks)
-    : gradients_(std::move(gradients)), marks_(std::move(marks)) {
+NonfiniteFlags::NonfiniteFlags(std::vector<at::Tensor> gradients, at::Tensor flags)
+    : gradients_(std::move(gradients)), flags_(std::move(flags)) {
   const bool searches_some = std::any_of(gradients_.begin(), gradients_.end(),
                                          [](const at::Tensor& g) { return g.defined(); });
   if (!searches_some) gradients_.clear();
-  if (marks_.is_cpu()) return;
+  if (flags_.is_cpu()) return;
   std::vector<cuda::Gradient> tensors;
   std::vector<kernels::cuda::Chunk> chunks;
   for (const at::Tensor& gradient : gradients_) {
@@ -61,29 +61,29 @@ NonfiniteMarks::NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor mar
         kernels::cuda::elements_before_packs({{row.data, gradient.element_size()}}));
     tensors.push_back(row);
   }
-  tensors_ = {tensors, marks_.device()};
-  chunks_ = {chunks, marks_.device()};
+  tensors_ = {tensors, flags_.device()};
+  chunks_ = {chunks, flags_.device()};
 }
 
-void NonfiniteMarks::update() {
+void NonfiniteFlags::update() {
   if (gradients_.empty()) return;
-  if (!marks_.is_cpu()) {
+  if (!flags_.is_cpu()) {
     update_on_cuda();
     return;
   }
-  float* words = marks_.mutable_data_ptr<float>();
+  float* words = flags_.mutable_data_ptr<float>();
   for (size_t i = 0; i < gradients_.size(); ++i) {
     if (gradients_[i].defined() && !is_finite_on_cpu(gradients_[i]))
       words[i] = std::numeric_limits<float>::infinity();
   }
 }
 
-void NonfiniteMarks::update_on_cuda() {
+void NonfiniteFlags::update_on_cuda() {
   cuda::mark_nonfinite({.tensors = tensors_.rows(),
                         .chunks = chunks_.rows(),
                         .chunk_count = chunks_.size(),
-                        .marks = marks_.mutable_data_ptr<float>()},
-                       kernels::cuda::stream_of(marks_));
+                        .marks = flags_.mutable_data_ptr<float>()},
+                       kernels::cuda::stream_of(flags_));
   kernels::cuda::check_launch("mark_nonfinite");
 }
 

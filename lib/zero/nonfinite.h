@@ -11,14 +11,14 @@
 
 namespace tptrain::zero {
 
-class NonfiniteMarks {
+class NonfiniteFlags {
  public:
-  NonfiniteMarks() = default;  // of no gradient
-  /// marks: fp32, one word for each of `gradients` (1-D, fp32 or bf16, contiguous, same device;
-  /// undefined: its word is left alone), which stay where they are.
-  NonfiniteMarks(std::vector<at::Tensor> gradients, at::Tensor marks);
+  NonfiniteFlags() = default;  // of no gradient
+  /// flags: fp32, one element for each of `gradients` (1-D, fp32 or bf16, contiguous, same device;
+  /// undefined: its flag is left alone), which stay where they are.
+  NonfiniteFlags(std::vector<at::Tensor> gradients, at::Tensor flags);
 
-  /// A gradient's word becomes infinite where it holds inf or nan; else it stays what it was. On
+  /// A gradient's flag becomes infinite where it holds inf or nan; else it stays what it was. On
   /// CUDA a launch that is the same every time.
   void update();
 
@@ -26,7 +26,7 @@ class NonfiniteMarks {
   void update_on_cuda();
 
   std::vector<at::Tensor> gradients_;
-  at::Tensor marks_;
+  at::Tensor flags_;
   // Of CUDA:
   kernels::cuda::DeviceTable<cuda::Gradient> tensors_;
   kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;

@@ -30,12 +30,11 @@ struct Gradients {
 };
 
 std::vector<Gradients> allocate(const std::vector<GradientBuffer>& sizes, at::Device device) {
-  const auto fp32 = at::TensorOptions().device(device).dtype(at::kFloat);
   std::vector<Gradients> buffers;
   for (const GradientBuffer& size : sizes)
-    buffers.push_back({.sharded = at::zeros({size.sharded}, fp32),
-                       .sharded_bf16 = at::zeros({size.sharded_bf16}, fp32.dtype(at::kBFloat16)),
-                       .replicated = at::zeros({size.replicated_and_staging}, fp32)});
+    buffers.push_back({.sharded = size.of_sharded().zeros(device),
+                       .sharded_bf16 = size.of_sharded_bf16().zeros(device),
+                       .replicated = size.of_replicated().zeros(device)});
   return buffers;
 }
 
@@ -103,6 +102,17 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     tp_regions_.push_back(region_of(gradients[buffer_of(blocks, b, of_gradients)].replicated,
                                     replicated[b], staging_numel(blocks[b])));
   }
+}
+
+const std::string& ParamBuckets::parameter_name(int64_t index) const {
+  int64_t left = index;
+  for (const ParameterBlock& block : *blocks_) {
+    const auto count = static_cast<int64_t>(block.parameters.size());
+    if (left >= 0 && left < count) return block.parameters[static_cast<size_t>(left)]->name;
+    left -= count;
+  }
+  throw InternalError(
+      problem(cat("name of parameter ", index)).must(cat("be one of ", index - left, ", from 0")));
 }
 
 std::pair<int64_t, int64_t> ParamBuckets::shard_range(const Bucket& bucket, int rank) const {

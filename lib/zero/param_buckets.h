@@ -102,6 +102,8 @@ class ParamBuckets {
   DpPosition dp() const { return dp_; }
   const Options& options() const { return options_; }
   const TpRegion& tp_region(int block) const { return tp_regions_.at(block); }
+  /// "model.layers.0.self_attn.qkv_proj.weight"; `index` counts the parameters in block order.
+  const std::string& parameter_name(int64_t index) const;
   /// [begin, end) of a bucket that dp rank `rank` owns.
   std::pair<int64_t, int64_t> shard_range(const Bucket& bucket, int rank) const;
 

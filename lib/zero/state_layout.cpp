@@ -47,6 +47,8 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
                     at::toString(buckets.dtype), " and ", options.optimizer.type))
             .must("be fp32, or bf16 with bf16 parameters and a rule by elements"));
   }
+  layout.frozen_values = options.frozen_values;
+  layout.parameter_dtype = buckets.dtype;
   layout.holds_all = stage == 0;
   layout.parameter_buffers = stage == 3 ? Buffers::shared : Buffers::own;
   layout.gradient_buffers = stage >= 2 ? Buffers::shared : Buffers::own;
@@ -60,6 +62,33 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
   }
   layout.casts_for_reduction = options.reduce_dtype == at::kBFloat16 && dp_size > 1;
   return layout;
+}
+
+std::vector<StateTensor> state_tensors(bool trains, optim::Unit unit, const StateLayout& layout) {
+  const bool own = trains && layout.own_masters;
+  std::vector<StateTensor> tensors = {
+      {.kind = sharding::kMaster, .dtype = own ? layout.master_dtype : layout.parameter_dtype}};
+  if (!trains) return tensors;
+  for (const std::string& slot : layout.rule->slots(unit))
+    tensors.push_back({.kind = slot, .dtype = layout.slots_dtype});
+  return tensors;
+}
+
+StepTensors step_tensors(int64_t parameters) {
+  return {.nonfinite_flags = {.shape = {parameters}, .dtype = at::kFloat},
+          .parameter_indices = {.shape = {parameters}, .dtype = at::kLong}};
+}
+
+int64_t StepTensors::bytes() const {
+  return nonfinite_flags.bytes() + parameter_indices.bytes() + learning_rate.bytes() +
+         updates.bytes() + gradient_scale.bytes() + finite.bytes();
+}
+
+int64_t parameter_count(const std::vector<parameters::ParameterBlock>& blocks) {
+  int64_t count = 0;
+  for (const parameters::ParameterBlock& block : blocks)
+    count += static_cast<int64_t>(block.parameters.size());
+  return count;
 }
 
 }  // namespace tptrain::zero

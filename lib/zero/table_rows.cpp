@@ -11,26 +11,26 @@
 namespace tptrain::zero {
 
 void TableRows::announce(const at::Tensor& ids) {
-  if (ids_on_their_way_) ids_on_their_way_->wait();
-  ids_on_their_way_.reset();
+  if (ids_in_flight_) ids_in_flight_->wait();
+  ids_in_flight_.reset();
   all_ids_.reset();
   ids_.reset();
   if (!ids.defined()) return;
   const Bucket& bucket = *state_.bucket;
   if (lookup_rows_ == LookupRows::always ||
-      lookup_travels_as_rows(bucket, dp_.size(), ids.numel(), bucket.data.scalar_type()))
+      lookup_goes_as_rows(bucket, dp_.size(), ids.numel(), bucket.data.scalar_type()))
     ids_ = ids.reshape({-1}).contiguous();
 }
 
 void TableRows::gather_ids() {
   if (all_ids_.defined()) return;
   all_ids_ = at::empty({dp_.size() * ids_.size(0)}, ids_.options());
-  ids_on_their_way_ = dp_.start_all_gather(all_ids_, ids_);
+  ids_in_flight_ = dp_.start_all_gather(all_ids_, ids_);
 }
 
 const at::Tensor& TableRows::all_ids() {
   gather_ids();
-  ids_on_their_way_->wait();
+  ids_in_flight_->wait();
   return all_ids_;
 }
 
@@ -57,19 +57,19 @@ at::Tensor TableRows::look_up(const std::function<void()>& meanwhile) {
                              rows_of(state_.data_shard), ids,
                              {.begin = spec.begin + own().first, .vocab = spec.global_shape[0]});
   at::Tensor rows = at::empty({ids_.size(0), table().shape[1]}, found.options());
-  const auto on_their_way = dp_.start_reduce_scatter(rows, found, comm::ReduceOp::sum);
+  const auto in_flight = dp_.start_reduce_scatter(rows, found, comm::ReduceOp::sum);
   meanwhile();
-  on_their_way->wait();
+  in_flight->wait();
   return rows;
 }
 
 void TableRows::add(const at::Tensor& rows, const std::function<void()>& meanwhile) {
   at::Tensor all = at::empty({dp_.size() * rows.size(0), rows.size(1)}, rows.options());
-  const auto on_their_way = dp_.start_all_gather(all, rows);
+  const auto in_flight = dp_.start_all_gather(all, rows);
   const at::Tensor& ids = all_ids();
   const kernels::TokenOrder order = kernels::order_of_tokens(ids);
   meanwhile();
-  on_their_way->wait();
+  in_flight->wait();
   if (own().count == 0) return;
   const sharding::ShardSpec& spec = table().slices[0].spec;
   at::Tensor shard = rows_of(state_.grad_shard);

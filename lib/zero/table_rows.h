@@ -26,10 +26,11 @@ class TableRows {
 
   const parameters::Parameter& table() const { return *state_.bucket->parameters[0]; }
 
-  /// What the coming micro-batch looks up, or undefined; as many on every dp rank.
+  /// What the coming micro-batch looks up, or undefined; as many on every dp rank. Where rows of
+  /// them are not worth it, as if nothing were announced.
   void announce(const at::Tensor& ids);
-  /// Rows of that travel.
-  bool travel() const { return ids_.defined(); }
+  /// The coming look-up, and its gradient, go as rows.
+  bool active() const { return ids_.defined(); }
   /// Begins to gather the ids, unless that is done. Collective over dp, as are the next two.
   void gather_ids();
   /// The rows of the announced ids, [T, H], zeros for ids of other tp ranks' slices: from shards of
@@ -56,7 +57,7 @@ class TableRows {
   LookupRows lookup_rows_;
   at::Tensor ids_;      // [T], contiguous
   at::Tensor all_ids_;  // [dp * T], when its gather has begun
-  std::unique_ptr<comm::Work> ids_on_their_way_;
+  std::unique_ptr<comm::Work> ids_in_flight_;
 };
 
 }  // namespace tptrain::zero

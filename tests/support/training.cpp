@@ -211,7 +211,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
                         .fault = options.engine_fault},
                        faulty.tp(), faulty.dp(), axes.device);
   faulty.watch(engine.buckets());
-  engine.zero().initialise(kSeed);
+  engine.state().initialise(kSeed);
 
   const int64_t micro_batch_size = kGlobalBatch / (axes.dp.size() * options.accumulation);
   TrainingRun run;
@@ -236,11 +236,12 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
     run.norms.push_back(result.norm.item<float>());
     if (step == 0)
       run.first_gradients =
-          assemble(axes.world, engine.zero().gradient_pieces(), sharding::kMaster);
+          assemble(axes.world, engine.state().gradient_pieces(), sharding::kMaster);
     if (step + 1 == options.steps)
-      run.last_gradients = assemble(axes.world, engine.zero().gradient_pieces(), sharding::kMaster);
+      run.last_gradients =
+          assemble(axes.world, engine.state().gradient_pieces(), sharding::kMaster);
   }
-  run.masters = assemble(axes.world, engine.zero().state_dict(), sharding::kMaster);
+  run.masters = assemble(axes.world, engine.state().state_dict(), sharding::kMaster);
   return run;
 }
 

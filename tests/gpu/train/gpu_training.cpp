@@ -299,7 +299,7 @@ TEST_CASE("a step reserves what the plan says", "[gpu][memory][planner]") {
            .dtype = layout.dtype,
            .cuda_graphs = graphs},
           mesh.tp(), mesh.dp(), mesh.device());
-      engine.zero().initialise(1);
+      engine.state().initialise(1);
       for (int i = 0; i < 6; ++i)
         engine.step({train::to_device(batch, mesh.device())},
                     kSequences * kSequence * shape.dp_size, 1e-4, 1.0);
@@ -331,22 +331,22 @@ TEST_CASE("a save of bf16 state takes no more of a GPU than a few chunks", "[gpu
   zero.optimizer.moments_dtype = config::Dtype::bf16;
   train::Engine engine({.decoder = config, .zero = zero, .dtype = at::kBFloat16}, mesh.tp(),
                        mesh.dp(), mesh.device());
-  engine.zero().initialise(1);
+  engine.state().initialise(1);
   const std::vector<int64_t> ids(kSequence, 1);
   const data::HostBatch batch{.batch = 1, .seq_length = kSequence, .ids = ids, .targets = ids};
   engine.step({train::to_device(batch, mesh.device())}, kSequence, 1e-4, 1.0);
-  engine.zero().updates_done();  // the step is through
+  engine.state().updates_done();  // the step is through
 
   // All that is free goes back: a save and a load have to ask for what they need.
   c10::cuda::CUDACachingAllocator::emptyCache();
   const int64_t before = device::device_use(mesh.device()).reserved_bytes;
   c10::cuda::CUDACachingAllocator::resetPeakStats(mesh.device().index());
-  store.save(engine.zero().state_dict(), {.step = 1, .model_json = model::to_json(config)});
+  store.save(engine.state().state_dict(), {.step = 1, .model_json = model::to_json(config)});
   const auto found = store.newest();
   REQUIRE(found.info.has_value());
-  sharding::StateDict state = engine.zero().state_dict();
+  sharding::StateDict state = engine.state().state_dict();
   store.load_into(state, *found.info);
-  engine.zero().state_loaded(1);
+  engine.state().state_loaded(1);
   const int64_t peak = device::device_memory(mesh.device()).peak_reserved_bytes;
   CAPTURE(before, peak);
   CHECK(peak - before <= 3 * sharding::kStateChunkElements * static_cast<int64_t>(sizeof(float)));
@@ -366,18 +366,18 @@ TEST_CASE("a checkpoint of GPU ranks loads bit for bit on another layout", "[gpu
     comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
     train::Engine engine({.decoder = config, .zero = {.zero_stage = 1, .optimizer = {}}}, mesh.tp(),
                          mesh.dp(), mesh.device());
-    sharding::StateDict state = engine.zero().state_dict();
+    sharding::StateDict state = engine.state().state_dict();
     if (saved.empty()) {
-      engine.zero().initialise(3);
-      saved = assemble(session(), engine.zero().state_dict(), sharding::kMaster);
-      store.save(engine.zero().state_dict(), {.step = 1, .model_json = model::to_json(config)});
+      engine.state().initialise(3);
+      saved = assemble(session(), engine.state().state_dict(), sharding::kMaster);
+      store.save(engine.state().state_dict(), {.step = 1, .model_json = model::to_json(config)});
       if (session().size() > 1) continue;
     }
     const auto found = store.newest();
     REQUIRE(found.info.has_value());
     store.load_into(state, *found.info);
-    engine.zero().state_loaded(0);
-    CHECK(assemble(session(), engine.zero().state_dict(), sharding::kMaster) == saved);
+    engine.state().state_loaded(0);
+    CHECK(assemble(session(), engine.state().state_dict(), sharding::kMaster) == saved);
   }
 }
 

@@ -30,27 +30,28 @@ void run_on_device(GridRun& grid, zero::MicroBatchPlace place) {
   zero::ZeroOptimizer& zero = grid.zero;
   const at::Tensor ids = lookup_ids(grid.mesh.device());
   zero.begin_micro_batch(place, grid.setup.looks_up ? ids : at::Tensor());
+  tensor_parallel::BlockObserver& observer = zero;
   const int last = static_cast<int>(grid.model.blocks.size()) - 1;
   // What forward finds in each block goes into its gradient.
   std::vector<at::Tensor> found;
   for (int b = 0; b <= last; ++b) {
-    zero.before_forward(b);
+    observer.before_forward(b);
     at::Tensor sum = at::zeros({}, at::TensorOptions().device(grid.mesh.device()));
     if (grid.setup.looks_up && b == 0) {  // every row once: the table itself may be on its way
-      sum = zero.look_up(*grid.model.blocks[0].parameters[0], ids).sum().to(at::kFloat);
+      sum = observer.look_up(*grid.model.blocks[0].parameters[0], ids).sum().to(at::kFloat);
     } else {
       for (const parameters::Parameter* parameter : grid.model.parameters_of(b))
         sum = sum + parameter->data.sum().to(at::kFloat);
     }
     found.push_back(sum.mul_(1e-3));
-    zero.after_forward(b);
+    observer.after_forward(b);
   }
   for (int b = last; b >= 0; --b) {
-    zero.before_backward(b);
+    observer.before_backward(b);
     const bool reads = grid.model.blocks[b].backward_reads_data;
     for (parameters::Parameter* parameter : grid.model.parameters_of(b)) {
       if (grid.setup.looks_up && b == 0) {
-        zero.add_table_rows(
+        observer.add_table_rows(
             *parameter,
             at::ones({ids.size(0), parameter->shape[1]}, found[b].options()).add_(found[b]), ids);
         continue;
@@ -59,7 +60,7 @@ void run_on_device(GridRun& grid, zero::MicroBatchPlace place) {
           reads ? parameter->data.to(at::kFloat) : at::ones(parameter->shape, found[b].options());
       write_gradient(*parameter, values + found[b]);
     }
-    zero.after_backward(b);
+    observer.after_backward(b);
   }
 }
 
@@ -91,7 +92,7 @@ TEST_CASE("a step replayed as a graph is the step itself, in every stage", "[zer
         GridRun eager(setup), replayed(setup);
         const at::Tensor losses = at::ones({2}, at::TensorOptions().device(eager.mesh.device()));
         const auto set_rate = [](GridRun& grid, int step) {
-          grid.zero.set_learning_rate(1e-2 / (1 + step));
+          grid.zero.prepare_step(1e-2 / (1 + step));
         };
         std::vector<float> norms;
         std::vector<std::vector<at::Tensor>> snapshots;
@@ -128,10 +129,10 @@ TEST_CASE("a step replayed as a graph is the step itself, in every stage", "[zer
           CHECK(numbers.norm.item<float>() == norms[step]);
           if (step == 2) run_forward(replayed.model, replayed.zero);
           if (step == 3) CHECK(same_bits(replayed.snapshot(), snapshots[step]));
-          if (step == 4) replayed.zero.hash_parameters();
+          if (step == 4) replayed.zero.state().hash_parameters();
         }
         CHECK(same_bits(replayed.snapshot(), snapshots.back()));
-        CHECK(replayed.zero.updates_done() == kSteps);
+        CHECK(replayed.zero.state().updates_done() == kSteps);
       }
     }
   }

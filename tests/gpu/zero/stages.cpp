@@ -89,7 +89,7 @@ TEST_CASE("a non-finite number on a GPU leaves everything as it was and is named
         CHECK_FALSE(numbers.finite.item<bool>());
         const auto culprit = numbers.culprit.item<int64_t>();
         CHECK((culprit >= 0) == poisoned);
-        if (poisoned) CHECK(grid.zero.parameter_name(culprit) == "layers.1.qkv");
+        if (poisoned) CHECK(grid.buckets.parameter_name(culprit) == "layers.1.qkv");
         CHECK(same_bits(before, grid.snapshot()));
       }
     }
@@ -160,7 +160,7 @@ TEST_CASE("sums of squares and marks of bf16 gradients among fp32 ones", "[zero]
     CHECK(std::abs(sums().item<double>() - expected) <= 1e-12 * expected);
     const at::Tensor marks =
         at::zeros({static_cast<int64_t>(views.size())}, at::TensorOptions().device(gpu()));
-    zero::NonfiniteMarks search(views, marks);
+    zero::NonfiniteFlags search(views, marks);
     search.update();
     CHECK(at::isfinite(marks).all().item<bool>());
     views[7].narrow(0, 99'999, 1).fill_(std::numeric_limits<float>::infinity());
@@ -177,7 +177,7 @@ TEST_CASE("inf and nan are found on a GPU in any of many views, and their marks 
     const std::vector<at::Tensor> views = views_of(values, offset);
     const auto count = static_cast<int64_t>(views.size());
     const at::Tensor marks = at::zeros({count}, at::TensorOptions().device(gpu()));
-    zero::NonfiniteMarks search(views, marks);
+    zero::NonfiniteFlags search(views, marks);
     search.update();
     CHECK(at::isfinite(marks).all().item<bool>());
     // By the pass of the norm as well; every fifth has no word there.

@@ -70,12 +70,13 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
                                  .optimizer = rule,
                                  .reduce_per_micro_batch = layout.reduce_per_micro_batch,
                                  .reduce_dtype = layout.reduce_dtype});
-  optimizer.initialise(1);
+  optimizer.state().initialise(1);
   const at::Tensor ids = at::zeros({layout.seq_length, layout.micro_batch_size}, at::kLong);
   comm::CommCounters tp, dp;
   for (int step = 0; step < 2; ++step) {
     const comm::CommCounters tp_before = mesh.tp().counters();
     const comm::CommCounters dp_before = mesh.dp().counters();
+    optimizer.prepare_step(1e-3);
     optimizer.begin_step();
     at::Tensor losses = at::zeros({2});
     for (int64_t i = 0; i < layout.micro_batches; ++i) {
@@ -90,7 +91,7 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
     dp = minus(mesh.dp().counters(), dp_before);
     optimizer.clip(1.0, losses);  // its few words are not in the plan
     const comm::CommCounters norm_done = mesh.dp().counters();
-    optimizer.update(1e-3);
+    optimizer.update();
     const comm::CommCounters updated = minus(mesh.dp().counters(), norm_done);
     dp.all_gathers += updated.all_gathers;
     dp.bytes += updated.bytes;

@@ -69,11 +69,12 @@ Peaks two_steps(const model::DecoderConfig& config, const Layout& layout, comm::
         decoder.blocks(), {.rank = mesh.dp_rank(), .size = static_cast<int>(layout.dp_size)},
         {.device = at::kCPU, .dtype = layout.dtype, .zero_stage = zero_stage});
     zero::ZeroOptimizer optimizer(buckets, mesh.tp(), mesh.dp(), {.zero_stage = zero_stage});
-    optimizer.initialise(1);
+    optimizer.state().initialise(1);
     const at::Tensor ids = at::arange(layout.seq_length * layout.micro_batch_size, at::kLong)
                                .remainder_(config.vocab_size)
                                .view({layout.seq_length, layout.micro_batch_size});
     for (int step = 0; step < 2; ++step) {
+      optimizer.prepare_step(1e-3);
       optimizer.begin_step();
       at::Tensor losses = at::zeros({2});
       for (int64_t i = 0; i < layout.micro_batches; ++i) {
@@ -82,7 +83,7 @@ Peaks two_steps(const model::DecoderConfig& config, const Layout& layout, comm::
       }
       optimizer.finish_reduction();
       optimizer.clip(1.0, losses);
-      optimizer.update(1e-3);
+      optimizer.update();
     }
   }
   return {.tensors = allocator.peak_bytes() - tensors_before,

@@ -94,7 +94,7 @@ TEST_CASE("loss and gradients of the golden models are those of transformers", "
            .training = {.sequence_parallel = tensor_parallel::SequenceParallel::on},
            .zero = {.zero_stage = shape.dp_size > 1 ? 3 : 1}},
           mesh.tp(), mesh.dp(), at::kCPU);
-      engine.zero().load_parameters(checkpoint::HuggingFaceSource(directory, golden.stored()));
+      engine.state().load_parameters(checkpoint::HuggingFaceSource(directory, golden.stored()));
 
       const at::Tensor ids = tokens(golden);
       const int64_t rows = ids.size(0) / shape.dp_size;
@@ -108,8 +108,9 @@ TEST_CASE("loss and gradients of the golden models are those of transformers", "
           {.ids = own, .targets = targets},
           at::full({}, 1.0 / static_cast<double>(target_tokens), at::kFloat), engine.zero());
       engine.zero().finish_reduction();
-      const auto gradients = as_stored(
-          golden.stored(), assemble(session(), engine.zero().gradient_pieces(), sharding::kMaster));
+      const auto gradients =
+          as_stored(golden.stored(),
+                    assemble(session(), engine.state().gradient_pieces(), sharding::kMaster));
       mesh.dp().all_reduce(losses, comm::ReduceOp::sum);
 
       CHECK(std::abs(losses[0].item<double>() - golden.floats("loss")[0]) <= 1e-5);

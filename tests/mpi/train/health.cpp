@@ -50,7 +50,7 @@ Parameter& find(train::Engine& engine, const std::string& name) {
 
 std::string audit_message(train::Engine& engine, int64_t step) {
   return message_of<NumericsError>(
-      [&] { train::audit_parameters(engine.zero(), session(), step); });
+      [&] { train::audit_parameters(engine.state(), session(), step); });
 }
 
 train::MicroBatch own_batch(comm::DeviceMesh& mesh) {
@@ -93,7 +93,7 @@ TEST_CASE("a corrupted parameter is found before the next step, with tensor and 
     for (const int zero_stage : {0, 1, 2}) {
       CAPTURE(shape.tp_size, shape.dp_size, zero_stage);
       train::Engine engine = engine_on(mesh, zero_stage);
-      engine.zero().initialise(kSeed);
+      engine.state().initialise(kSeed);
       CHECK(audit_message(engine, 5) == kNothing);
       // One bit of a replicated weight (over tp and dp), as a fault of memory would turn it.
       const std::string name = "model.layers.1.post_attention_layernorm.weight";
@@ -115,10 +115,10 @@ TEST_CASE("stage 3 gathers what it audits: copies of shards over tp must agree")
   comm::DeviceMesh mesh(session(), {.dp_size = 1, .tp_size = session().size()},
                         comm::DeviceType::cpu);
   train::Engine engine = engine_on(mesh, 3);
-  engine.zero().initialise(kSeed);
+  engine.state().initialise(kSeed);
   CHECK(audit_message(engine, 1) == kNothing);
   if (session().rank() == kBadRank) {
-    for (const sharding::StatePiece& piece : engine.zero().state_dict().pieces) {
+    for (const sharding::StatePiece& piece : engine.state().state_dict().pieces) {
       if (piece.kind == sharding::kMaster && piece.spec.name == "model.norm.weight")
         at::Tensor(piece.data)[0].add_(1e-3);
     }
@@ -131,7 +131,7 @@ TEST_CASE("copies of a kv head that drift are found", "[ranks:4]") {
   at::set_num_threads(1);
   comm::DeviceMesh mesh(session(), {.dp_size = 1, .tp_size = 4}, comm::DeviceType::cpu);
   train::Engine engine = engine_on(mesh, 1);
-  engine.zero().initialise(kSeed);
+  engine.state().initialise(kSeed);
   if (session().rank() == kBadRank) {
     Parameter& qkv = find(engine, "model.layers.0.self_attn.qkv_proj.weight");
     qkv.data.view({-1})[qkv.slices[1].offset].add_(1e-3);  // k
@@ -163,32 +163,33 @@ TEST_CASE("a nan on one rank stops the update on all, and is named with rank and
       CAPTURE(shape.tp_size, shape.dp_size, zero_stage);
       train::Engine engine = engine_on(mesh, zero_stage);
       zero::ZeroOptimizer& zero = engine.zero();
-      zero.initialise(kSeed);
+      zero.state().initialise(kSeed);
       const auto masters = [&] {
-        return assemble(session(), zero.state_dict(), sharding::kMaster);
+        return assemble(session(), zero.state().state_dict(), sharding::kMaster);
       };
       const GlobalTensors before = masters();
       const auto step = [&](bool spoil) {
         Spoiler observer(zero, /*block=*/1, spoil ? &find(engine, name) : nullptr);
+        zero.prepare_step(1e-3);
         zero.begin_step();
         const at::Tensor losses = engine.decoder().forward_backward(
             own_batch(mesh), at::full({}, 0.01, at::TensorOptions().dtype(at::kFloat)), observer);
         zero.finish_reduction();
         const zero::StepNumbers numbers = zero.clip(1.0, losses);
-        zero.update(1e-3);
+        zero.update();
         return numbers;
       };
       const zero::StepNumbers bad = step(session().rank() == kBadRank);
       CHECK_FALSE(bad.finite.item<bool>());
-      CHECK(train::describe_nonfinite(zero, bad, session()) ==
+      CHECK(train::describe_nonfinite(engine.buckets(), bad, session()) ==
             cat("rank ", kBadRank, ": the gradient of '", name, "'"));
       CHECK(masters() == before);
-      CHECK(zero.updates_done() == 0);
+      CHECK(zero.state().updates_done() == 0);
 
       const zero::StepNumbers good = step(false);  // the next step is none the worse
       CHECK(good.finite.item<bool>());
       CHECK(good.culprit.item<int64_t>() == -1);
-      CHECK(zero.updates_done() == 1);
+      CHECK(zero.state().updates_done() == 1);
       CHECK_FALSE(masters() == before);
     }
   }
@@ -200,14 +201,14 @@ TEST_CASE("a loss that is not finite on one dp rank stops the update on all") {
                         comm::DeviceType::cpu);
   train::Engine engine = engine_on(mesh, 1);
   zero::ZeroOptimizer& zero = engine.zero();
-  zero.initialise(kSeed);
+  zero.state().initialise(kSeed);
   zero.begin_step();
   zero.finish_reduction();
   const bool bad = session().rank() == kBadRank;
   const zero::StepNumbers numbers = zero.clip(
       1.0, at::full({2}, bad ? std::numeric_limits<float>::infinity() : 1.0f, at::kFloat));
   CHECK_FALSE(numbers.finite.item<bool>());
-  CHECK(train::describe_nonfinite(zero, numbers, session()) == "rank 1: its loss");
+  CHECK(train::describe_nonfinite(engine.buckets(), numbers, session()) == "rank 1: its loss");
 }
 
 }  // namespace tptrain::testing

@@ -65,7 +65,7 @@ TEST_CASE("Qwen2.5-0.5B trains on four ranks with ZeRO-3 within the forecast mem
                         .training = {.sequence_parallel = tensor_parallel::SequenceParallel::on},
                         .zero = {.zero_stage = 3, .reduce_per_micro_batch = true}},
                        mesh.tp(), mesh.dp(), at::kCPU);
-  engine.zero().initialise(42);
+  engine.state().initialise(42);
   data::HostBatch host{.batch = 1, .seq_length = kLength};
   for (int64_t i = 0; i < kLength; ++i) {
     host.ids.push_back((i * 7919 + mesh.dp_rank()) % config.vocab_size);

@@ -43,24 +43,24 @@ void run_one_micro_batch(GridRun& grid) {
 std::vector<Interruption> interruptions() {
   return {
       {"nothing", [](GridRun&) {}},
-      {"state_dict", [](GridRun& grid) { grid.zero.state_dict(); }},
+      {"state_dict", [](GridRun& grid) { grid.zero.state().state_dict(); }},
       {"state_loaded",
        [](GridRun& grid) {
-         grid.zero.state_dict();
-         grid.zero.state_loaded(grid.zero.updates_done());
+         grid.zero.state().state_dict();
+         grid.zero.state().state_loaded(grid.zero.state().updates_done());
        }},
-      {"an audit", [](GridRun& grid) { grid.zero.hash_parameters(); }},
+      {"an audit", [](GridRun& grid) { grid.zero.state().hash_parameters(); }},
       {"an evaluation", [](GridRun& grid) { run_forward(grid.model, grid.zero); }},
       {"half an evaluation",
        [](GridRun& grid) {
          for (const int block : {0, 1}) {
-           grid.zero.before_forward(block);
-           grid.zero.after_forward(block);
+           grid.observer().before_forward(block);
+           grid.observer().after_forward(block);
          }
        }},
       {"gather_parameters",
        [](GridRun& grid) {
-         if (grid.setup.stage < 3) grid.zero.gather_parameters();
+         if (grid.setup.stage < 3) grid.zero.state().gather_parameters();
        }},
       {"a step without micro-batches",
        [](GridRun& grid) {
@@ -88,15 +88,15 @@ std::vector<Interruption> interruptions() {
        [](GridRun& grid) {
          grid.zero.begin_step();
          for (int block = static_cast<int>(grid.model.blocks.size()) - 1; block >= 0; --block) {
-           grid.zero.before_backward(block);
-           grid.zero.after_backward(block);
+           grid.observer().before_backward(block);
+           grid.observer().after_backward(block);
          }
        }},
       {"a state_dict in the middle of a dropped step",
        [](GridRun& grid) {
          grid.zero.begin_step();
-         grid.zero.before_forward(0);
-         grid.zero.state_dict();
+         grid.observer().before_forward(0);
+         grid.zero.state().state_dict();
        }},
   };
 }
@@ -118,7 +118,7 @@ TEST_CASE("whatever comes between steps, the training is the same to the bit", "
           // As before a capture or a replay: the step applies the last update, unless that is done.
           if (before_graph) grid.zero.assume_updated();
         }
-        CHECK(grid.zero.updates_done() == kSteps);
+        CHECK(grid.zero.state().updates_done() == kSteps);
         CHECK(same_bits(grid.snapshot(), expected));
         INFO(join(grid.late_dp.complaints(), "\n"));
         CHECK(grid.late_dp.complaints().empty());
@@ -138,7 +138,8 @@ TEST_CASE("a reader between update and forward finds the update done", "[zero]")
       const auto masters = states.assembled(sharding::kMaster, complaints);
       CHECK_FALSE(same_bits(masters, last));
       CHECK(forwards.stale_parameters(masters).empty());
-      const auto own = hashes.zero.hash_parameters(), theirs = states.zero.hash_parameters();
+      const auto own = hashes.zero.state().hash_parameters(),
+                 theirs = states.zero.state().hash_parameters();
       REQUIRE(own.size() == theirs.size());
       for (size_t i = 0; i < own.size(); ++i) CHECK(own[i].hash == theirs[i].hash);
       last = masters;
@@ -153,19 +154,20 @@ TEST_CASE("a reader between norm and update does not undo what the norm has allo
     GridRun grid(setup), plain(setup);
     for (int step = 0; step < kSteps; ++step) {
       for (GridRun* run : {&grid, &plain}) {
+        run->zero.prepare_step(1e-2);
         run->zero.begin_step();
         run_samples_of(run->model, run->zero, step, run->buckets.dp());
         run->zero.finish_reduction();
         run->zero.clip(1.0, at::zeros({0}));
         if (run == &grid) {
-          grid.zero.state_dict();
+          grid.zero.state().state_dict();
           run_forward(grid.model, grid.zero);
-          grid.zero.hash_parameters();
+          grid.zero.state().hash_parameters();
         }
-        run->zero.update(1e-2);
+        run->zero.update();
       }
     }
-    CHECK(grid.zero.updates_done() == kSteps);
+    CHECK(grid.zero.state().updates_done() == kSteps);
     CHECK(same_bits(grid.snapshot(), plain.snapshot()));
   }
 }
@@ -178,7 +180,7 @@ TEST_CASE("gradients stay to be read until the next step's backward", "[zero]") 
     for (int step = 0; step < 2; ++step) {
       grid.step(step);
       const auto before = grid.gradient(complaints);
-      grid.zero.state_dict();
+      grid.zero.state().state_dict();
       run_forward(grid.model, grid.zero);
       CHECK(same_bits(grid.gradient(complaints), before));
     }
@@ -191,7 +193,7 @@ TEST_CASE("initial values and loaded ones end what an update has left", "[zero]"
     INFO(setup.text());
     GridRun fresh(setup), again(setup);
     again.step(0);
-    again.zero.initialise(kSeed);
+    again.zero.state().initialise(kSeed);
     for (GridRun* grid : {&fresh, &again}) grid->step(1);
     CHECK(same_bits(again.snapshot(), fresh.snapshot()));
   }

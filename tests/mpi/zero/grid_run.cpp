@@ -127,11 +127,12 @@ GridRun::GridRun(const Setup& setup)
       zero(buckets, axes.tp(), axes.dp(), options_of(setup)) {
   axes.watch(buckets);
   model.looks_up = setup.looks_up;
-  zero.initialise(kSeed);
+  zero.state().initialise(kSeed);
 }
 
 zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   const config::OptimizerConfig optimizer = optimizer_config();
+  zero.prepare_step(optimizer.learning_rate);
   zero.begin_step();
   Hooks announcing = hooks;
   if (setup.announces_last) {
@@ -147,7 +148,7 @@ zero::StepNumbers GridRun::step(int index, const Hooks& hooks, float loss) {
   at::Tensor losses = at::full({2}, loss);
   losses[1] = static_cast<float>(1 << mesh.dp_rank());
   const zero::StepNumbers numbers = zero.clip(optimizer.max_grad_norm, losses.to(mesh.device()));
-  zero.update(optimizer.learning_rate);
+  zero.update();
   return numbers;
 }
 
@@ -187,11 +188,11 @@ std::vector<at::Tensor> GridRun::put_together(const std::vector<sharding::StateP
 
 std::vector<at::Tensor> GridRun::assembled(sharding::StateKind kind,
                                            std::vector<std::string>& complaints) {
-  return put_together(zero.state_dict().pieces, kind, complaints);
+  return put_together(zero.state().state_dict().pieces, kind, complaints);
 }
 
 std::vector<at::Tensor> GridRun::gradient(std::vector<std::string>& complaints) {
-  return put_together(zero.gradient_pieces().pieces, sharding::kMaster, complaints);
+  return put_together(zero.state().gradient_pieces().pieces, sharding::kMaster, complaints);
 }
 
 std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>& master) {
@@ -223,7 +224,7 @@ std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>
 }
 
 std::vector<std::string> GridRun::drifted_copies() {
-  const auto own = zero.hash_parameters();
+  const auto own = zero.state().hash_parameters();
   std::vector<std::string> complaints;
   std::map<std::pair<std::string, int64_t>, uint64_t> seen;
   for (const auto& slice : own) {
@@ -243,7 +244,7 @@ std::vector<std::string> GridRun::drifted_copies() {
 
 std::vector<at::Tensor> GridRun::snapshot() {
   std::vector<at::Tensor> copies;
-  for (const sharding::StatePiece& piece : zero.state_dict().pieces) {
+  for (const sharding::StatePiece& piece : zero.state().state_dict().pieces) {
     copies.push_back(piece.data.clone().cpu());
   }
   run_forward(model, zero, {.use = [&](int block) {
@@ -251,7 +252,7 @@ std::vector<at::Tensor> GridRun::snapshot() {
                   if (bucket.block == block) copies.push_back(bucket.data.clone().cpu());
                 }
               }});
-  copies.push_back(at::full({1}, static_cast<double>(zero.updates_done())));
+  copies.push_back(at::full({1}, static_cast<double>(zero.state().updates_done())));
   return copies;
 }
 

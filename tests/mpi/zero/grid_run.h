@@ -78,6 +78,8 @@ class GridRun {
 
   Setup setup;
   std::shared_ptr<comm::DeviceMesh> shared_mesh;
+  tensor_parallel::BlockObserver& observer() { return zero; }
+
   comm::DeviceMesh& mesh;
   SyntheticModel model;
   zero::ParamBuckets buckets;

@@ -22,16 +22,17 @@ std::vector<at::Tensor> on_one_rank() {
   zero::ZeroOptimizer::Options options{.optimizer = optimizer_config(), .seed = kSeed};
   options.optimizer.type = "muon";
   zero::ZeroOptimizer zero(buckets, *tp, *dp, options);
-  zero.initialise(kSeed);
+  zero.state().initialise(kSeed);
   for (int step = 0; step < kSteps; ++step) {
+    zero.prepare_step(options.optimizer.learning_rate);
     zero.begin_step();
     run_samples_of(model, zero, step, buckets.dp());
     zero.finish_reduction();
     zero.clip(options.optimizer.max_grad_norm, at::ones({2}));
-    zero.update(options.optimizer.learning_rate);
+    zero.update();
   }
   std::map<std::string, at::Tensor> masters;
-  for (const sharding::StatePiece& piece : zero.state_dict().pieces) {
+  for (const sharding::StatePiece& piece : zero.state().state_dict().pieces) {
     if (piece.kind == sharding::kMaster) masters[piece.spec.name] = piece.data.clone();
   }
   std::vector<at::Tensor> in_order;

@@ -9,7 +9,7 @@ namespace {
 
 bool updates_shards(const Setup& setup) { return setup.stage > 0; }
 
-void check_settled(const GridRun& grid) {
+void check_nothing_in_flight(const GridRun& grid) {
   CHECK(grid.late_dp.open_reduce_scatters() == 0);
   CHECK(grid.late_dp.open_all_gathers() == 0);
   INFO(join(grid.late_dp.complaints(), "\n"));
@@ -31,11 +31,11 @@ TEST_CASE("however late a collective takes place, the bits are the same", "[zero
       GridRun late(setup), plain(at_once);
       for (int step = 0; step < 3; ++step) {
         CHECK(late.step(step).norm.item<float>() == plain.step(step).norm.item<float>());
-        check_settled(late);
+        check_nothing_in_flight(late);
         if (step == 1) run_forward(late.model, late.zero);
       }
       CHECK(same_bits(late.snapshot(), plain.snapshot()));
-      check_settled(late);
+      check_nothing_in_flight(late);
     }
   }
 }
@@ -64,7 +64,7 @@ TEST_CASE("a block's gradients set out when they are complete, beside the next b
               }});
     CHECK(grid.late_dp.started_reduce_scatters() ==
           (setup.per_micro_batch ? micro_batches : 1) * all);
-    check_settled(grid);
+    check_nothing_in_flight(grid);
   }
 }
 
@@ -86,7 +86,7 @@ TEST_CASE("an update's parameters are gathered beside the forward, two blocks ah
           CHECK(grid.late_dp.open_all_gathers() == buckets_between(grid, block + 1, ahead));
         }});
     CHECK(next == kBlocks);
-    check_settled(grid);
+    check_nothing_in_flight(grid);
   }
 }
 
@@ -103,20 +103,21 @@ TEST_CASE("parameters are gathered once an update, whatever uses them first and 
       return grid.late_dp.started_all_gathers() - before;
     };
     const auto evaluation = [&] { run_forward(grid.model, grid.zero); };
-    const auto audit = [&] { grid.zero.hash_parameters(); };
-    const auto everything = [&] { grid.zero.gather_parameters(); };
+    const auto audit = [&] { grid.zero.state().hash_parameters(); };
+    const auto everything = [&] { grid.zero.state().gather_parameters(); };
     const auto training = [&] {
+      grid.zero.prepare_step(0.1);
       grid.zero.begin_step();
       run_samples_of(grid.model, grid.zero, 1, grid.buckets.dp());
     };
     const auto finish = [&] {
       grid.zero.finish_reduction();
       grid.zero.clip(1.0, at::zeros({0}));
-      grid.zero.update(0.1);
+      grid.zero.update();
     };
     const auto loading = [&] {
-      grid.zero.state_dict();
-      grid.zero.state_loaded(1);
+      grid.zero.state().state_dict();
+      grid.zero.state().state_loaded(1);
     };
     CHECK(gathers(audit) == all);
     CHECK(gathers(training) == 0);
@@ -133,7 +134,7 @@ TEST_CASE("parameters are gathered once an update, whatever uses them first and 
     CHECK(gathers(everything) == all);
     CHECK(gathers(everything) == 0);
     CHECK(gathers(evaluation) == 0);
-    check_settled(grid);
+    check_nothing_in_flight(grid);
   }
 }
 
@@ -156,7 +157,7 @@ TEST_CASE("assume_updated: the next step communicates what every step does, to t
     CHECK(started(2) == first);
     for (int step = 0; step < 3; ++step) plain.step(step);
     CHECK(same_bits(grid.snapshot(), plain.snapshot()));
-    check_settled(grid);
+    check_nothing_in_flight(grid);
   }
 }
 

@@ -87,7 +87,7 @@ Outcome run_stage(const Setup& setup, std::vector<std::string>& complaints) {
   for (const std::string& text : grid.stale_parameters(outcome.states[0]))
     complaints.push_back(text);
   for (const std::string& text : grid.drifted_copies()) complaints.push_back(text);
-  if (grid.zero.updates_done() != kSteps) complaints.push_back("updates are miscounted");
+  if (grid.zero.state().updates_done() != kSteps) complaints.push_back("updates are miscounted");
   return outcome;
 }
 

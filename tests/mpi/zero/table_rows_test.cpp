@@ -136,7 +136,7 @@ TEST_CASE("a row that is not finite is named and leaves every rank as it was", "
     const auto culprit = numbers.culprit.item<int64_t>();
     if (poisoned) {
       REQUIRE(culprit >= 0);
-      CHECK(grid.zero.parameter_name(culprit) == "embed");
+      CHECK(grid.buckets.parameter_name(culprit) == "embed");
     } else {
       CHECK(culprit == -1);
     }

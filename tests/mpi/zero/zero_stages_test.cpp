@@ -116,9 +116,9 @@ TEST_CASE("a non-finite number on one rank leaves every rank as it was and is na
           CHECK(culprit == -2);
         } else {
           REQUIRE(culprit >= 0);
-          CHECK(grid.zero.parameter_name(culprit) == name);
+          CHECK(grid.buckets.parameter_name(culprit) == name);
         }
-        CHECK(grid.zero.updates_done() == 1);
+        CHECK(grid.zero.state().updates_done() == 1);
         CHECK(same_bits(before, grid.snapshot()));
 
         grid.step(2);  // and the next step goes on as if that one had not been
@@ -176,7 +176,7 @@ TEST_CASE("every use of a parameter in training sees the step's value", "[zero]"
         Setup kept = setup;
         kept.stage = 1;
         GridRun truth(kept);
-        truth.zero.gather_parameters();
+        truth.zero.state().gather_parameters();
         int wrong = 0;
         const Hooks hooks = {.use = [&](int block) {
           for (size_t i = 0; i < grid.model.blocks[block].parameters.size(); ++i) {
@@ -187,7 +187,7 @@ TEST_CASE("every use of a parameter in training sees the step's value", "[zero]"
         for (int step = 0; step < 3; ++step) {
           grid.step(step, hooks);
           truth.step(step);
-          truth.zero.gather_parameters();
+          truth.zero.state().gather_parameters();
         }
         CHECK(wrong == 0);
       }

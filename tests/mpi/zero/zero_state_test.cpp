@@ -46,7 +46,7 @@ std::vector<std::vector<at::Tensor>> whole_state(GridRun& grid) {
 
 // As a checkpoint does: every piece that the rank holds, saved by it or not.
 void load(GridRun& grid, const std::vector<std::vector<at::Tensor>>& state, int64_t updates_done) {
-  sharding::StateDict dict = grid.zero.state_dict();
+  sharding::StateDict dict = grid.zero.state().state_dict();
   for (size_t kind = 0; kind < state.size(); ++kind) {
     const MemorySource source(state[kind], grid.setup.head);
     for (sharding::StatePiece& piece : dict.pieces) {
@@ -54,7 +54,7 @@ void load(GridRun& grid, const std::vector<std::vector<at::Tensor>>& state, int6
         source.read_slice(piece.spec, piece.begin, piece.end, piece.data);
     }
   }
-  grid.zero.state_loaded(updates_done);
+  grid.zero.state().state_loaded(updates_done);
 }
 
 }  // namespace
@@ -86,9 +86,9 @@ TEST_CASE("parameters from a source: each rank reads its shard, all hold everyth
       GridRun grid(setup);
       grid.step(0);
       const MemorySource source(values);
-      grid.zero.load_parameters(source);
+      grid.zero.state().load_parameters(source);
       CHECK(grid.stale_parameters(values).empty());
-      CHECK(grid.zero.updates_done() == 0);
+      CHECK(grid.zero.state().updates_done() == 0);
       const auto state = whole_state(grid);
       for (size_t i = 0; i < values.size(); ++i) {
         CHECK(at::equal(state[0][i], values[i]));
@@ -115,7 +115,7 @@ TEST_CASE("training goes on from any layout and stage on any other", "[zero]") {
         GridRun second(Setup{.layout = to, .stage = to_stage});
         INFO(first.setup.text() << " -> " << second.setup.text());
         load(second, saved, 3);
-        CHECK(second.zero.updates_done() == 3);
+        CHECK(second.zero.state().updates_done() == 3);
         CHECK(second.stale_parameters(saved[0]).empty());
         for (int step = 3; step < 5; ++step) second.step(step);
         const auto state = whole_state(second);
@@ -170,7 +170,7 @@ TEST_CASE("hashes: the same in every stage, and a copy that differs in one bit i
       grid.step(0);
       CHECK(grid.drifted_copies().empty());
       std::vector<uint64_t> hashes;
-      for (const auto& slice : grid.zero.hash_parameters()) hashes.push_back(slice.hash);
+      for (const auto& slice : grid.zero.state().hash_parameters()) hashes.push_back(slice.hash);
       if (first.empty()) first = hashes;
       CHECK(hashes == first);
       if (stage == 3 || session().size() == 1) continue;  // stage 3 hashes what it gathers anew

@@ -55,12 +55,13 @@ int64_t measured_peak(const model::DecoderConfig& config, const Layout& layout, 
   zero::ZeroOptimizer optimizer(
       buckets, *tp, *dp,
       {.zero_stage = zero_stage, .reduce_per_micro_batch = layout.reduce_per_micro_batch});
-  optimizer.initialise(1);
+  optimizer.state().initialise(1);
   allocator.restart_peak();
   const at::Tensor ids =
       at::randint(config.vocab_size, {layout.seq_length, layout.micro_batch_size}, at::kLong);
   const at::Tensor targets = ids.clone();
   for (int step = 0; step < 2; ++step) {
+    optimizer.prepare_step(1e-3);
     optimizer.begin_step();
     at::Tensor losses = at::zeros({2});
     for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
@@ -69,7 +70,7 @@ int64_t measured_peak(const model::DecoderConfig& config, const Layout& layout, 
     }
     optimizer.finish_reduction();
     optimizer.clip(1.0, losses);
-    optimizer.update(1e-3);
+    optimizer.update();
   }
   return allocator.peak_bytes() - before;
 }

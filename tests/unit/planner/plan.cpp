@@ -75,8 +75,20 @@ TEST_CASE("parameters count once over the model and with copies on a rank", "[pl
       CHECK(half.parameters == whole.parameters);
       CHECK(half.parameters_per_rank == (whole.parameters - norms) / 2 + norms);
       CHECK(half.checkpoint_bytes == 12 * whole.parameters);
+      CHECK(checkpoint_bytes(config, half.layout) == half.checkpoint_bytes);
     }
   }
+}
+
+TEST_CASE("a save copies the state as it is kept, what is frozen as its weights alone",
+          "[planner]") {
+  Layout layout{.dtype = at::kBFloat16};
+  layout.training.freeze = {"model.layers.0.*"};
+  const Plan plan = make_plan(tiny(), layout);
+  const int64_t frozen = plan.parameters - plan.trained_parameters;
+  REQUIRE(frozen > 0);
+  CHECK(plan.state_bytes == 2 * frozen + 12 * plan.trained_parameters);
+  CHECK(plan.checkpoint_bytes == 4 * frozen + 12 * plan.trained_parameters);
 }
 
 TEST_CASE("each stage divides what it says over dp, and nothing else", "[planner]") {

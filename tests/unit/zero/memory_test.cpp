@@ -3,10 +3,15 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
+#include <string>
+
 #include "kernels/cpu/counting_allocator.h"
 #include "optim/update_rule.h"
 #include "support/catch.h"
 #include "unit/zero/synthetic_model.h"
+#include "zero/state_layout.h"
+#include "zero/zero_optimizer.h"
 
 namespace tptrain::zero {
 namespace {
@@ -109,14 +114,48 @@ TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zer
       options.optimizer.moments_dtype = dtype;
       options.optimizer.master_dtype = dtype;
       ZeroOptimizer zero(buckets, *tp, *dp, options);
-      zero.initialise(1);
+      zero.state().initialise(1);
       const int64_t before = allocator.live_bytes();
       allocator.restart_peak();
-      const sharding::StateDict state = zero.state_dict();
+      const sharding::StateDict state = zero.state().state_dict();
       CHECK(allocator.peak_bytes() == before);
       CHECK(state.pieces.size() > 0);
-      zero.state_loaded(0);
+      zero.state().state_loaded(0);
       CHECK(allocator.peak_bytes() == before);
+    }
+  }
+}
+
+TEST_CASE("what is handed out as state is what the layout declares, kind by kind", "[zero]") {
+  for (const char* rule : {"adamw", "lion", "muon"}) {
+    for (const int stage : {0, 1, 2, 3}) {
+      for (const size_t trained : {size_t{1}, size_t{3}}) {
+        INFO(rule << ", stage " << stage << ", every " << trained << "th trains");
+        SyntheticModel model = synthetic_model(0, 1);
+        for (size_t i = 0; i < model.parameters.size(); ++i)
+          model.parameters[i]->trains = i % trained == 0;
+        const ParamBuckets::Options bucket_options{
+            .dtype = at::kBFloat16, .zero_stage = stage, .rule = &optim::update_rule(rule)};
+        ZeroOptimizer::Options options{.zero_stage = stage};
+        options.optimizer.type = rule;
+        options.optimizer.moments_dtype = config::Dtype::bf16;
+        const auto tp = comm::single_rank_communicator("tp");
+        const auto dp = comm::single_rank_communicator("dp");
+        ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1}, bucket_options);
+        ZeroOptimizer zero(buckets, *tp, *dp, options);
+        const StateLayout layout = state_layout(bucket_options, options, 1);
+        std::map<std::string, int64_t> declared, handed_out;
+        for (const Bucket& bucket : buckets.buckets()) {
+          for (const parameters::Parameter* parameter : bucket.parameters) {
+            for (const StateTensor& tensor : state_tensors(bucket.trains, bucket.unit, layout))
+              declared[tensor.kind] +=
+                  parameter->numel() * static_cast<int64_t>(c10::elementSize(tensor.dtype));
+          }
+        }
+        for (const sharding::StatePiece& piece : zero.state().state_dict().pieces)
+          handed_out[piece.kind] += static_cast<int64_t>(piece.data.nbytes());
+        CHECK(handed_out == declared);
+      }
     }
   }
 }

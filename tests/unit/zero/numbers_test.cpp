@@ -59,7 +59,7 @@ TEST_CASE("sums of squares mark the tensors that hold inf or nan, where they hav
 TEST_CASE("gradients that are left out of the search keep their words", "[zero]") {
   const at::Tensor bad = at::full({5}, std::numeric_limits<float>::infinity());
   const at::Tensor marks = at::zeros({3});
-  NonfiniteMarks({bad, at::Tensor(), at::ones({5})}, marks).update();
+  NonfiniteFlags({bad, at::Tensor(), at::ones({5})}, marks).update();
   CHECK(at::equal(at::isfinite(marks), at::tensor({0, 1, 1}).to(at::kBool)));
 }
 
@@ -72,7 +72,7 @@ TEST_CASE("inf and nan are found wherever they are, large numbers are not taken 
       at::Tensor values = at::full({100000}, -std::numeric_limits<float>::max());
       const std::vector<at::Tensor> gradients = {at::zeros({3}), values, at::zeros({0})};
       const at::Tensor marks = at::zeros({3});
-      NonfiniteMarks search(gradients, marks);
+      NonfiniteFlags search(gradients, marks);
       search.update();
       CHECK(at::isfinite(marks).all().item<bool>());
       values[at] = poison;

@@ -52,17 +52,19 @@ struct OneRank {
         dp(comm::single_rank_communicator("dp")),
         zero(buckets, *tp, *dp, options) {
     at::set_num_threads(1);
-    zero.initialise(kSeed);
+    zero.state().initialise(kSeed);
   }
   StepNumbers step(int index, const config::OptimizerConfig& optimizer,
                    const testing::Hooks& hooks = {}, float loss = 1.0f) {
+    zero.prepare_step(optimizer.learning_rate);
     zero.begin_step();
     testing::run_samples_of(model, zero, index, {.rank = 0, .size = 1}, hooks);
     zero.finish_reduction();
     const StepNumbers numbers = zero.clip(optimizer.max_grad_norm, at::full({1}, loss));
-    zero.update(optimizer.learning_rate);
+    zero.update();
     return numbers;
   }
+  tensor_parallel::BlockObserver& observer() { return zero; }
 
   SyntheticModel model;
   ParamBuckets buckets;
@@ -76,7 +78,7 @@ inline std::vector<at::Tensor> assembled(ZeroOptimizer& zero, StateKind kind) {
   for (const testing::GlobalTensor& tensor : testing::global_tensors()) {
     by_name[tensor.name] = at::full({tensor.numel()}, std::nanf(""));
   }
-  for (const StatePiece& piece : zero.state_dict().pieces) {
+  for (const StatePiece& piece : zero.state().state_dict().pieces) {
     if (piece.kind != kind) continue;
     by_name.at(piece.spec.name).slice(0, piece.begin, piece.end).copy_(piece.data);
   }
@@ -89,7 +91,8 @@ inline std::vector<at::Tensor> assembled(ZeroOptimizer& zero, StateKind kind) {
 
 inline std::vector<at::Tensor> snapshot(ZeroOptimizer& zero) {
   std::vector<at::Tensor> copies;
-  for (const StatePiece& piece : zero.state_dict().pieces) copies.push_back(piece.data.clone());
+  for (const StatePiece& piece : zero.state().state_dict().pieces)
+    copies.push_back(piece.data.clone());
   return copies;
 }
 

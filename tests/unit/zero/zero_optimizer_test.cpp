@@ -22,7 +22,7 @@ TEST_CASE("five steps on one rank follow plain AdamW", "[zero]") {
         CHECK(numbers.losses.item<float>() == 0.5f + step);
         CHECK(numbers.norm.item<float>() == static_cast<float>(expected_norm));
       }
-      CHECK(one.zero.updates_done() == 5);
+      CHECK(one.zero.state().updates_done() == 5);
       const auto master = assembled(one.zero, sharding::kMaster);
       const auto exp_avg = assembled(one.zero, "exp_avg");
       const auto exp_avg_sq = assembled(one.zero, "exp_avg_sq");
@@ -44,10 +44,11 @@ TEST_CASE("weight decay pulls matrices only", "[zero]") {
   const auto before = assembled(one.zero, sharding::kMaster);
   std::vector<at::Tensor> old;
   for (const at::Tensor& tensor : before) old.push_back(tensor.clone());
+  one.zero.prepare_step(0.1);
   one.zero.begin_step();  // zero gradient: only the decay acts
   one.zero.finish_reduction();
   one.zero.clip(0, no_losses());
-  one.zero.update(0.1);
+  one.zero.update();
   const auto after = assembled(one.zero, sharding::kMaster);
   const auto tensors = testing::global_tensors();
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -68,11 +69,12 @@ TEST_CASE("learning rate and decay follow the groups of the config", "[zero]") {
       {.match = "*.o", .weight_decay = 0.0}};
   OneRank one({.optimizer = optimizer});
   const auto before = snapshot(one.zero);
+  one.zero.prepare_step(0.1);
   one.zero.begin_step();
   one.zero.finish_reduction();
   one.zero.clip(0, no_losses());
-  one.zero.update(0.1);
-  const auto pieces = one.zero.state_dict().pieces;
+  one.zero.update();
+  const auto pieces = one.zero.state().state_dict().pieces;
   for (size_t i = 0; i < pieces.size(); ++i) {
     const std::string& name = pieces[i].spec.name;
     if (pieces[i].kind != sharding::kMaster) continue;
@@ -99,7 +101,7 @@ TEST_CASE("a non-finite number changes nothing, does not count, and names its pa
       const auto check_untouched = [&](const StepNumbers& numbers, int64_t culprit) {
         CHECK_FALSE(numbers.finite.item<bool>());
         CHECK(numbers.culprit.item<int64_t>() == culprit);
-        CHECK(one.zero.updates_done() == 1);
+        CHECK(one.zero.state().updates_done() == 1);
         const auto after = snapshot(one.zero);
         for (size_t i = 0; i < before.size(); ++i) CHECK(at::equal(before[i], after[i]));
       };
@@ -111,10 +113,10 @@ TEST_CASE("a non-finite number changes nothing, does not count, and names its pa
                      one.model.parameters[5]->main_grad.view({-1})[0] = poison;
                    }});
       check_untouched(numbers, 3);
-      CHECK(one.zero.parameter_name(numbers.culprit.item<int64_t>()) == "layers.0.qkv_bias");
+      CHECK(one.buckets.parameter_name(numbers.culprit.item<int64_t>()) == "layers.0.qkv_bias");
       check_untouched(one.step(1, optimizer_config(), {}, poison), -2);
       CHECK(one.step(1, optimizer_config()).finite.item<bool>());
-      CHECK(one.zero.updates_done() == 2);
+      CHECK(one.zero.state().updates_done() == 2);
     }
   }
 }
@@ -123,8 +125,8 @@ TEST_CASE("one rank communicates nothing", "[zero]") {
   for (const int stage : {0, 1, 2, 3}) {
     OneRank one({.zero_stage = stage, .optimizer = optimizer_config()});
     one.step(0, optimizer_config());
-    one.zero.state_loaded(1);
-    one.zero.hash_parameters();
+    one.zero.state().state_loaded(1);
+    one.zero.state().hash_parameters();
     for (const comm::Communicator* axis : {one.tp.get(), one.dp.get()}) {
       CHECK(axis->counters().all_reduces == 0);
       CHECK(axis->counters().reduce_scatters == 0);
@@ -167,13 +169,13 @@ TEST_CASE("a gradient that nobody writes in a step is zero, not the last step's"
         if (with_backward) {  // without a single gradient
           one.zero.begin_micro_batch(MicroBatchPlace::last);
           for (int block = 4; block >= 0; --block) {
-            one.zero.before_backward(block);
-            one.zero.after_backward(block);
+            one.observer().before_backward(block);
+            one.observer().after_backward(block);
           }
         }
         one.zero.finish_reduction();
         CHECK(one.zero.clip(0, no_losses()).norm.item<float>() == 0);
-        for (const StatePiece& piece : one.zero.gradient_pieces().pieces)
+        for (const StatePiece& piece : one.zero.state().gradient_pieces().pieces)
           CHECK(at::count_nonzero(piece.data).item<int64_t>() == 0);
       }
     }
@@ -248,20 +250,20 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
   one.zero.begin_step();
   CHECK(message_of([&] { one.zero.clip(1.0, no_losses()); }) ==
         "internal error: clip()" + order + "Call finish_reduction() before it.");
-  CHECK(message_of([&] { one.zero.gradient_pieces(); }) ==
+  CHECK(message_of([&] { one.zero.state().gradient_pieces(); }) ==
         "internal error: gradient_pieces() was called before finish_reduction(): it must follow "
         "it: this rank's gradient is not yet the sum over dp.");
   one.zero.finish_reduction();
   CHECK(message_of([&] { one.zero.finish_reduction(); }) ==
         "internal error: finish_reduction()" + order +
             "Call it once a step: a second sum over dp would count every gradient dp times.");
-  CHECK(message_of([&] { one.zero.update(0.1); }) ==
+  CHECK(message_of([&] { one.zero.update(); }) ==
         "internal error: update()" + order +
             "Call clip() before it, with max_norm 0 for no limit.");
   const std::string new_step = "Call begin_step() before the backward of a new step.";
-  CHECK(message_of([&] { one.zero.before_backward(4); }) ==
+  CHECK(message_of([&] { one.observer().before_backward(4); }) ==
         "internal error: before_backward()" + order + new_step);
-  CHECK(message_of([&] { one.zero.after_backward(4); }) ==
+  CHECK(message_of([&] { one.observer().after_backward(4); }) ==
         "internal error: after_backward()" + order + new_step);
   CHECK(message_of([&] { one.zero.begin_micro_batch(MicroBatchPlace::last); }) ==
         "internal error: begin_micro_batch()" + order +
@@ -269,9 +271,9 @@ TEST_CASE("the calls of a step out of order are refused", "[zero]") {
   const std::string losses = "internal error: the losses given to clip(): it must be a 1-D fp32 ";
   CHECK(message_of([&] { one.zero.clip(1.0, at::Tensor()); }) == losses + "tensor on cpu.");
   CHECK(message_of([&] { one.zero.clip(1.0, at::zeros({})); }) == losses + "tensor on cpu.");
-  CHECK(message_of([&] { one.zero.parameter_name(99); }) ==
+  CHECK(message_of([&] { one.buckets.parameter_name(99); }) ==
         "internal error: name of parameter 99: it must be one of 16, from 0.");
-  CHECK(message_of([&] { one.zero.state_loaded(-1); }) ==
+  CHECK(message_of([&] { one.zero.state().state_loaded(-1); }) ==
         "internal error: -1 updates done: it must not be negative.");
 }
 
@@ -287,7 +289,7 @@ TEST_CASE("a micro-batch after the last one is refused where gradients have left
 
 TEST_CASE("stage 3 never holds all parameters at once", "[zero]") {
   OneRank one({.zero_stage = 3, .optimizer = optimizer_config()});
-  CHECK(message_of([&] { one.zero.gather_parameters(); }) ==
+  CHECK(message_of([&] { one.zero.state().gather_parameters(); }) ==
         "internal error: all parameters at once in ZeRO stage 3: it must be read block by block: "
         "memory holds no more than its slots.");
 }

@@ -39,13 +39,13 @@ TEST_CASE("bf16 masters and moments are handed out as they are and written back"
     OneRank first({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
     for (int step = 0; step < 3; ++step) first.step(step, optimizer);
     OneRank second({.zero_stage = stage, .optimizer = optimizer, .seed = 5}, at::kBFloat16);
-    const sharding::StateDict from = first.zero.state_dict();
-    sharding::StateDict to = second.zero.state_dict();
+    const sharding::StateDict from = first.zero.state().state_dict();
+    sharding::StateDict to = second.zero.state().state_dict();
     for (size_t i = 0; i < from.pieces.size(); ++i) {
       REQUIRE(from.pieces[i].data.scalar_type() == at::kBFloat16);
       to.pieces[i].data.copy_(from.pieces[i].data);
     }
-    second.zero.state_loaded(first.zero.updates_done());
+    second.zero.state().state_loaded(first.zero.state().updates_done());
     for (int step = 3; step < 5; ++step) second.step(step, optimizer);
     const auto expected = snapshot(straight.zero), actual = snapshot(second.zero);
     for (size_t i = 0; i < expected.size(); ++i) CHECK(at::equal(expected[i], actual[i]));
@@ -67,27 +67,27 @@ TEST_CASE(
     optimizer.moments_dtype = moments;
     OneRank one({.optimizer = optimizer, .seed = 5});
     for (int step = 0; step < 2; ++step) one.step(step, optimizer);
-    const sharding::StateDict live = one.zero.state_dict();
+    const sharding::StateDict live = one.zero.state().state_dict();
     StateSnapshot copy(live, at::kCPU);
     CHECK(StateSnapshot::bytes_of(live) > 0);
     const auto expected = snapshot(one.zero);
     int waits = 0;
     copy.begin(live);
-    one.zero.call_before_update([&] {
+    one.zero.state().call_before_update([&] {
       ++waits;
       copy.let_state_change();
     });
-    one.zero.prepare_step();
+    one.zero.prepare_step(optimizer.learning_rate);
     CHECK(waits == 0);  // its forward and backward write no state
     one.step(2, optimizer);
     CHECK(waits == 0);
-    one.zero.prepare_step();
+    one.zero.prepare_step(optimizer.learning_rate);
     CHECK(waits == 1);  // its forward is where the update is applied
     CHECK(copy.is_complete());
     one.step(3, optimizer);
-    one.zero.prepare_step();
+    one.zero.prepare_step(optimizer.learning_rate);
     CHECK(waits == 1);
-    one.zero.state_dict();
+    one.zero.state().state_dict();
     REQUIRE(copy.copy().pieces.size() == expected.size());
     bool changed = false;
     const auto now = snapshot(one.zero);
@@ -99,10 +99,10 @@ TEST_CASE(
 
     // Again into the same memory; asked for outside of a step, the state waits as well.
     one.step(4, optimizer);
-    copy.begin(one.zero.state_dict());
-    one.zero.call_before_update([&] { ++waits; });
+    copy.begin(one.zero.state().state_dict());
+    one.zero.state().call_before_update([&] { ++waits; });
     one.step(5, optimizer);
-    one.zero.state_dict();
+    one.zero.state().state_dict();
     CHECK(waits == 2);
     copy.wait();
   }
@@ -112,7 +112,7 @@ TEST_CASE("initial values and loaded parameters clear moments and the counter", 
   OneRank one({.optimizer = optimizer_config()});
   one.step(0, optimizer_config());
   SECTION("initialise") {
-    one.zero.initialise(kSeed);
+    one.zero.state().initialise(kSeed);
     const testing::Reference reference(kSeed);
     const auto master = assembled(one.zero, sharding::kMaster);
     for (size_t i = 0; i < master.size(); ++i) {
@@ -120,12 +120,12 @@ TEST_CASE("initial values and loaded parameters clear moments and the counter", 
     }
   }
   SECTION("load_parameters") {
-    one.zero.load_parameters(MemorySource());
+    one.zero.state().load_parameters(MemorySource());
     for (const at::Tensor& tensor : assembled(one.zero, sharding::kMaster)) {
       CHECK(at::equal(tensor, at::arange(tensor.numel()).to(at::kFloat)));
     }
   }
-  CHECK(one.zero.updates_done() == 0);
+  CHECK(one.zero.state().updates_done() == 0);
   for (const StateKind kind : {"exp_avg", "exp_avg_sq"}) {
     for (const at::Tensor& tensor : assembled(one.zero, kind)) {
       CHECK(at::equal(tensor, at::zeros_like(tensor)));
@@ -149,7 +149,7 @@ TEST_CASE("a stop gives up the loading of parameters at the next chunk, on every
     mutable int reads = 0;
   } source;
   try {
-    one.zero.load_parameters(source, [&](const std::function<void()>& work) {
+    one.zero.state().load_parameters(source, [&](const std::function<void()>& work) {
       comm::agree(rank, work, OnStop::give_up);
     });
   } catch (const Error& error) {
@@ -166,11 +166,11 @@ TEST_CASE("a state dict written back continues bit by bit", "[zero]") {
   OneRank first({.optimizer = optimizer_config()});
   for (int step = 0; step < 3; ++step) first.step(step, optimizer_config());
   OneRank second({.zero_stage = 0, .optimizer = optimizer_config()});
-  const sharding::StateDict from = first.zero.state_dict();
-  sharding::StateDict to = second.zero.state_dict();
+  const sharding::StateDict from = first.zero.state().state_dict();
+  sharding::StateDict to = second.zero.state().state_dict();
   REQUIRE(from.pieces.size() == to.pieces.size());
   for (size_t i = 0; i < from.pieces.size(); ++i) to.pieces[i].data.copy_(from.pieces[i].data);
-  second.zero.state_loaded(first.zero.updates_done());
+  second.zero.state().state_loaded(first.zero.state().updates_done());
   for (int step = 3; step < 5; ++step) second.step(step, optimizer_config());
 
   const auto expected = snapshot(straight.zero), actual = snapshot(second.zero);
@@ -196,7 +196,7 @@ TEST_CASE("over all ranks of a grid every element of every kind is saved once", 
           ZeroOptimizer zero(buckets, *tp, *dp,
                              {.zero_stage = stage, .optimizer = optimizer_config()});
           int64_t held = 0;
-          for (const StatePiece& piece : zero.state_dict().pieces) {
+          for (const StatePiece& piece : zero.state().state_dict().pieces) {
             REQUIRE(piece.data.dim() == 1);
             REQUIRE(piece.data.numel() == piece.end - piece.begin);
             held += piece.kind == sharding::kMaster ? piece.data.numel() : 0;
@@ -225,7 +225,7 @@ TEST_CASE("gradient pieces are the global gradient", "[zero]") {
   OneRank one({.optimizer = optimizer_config()});
   one.step(2, optimizer_config());
   const auto expected = testing::reference_gradient(2);
-  const auto pieces = one.zero.gradient_pieces().pieces;
+  const auto pieces = one.zero.state().gradient_pieces().pieces;
   const auto tensors = testing::global_tensors();
   REQUIRE(pieces.size() == tensors.size());
   for (const StatePiece& piece : pieces) {
@@ -243,9 +243,10 @@ TEST_CASE("an update takes the learning rate that was set last", "[zero]") {
     one->zero.finish_reduction();
     one->zero.clip(1.0, no_losses());
   }
-  given.zero.update(0.1);
-  set.zero.set_learning_rate(0.3);
-  set.zero.set_learning_rate(0.1);
+  given.zero.prepare_step(0.1);
+  given.zero.update();
+  set.zero.prepare_step(0.3);
+  set.zero.prepare_step(0.1);
   set.zero.update();
   const auto expected = assembled(given.zero, sharding::kMaster);
   const auto received = assembled(set.zero, sharding::kMaster);
