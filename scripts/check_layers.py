@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fails where a folder of lib/ includes one that is not of a lower level, or a library that is another folder's alone.
+"""Fails where a folder of lib/ includes one that is not of a lower level, or a library that is another folder's alone, and where a
+file is too long to be read in one sitting.
 
 The levels are those of the design: an include may only go down. Run as a test; prints every offending line.
 """
@@ -27,6 +28,7 @@ ONLY = {
     r"openssl/.*": {"base"},
 }
 NO_TORCH = {"base", "config", "formats", "random", "tokenizer", "chat_template", "data", "hub", "report"}
+MOST_LINES = 400
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 TORCH = re.compile(r"(ATen|torch|c10)/")
 
@@ -41,7 +43,10 @@ def offences(root: pathlib.Path):
         if folder != "apps" and folder not in LEVELS:
             yield f"{path.relative_to(root)}: lib/{folder} has no level in scripts/check_layers.py"
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) > MOST_LINES:
+            yield f"{path.relative_to(root)}: {len(lines)} lines, more than {MOST_LINES}: split it by what it does"
+        for number, line in enumerate(lines, 1):
             match = INCLUDE.match(line)
             if not match:
                 continue
@@ -73,7 +78,7 @@ def undocumented(root: pathlib.Path):
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
     found = [*offences(root), *undocumented(root)]
-    print("\n".join(found) if found else "layers: every include goes down")
+    print("\n".join(found) if found else "layers: every include goes down, and no file is too long")
     return 1 if found else 0
 
 

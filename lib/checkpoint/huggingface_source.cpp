@@ -127,6 +127,37 @@ void read_transposed(const Elements& stored, const StoredTensor& tensor,
   }
 }
 
+[[noreturn]] void refuse_missing_head(const std::filesystem::path& directory) {
+  throw DataError(
+      problem("lm_head.weight is missing, and config.json says that it is not tied to the "
+              "embedding")
+          .at(directory.string())
+          .must("hold the head's weights, or have tie_word_embeddings: true in config.json")
+          .remedy("Without a head nothing can be predicted, and transformers would begin with "
+                  "random values. Where the model was trained with one table for both, say so in "
+                  "config.json; a base model saved without its head has to be saved with it."));
+}
+
+struct Count {
+  int64_t number = 0;
+  const char* what = "";
+};
+
+[[noreturn]] void refuse_other_tensors(const std::filesystem::path& directory,
+                                       const std::vector<Count>& counts,
+                                       const std::vector<std::string>& lines) {
+  std::vector<std::string> counted;
+  for (const auto& [number, what] : counts) {
+    if (number > 0) counted.push_back(cat(number, " ", what));
+  }
+  throw DataError(
+      problem(cat("the tensors are not those of the model in config.json: ", join(counted)))
+          .at(directory.string())
+          .must("hold each of the model's tensors and no other")
+          .remedy(cat("Check that the weights and config.json are of one model.\n",
+                      capped_list(lines))));
+}
+
 }  // namespace
 
 HuggingFaceSource::HuggingFaceSource(const std::filesystem::path& directory,
@@ -180,31 +211,15 @@ void HuggingFaceSource::check_all() {
                         shape_text(stored.entry->shape), " in ", files_.files()[stored.file].name));
   }
   if (missing == 1 && lines.size() == 1 && found_.count("lm_head.weight") == 0 &&
-      found_.size() + 1 == model_.tensors.size()) {
-    throw DataError(
-        problem("lm_head.weight is missing, and config.json says that it is not tied to the "
-                "embedding")
-            .at(directory().string())
-            .must("hold the head's weights, or have tie_word_embeddings: true in config.json")
-            .remedy("Without a head nothing can be predicted, and transformers would begin with "
-                    "random values. Where the model was trained with one table for both, say so in "
-                    "config.json; a base model saved without its head has to be saved with it."));
-  }
+      found_.size() + 1 == model_.tensors.size())
+    refuse_missing_head(directory());
   if (!lines.empty()) {
-    std::vector<std::string> counts;
-    const auto count = [&](int64_t number, const char* what) {
-      if (number > 0) counts.push_back(cat(number, " ", what));
-    };
-    count(missing, "missing");
-    count(wrong_shape, "of another shape");
-    count(wrong_dtype, "of another type than F32, BF16, F16 and F64");
-    count(extra, "that the model does not have");
-    throw DataError(
-        problem(cat("the tensors are not those of the model in config.json: ", join(counts)))
-            .at(directory().string())
-            .must("hold each of the model's tensors and no other")
-            .remedy(cat("Check that the weights and config.json are of one model.\n",
-                        capped_list(lines))));
+    refuse_other_tensors(directory(),
+                         {{missing, "missing"},
+                          {wrong_shape, "of another shape"},
+                          {wrong_dtype, "of another type than F32, BF16, F16 and F64"},
+                          {extra, "that the model does not have"}},
+                         lines);
   }
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),
                                      [](auto& a, auto& b) { return a.second < b.second; });

@@ -2,16 +2,13 @@
 // whole sentence, or empty.
 #include "config/foreign_names.h"
 
+#include "config/foreign_lines.h"
+
 namespace tptrain::config {
 namespace {
 
-struct Line {
-  std::vector<const char*> names;
-  const char* path;
-  const char* note;
-};
-
-using Lines = std::vector<Line>;
+using foreign::Line;
+using foreign::Lines;
 
 const Lines& names_of_files() {
   static const Lines kLines = {
@@ -174,126 +171,6 @@ const Lines& names_of_updates() {
   return kLines;
 }
 
-const Lines& names_of_numbers() {
-  static const Lines kLines = {
-      {{"bf16", "bfloat16", "bf16.enabled", "mixed_precision", "mixed_precision_param", "precision",
-        "torch_dtype", "params_dtype", "half_precision", "bf16_full_eval"},
-       "train.dtype",
-       "`bf16: true` elsewhere is `dtype: bf16` here."},
-      {{"fp16", "float16", "fp16.enabled", "half", "fp16_full_eval", "fp16_backend", "loss_scale",
-        "initial_loss_scale"},
-       "train.dtype",
-       "fp16 and its loss scale are not built: bf16 takes its place."},
-      {{"tf32", "allow_tf32"},
-       "train.dtype",
-       "TF32 is not built: bf16 is the faster type, fp32 is computed as such."},
-      {{"fp8", "float8", "fp8_format", "fp8_recipe", "fp8.enabled", "quantize"},
-       "train.fp8",
-       "It is on or off, and goes with train.dtype bf16."},
-      {{"mx"}, "train.fp8", "MX formats are not built: a tensor has one scale."},
-      {{"exit_duration_in_mins", "max_run_time", "time_limit"},
-       "train.max_time",
-       "Such as 90m or 4h."},
-      {{"grad_accum_dtype", "main_grads_dtype", "grad_dtype"},
-       "train.gradient_dtype",
-       "bf16 is for one micro-batch a step, or reduce_gradients per_micro_batch."},
-      {{"grad_reduce_in_fp32", "communication_data_type", "mixed_precision_reduce",
-        "gradient_reduce_dtype", "accumulate_allreduce_grads_in_fp32"},
-       "parallel.reduce_dtype",
-       "Gradients add up in fp32 in any case."},
-      {{"gradient_checkpointing", "activation_checkpointing", "activation_checkpoint",
-        "activation_checkpoint.mode", "use_gradient_checkpointing", "recompute_activations",
-        "recompute_granularity", "recompute_method", "recompute_num_layers"},
-       "parallel.recompute",
-       "`gradient_checkpointing: true` elsewhere is `recompute: full` here."},
-      {{"hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "dropout"},
-       "train.residual_dropout",
-       ""},
-      {{"attn_pdrop", "attention_dropout_prob"}, "train.attention_dropout", ""},
-      {{"z_loss_coeff", "moe_z_loss_coeff", "lm_head_z_loss"}, "train.z_loss", ""},
-      {{"use_cpu", "no_cuda", "use_mps", "device_map", "device_type"},
-       "train.device",
-       "It is auto, cuda or cpu."},
-      {{"full_determinism", "deterministic_mode", "use_deterministic_algorithms"},
-       "train.deterministic",
-       ""},
-      {{"ddp_timeout", "nccl_timeout", "distributed_timeout_minutes", "init_timeout_seconds",
-        "train_timeout_seconds"},
-       "train.hang_timeout_s",
-       "It counts seconds."},
-      {{"flash_attention", "attn_implementation", "use_flash_attn", "flash_attn", "sdp_attention",
-        "xformers_attention", "attention_backend"},
-       "",
-       "Not needed: attention is fused; the log says which one the GPU runs."},
-      {{"torch_compile", "compile", "torch_compile_backend", "liger_kernel", "use_liger_kernel",
-        "fused_kernels"},
-       "",
-       "Not needed: the kernels are fused already; train.cuda_graphs says how steps are issued."},
-      {{"profiling", "enable_profiling", "profile", "wall_clock_breakdown"},
-       "",
-       "Not built: Nsight Systems sees the run from outside, `nsys profile mpirun ...`."},
-  };
-  return kLines;
-}
-
-const Lines& names_of_layouts() {
-  static const Lines kLines = {
-      {{"parallelism"}, "parallel", ""},
-      {{"tensor_parallel_size", "tensor_model_parallel_size", "tensor_parallel_degree",
-        "autotp_size", "tensor_parallel", "tp_degree", "tp"},
-       "parallel.tp_size",
-       ""},
-      {{"data_parallel_size", "data_parallel_degree", "data_parallel_replicate_degree", "dp_degree",
-        "dp_replicate", "dp", "ddp"},
-       "parallel.dp_size",
-       "Left out, it is the number of ranks / tp_size."},
-      {{"deepspeed", "zero_optimization", "zero_optimization.stage", "fsdp", "fsdp_config",
-        "use_distributed_optimizer", "data_parallel_shard_degree",
-        "data_parallel_sharding_strategy", "dp_shard"},
-       "parallel.zero_stage",
-       "It is 0, 1, 2 or 3; FSDP is 3."},
-      {{"pp", "pp_size", "pp_degree", "pipeline_parallel_size", "pipeline_model_parallel_size",
-        "pipeline_parallel_degree", "pipeline_stages", "num_stages", "pipeline_parallel_schedule"},
-       "",
-       "Pipeline parallelism is not built: parallel.tp_size and parallel.zero_stage 3 cut a model "
-       "that one GPU cannot hold."},
-      {{"cp", "cp_size", "cp_degree", "context_parallel_size", "context_parallel_degree", "sp_size",
-        "sp_degree", "ulysses_size", "sequence_parallel_size", "sequence_parallel_degree",
-        "ring_attention"},
-       "",
-       "Context parallelism is not built: parallel.sequence_parallel cuts what lies outside "
-       "attention over the tp ranks."},
-      {{"ep", "ep_size", "ep_degree", "expert_parallel_size", "expert_model_parallel_size",
-        "expert_parallel_degree", "num_experts"},
-       "",
-       "Mixtures of experts are not built."},
-      {{"etp_size", "vp_size", "num_layers_per_virtual_pipeline_stage"}, "", "Not built."},
-      {{"offload_optimizer", "offload_param", "cpu_offload", "fsdp_offload_params",
-        "optimizer_cpu_offload"},
-       "parallel.zero_stage",
-       "Offloading to the host is not built: a higher stage takes less memory."},
-      {{"overlap_comm", "overlap_grad_reduce", "overlap_param_gather"},
-       "parallel.dp_overlap",
-       "auto overlaps."},
-      {{"tp_comm_overlap", "async_tensor_parallel", "enable_async_tensor_parallel"},
-       "parallel.tp_overlap",
-       "auto overlaps."},
-      {{"contiguous_gradients", "reduce_bucket_size", "allgather_bucket_size",
-        "allgather_partitions", "reduce_scatter", "stage3_prefetch_bucket_size", "ddp_bucket_size",
-        "round_robin_gradients", "zero_allow_untested_optimizer"},
-       "",
-       "Not needed: the buckets are one a block."},
-      {{"nproc_per_node", "num_gpus", "n_gpus", "num_processes", "world_size", "nnodes"},
-       "",
-       "mpirun -n N (or srun) says how many ranks there are."},
-      {{"local_rank", "ddp_backend", "ddp_find_unused_parameters", "distributed_backend",
-        "master_addr", "master_port"},
-       "",
-       "Not needed: MPI starts and connects the ranks."},
-  };
-  return kLines;
-}
-
 const Lines& names_of_saves() {
   static const Lines kLines = {
       {{"save_interval", "save_every", "checkpoint_interval", "save_freq", "checkpoint.interval",
@@ -308,8 +185,8 @@ const Lines& names_of_saves() {
        "",
        "Not needed: checkpoints hold everything, and `tptrain export` writes the model alone."},
       {{"async_save", "async_mode", "checkpoint.async_mode"},
-       "",
-       "Not built: a save blocks the step."},
+       "checkpoint.async",
+       "It is true or false; true (the default) writes beside the steps."},
       {{"resume_from_checkpoint", "auto_resume_from_checkpoints", "resume_from", "load",
         "load_checkpoint", "load_step", "checkpoint.load_step"},
        "checkpoint.resume",
@@ -408,8 +285,8 @@ const std::map<std::string, Meaning>& foreign_names() {
   static const std::map<std::string, Meaning> kNames = [] {
     std::map<std::string, Meaning> names;
     for (const Lines* lines :
-         {&names_of_files(), &names_of_batches(), &names_of_updates(), &names_of_numbers(),
-          &names_of_layouts(), &names_of_saves(), &names_of_models()}) {
+         {&names_of_files(), &names_of_batches(), &names_of_updates(), &foreign::names_of_numbers(),
+          &foreign::names_of_layouts(), &names_of_saves(), &names_of_models()}) {
       for (const Line& line : *lines) {
         for (const char* name : line.names) names[name] = {line.path, line.note};
       }

@@ -100,6 +100,32 @@ std::string encode_token_index(const TokenFileHeader& header) {
   return out += sha256_hex(out);
 }
 
+namespace {
+
+std::vector<int64_t> take_document_ends(std::string_view& rest, uint64_t documents, uint64_t tokens,
+                                        const std::string& name) {
+  std::vector<int64_t> ends;
+  uint64_t last = 0;
+  for (uint64_t document = 0; document < documents; ++document) {
+    const auto end = take<uint64_t>(rest);
+    if (end <= last || end > tokens) {
+      refuse_token_file(name,
+                        cat("document ", document, " ends at token ", end, ", the one before at ",
+                            last, ", and there are ", tokens, " tokens"),
+                        "list rising document ends");
+    }
+    ends.push_back(static_cast<int64_t>(end));
+    last = end;
+  }
+  if (last != tokens) {
+    refuse_token_file(name, cat("the last document ends at token ", last, " of ", tokens),
+                      "end with the last token");
+  }
+  return ends;
+}
+
+}  // namespace
+
 TokenFileHeader decode_token_index(std::string_view bytes, const std::string& name) {
   std::string_view rest = bytes;
   if (bytes.size() < kMagic.size() || take_text(rest, kMagic.size()) != kMagic) {
@@ -149,22 +175,7 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
     refuse_token_file(name, cat("bytes per token is ", stored_bytes_per_token),
                       cat("be ", header.bytes_per_token, " for a vocabulary of ", vocab_size));
   }
-  uint64_t last = 0;
-  for (uint64_t document = 0; document < documents; ++document) {
-    const auto end = take<uint64_t>(rest);
-    if (end <= last || end > tokens) {
-      refuse_token_file(name,
-                        cat("document ", document, " ends at token ", end, ", the one before at ",
-                            last, ", and there are ", tokens, " tokens"),
-                        "list rising document ends");
-    }
-    header.document_ends.push_back(static_cast<int64_t>(end));
-    last = end;
-  }
-  if (last != tokens) {
-    refuse_token_file(name, cat("the last document ends at token ", last, " of ", tokens),
-                      "end with the last token");
-  }
+  header.document_ends = take_document_ends(rest, documents, tokens, name);
   return header;
 }
 

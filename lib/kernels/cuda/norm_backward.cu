@@ -1,14 +1,9 @@
-// RMSNorm and LayerNorm. Forward, a row lies in the registers of a warp (up to 1,024 elements) or
-// of a block (up to 8,192): each tensor is read once and written once. Backward, a block walks rows
-// that come ahead of it into shared memory, and keeps its share of the weights' gradients in
-// registers; a second launch adds the shares up in order. Rows that are longer, or do not move in
-// loads of 16 bytes, take the kernels of norm_long.cu, which read them again from the cache.
-//
-// Which form a call takes depends on the row's size and alignment, never on the number of rows:
-// equal rows get equal bits wherever they lie.
+// RMSNorm and LayerNorm, backward: a block walks rows that come ahead of it into shared memory, and
+// keeps its share of the weights' gradients in registers; a second launch adds the shares up in
+// order.
 #include <algorithm>
 
-#include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/norm_forms.cuh"
 #include "kernels/cuda/properties.h"
 
 namespace tptrain::kernels::cuda {
@@ -16,20 +11,6 @@ namespace tptrain::kernels::cuda {
 namespace {
 
 constexpr int kMostResident = 8;  // of backward's blocks, on a multiprocessor
-
-// The form of one call. A row has kLanes threads: a warp's 32, or the block's.
-template <typename Element, int width, int packs, int lanes, bool layer>
-struct Form {
-  using T = Element;
-  static constexpr int kWidth = width;
-  static constexpr int kPacks = packs;  // a thread
-  static constexpr int kLanes = lanes;
-  static constexpr bool kLayer = layer;
-  static constexpr int kBlock = lanes == 32 ? 128 : lanes;
-  static constexpr int kRows = kBlock / lanes;  // of a block at a time
-  static constexpr int kWarps = lanes / 32;     // of a row
-  using Packs = Pack<T, kWidth>[packs];
-};
 
 /// How many of backward's blocks a multiprocessor has room for.
 template <typename F>
@@ -45,17 +26,6 @@ struct Residence {
   static constexpr int kBlocks =
       std::min({kThreadsAtOnce / F::kBlock, kMultiprocessorBytes / kSharedBytes, kMostResident});
 };
-
-/// This thread's elements of a row; zeros beyond its end.
-template <typename F>
-__device__ void load_row(const typename F::T* row, int lane, int hidden, typename F::Packs& to) {
-#pragma unroll
-  for (int p = 0; p < F::kPacks; ++p) {
-    const int i = (p * F::kLanes + lane) * F::kWidth;
-    to[p] = i < hidden ? load_pack<typename F::T, F::kWidth>(row + i)
-                       : zero_pack<typename F::T, F::kWidth>();
-  }
-}
 
 /// Rows of three tensors on their way to shared memory, two at a time. A thread reads what it has
 /// sent for itself and nothing else, so that none waits for another.
@@ -90,122 +60,6 @@ class RowsAhead {
   }
   uint4* own_;
 };
-
-/// Both sums over the threads of a row; every thread gets them. `turn` alternates between calls, so
-/// that one synchronisation is enough.
-template <typename F>
-__device__ float2 row_sums(float a, float b, int turn) {
-  float2 sums = make_float2(warp_sum(a), warp_sum(b));
-  if constexpr (F::kWarps == 1) {
-    return sums;
-  } else {
-    __shared__ float2 warps[2][F::kWarps];
-    if (threadIdx.x % 32 == 0) warps[turn][threadIdx.x / 32] = sums;
-    __syncthreads();
-    sums = warps[turn][0];
-#pragma unroll
-    for (int i = 1; i < F::kWarps; ++i) {
-      sums.x += warps[turn][i].x;
-      sums.y += warps[turn][i].y;
-    }
-    return sums;
-  }
-}
-
-template <typename F>
-__device__ void store_output(const NormForward& args, const typename F::Packs& x,
-                             const typename F::Packs& weight, const typename F::Packs& bias,
-                             int64_t at, int lane, float mean, float inverse) {
-  using T = typename F::T;
-  T* output = static_cast<T*>(args.output) + at;
-#pragma unroll
-  for (int p = 0; p < F::kPacks; ++p) {
-    const int i = (p * F::kLanes + lane) * F::kWidth;
-    if (i >= static_cast<int>(args.hidden)) break;
-    float y[F::kWidth];
-#pragma unroll
-    for (int j = 0; j < F::kWidth; ++j)
-      y[j] =
-          normed_output<F::kLayer>(wide(x[p].values[j]), mean, inverse, wide(weight[p].values[j]),
-                                   F::kLayer ? wide(bias[p].values[j]) : 0.0f);
-    store<T, F::kWidth>(output + i, y);
-  }
-}
-
-template <typename F>
-__global__ void __launch_bounds__(F::kBlock) forward_kernel(NormForward args) {
-  using T = typename F::T;
-  const int lane = threadIdx.x % F::kLanes;
-  const int hidden = static_cast<int>(args.hidden);
-  const int64_t row = int64_t{blockIdx.x} * F::kRows + threadIdx.x / F::kLanes;
-  if (row >= args.rows) return;  // a warp with its row: none waits for another
-  const int64_t at = row * hidden;
-  typename F::Packs x, weight, bias;
-  load_row<F>(static_cast<const T*>(args.x) + at, lane, hidden, x);
-  if (args.delta != nullptr) {
-    typename F::Packs delta;
-    load_row<F>(static_cast<const T*>(args.delta) + at, lane, hidden, delta);
-    T* sum = static_cast<T*>(args.sum) + at;
-#pragma unroll
-    for (int p = 0; p < F::kPacks; ++p) {
-      const int i = (p * F::kLanes + lane) * F::kWidth;
-#pragma unroll
-      for (int j = 0; j < F::kWidth; ++j)
-        x[p].values[j] = narrow<T>(wide(x[p].values[j]) + wide(delta[p].values[j]));
-      if (i < hidden) store_pack(sum + i, x[p]);
-    }
-  }
-  load_row<F>(static_cast<const T*>(args.weight), lane, hidden, weight);
-  if (F::kLayer) load_row<F>(static_cast<const T*>(args.bias), lane, hidden, bias);
-  float total = 0;
-  float squares = 0;
-#pragma unroll
-  for (int p = 0; p < F::kPacks; ++p) {
-#pragma unroll
-    for (int j = 0; j < F::kWidth; ++j) {
-      const float value = wide(x[p].values[j]);
-      total += value;
-      squares += value * value;
-    }
-  }
-  const float count = static_cast<float>(hidden);
-  float mean = 0;
-  if (F::kLayer) {
-    mean = row_sums<F>(total, 0.0f, 0).x / count;
-    squares = 0;  // about the mean: a difference of large squares would lose the variance
-#pragma unroll
-    for (int p = 0; p < F::kPacks; ++p) {
-      if ((p * F::kLanes + lane) * F::kWidth >= hidden) break;
-#pragma unroll
-      for (int j = 0; j < F::kWidth; ++j) {
-        const float difference = wide(x[p].values[j]) - mean;
-        squares += difference * difference;
-      }
-    }
-  }
-  const float inverse = 1.0f / sqrtf(row_sums<F>(squares, 0.0f, 1).x / count + args.eps);
-  if (lane == 0) {
-    args.inverse[row] = inverse;
-    if (F::kLayer) args.mean[row] = mean;
-  }
-  store_output<F>(args, x, weight, bias, at, lane, mean, inverse);
-}
-
-template <typename F>
-__global__ void __launch_bounds__(F::kBlock) again_kernel(NormForward args) {
-  using T = typename F::T;
-  const int lane = threadIdx.x % F::kLanes;
-  const int hidden = static_cast<int>(args.hidden);
-  const int64_t row = int64_t{blockIdx.x} * F::kRows + threadIdx.x / F::kLanes;
-  if (row >= args.rows) return;
-  const int64_t at = row * hidden;
-  typename F::Packs x, weight, bias;
-  load_row<F>(static_cast<const T*>(args.x) + at, lane, hidden, x);
-  load_row<F>(static_cast<const T*>(args.weight), lane, hidden, weight);
-  if (F::kLayer) load_row<F>(static_cast<const T*>(args.bias), lane, hidden, bias);
-  store_output<F>(args, x, weight, bias, at, lane, F::kLayer ? args.mean[row] : 0.0f,
-                  args.inverse[row]);
-}
 
 template <typename F>
 __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
@@ -323,34 +177,6 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
   }
 }
 
-// --- Which form a call takes.
-
-constexpr int kBlockLanes = 256;
-constexpr int64_t kMostInWarp = 1024;
-constexpr int64_t kMostInBlock = 8192;
-
-/// launch(Form{}) of the smallest form that holds a row of `hidden` elements, kMostInBlock at most.
-template <typename T, int kWidth, bool kLayer, typename Launch>
-void with_block_form(int64_t hidden, const Launch& launch) {
-  constexpr int kBlock = kMostInBlock / kBlockLanes / kWidth;  // 4 of bf16, 8 of fp32
-  const int64_t packs = (hidden + kWidth - 1) / kWidth;
-  if (packs <= kBlockLanes * kBlock / 4)
-    return launch(Form<T, kWidth, kBlock / 4, kBlockLanes, kLayer>{});
-  if (packs <= kBlockLanes * kBlock / 2)
-    return launch(Form<T, kWidth, kBlock / 2, kBlockLanes, kLayer>{});
-  launch(Form<T, kWidth, kBlock, kBlockLanes, kLayer>{});
-}
-struct ForwardForms {
-  template <typename T, int kWidth, bool kLayer, typename Launch>
-  static void with(int64_t hidden, const Launch& launch) {
-    constexpr int kWarp = kMostInWarp / 32 / kWidth;  // likewise
-    const int64_t packs = (hidden + kWidth - 1) / kWidth;
-    if (packs <= 32 * kWarp / 2) return launch(Form<T, kWidth, kWarp / 2, 32, kLayer>{});
-    if (packs <= 32 * kWarp * 3 / 4) return launch(Form<T, kWidth, kWarp * 3 / 4, 32, kLayer>{});
-    if (packs <= 32 * kWarp) return launch(Form<T, kWidth, kWarp, 32, kLayer>{});
-    with_block_form<T, kWidth, kLayer>(hidden, launch);
-  }
-};
 // Of RMSNorm small blocks instead of warps: a thread has fewer sums, and a multiprocessor room for
 // more of them. LayerNorm, with twice the arithmetic, loses more by waiting for a block.
 struct BackwardForms {
@@ -368,32 +194,6 @@ struct BackwardForms {
   }
 };
 
-template <typename Forms, typename T, typename InRegisters, typename Long>
-void with_kind(bool layer, int64_t hidden, bool packs, const InRegisters& in_registers,
-               const Long& read_again) {
-  constexpr int kWidth = 16 / sizeof(T);
-  if (!packs) return read_again(Loads::elements);
-  if (hidden > kMostInBlock) return read_again(Loads::packs);
-  if (layer) return Forms::template with<T, kWidth, true>(hidden, in_registers);
-  Forms::template with<T, kWidth, false>(hidden, in_registers);
-}
-
-/// packs(element): whether rows of this type move in loads of 16 bytes.
-template <typename Forms, typename Packs, typename InRegisters, typename Long>
-void with_form(Element element, bool layer, int64_t hidden, const Packs& packs,
-               const InRegisters& in_registers, const Long& read_again) {
-  if (element == Element::bf16) {
-    using T = __nv_bfloat16;
-    return with_kind<Forms, T>(layer, hidden, packs(T{}), in_registers, read_again);
-  }
-  with_kind<Forms, float>(layer, hidden, packs(float{}), in_registers, read_again);
-}
-
-template <typename F>
-unsigned blocks_of(int64_t rows) {
-  return static_cast<unsigned>((rows + F::kRows - 1) / F::kRows);
-}
-
 /// Blocks that all run at once on the device: rows are dealt out once. A block has a few rows at
 /// least, else its sums would be as large as what it reads.
 int64_t most_blocks(int64_t rows, int resident) {
@@ -406,38 +206,6 @@ int resident_blocks(int compiled, int bytes) {
 }
 
 }  // namespace
-
-void norm_forward(const NormForward& args, Stream stream) {
-  if (args.rows == 0) return;
-  const auto on = static_cast<cudaStream_t>(stream);
-  with_form<ForwardForms>(
-      args.element, args.mean != nullptr, args.hidden,
-      [&](auto element) {
-        return moves_in_packs<decltype(element)>(args.hidden, args.x, args.delta, args.weight,
-                                                 args.bias, args.sum, args.output);
-      },
-      [&](auto form) {
-        using F = decltype(form);
-        forward_kernel<F><<<blocks_of<F>(args.rows), F::kBlock, 0, on>>>(args);
-      },
-      [&](Loads loads) { long_norm_forward(args, loads, stream); });
-}
-
-void norm_again(const NormForward& args, Stream stream) {
-  if (args.rows == 0) return;
-  const auto on = static_cast<cudaStream_t>(stream);
-  with_form<ForwardForms>(
-      args.element, args.mean != nullptr, args.hidden,
-      [&](auto element) {
-        return moves_in_packs<decltype(element)>(args.hidden, args.x, args.weight, args.bias,
-                                                 args.output);
-      },
-      [&](auto form) {
-        using F = decltype(form);
-        again_kernel<F><<<blocks_of<F>(args.rows), F::kBlock, 0, on>>>(args);
-      },
-      [&](Loads loads) { long_norm_again(args, loads, stream); });
-}
 
 int64_t norm_backward_blocks(int64_t rows) { return most_blocks(rows, kMostResident); }
 
