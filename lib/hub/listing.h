@@ -11,9 +11,9 @@
 namespace tptrain::hub {
 
 struct RemoteFile {
-  std::string path;  // "tokenizer.json", "original/params.json"
+  std::string path = {};  // "tokenizer.json", "original/params.json"
   int64_t size_bytes = 0;
-  std::string hash;  // SHA-256 of the contents (64 digits), or git's name of them (40)
+  std::string hash = {};  // SHA-256 of the contents (64 digits), or git's name of them (40)
 };
 
 struct Listing {
