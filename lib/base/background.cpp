@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <utility>
 #include <vector>
@@ -20,11 +21,24 @@ void lower_priority_of_this_thread() { ::setpriority(PRIO_PROCESS, ::gettid(), k
 
 }  // namespace
 
-int usable_cores() {
+int usable_cores() { return cores_in_any({usable_core_set()}); }
+
+std::string usable_core_set() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
-  return known ? std::max(CPU_COUNT(&allowed), 1) : 1;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_ZERO(&allowed);  // not known
+  return {reinterpret_cast<const char*>(&allowed), sizeof allowed};
+}
+
+int cores_in_any(const std::vector<std::string>& core_sets) {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (const std::string& bytes : core_sets) {
+    cpu_set_t one;
+    std::memcpy(&one, bytes.data(), std::min(bytes.size(), sizeof one));
+    CPU_OR(&all, &all, &one);
+  }
+  return std::max(CPU_COUNT(&all), 1);
 }
 
 void in_parallel(int64_t count, int threads, const std::function<void(int64_t)>& work) {

@@ -8,13 +8,18 @@
 #include <cstdint>
 #include <functional>
 #include <future>
+#include <string>
+#include <vector>
 
 #include "base/interruption.h"
 
 namespace tptrain {
 
-/// Cores that this process may run on, at least 1.
+/// Cores that this process may run on (its affinity mask), at least 1.
 int usable_cores();
+/// Which ones, for other processes of this host, and how many there are in some of those sets.
+std::string usable_core_set();
+int cores_in_any(const std::vector<std::string>& core_sets);
 
 /// Where no thread can be had, the work waits until its result is asked for.
 inline constexpr auto kBesideIfPossible = std::launch::async | std::launch::deferred;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/background.h"
+#include "base/hex.h"
 
 namespace tptrain {
 
@@ -54,15 +55,6 @@ std::string digest_of(std::span<const char> bytes) {
   Sha256 hash;
   hash.update(bytes.data(), bytes.size());
   return hash.hex();
-}
-
-char nibble(char digit) { return static_cast<char>(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
-
-std::string bytes_of_hex(const std::string& hex) {
-  std::string bytes;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2)
-    bytes += static_cast<char>(nibble(hex[i]) << 4 | nibble(hex[i + 1]));
-  return bytes;
 }
 
 }  // namespace

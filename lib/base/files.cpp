@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -19,7 +18,10 @@
 #include "base/chunk_hash.h"
 #include "base/descriptor.h"
 #include "base/error.h"
+#include "base/hex.h"
+#include "base/host.h"
 #include "base/mapped_ranges.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "base/work.h"
 
@@ -37,17 +39,6 @@ ExitCode exit_code_of(FailAs kind) {
 fs::path parent_of(const fs::path& path) {
   const fs::path parent = path.parent_path();
   return parent.empty() ? fs::path(".") : parent;
-}
-
-std::string random_suffix() {
-  uint64_t value = 0;
-  while (::getrandom(&value, sizeof value, 0) != sizeof value) {
-    if (errno != EINTR) throw InternalError(problem("getrandom failed"));
-  }
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (int i = 0; i < 16; ++i) text += kDigits[(value >> (4 * i)) & 15];
-  return text;
 }
 
 bool names_directory(const fs::path& path) {
@@ -170,7 +161,7 @@ DurableFile::Written DurableFile::commit() {
 
 void write_file_atomically(const fs::path& path, std::string_view text, FailAs fail_as) {
   const fs::path temporary =
-      parent_of(path) / cat(".", path.filename().string(), ".tmp-", random_suffix());
+      parent_of(path) / cat(".", path.filename().string(), ".tmp-", to_hex(random_word(), 16));
   try {
     DurableFile file(temporary, fail_as);
     file.write(text);
@@ -288,11 +279,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-std::string this_process() {
-  std::string host(256, '\0');
-  if (::gethostname(host.data(), host.size() - 1) != 0) host = "?";
-  return cat("process ", ::getpid(), " on host ", host.c_str());
-}
+std::string this_process() { return cat("process ", ::getpid(), " on host ", host_name()); }
 
 FileLock::FileLock(const fs::path& path) {
   constexpr FailAs kKind = FailAs::run_dir_error;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/hex.h"
 
 namespace tptrain {
 
@@ -40,15 +41,7 @@ std::string Sha256::digest() {
   return {digest.begin(), digest.begin() + size};
 }
 
-std::string Sha256::hex() {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const char byte : digest()) {
-    text += kDigits[static_cast<unsigned char>(byte) >> 4];
-    text += kDigits[static_cast<unsigned char>(byte) & 15];
-  }
-  return text;
-}
+std::string Sha256::hex() { return to_hex(digest()); }
 
 std::string sha256_hex(std::string_view bytes) {
   Sha256 hash;

@@ -8,9 +8,10 @@
 #include <array>
 #include <cstring>
 #include <fstream>
-#include <iomanip>
 #include <limits>
-#include <sstream>
+#include <string_view>
+
+#include "base/hex.h"
 
 namespace tptrain {
 
@@ -26,12 +27,7 @@ std::string build_id_in(const char* note, size_t bytes) {
     if (whole > bytes) break;
     const char* name = note + sizeof header;
     if (header.n_type == NT_GNU_BUILD_ID && header.n_namesz == 4 && !std::memcmp(name, "GNU", 4)) {
-      std::ostringstream hex;
-      for (size_t i = 0; i < header.n_descsz; ++i) {
-        hex << std::hex << std::setw(2) << std::setfill('0')
-            << static_cast<int>(static_cast<unsigned char>(name[4 + i]));
-      }
-      return std::move(hex).str();
+      return to_hex(std::string_view(name + 4, header.n_descsz));
     }
     note += whole;
     bytes -= whole;

@@ -1,5 +1,7 @@
 #include "base/utf8.h"
 
+#include <cstring>
+
 namespace tptrain {
 
 Utf8Begin utf8_begin(std::string_view text) {
@@ -29,6 +31,15 @@ size_t utf8_length(std::string_view text) {
 size_t first_invalid_utf8(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
+    // Most text is ASCII: eight bytes at a time.
+    uint64_t eight;
+    if (at + sizeof eight <= text.size()) {
+      std::memcpy(&eight, text.data() + at, sizeof eight);
+      if ((eight & 0x8080808080808080u) == 0) {
+        at += sizeof eight;
+        continue;
+      }
+    }
     const size_t length = utf8_length(text.substr(at));
     if (length == 0) return at;
     at += length;
@@ -50,6 +61,31 @@ std::string replace_invalid_utf8(std::string_view text) {
     at += begin.present;
   }
   return valid;
+}
+
+std::string_view utf8_prefix(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return text;
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
+  return text.substr(0, limit);
+}
+
+void append_utf8(std::string& out, uint32_t c) {
+  const auto tail = [&](int shift) { out += static_cast<char>(0x80 | (c >> shift & 0x3F)); };
+  if (c < 0x80) {
+    out += static_cast<char>(c);
+  } else if (c < 0x800) {
+    out += static_cast<char>(0xC0 | c >> 6);
+    tail(0);
+  } else if (c < 0x10000) {
+    out += static_cast<char>(0xE0 | c >> 12);
+    tail(6);
+    tail(0);
+  } else {
+    out += static_cast<char>(0xF0 | c >> 18);
+    tail(12);
+    tail(6);
+    tail(0);
+  }
 }
 
 }  // namespace tptrain

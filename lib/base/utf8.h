@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -20,5 +21,8 @@ size_t utf8_length(std::string_view text);
 size_t first_invalid_utf8(std::string_view text);
 /// Each longest part that can begin no character becomes one U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
+/// The start of `text`, at most `limit` bytes, that cuts no character in two.
+std::string_view utf8_prefix(std::string_view text, size_t limit);
+void append_utf8(std::string& out, uint32_t code_point);
 
 }  // namespace tptrain

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "base/text.h"
+#include "base/hex.h"
 #include "chat_template/template_value.h"
 
 namespace tptrain::chat_template::jinja {
@@ -29,8 +30,7 @@ std::string json_character(char c) {
       break;
   }
   if (static_cast<unsigned char>(c) >= 0x20) return std::string(1, c);
-  constexpr char kDigits[] = "0123456789abcdef";
-  return std::string("\\u00") + kDigits[static_cast<unsigned char>(c) >> 4] + kDigits[c & 15];
+  return "\\u" + to_hex(static_cast<unsigned char>(c), 4);
 }
 
 bool is_escaped(char c) { return c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20; }

@@ -11,24 +11,6 @@ namespace {
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-void append_utf8(uint32_t code_point, std::string& out) {
-  if (code_point < 0x80) {
-    out += static_cast<char>(code_point);
-  } else if (code_point < 0x800) {
-    out += static_cast<char>(0xC0 | code_point >> 6);
-    out += static_cast<char>(0x80 | (code_point & 0x3F));
-  } else if (code_point < 0x10000) {
-    out += static_cast<char>(0xE0 | code_point >> 12);
-    out += static_cast<char>(0x80 | (code_point >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (code_point & 0x3F));
-  } else {
-    out += static_cast<char>(0xF0 | code_point >> 18);
-    out += static_cast<char>(0x80 | (code_point >> 12 & 0x3F));
-    out += static_cast<char>(0x80 | (code_point >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (code_point & 0x3F));
-  }
-}
-
 class Lexer {
  public:
   explicit Lexer(const std::string& source) : source_(source) {}
@@ -223,7 +205,7 @@ class Lexer {
     } else if (c == '\n') {
       // the line goes on
     } else if (c == 'x' || c == 'u' || c == 'U') {
-      append_utf8(code_point(c == 'x' ? 2 : c == 'u' ? 4 : 8), value);
+      append_utf8(value, code_point(c == 'x' ? 2 : c == 'u' ? 4 : 8));
     } else if (c == 'N' || is_digit(c)) {
       fail(at_ - 2, cat("the escape \\", c, " is not built"));
     } else if ((c & 0x80) != 0) {

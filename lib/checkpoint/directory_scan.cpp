@@ -5,6 +5,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
@@ -18,7 +19,7 @@ namespace {
 
 std::vector<fs::path> entries_where(const fs::path& directory,
                                     const std::function<bool(const fs::path&)>& wanted) {
-  std::vector<fs::path> paths = entries_of(directory);
+  std::vector<fs::path> paths = entries_if_there(directory);
   std::erase_if(paths, [&](const fs::path& path) { return !wanted(path); });
   return paths;
 }
@@ -28,43 +29,24 @@ bool leads_to_directory(const fs::path& path) {
   return fs::is_directory(path, error);
 }
 
-bool is_real_directory(const fs::path& path) {
-  std::error_code error;
-  return fs::symlink_status(path, error).type() == fs::file_type::directory;
-}
-
 std::string name_of(const fs::path& path) { return path.filename().string(); }
 
 }  // namespace
 
-// Sorted, so that every rank and every run sees one order.
-std::vector<fs::path> entries_of(const fs::path& directory) {
-  std::vector<fs::path> paths;
+std::vector<fs::path> entries_if_there(const fs::path& directory) {
   std::error_code error;
-  if (!fs::exists(directory, error) && !error) return paths;
-  fs::directory_iterator entry(directory, error);
-  // A signal is no reason, on the file systems where it can end an open.
-  while (error == std::errc::interrupted) entry = fs::directory_iterator(directory, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
-    paths.push_back(entry->path());
-  if (error) {
-    throw CheckpointError(problem(cat("cannot be read: ", error.message())).at(directory.string()));
-  }
-  std::sort(paths.begin(), paths.end());
-  return paths;
+  if (!fs::exists(directory, error) && !error) return {};
+  return entries_of(directory, FailAs::checkpoint_error);
 }
 
-bool has_manifest(const fs::path& directory) {
-  std::error_code error;
-  return fs::symlink_status(directory / kManifestName, error).type() != fs::file_type::not_found;
-}
+bool has_manifest(const fs::path& directory) { return is_taken(directory / kManifestName); }
 
 std::vector<fs::path> candidate_directories(const fs::path& checkpoints_dir) {
   return entries_where(checkpoints_dir, [](const fs::path& path) {
     if (!leads_to_directory(path) || is_temporary_directory_name(name_of(path))) return false;
     if (has_manifest(path)) return true;
     if (!is_step_directory_name(name_of(path))) return false;
-    const std::vector<fs::path> files = entries_of(path);
+    const std::vector<fs::path> files = entries_if_there(path);
     return std::any_of(files.begin(), files.end(),
                        [](const fs::path& file) { return is_shard_name(name_of(file)); });
   });
@@ -86,7 +68,7 @@ std::vector<fs::path> unfinished_deletions(const fs::path& checkpoints_dir) {
   return entries_where(checkpoints_dir, [](const fs::path& path) {
     if (!is_step_directory_name(name_of(path)) || !is_real_directory(path) || has_manifest(path))
       return false;
-    const std::vector<fs::path> files = entries_of(path);
+    const std::vector<fs::path> files = entries_if_there(path);
     return std::all_of(files.begin(), files.end(),
                        [](const fs::path& file) { return is_shard_name(name_of(file)); });
   });
@@ -95,8 +77,7 @@ std::vector<fs::path> unfinished_deletions(const fs::path& checkpoints_dir) {
 fs::path free_step_directory(const fs::path& checkpoints_dir, int64_t step) {
   for (int64_t attempt = 1;; ++attempt) {
     fs::path path = checkpoints_dir / step_directory_name(step, attempt);
-    std::error_code error;
-    if (fs::symlink_status(path, error).type() == fs::file_type::not_found) return path;
+    if (!is_taken(path)) return path;
   }
 }
 

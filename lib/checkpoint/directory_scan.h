@@ -12,7 +12,7 @@ namespace tptrain::checkpoint {
 
 /// Everything in it, by name, rising. Empty where it does not exist; throws CheckpointError where
 /// it cannot be read.
-std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory);
+std::vector<std::filesystem::path> entries_if_there(const std::filesystem::path& directory);
 
 /// Whether anything is called manifest.json there, even a broken link or a file that cannot be
 /// looked at: only certain absence lets a directory be cleaned away.

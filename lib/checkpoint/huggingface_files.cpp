@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interruption.h"
@@ -18,28 +19,9 @@ namespace {
 
 constexpr int64_t kMaxIndexBytes = 100'000'000;
 
-// A link that leads nowhere counts as present: opening it says what is wrong with it.
-bool present(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
-
-std::vector<fs::path> entries_of(const fs::path& directory) {
-  std::vector<fs::path> paths;
-  try {
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-      paths.push_back(entry.path());
-    }
-  } catch (const fs::filesystem_error& e) {
-    throw DataError(problem(cat("cannot be read: ", e.code().message())).at(directory.string()));
-  }
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
-
 [[noreturn]] void refuse_without_weights(const fs::path& directory) {
   std::string pickled;
-  for (const fs::path& path : entries_of(directory)) {
+  for (const fs::path& path : entries_of(directory, FailAs::data_error)) {
     const std::string name = path.filename().string();
     if (name.starts_with("pytorch_model") && pickled.empty()) pickled = name;
   }
@@ -65,19 +47,19 @@ HuggingFaceFiles::HuggingFaceFiles(const fs::path& directory) : directory_(direc
                         .at(directory.string())
                         .remedy("Give the directory of a downloaded model."));
   }
-  if (present(directory / kModelFileName)) {
-    ignored_index_ = present(directory / kModelIndexName);
+  if (is_taken(directory / kModelFileName)) {
+    ignored_index_ = is_taken(directory / kModelIndexName);
     open(kModelFileName);
     return;
   }
   const fs::path index_path = directory / kModelIndexName;
-  if (!present(index_path)) refuse_without_weights(directory);
+  if (!is_taken(index_path)) refuse_without_weights(directory);
   formats::refuse_broken_link(index_path);
   index_ =
       formats::parse_safetensors_index(read_file(index_path, kMaxIndexBytes), index_path.string());
   std::vector<std::string> missing;
   for (const std::string& name : index_->files) {
-    if (!present(directory / name)) missing.push_back(name);
+    if (!is_taken(directory / name)) missing.push_back(name);
   }
   if (!missing.empty()) {
     throw DataError(
@@ -154,20 +136,20 @@ std::string weights_identity(const HuggingFaceFiles& files) {
 }
 
 bool has_huggingface_weights(const fs::path& directory) {
-  return present(directory / kModelFileName) || present(directory / kModelIndexName);
+  // A link that leads nowhere counts: opening it says what is wrong with it.
+  return is_taken(directory / kModelFileName) || is_taken(directory / kModelIndexName);
 }
 
 std::vector<std::string> side_files(const fs::path& directory) {
   // A link that leads nowhere is no file to be listed; it is told of instead.
-  for (const fs::path& path : entries_of(directory)) {
+  for (const fs::path& path : entries_of(directory, FailAs::data_error)) {
     if (tokenizer::is_tokenizer_file_name(path.filename().string())) {
       formats::refuse_broken_link(path);
     }
   }
   std::vector<std::string> names;
   for (const char* name : {"generation_config.json", "LICENSE"}) {
-    std::error_code ignored;
-    if (fs::is_regular_file(directory / name, ignored)) names.emplace_back(name);
+    if (is_file(directory / name)) names.emplace_back(name);
   }
   for (std::string& name : tokenizer::tokenizer_file_names(directory.string())) {
     names.push_back(std::move(name));

@@ -11,12 +11,13 @@
 #include <system_error>
 #include <utility>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "checkpoint/huggingface_files.h"
-#include "checkpoint/random_id.h"
 #include "checkpoint/stored_parts.h"
 #include "checkpoint/stored_stream.h"
 #include "formats/float_convert.h"
@@ -120,15 +121,8 @@ Plan plan_of(const sharding::StoredModel& model, const HuggingFaceExport& order)
 
 std::vector<std::string> names_in(const fs::path& directory) {
   std::vector<std::string> names;
-  try {
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-      names.push_back(entry.path().filename().string());
-    }
-  } catch (const fs::filesystem_error& e) {
-    throw CheckpointError(
-        problem(cat("cannot be read: ", e.code().message())).at(directory.string()));
-  }
-  std::sort(names.begin(), names.end());
+  for (const fs::path& path : entries_of(directory, FailAs::checkpoint_error))
+    names.push_back(path.filename().string());
   return names;
 }
 
@@ -287,8 +281,7 @@ void refuse_existing(const HuggingFaceExport& order) {
     if (is_weight_file(name)) taken.push_back(name);
   }
   for (const std::string& name : ours) {
-    std::error_code ignored;
-    if (fs::exists(fs::symlink_status(order.directory / name, ignored))) taken.push_back(name);
+    if (is_taken(order.directory / name)) taken.push_back(name);
   }
   std::sort(taken.begin(), taken.end());
   if (taken.empty()) return;

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/random_id.h"
 #include "checkpoint/verify.h"
 
 namespace tptrain::checkpoint {

@@ -7,11 +7,11 @@
 #include "base/chunk_hash.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/hex.h"
 #include "base/text.h"
 #include "checkpoint/manifest_events.h"
 #include "checkpoint/manifest_fields.h"
 #include "checkpoint/manifest_pieces.h"
-#include "checkpoint/random_id.h"
 #include "checkpoint/verify.h"
 
 namespace tptrain::checkpoint {

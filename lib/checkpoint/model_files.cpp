@@ -3,6 +3,7 @@
 #include <map>
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -16,11 +17,6 @@ namespace {
 
 // A tokenizer.json of a quarter million entries is 20 MB.
 constexpr int64_t kFileBytesLimit = int64_t{1} << 30;
-
-bool is_file(const fs::path& path) {
-  std::error_code ignored;  // what cannot be looked at is not there for us
-  return fs::is_regular_file(path, ignored);
-}
 
 void keep(const fs::path& from, const fs::path& to) {
   const std::string bytes = read_file(from, kFileBytesLimit);

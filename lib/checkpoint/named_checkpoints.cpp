@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "formats/strict_json.h"
 
 namespace tptrain::checkpoint {
 
@@ -36,13 +37,14 @@ std::optional<BestEvaluations> read_best(const fs::path& checkpoints_dir) {
   if (!fs::exists(path, error) && !error) return std::nullopt;
   const std::string text = read_file(path, kMaxBestBytes, FailAs::checkpoint_error);
   try {
-    return parsed(nlohmann::json::parse(text));
+    return parsed(formats::parse_strict_json(text, path.string()));
+  } catch (const DataError&) {
   } catch (const nlohmann::json::exception&) {
-    throw CheckpointError(problem("this is not what a run writes there")
-                              .at(path.string())
-                              .must("hold a run and the steps and losses of its best evaluations")
-                              .remedy("Remove it: the next best evaluation writes it anew."));
   }
+  throw CheckpointError(problem("this is not what a run writes there")
+                            .at(path.string())
+                            .must("hold a run and the steps and losses of its best evaluations")
+                            .remedy("Remove it: the next best evaluation writes it anew."));
 }
 
 void add_best(const fs::path& checkpoints_dir, const std::string& run, const Evaluation& now) {

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/hex.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/random_id.h"
 
 namespace tptrain::checkpoint {
 

@@ -30,7 +30,7 @@ void remove_or_throw(const fs::path& path) {
 void remove_shards(const fs::path& directory, const FaultPoint& fault_point) {
   std::vector<fs::path> shards;
   bool foreign = false;
-  for (const fs::path& path : entries_of(directory)) {
+  for (const fs::path& path : entries_if_there(directory)) {
     if (is_shard_name(path.filename().string())) {
       shards.push_back(path);
     } else {

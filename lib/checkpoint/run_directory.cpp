@@ -3,11 +3,13 @@
 #include <system_error>
 #include <utility>
 
+#include "base/directory.h"
 #include "base/error.h"
+#include "base/hex.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/model_files.h"
-#include "checkpoint/random_id.h"
 
 namespace tptrain::checkpoint {
 
@@ -17,11 +19,6 @@ namespace {
 
 constexpr const char* kOwnerName = ".owner";
 constexpr int64_t kMaxOwnerBytes = 4096;
-
-bool is_there(const fs::path& path) {
-  std::error_code error;
-  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
-}
 
 // ".resolved_config.yaml.tmp-0123456789abcdef", as write_file_atomically calls its temporaries; and
 // ".shared-<32 digits>".
@@ -35,11 +32,9 @@ bool is_leftover(const std::string& name) {
 
 // Under the lock, and before this start makes any of its own.
 void remove_leftovers(const fs::path& directory) {
-  std::error_code error;
-  fs::directory_iterator entry(directory, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+  for (const fs::path& path : entries_if_readable(directory)) {
     std::error_code ignored;  // what cannot be removed is in nobody's way
-    if (is_leftover(entry->path().filename().string())) fs::remove(entry->path(), ignored);
+    if (is_leftover(path.filename().string())) fs::remove(path, ignored);
   }
 }
 
@@ -64,7 +59,7 @@ void RunOwner::write(FailAs fail_as) const {
 
 RunOwner::Look RunOwner::look() const {
   const fs::path path = run_dir_ / kOwnerName;
-  if (!is_there(path)) return {.hold = Look::Hold::gone};
+  if (!is_taken(path)) return {.hold = Look::Hold::gone};
   std::string text = read_file(path, kMaxOwnerBytes, FailAs::checkpoint_error);
   while (text.ends_with('\n')) text.pop_back();
   if (text.starts_with(token_)) return {.hold = Look::Hold::held};
@@ -99,7 +94,7 @@ RunDirectory::RunDirectory(comm::ControlGroup& group, const fs::path& run_dir,
       lock_.emplace(run_dir / ".lock");
       owner_.emplace(run_dir);
     } catch (const ConfigError& e) {
-      if (lock_ || !is_there(run_dir / ".lock")) throw unwritable_run_dir(run_dir, e);
+      if (lock_ || !is_taken(run_dir / ".lock")) throw unwritable_run_dir(run_dir, e);
       throw;  // in use: it says by whom
     }
     if (!lock_->not_supported().empty()) {

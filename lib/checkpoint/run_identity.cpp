@@ -5,9 +5,9 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/hex.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/random_id.h"
 #include "formats/strict_json.h"
 
 namespace tptrain::checkpoint {

@@ -6,9 +6,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/host.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/random_id.h"
 
 namespace tptrain::checkpoint {
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "checkpoint/random_id.h"
+#include "base/random_id.h"
 #include "checkpoint/store_impl.h"
 
 namespace tptrain::checkpoint {

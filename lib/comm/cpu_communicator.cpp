@@ -217,12 +217,11 @@ class MpiCommunicator final : public CheckedCommunicator {
 
 }  // namespace
 
-CpuBackend cpu_communicator(MpiGroup& group, int ranks_on_host, const CpuOptions& options) {
+CpuBackend cpu_communicator(MpiGroup& group, Waiting waiting, const CpuOptions& options) {
   std::string why_not = "as requested";
   if (options.transport == CpuTransport::automatic) {
     auto memory = SharedMemory::create(
-        group, group.name(), {.slot_bytes = options.slot_bytes, .ranks_on_host = ranks_on_host},
-        &why_not);
+        group, group.name(), {.slot_bytes = options.slot_bytes, .waiting = waiting}, &why_not);
     if (memory) {
       return {std::make_unique<SharedMemoryCommunicator>(group, std::move(memory)),
               "shared memory"};

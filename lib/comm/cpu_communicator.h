@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "comm/device_mesh.h"
 #include "comm/mpi_group.h"
+#include "comm/shared_memory.h"
 
 namespace tptrain::comm {
 
@@ -17,8 +18,7 @@ struct CpuBackend {
   std::string transport;  // "shared memory", or "MPI" and why
 };
 
-/// Collective over `group`, which must outlive the result. `ranks_on_host`: how many ranks share
-/// this host's cores, over all axes.
-CpuBackend cpu_communicator(MpiGroup& group, int ranks_on_host, const CpuOptions& options);
+/// Collective over `group`, which must outlive the result.
+CpuBackend cpu_communicator(MpiGroup& group, Waiting waiting, const CpuOptions& options);
 
 }  // namespace tptrain::comm

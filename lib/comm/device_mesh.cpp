@@ -4,11 +4,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/cpu_communicator.h"
 #include "comm/cuda_backend.h"
 #include "comm/mpi_session_impl.h"
+#include "comm/shared_memory.h"
 
 namespace tptrain::comm {
 
@@ -29,6 +31,7 @@ struct DeviceMesh::Impl {
   DeviceType type = DeviceType::cpu;
   at::Device device = at::kCPU;
   std::string transport = "none (one rank)";
+  Waiting waiting = Waiting::on_own_core;
   Axis tp;
   Axis dp;
   Axis world;
@@ -99,7 +102,7 @@ Axis DeviceMesh::Impl::make_axis(MpiSession& session, MPI_Comm parent, std::stri
   } else if (tensors == DeviceType::cuda) {
     axis.communicator = cuda_communicator(session, *axis.group, std::move(name));
   } else {
-    CpuBackend backend = cpu_communicator(*axis.group, session.local_size(), cpu);
+    CpuBackend backend = cpu_communicator(*axis.group, waiting, cpu);
     axis.communicator = std::move(backend.communicator);
     if (type == DeviceType::cpu) transport = std::move(backend.transport);
   }
@@ -124,6 +127,10 @@ DeviceMesh::DeviceMesh(MpiSession& session, MeshShape shape, DeviceType device,
     impl_->device = gpu.device;
     impl_->host_gpus = std::move(gpu.host_gpus);
   }
+
+  // Over all axes; ranks may be bound to a core each, so that only together they know.
+  const int cores = cores_in_any(session.all_gather_on_host(usable_core_set()));
+  if (session.local_size() > cores) impl_->waiting = Waiting::on_shared_core;
 
   const MPI_Comm all = session.impl_->world->handle();
   impl_->tp = impl_->make_axis(session, all, "tp", impl_->dp_rank, device, cpu);

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/random_id.h"
 #include "base/text.h"
 
 namespace tptrain::comm {
@@ -28,9 +29,7 @@ void draw(uint64_t seed, PeerEngine engine, int round, int writer, int reader, u
 }
 
 uint64_t common_seed(ControlGroup& group) {
-  std::random_device device;
-  const uint64_t own = (uint64_t{device()} << 32) | device();
-  return std::stoull(group.broadcast(cat(own), 0));
+  return std::stoull(group.broadcast(cat(random_word()), 0));
 }
 
 /// What this rank received by one engine, against what it should have: "" or the first fault.

@@ -1,8 +1,9 @@
 #include "comm/reduce.h"
 
 #include <algorithm>
-#include <bit>
 #include <type_traits>
+
+#include "base/bf16.h"
 
 namespace tptrain::comm {
 
@@ -11,15 +12,6 @@ namespace {
 // Elements summed at a time: the running sum (at most 8 KiB) stays in the first-level cache, and
 // output may alias a source, because each block is written only after all of its sources are read.
 constexpr int64_t kBlock = 1024;
-
-float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-uint16_t round_to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet_nan = (bits >> 16) | 0x40u;  // rounding up could turn a NaN into infinity
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
-}
 
 struct Fp32 {
   using Stored = float;
@@ -30,8 +22,8 @@ struct Fp32 {
 struct Bf16 {
   using Stored = uint16_t;
   using Running = float;
-  static Running load(Stored x) { return widen(x); }
-  static Stored store(Running x) { return round_to_bf16(x); }
+  static Running load(Stored x) { return bf16_to_float(x); }
+  static Stored store(Running x) { return bf16_of(x); }
 };
 struct Int64 {
   using Stored = int64_t;

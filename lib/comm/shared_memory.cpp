@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,11 +12,11 @@
 #include <climits>
 #include <cstring>
 #include <new>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/random_id.h"
 #include "base/text.h"
 #include "comm/all_to_all_parts.h"
 
@@ -71,15 +70,7 @@ Mapping map_segment(const std::string& name, int64_t bytes, int open_flags) {
 }
 
 // A name that no other job, and no host but this one, knows.
-std::string random_name() {
-  uint64_t bits[2] = {};
-  if (getrandom(bits, sizeof bits, 0) != sizeof bits) {
-    throw CommError(problem(errno_text("getrandom")));
-  }
-  std::ostringstream name;
-  name << "/tptrain-" << std::hex << bits[0] << "-" << bits[1];
-  return name.str();
-}
+std::string random_name() { return "/tptrain-" + random_id(); }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
   syscall(SYS_futex, &word, FUTEX_WAIT, value, nullptr, nullptr, 0);
@@ -168,8 +159,7 @@ std::unique_ptr<SharedMemory> SharedMemory::create(ControlGroup& group, std::str
     *why_not = cat("rank ", r, ": ", errors[r]);
     return nullptr;
   }
-  const bool own_core =
-      options.ranks_on_host <= static_cast<int>(std::thread::hardware_concurrency());
+  const bool own_core = options.waiting == Waiting::on_own_core;
   return std::unique_ptr<SharedMemory>(
       new SharedMemory(mapping.address, segment_bytes, slot_bytes, group, std::move(name),
                        own_core ? kSpinsWithOwnCore : kSpinsOversubscribed));

@@ -28,10 +28,12 @@
 
 namespace tptrain::comm {
 
+/// Whoever waits: looks a while before it sleeps, or leaves its core early to the one it waits for.
+enum class Waiting { on_own_core, on_shared_core };
+
 struct SharedMemoryOptions {
   int64_t slot_bytes = int64_t{1} << 19;
-  int ranks_on_host = 1;  // more than there are cores: waiting ranks sleep at once instead of
-                          // spinning a little first
+  Waiting waiting = Waiting::on_own_core;
 };
 
 class SharedMemory {

@@ -42,8 +42,8 @@ std::vector<Key> optimizer_keys() {
            &RunConfig::optimizer, &OptimizerConfig::max_grad_norm),
       bind({.path = "optimizer.groups",
             .type = Type::groups,
-            .doc = "Other settings for the tensors whose whole Hugging Face name fits a glob of "
-                   "`*` and `?`: a list of `{match: GLOB, weight_decay: NUMBER, "
+            .doc = "Other settings for the tensors whose whole Hugging Face name fits a glob "
+                   "(`*`, `?`, `[abc]`): a list of `{match: GLOB, weight_decay: NUMBER, "
                    "learning_rate_scale: NUMBER}`, of which the first that fits counts; without "
                    "weight_decay the default rule holds, learning_rate_scale (1 where left out) "
                    "multiplies the learning rate.",

@@ -7,6 +7,7 @@
 
 #include "base/printable.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "config/keys.h"
 
 namespace tptrain::config {
@@ -80,13 +81,9 @@ bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x
 
 std::string shown(const std::string& text) {
   constexpr size_t kLongest = 200;
-  size_t end = std::min(text.size(), kLongest);
-  // Not within a character of several bytes.
-  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
-    --end;
-  }
-  const std::string out = printable_line(text.substr(0, end));
-  return end == text.size() ? out : cat(out, "... (", text.size(), " bytes)");
+  const std::string_view begin = utf8_prefix(text, kLongest);
+  const std::string out = printable_line(begin);
+  return begin.size() == text.size() ? out : cat(out, "... (", text.size(), " bytes)");
 }
 
 std::string yaml_text(const Value& value) {

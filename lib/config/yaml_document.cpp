@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "base/hex.h"
 #include "base/text.h"
 #include "config/keys.h"
 #include "config/utf8_check.h"
@@ -87,9 +88,8 @@ std::optional<YAML::Node> load_document(const std::string& text, const PlaceOf& 
     YAML::Mark mark;
     mark.line = bad->line;
     mark.column = bad->column;
-    constexpr const char* kDigits = "0123456789ABCDEF";
     problems.push_back(
-        problem(cat("there is the byte 0x", kDigits[bad->byte / 16], kDigits[bad->byte % 16]))
+        problem(cat("there is the byte 0x", to_hex(bad->byte, 2, HexCase::upper)))
             .at(place_of(mark))
             .must("be text in UTF-8, without control characters")
             .remedy(bad->byte == 0xED

@@ -5,7 +5,9 @@
 #include <string_view>
 #include <utility>
 
+#include "base/error.h"
 #include "base/text.h"
+#include "formats/strict_json.h"
 
 namespace tptrain::data {
 
@@ -164,7 +166,11 @@ ordered_json tools_of(const dom::object& row, const RefuseRow& refuse) {
   if (!value) return nullptr;
   ordered_json tools = json_of(*value);
   if (tools.is_string()) {
-    tools = ordered_json::parse(tools.get<std::string>(), nullptr, /*allow_exceptions=*/false);
+    try {
+      tools = formats::parse_strict_ordered_json(tools.get<std::string>(), "tools");
+    } catch (const DataError&) {
+      tools = nullptr;
+    }
   }
   if (!tools.is_array()) {
     refuse("\"tools\" is no list", "be a list of tools", "Write it as [{\"type\": ...}, ...].");

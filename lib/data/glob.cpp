@@ -4,8 +4,10 @@
 #include <span>
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "base/wildcard.h"
 
 namespace tptrain::data {
 
@@ -13,53 +15,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool has_wildcard(std::string_view text) {
-  return text.find_first_of("*?[") != std::string_view::npos;
-}
-
 bool is_hidden(const fs::path& name) { return name.native().starts_with('.'); }
 
-/// The set that begins at pattern[0] == '[': whether `c` is in it, and its length. None where it is
-/// not closed: then '[' is itself.
-struct SetMatch {
-  bool matches;
-  size_t length;
-};
-std::optional<SetMatch> match_set(std::string_view pattern, char c) {
-  size_t at = 1;
-  const bool negated = at < pattern.size() && (pattern[at] == '!' || pattern[at] == '^');
-  if (negated) ++at;
-  const size_t first = at;
-  bool found = false;
-  // A ']' that comes first is a member, as in a shell.
-  for (; at < pattern.size() && (pattern[at] != ']' || at == first); ++at) {
-    const auto low = static_cast<unsigned char>(pattern[at]);
-    unsigned char high = low;
-    if (at + 2 < pattern.size() && pattern[at + 1] == '-' && pattern[at + 2] != ']') {
-      high = static_cast<unsigned char>(pattern[at + 2]);
-      at += 2;
-    }
-    const auto byte = static_cast<unsigned char>(c);
-    found = found || (low <= byte && byte <= high);
-  }
-  if (at >= pattern.size()) return std::nullopt;
-  return SetMatch{found != negated, at + 1};
-}
-
-std::vector<fs::directory_entry> entries_of(const fs::path& directory) {
-  std::error_code error;
-  std::vector<fs::directory_entry> entries;
-  fs::directory_iterator at(directory.empty() ? "." : directory, error);
-  while (!error && at != fs::directory_iterator()) {
-    entries.push_back(*at);
-    at.increment(error);
-  }
-  if (error) {
-    throw DataError(problem(cat("the directory cannot be read: ", error.message()))
-                        .at(directory.string())
-                        .remedy("Check its permissions, or name the files themselves."));
-  }
-  return entries;
+std::vector<fs::path> entries_in(const fs::path& directory) {
+  return entries_of(directory.empty() ? "." : directory, FailAs::data_error,
+                    "Check its permissions, or name the files themselves.");
 }
 
 enum class Kind { missing, file, directory, special };
@@ -98,8 +58,8 @@ bool is_link(const fs::path& path) {
 }
 
 void collect_below(const fs::path& directory, std::vector<fs::path>& files) {
-  for (const fs::directory_entry& entry : entries_of(directory)) {
-    const fs::path path = directory / entry.path().filename();
+  for (const fs::path& entry : entries_in(directory)) {
+    const fs::path path = directory / entry.filename();
     if (is_hidden(path.filename())) continue;
     const Kind kind = kind_of_listed(path);
     if (kind == Kind::file) files.push_back(path);
@@ -122,8 +82,8 @@ void expand_below(const fs::path& base, std::span<const std::string> components,
     if (kind_of(listed) != Kind::directory) return;
     if (rest.empty()) return collect_below(base, result.files);
     expand_below(base, rest, result);  // ** as no component at all
-    for (const fs::directory_entry& entry : entries_of(base)) {
-      const fs::path path = base / entry.path().filename();
+    for (const fs::path& entry : entries_in(base)) {
+      const fs::path path = base / entry.filename();
       if (is_hidden(path.filename()) || is_link(path) || kind_of(path) != Kind::directory) continue;
       expand_below(path, components, result);
     }
@@ -134,8 +94,8 @@ void expand_below(const fs::path& base, std::span<const std::string> components,
     return;
   }
   if (kind_of(listed) != Kind::directory) return;
-  for (const fs::directory_entry& entry : entries_of(base)) {
-    const std::string name = entry.path().filename().native();
+  for (const fs::path& entry : entries_in(base)) {
+    const std::string name = entry.filename().native();
     if (matches_component(pattern, name)) expand_below(base / name, rest, result);
   }
 }
@@ -144,37 +104,7 @@ void expand_below(const fs::path& base, std::span<const std::string> components,
 
 bool matches_component(std::string_view pattern, std::string_view name) {
   if (name.starts_with('.') && !pattern.starts_with('.')) return false;
-  // After a mismatch only the last '*' is tried again, one character longer: linear for one star,
-  // never exponential.
-  size_t p = 0;
-  size_t n = 0;
-  size_t star = std::string_view::npos;
-  size_t star_name = 0;
-  while (n < name.size()) {
-    bool matched = false;
-    size_t length = 1;
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      star_name = n;
-      continue;
-    }
-    if (p < pattern.size()) {
-      std::optional<SetMatch> set;
-      if (pattern[p] == '[') set = match_set(pattern.substr(p), name[n]);
-      matched = set ? set->matches : pattern[p] == '?' || pattern[p] == name[n];
-      if (set) length = set->length;
-    }
-    if (matched) {
-      p += length;
-      ++n;
-      continue;
-    }
-    if (star == std::string_view::npos) return false;
-    p = star + 1;
-    n = ++star_name;
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
+  return matches_wildcards(pattern, name);
 }
 
 GlobResult expand_glob(const std::string& pattern) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "data/conversation_rows.h"
 #include "data/row_reader.h"
 #include "data/wild_numbers.h"
@@ -59,9 +60,7 @@ std::string shown(const dom::element& value) {
   if (value.is_array() || value.is_object()) return std::string(kind_of(value));
   std::string text = simdjson::to_string(value);
   if (text.size() <= 40) return text;
-  size_t end = 40;  // not within a character
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "...";
+  return cat(utf8_prefix(text, 40), "...");
 }
 
 /// A list of ids; `key` is for messages. With `allow_none`, formats::kNoLabel is one too.

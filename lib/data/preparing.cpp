@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "base/work.h"
@@ -57,15 +58,15 @@ bool is_at(int descriptor, const fs::path& path) {
 /// The temporaries of a directory by the stem that they are of.
 std::map<fs::path, std::vector<fs::path>> temporaries(const fs::path& directory) {
   std::map<fs::path, std::vector<fs::path>> found;
-  std::error_code ignored;  // whoever writes there says what is wrong
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
-    std::string name = entry.path().filename().native();
+  // Whoever writes there says what is wrong where it cannot be read.
+  for (const fs::path& path : entries_if_readable(directory)) {
+    std::string name = path.filename().native();
     size_t at = name.find(kBinTemporary);
     if (at == std::string::npos && name.starts_with('.')) {
       name.erase(0, 1);
       at = name.find(kIdxTemporary);
     }
-    if (at != std::string::npos) found[directory / name.substr(0, at)].push_back(entry.path());
+    if (at != std::string::npos) found[directory / name.substr(0, at)].push_back(path);
   }
   return found;
 }

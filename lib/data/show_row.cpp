@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/utf8.h"
 #include "data/packing.h"
 
 namespace tptrain::data {
@@ -15,12 +16,6 @@ std::string on_one_line(const std::string& text) {
   const std::string quoted =
       nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return quoted.substr(1, quoted.size() - 2);
-}
-
-/// The largest size up to `most` that cuts no character in two.
-size_t whole_characters(const std::string& text, size_t most) {
-  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
-  return most;
 }
 
 }  // namespace
@@ -46,7 +41,7 @@ std::string show_row(const formats::TokenFile& file, int64_t document,
     const std::vector<int32_t> run(ids.begin() + static_cast<std::ptrdiff_t>(begin),
                                    ids.begin() + static_cast<std::ptrdiff_t>(end));
     std::string text = on_one_line(tokenizer.decode(run, {.skip_special = false}));
-    if (text.size() > most_bytes) text.resize(whole_characters(text, most_bytes));
+    if (text.size() > most_bytes) text.resize(utf8_prefix(text, most_bytes).size());
     shown += learned(begin) ? marks.begin + text + marks.end : text;
     begin = end;
   }

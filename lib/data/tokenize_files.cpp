@@ -1,6 +1,5 @@
 #include "data/tokenize_files.h"
 
-#include <sched.h>
 #include <simdjson.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interruption.h"
@@ -26,12 +26,6 @@ namespace {
 
 // Text that waits to be tokenized at once: enough work for many threads, little memory.
 constexpr size_t kBytesAtOnce = size_t{4} << 20;
-
-int cores_of_process() {
-  cpu_set_t cores;
-  if (::sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 /// The name of the token file was made from the first reading.
 void check_unchanged(const CorpusFile& file, const std::string& sha256) {
@@ -279,7 +273,7 @@ void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Token
                     const chat_template::ChatTemplate* chat_template, int64_t vocab_size,
                     const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
                     std::vector<std::string>& notes) {
-  const int threads = corpus.threads > 0 ? corpus.threads : cores_of_process();
+  const int threads = corpus.threads > 0 ? corpus.threads : usable_cores();
   JsonlParser parser(vocab_size, corpus.text_key);
   RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, notes));
   DocumentWriter documents(tokenizer, vocab_size, corpus, threads, writer);

@@ -1,6 +1,5 @@
 #include "device/device_facts.h"
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -78,13 +77,6 @@ std::optional<double> peak_flops(const std::string& device_name, at::ScalarType 
     if (has_words(device_name, part.words)) return dtype == at::kBFloat16 ? part.bf16 : part.fp32;
   }
   return std::nullopt;
-}
-
-int available_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
 }
 
 }  // namespace tptrain::device

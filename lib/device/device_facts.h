@@ -23,7 +23,4 @@ std::optional<double> peak_flops(at::Device device, at::ScalarType dtype);
 /// The same for a device of this name: "NVIDIA H200".
 std::optional<double> peak_flops(const std::string& device_name, at::ScalarType dtype);
 
-/// Processors this process may run on.
-int available_cores();
-
 }  // namespace tptrain::device

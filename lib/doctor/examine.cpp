@@ -1,4 +1,3 @@
-#include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -9,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/background.h"
 #include "comm/mpi_library.h"
 #include "doctor/facts.h"
 
@@ -44,12 +44,6 @@ int64_t size_of_shared_memory() {
   return static_cast<int64_t>(facts.f_blocks) * static_cast<int64_t>(facts.f_frsize);
 }
 
-int cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return ::sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-}
-
 }  // namespace
 
 Facts examine(const std::string& run_dir) {
@@ -64,7 +58,7 @@ Facts examine(const std::string& run_dir) {
       .open_files = limit_of(RLIMIT_NOFILE),
       .shared_memory_bytes = size_of_shared_memory(),
       .memory_bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE),
-      .cores = cores()};
+      .cores = usable_cores()};
   if (!run_dir.empty()) facts.directory = try_directory(run_dir);
   return facts;
 }

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/bf16.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -32,15 +33,7 @@ TPTRAIN_VECTOR_CLONES void widen_bf16(const uint16_t* from, uint32_t* to) {
 }
 
 TPTRAIN_VECTOR_CLONES void narrow_bf16(const uint32_t* from, uint16_t* to) {
-  for (int64_t i = 0; i < kBlock; ++i) {
-    const uint32_t bits = from[i];
-    const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
-    // A NaN keeps its upper payload; one that would have none left, and so be an infinity, turns
-    // quiet.
-    const uint32_t payload = (bits >> 16) & 0x7fU;
-    const uint32_t nan = (bits >> 16) | (payload == 0 ? 0x40U : 0U);
-    to[i] = static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? nan : rounded);
-  }
+  for (int64_t i = 0; i < kBlock; ++i) to[i] = bf16_of(std::bit_cast<float>(from[i]));
 }
 
 // f16: 1 sign, 5 exponent (bias 15), 10 fraction bits; fp32: 1, 8 (bias 127), 23.

@@ -116,4 +116,10 @@ nlohmann::json parse_strict_json(std::string_view text, const std::string& where
   return parse_json_tree(text, where, {.max_depth = max_depth});
 }
 
+nlohmann::ordered_json parse_strict_ordered_json(std::string_view text, const std::string& where,
+                                                 int max_depth) {
+  parse_json_tree(text, where, {.max_depth = max_depth});  // the one that decides
+  return nlohmann::ordered_json::parse(text.begin(), text.end());
+}
+
 }  // namespace tptrain::formats

@@ -15,6 +15,10 @@ namespace tptrain::formats {
 /// anything of nlohmann.
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where,
                                  int max_depth = 64);
+/// Likewise, with the keys of an object in the order of the text: where order matters to a reader,
+/// as in templates of conversations and in files that are written again.
+nlohmann::ordered_json parse_strict_ordered_json(std::string_view text, const std::string& where,
+                                                 int max_depth = 64);
 
 /// What a walk over a JSON text meets, in its order. An event may throw to end the walk.
 class JsonEvents {

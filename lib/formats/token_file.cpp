@@ -5,11 +5,12 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <random>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "base/hex.h"
+#include "base/random_id.h"
 #include "base/text.h"
 
 namespace tptrain::formats {
@@ -47,11 +48,6 @@ std::string take_text(std::string_view& in, size_t count) {
   return text;
 }
 
-bool is_sha256(std::string_view text) {
-  return text.size() == kHexBytes &&
-         text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
 int bytes_per_token(int64_t vocab_size, bool labelled) {
   return vocab_size + (labelled ? 1 : 0) <= 65536 ? 2 : 4;
 }
@@ -82,7 +78,7 @@ fs::path token_idx_path(const fs::path& stem) { return stem.string() + ".idx"; }
 
 std::string encode_token_index(const TokenFileHeader& header) {
   const auto& ends = header.document_ends;
-  if (!is_sha256(header.bin_sha256) || !is_sha256(header.identity) ||
+  if (!is_sha256(header.bin_sha256) || !is_hex(header.identity, kHexBytes) ||
       header.tokens != (ends.empty() ? 0 : ends.back())) {
     throw InternalError(problem("the header of a token file is not consistent"));
   }
@@ -162,7 +158,7 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
   }
   // What follows can fail only in a file made by another program, or made to deceive.
   if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount || labelled > 1 ||
-      !is_sha256(header.bin_sha256) || !is_sha256(header.identity)) {
+      !is_sha256(header.bin_sha256) || !is_hex(header.identity, kHexBytes)) {
     refuse_token_file(
         name, cat("vocab_size is ", vocab_size, ", tokens is ", tokens, ", labels is ", labelled),
         "hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1 and two SHA-256 hashes");
@@ -182,7 +178,7 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
 TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::string identity,
                                  Labels labels)
     : stem_(stem) {
-  if (vocab_size < 1 || vocab_size > (int64_t{1} << 31) || !is_sha256(identity)) {
+  if (vocab_size < 1 || vocab_size > (int64_t{1} << 31) || !is_hex(identity, kHexBytes)) {
     throw InternalError(
         problem(cat("token file with vocab_size ", vocab_size, " and identity \"", identity, "\""))
             .at(stem.string()));
@@ -192,7 +188,7 @@ TokenFileWriter::TokenFileWriter(const fs::path& stem, int64_t vocab_size, std::
   header_.bytes_per_token = bytes_per_token(vocab_size, header_.labelled);
   header_.identity = std::move(identity);
   // Random, so that what a killed writer left is never in the way.
-  temporary_ = cat(stem.string(), ".bin.tmp-", std::hex, std::random_device()());
+  temporary_ = cat(stem.string(), ".bin.tmp-", to_hex(random_word(), 16));
   bin_ = std::make_unique<DurableFile>(temporary_, FailAs::data_error);
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/printable.h"
@@ -24,11 +25,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kConfigBytesLimit = int64_t{16} << 20;
-
-bool is_file(const fs::path& path) {
-  std::error_code ignored;  // what cannot be looked at is not there for us
-  return fs::is_regular_file(path, ignored);
-}
 
 /// The ids of eos_token_id in generation_config.json, or else in config.json: one, a list, or none.
 std::vector<int32_t> named_stop_ids(const fs::path& directory, int64_t vocab_size) {

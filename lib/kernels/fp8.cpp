@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/bf16.h"
 #include "kernels/composition.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cuda/fp8.h"
@@ -31,10 +32,6 @@ void check_matrix(const at::Tensor& x, const char* function) {
 int64_t padded(int64_t rows) { return (rows + kFp8Multiple - 1) / kFp8Multiple * kFp8Multiple; }
 
 // --- The CPU
-
-float bf16_to_float(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
 
 uint32_t amax_bits_of(const uint16_t* x, int64_t count) {
   uint16_t most = 0;

@@ -2,6 +2,7 @@
 
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -17,11 +18,6 @@ fs::path kept_file(const fs::path& run_dir, const std::string& run, int copy) {
   return run_dir / cat("metrics-", name, copy > 1 ? cat(".", copy) : "", ".jsonl");
 }
 
-bool is_there(const fs::path& path) {
-  std::error_code error;
-  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
-}
-
 // Also at the end of a link, which stays; a device or an empty file holds no line.
 bool holds_lines(const fs::path& file) {
   std::error_code error;
@@ -30,7 +26,7 @@ bool holds_lines(const fs::path& file) {
 
 fs::path keep(const fs::path& file, const fs::path& run_dir, const std::string& run) {
   int copy = 1;
-  while (is_there(kept_file(run_dir, run, copy))) ++copy;  // nothing is overwritten
+  while (is_taken(kept_file(run_dir, run, copy))) ++copy;  // nothing is overwritten
   const fs::path kept = kept_file(run_dir, run, copy);
   std::error_code error;
   if (!fs::is_symlink(file, error)) {
@@ -50,13 +46,13 @@ void hand_over_metrics(const fs::path& run_dir, const MetricsOwners& owners) {
   if (owners.before == owners.now) return;
   const fs::path file = run_dir / "metrics.jsonl";
   fs::path source = kept_file(run_dir, owners.from, 1);
-  for (int copy = 2; is_there(kept_file(run_dir, owners.from, copy)); ++copy)
+  for (int copy = 2; is_taken(kept_file(run_dir, owners.from, copy)); ++copy)
     source = kept_file(run_dir, owners.from, copy);  // the newest has most lines
   if (holds_lines(file)) {
     const fs::path kept = keep(file, run_dir, owners.before);
     if (owners.from == owners.before) source = kept;
   }
-  if (owners.from.empty() || !is_there(source)) return;
+  if (owners.from.empty() || !is_taken(source)) return;
   write_file_atomically(file, read_file(source), FailAs::data_error);
 }
 

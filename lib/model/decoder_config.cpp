@@ -6,8 +6,10 @@
 #include <optional>
 #include <utility>
 
+#include "base/directory.h"
 #include "base/files.h"
 #include "base/foreign_file.h"
+#include "base/json_tree.h"
 #include "base/python_json.h"
 #include "base/text.h"
 #include "model/config_keys.h"
@@ -97,9 +99,12 @@ json parse_object(const std::string& text, const std::string& name) {
   refuse_foreign_file(text, name);
   json root;
   try {
-    root = json::parse(quote_bare_numbers(text));
-  } catch (const json::exception& error) {  // malformed, or a number beyond double
-    throw ConfigError(problem(cat("the text is no JSON (", error.what(), ")"))
+    root = parse_json_tree(quote_bare_numbers(text), name);
+  } catch (const DataError& error) {
+    std::string why = error.what();
+    if (const std::string prefix = cat("data error: ", name, ": "); why.starts_with(prefix))
+      why.erase(0, prefix.size());
+    throw ConfigError(problem(cat("the text is no JSON (", why, ")"))
                           .at(name)
                           .remedy("Copy the model's config.json again."));
   }
@@ -194,8 +199,7 @@ void check_model_directory(const std::string& path) {
   namespace fs = std::filesystem;
   const fs::path file = fs::path(path) / "config.json";
   const fs::path adapter = fs::path(path) / "adapter_config.json";
-  std::error_code ignored;  // an unreadable path is not there for us
-  if (fs::is_regular_file(adapter, ignored)) {
+  if (is_file(adapter)) {
     const std::string base = base_of_adapter(adapter);
     throw ConfigError(
         problem(cat("this is the folder of an adapter (LoRA)",
@@ -206,7 +210,7 @@ void check_model_directory(const std::string& path) {
                     ".from_pretrained(DIR).merge_and_unload().save_pretrained(OUT). To use a base "
                     "model that lies here without its adapter, take the adapter's files away."));
   }
-  if (fs::is_regular_file(file, ignored)) return;
+  if (is_file(file)) return;
   throw ConfigError(problem(cat("model.path is ", path, ", and ", file.string(), " is no file"))
                         .remedy("Name the directory of a Hugging Face model: config.json, "
                                 "*.safetensors and the tokenizer stand in it."));

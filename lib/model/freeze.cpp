@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "base/wildcard.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
 #include "optim/parameter_groups.h"
@@ -17,7 +18,7 @@ using parameters::ParameterBlock;
 
 bool fits_any(const std::vector<std::string>& globs, const std::string& name) {
   return std::ranges::any_of(
-      globs, [&](const std::string& glob) { return optim::matches_name(glob, name); });
+      globs, [&](const std::string& glob) { return matches_wildcards(glob, name); });
 }
 
 int64_t frozen_slices(const Parameter& parameter, const std::vector<std::string>& globs) {
@@ -71,7 +72,7 @@ std::vector<Problem> check_freeze(const DecoderConfig& config,
   std::vector<Problem> problems;
   for (size_t i = 0; i < globs.size(); ++i) {
     if (std::ranges::any_of(
-            names, [&](const std::string& name) { return optim::matches_name(globs[i], name); }))
+            names, [&](const std::string& name) { return matches_wildcards(globs[i], name); }))
       continue;
     problems.push_back(
         problem(

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "base/text.h"
+#include "base/wildcard.h"
 
 namespace tptrain::optim {
 namespace {
@@ -12,33 +13,11 @@ namespace {
 size_t deciding_group(const config::OptimizerConfig& config, std::string_view name) {
   const auto found = std::find_if(
       config.groups.begin(), config.groups.end(),
-      [&](const config::ParameterGroup& group) { return matches_name(group.match, name); });
+      [&](const config::ParameterGroup& group) { return matches_wildcards(group.match, name); });
   return static_cast<size_t>(found - config.groups.begin());
 }
 
 }  // namespace
-
-bool matches_name(std::string_view pattern, std::string_view name) {
-  // On a mismatch the latest * takes one character more. An earlier * need not be tried again: the
-  // later one can make up for whatever that would change.
-  size_t at = 0, in_name = 0;
-  size_t after_star = std::string_view::npos, star_end = 0;
-  while (in_name < name.size()) {
-    if (at < pattern.size() && pattern[at] == '*') {
-      after_star = ++at;
-      star_end = in_name;
-    } else if (at < pattern.size() && (pattern[at] == '?' || pattern[at] == name[in_name])) {
-      ++at;
-      ++in_name;
-    } else if (after_star != std::string_view::npos) {
-      at = after_star;
-      in_name = ++star_end;
-    } else {
-      return false;
-    }
-  }
-  return pattern.find_first_not_of('*', at) == std::string_view::npos;
-}
 
 GroupSettings group_settings(const config::OptimizerConfig& config,
                              const sharding::ShardSpec& tensor) {
@@ -62,7 +41,7 @@ std::vector<Problem> check_groups(const config::OptimizerConfig& config,
     const std::string& match = config.groups[i].match;
     const bool fits_some =
         std::any_of(tensor_names.begin(), tensor_names.end(),
-                    [&](const std::string& name) { return matches_name(match, name); });
+                    [&](const std::string& name) { return matches_wildcards(match, name); });
     Problem p = problem(cat("optimizer.groups[", i, "].match is \"", match, "\", which ",
                             fits_some ? "fits only tensors that earlier groups decide for"
                                       : "fits no tensor of the model"));

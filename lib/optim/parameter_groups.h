@@ -19,8 +19,8 @@ struct GroupSettings {
   bool operator==(const GroupSettings&) const = default;
 };
 
-/// The first group of config.groups whose `match` (glob: * and ?) fits tensor.name decides; what it
-/// leaves open, and every other tensor, follows the default rule: matrices (dim >= 2) decay by
+/// The first group of config.groups whose `match` (base/wildcard.h) fits tensor.name decides; what
+/// it leaves open, and every other tensor, follows the default rule: matrices (dim >= 2) decay by
 /// config.weight_decay, vectors (norms, biases) do not.
 GroupSettings group_settings(const config::OptimizerConfig& config,
                              const sharding::ShardSpec& tensor);
@@ -30,9 +30,5 @@ GroupSettings group_settings(const config::OptimizerConfig& config,
 /// with other settings than its writer believes.
 std::vector<Problem> check_groups(const config::OptimizerConfig& config,
                                   const std::vector<std::string>& tensor_names);
-
-/// Whether the whole of `name` fits `pattern`: * is any number of characters, ? is one, every other
-/// character itself.
-bool matches_name(std::string_view pattern, std::string_view name);
 
 }  // namespace tptrain::optim

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/printable.h"
 #include "base/text.h"
@@ -14,19 +15,16 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_run(const fs::path& path) {
-  std::error_code failed;
-  return fs::is_regular_file(path / "metrics.jsonl", failed) ||
-         fs::is_regular_file(path / "resolved_config.yaml", failed) ||
-         fs::is_regular_file(path / "log.txt", failed);
+  return is_file(path / "metrics.jsonl") || is_file(path / "resolved_config.yaml") ||
+         is_file(path / "log.txt");
 }
 
 std::vector<fs::path> folders_in(const fs::path& path) {
-  std::vector<fs::path> folders;
-  std::error_code failed;
-  for (fs::directory_iterator at(path, failed), end; !failed && at != end; at.increment(failed)) {
-    if (at->is_directory(failed)) folders.push_back(at->path());
-  }
-  std::sort(folders.begin(), folders.end());
+  std::vector<fs::path> folders = entries_if_readable(path);
+  std::erase_if(folders, [](const fs::path& entry) {
+    std::error_code ignored;
+    return !fs::is_directory(entry, ignored);
+  });
   return folders;
 }
 

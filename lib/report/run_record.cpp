@@ -8,6 +8,7 @@
 #include <iterator>
 #include <optional>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/printable.h"
@@ -46,10 +47,8 @@ Settings read_settings(const fs::path& path) {
 /// The names in a folder; none where it cannot be read.
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;
-  std::error_code failed;
-  for (fs::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed))
-    names.push_back(at->path().filename().string());
-  std::sort(names.begin(), names.end());
+  for (const fs::path& path : entries_if_readable(folder))
+    names.push_back(path.filename().string());
   return names;
 }
 

@@ -54,10 +54,7 @@ class Dots {
         text += bits == 0 ? ' ' : '*';
         continue;
       }
-      const unsigned code = 0x2800 + bits;  // U+2800 to U+28FF, three bytes each
-      text += static_cast<char>(0xE0 | code >> 12);
-      text += static_cast<char>(0x80 | (code >> 6 & 0x3F));
-      text += static_cast<char>(0x80 | (code & 0x3F));
+      append_utf8(text, 0x2800 + bits);
     }
     return text;
   }

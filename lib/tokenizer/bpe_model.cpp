@@ -6,7 +6,9 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/hex.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/code_points.h"
 #include "tokenizer/hashing.h"
 #include "tokenizer/normalizer.h"
@@ -141,11 +143,8 @@ BpeModel::BpeModel(Vocabulary vocabulary, const std::vector<Merge>& merges, BpeO
     id_of_byte_[c] = vocabulary_.find(std::string_view(&character, 1));
   }
   if (options_.byte_fallback) {
-    constexpr char kHex[] = "0123456789ABCDEF";
-    for (int byte = 0; byte < 256; ++byte) {
-      fallback_.push_back(
-          vocabulary_.find(std::string("<0x") + kHex[byte >> 4] + kHex[byte & 15] + ">"));
-    }
+    for (uint64_t byte = 0; byte < 256; ++byte)
+      fallback_.push_back(vocabulary_.find(cat("<0x", to_hex(byte, 2, HexCase::upper), ">")));
   }
 }
 

@@ -32,6 +32,4 @@ inline size_t previous_character(std::string_view text, size_t pos) {
 /// where more follows. `text` must be valid.
 std::string beginning_of(std::string_view text, size_t limit);
 
-void append_utf8(std::string& out, uint32_t code_point);
-
 }  // namespace tptrain::tokenizer

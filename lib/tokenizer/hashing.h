@@ -4,16 +4,14 @@
 
 #include <cstdint>
 #include <cstring>
-#include <random>
 #include <string_view>
+
+#include "base/random_id.h"
 
 namespace tptrain::tokenizer {
 
 inline uint64_t hash_seed() {
-  static const uint64_t seed = [] {
-    std::random_device device;
-    return static_cast<uint64_t>(device()) << 32 | device();
-  }();
+  static const uint64_t seed = random_word();
   return seed;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "tokenizer/character_classes.h"
 #include "tokenizer/code_points.h"
 #include "tokenizer/unicode_forms.h"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/foreign_file.h"
@@ -22,11 +23,6 @@ namespace fs = std::filesystem;
 constexpr int64_t kLargestFile = int64_t{256} << 20;  // Llama-3's tokenizer.json has 9 MB
 constexpr const char* kKnownFiles =
     "tokenizer.json, tokenizer.model, or vocab.json with merges.txt";
-
-bool is_there(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 std::string read(const fs::path& path) {
   std::string text = read_file(path, kLargestFile, FailAs::data_error);
@@ -108,10 +104,10 @@ std::unique_ptr<Tokenizer> from_file(const fs::path& path) {
 
 std::unique_ptr<Tokenizer> from_directory(const fs::path& folder) {
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-    if (is_there(folder / name)) return from_file(folder / name);
+    if (is_taken(folder / name)) return from_file(folder / name);
   }
-  const bool vocab = is_there(folder / "vocab.json");
-  const bool merges = is_there(folder / "merges.txt");
+  const bool vocab = is_taken(folder / "vocab.json");
+  const bool merges = is_taken(folder / "merges.txt");
   if (vocab && merges) return from_file(folder / "vocab.json");
   const char* half = vocab    ? " (vocab.json is there, merges.txt is not)"
                      : merges ? " (merges.txt is there, vocab.json is not)"

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/foreign_file.h"
@@ -45,9 +46,8 @@ struct FileObject {
 };
 
 FileObject read_object(const std::filesystem::path& path) {
-  std::error_code ignored;
   FileObject object;
-  if (!std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return object;
+  if (!is_taken(path)) return object;
   const std::string text = read_file(path, kLargestFile, FailAs::data_error);
   refuse_foreign_file(text, path.string());
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
@@ -247,21 +247,15 @@ void read_template(const json& value, const std::string& file, TokenizerConfig& 
 /// chat_template.jinja is the one called default; the others are called as their files are.
 void read_template_files(const std::filesystem::path& folder, TokenizerConfig& config) {
   namespace fs = std::filesystem;
-  std::error_code ignored;
   const auto read = [&](const std::string& name, const fs::path& path) {
     const std::string text = read_file(path, kLargestFile, FailAs::data_error);
     refuse_foreign_file(text, path.string());
     config.chat_templates.emplace_back(name, text);
   };
   const fs::path own = folder / "chat_template.jinja";
-  if (fs::exists(fs::symlink_status(own, ignored))) read("default", own);
-  std::vector<fs::path> others;
-  for (fs::directory_iterator at(folder / kTemplateFolder, ignored), end; !ignored && at != end;
-       at.increment(ignored)) {
-    if (at->path().extension() == ".jinja") others.push_back(at->path());
-  }
-  std::sort(others.begin(), others.end());
-  for (const fs::path& path : others) {
+  if (is_taken(own)) read("default", own);
+  for (const fs::path& path : entries_if_readable(folder / kTemplateFolder)) {
+    if (path.extension() != ".jinja") continue;
     const std::string name = path.stem().string();
     if (name != "default" || config.chat_templates.empty()) read(name, path);
   }

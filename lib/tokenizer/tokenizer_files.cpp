@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/directory.h"
 #include "tokenizer/bpe_loaders.h"
 
 namespace tptrain::tokenizer {
@@ -21,23 +22,13 @@ const std::vector<std::string>& known_names() {
   return names;
 }
 
-bool is_file(const fs::path& path) {
-  std::error_code ignored;  // what cannot be looked at is not there for us
-  return fs::is_regular_file(path, ignored);
-}
-
 /// Those that end so: templates of a folder, ranks under names of their own ("qwen.tiktoken").
 void append_ending(const fs::path& folder, const std::string& prefix, const char* ending,
                    std::vector<std::string>& names) {
-  std::vector<std::string> found;
-  std::error_code ignored;
-  for (fs::directory_iterator at(folder, ignored), end; !ignored && at != end;
-       at.increment(ignored)) {
-    const std::string name = at->path().filename().string();
-    if (name.ends_with(ending) && is_file(at->path())) found.push_back(prefix + name);
+  for (const fs::path& path : entries_if_readable(folder)) {
+    const std::string name = path.filename().string();
+    if (name.ends_with(ending) && is_file(path)) names.push_back(prefix + name);
   }
-  std::sort(found.begin(), found.end());
-  names.insert(names.end(), found.begin(), found.end());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/background.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "comm/mesh_picture.h"
@@ -94,7 +95,7 @@ void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedC
 
 void prepare_host(const config::TrainConfig& train, const comm::MpiSession& session,
                   comm::DeviceType device) {
-  const int automatic = std::max(1, device::available_cores() / session.local_size());
+  const int automatic = std::max(1, usable_cores() / session.local_size());
   at::set_num_threads(train.cpu_threads > 0 ? static_cast<int>(train.cpu_threads) : automatic);
   // Activations come and go each step: given back to the kernel they would be faulted in again,
   // page by page.

@@ -10,19 +10,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/hex.h"
 #include "base/text.h"
 
 namespace tptrain::train {
-namespace {
-
-std::string hex(uint64_t value) {
-  std::ostringstream out;
-  out << std::hex << std::setw(16) << std::setfill('0') << value;
-  return std::move(out).str();
-}
-
-}  // namespace
-
 std::vector<StepReport> gather_step_reports(comm::ControlGroup& world, comm::DeviceMesh& mesh,
                                             const StepReport& own) {
   const std::array<int64_t, 7> words = {static_cast<int64_t>(own.token_hash),
@@ -72,8 +63,8 @@ StepAgreement agree_on_step(const std::vector<StepReport>& reports, comm::MeshSh
     if (report.token_hash == first.token_hash) continue;
     DataError error(
         problem(cat("tp rank ", tp_rank, " of dp group ", rank / mesh.tp_size,
-                    " holds other tokens than tp rank 0 (hash ", hex(report.token_hash),
-                    " against ", hex(first.token_hash), ")"))
+                    " holds other tokens than tp rank 0 (hash ", to_hex(report.token_hash, 16),
+                    " against ", to_hex(first.token_hash, 16), ")"))
             .at(cat("[rank ", rank, "] step ", step))
             .remedy("Every rank of a tp group must read the same data: check that data.train names "
                     "the same files on every host."));

@@ -14,6 +14,7 @@
 #include <system_error>
 #include <vector>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/host.h"
 #include "base/text.h"
@@ -249,7 +250,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
 
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, shape, device);
-  at::set_num_threads(std::max(1, device::available_cores() / session.local_size()));
+  at::set_num_threads(std::max(1, usable_cores() / session.local_size()));
   model::Decoder decoder(opened.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
   parameters::ParameterStore store(

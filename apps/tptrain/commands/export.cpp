@@ -8,6 +8,7 @@
 #include <string>
 #include <system_error>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/printable.h"
@@ -22,6 +23,7 @@
 #include "commands/commands.h"
 #include "commands/new_model_files.h"
 #include "formats/links.h"
+#include "formats/strict_json.h"
 #include "inference/model_directory.h"
 #include "model/decoder_config.h"
 #include "model/families/family.h"
@@ -73,7 +75,7 @@ class ModelConfig {
   ModelConfig(std::string text, std::string where)
       : text_(std::move(text)),
         decoder_(model::decoder_config_from_json(text_, where)),
-        json_(nlohmann::ordered_json::parse(quote_bare_numbers(text_, kMark))),
+        json_(formats::parse_strict_ordered_json(quote_bare_numbers(text_, kMark), where)),
         where_(std::move(where)) {}
 
   const model::DecoderConfig& decoder() const { return decoder_; }
@@ -211,8 +213,7 @@ std::unique_ptr<checkpoint::CheckpointReader> open_checkpoint(const std::string&
 ModelConfig config_of_checkpoint(const checkpoint::CheckpointInfo& info, const fs::path& files,
                                  bool files_named_by_user, NewModelFiles& made) {
   const ModelConfig trained(info.state.model_json, info.path.string());
-  std::error_code ignored;
-  const bool kept = fs::exists(fs::symlink_status(files / kConfigName, ignored));
+  const bool kept = is_taken(files / kConfigName);
   if (!kept && files_named_by_user) {
     throw ConfigError(problem("there is no config.json here")
                           .at(files.string())

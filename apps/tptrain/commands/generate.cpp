@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "chat_template/chat_template.h"
@@ -117,7 +118,7 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
 
   board.enter("setting up the device mesh");
   comm::DeviceMesh mesh(session, {.dp_size = 1, .tp_size = session.size()}, device);
-  at::set_num_threads(std::max(1, device::available_cores() / session.local_size()));
+  at::set_num_threads(std::max(1, usable_cores() / session.local_size()));
   model::Decoder decoder(model.config, mesh.tp());
   const std::string dtype = dtype_on(command.dtype, device);
   parameters::ParameterStore store(

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/python_json.h"
@@ -91,8 +92,7 @@ struct Config {
 
 Config config_of(const fs::path& directory) {
   const fs::path path = directory / "config.json";
-  std::error_code ignored;
-  if (!fs::exists(fs::symlink_status(path, ignored))) {
+  if (!is_taken(path)) {
     return {"none: the tensors are checked against no model", std::nullopt};
   }
   formats::refuse_broken_link(path);

@@ -36,8 +36,8 @@ class LineWorker {
     chat_.time_seconds = std::time(nullptr);  // one day for all lines
     if (command.chat_variables.empty()) return;
     try {
-      formats::parse_strict_json(command.chat_variables, "--chat-variables");
-      chat_.variables = ordered_json::parse(command.chat_variables);
+      chat_.variables =
+          formats::parse_strict_ordered_json(command.chat_variables, "--chat-variables");
     } catch (const DataError& e) {  // an option, not data
       throw ConfigError(problem("--chat-variables is not valid JSON")
                             .at("tptrain tokenize")

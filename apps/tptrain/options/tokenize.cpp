@@ -1,5 +1,4 @@
-#include <thread>
-
+#include "base/background.h"
 #include "options/options.h"
 #include "options/verb_parser.h"
 
@@ -16,7 +15,7 @@ Command parse_tokenize(const std::vector<std::string>& arguments) {
       "  tptrain tokenize --tokenizer models/Qwen2.5-0.5B --chat < data/chat.jsonl\n"
       "  tptrain tokenize --tokenizer tokenizer.model --decode < ids.jsonl");
   TokenizeCommand command;
-  command.threads = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  command.threads = usable_cores();
   parser.option("--tokenizer", command.tokenizer, "DIR|FILE|bytes",
                 "A directory with tokenizer.json, tokenizer.model or vocab.json, such a file, or "
                 "bytes");

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/bf16.h"
+
 // One clone of the function for each x86-64 level, chosen once when the program is loaded: the
 // binary starts on every x86-64 and uses AVX2 or AVX-512 where they are. Helpers that such a
 // function calls must be always_inline, else they stay at the lowest level.
@@ -26,17 +28,7 @@ struct Bf16 {
 };
 
 TPTRAIN_INLINE float widen(float value) { return value; }
-TPTRAIN_INLINE float widen(Bf16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-
-/// The nearest bf16 number, ties to even, as at::BFloat16 rounds, in the upper half of the word;
-/// NaN stays NaN. The lower half is 0.
-TPTRAIN_INLINE uint32_t bf16_word(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded;
-}
+TPTRAIN_INLINE float widen(Bf16 value) { return bf16_to_float(value.bits); }
 
 /// To what T holds: rounded for Bf16.
 template <typename T>
@@ -44,7 +36,7 @@ TPTRAIN_INLINE T narrow(float value) {
   if constexpr (sizeof(T) == sizeof(float)) {
     return value;
   } else {
-    return {static_cast<uint16_t>(bf16_word(value) >> 16)};
+    return {bf16_of(value)};
   }
 }
 /// widen(narrow<T>(value)), without the way through 16 bits, which keeps a loop from vectorising.

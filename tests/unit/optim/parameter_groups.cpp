@@ -1,6 +1,5 @@
 #include "optim/parameter_groups.h"
 
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +10,6 @@ using tptrain::config::OptimizerConfig;
 using tptrain::optim::check_groups;
 using tptrain::optim::group_settings;
 using tptrain::optim::GroupSettings;
-using tptrain::optim::matches_name;
 using tptrain::sharding::ShardSpec;
 using tptrain::sharding::slice_of;
 using tptrain::sharding::whole_tensor;
@@ -28,17 +26,6 @@ OptimizerConfig with_decay(double weight_decay,
   config.weight_decay = weight_decay;
   config.groups = std::move(groups);
   return config;
-}
-
-/// By definition: * is the empty text, or one character and * again.
-bool matches_by_definition(const std::string& pattern, const std::string& name) {
-  if (pattern.empty()) return name.empty();
-  if (pattern[0] == '*') {
-    return matches_by_definition(pattern.substr(1), name) ||
-           (!name.empty() && matches_by_definition(pattern, name.substr(1)));
-  }
-  return !name.empty() && (pattern[0] == '?' || pattern[0] == name[0]) &&
-         matches_by_definition(pattern.substr(1), name.substr(1));
 }
 
 }  // namespace
@@ -74,39 +61,6 @@ TEST_CASE("every slice of a tensor has the tensor's settings", "[optim]") {
     CHECK(group_settings(config, slice_of(kMatrix.name, {32, 64}, 0, begin, begin + 1)) ==
           group_settings(config, kMatrix));
   }
-}
-
-TEST_CASE("a pattern fits the whole name", "[optim]") {
-  CHECK(matches_name("*.bias", "a.bias"));
-  CHECK(!matches_name("bias", "a.bias"));
-  CHECK(!matches_name("a", "a.bias"));
-  CHECK(matches_name("model.layers.?.*", "model.layers.7.x"));
-  CHECK(!matches_name("model.layers.?.*", "model.layers.17.x"));
-  CHECK(matches_name("*", ""));
-  CHECK(matches_name("", ""));
-  CHECK(!matches_name("?", ""));
-  CHECK(matches_name("[ab]", "[ab]"));  // no sets: a character is itself
-  CHECK(!matches_name("[ab]", "a"));
-  // Exponential where every * is tried again.
-  CHECK(!matches_name("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", std::string(4000, 'a')));
-}
-
-TEST_CASE("patterns fit as the definition of * and ? says", "[optim]") {
-  std::mt19937 random(17);
-  const auto text = [&](const std::string& letters, size_t longest) {
-    std::string made(random() % (longest + 1), ' ');
-    for (char& c : made) c = letters[random() % letters.size()];
-    return made;
-  };
-  int fits = 0;
-  for (int round = 0; round < 20000; ++round) {
-    const std::string pattern = text("ab*?", 6), name = text("ab", 7);
-    const bool expected = matches_by_definition(pattern, name);
-    fits += expected;
-    INFO(pattern << " on " << name);
-    REQUIRE(matches_name(pattern, name) == expected);
-  }
-  CHECK(fits > 1000);
 }
 
 TEST_CASE("a group that decides for no tensor is named, with what to do", "[optim]") {

@@ -1,6 +1,7 @@
 // The hand-written scanners against Oniguruma, on random text.
 #include <random>
 
+#include "base/utf8.h"
 #include "support/catch.h"
 #include "tokenizer/character_classes.h"
 #include "tokenizer/code_points.h"
