@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test that needs no GPU. Further arguments go to ctest (scripts/test.sh -R parity).
+# With TPTRAIN_WERROR=ON, as in CI, a warning of a compiler is an error.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -7,18 +8,28 @@ scripts/setup.sh --fuzz
 
 # The tests run on the cpu build. Where a CUDA toolkit is at hand the program, the tests that need a GPU and the benchmarks must compile with it
 # as well, and the program train without a driver.
-cmake --preset cpu -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON >/dev/null
+chosen=(-DTPTRAIN_WERROR="${TPTRAIN_WERROR:-OFF}" -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON)
+cmake --preset cpu "${chosen[@]}" >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
-  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON >/dev/null
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 "${chosen[@]}" >/dev/null
   cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu bench_comm_gpu bench_save e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
 
-# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600.
+# A short look for inputs that break the readers of foreign files, and for faults that no test sees by itself; by hand, and whole:
+# scripts/fuzz.sh 600, scripts/tidy.sh all, scripts/sanitize.sh asan, scripts/sanitize.sh tsan.
 if [ $# -eq 0 ]; then
+  tidied=0
+  scripts/tidy.sh quick || tidied=$?
+  case $tidied in
+    0) ;;
+    3) echo "test.sh: left out: clang-tidy (none on this machine)" ;;
+    *) exit 1 ;;
+  esac
+  scripts/sanitize.sh asan --quick
   fuzzed=0
   scripts/fuzz.sh 10 || fuzzed=$?
   case $fuzzed in
