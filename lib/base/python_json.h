@@ -2,10 +2,14 @@
 // reads them, JSON has none. A file is not refused for one in a key that nobody reads.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace tptrain {
+
+/// A config.json has a few KiB; a larger file than this is none.
+inline constexpr int64_t kMostConfigJsonBytes = int64_t{16} << 20;
 
 /// The text with such words, outside of strings, as strings: Infinity becomes "Infinity", with
 /// `mark` before it. Whoever reads the key then meets a string where a number must be.

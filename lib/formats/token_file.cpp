@@ -78,7 +78,7 @@ fs::path token_idx_path(const fs::path& stem) { return stem.string() + ".idx"; }
 
 std::string encode_token_index(const TokenFileHeader& header) {
   const auto& ends = header.document_ends;
-  if (!is_sha256(header.bin_sha256) || !is_hex(header.identity, kHexBytes) ||
+  if (!is_hex(header.bin_sha256, kHexBytes) || !is_hex(header.identity, kHexBytes) ||
       header.tokens != (ends.empty() ? 0 : ends.back())) {
     throw InternalError(problem("the header of a token file is not consistent"));
   }
@@ -158,7 +158,7 @@ TokenFileHeader decode_token_index(std::string_view bytes, const std::string& na
   }
   // What follows can fail only in a file made by another program, or made to deceive.
   if (vocab_size == 0 || vocab_size > (uint64_t{1} << 31) || tokens > kMaxCount || labelled > 1 ||
-      !is_sha256(header.bin_sha256) || !is_hex(header.identity, kHexBytes)) {
+      !is_hex(header.bin_sha256, kHexBytes) || !is_hex(header.identity, kHexBytes)) {
     refuse_token_file(
         name, cat("vocab_size is ", vocab_size, ", tokens is ", tokens, ", labels is ", labelled),
         "hold a vocabulary of 1 to 2^31 tokens, labels of 0 or 1 and two SHA-256 hashes");

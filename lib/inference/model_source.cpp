@@ -24,15 +24,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kConfigBytesLimit = int64_t{16} << 20;
-
 /// The ids of eos_token_id in generation_config.json, or else in config.json: one, a list, or none.
 std::vector<int32_t> named_stop_ids(const fs::path& directory, int64_t vocab_size) {
   std::vector<int32_t> ids;
   for (const char* name : {"generation_config.json", "config.json"}) {
     const fs::path file = directory / name;
     if (!is_file(file)) continue;
-    const std::string text = read_file(file, kConfigBytesLimit);
+    const std::string text = read_file(file, kMostConfigJsonBytes);
     const nlohmann::json root = formats::parse_strict_json(quote_bare_numbers(text), file.string());
     const auto found = root.find("eos_token_id");
     if (!root.is_object() || found == root.end() || found->is_null()) continue;

@@ -21,8 +21,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kConfigBytesLimit = int64_t{16} << 20;  // a config.json is a few KiB
-
 Problem unknown_family(const std::string& model_type) {
   const std::string known = join(family_names());
   return problem(cat("model_type is \"", model_type, "\""))
@@ -116,7 +114,7 @@ json parse_object(const std::string& text, const std::string& name) {
 
 // What an adapter's adapter_config.json names as its base; "" where it does not say.
 std::string base_of_adapter(const std::filesystem::path& file) {
-  const json root = json::parse(quote_bare_numbers(read_file(file, kConfigBytesLimit)), nullptr,
+  const json root = json::parse(quote_bare_numbers(read_file(file, kMostConfigJsonBytes)), nullptr,
                                 /*allow_exceptions=*/false);
   if (!root.is_object()) return "";
   const auto base = root.find("base_model_name_or_path");
@@ -127,7 +125,7 @@ std::string base_of_adapter(const std::filesystem::path& file) {
 DecoderConfig config_of_directory(const std::string& path) {
   check_model_directory(path);
   const std::filesystem::path file = std::filesystem::path(path) / "config.json";
-  return decoder_config_from_json(read_file(file, kConfigBytesLimit), file.string());
+  return decoder_config_from_json(read_file(file, kMostConfigJsonBytes), file.string());
 }
 
 void set_attention_bias(const Family& family, const std::optional<bool>& given,

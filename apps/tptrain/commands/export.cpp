@@ -37,7 +37,6 @@ namespace fs = std::filesystem;
 using formats::Dtype;
 
 constexpr const char* kConfigName = "config.json";
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
 // The types of weights, in the names of the command line and of config.json.
 struct WeightDtype {
@@ -132,7 +131,7 @@ class ModelConfig {
 ModelConfig config_of(const fs::path& directory) {
   const fs::path path = directory / kConfigName;
   formats::refuse_broken_link(path);
-  return ModelConfig(read_file(path, kMaxConfigBytes, FailAs::config_error), path.string());
+  return ModelConfig(read_file(path, kMostConfigJsonBytes, FailAs::config_error), path.string());
 }
 
 // Writing into the place that is read from would end both.

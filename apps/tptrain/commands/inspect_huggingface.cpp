@@ -32,8 +32,6 @@ namespace fs = std::filesystem;
 using checkpoint::one_line;
 using formats::SafetensorsEntry;
 
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
-
 // What the tables say of all tensors together.
 struct Totals {
   int64_t tensors = 0;
@@ -96,7 +94,7 @@ Config config_of(const fs::path& directory) {
     return {"none: the tensors are checked against no model", std::nullopt};
   }
   formats::refuse_broken_link(path);
-  const std::string text = read_file(path, kMaxConfigBytes);
+  const std::string text = read_file(path, kMostConfigJsonBytes);
   formats::parse_strict_json(quote_bare_numbers(text), path.string());
   try {
     const auto [config, notes] =

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "config/parse.h"
 #include "model/decoder_config.h"
@@ -18,8 +19,6 @@ namespace tptrain::apps {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr int64_t kConfigBytesLimit = int64_t{16} << 20;
 
 struct Found {
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
@@ -61,7 +60,7 @@ int32_t begin_of_text(const Found& found) {
 int64_t seq_length_of(const fs::path& run_dir) {
   try {
     const fs::path file = run_dir / "resolved_config.yaml";
-    const std::string text = read_file(file, kConfigBytesLimit);
+    const std::string text = read_file(file, kMostConfigJsonBytes);
     return config::parse_run_config(text, file.string(), {}).config.train.seq_length;
   } catch (const Error&) {  // moved without its run, which is noted
     return 0;

@@ -3,10 +3,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/work.h"
 #include "data/preparing.h"
 #include "formats/token_file.h"
 #include "support/catch.h"
@@ -219,6 +222,20 @@ TEST_CASE("what a killed call left is removed, what another process is writing i
   CHECK(fs::exists(dir / "tokens/eval-00.bin"));
   for (const auto& entry : fs::directory_iterator(dir / "tokens"))
     CHECK(entry.path().extension() != ".lock");
+}
+
+TEST_CASE("whoever waits for another's preparation sees its progress") {
+  const TempDir dir;
+  dir.put("tokens/train-00.bin.tmp-1", std::string(1000, 'x'));
+  std::optional<PreparingLock> held(dir / "tokens/train-00");
+  std::jthread waiting([&] { const PreparingLock second(dir / "tokens/train-00"); });
+  int64_t seen = 0;
+  for (int tries = 0; tries < 500 && seen < 1000; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (const auto work = current_work()) seen = work->done;
+  }
+  held.reset();
+  CHECK(seen == 1000);
 }
 
 TEST_CASE("of several that prepare the same text in one directory one tokenizes") {
