@@ -155,7 +155,7 @@ void TokenFile::copy_column(Column column, int64_t begin, std::span<int64_t> out
   const auto count = static_cast<int64_t>(out.size());
   if (begin < 0 || begin > header_.tokens || count > header_.tokens - begin) {
     throw InternalError(
-        problem(cat("tokens ", begin, " to ", begin + count, " of ", header_.tokens, " asked for"))
+        problem(cat(count, " tokens from ", begin, " of ", header_.tokens, " asked for"))
             .at(parts_.empty() ? "" : parts_.front().path.string()));
   }
   auto part = std::upper_bound(parts_.begin(), parts_.end(), begin,

@@ -1,8 +1,7 @@
 // How the mains run Catch2, so that green means checked: a test in which nothing is asserted fails,
 // and so does a run in which no test is chosen. A test that applies to some numbers of ranks alone
-// says so by a tag, and is not run with others (and so counts as what it is: not there):
-//   [ranks:4]    under four ranks alone
-//   [ranks:2+]   under two or more
+// says so by a tag of kForRanks, [ranks:4] or [ranks:2+], and is not run with others (and so counts
+// as what it is: not there).
 #pragma once
 
 #include <string>
@@ -13,7 +12,13 @@ namespace tptrain::testing {
 /// Whether rank 0 must assert something in each test; other ranks may leave that to it.
 enum class Asserts { in_each_test, perhaps };
 
-inline constexpr int kMostRanks = 64;
+struct ForRanks {
+  const char* tag;
+  int least;
+  int most;
+};
+inline constexpr ForRanks kForRanks[] = {
+    {"[ranks:2]", 2, 2}, {"[ranks:2+]", 2, 1 << 20}, {"[ranks:4]", 4, 4}};
 
 /// Runs the tests that the arguments choose, less those that do not apply to `ranks` ranks.
 inline int run_tests(int argc, char** argv, int ranks, Asserts asserts) {
@@ -30,9 +35,8 @@ inline int run_tests(int argc, char** argv, int ranks, Asserts asserts) {
   config.warnings = static_cast<decltype(config.warnings)>(warnings);
 
   std::vector<std::string> others;
-  for (int count = 1; count <= kMostRanks; ++count) {
-    if (count != ranks) others.push_back("~[ranks:" + std::to_string(count) + "]");
-    if (count > ranks) others.push_back("~[ranks:" + std::to_string(count) + "+]");
+  for (const ForRanks& tag : kForRanks) {
+    if (ranks < tag.least || ranks > tag.most) others.push_back("~" + std::string(tag.tag));
   }
   // A comma separates alternatives, and what is left out must be left out of each.
   std::vector<std::string> chosen;

@@ -89,9 +89,9 @@ TEST_CASE("every token that predicts another is in one row, and rows are nearly 
       tokens += in_row;
     }
     CHECK(tokens == rows.tokens());
-    for (const int64_t end : ends) {
-      const auto place = static_cast<size_t>(&end - ends.data());
-      const int64_t begin = end - lengths[place];
+    for (size_t document = 0; document < ends.size(); ++document) {
+      const int64_t end = ends[document];
+      const int64_t begin = end - lengths[document];
       CHECK(predicted[static_cast<size_t>(begin)] == 0);
       for (int64_t i = begin + 1; i < end; ++i) REQUIRE(predicted[static_cast<size_t>(i)] == 1);
     }

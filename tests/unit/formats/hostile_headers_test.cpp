@@ -38,6 +38,10 @@ void uncounted(void* memory) {
 }  // namespace
 
 void* operator new(size_t size) { return counted(std::malloc(size)); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  void* const memory = std::malloc(size);
+  return memory == nullptr ? nullptr : counted(memory);
+}
 void operator delete(void* memory) noexcept { uncounted(memory); }
 void operator delete(void* memory, size_t) noexcept { uncounted(memory); }
 

@@ -11,6 +11,7 @@ namespace tptrain::testing {
 namespace {
 
 using formats::parse_safetensors_index;
+using namespace std::string_literals;
 
 std::string refusal(const std::string& text) {
   return message_of<DataError>([&] { parse_safetensors_index(text, "dir/index.json"); });
@@ -68,7 +69,7 @@ TEST_CASE("a file of another directory, or none, is refused") {
 TEST_CASE("an index that is none is refused") {
   CHECK(has(refusal(""), "not valid JSON"));
   CHECK(has(refusal("{\"weight_map\":{}"), "not valid JSON"));
-  CHECK(has(refusal(std::string("{\"weight_map\":{\"a\":\"a.safetensors\"}}\0{", 40)), "is NUL"));
+  CHECK(has(refusal("{\"weight_map\":{\"a\":\"a.safetensors\"}}\0{"s), "is NUL"));
   CHECK(has(refusal("[]"), "it is no JSON object"));
   CHECK(has(refusal("3"), "it is no JSON object"));
   CHECK(has(refusal("\"a\""), "it is no JSON object"));
