@@ -39,7 +39,7 @@ class MemorySource final : public sharding::TensorSource {
 std::vector<std::vector<at::Tensor>> whole_state(GridRun& grid) {
   std::vector<std::string> complaints;
   std::vector<std::vector<at::Tensor>> state;
-  for (const StateKind kind : kKinds) state.push_back(grid.assembled(kind, complaints));
+  for (const StateKind& kind : kKinds) state.push_back(grid.assembled(kind, complaints));
   CHECK(complaints.empty());
   return state;
 }
