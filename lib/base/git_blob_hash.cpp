@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/hex.h"
 #include "base/text.h"
 
 namespace tptrain {
@@ -39,13 +40,7 @@ std::string GitBlobHash::hex() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned int size = 0;
   check_openssl(EVP_DigestFinal_ex(impl_->context, digest.data(), &size), "EVP_DigestFinal_ex");
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (unsigned int i = 0; i < size; ++i) {
-    text += kDigits[digest[i] >> 4];
-    text += kDigits[digest[i] & 15];
-  }
-  return text;
+  return to_hex({reinterpret_cast<const char*>(digest.data()), size});
 }
 
 }  // namespace tptrain

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/hex.h"
 #include "base/printable.h"
 #include "base/text.h"
 #include "base/utf8.h"
@@ -20,11 +21,6 @@ using nlohmann::json;
 constexpr size_t kMostAnswer = size_t{64} << 20;
 constexpr int kPatience = 4;  // two seconds: who has no network need not wait to be told
 constexpr size_t kMostFiles = 1'000'000;
-
-bool is_hex(const std::string& text, size_t digits) {
-  const auto fits = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  return text.size() == digits && std::all_of(text.begin(), text.end(), fits);
-}
 
 [[noreturn]] void distrust(const std::string& url, const std::string& received,
                            const std::string& constraint) {
