@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "kernels/cuda/attention_race.h"
 #include "kernels/cuda/fp8.h"
+#include "kernels/cuda/nf4.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/stream.h"
 
@@ -28,6 +29,7 @@ void multiply_fp8(const Product&) { absent(); }
 bool multiplies_fp8(int) { absent(); }
 void amax_of(const void*, int64_t, uint32_t*, Stream) { absent(); }
 void fp8_cast(const Fp8Cast&, Stream) { absent(); }
+void nf4_values(const Nf4&, Element, void*, Stream) { absent(); }
 void check_launch(const char*) { absent(); }
 void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }
