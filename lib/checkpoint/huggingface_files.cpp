@@ -72,6 +72,11 @@ HuggingFaceFiles::HuggingFaceFiles(const fs::path& directory) : directory_(direc
   check_index();
 }
 
+HuggingFaceFiles::HuggingFaceFiles(const fs::path& directory, const std::string& file)
+    : directory_(directory) {
+  open(file);
+}
+
 void HuggingFaceFiles::open(const std::string& name) {
   files_.push_back({name, formats::SafetensorsFile(directory_ / name)});
   for (const formats::SafetensorsEntry& entry : files_.back().file.entries()) {

@@ -37,6 +37,8 @@ class HuggingFaceFiles {
   /// file that is broken, and, all at once, files that are missing, tensors that are not in the
   /// file the index says, and tensors of a file that the index does not name.
   explicit HuggingFaceFiles(const std::filesystem::path& directory);
+  /// The one file of this name. Throws DataError: it is missing or broken.
+  HuggingFaceFiles(const std::filesystem::path& directory, const std::string& file);
 
   const std::filesystem::path& directory() const { return directory_; }
   const std::vector<NamedFile>& files() const { return files_; }

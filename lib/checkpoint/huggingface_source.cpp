@@ -20,6 +20,8 @@ namespace {
 using formats::SafetensorsEntry;
 using sharding::StoredTensor;
 
+constexpr const char* kModelOfConfig = "the model in config.json";
+
 int64_t numel(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
@@ -144,17 +146,17 @@ struct Count {
 };
 
 [[noreturn]] void refuse_other_tensors(const std::filesystem::path& directory,
-                                       const std::vector<Count>& counts,
+                                       const std::string& whose, const std::vector<Count>& counts,
                                        const std::vector<std::string>& lines) {
   std::vector<std::string> counted;
   for (const auto& [number, what] : counts) {
     if (number > 0) counted.push_back(cat(number, " ", what));
   }
   throw DataError(
-      problem(cat("the tensors are not those of the model in config.json: ", join(counted)))
+      problem(cat("the tensors are not those of ", whose, ": ", join(counted)))
           .at(directory.string())
-          .must("hold each of the model's tensors and no other")
-          .remedy(cat("Check that the weights and config.json are of one model.\n",
+          .must("hold each of its tensors and no other")
+          .remedy(cat("Check that the weights and the config beside them belong together.\n",
                       capped_list(lines))));
 }
 
@@ -162,12 +164,16 @@ struct Count {
 
 HuggingFaceSource::HuggingFaceSource(const std::filesystem::path& directory,
                                      sharding::StoredModel model)
-    : files_(directory), model_(std::move(model)) {
+    : HuggingFaceSource(HuggingFaceFiles(directory), std::move(model), kModelOfConfig) {}
+
+HuggingFaceSource::HuggingFaceSource(HuggingFaceFiles files, sharding::StoredModel model,
+                                     const std::string& whose)
+    : files_(std::move(files)), model_(std::move(model)) {
   check_stored_model(model_);
-  check_all();
+  check_all(whose);
 }
 
-void HuggingFaceSource::check_all() {
+void HuggingFaceSource::check_all(const std::string& whose) {
   const std::string dropped = prefix_to_drop(files_, model_);
   std::vector<std::string> lines;
   int64_t missing = 0;
@@ -193,8 +199,8 @@ void HuggingFaceSource::check_all() {
     elements_of[entry.dtype] += numel(tensor.stored_shape);
     if (entry.shape != tensor.stored_shape) {
       ++wrong_shape;
-      lines.push_back(cat("other shape: ", name, " is ", shape_text(entry.shape),
-                          ", the model has ", shape_text(tensor.stored_shape)));
+      lines.push_back(cat("other shape: ", name, " is ", shape_text(entry.shape), ", it must be ",
+                          shape_text(tensor.stored_shape)));
     }
     if (!formats::is_readable_dtype(entry.dtype)) {
       ++wrong_dtype;
@@ -207,18 +213,18 @@ void HuggingFaceSource::check_all() {
                     [&name = name](const std::string& suffix) { return name.ends_with(suffix); });
     if (ignored || wanted.contains(name)) continue;
     ++extra;
-    lines.push_back(cat("not of the model: ", formats::quoted_name(name), " ",
+    lines.push_back(cat("not one of them: ", formats::quoted_name(name), " ",
                         shape_text(stored.entry->shape), " in ", files_.files()[stored.file].name));
   }
-  if (missing == 1 && lines.size() == 1 && found_.count("lm_head.weight") == 0 &&
-      found_.size() + 1 == model_.tensors.size())
+  if (whose == kModelOfConfig && missing == 1 && lines.size() == 1 &&
+      found_.count("lm_head.weight") == 0 && found_.size() + 1 == model_.tensors.size())
     refuse_missing_head(directory());
   if (!lines.empty()) {
-    refuse_other_tensors(directory(),
+    refuse_other_tensors(directory(), whose,
                          {{missing, "missing"},
                           {wrong_shape, "of another shape"},
                           {wrong_dtype, "of another type than F32, BF16, F16 and F64"},
-                          {extra, "that the model does not have"}},
+                          {extra, "that it does not have"}},
                          lines);
   }
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),

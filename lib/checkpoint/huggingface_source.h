@@ -25,6 +25,8 @@ class HuggingFaceSource final : public sharding::TensorSource {
   /// and F64 are), or that the model does not have. Throws InternalError where `model` contradicts
   /// itself.
   HuggingFaceSource(const std::filesystem::path& directory, sharding::StoredModel model);
+  /// The same of files that are open already. `whose`: what has these tensors, in messages.
+  HuggingFaceSource(HuggingFaceFiles files, sharding::StoredModel model, const std::string& whose);
 
   /// The canonical tensors, in the order of the StoredModel.
   std::vector<sharding::TensorInfo> tensors() const override;
@@ -47,7 +49,7 @@ class HuggingFaceSource final : public sharding::TensorSource {
     const formats::SafetensorsEntry* entry = nullptr;
   };
   const Found& found(const sharding::ShardSpec& spec) const;
-  void check_all();
+  void check_all(const std::string& whose);
 
   HuggingFaceFiles files_;
   sharding::StoredModel model_;

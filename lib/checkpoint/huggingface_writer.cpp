@@ -32,7 +32,6 @@ namespace {
 using formats::Dtype;
 using sharding::StoredTensor;
 
-constexpr const char* kConfigName = "config.json";
 constexpr std::string_view kTemporaryMark = ".tptrain-export-";
 
 using Parts = std::span<const StoredTensor>;
@@ -49,22 +48,26 @@ struct Plan {
   int64_t parameters = 0;
 };
 
-std::string shard_file_name(size_t number, size_t count) {
-  if (count == 1) return kModelFileName;
+std::string single_file_name(const ExportNames& names) { return names.weights + ".safetensors"; }
+
+std::string index_name(const ExportNames& names) { return single_file_name(names) + ".index.json"; }
+
+std::string shard_file_name(const ExportNames& names, size_t number, size_t count) {
+  if (count == 1) return single_file_name(names);
   std::ostringstream out;
-  out << std::setfill('0') << "model-" << std::setw(5) << number + 1 << "-of-" << std::setw(5)
-      << count << ".safetensors";
+  out << std::setfill('0') << names.weights << "-" << std::setw(5) << number + 1 << "-of-"
+      << std::setw(5) << count << ".safetensors";
   return std::move(out).str();
 }
 
 // model.safetensors, model-00001-of-00002.safetensors and the index: what an export writes.
-bool is_weight_file(const std::string& name) {
-  if (name == kModelFileName || name == kModelIndexName) return true;
-  constexpr std::string_view kPattern = "model-#####-of-#####.safetensors";
-  if (name.size() != kPattern.size()) return false;
+bool is_weight_file(const ExportNames& names, const std::string& name) {
+  if (name == single_file_name(names) || name == index_name(names)) return true;
+  const std::string pattern = names.weights + "-#####-of-#####.safetensors";
+  if (name.size() != pattern.size()) return false;
   for (size_t i = 0; i < name.size(); ++i) {
     const bool digit = name[i] >= '0' && name[i] <= '9';
-    if (kPattern[i] == '#' ? !digit : name[i] != kPattern[i]) return false;
+    if (pattern[i] == '#' ? !digit : name[i] != pattern[i]) return false;
   }
   return true;
 }
@@ -111,7 +114,7 @@ Plan plan_of(const sharding::StoredModel& model, const HuggingFaceExport& order)
   }
   if (!open.tensors.empty() || plan.shards.empty()) plan.shards.push_back(std::move(open));
   for (size_t i = 0; i < plan.shards.size(); ++i) {
-    plan.shards[i].file = shard_file_name(i, plan.shards.size());
+    plan.shards[i].file = shard_file_name(order.names, i, plan.shards.size());
     for (const Parts parts : plan.shards[i].tensors) {
       plan.weight_map[parts.front().stored_name] = plan.shards[i].file;
     }
@@ -182,8 +185,9 @@ class Export {
   void run() {
     write_weights();
     if (plan_.shards.size() > 1) {
-      write_text(kModelIndexName, formats::safetensors_index_text(
-                                      plan_.weight_map, plan_.total_bytes, plan_.parameters));
+      write_text(
+          index_name(order_.names),
+          formats::safetensors_index_text(plan_.weight_map, plan_.total_bytes, plan_.parameters));
     }
     for (const SideFile& file : order_.side_files) {
       write_text(file.name, file.copied_from.empty() ? file.text
@@ -240,26 +244,29 @@ class Export {
   // The order of the header comment.
   void take_over() {
     const std::vector<std::string> before = names_in(order_.directory);
-    const std::string entry = plan_.shards.size() > 1 ? kModelIndexName : kModelFileName;
-    for (const char* name : {kConfigName, kModelIndexName, kModelFileName}) {
-      remove_file(order_.directory / name);
-    }
+    const std::string& config = order_.names.config;
+    const std::string index = index_name(order_.names);
+    const std::string single = single_file_name(order_.names);
+    const std::string& entry = plan_.shards.size() > 1 ? index : single;
+    for (const std::string& name : {config, index, single}) remove_file(order_.directory / name);
     sync();
     reached("entry removed");
     const std::set<std::string> ours = files_.unnamed();
     for (const std::string& name : ours) {
-      if (name != entry && name != kConfigName) give_name(name);
+      if (name != entry && name != config) give_name(name);
     }
     sync();
     give_name(entry);
     sync();
-    if (ours.contains(kConfigName)) {
-      give_name(kConfigName);
+    if (ours.contains(config)) {
+      give_name(config);
       sync();
     }
     reached("committed");
     for (const std::string& name : before) {
-      if (is_weight_file(name) && !ours.contains(name)) remove_file(order_.directory / name);
+      if (is_weight_file(order_.names, name) && !ours.contains(name)) {
+        remove_file(order_.directory / name);
+      }
     }
     sync();
     reached("stale removed");
@@ -278,7 +285,7 @@ void refuse_existing(const HuggingFaceExport& order) {
   for (const SideFile& file : order.side_files) ours.insert(file.name);
   std::vector<std::string> taken;
   for (const std::string& name : names_in(order.directory)) {
-    if (is_weight_file(name)) taken.push_back(name);
+    if (is_weight_file(order.names, name)) taken.push_back(name);
   }
   for (const std::string& name : ours) {
     if (is_taken(order.directory / name)) taken.push_back(name);
@@ -322,7 +329,7 @@ void check_names(const HuggingFaceExport& order) {
         path.is_relative() && std::none_of(path.begin(), path.end(), [](const fs::path& part) {
           return part.empty() || part.native().starts_with("..");
         });
-    const bool plain = !file.name.empty() && within && !is_weight_file(file.name);
+    const bool plain = !file.name.empty() && within && !is_weight_file(order.names, file.name);
     if (plain && names.insert(file.name).second) continue;
     throw InternalError(problem(cat("a side file of an export is named \"", file.name, "\"")));
   }

@@ -35,8 +35,15 @@ struct SideFile {
 
 constexpr int64_t kDefaultShardBytes = 5'000'000'000;  // transformers' "5GB"
 
+/// By which a reader knows that a directory is whole, and finds its weights.
+struct ExportNames {
+  std::string config = "config.json";
+  std::string weights = "model";  // model.safetensors, model-00001-of-00002.safetensors, ..
+};
+
 struct HuggingFaceExport {
   std::filesystem::path directory;  // made where it is missing
+  ExportNames names = {};
   formats::Dtype dtype = formats::Dtype::f32;
   /// Stored names that get a type of their own.
   std::map<std::string, formats::Dtype> dtypes = {};

@@ -132,17 +132,17 @@ TEST_CASE("all that does not fit the model is said at once") {
       {.names = {"transformer.embed.weight", "transformer.c_attn.bias", "transformer.up.weight"},
        .extra = {{.name = "transformer.norm.weight", .dtype = Dtype::i8, .shape = {6}},
                  {.name = "transformer.h.9.x", .dtype = Dtype::f32, .shape = {2, 2}}}});
-  CHECK(refusal(dir.path()) ==
-        "data error: " + dir.path().string() +
-            ": the tensors are not those of the model in config.json: 1 missing, 1 of another "
-            "shape, 1 of another type than F32, BF16, F16 and F64, 1 that the model does not have: "
-            "it "
-            "must hold each of the model's tensors and no other.\n"
-            "  Check that the weights and config.json are of one model.\n"
-            "  other shape: transformer.embed.weight is [38, 6], the model has [37, 6]\n"
-            "  other type: transformer.norm.weight is I8\n"
-            "  missing: transformer.c_attn.weight [6, 14]\n"
-            "  not of the model: \"transformer.h.9.x\" [2, 2] in model.safetensors");
+  CHECK(
+      refusal(dir.path()) ==
+      "data error: " + dir.path().string() +
+          ": the tensors are not those of the model in config.json: 1 missing, 1 of another "
+          "shape, 1 of another type than F32, BF16, F16 and F64, 1 that it does not have: it must "
+          "hold each of its tensors and no other.\n"
+          "  Check that the weights and the config beside them belong together.\n"
+          "  other shape: transformer.embed.weight is [38, 6], it must be [37, 6]\n"
+          "  other type: transformer.norm.weight is I8\n"
+          "  missing: transformer.c_attn.weight [6, 14]\n"
+          "  not one of them: \"transformer.h.9.x\" [2, 2] in model.safetensors");
 }
 
 TEST_CASE("a long list of misfits is cut, with their number") {
@@ -151,7 +151,7 @@ TEST_CASE("a long list of misfits is cut, with their number") {
   for (int i = 0; i < 25; ++i) extra.push_back({.name = "x" + std::to_string(i), .shape = {1}});
   write_stored_file(dir.path(), small_stored_model(), {.extra = extra});
   const std::string message = refusal(dir.path());
-  CHECK(has(message, "25 that the model does not have"));
+  CHECK(has(message, "25 that it does not have"));
   CHECK(has(message, "\n  ... and 5 more"));
   CHECK(!has(message, "x9"));  // names sort as text: x0, x1, x10 ... and x9 last
 }
