@@ -15,8 +15,9 @@ LEVELS = {
     "parameters": 3, "comm": 3, "data": 3,
     "tensor_parallel": 4, "optim": 4,
     "model": 5, "zero": 5, "checkpoint": 5, "metrics": 5,
-    "planner": 6, "doctor": 6, "inference": 6,
-    "train": 7,
+    "planner": 6, "doctor": 6, "adapters": 6,
+    "inference": 7,
+    "train": 8,
 }
 # Headers that only the named folders may include; apps counts as a folder here.
 ONLY = {

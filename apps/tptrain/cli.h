@@ -27,13 +27,20 @@ struct PlanCommand {
   std::vector<std::string> sets;
 };
 
+/// Which model a verb uses: exactly one of checkpoint, model and adapter is given.
+struct ModelNames {
+  std::string checkpoint;  // a checkpoint, or a run directory: its newest valid one; or:
+  std::string model;       // a Hugging Face directory; or:
+  std::string adapter;     // a PEFT directory
+  std::string base;        // of an adapter or of its checkpoint; "": where those say
+};
+
 struct GenerateCommand {
-  std::string checkpoint;  // a checkpoint, or a run directory: its newest; or:
-  std::string model;       // a Hugging Face directory
-  std::string tokenizer;   // "": the model's own
-  std::string prompt;      // not empty
-  bool chat = false;       // the prompt is a user's turn
-  std::string system;      // message before it; with chat
+  ModelNames from;
+  std::string tokenizer;  // "": the model's own
+  std::string prompt;     // not empty
+  bool chat = false;      // the prompt is a user's turn
+  std::string system;     // message before it; with chat
   int64_t max_new_tokens = 200;
   double temperature = 0.0;  // 0: always the likeliest token
   int64_t top_k = 0;         // 0: all
@@ -44,10 +51,9 @@ struct GenerateCommand {
   int64_t hang_timeout_s = 600;  // of several ranks; 0: never
 };
 
-/// tptrain evaluate: exactly one of checkpoint and model is given.
+/// tptrain evaluate
 struct EvaluateCommand {
-  std::string checkpoint;  // as in GenerateCommand
-  std::string model;
+  ModelNames from;
   std::string tokenizer;
   std::vector<std::string> data;  // files, directories, globs; at least one
   std::string format;             // text | jsonl | indexed; "": by the file's name and contents
@@ -74,10 +80,10 @@ struct PrepareCommand {
   std::string megatron;  // a directory; "": none
 };
 
-/// tptrain export: exactly one of checkpoint and model is given.
+/// tptrain export
 struct ExportCommand {
-  std::string checkpoint;  // a checkpoint, or a run directory: its newest valid one
-  std::string model;       // a Hugging Face directory
+  ModelNames from;
+  bool merge = false;  // an adapter into its base
   std::string out;
   std::string max_shard_size = "5GB";
   std::string dtype = "as-stored";  // as-stored | f32 | bf16 | f16

@@ -97,6 +97,13 @@ class CrossChecker {
   }
 
   void adapter() {
+    if (usable({"model.adapter", "checkpoint.init_from"}) && !config_.model.adapter.empty() &&
+        !config_.checkpoint.init_from.empty()) {
+      complain({"model.adapter", "checkpoint.init_from"},
+               problem("model.adapter and checkpoint.init_from are both given")
+                   .must("be at most one of them")
+                   .remedy("Leave one out: each says with which adapter the training begins."));
+    }
     if (!config_.adapter) return;
     if (usable({"train.fp8"}) && config_.train.fp8 == Fp8::on) {
       complain({"train.fp8"},
@@ -110,6 +117,13 @@ class CrossChecker {
                    .must("be adamw or lion: an orthogonal update is none of a low-rank matrix's "
                          "factors")
                    .remedy("Leave optimizer.type out for adamw."));
+    }
+    if (usable({"adapter.base_dtype", "train.dtype"}) &&
+        config_.adapter->base_dtype == BaseDtype::bf16 && config_.train.dtype == Dtype::fp32) {
+      complain({"adapter.base_dtype", "train.dtype"},
+               problem("adapter.base_dtype is bf16, and train.dtype is fp32")
+                   .must("be the type that the linears compute in, or nf4")
+                   .remedy("Set train.dtype to bf16, or leave adapter.base_dtype out."));
     }
     if (!usable({"adapter.targets"})) return;
     const std::vector<std::string>& targets = config_.adapter->targets;

@@ -267,13 +267,16 @@ const Lines& names_of_models() {
       {{"lora_modules_to_save", "modules_to_save", "additional_target"},
        "adapter.modules_to_save",
        ""},
-      {{"use_dora", "peft_use_dora", "loraplus_lr_ratio", "peft_layers_to_transform", "qlora"},
+      {{"use_dora", "peft_use_dora", "loraplus_lr_ratio", "peft_layers_to_transform"},
        "",
        "Not built in this form: docs/lora.md says what is, and how optimizer.groups gives A and B "
        "rates of their own."},
-      {{"load_in_4bit", "load_in_8bit", "quantization", "quantization_config", "quantization_bit"},
+      {{"load_in_4bit", "qlora", "bnb_4bit_quant_type", "quantization_bit"},
+       "adapter.base_dtype",
+       "nf4 is that of QLoRA, with double quantisation."},
+      {{"load_in_8bit", "quantization", "quantization_config"},
        "",
-       "Quantized weights are not built."},
+       "Quantized weights are not built but as the base of an adapter: adapter.base_dtype."},
       {{"rl", "dpo_beta", "reward_model", "kto"}, "", "Preference training is not built."},
   };
   return kLines;

@@ -49,6 +49,14 @@ std::vector<Key> adapter_keys() {
                    "`[embed_tokens, lm_head]`. A table that embedding and head share trains as "
                    "one."},
            &A::modules_to_save),
+      bind(
+          {.path = "adapter.base_dtype",
+           .doc = "Of the weights of the layers' linears, which do not train: `auto`, train.dtype; "
+                  "`bf16`, the same and refused with `train.dtype: fp32`; `nf4`, 4 bits an element "
+                  "(QLoRA: NormalFloat in blocks of 64 with double quantisation, as bitsandbytes "
+                  "makes them), made anew in train.dtype for each product. Every dp rank then "
+                  "holds them whole, at any zero_stage."},
+          &A::base_dtype),
   };
 }
 

@@ -29,6 +29,14 @@ std::vector<Key> source_keys() {
                 "not train. They have their weights and nothing else: no gradient, no master, "
                 "no moments."},
            &RunConfig::model, &ModelConfig::freeze),
+      bind({.path = "model.adapter",
+            .type = Type::path,
+            .presence = Presence::absent,
+            .doc = "Directory of an adapter that PEFT or `tptrain export` wrote "
+                   "(`adapter_config.json`, `adapter_model.safetensors`): training begins with its "
+                   "values. The section adapter may be left out: it is then what the directory "
+                   "says."},
+           &RunConfig::model, &ModelConfig::adapter),
   };
 }
 

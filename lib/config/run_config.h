@@ -131,6 +131,7 @@ struct ModelConfig {
   std::optional<ArchitectureConfig> architecture;
   std::optional<Init> init;              // where not said: pretrained with path
   std::vector<std::string> freeze = {};  // globs over global tensor names: what does not train
+  std::string adapter = {};              // directory of a PEFT adapter to go on from; "": none
 
   bool operator==(const ModelConfig&) const = default;
 };
@@ -139,6 +140,11 @@ struct ModelConfig {
 inline constexpr const char* kAllLinear = "all-linear";
 
 /// Low-rank matrices beside linears of a model that does not train itself.
+enum class BaseDtype { automatic, bf16, nf4 };
+template <>
+struct Words<BaseDtype> {
+  static constexpr std::array list = {"auto", "bf16", "nf4"};
+};
 struct AdapterConfig {
   AdapterType type = AdapterType::lora;
   int64_t rank = 16;
@@ -147,6 +153,7 @@ struct AdapterConfig {
   double dropout = 0.0;                             // of the adapters' input
   bool rslora = false;                              // scaled by alpha / sqrt(rank)
   std::vector<std::string> modules_to_save = {};    // trained whole, as lm_head
+  BaseDtype base_dtype = BaseDtype::automatic;      // of the base's linears; automatic: train.dtype
 
   bool operator==(const AdapterConfig&) const = default;
 };

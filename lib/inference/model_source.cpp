@@ -4,6 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "adapters/adapter_run.h"
+#include "adapters/merged_source.h"
+#include "adapters/peft_files.h"
 #include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -80,41 +83,81 @@ void use_tokenizer_of(const checkpoint::CheckpointInfo& info, OpenedModel& model
   throw CheckpointError(refused);
 }
 
-void open_checkpoint(const fs::path& path, const std::string& tokenizer, OpenedModel& model) {
+/// `reader`, or, of an adapter's run, that on its base.
+std::unique_ptr<sharding::TensorSource> whole_model(
+    std::unique_ptr<checkpoint::CheckpointReader> reader, const model::DecoderConfig& decoder,
+    const std::string& base) {
+  const checkpoint::CheckpointInfo info = reader->info();
+  if (const auto adapter = adapters::adapter_of(info.state)) {
+    return std::make_unique<adapters::MergedSource>(adapters::open_base(info, decoder, base),
+                                                    std::move(reader), decoder, *adapter);
+  }
+  if (base.empty()) return reader;
+  throw ConfigError(problem("--base is given, and the checkpoint is not of an adapter's training")
+                        .at(info.path.string())
+                        .must("go with an adapter"));
+}
+
+void open_checkpoint(const fs::path& path, const ModelChoice& choice, OpenedModel& model) {
   auto reader = std::make_unique<checkpoint::CheckpointReader>(path);
   const checkpoint::CheckpointInfo info = reader->info();
   model.config = model::decoder_config_from_json(info.state.model_json, info.path.string());
-  model.parameters = std::move(reader);
+  model.parameters = whole_model(std::move(reader), model.config, choice.base);
   model.description = cat(printable_line(info.path.string()), ", step ", info.state.step);
-  if (tokenizer.empty()) {
+  if (choice.tokenizer.empty()) {
     use_tokenizer_of(info, model);
   } else {
-    model.tokenizer = tokenizer::make_tokenizer(tokenizer);
-    model.tokenizer_path = tokenizer;
+    model.tokenizer = tokenizer::make_tokenizer(choice.tokenizer);
+    model.tokenizer_path = choice.tokenizer;
   }
   model.stop_ids =
       named_stop_ids(checkpoint::model_files_of_checkpoint(info.path), model.config.vocab_size);
 }
 
-void open_tokenizer(const ModelChoice& choice, OpenedModel& model) {
-  model::check_model_directory(choice.model);
-  model.tokenizer_path = choice.tokenizer.empty() ? choice.model : choice.tokenizer;
+void open_tokenizer(const std::string& directory, const std::string& chosen, OpenedModel& model) {
+  model::check_model_directory(directory);
+  model.tokenizer_path = chosen.empty() ? directory : chosen;
   model.tokenizer = tokenizer::make_tokenizer(model.tokenizer_path);
 }
 
-void open_directory(const ModelChoice& choice, OpenedModel& model) {
-  model.parameters = std::make_unique<checkpoint::HuggingFaceSource>(
-      choice.model, model::stored_model(model.config));
-  model.description = printable_line(choice.model);
-  model.stop_ids = named_stop_ids(choice.model, model.config.vocab_size);
+void open_directory(const std::string& directory, const std::string& adapter, OpenedModel& model) {
+  model.parameters =
+      std::make_unique<checkpoint::HuggingFaceSource>(directory, model::stored_model(model.config));
+  model.description = printable_line(directory);
+  model.stop_ids = named_stop_ids(directory, model.config.vocab_size);
+  if (adapter.empty()) return;
+  const config::AdapterConfig form = adapters::read_peft_config(adapter, model.config);
+  model.parameters = std::make_unique<adapters::MergedSource>(
+      std::move(model.parameters), adapters::open_peft(adapter, model.config, form), model.config,
+      form);
+  model.description = cat(printable_line(adapter), " on ", model.description);
 }
 
 }  // namespace
 
+std::string base_of_adapter(const std::string& adapter) {
+  const std::string named = adapters::peft_config_of(adapter).base_model;
+  std::error_code ignored;
+  if (!named.empty() && fs::is_directory(named, ignored)) return named;
+  throw ConfigError(
+      problem(named.empty() ? std::string("adapter_config.json names no base model")
+                            : cat("the base model that adapter_config.json names is no directory "
+                                  "here: ",
+                                  printable_line(named)))
+          .at(adapter)
+          .remedy("Name the directory of the base model with --base."));
+}
+
 OpenedModel open_model(comm::ControlGroup& group, const ModelChoice& choice) {
   OpenedModel model;
   std::string path;
-  if (choice.model.empty()) {
+  std::string directory = choice.model;
+  if (!choice.adapter.empty()) {
+    comm::agree(group, [&] {
+      directory = choice.base.empty() ? base_of_adapter(choice.adapter) : choice.base;
+    });
+  }
+  if (directory.empty()) {
     comm::agree(group, [&] {
       if (group.rank() != 0) return;
       const checkpoint::NewestValid newest = checkpoint::newest_valid(choice.checkpoint);
@@ -123,19 +166,19 @@ OpenedModel open_model(comm::ControlGroup& group, const ModelChoice& choice) {
     });
     path = group.broadcast(path, 0);
   }
-  if (!choice.model.empty()) {
-    comm::agree(group, [&] { open_tokenizer(choice, model); });
+  if (!directory.empty()) {
+    comm::agree(group, [&] { open_tokenizer(directory, choice.tokenizer, model); });
     DecidedModel decided = decide_model(
-        group, {.path = choice.model, .architecture = {}, .init = config::Init::pretrained},
+        group, {.path = directory, .architecture = {}, .init = config::Init::pretrained},
         model.tokenizer->vocab_size());
     model.config = std::move(decided.decoder);
     if (group.rank() == 0) model.notes = std::move(decided.notes);
   }
   comm::agree(group, [&] {
-    if (choice.model.empty()) {
-      open_checkpoint(path, choice.tokenizer, model);
+    if (directory.empty()) {
+      open_checkpoint(path, choice, model);
     } else {
-      open_directory(choice, model);
+      open_directory(directory, choice.adapter, model);
     }
     const int32_t end = model.tokenizer->end_of_text();
     if (end >= 0 && end < model.config.vocab_size) model.stop_ids.push_back(end);

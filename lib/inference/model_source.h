@@ -14,16 +14,18 @@
 
 namespace tptrain::inference {
 
-/// Exactly one of checkpoint and model is not empty.
+/// Exactly one of checkpoint, model and adapter is not empty.
 struct ModelChoice {
-  std::string checkpoint;  // a checkpoint, a directory of them, or a run: the newest valid one
-  std::string model;       // a directory with config.json, *.safetensors and a tokenizer
-  std::string tokenizer;   // a tokenizer instead of the model's own; "": its own
+  std::string checkpoint;    // a checkpoint, a directory of them, or a run: the newest valid one
+  std::string model;         // a directory with config.json, *.safetensors and a tokenizer
+  std::string adapter = {};  // a PEFT directory
+  std::string base = {};     // what an adapter was trained on; "": where it says that it lay
+  std::string tokenizer;     // a tokenizer instead of the model's own; "": its own
 };
 
 struct OpenedModel {
   model::DecoderConfig config;
-  std::unique_ptr<sharding::TensorSource> parameters;
+  std::unique_ptr<sharding::TensorSource> parameters;  // with the adapter added in
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::string tokenizer_path;  // where it came from: a chat template may stand there
   /// Where generation stops: end of text, and what generation_config.json names besides.
@@ -33,6 +35,10 @@ struct OpenedModel {
                                       // user; on rank 0 alone
   std::vector<std::string> notes;     // DecidedModel's; on rank 0 alone
 };
+
+/// The model that an adapter's base_model_name_or_path names. Throws ConfigError where that is no
+/// directory here.
+std::string base_of_adapter(const std::string& adapter);
 
 /// Rank 0 decides which checkpoint, every rank opens it. Throws CheckpointError (none is valid, or
 /// the tokenizer is not the one it was trained with), ConfigError (a model that is not built, no

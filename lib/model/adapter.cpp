@@ -258,4 +258,19 @@ void Adapters::train_alone(const std::vector<ParameterBlock>& blocks) const {
   }
 }
 
+std::vector<parameters::Parameter*> take_packed(
+    std::vector<parameters::ParameterBlock>& blocks,
+    const std::optional<config::AdapterConfig>& adapter) {
+  std::vector<parameters::Parameter*> packed;
+  if (!adapter || adapter->base_dtype != config::BaseDtype::nf4) return packed;
+  for (size_t block = 1; block + 1 < blocks.size(); ++block) {
+    std::erase_if(blocks[block].parameters, [&](parameters::Parameter* parameter) {
+      const bool base = parameter->shape.size() == 2 && !parameter->adapter;
+      if (base) packed.push_back(parameter);
+      return base;
+    });
+  }
+  return packed;
+}
+
 }  // namespace tptrain::model

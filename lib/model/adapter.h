@@ -74,6 +74,12 @@ config::AdapterConfig adapter_from_json(const std::string& text, const std::stri
 std::string differences(const DecoderConfig& config, const config::AdapterConfig& before,
                         const config::AdapterConfig& now);
 
+/// Takes the weights of the linears out of the layers' blocks (all but the first and the last)
+/// where adapter.base_dtype packs them.
+std::vector<parameters::Parameter*> take_packed(
+    std::vector<parameters::ParameterBlock>& blocks,
+    const std::optional<config::AdapterConfig>& adapter);
+
 /// The adapters of a decoder's linears, for the layers that declare them.
 class Adapters {
  public:

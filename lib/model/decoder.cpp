@@ -86,6 +86,7 @@ struct Decoder::Impl {
     }
     freeze(blocks, options.freeze);
     adapters.train_alone(blocks);
+    packed = take_packed(blocks, options.adapter);
     first_training = model::first_training_block(blocks);
   }
 
@@ -207,9 +208,9 @@ struct Decoder::Impl {
   std::unique_ptr<LearnedPositions> positions;  // null: rotary
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   NormLayer final_norm;
-  std::unique_ptr<Parameter>
-      untied_head;  // [V/tp, H]; null where the head is the embedding's table
+  std::unique_ptr<Parameter> untied_head;  // [V/tp, H]; null: it is the embedding's table
   std::vector<ParameterBlock> blocks;
+  std::vector<Parameter*> packed;
   int first_training = 0;            // block
   kernels::RotaryTable last_rotary;  // of the last sequence length, which rarely changes
 };
@@ -221,9 +222,7 @@ Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp,
 Decoder::~Decoder() = default;
 
 const DecoderConfig& Decoder::config() const { return impl_->config; }
-
 const std::vector<ParameterBlock>& Decoder::blocks() const { return impl_->blocks; }
-
 int Decoder::first_training_block() const { return impl_->first_training; }
 
 std::vector<Parameter*> Decoder::parameters() const {
@@ -233,6 +232,8 @@ std::vector<Parameter*> Decoder::parameters() const {
   }
   return all;
 }
+
+const std::vector<Parameter*>& Decoder::packed_parameters() const { return impl_->packed; }
 
 void Decoder::weights_changed() { ++impl_->fp8.weights_version; }
 

@@ -106,6 +106,9 @@ class Decoder {
   int first_training_block() const;
   /// All parameters in block order.
   std::vector<parameters::Parameter*> parameters() const;
+  /// The weights of the layers' linears where options.adapter->base_dtype packs them: they stand in
+  /// no block, and whoever trains the decoder keeps them (tensor_parallel/nf4_base.h).
+  const std::vector<parameters::Parameter*>& packed_parameters() const;
 
   /// Parameters' values may have changed: to be called before the first micro-batch that sees them.
   void weights_changed();

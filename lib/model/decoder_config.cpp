@@ -204,9 +204,9 @@ void check_model_directory(const std::string& path) {
                     base.empty() ? std::string() : cat(" of ", base), ": adapter_config.json"))
             .at(path)
             .must("hold a whole model and no adapter")
-            .remedy("Merge it into its base once, in Python: AutoPeftModelForCausalLM"
-                    ".from_pretrained(DIR).merge_and_unload().save_pretrained(OUT). To use a base "
-                    "model that lies here without its adapter, take the adapter's files away."));
+            .remedy("Train on from it with model.adapter, use it with --adapter, or merge it into "
+                    "its base: tptrain export --adapter DIR --merge --out OUT. To use a base model "
+                    "that lies here without its adapter, take the adapter's files away."));
   }
   if (is_file(file)) return;
   throw ConfigError(problem(cat("model.path is ", path, ", and ", file.string(), " is no file"))

@@ -64,6 +64,16 @@ class GradientOwner {
   ~GradientOwner() = default;
 };
 
+/// Values that are kept in fewer bits than they have in `data`.
+class PackedValues {
+ public:
+  /// [shape] in the compute dtype, in memory that the next call takes.
+  virtual at::Tensor values(const Parameter& parameter) const = 0;
+
+ protected:
+  ~PackedValues() = default;
+};
+
 struct Parameter {
   std::string name;  // "model.layers.0.self_attn.qkv_proj.weight": for messages; global names are
                      // in the slices
@@ -82,9 +92,13 @@ struct Parameter {
   bool adapter = false;
 
   at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
+  const PackedValues* packed = nullptr;  // where it is packed: then `data` is undefined
   at::Tensor
       main_grad;  // `shape`, of one that trains (or undefined); fp32, or train.gradient_dtype
   GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
+
+  /// `data`, or what is packed, for one product.
+  at::Tensor values() const { return packed == nullptr ? data : packed->values(*this); }
 
   int64_t numel() const;
   /// With the padding.

@@ -12,6 +12,7 @@
 #include "planner/activations.h"
 #include "planner/zero_layout.h"
 #include "sharding/state_dict.h"
+#include "tensor_parallel/nf4_base.h"
 #include "zero/layout.h"
 #include "zero/memory.h"
 
@@ -52,7 +53,10 @@ const optim::UpdateRule& rule_of(const Layout& layout) {
 /// Adds what tp rank `rank` holds; the first rank brings the order.
 void add_rank(const optim::UpdateRule& rule, std::vector<TensorPlan>& tensors,
               std::map<std::string, size_t>& index_of, const model::Decoder& decoder, size_t rank) {
-  for (const Parameter* parameter : decoder.parameters()) {
+  std::vector<Parameter*> all = decoder.parameters();
+  const std::vector<Parameter*>& packed = decoder.packed_parameters();
+  all.insert(all.end(), packed.begin(), packed.end());
+  for (const Parameter* parameter : all) {
     for (const parameters::NamedSlice& slice : parameter->slices) {
       const auto [entry, is_new] = index_of.try_emplace(slice.spec.name, tensors.size());
       if (is_new) {
@@ -155,6 +159,9 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
       decoder.blocks(), static_cast<int>(layout.dp_size), &rule_of(layout), layout.gradient_dtype);
   RankPlan rank;
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
+  const std::vector<Parameter*>& packed = decoder.packed_parameters();
+  for (const Parameter* parameter : packed) rank.parameters += parameter->numel();
+  const int64_t packed_bytes = tensor_parallel::Nf4Base::bytes(packed, layout.dtype);
   for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;
   const ActivationOptions options = {.device = layout.device,
                                      .tp_rank = tp_rank,
@@ -177,6 +184,7 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
     memory.activations = activations;
     memory.saving = layout.device == Device::cpu ? rank.save_host_bytes : 0;
     memory.buffers += rank.push_buffers;
+    memory.parameters += packed_bytes;
     if (stage < 3) memory.buffers += decoder.fp8_weight_bytes();  // as train/engine.cpp decides
   }
   rank.communication = communication_of(config, layout, decoder.blocks(), buckets);

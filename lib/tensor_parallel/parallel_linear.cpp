@@ -161,16 +161,16 @@ std::vector<Parameter*> all_of(Parameter& weight, Parameter* bias, LowRankAdapte
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
-  return with_last(kernels::product(rows_of(x), weight.data.t(), data_of(bias)), x);
+  return with_last(kernels::product(rows_of(x), weight.values().t(), data_of(bias)), x);
 }
 
 at::Tensor linear_input_gradient(const at::Tensor& grad_output, const Parameter& weight) {
-  return with_last(kernels::product(rows_of(grad_output), weight.data), grad_output);
+  return with_last(kernels::product(rows_of(grad_output), weight.values()), grad_output);
 }
 
 at::Tensor linear(GatheredSequence& x, const Parameter& weight, const Parameter* bias) {
   at::Tensor output = at::empty({x.length(), x.batch(), weight.shape[0]}, x.options());
-  const at::Tensor transposed = weight.data.t();
+  const at::Tensor transposed = weight.values().t();
   x.for_each_part([&](int64_t first, const at::Tensor& rows) {
     multiply(output.narrow(0, first, rows.size(0)), rows, transposed, bias);
   });
@@ -180,21 +180,22 @@ at::Tensor linear(GatheredSequence& x, const Parameter& weight, const Parameter*
 at::Tensor linear_input_gradient(GatheredSequence& grad_output, const Parameter& weight) {
   at::Tensor gradient = at::empty({grad_output.length(), grad_output.batch(), weight.shape[1]},
                                   grad_output.options());
+  const at::Tensor values = weight.values();
   grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
-    multiply(gradient.narrow(0, first, rows.size(0)), rows, weight.data, nullptr);
+    multiply(gradient.narrow(0, first, rows.size(0)), rows, values, nullptr);
   });
   return gradient;
 }
 
 ReducedSequence linear_reduced(const at::Tensor& x, const Parameter& weight, const Parameter* bias,
                                const SequenceRegion& region) {
-  return product_reduced(x, weight.data.t(), bias, region);
+  return product_reduced(x, weight.values().t(), bias, region);
 }
 
 ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
                                               const Parameter& weight,
                                               const SequenceRegion& region) {
-  return product_reduced(grad_output, weight.data, nullptr, region);
+  return product_reduced(grad_output, weight.values(), nullptr, region);
 }
 
 kernels::Accumulate accumulation_of(Parameter& weight) {
@@ -251,7 +252,7 @@ at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, LinearInput* input
   if (!adapter_) return linear(x, weight_, bias_.get());
   at::Tensor output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
   const at::Tensor down = adapter_->empty_down(x.length(), x.batch(), x.options());
-  const at::Tensor transposed = weight_.data.t();
+  const at::Tensor transposed = weight_.values().t();
   x.for_each_part([&](int64_t first, const at::Tensor& rows) {
     const at::Tensor part = output.narrow(0, first, rows.size(0));
     multiply(part, rows, transposed, bias_.get());
@@ -265,7 +266,7 @@ ColumnParallelLinear::WithGelu ColumnParallelLinear::forward_gelu(GatheredSequen
   WithGelu result;
   result.output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
   result.activation = at::empty_like(result.output);
-  const at::Tensor transposed = weight_.data.t();
+  const at::Tensor transposed = weight_.values().t();
   x.for_each_part([&](int64_t first, const at::Tensor& rows) {
     at::Tensor pre = rows_of(result.output.narrow(0, first, rows.size(0)));
     at::Tensor activation = rows_of(result.activation.narrow(0, first, rows.size(0)));
@@ -282,10 +283,11 @@ ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_outp
   if (!adapter_) return linear_input_gradient_reduced(grad_output, weight_, region);
   const int64_t batch = grad_output.size(1);
   grad.adapter_down = adapter_->empty_down(grad_output.size(0), batch, grad_output.options());
+  const at::Tensor values = weight_.values();
   return region.start_reduce(
       batch, weight_.shape[1], grad_output.options(), [&](int64_t first, const at::Tensor& rows) {
         const at::Tensor part = grad_output.narrow(0, first, rows.size(0));
-        multiply(rows, part, weight_.data, nullptr);
+        multiply(rows, part, values, nullptr);
         adapter_->input_gradient(rows, grad.adapter_down.narrow(0, first, rows.size(0)), part,
                                  first, input.adapter_dropout);
       });
@@ -335,7 +337,7 @@ ReducedSequence RowParallelLinear::forward(const at::Tensor& x, const SequenceRe
   if (fp8_) return fp8_->forward_reduced(x, added_bias(), region, input);
   if (!adapter_) return linear_reduced(x, weight_, added_bias(), region);
   const at::Tensor down = adapter_->empty_down(x.size(0), x.size(1), x.options());
-  const at::Tensor transposed = weight_.data.t();
+  const at::Tensor transposed = weight_.values().t();
   if (input != nullptr) input->adapter_down = down;
   return region.start_reduce(x.size(1), weight_.shape[0], x.options(),
                              [&](int64_t first, const at::Tensor& rows) {
@@ -353,9 +355,10 @@ at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
   const int64_t length = grad_output.length(), batch = grad_output.batch();
   at::Tensor gradient = at::empty({length, batch, weight_.shape[1]}, grad_output.options());
   grad.adapter_down = adapter_->empty_down(length, batch, grad_output.options());
+  const at::Tensor values = weight_.values();
   grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
     const at::Tensor part = gradient.narrow(0, first, rows.size(0));
-    multiply(part, rows, weight_.data, nullptr);
+    multiply(part, rows, values, nullptr);
     adapter_->input_gradient(part, grad.adapter_down.narrow(0, first, rows.size(0)), rows, first,
                              input.adapter_dropout);
   });
@@ -365,9 +368,10 @@ at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
 at::Tensor RowParallelLinear::input_gradient_gelu(GatheredSequence& grad_output,
                                                   const at::Tensor& pre) const {
   at::Tensor gradient = at::empty_like(pre);
+  const at::Tensor values = weight_.values();
   grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
     at::Tensor part = rows_of(gradient.narrow(0, first, rows.size(0)));
-    kernels::gelu_backward_product_out(part, rows_of(rows), weight_.data,
+    kernels::gelu_backward_product_out(part, rows_of(rows), values,
                                        rows_of(pre.narrow(0, first, rows.size(0))));
   });
   return gradient;

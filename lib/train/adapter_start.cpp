@@ -11,7 +11,10 @@ AdapterStart::AdapterStart(const model::Decoder& decoder, const From& from) : se
     for (const sharding::TensorInfo& tensor : from.adapter->tensors())
       in_adapter.insert(tensor.name);
   }
-  for (const parameters::Parameter* parameter : decoder.parameters()) {
+  std::vector<parameters::Parameter*> all = decoder.parameters();
+  const std::vector<parameters::Parameter*>& packed = decoder.packed_parameters();
+  all.insert(all.end(), packed.begin(), packed.end());
+  for (const parameters::Parameter* parameter : all) {
     for (const parameters::NamedSlice& slice : parameter->slices) {
       const std::string& name = slice.spec.name;
       Tensor tensor{.info = {.name = name, .shape = slice.spec.global_shape}, .init = slice.init};

@@ -55,6 +55,11 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
                 .gradient_dtype = options.gradient_dtype,
                 .rule = &optim::update_rule(options.zero.optimizer.type)}),
       zero_(buckets_, tp, dp, options.zero) {
+  if (const auto& packed = decoder_.packed_parameters(); !packed.empty()) {
+    const std::vector<Problem> problems = tensor_parallel::check_nf4_cuts(packed, tp.size());
+    if (!problems.empty()) throw ConfigError(problems);
+    packed_.emplace(packed, tensor_parallel::Nf4Base::Options{device, options.dtype});
+  }
   if (!replays_) {
     how_steps_run_ = cat("issued call by call: ", obstacle_to_graph(options, device));
   } else if (options.cuda_graphs == CudaGraphs::on || tp.size() * dp.size() == 1) {
@@ -62,6 +67,10 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
   } else {
     trial_.emplace([device] { return mark_on(device); });
   }
+}
+
+void Engine::load_packed(const sharding::TensorSource& source) {
+  if (packed_) packed_->load(source);
 }
 
 at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches) const {

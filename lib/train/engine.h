@@ -12,6 +12,7 @@
 #include "comm/communicator.h"
 #include "model/decoder.h"
 #include "tensor_parallel/fp8_counters.h"
+#include "tensor_parallel/nf4_base.h"
 #include "train/graph_trial.h"
 #include "train/micro_batch.h"
 #include "train/step_graph.h"
@@ -58,6 +59,9 @@ class Engine {
   void throw_if_communication_failed();
 
   model::Decoder& decoder() { return decoder_; }
+  /// Fills what of the base is packed: nothing where adapter.base_dtype packs nothing. Throws what
+  /// the source throws, on the rank that meets it alone.
+  void load_packed(const sharding::TensorSource& source);
   zero::ParamBuckets& buckets() { return buckets_; }
   zero::ZeroOptimizer& zero() { return zero_; }
   zero::ShardedState& state() { return zero_.state(); }
@@ -99,6 +103,7 @@ class Engine {
   int64_t most_ends_ = 0;       // entries of documents' ends that a captured step has room for
   std::optional<tensor_parallel::Fp8Counters> fp8_counters_;
   model::Decoder decoder_;
+  std::optional<tensor_parallel::Nf4Base> packed_;
   zero::ParamBuckets buckets_;
   zero::ZeroOptimizer zero_;
   std::optional<Captured> captured_;  // goes first: a graph holds addresses of all the others

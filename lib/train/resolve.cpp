@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "adapters/peft_files.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "model/adapter.h"
@@ -159,6 +160,29 @@ class Checker {
   std::vector<Problem> problems_;
 };
 
+/// With the section adapter that the directory of model.adapter says. Throws ConfigError where the
+/// run file says another.
+config::Parsed with_adapter_of_directory(const config::Parsed& parsed,
+                                         const model::DecoderConfig& decoder) {
+  const std::string& directory = parsed.config.model.adapter;
+  if (directory.empty()) return parsed;
+  config::Parsed with = parsed;
+  const config::AdapterConfig said = adapters::read_peft_config(directory, decoder);
+  if (!with.config.adapter) {
+    with.config.adapter = said;
+    return with;
+  }
+  const std::string differences = model::differences(decoder, said, *with.config.adapter);
+  if (differences.empty()) return with;
+  const auto place = parsed.places.find("model.adapter");
+  throw ConfigError(
+      problem(cat("model.adapter is ", directory,
+                  ", and the section adapter is another: ", differences))
+          .at(place == parsed.places.end() ? "" : place->second)
+          .must("be the adapter that the section describes")
+          .remedy("Leave the section adapter out to go on with the directory's, or say the same."));
+}
+
 std::string hash_of_training(const ResolvedConfig& resolved) {
   std::string text;
   for (const auto& [key, value] : decisive_settings(resolved.run))
@@ -175,8 +199,9 @@ void resolve_what_follows_steps(ResolvedConfig& resolved) {
 
 }  // namespace
 
-ResolvedConfig resolve(const config::Parsed& parsed, const model::DecoderConfig& decoder,
+ResolvedConfig resolve(const config::Parsed& run_file, const model::DecoderConfig& decoder,
                        int64_t tokenizer_vocab_size, int world_size) {
+  const config::Parsed parsed = with_adapter_of_directory(run_file, decoder);
   // Parsing has checked these; whoever changed a value in code since then is told as well, before
   // sizes that cannot be are divided by.
   if (const std::vector<Problem> problems = config::check_sections(parsed.config, parsed.places);

@@ -5,16 +5,19 @@
 #include <filesystem>
 #include <system_error>
 
+#include "adapters/peft_files.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "checkpoint/find_checkpoints.h"
+#include "checkpoint/huggingface_files.h"
 #include "checkpoint/lineage.h"
 #include "checkpoint/manifest.h"
 #include "metrics/jsonl_writer.h"
 #include "model/adapter.h"
 #include "train/adapter_start.h"
 #include "train/base_model.h"
+#include "train/host_agreement.h"
 #include "train/resume_check.h"
 
 namespace tptrain::train {
@@ -109,16 +112,37 @@ UntilStopped until_stopped(comm::MpiSession& session) {
   };
 }
 
-/// The base of a run with adapters, and first values of theirs; `state` gets the base's identity.
+/// The values of model.adapter; null where it names none. Hosts whose files differ are refused.
 /// Collective.
+std::unique_ptr<sharding::TensorSource> open_adapter(const StartParts& parts) {
+  const config::RunConfig& run = parts.resolved.run;
+  const std::string& directory = run.model.adapter;
+  if (directory.empty()) return nullptr;
+  const UntilStopped locally = until_stopped(parts.session);
+  std::unique_ptr<sharding::TensorSource> values;
+  std::string facts;
+  locally([&] {
+    values = adapters::open_peft(directory, parts.resolved.decoder, *run.adapter);
+    facts = checkpoint::weights_identity({directory, adapters::kPeftWeightsName});
+  });
+  agree_on_facts(parts.session, {{.name = cat("the adapter of ", directory),
+                                  .value = facts,
+                                  .remedy = "Put the same copy of model.adapter on every host."}});
+  return values;
+}
+
+/// The base of a run with adapters, and first values of theirs, `earlier`'s or drawn; `state` gets
+/// the base's identity. Collective.
 void load_beside_base(const StartParts& parts, const BaseModel& base,
-                      checkpoint::TrainState& state) {
+                      const sharding::TensorSource* earlier, checkpoint::TrainState& state) {
   const config::RunConfig& run = parts.resolved.run;
   const UntilStopped locally = until_stopped(parts.session);
-  const AdapterStart values(
-      parts.engine.decoder(),
-      {.base = base.weights ? &*base.weights : nullptr, .seed = run.train.seed});
+  const AdapterStart values(parts.engine.decoder(),
+                            {.base = base.weights ? &*base.weights : nullptr,
+                             .adapter = earlier,
+                             .seed = run.train.seed});
   parts.engine.state().load_parameters(values, locally);
+  locally([&] { parts.engine.load_packed(values); });
   state.base_path = base.weights ? run.model.path : "";
   state.base_identity = base.weights ? sha256_hex(base.facts) : "";
   state.extra[kBaseFactsExtra] = base.facts;
@@ -135,7 +159,7 @@ void begin_with_weights_of(const StartParts& parts, const std::string& init_from
   if (parts.resolved.run.adapter) {
     const BaseModel base = open_base(parts.session, parts.resolved, until_stopped(parts.session));
     comm::agree(parts.session, [&] { check_same_base(from, base, parts.resolved.run.model.path); });
-    load_beside_base(parts, base, state);
+    load_beside_base(parts, base, nullptr, state);
   } else {
     live.initialise(parts.resolved.run.train.seed);  // clears what the update rule keeps
     state.base_path = from.path.string();
@@ -168,14 +192,17 @@ void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
   const auto begin = std::chrono::steady_clock::now();
   const BaseModel base = open_base(session, resolved, locally);
   if (run.adapter) {
-    load_beside_base(parts, base, state);
+    load_beside_base(parts, base, open_adapter(parts).get(), state);
   } else {
     state.base_path = run.model.path;
     state.base_identity = sha256_hex(base.facts);
     engine.state().load_parameters(*base.weights, locally);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  const std::string beside = run.adapter ? "a new adapter beside " : "";
+  const std::string beside = !run.adapter ? std::string()
+                             : run.model.adapter.empty()
+                                 ? std::string("a new adapter beside ")
+                                 : cat("the adapter of ", run.model.adapter, " beside ");
   if (!base.weights) {
     log.info(cat("start: ", beside, "random values from seed ", run.train.seed));
     return;
@@ -247,7 +274,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   if (run.adapter) {
     const BaseModel base = open_base(session, resolved, until_stopped(session));
     comm::agree(session, [&] { check_same_base(from, base, run.model.path); });
-    load_beside_base(parts, base, state);
+    load_beside_base(parts, base, nullptr, state);
   } else {
     state.base_path = from.state.base_path;
     state.base_identity = from.state.base_identity;

@@ -219,9 +219,12 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   if (session.rank() == 0) display.emplace();
   ProgressBoard& board = *session.board();
   board.enter("opening the model");
-  const inference::OpenedModel opened = inference::open_model(
-      session,
-      {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
+  const inference::OpenedModel opened =
+      inference::open_model(session, {.checkpoint = command.from.checkpoint,
+                                      .model = command.from.model,
+                                      .adapter = command.from.adapter,
+                                      .base = command.from.base,
+                                      .tokenizer = command.tokenizer});
   for (const std::string& line : opened.not_used) std::cerr << "not used: " << line << "\n";
   for (const std::string& line : opened.notes) std::cerr << "note: " << line << "\n";
   comm::MeshShape shape;

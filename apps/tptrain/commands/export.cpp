@@ -1,5 +1,6 @@
-// tptrain export: a checkpoint, or a Hugging Face directory, -> a Hugging Face directory. One
-// process, a few pieces of a tensor in memory.
+// tptrain export: a checkpoint, or a Hugging Face directory, -> a Hugging Face directory; an
+// adapter -> a PEFT directory, or, merged, a Hugging Face directory. One process, a few pieces of a
+// tensor in memory.
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -8,6 +9,9 @@
 #include <string>
 #include <system_error>
 
+#include "adapters/adapter_run.h"
+#include "adapters/merged_source.h"
+#include "adapters/peft_files.h"
 #include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -25,6 +29,7 @@
 #include "formats/links.h"
 #include "formats/strict_json.h"
 #include "inference/model_directory.h"
+#include "inference/model_source.h"
 #include "model/decoder_config.h"
 #include "model/families/family.h"
 #include "tokenizer/tokenizer_files.h"
@@ -153,15 +158,17 @@ void add_side_files(const fs::path& directory, checkpoint::HuggingFaceExport& or
                "same, and converters take that name for a sentencepiece model\n";
 }
 
+void say_written(const std::string& name, int64_t bytes) {
+  std::cout << "written: " << name << ", " << human_bytes(bytes) << std::endl;
+}
+
 void write(const ExportCommand& command, const std::string& what,
            const sharding::TensorSource& source, const model::DecoderConfig& config,
            checkpoint::HuggingFaceExport order) {
   order.directory = command.out;
   order.max_shard_bytes = checkpoint::parse_shard_size(command.max_shard_size, "--max-shard-size");
   if (command.overwrite) order.earlier = checkpoint::EarlierExport::replace;
-  order.on_file = [](const std::string& name, int64_t bytes) {
-    std::cout << "written: " << name << ", " << human_bytes(bytes) << std::endl;
-  };
+  order.on_file = say_written;
   const checkpoint::ExportedModel done =
       checkpoint::write_huggingface_model(source, model::stored_model(config), order);
   std::cout << "exported " << printable_line(what) << " to " << printable_line(command.out) << ": "
@@ -170,8 +177,8 @@ void write(const ExportCommand& command, const std::string& what,
             << (done.weight_files.size() == 1 ? " file" : " files") << "\n";
 }
 
-void export_directory(const ExportCommand& command) {
-  const fs::path directory = command.model;
+/// `directory`, with a PEFT adapter added in where one is named.
+void export_directory(const ExportCommand& command, const fs::path& directory) {
   refuse_same_directory(command.out, directory);
   model::check_model_directory(directory.string());
   ModelConfig config = config_of(directory);
@@ -179,19 +186,30 @@ void export_directory(const ExportCommand& command) {
     std::cout << "note: " << note << "; the exported config.json says so\n";
     config.untie();
   }
-  const checkpoint::HuggingFaceSource source(directory, model::stored_model(config.decoder()));
+  auto weights = std::make_unique<checkpoint::HuggingFaceSource>(
+      directory, model::stored_model(config.decoder()));
   checkpoint::HuggingFaceExport order;
   std::string config_text = config.text_with(config.dtype());
   if (const std::optional<Dtype> dtype = requested_dtype(command.dtype)) {
     order.dtype = *dtype;
     config_text = config.text_with(*dtype);
   } else {
-    order.dtypes = source.stored_dtypes();
-    order.dtype = source.stored_dtype() == Dtype::f64 ? Dtype::f32 : source.stored_dtype();
+    order.dtypes = weights->stored_dtypes();
+    order.dtype = weights->stored_dtype() == Dtype::f64 ? Dtype::f32 : weights->stored_dtype();
   }
   order.side_files = {{.name = kConfigName, .text = config_text}};
   add_side_files(directory, order);
-  write(command, directory.string(), source, config.decoder(), std::move(order));
+  const std::string& adapter = command.from.adapter;
+  if (adapter.empty()) {
+    return write(command, directory.string(), *weights, config.decoder(), std::move(order));
+  }
+  refuse_same_directory(command.out, adapter);
+  const config::AdapterConfig form = adapters::read_peft_config(adapter, config.decoder());
+  const adapters::MergedSource merged(std::move(weights),
+                                      adapters::open_peft(adapter, config.decoder(), form),
+                                      config.decoder(), form);
+  write(command, cat(adapter, " on ", directory.string()), merged, config.decoder(),
+        std::move(order));
 }
 
 std::unique_ptr<checkpoint::CheckpointReader> open_checkpoint(const std::string& path) {
@@ -234,9 +252,55 @@ ModelConfig config_of_checkpoint(const checkpoint::CheckpointInfo& info, const f
                         .remedy("Name the directory of that model with --model-files."));
 }
 
+/// base_model_name_or_path: a directory by its absolute path, as it may be read from anywhere.
+std::string base_name(const checkpoint::CheckpointInfo& info, const std::string& base) {
+  const std::string& name = base.empty() ? info.state.base_path : base;
+  std::error_code ignored;
+  return fs::is_directory(name, ignored) ? fs::absolute(name).lexically_normal().string() : name;
+}
+
+void export_adapter(const ExportCommand& command, const checkpoint::CheckpointReader& reader,
+                    const config::AdapterConfig& adapter) {
+  const checkpoint::CheckpointInfo& info = reader.info();
+  refuse_same_directory(command.out, info.path);
+  const ModelConfig trained(info.state.model_json, info.path.string());
+  const adapters::ExportedAdapter done =
+      adapters::write_peft(reader, trained.decoder(), adapter,
+                           {.directory = command.out,
+                            .dtype = requested_dtype(command.dtype).value_or(Dtype::f32),
+                            .base_model = base_name(info, command.from.base),
+                            .replace_earlier = command.overwrite,
+                            .on_file = say_written});
+  std::cout << "exported the adapter of " << printable_line(info.path.string()) << " (step "
+            << info.state.step << ") to " << printable_line(command.out) << ": "
+            << with_thousands(done.parameters) << " parameters, " << human_bytes(done.total_bytes)
+            << "\n";
+}
+
+/// What of a checkpoint is written as a model: it, or, of an adapter's run, its sum with the base.
+std::unique_ptr<sharding::TensorSource> whole_model(
+    const ExportCommand& command, std::unique_ptr<checkpoint::CheckpointReader> reader,
+    const std::optional<config::AdapterConfig>& adapter, const model::DecoderConfig& decoder) {
+  const checkpoint::CheckpointInfo info = reader->info();
+  if (adapter) {
+    return std::make_unique<adapters::MergedSource>(
+        adapters::open_base(info, decoder, command.from.base), std::move(reader), decoder,
+        *adapter);
+  }
+  const char* option = command.merge ? "--merge" : "--base";
+  if (!command.merge && command.from.base.empty()) return reader;
+  throw ConfigError(
+      problem(cat(option, " is given, and the checkpoint is not of an adapter's training"))
+          .at(info.path.string())
+          .must("go with an adapter")
+          .remedy("The checkpoint holds the whole model: export it without the option."));
+}
+
 void export_checkpoint(const ExportCommand& command) {
-  const std::unique_ptr<checkpoint::CheckpointReader> reader = open_checkpoint(command.checkpoint);
-  const checkpoint::CheckpointInfo& info = reader->info();
+  std::unique_ptr<checkpoint::CheckpointReader> reader = open_checkpoint(command.from.checkpoint);
+  const checkpoint::CheckpointInfo info = reader->info();
+  const std::optional<config::AdapterConfig> adapter = adapters::adapter_of(info.state);
+  if (adapter && !command.merge) return export_adapter(command, *reader, *adapter);
   const bool named = !command.model_files.empty();
   const fs::path files =
       named ? fs::path(command.model_files) : checkpoint::model_files_of_checkpoint(info.path);
@@ -251,7 +315,9 @@ void export_checkpoint(const ExportCommand& command) {
   std::error_code ignored;
   if (fs::is_directory(files, ignored)) add_side_files(files, order);
   for (checkpoint::SideFile& file : made.files) order.side_files.push_back(std::move(file));
-  write(command, cat(info.path.string(), " (step ", info.state.step, ")"), *reader,
+  const std::unique_ptr<sharding::TensorSource> source =
+      whole_model(command, std::move(reader), adapter, config.decoder());
+  write(command, cat(info.path.string(), " (step ", info.state.step, ")"), *source,
         config.decoder(), std::move(order));
 }
 
@@ -261,10 +327,14 @@ int run_export(const ExportCommand& command) {
   // A wrong size is said before gigabytes are verified.
   checkpoint::parse_shard_size(command.max_shard_size, "--max-shard-size");
   const ToolDisplay display;
-  if (command.model.empty()) {
+  const ModelNames& from = command.from;
+  if (!from.checkpoint.empty()) {
     export_checkpoint(command);
+  } else if (!from.model.empty()) {
+    export_directory(command, from.model);
   } else {
-    export_directory(command);
+    export_directory(command,
+                     from.base.empty() ? inference::base_of_adapter(from.adapter) : from.base);
   }
   return 0;
 }

@@ -97,9 +97,12 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
   if (session.rank() == 0) display.emplace();
   ProgressBoard& board = *session.board();
   board.enter("opening the model");
-  inference::OpenedModel model = inference::open_model(
-      session,
-      {.checkpoint = command.checkpoint, .model = command.model, .tokenizer = command.tokenizer});
+  inference::OpenedModel model =
+      inference::open_model(session, {.checkpoint = command.from.checkpoint,
+                                      .model = command.from.model,
+                                      .adapter = command.from.adapter,
+                                      .base = command.from.base,
+                                      .tokenizer = command.tokenizer});
   for (const std::string& line : model.not_used) std::cerr << "not used: " << line << "\n";
   for (const std::string& line : model.notes) std::cerr << "note: " << line << "\n";
   comm::DeviceType device = comm::DeviceType::cpu;

@@ -13,7 +13,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
                     "  mpirun -n 4 tptrain evaluate --model Qwen2.5-0.5B --data 'test/*.jsonl' "
                     "--tp-size 2 --seq-length 2048 --json");
   EvaluateCommand command;
-  model_options(parser, command.checkpoint, command.model);
+  model_options(parser, command.from);
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
   parser.option("--format", command.format, "text|jsonl|parquet|indexed",
@@ -41,7 +41,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   hang_timeout_option(parser, command.hang_timeout_s);
   parser.flag("--json", command.json, "Print one JSON object instead of text");
   if (auto help = parser.parse(arguments)) return *help;
-  require_one_model(parser, command.checkpoint, command.model);
+  require_one_model(parser, command.from);
   parser.require(!command.data.empty(), "--data is missing",
                  "name at least one file, directory or glob");
   const auto one_of = [&](const std::string& name, const std::string& value,

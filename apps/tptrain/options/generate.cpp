@@ -10,9 +10,11 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   VerbParser parser("generate", "Continues a text with a trained model.",
                     "  tptrain generate --checkpoint runs/a --prompt \"Once upon a time\"\n"
                     "  mpirun -n 2 tptrain generate --checkpoint runs/a/checkpoints/step-00000100 "
-                    "--prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7");
+                    "--prompt \"Once\" --temperature 0.8 --top-p 0.95 --seed 7\n"
+                    "  tptrain generate --adapter my-adapter --base models/Qwen2.5-0.5B --chat "
+                    "--prompt \"Hello\"");
   GenerateCommand command;
-  model_options(parser, command.checkpoint, command.model);
+  model_options(parser, command.from);
   parser.option("--tokenizer", command.tokenizer, "PATH", "A tokenizer instead of the model's own");
   parser.option("--prompt", command.prompt, "TEXT", "The text to continue");
   parser.flag("--chat", command.chat,
@@ -32,7 +34,7 @@ Command parse_generate(const std::vector<std::string>& arguments) {
   parser.option("--device", command.device, "auto|cpu|cuda", "Where to compute (auto)");
   hang_timeout_option(parser, command.hang_timeout_s);
   if (auto help = parser.parse(arguments)) return *help;
-  require_one_model(parser, command.checkpoint, command.model);
+  require_one_model(parser, command.from);
   parser.require(command.chat || command.system.empty(), "--system is given without --chat",
                  "go with --chat");
   parser.require(!command.prompt.empty(), "--prompt is missing or empty",

@@ -99,7 +99,7 @@ TEST_CASE("generate") {
       {"generate", "--checkpoint", "runs/a", "--prompt", "[Once, upon] a=b", "--max-new-tokens",
        "5", "--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed",
        "18446744073709551615", "--device", "cpu"});
-  CHECK(command.checkpoint == "runs/a");
+  CHECK(command.from.checkpoint == "runs/a");
   CHECK(command.prompt == "[Once, upon] a=b");
   CHECK(command.max_new_tokens == 5);
   CHECK(command.temperature == 0.8);
@@ -116,7 +116,7 @@ TEST_CASE("generate") {
   const auto chat =
       parsed<GenerateCommand>({"generate", "--model", "m", "--tokenizer", "t", "--chat", "--system",
                                "Be brief.", "--prompt", "Hello"});
-  CHECK(chat.model == "m");
+  CHECK(chat.from.model == "m");
   CHECK(chat.tokenizer == "t");
   CHECK(chat.chat);
   CHECK(chat.system == "Be brief.");
@@ -130,15 +130,16 @@ TEST_CASE("generate: everything wrong is named at once") {
   const std::string message =
       refusal({"generate", "--prompt", "", "--max-new-tokens", "0", "--temperature=-1",
                "--top-k=-1", "--top-p", "1.5", "--device", "tpu"});
-  for (const char* part : {"tptrain generate: neither --checkpoint nor --model is given: it must "
-                           "be exactly one of them",
-                           "--prompt is missing or empty: it must be the text to continue",
-                           "--max-new-tokens is 0: it must be at least 1",
-                           "--temperature is -1: it must be a number of at least 0",
-                           "--top-k is -1: it must be at least 0",
-                           "--top-p is 1.5: it must be greater than 0 and at most 1",
-                           "--device is tpu: it must be one of auto, cpu, cuda",
-                           "tptrain generate --help shows the options."}) {
+  for (const char* part :
+       {"tptrain generate: none of --checkpoint, --model and --adapter is given: "
+        "it must be exactly one of them",
+        "--prompt is missing or empty: it must be the text to continue",
+        "--max-new-tokens is 0: it must be at least 1",
+        "--temperature is -1: it must be a number of at least 0",
+        "--top-k is -1: it must be at least 0",
+        "--top-p is 1.5: it must be greater than 0 and at most 1",
+        "--device is tpu: it must be one of auto, cpu, cuda",
+        "tptrain generate --help shows the options."}) {
     check_contains(message, part);
   }
   const Strings good = {"generate", "--checkpoint", "c", "--prompt", "p"};
@@ -196,8 +197,8 @@ TEST_CASE("evaluate") {
                                                 "--device",
                                                 "cpu",
                                                 "--json"});
-  CHECK(command.checkpoint.empty());
-  CHECK(command.model == "m");
+  CHECK(command.from.checkpoint.empty());
+  CHECK(command.from.model == "m");
   CHECK(command.tokenizer == "t");
   CHECK(command.data == Strings{"a.txt", "b c.txt", "d.jsonl"});
   CHECK(command.format == "jsonl");
@@ -224,7 +225,7 @@ TEST_CASE("evaluate: everything wrong is named at once") {
                "tpu", "--seq-length=0", "--micro-batch-size=0", "--max-batches=-1", "--tp-size=0",
                "--hang-timeout=-1"});
   for (const char* part :
-       {"neither --checkpoint nor --model is given: it must be exactly one of them",
+       {"none of --checkpoint, --model and --adapter is given: it must be exactly one of them",
         "--data is missing: it must name at least one file, directory or glob",
         "--format is csv: it must be one of text, jsonl",
         "--packing is best: it must be one of stream, none",
@@ -242,7 +243,7 @@ TEST_CASE("evaluate: everything wrong is named at once") {
 
 TEST_CASE("export takes a checkpoint or a model, and where to write") {
   const auto command = parsed<ExportCommand>({"export", "--checkpoint", "runs/a", "--out", "x"});
-  CHECK(command.checkpoint == "runs/a");
+  CHECK(command.from.checkpoint == "runs/a");
   CHECK(command.out == "x");
   CHECK(command.max_shard_size == "5GB");
   CHECK(command.dtype == "as-stored");
@@ -254,12 +255,24 @@ TEST_CASE("export takes a checkpoint or a model, and where to write") {
   CHECK(all.dtype == "bf16");
   CHECK(all.model_files == "m");
   CHECK(all.overwrite);
-  CHECK(parsed<ExportCommand>({"export", "--model", "m", "--out", "x"}).model == "m");
+  CHECK(parsed<ExportCommand>({"export", "--model", "m", "--out", "x"}).from.model == "m");
+  const auto merged =
+      parsed<ExportCommand>({"export", "--adapter", "a", "--base", "b", "--merge", "--out", "x"});
+  CHECK(merged.from.adapter == "a");
+  CHECK(merged.from.base == "b");
+  CHECK(merged.merge);
 
-  check_contains(refusal({"export", "--out", "x"}),
-                 "neither --checkpoint nor --model is given: it must be exactly one of them");
+  check_contains(
+      refusal({"export", "--out", "x"}),
+      "none of --checkpoint, --model and --adapter is given: it must be exactly one of them");
   check_contains(refusal({"export", "--out", "x", "--model", "a", "--checkpoint", "b"}),
                  "--checkpoint and --model are both given");
+  check_contains(refusal({"export", "--adapter", "a", "--out", "x"}),
+                 "--adapter is given without --merge: it must be merged into its base");
+  check_contains(refusal({"export", "--model", "a", "--out", "x", "--merge"}),
+                 "--merge is given with --model: it must go with --adapter, or the checkpoint of");
+  check_contains(refusal({"export", "--model", "a", "--out", "x", "--base", "b"}),
+                 "--base is given with --model: it must go with an adapter or its checkpoint");
   check_contains(refusal({"export", "--checkpoint", "a"}),
                  "--out is missing: it must name the directory to write");
   check_contains(refusal({"export", "--model", "a", "--out", "x", "--model-files", "f"}),

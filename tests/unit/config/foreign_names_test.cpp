@@ -137,7 +137,7 @@ TEST_CASE("what is not built is said to be so, and nothing else is guessed") {
   for (const std::string name :
        {"pp_size", "parallel.pp_size", "pipeline_model_parallel_size", "cp_size",
         "parallel.cp_size", "context_parallel_degree", "ep_size", "parallel.sp_size", "use_dora",
-        "load_in_4bit", "report_to", "wandb_project", "push_to_hub", "label_smoothing_factor",
+        "load_in_8bit", "report_to", "wandb_project", "push_to_hub", "label_smoothing_factor",
         "profiling.enable_profiling"}) {
     INFO(name);
     const std::string message = refusal(kMinimal, {name + "=1"});

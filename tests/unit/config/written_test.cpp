@@ -222,6 +222,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
     if (config.adapter) {
       if (config.adapter->targets.empty()) config.adapter->targets = {"q_proj"};
+      if (config.train.dtype == config::Dtype::fp32 &&
+          config.adapter->base_dtype == config::BaseDtype::bf16)
+        config.adapter->base_dtype = config::BaseDtype::nf4;
       if (config.data.document_mask) config.adapter->dropout = 0.0;
       config.train.fp8 = config::Fp8::off;
       if (config.optimizer.type == "muon") config.optimizer.type = "lion";
@@ -232,6 +235,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     checkpoint.keep_every = integer(0, 1) ? checkpoint.save_steps : 0;
     if (config.data.eval.empty()) checkpoint.keep_best = config::KeepBest::none;
     if (checkpoint.resume != "auto" && checkpoint.resume != "never") checkpoint.init_from = "";
+    if (!config.model.adapter.empty()) checkpoint.init_from = "";
     const std::string yaml = config::to_yaml(config);
     INFO(yaml);
     REQUIRE(parse(yaml) == config);

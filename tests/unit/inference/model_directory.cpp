@@ -135,7 +135,7 @@ TEST_CASE("a folder that holds an adapter is told from a model") {
     return message_of<ConfigError>([&] { model::check_model_directory(dir.path().string()); });
   };
   CHECK(has(message(), "this is the folder of an adapter (LoRA) of org/\\x1b[31mbase"));
-  CHECK(has(message(), "merge_and_unload()"));
+  CHECK(has(message(), "tptrain export --adapter DIR --merge"));
   dir.put("config.json", std::string(kTied) + "}");  // a base model beside it: not loaded silently
   CHECK(has(message(), "it must hold a whole model and no adapter"));
 }
