@@ -44,6 +44,15 @@ config::AdapterConfig adapter_on(std::vector<std::string> targets,
           .modules_to_save = std::move(modules_to_save)};
 }
 
+// Whose heads are together as wide as the hidden state, as the files of the family have them.
+DecoderConfig gpt2_of_files() {
+  DecoderConfig config = gpt2_like();
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 4;
+  config.head_dim = 8;
+  return config;
+}
+
 std::vector<Adapted> adapted_models() {
   DecoderConfig tied = odd_decoder();
   tied.model_type = "qwen2";
@@ -59,8 +68,8 @@ std::vector<Adapted> adapted_models() {
       {"14 heads, 2 kv heads, q and v", odd_decoder(), adapter_on({"q_proj", "v_proj"})},
       {"one kv head, tied table saved", tied, adapter_on({config::kAllLinear}, {"embed_tokens"})},
       // q, k and v have one A; lm_head is another word for the tied table.
-      {"gpt2, tied table saved", gpt2_like(), adapter_on({config::kAllLinear}, {"lm_head"})},
-      {"gpt2, c_attn alone", gpt2_like(), adapter_on({"c_attn"})},
+      {"gpt2, tied table saved", gpt2_of_files(), adapter_on({config::kAllLinear}, {"lm_head"})},
+      {"gpt2, c_attn alone", gpt2_of_files(), adapter_on({"c_attn"})},
       {"qwen3, head and a norm saved", qwen3_like(), stabilised},
       {"qwen3, o_proj", qwen3_like(), adapter_on({"o_proj"})}};
 }
