@@ -6,6 +6,10 @@
                                                    of an undisturbed run
     scripts/stop_trials.py --trials 30 --freeze    a rank is stopped (SIGSTOP) at a random moment of its start-up: the job must be gone within
                                                    hang_timeout + 5 s, with exit code 6 and the rank named
+    scripts/stop_trials.py --trials 20 --hang      a rank is stopped, or runs in a circle (tests/faults/rank_faults.cpp), at a random step: the same,
+                                                   and every survivor names the rank in one line, on standard error and in log.txt
+    scripts/stop_trials.py --trials 100 --death    a rank dies at a random moment (SIGKILL, SIGSEGV, SIGABRT, or an exit with 0): all are gone within
+                                                   5 s, the exit code is not 0, nothing is left in /dev/shm
 
 Until the first instruction of a rank a signal ends it, whatever the program does: mpirun passes SIGUSR1 on to a rank that it is just starting,
 and dies of one itself before it has begun to listen. Who listens is looked at just before each signal (/proc/PID/status); only where somebody
@@ -14,13 +18,16 @@ did not, an end by that signal (128 + its number) is counted apart as the launch
 Prints a line a trial and a summary; exit code 1 where any trial failed.
 """
 import argparse
+import ctypes
 import os
 import shutil
 import signal
 import sys
 import time
 
-from trial_job import (RANKS, Run, add_common_options, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
+from trial_job import (MAX_STEPS, RANKS, ROOT, Run, add_common_options, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
+
+SYS_TGKILL = 234 if os.uname().machine == "x86_64" else 131  # 131: of aarch64
 
 
 def who_is_deaf(run, ranks, number, to_ranks):
@@ -100,9 +107,92 @@ def trial_of_freeze(options, folder, choose):
         problems.append(f"exit code {code}")
     if took > limit + 5:
         problems.append(f"not gone within {limit + 5} s")
-    if f"On this host rank {rank} (process {pid}) is stopped" not in run.output():
+    named = (f"On this host rank {rank} (process {pid}) is stopped", f"its process {pid} is stopped")  # before MPI is up, and after
+    if not any(name in run.output() for name in named):
         problems.append("the rank is not named")
     return what, f"exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
+
+
+def tell_main_thread(pid, number):
+    """A signal to the main thread, wherever it is; another thread may have taken one to the process."""
+    ctypes.CDLL(None, use_errno=True).syscall(SYS_TGKILL, pid, pid, int(number))
+
+
+def lines_that_name(text, rank, others):
+    """How many of the others say, in one line, that the rank is behind."""
+    return sum(any(line.count(f"[rank {other}] communication error: no progress for ") and f"; behind is rank {rank} on " in line for line in text.splitlines())
+               for other in others)
+
+
+def trial_of_hang(options, folder, choose):
+    """A rank that does not go on, at a random step."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    rank, kind, at_step = choose.randrange(RANKS), choose.choice(["stopped", "runs in a circle"]), choose.randrange(2, MAX_STEPS - 4)
+    run = Run(options.binary, folder, {"LD_PRELOAD": options.rank_faults})
+    while (done_so_far(folder) or 0) < at_step and run.process.poll() is None:
+        time.sleep(0.002)
+    pid = run.ranks().get(rank)
+    if pid is None:
+        run.wait(60)
+        return None  # it was done before
+    if kind == "stopped":
+        os.kill(pid, signal.SIGSTOP)
+    else:
+        tell_main_thread(pid, signal.SIGRTMIN + 5)
+    begin = time.monotonic()
+    step = done_so_far(folder)
+    code = run.wait(options.hang_timeout + 30)
+    took = time.monotonic() - begin
+    if code == 0:
+        return None  # it was on its way out
+    what = f"rank {rank} {kind} after step {step}: {code} after {took:.2f} s"
+    others = [other for other in range(RANKS) if other != rank]
+    problems = []
+    if code != 6:
+        problems.append(f"exit code {code}")
+    if took > options.hang_timeout + 5:
+        problems.append(f"not gone within {options.hang_timeout + 5} s")
+    for where, text in (("standard error", run.output()), ("log.txt", (folder / "run" / "log.txt").read_text(errors="replace"))):
+        named = lines_that_name(text, rank, others)
+        if named < len(others):
+            problems.append(f"{named} of {len(others)} survivors name the rank on {where}")
+    return what, f"{kind}: exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
+
+
+def trial_of_death(options, folder, choose):
+    """A rank that is gone, at a random moment."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    rank, delay = choose.randrange(RANKS), choose.uniform(0.3, options.whole_s)
+    kind = choose.choice(["SIGKILL", "SIGSEGV", "SIGABRT", "exit with 0"])
+    before = set(os.listdir("/dev/shm"))
+    run = Run(options.binary, folder, {"LD_PRELOAD": options.rank_faults})
+    time.sleep(delay)
+    step = done_so_far(folder)
+    pid = run.ranks().get(rank)
+    if pid is None:
+        run.wait(60)
+        return None  # not yet there, or gone
+    if kind == "exit with 0":
+        tell_main_thread(pid, signal.SIGRTMIN + 6)
+    else:
+        os.kill(pid, getattr(signal, kind))
+    begin = time.monotonic()
+    code = run.wait(60)
+    while run.ranks() and time.monotonic() - begin < 30:
+        time.sleep(0.01)
+    took = time.monotonic() - begin
+    if code == 0 and metrics(folder) == options.expected:
+        return None  # it was on its way out
+    what = f"rank {rank}: {kind} at {delay:.2f} s ({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s"
+    problems = []
+    if code in (0, None):
+        problems.append(f"exit code {code}")
+    if took > 5:
+        problems.append("not gone within 5 s")
+    left = {name for name in set(os.listdir("/dev/shm")) - before if "tptrain" in name}
+    if left:
+        problems.append(f"left in /dev/shm: {left}")
+    return what, f"{kind}: exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
 
 
 def start_up_of(options, folder):
@@ -119,19 +209,24 @@ def start_up_of(options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser)
-    parser.add_argument("--freeze", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--freeze", action="store_true")
+    kinds.add_argument("--hang", action="store_true")
+    kinds.add_argument("--death", action="store_true")
+    parser.add_argument("--rank-faults", default=str(ROOT / "build/cpu/tests/faults/librank_faults.so"), metavar="LIBRARY", help="of --hang and --death")
     parser.add_argument("--hang-timeout", type=int, default=6, metavar="SECONDS")
     parser.add_argument("--earliest", type=float, default=0.05, metavar="SECONDS", help="no signal before")
     options = parser.parse_args()
 
     def body():
-        options.expected, _, options.whole_s = undisturbed(options.binary, options.folders, options.hang_timeout if options.freeze else 120)
+        limited = options.freeze or options.hang
+        options.expected, _, options.whole_s = undisturbed(options.binary, options.folders, options.hang_timeout if limited else 120)
         if options.freeze:
             shutil.rmtree(options.folders[0] / "run")
             options.start_up_s = start_up_of(options, options.folders[0])
         print(f"undisturbed: {options.whole_s:.2f} s{f', of which {options.start_up_s:.2f} s of start-up' if options.freeze else ''}; "
               f"{len(options.expected)} lines of metrics", flush=True)
-        trial = trial_of_freeze if options.freeze else trial_of_signal
+        trial = (trial_of_freeze if options.freeze else trial_of_hang if options.hang else trial_of_death if options.death else trial_of_signal)
         return run_trials(options, lambda folder, choose: trial(options, folder, choose))
 
     return with_folders(options, body)

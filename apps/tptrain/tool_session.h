@@ -10,6 +10,7 @@
 #include "base/watchdog.h"
 #include "comm/launcher.h"
 #include "comm/mpi_session.h"
+#include "comm/rank_boards.h"
 
 namespace tptrain::apps {
 
@@ -20,7 +21,9 @@ class ToolSession {
       : watchdog_(started(board_), {.limit = std::chrono::seconds(hang_timeout_s),
                                     .rank = comm::launched_rank().value_or(0)}),
         session_(argc, argv, &board_) {
-    if (session_.size() == 1) watchdog_.set({.limit = std::chrono::milliseconds::zero()});
+    watchdog_.set(
+        comm::watchdog_options(comm::boards_of(session_),
+                               std::chrono::seconds(session_.size() == 1 ? 0 : hang_timeout_s)));
   }
   ~ToolSession() { board_.enter("ending MPI"); }
   ToolSession(const ToolSession&) = delete;

@@ -57,21 +57,27 @@ std::optional<StallClock::Span> StallClock::look(const ProgressBoard::Entry& ent
   return stalled_;
 }
 
-std::string stall_message(const ProgressBoard::Entry& entry, int rank, StallClock::Span stalled) {
+std::string stall_message(const ProgressBoard::Entry& entry, const StallSpeaker& speaker,
+                          StallClock::Span stalled) {
   const auto ms = std::chrono::duration_cast<milliseconds>(stalled).count();
   const std::string time =
       ms < 10000 ? fixed(static_cast<double>(ms) / 1000, 1) : std::to_string((ms + 500) / 1000);
   if (!entry.failure.empty()) {
-    return cat("[rank ", rank, "] ", entry.failure, "\n  (Its end hung for ", time,
+    return cat("[rank ", speaker.rank, "] ", entry.failure, "\n  (Its end hung for ", time,
                " s after this and was cut short.)");
   }
+  const std::string remedy =
+      speaker.behind.empty()
+          ? "Compare this line of all ranks: one that is missing, or stands at another step or "
+            "collective, is the one the others wait for."
+          : "Look there first: the process, its GPU, the kernel's log of its host.";
   return cat(
-      "[rank ", rank, "] ",
-      CommError(
-          problem(cat("no progress for ", time, " s: ", describe(entry)))
-              .remedy("Compare this line of all ranks: one that is missing, or stands at another "
-                      "step or collective, is the one the others wait for. Where a step takes "
-                      "that long, raise train.hang_timeout_s; 0 switches this off."))
+      "[rank ", speaker.rank, "] ",
+      CommError(problem(cat("no progress for ", time, " s", speaker.place, ": ", describe(entry),
+                            speaker.behind.empty() ? "" : "; ", speaker.behind))
+                    .remedy(cat(remedy,
+                                " Where a step takes that long, raise "
+                                "train.hang_timeout_s; 0 switches this off.")))
           .what());
 }
 
@@ -107,6 +113,7 @@ void Watchdog::watch() {
     while (!wake_.wait_for(lock, interval, woken)) {
       ProgressBoard::Entry entry = board_.read();
       entry.writes += interruption_points_passed();
+      if (options.show) options.show(entry);
       const auto stalled = clock.look(entry, std::chrono::steady_clock::now());
       if (stalled) end_process(entry, *stalled, options);
     }
@@ -124,8 +131,11 @@ void Watchdog::set(Options options) {
 
 void Watchdog::end_process(const ProgressBoard::Entry& entry, StallClock::Span stalled,
                            const Options& options) {
-  std::string message = stall_message(entry, options.rank, stalled);
-  const std::string others = siblings_that_do_not_run();
+  const StallSpeaker speaker =
+      options.look_around ? options.look_around() : StallSpeaker{.rank = options.rank};
+  std::string message = stall_message(entry, speaker, stalled);
+  // Before the ranks know of one another the kernel does.
+  const std::string others = speaker.behind.empty() ? siblings_that_do_not_run() : std::string();
   if (!others.empty()) message += cat("\n  On this host ", others, ".");
   auto said = std::make_shared<std::promise<void>>();
   std::future<void> all_said = said->get_future();

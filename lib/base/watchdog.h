@@ -36,9 +36,15 @@ class StallClock {
   Span stalled_ = {};
 };
 
-/// "[rank 1] communication error: no progress for 600 s: step 57, ..." and what to look at; of a
-/// process that could not end after an error, that error.
-std::string stall_message(const ProgressBoard::Entry& entry, int rank,
+/// Who says that it waits in vain, and what is known of the others.
+struct StallSpeaker {
+  int rank = 0;
+  std::string place = {};   // " on node1 (GPU 1)", or ""
+  std::string behind = {};  // who_is_behind(); "": not known
+};
+/// "[rank 1] communication error: no progress for 600 s on node1: step 57, ...; behind is ..." and
+/// what to look at; of a process that could not end after an error, that error.
+std::string stall_message(const ProgressBoard::Entry& entry, const StallSpeaker& speaker,
                           std::chrono::steady_clock::duration stalled);
 
 class Watchdog {
@@ -46,6 +52,11 @@ class Watchdog {
   struct Options {
     std::chrono::milliseconds limit;  // of a phase of the usual patience; 0: nothing is watched
     int rank = 0;
+    /// Gets the board at each look, for others to see; it does not wait for anybody. Empty: nobody.
+    std::function<void(const ProgressBoard::Entry&)> show = {};
+    /// What is known of the other ranks, at once and without waiting for them; called when this one
+    /// has waited in vain. Empty: nothing is.
+    std::function<StallSpeaker()> look_around = {};
     /// Gets the message as well, after standard error has it: for the log. It may hang.
     std::function<void(const std::string&)> also_say = {};
   };

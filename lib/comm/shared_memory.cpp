@@ -1,22 +1,19 @@
 #include "comm/shared_memory.h"
 
-#include <fcntl.h>
 #include <linux/futex.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <climits>
 #include <cstring>
 #include <new>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/random_id.h"
 #include "base/text.h"
 #include "comm/all_to_all_parts.h"
 
@@ -38,39 +35,6 @@ constexpr int kSpinsOversubscribed = 20;
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
-
-std::string errno_text(std::string_view call) { return cat(call, ": ", std::strerror(errno)); }
-
-// A mapping of the POSIX shared memory object `name`; error says why there is none.
-struct Mapping {
-  void* address = nullptr;
-  std::string error;
-};
-
-Mapping map_segment(const std::string& name, int64_t bytes, int open_flags) {
-  const int descriptor = shm_open(name.c_str(), O_RDWR | O_CLOEXEC | open_flags, 0600);
-  if (descriptor < 0) return {nullptr, errno_text(cat("shm_open of ", name))};
-  Mapping mapping;
-  // Reserved now: a full /dev/shm is an error code here, and a bus error at the first write
-  // otherwise.
-  const int failed = (open_flags & O_CREAT) ? posix_fallocate(descriptor, 0, bytes) : 0;
-  if (failed != 0) {
-    errno = failed;
-    mapping.error = errno_text(cat("reserving ", human_bytes(bytes), " in /dev/shm"));
-  } else {
-    void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-    if (address == MAP_FAILED) {
-      mapping.error = errno_text(cat("mmap of ", human_bytes(bytes)));
-    } else {
-      mapping.address = address;
-    }
-  }
-  close(descriptor);
-  return mapping;
-}
-
-// A name that no other job, and no host but this one, knows.
-std::string random_name() { return "/tptrain-" + random_id(); }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t value) {
   syscall(SYS_futex, &word, FUTEX_WAIT, value, nullptr, nullptr, 0);
@@ -141,41 +105,27 @@ std::unique_ptr<SharedMemory> SharedMemory::create(ControlGroup& group, std::str
       static_cast<int64_t>(sizeof(Header)) + 2 * size * static_cast<int64_t>(sizeof(Call)), kPage);
   const int64_t segment_bytes = header_bytes + 2 * size * slot_bytes;
 
-  Mapping mapping;
-  std::string segment_name = group.rank() == 0 ? random_name() : std::string();
-  if (group.rank() == 0) {
-    mapping = map_segment(segment_name, segment_bytes, O_CREAT | O_EXCL);
-    if (mapping.address != nullptr) new (mapping.address) Header;
-  }
-  segment_name = group.broadcast(segment_name, 0);
-  if (group.rank() != 0) mapping = map_segment(segment_name, segment_bytes, 0);
-  const std::vector<std::string> errors = group.all_gather(mapping.error);
-  // Mapped everywhere it is going to be: without a name it cannot outlive the processes.
-  if (group.rank() == 0) shm_unlink(segment_name.c_str());
-
-  for (int r = 0; r < size; ++r) {
-    if (errors[r].empty()) continue;
-    if (mapping.address != nullptr) munmap(mapping.address, segment_bytes);
-    *why_not = cat("rank ", r, ": ", errors[r]);
-    return nullptr;
-  }
+  std::unique_ptr<HostSegment> segment = HostSegment::create(
+      group, segment_bytes, [](void* memory) { new (memory) Header; }, why_not);
+  if (segment == nullptr) return nullptr;
   const bool own_core = options.waiting == Waiting::on_own_core;
   return std::unique_ptr<SharedMemory>(
-      new SharedMemory(mapping.address, segment_bytes, slot_bytes, group, std::move(name),
+      new SharedMemory(std::move(segment), slot_bytes, group, std::move(name),
                        own_core ? kSpinsWithOwnCore : kSpinsOversubscribed));
 }
 
-SharedMemory::SharedMemory(void* segment, int64_t segment_bytes, int64_t slot_bytes,
+SharedMemory::SharedMemory(std::unique_ptr<HostSegment> segment, int64_t slot_bytes,
                            ControlGroup& group, std::string name, int spins)
-    : segment_(static_cast<char*>(segment)),
-      segment_bytes_(segment_bytes),
+    : memory_(std::move(segment)),
+      segment_(static_cast<char*>(memory_->memory())),
+      segment_bytes_(memory_->bytes()),
       slot_bytes_(slot_bytes),
       rank_(group.rank()),
       size_(group.size()),
       name_(std::move(name)),
       spins_(spins) {}
 
-SharedMemory::~SharedMemory() { munmap(segment_, segment_bytes_); }
+SharedMemory::~SharedMemory() = default;
 
 SharedMemory::Call& SharedMemory::call(int rank) const {
   return reinterpret_cast<Call*>(segment_ + sizeof(Header))[turn_ * size_ + rank];

@@ -24,6 +24,7 @@
 #include <string_view>
 
 #include "comm/control.h"
+#include "comm/host_segment.h"
 #include "comm/reduce.h"
 
 namespace tptrain::comm {
@@ -62,7 +63,7 @@ class SharedMemory {
  private:
   struct Header;
   struct Call;
-  SharedMemory(void* segment, int64_t segment_bytes, int64_t slot_bytes, ControlGroup& group,
+  SharedMemory(std::unique_ptr<HostSegment> segment, int64_t slot_bytes, ControlGroup& group,
                std::string name, int spins);
 
   char* slot(int rank) const;
@@ -75,6 +76,7 @@ class SharedMemory {
   void all_reduce_small(char* data, int64_t count, Element element, ReduceOp op);
   void all_reduce_round(char* data, int64_t count, Element element, ReduceOp op);
 
+  std::unique_ptr<HostSegment> memory_;
   char* segment_;
   int64_t segment_bytes_;
   int64_t slot_bytes_;

@@ -65,16 +65,16 @@ std::string doing(const ProgressBoard::Entry& entry) {
   return entry.step < 0 ? std::string(entry.phase) : cat("step ", entry.step, ", ", entry.phase);
 }
 
-/// The file of the log gets the watchdog's last words too; the console has them already.
-Watchdog::Options watchdog_options(comm::MpiSession& session, const ResolvedConfig& resolved,
+/// The file of the log gets the watchdog's last words too; the console has them already. Every
+/// rank's: rank 0 may be the one that hangs, and log.txt is what is left to read.
+Watchdog::Options watchdog_options(const RunRequest& request, const ResolvedConfig& resolved,
                                    const std::string& log_file) {
-  const int rank = session.rank();
-  const auto log_it = [rank, log_file](const std::string& message) {
-    Logger({.rank = rank, .console = false, .file = log_file}).error(message);
+  Watchdog::Options options = comm::watchdog_options(
+      request.boards, std::chrono::seconds(resolved.run.train.hang_timeout_s));
+  options.also_say = [log_file](const std::string& message) {
+    Logger({.rank = 0, .console = false, .file = log_file}).error(message);
   };
-  return {.limit = std::chrono::seconds(resolved.run.train.hang_timeout_s),
-          .rank = rank,
-          .also_say = log_it};
+  return options;
 }
 
 /// The files of run_dir become those of the run that goes on or begins.
@@ -126,6 +126,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   ProgressBoard& board = *session.board();
 
   comm::DeviceMesh& mesh = set_up_mesh(session, resolved, hosts, log, machine);
+  if (mesh.device().is_cuda()) request.boards->set_gpu(mesh.device().index());
 
   board.enter("tokenizing and opening the data");
   const TrainingData data = prepare_data(session, resolved, tokenizer, log);
@@ -261,7 +262,7 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
     say_dropout_of(resolved, *log);
   }
   for (const std::string& line : directory.warnings()) log->warn(line);
-  request.watchdog.set(watchdog_options(session, resolved, (run_dir / "log.txt").string()));
+  request.watchdog.set(watchdog_options(request, resolved, (run_dir / "log.txt").string()));
   log_begin(session, request, *log);
   std::optional<WorkDisplay> display;
   if (session.rank() == 0)

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/watchdog.h"
 #include "comm/mpi_session.h"
+#include "comm/rank_boards.h"
 
 namespace tptrain::train {
 
@@ -19,6 +21,7 @@ struct RunRequest {
   std::string command_line = {};       // likewise
   std::chrono::steady_clock::time_point process_start;
   Watchdog& watchdog;  // of the session's board; set by the run file once that is known
+  std::shared_ptr<comm::RankBoards> boards;  // what all ranks are doing
 };
 
 /// Collective over the session. Throws Error; one that is agreed() was thrown on every rank alike.

@@ -9,6 +9,7 @@
 #include "cli.h"
 #include "comm/launcher.h"
 #include "comm/mpi_session.h"
+#include "comm/rank_boards.h"
 #include "commands/commands.h"
 #include "job.h"
 #include "train/hang_timeout.h"
@@ -44,9 +45,11 @@ int run_train(const TrainCommand& command, int* argc, char*** argv) {
   comm::refuse_tasks_without_mpi();
   ProgressBoard board;
   board.enter("starting MPI");
-  Watchdog watchdog(board, {.limit = train::early_hang_timeout(command.config, command.sets),
-                            .rank = comm::launched_rank().value_or(0)});
+  const auto limit = train::early_hang_timeout(command.config, command.sets);
+  Watchdog watchdog(board, {.limit = limit, .rank = comm::launched_rank().value_or(0)});
   comm::MpiSession session(argc, argv, &board);
+  const std::shared_ptr<comm::RankBoards> boards = comm::boards_of(session);
+  watchdog.set(comm::watchdog_options(boards, limit));
   const int code = run_job(session, [&] {
     comm::refuse_lonely_task(session.size());
     return train::run_training(session, {.config_path = command.config,
@@ -54,7 +57,8 @@ int run_train(const TrainCommand& command, int* argc, char*** argv) {
                                          .program = program_version(),
                                          .command_line = command_line,
                                          .process_start = process_start,
-                                         .watchdog = watchdog});
+                                         .watchdog = watchdog,
+                                         .boards = boards});
   });
   board.enter("ending MPI");
   return code;

@@ -146,14 +146,21 @@ TEST_CASE("the message has the rank, the step, the phase, the collective and wha
   ProgressBoard board;
   board.enter("waiting for its numbers", 57);
   board.collective("tp", "all_gather", 67'100'000);
-  CHECK(stall_message(board.read(), 3, 600s) ==
+  CHECK(stall_message(board.read(), {.rank = 3}, 600s) ==
         "[rank 3] communication error: no progress for 600 s: step 57, waiting for its numbers, "
         "last collective \"tp: all_gather of 67.1 MB, number 1\".\n"
         "  Compare this line of all ranks: one that is missing, or stands at another step or "
         "collective, is the one the others wait for. Where a step takes that long, raise "
         "train.hang_timeout_s; 0 switches this off.");
-  CHECK(stall_message(board.read(), 0, 3040ms).find("no progress for 3.0 s: ") !=
+  CHECK(stall_message(board.read(), {}, 3040ms).find("no progress for 3.0 s: ") !=
         std::string::npos);
+  CHECK(stall_message(board.read(),
+                      {.rank = 3, .place = " on a (GPU 3)", .behind = "behind is rank 1 on b"},
+                      600s) ==
+        "[rank 3] communication error: no progress for 600 s on a (GPU 3): step 57, waiting for "
+        "its numbers, last collective \"tp: all_gather of 67.1 MB, number 1\"; behind is rank 1 on "
+        "b.\n  Look there first: the process, its GPU, the kernel's log of its host. Where a step "
+        "takes that long, raise train.hang_timeout_s; 0 switches this off.");
 }
 
 TEST_CASE(

@@ -1,0 +1,110 @@
+// The side channel between hosts: who asks with the secret gets the states, and nobody waits for
+// one that does not answer.
+#include "comm/board_server.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "comm/control.h"
+#include "comm/rank_boards.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace tptrain::comm;
+
+std::vector<RankState> two_states() {
+  std::vector<RankState> states(2);
+  states[0].rank = 4;
+  states[1].rank = 5;
+  set_text(states[1].phase, "evaluation");
+  return states;
+}
+
+/// Of this machine alone: tests need no network.
+BoardEndpoint local(const BoardServer& server) {
+  return {.addresses = {"127.0.0.1"}, .port = server.endpoint().port};
+}
+
+double seconds_of(const std::function<void()>& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+TEST_CASE("whoever knows the secret gets the states of the host's ranks") {
+  const BoardServer server("0123456789abcdef", two_states);
+  const auto states = ask_for_states(local(server), "0123456789abcdef", 2000ms);
+  REQUIRE(states.has_value());
+  REQUIRE(states->size() == 2);
+  CHECK((*states)[1].rank == 5);
+  CHECK(std::string((*states)[1].phase) == "evaluation");
+  CHECK_FALSE(ask_for_states(local(server), "0123456789abcdeX", 2000ms).has_value());
+}
+
+TEST_CASE("one that does not answer is not waited for") {
+  // Listens, as a stopped process does, and accepts nothing.
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof any;
+  REQUIRE(bind(listener, reinterpret_cast<sockaddr*>(&any), sizeof any) == 0);
+  REQUIRE(listen(listener, 4) == 0);
+  getsockname(listener, reinterpret_cast<sockaddr*>(&any), &length);
+  const BoardEndpoint silent{.addresses = {"127.0.0.1"}, .port = ntohs(any.sin_port)};
+  CHECK(seconds_of([&] { CHECK_FALSE(ask_for_states(silent, "secret", 200ms).has_value()); }) < 2);
+  close(listener);
+  CHECK_FALSE(ask_for_states(silent, "secret", 200ms).has_value());
+  CHECK_FALSE(ask_for_states({}, "secret", 200ms).has_value());
+}
+
+TEST_CASE("a client that says nothing does not keep the others from an answer") {
+  const BoardServer server("secret", two_states);
+  const int dumb = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<uint16_t>(server.endpoint().port));
+  REQUIRE(connect(dumb, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+  CHECK(ask_for_states(local(server), "secret", 3000ms).has_value());
+  close(dumb);
+}
+
+TEST_CASE("an endpoint travels as text") {
+  const BoardEndpoint sent{.addresses = {"10.0.0.1", "fd00::1"}, .port = 4711};
+  const BoardEndpoint received = endpoint_from_wire(to_wire(sent));
+  CHECK(received.addresses == sent.addresses);
+  CHECK(received.port == 4711);
+}
+
+TEST_CASE("a rank alone sees itself, and says where it is") {
+  SingleRank group;
+  RankBoards boards(group, group);
+  const RankBoards::Look look = boards.look();
+  REQUIRE(look.ranks.size() == 1);
+  CHECK(look.ranks[0].rank == 0);
+  CHECK(look.ranks[0].process == getpid());
+  CHECK(look.silent.empty());
+  const StallSpeaker speaker = boards.speak_before_the_end();
+  CHECK(speaker.place.find(" on ") == 0);
+  CHECK(speaker.behind.empty());
+  ProgressBoard board;
+  board.enter("forward and backward", 57);
+  board.collective("tp", "all_gather", 1000);
+  boards.set_gpu(2);
+  boards.show(board.read());
+  CHECK(doing_of(boards.own()) == describe(board.read()));
+  CHECK(name_of(boards.own()).find("(GPU 2)") != std::string::npos);
+  CHECK(boards.own().ends_itself == 1);
+}
+
+}  // namespace tptrain::testing
