@@ -9,6 +9,7 @@
 #include "model/decoder_config.h"
 #include "train/health.h"
 #include "train/run_options.h"
+#include "train/wall_clock.h"
 
 namespace tptrain::train {
 namespace {
@@ -18,23 +19,11 @@ double seconds_between(std::chrono::steady_clock::time_point from,
   return std::chrono::duration<double>(to - from).count();
 }
 
-// Of steps without an update. A run that skips for longer is not having bad luck with a batch: its
-// parameters are beyond repair, and it would go on for nothing.
-constexpr int64_t kMostSkippedInARow = 10;
-
-// A line of the log with its month, day and time in 80 columns.
-constexpr int kStepLineWidth = 65;
-
 constexpr double kSlowDisk = 200e6;  // bytes a second
 
-constexpr std::string_view kNonfinite = "nonfinite";
 constexpr std::string_view kNoTargets = "no_targets";
 
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
-
-double seconds_since_1970() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -49,7 +38,8 @@ Trainer::Trainer(const TrainerParts& parts, int64_t first_step)
       pace_(first_step, parts.config.run.train.max_steps),
       guessed_save_s_(static_cast<double>(planner::checkpoint_bytes(parts.config.decoder,
                                                                     planned_layout(parts.config))) /
-                      kSlowDisk) {}
+                      kSlowDisk),
+      pace_meter_(parts.engine.device()) {}
 
 Trainer::~Trainer() { parts_.engine.state().call_before_update({}); }
 
@@ -108,9 +98,10 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
 void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
   board_->enter("forward and backward", state.step + 1, step_patience());
   const double learning_rate = schedule_.learning_rate(state.step);
-  zero::StepNumbers numbers =
-      parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
-                         parts_.config.run.optimizer.max_grad_norm);
+  zero::StepNumbers numbers = pace_meter_.step(parts_.engine, [&] {
+    return parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
+                              parts_.config.run.optimizer.max_grad_norm);
+  });
   state.step += 1;
   state.tokens_seen += batch.agreement.target_tokens;
   HostNumbers host_numbers(numbers, [this] { parts_.engine.throw_if_communication_failed(); });
@@ -144,6 +135,10 @@ void Trainer::audit_if_due(int64_t step) {
   if (!due(step, parts_.config.run.logging.audit_steps)) return;
   board_->enter("audit of the parameters", step);
   audit_parameters(parts_.engine.state(), parts_.session, step);
+  const PaceReport report = pace_meter_.report(parts_.session);
+  if (parts_.session.rank() != 0 || report.line.empty()) return;
+  parts_.log.info(report.line);
+  for (const std::string& warning : report.warnings) parts_.log.warn(warning);
 }
 
 Trainer::Batch Trainer::next_batch(int64_t step) {
@@ -151,6 +146,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   Batch batch;
   board_->enter("reading the batch", step + 1, step_patience());
   std::vector<data::HostBatch> on_host;
+  const PaceMeter::Reading reading(pace_meter_);
   const auto read = [&](StepReport& report) {
     for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
       const data::HostBatch& host =
@@ -159,6 +155,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
       report.target_tokens += host.target_tokens();
       report.most_documents = std::max(report.most_documents, host.documents());
     }
+    pace_meter_.has_read();
     board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
   };
   using Progress = checkpoint::CheckpointStore::Progress;
@@ -173,105 +170,6 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
     batch.micro_batches.push_back(
         to_device(host, parts_.engine.device(), batch.agreement.most_documents));
   return batch;
-}
-
-void Trainer::read_pending() {
-  if (!pending_) return;
-  const Pending pending = *std::exchange(pending_, std::nullopt);
-  // Here the host waits until the device has done the step, however many it waits for: where a
-  // collective hangs, this is where it shows.
-  board_->enter("waiting for the device to finish it", pending.step, step_patience());
-  const double loss = pending.host_numbers.loss();
-  const double norm = pending.host_numbers.norm();
-  board_->advance();
-  if (!pending.host_numbers.finite()) {
-    skip_or_stop(pending, loss, norm);
-    return;
-  }
-  skipped_in_a_row_ = 0;
-  publish(pending, loss, norm);
-}
-
-// The finite flag is the same on every rank: all skip, or throw, together.
-void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
-  ++skipped_in_a_row_;
-  const std::string culprits =
-      describe_nonfinite(parts_.engine.buckets(), pending.numbers, parts_.session);
-  const Problem what =
-      problem(cat("loss ", loss, " and gradient norm ", norm, " (first seen on ", culprits, ")"))
-          .at(cat("step ", pending.step))
-          .must("be finite");
-  if (parts_.config.run.train.nonfinite == config::Nonfinite::skip &&
-      skipped_in_a_row_ < kMostSkippedInARow) {
-    if (parts_.session.rank() == 0)
-      parts_.log.warn(cat("step ", pending.step,
-                          " skipped, its update was not applied on any rank: ", what.received));
-    record_skipped(pending.step, kNonfinite, pending.learning_rate, pending.tokens_seen);
-    return;
-  }
-  NumericsError error(Problem(what).remedy(
-      cat(skipped_in_a_row_ > 1 ? cat(skipped_in_a_row_, " steps in a row were skipped. ") : "",
-          "The update of this step was not applied on any rank. Lower "
-          "optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
-          "data of this step; the run goes on from its last checkpoint.")));
-  error.set_agreed();
-  throw error;
-}
-
-void Trainer::record_skipped(int64_t step, std::string_view reason, double learning_rate,
-                             int64_t tokens_seen) {
-  say_first_step();
-  if (parts_.recorder == nullptr) return;
-  parts_.recorder->skipped({.step = step,
-                            .reason = reason,
-                            .lr = learning_rate,
-                            .tokens_seen = tokens_seen,
-                            .epoch = epoch_at(step),
-                            .time = seconds_since_1970()});
-}
-
-void Trainer::publish(const Pending& pending, double loss, double norm) {
-  say_first_step();
-  if (parts_.recorder == nullptr) return;
-
-  const device::MemoryUse memory = device::memory_use(parts_.engine.device());
-  metrics::StepMetrics step{
-      .step = pending.step,
-      .loss = loss,
-      .grad_norm = norm,
-      .lr = pending.learning_rate,
-      .tokens_seen = pending.tokens_seen,
-      .epoch = epoch_at(pending.step),
-      .sources = sources_at(pending.step),
-      .time = seconds_since_1970(),
-      .step_time_s = pending.step_time_s,
-      .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
-      .peak_memory_bytes = memory.peak_bytes};
-  step.tokens_per_second_per_rank = step.tokens_per_second / parts_.session.size();
-  const double flops = flops_of_token(parts_.config) * step.tokens_per_second_per_rank;
-  step.tflops = flops / 1e12;
-  const at::ScalarType dtype = scalar_type(parts_.config.run.train.dtype);
-  if (const auto peak = device::peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
-
-  pace_.add(step.step, step.step_time_s);
-  const double eta_s = pace_.seconds_left();
-  if (due(pending.step, parts_.config.run.logging.every_steps)) {
-    add_fp8_counts(step);
-    parts_.recorder->step(step);
-    parts_.log.info(
-        metrics::step_line(step, parts_.config.run.train.max_steps, eta_s, kStepLineWidth));
-  }
-  parts_.progress->update(step, eta_s);
-}
-
-void Trainer::add_fp8_counts(metrics::StepMetrics& step) {
-  const tensor_parallel::Fp8Counters* counters = parts_.engine.fp8_counters();
-  if (counters == nullptr) return;
-  const auto now = counters->read();
-  const auto before = std::exchange(fp8_counts_, now);
-  const auto elements = static_cast<double>(now.elements - before.elements);
-  if (elements > 0) step.fp8_flushed = static_cast<double>(now.flushed - before.flushed) / elements;
-  step.fp8_saturated = now.saturated - before.saturated;
 }
 
 // Nothing where data.eval could not be read: on all ranks alike.

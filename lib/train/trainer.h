@@ -22,6 +22,7 @@
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/host_numbers.h"
+#include "train/pace_meter.h"
 #include "train/resolve.h"
 #include "train/saver.h"
 #include "train/step_exchange.h"
@@ -142,6 +143,7 @@ class Trainer {
   int64_t passed_over_ = 0;
   FailureTally failed_evaluations_;
   tensor_parallel::Fp8Counters::Counts fp8_counts_;  // as of the last line
+  PaceMeter pace_meter_;
 };
 
 }  // namespace tptrain::train

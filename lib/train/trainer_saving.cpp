@@ -6,15 +6,9 @@
 #include "base/text.h"
 #include "checkpoint/named_checkpoints.h"
 #include "train/trainer.h"
+#include "train/wall_clock.h"
 
 namespace tptrain::train {
-namespace {
-
-double seconds_since_1970() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
 
 // An error that all ranks hold leaves the save that is under way to its end: its steps were good.
 RunOutcome Trainer::run(checkpoint::TrainState state) {

@@ -1,0 +1,70 @@
+#include "train/pace_meter.h"
+
+#include <ATen/ATen.h>
+
+#include <string>
+#include <vector>
+
+#include "base/host.h"
+#include "base/text.h"
+#include "train/graph_trial.h"
+
+namespace tptrain::train {
+namespace {
+
+// Some tenths of a millisecond on a large GPU, and long enough on a small one to be measured.
+constexpr int64_t kProbeSize = 2048;
+constexpr int kProbes = 10;
+
+/// Of one product, on the device alone: a GPU that is throttled, or shared with another process,
+/// shows by it, whatever it waits for in the steps. 0 on a CPU, whose own work is measured.
+double probe_seconds(at::Device device) {
+  if (!device.is_cuda()) return 0;
+  const at::NoGradGuard no_grad;
+  const auto options = at::TensorOptions().dtype(at::kBFloat16).device(device);
+  const at::Tensor factor = at::full({kProbeSize, kProbeSize}, 1.0 / kProbeSize, options);
+  at::Tensor product = at::empty_like(factor);
+  at::mm_out(product, factor, factor);  // the first one sets its library up
+  const std::unique_ptr<StepMark> begin = mark_on(device);
+  for (int i = 0; i < kProbes; ++i) at::mm_out(product, factor, factor);
+  return mark_on(device)->ms_since(*begin) / 1000.0 / kProbes;
+}
+
+std::string place_of(int rank, const std::string& host, at::Device device) {
+  const std::string name = cat("rank ", rank, " on ", host);
+  return device.is_cuda() ? cat(name, " (GPU ", static_cast<int>(device.index()), ")") : name;
+}
+
+}  // namespace
+
+PaceMeter::Reading::~Reading() {
+  const std::chrono::duration<double> data = meter_.read_until_ - begin_;
+  const std::chrono::duration<double> waiting =
+      std::chrono::steady_clock::now() - meter_.read_until_;
+  meter_.pace_.data_s += data.count();
+  meter_.pace_.waiting_s += waiting.count();
+}
+
+void PaceMeter::took(std::chrono::duration<double> step, double waiting_s) {
+  ++pace_.steps;
+  if (device_.is_cuda()) return;  // the host only hands the step over
+  pace_.compute_s += step.count() - waiting_s;
+  pace_.waiting_s += waiting_s;
+}
+
+PaceReport PaceMeter::report(comm::MpiSession& session) {
+  pace_.probe_s = probe_seconds(device_);
+  const std::vector<std::string> of_ranks =
+      session.all_gather(to_wire(pace_) + place_of(session.rank(), host_name(), device_));
+  const bool any = std::exchange(pace_, {}).steps > 0;
+  if (!any || session.size() == 1) return {};
+  std::vector<RankPace> paces;
+  std::vector<std::string> places;
+  for (const std::string& text : of_ranks) {
+    paces.push_back(pace_from_wire(text.substr(0, sizeof(RankPace))));
+    places.push_back(text.substr(sizeof(RankPace)));
+  }
+  return pace_report(paces, places);
+}
+
+}  // namespace tptrain::train

@@ -1,0 +1,126 @@
+// Trainer: the numbers of a step, one step behind the device: published, or what becomes of a step
+// that had none that count.
+#include "base/error.h"
+#include "base/text.h"
+#include "device/device_facts.h"
+#include "train/health.h"
+#include "train/run_options.h"
+#include "train/trainer.h"
+#include "train/wall_clock.h"
+
+namespace tptrain::train {
+namespace {
+
+// Of steps without an update. A run that skips for longer is not having bad luck with a batch: its
+// parameters are beyond repair, and it would go on for nothing.
+constexpr int64_t kMostSkippedInARow = 10;
+
+// A line of the log with its month, day and time in 80 columns.
+constexpr int kStepLineWidth = 65;
+
+constexpr std::string_view kNonfinite = "nonfinite";
+
+bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+}  // namespace
+
+void Trainer::read_pending() {
+  if (!pending_) return;
+  const Pending pending = *std::exchange(pending_, std::nullopt);
+  // Here the host waits until the device has done the step, however many it waits for: where a
+  // collective hangs, this is where it shows.
+  board_->enter("waiting for the device to finish it", pending.step, step_patience());
+  const double loss = pending.host_numbers.loss();
+  const double norm = pending.host_numbers.norm();
+  board_->advance();
+  if (!pending.host_numbers.finite()) {
+    skip_or_stop(pending, loss, norm);
+    return;
+  }
+  skipped_in_a_row_ = 0;
+  publish(pending, loss, norm);
+}
+
+// The finite flag is the same on every rank: all skip, or throw, together.
+void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
+  ++skipped_in_a_row_;
+  const std::string culprits =
+      describe_nonfinite(parts_.engine.buckets(), pending.numbers, parts_.session);
+  const Problem what =
+      problem(cat("loss ", loss, " and gradient norm ", norm, " (first seen on ", culprits, ")"))
+          .at(cat("step ", pending.step))
+          .must("be finite");
+  if (parts_.config.run.train.nonfinite == config::Nonfinite::skip &&
+      skipped_in_a_row_ < kMostSkippedInARow) {
+    if (parts_.session.rank() == 0)
+      parts_.log.warn(cat("step ", pending.step,
+                          " skipped, its update was not applied on any rank: ", what.received));
+    record_skipped(pending.step, kNonfinite, pending.learning_rate, pending.tokens_seen);
+    return;
+  }
+  NumericsError error(Problem(what).remedy(
+      cat(skipped_in_a_row_ > 1 ? cat(skipped_in_a_row_, " steps in a row were skipped. ") : "",
+          "The update of this step was not applied on any rank. Lower "
+          "optimizer.learning_rate, add scheduler.warmup_steps, or look at the "
+          "data of this step; the run goes on from its last checkpoint.")));
+  error.set_agreed();
+  throw error;
+}
+
+void Trainer::record_skipped(int64_t step, std::string_view reason, double learning_rate,
+                             int64_t tokens_seen) {
+  say_first_step();
+  if (parts_.recorder == nullptr) return;
+  parts_.recorder->skipped({.step = step,
+                            .reason = reason,
+                            .lr = learning_rate,
+                            .tokens_seen = tokens_seen,
+                            .epoch = epoch_at(step),
+                            .time = seconds_since_1970()});
+}
+
+void Trainer::publish(const Pending& pending, double loss, double norm) {
+  say_first_step();
+  if (parts_.recorder == nullptr) return;
+
+  const device::MemoryUse memory = device::memory_use(parts_.engine.device());
+  metrics::StepMetrics step{
+      .step = pending.step,
+      .loss = loss,
+      .grad_norm = norm,
+      .lr = pending.learning_rate,
+      .tokens_seen = pending.tokens_seen,
+      .epoch = epoch_at(pending.step),
+      .sources = sources_at(pending.step),
+      .time = seconds_since_1970(),
+      .step_time_s = pending.step_time_s,
+      .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
+      .peak_memory_bytes = memory.peak_bytes};
+  step.tokens_per_second_per_rank = step.tokens_per_second / parts_.session.size();
+  const double flops = flops_of_token(parts_.config) * step.tokens_per_second_per_rank;
+  step.tflops = flops / 1e12;
+  const at::ScalarType dtype = scalar_type(parts_.config.run.train.dtype);
+  if (const auto peak = device::peak_flops(parts_.engine.device(), dtype)) step.mfu = flops / *peak;
+
+  pace_.add(step.step, step.step_time_s);
+  const double eta_s = pace_.seconds_left();
+  if (due(pending.step, parts_.config.run.logging.every_steps)) {
+    add_fp8_counts(step);
+    parts_.recorder->step(step);
+    parts_.log.info(
+        metrics::step_line(step, parts_.config.run.train.max_steps, eta_s, kStepLineWidth));
+  }
+  parts_.progress->update(step, eta_s);
+}
+
+void Trainer::add_fp8_counts(metrics::StepMetrics& step) {
+  const tensor_parallel::Fp8Counters* counters = parts_.engine.fp8_counters();
+  if (counters == nullptr) return;
+  const auto now = counters->read();
+  const auto before = std::exchange(fp8_counts_, now);
+  const auto elements = static_cast<double>(now.elements - before.elements);
+  if (elements > 0) step.fp8_flushed = static_cast<double>(now.flushed - before.flushed) / elements;
+  step.fp8_saturated = now.saturated - before.saturated;
+}
+
+}  // namespace tptrain::train
