@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -21,6 +22,19 @@ HostMemory::HostMemory(int64_t bytes, c10::Device device) : size_(static_cast<si
   data_ = static_cast<std::byte*>(data);
   ::madvise(data, size_, MADV_HUGEPAGE);  // advice: fewer faults, and fewer pages to lock
   locked_ = lock_pages(data, size_, device);
+}
+
+void HostMemory::take_pages() {
+  constexpr size_t kAtOnce = size_t{16} << 20;
+  constexpr size_t kPage = 4096;
+  for (size_t begin = 0; begin < size_; begin += kAtOnce) {
+    const size_t end = std::min(size_, begin + kAtOnce);
+#ifdef MADV_POPULATE_WRITE
+    if (::madvise(data_ + begin, end - begin, MADV_POPULATE_WRITE) == 0) continue;
+#endif
+    for (size_t at = begin; at < end; at += kPage)  // a kernel before 5.14
+      static_cast<volatile std::byte*>(data_)[at] = std::byte{0};
+  }
 }
 
 HostMemory::~HostMemory() {

@@ -12,13 +12,16 @@ namespace tptrain::zero {
 
 class HostMemory {
  public:
-  /// Pages of the CPU's cost nothing before they are written. Throws Error of ExitCode::config
-  /// where there is no such memory to be had.
+  /// Pages of the CPU's cost nothing before they are written, or taken. Throws Error of
+  /// ExitCode::config where there is no such memory to be had.
   HostMemory(int64_t bytes, c10::Device device);
   ~HostMemory();
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
   std::byte* data() const { return data_; }
+  /// Has the kernel give all pages now: it zeroes each, which takes longer than a copy into pages
+  /// that are there.
+  void take_pages();
 
  private:
   std::byte* data_ = nullptr;

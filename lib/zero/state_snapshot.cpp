@@ -1,5 +1,6 @@
 #include "zero/state_snapshot.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/StreamGuard.h>
@@ -22,6 +23,7 @@ using sharding::StatePiece;
 
 constexpr int64_t kAlignment = 64;
 constexpr size_t kCopiedAtOnce = size_t{4} << 20;
+constexpr int kMostCopying = 4;  // threads: as many as fill the memory's width
 
 bool is_saved(const StatePiece& piece) { return piece.save && piece.begin < piece.end; }
 
@@ -42,15 +44,25 @@ std::vector<at::Tensor> saved_tensors(const StateDict& state) {
   return tensors;
 }
 
-void copy_bytes(const std::vector<at::Tensor>& from, const StateDict& to) {
+void copy_bytes(const std::vector<at::Tensor>& from, const StateDict& to, int threads) {
+  struct Part {
+    const std::byte* source;
+    std::byte* target;
+    size_t bytes;
+  };
+  std::vector<Part> parts;
   for (size_t i = 0; i < from.size(); ++i) {
     const auto* source = static_cast<const std::byte*>(from[i].const_data_ptr());
     auto* target = static_cast<std::byte*>(to.pieces[i].data.mutable_data_ptr());
-    for (size_t done = 0; done < from[i].nbytes(); done += kCopiedAtOnce) {
-      std::memcpy(target + done, source + done, std::min(kCopiedAtOnce, from[i].nbytes() - done));
-      interruption_point();
-    }
+    for (size_t done = 0; done < from[i].nbytes(); done += kCopiedAtOnce)
+      parts.push_back(
+          {source + done, target + done, std::min(kCopiedAtOnce, from[i].nbytes() - done)});
   }
+  in_parallel(static_cast<int64_t>(parts.size()), threads, [&](int64_t i) {
+    const Part& part = parts[static_cast<size_t>(i)];
+    std::memcpy(part.target, part.source, part.bytes);
+    interruption_point();
+  });
 }
 
 }  // namespace
@@ -74,7 +86,12 @@ StateSnapshot::StateSnapshot(const StateDict& live, c10::Device device)
     copy_.pieces.push_back(std::move(copy));
     at += room_for(piece);
   }
-  if (!device_.is_cuda()) return;
+  if (!device_.is_cuda()) {
+    threads_ = std::clamp(at::get_num_threads(), 1, kMostCopying);
+    taking_pages_ =
+        std::make_unique<BackgroundJob>(Priority::low, [this] { memory_.take_pages(); });
+    return;
+  }
   beside_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
   reached_.emplace(device_.type());
   copied_.emplace(device_.type());
@@ -101,8 +118,9 @@ void StateSnapshot::begin(const StateDict& live) {
   if (device_.is_cuda()) {
     copy_on_stream(from);
   } else {
-    copying_ =
-        std::make_unique<BackgroundJob>(Priority::usual, [this, from] { copy_bytes(from, copy_); });
+    if (taking_pages_) std::exchange(taking_pages_, nullptr)->get();
+    copying_ = std::make_unique<BackgroundJob>(Priority::usual,
+                                               [this, from] { copy_bytes(from, copy_, threads_); });
   }
 }
 

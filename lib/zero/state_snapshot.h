@@ -49,7 +49,9 @@ class StateSnapshot {
   std::optional<c10::Stream> beside_;
   std::optional<c10::Event> reached_;
   std::optional<c10::Event> copied_;
-  // Of the CPU: goes first, it writes into the copies. Null: none is under way.
+  // Of the CPU; these go first, they write into the copies. Null: none is under way.
+  int threads_ = 1;
+  std::unique_ptr<BackgroundJob> taking_pages_;
   std::unique_ptr<BackgroundJob> copying_;
   bool complete_ = true;
 };
