@@ -11,7 +11,7 @@ import sys
 LEVELS = {
     "base": 0,
     "config": 1, "formats": 1, "random": 1, "tokenizer": 1, "device": 1,
-    "sharding": 2, "kernels": 2, "chat_template": 2, "hub": 2, "report": 2,
+    "sharding": 2, "kernels": 2, "chat_template": 2, "hub": 2, "report": 2, "launch": 2,
     "parameters": 3, "comm": 3, "data": 3,
     "tensor_parallel": 4, "optim": 4,
     "model": 5, "zero": 5, "checkpoint": 5, "metrics": 5,
@@ -28,7 +28,7 @@ ONLY = {
     r"CLI/.*": {"apps"},
     r"openssl/.*": {"base"},
 }
-NO_TORCH = {"base", "config", "formats", "random", "tokenizer", "chat_template", "data", "hub", "report"}
+NO_TORCH = {"base", "config", "formats", "random", "tokenizer", "chat_template", "data", "hub", "report", "launch"}
 MOST_LINES = 400
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 TORCH = re.compile(r"(ATen|torch|c10)/")

@@ -21,10 +21,13 @@ std::string version_text() {
 constexpr const char* kHelp = R"(
 Usage:
   mpirun -n RANKS tptrain --config FILE [--set section.key=value ...]
+  tptrain launch -n RANKS --config FILE
   tptrain VERB [options]
 
 Verbs (tptrain VERB --help shows the options of one):
   train     train a model; the default, so that the word may be left out
+  launch    the same with mpirun started for you, and started again from the
+            last checkpoint after a crash, a hang or a lost host
   plan      show how a model is cut over the ranks, and what memory and
             communication it takes; needs no GPU
   generate  continue a text with a trained model
@@ -44,7 +47,7 @@ Verbs (tptrain VERB --help shows the options of one):
             print what makes bash or zsh complete all of this
 
 Examples:
-  mpirun -n 4 tptrain --config configs/quickstart.yaml
+  tptrain launch -n 4 --config configs/quickstart.yaml
   mpirun -n 4 tptrain --config run.yaml --set train.max_steps=200
   tptrain plan --config run.yaml --tp-size 2
   tptrain generate --checkpoint runs/quickstart --prompt "Once upon a time"
@@ -74,11 +77,12 @@ Command parse_completion(const std::vector<std::string>& arguments);
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", parse_train},       {"plan", parse_plan},       {"generate", parse_generate},
-      {"evaluate", parse_evaluate}, {"prepare", parse_prepare}, {"export", parse_export},
-      {"inspect", parse_inspect},   {"verify", parse_verify},   {"report", parse_report},
-      {"watch", parse_watch},       {"doctor", parse_doctor},   {"fetch", parse_fetch},
-      {"tokenize", parse_tokenize}, {"schema", parse_schema},   {"completion", parse_completion},
+      {"train", parse_train},           {"launch", parse_launch},     {"plan", parse_plan},
+      {"generate", parse_generate},     {"evaluate", parse_evaluate}, {"prepare", parse_prepare},
+      {"export", parse_export},         {"inspect", parse_inspect},   {"verify", parse_verify},
+      {"report", parse_report},         {"watch", parse_watch},       {"doctor", parse_doctor},
+      {"fetch", parse_fetch},           {"tokenize", parse_tokenize}, {"schema", parse_schema},
+      {"completion", parse_completion},
   };
   return kVerbs;
 }

@@ -16,6 +16,18 @@ struct TrainCommand {
   std::vector<std::string> sets;
 };
 
+/// tptrain launch
+struct LaunchCommand {
+  std::optional<int64_t> ranks;  // nothing: those of the run file
+  std::string config;
+  std::vector<std::string> sets;
+  int64_t max_restarts = 3;
+  std::optional<int64_t> min_ranks;  // nothing: as many as ranks
+  std::string hosts;                 // "": this one
+  std::string agent;                 // "": ssh
+  std::string mpirun = "mpirun";
+};
+
 /// tptrain plan: exactly one of config and model is given; sets belong to a config.
 struct PlanCommand {
   std::string config;
@@ -150,10 +162,10 @@ struct PrintCommand {
   std::string text;
 };
 
-using Command =
-    std::variant<TrainCommand, PlanCommand, GenerateCommand, EvaluateCommand, PrepareCommand,
-                 ExportCommand, InspectCommand, VerifyCommand, ReportCommand, WatchCommand,
-                 DoctorCommand, FetchCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
+using Command = std::variant<TrainCommand, LaunchCommand, PlanCommand, GenerateCommand,
+                             EvaluateCommand, PrepareCommand, ExportCommand, InspectCommand,
+                             VerifyCommand, ReportCommand, WatchCommand, DoctorCommand,
+                             FetchCommand, TokenizeCommand, SchemaCommand, PrintCommand>;
 
 /// Throws ConfigError (exit code 2) for an unknown verb or option (naming the nearest), for what is
 /// missing, and for values of another type or out of bounds.

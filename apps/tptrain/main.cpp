@@ -24,6 +24,7 @@ struct Run {
   char** argv;
 
   int operator()(const TrainCommand& command) { return run_train(command, &argc, &argv); }
+  int operator()(const LaunchCommand& command) { return run_launch(command); }
   int operator()(const PlanCommand& command) { return run_plan(command); }
   int operator()(const GenerateCommand& command) { return run_generate(command, argc, argv); }
   int operator()(const EvaluateCommand& command) { return run_evaluate(command, argc, argv); }
@@ -50,7 +51,8 @@ bool speaks_for_the_job() { return comm::launched_rank().value_or(0) == 0; }
 int run(int argc, char** argv) {
   block_stop_signals();  // front.cpp has done it already, where it was there
   const Command command = parse_cli(argc, argv);
-  if (std::holds_alternative<TrainCommand>(command)) {
+  if (std::holds_alternative<TrainCommand>(command) ||
+      std::holds_alternative<LaunchCommand>(command)) {
     heed_stop_signals();
   } else {
     unblock_stop_signals();

@@ -8,6 +8,8 @@ namespace tptrain::apps {
 
 /// Starts MPI, which may take its own arguments out of argv.
 int run_train(const TrainCommand& command, int* argc, char*** argv);
+/// Starts mpirun, and returns what became of the run.
+int run_launch(const LaunchCommand& command);
 int run_plan(const PlanCommand& command);
 int run_generate(const GenerateCommand& command, int argc, char** argv);
 int run_evaluate(const EvaluateCommand& command, int argc, char** argv);

@@ -9,6 +9,7 @@
 namespace tptrain::apps {
 
 Command parse_train(const std::vector<std::string>& arguments);
+Command parse_launch(const std::vector<std::string>& arguments);
 Command parse_plan(const std::vector<std::string>& arguments);
 Command parse_generate(const std::vector<std::string>& arguments);
 Command parse_evaluate(const std::vector<std::string>& arguments);

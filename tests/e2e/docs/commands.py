@@ -41,6 +41,8 @@ NOT_RUN = {
     "mpirun -n 2 build/debug/": "needs a debugger and a screen",
     "mpirun -n 4 --oversubscribe --bind-to none build/": "a benchmark",
     "mpirun -n 4 tptrain --config run.yaml": "the line at the top of README: `plan` of the same file is run",
+    "tptrain launch -n 4 --config": "e2e_train_launch does",
+    "tptrain launch -n 8 --hosts": "needs two hosts (scripts/host_trials.py makes them)",
     "mpirun -n 8 tptrain --config configs/": "8 ranks of a large model: `plan` of the file is run instead",
     "tptrain export --checkpoint runs/qwen2-7b": "needs the training that was not run",
     "tptrain export --checkpoint runs/llama3-8b": "needs the training that was not run",

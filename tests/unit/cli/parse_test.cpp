@@ -45,6 +45,30 @@ void check_contains(const std::string& text, const std::string& part) {
 
 using Strings = std::vector<std::string>;
 
+TEST_CASE("launch takes a run file, and what of the starts the user decides") {
+  const auto plain =
+      parsed<LaunchCommand>({"launch", "--config", "run.yaml", "--train.max_steps=3"});
+  CHECK_FALSE(plain.ranks.has_value());
+  CHECK(plain.max_restarts == 3);
+  CHECK_FALSE(plain.min_ranks.has_value());
+  CHECK(plain.sets == Strings{"train.max_steps=3"});
+  const auto full = parsed<LaunchCommand>({"launch", "-n", "8", "--hosts", "a:4,b:4", "--min-ranks",
+                                           "4", "--max-restarts", "0", "--agent", "my-ssh",
+                                           "--mpirun", "/opt/mpirun", "--config", "run.yaml"});
+  CHECK(full.ranks == 8);
+  CHECK(full.hosts == "a:4,b:4");
+  CHECK(full.min_ranks == 4);
+  CHECK(full.max_restarts == 0);
+  CHECK(full.agent == "my-ssh");
+  CHECK(full.mpirun == "/opt/mpirun");
+  check_contains(refusal({"launch", "-n", "4"}), "--config is missing");
+  check_contains(refusal({"launch", "-n", "0", "--config", "a"}), "-n is below 1");
+  check_contains(refusal({"launch", "-n", "x", "--config", "a"}), "is not an integer");
+  check_contains(refusal({"launch", "--max-restarts", "-1", "--config", "a"}),
+                 "--max-restarts is -1");
+  check_contains(refusal({"launch", "--agent", "a", "--config", "a"}), "come with --hosts");
+}
+
 TEST_CASE("train is the default verb") {
   for (const Strings& verb : {Strings{}, Strings{"train"}}) {
     Strings arguments = verb;
@@ -350,9 +374,9 @@ TEST_CASE("prepare") {
 TEST_CASE("completion knows every verb and its options") {
   for (const char* shell : {"bash", "zsh"}) {
     const std::string script = parsed<PrintCommand>({"completion", shell}).text;
-    check_contains(
-        script,
-        "train plan generate evaluate prepare export inspect verify report watch doctor fetch");
+    check_contains(script,
+                   "train launch plan generate evaluate prepare export inspect verify report watch "
+                   "doctor fetch");
     check_contains(script, "    train) options='--config --set --help' ;;");
     check_contains(script, "    report) options='--out --title --help' ;;");
   }
@@ -362,7 +386,7 @@ TEST_CASE("completion knows every verb and its options") {
 
 TEST_CASE("an unknown verb is refused with the nearest") {
   CHECK(refusal({"verfy", "x"}) ==
-        "config error: tptrain: \"verfy\" is no known verb: it must be one of train, plan, "
+        "config error: tptrain: \"verfy\" is no known verb: it must be one of train, launch, plan, "
         "generate, evaluate, prepare, export, inspect, verify, report, watch, doctor, fetch, "
         "tokenize, schema, "
         "completion.\n  Did you "

@@ -1,0 +1,149 @@
+// tptrain launch: a run that is started again after what a restart mends, and after nothing else.
+#include <signal.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "base/text.h"
+#include "support/catch.h"
+#include "training_job.h"
+
+namespace tptrain::testing {
+namespace {
+
+using std::chrono::seconds;
+
+std::vector<std::string> launch(const Job& job, const std::vector<std::string>& more) {
+  std::vector<std::string> words = {TPTRAIN_BINARY, "launch",   "--mpirun",
+                                    TPTRAIN_MPIRUN, "--config", job.config().string()};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+std::vector<nlohmann::json> attempts(const Job& job) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(read_text(job.run_dir() / "attempts.jsonl"));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+/// A process of the job by its rank; 0: it is not there.
+int process_of_rank(const std::string& marker, int rank) {
+  for (const int pid : processes_with(marker)) {
+    try {
+      const std::string environment = read_text(cat("/proc/", pid, "/environ"));
+      if (environment.find(cat("OMPI_COMM_WORLD_RANK=", rank, '\0')) != std::string::npos)
+        return pid;
+    } catch (const std::exception&) {
+      continue;  // it has ended meanwhile
+    }
+  }
+  return 0;
+}
+
+std::vector<std::string> metrics_of_undisturbed(const std::string& edit_to) {
+  Job job;
+  job.edit("max_steps: 8", edit_to);
+  const ProcessResult result = job.run();
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  return metric_lines(job.run_dir());
+}
+
+}  // namespace
+
+TEST_CASE("a rank that is killed costs the steps since the last checkpoint, and nobody's time",
+          "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 300");
+  Process process(launch(job, {"-n", "4"}), job.directory());
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 6)));
+  const int victim = process_of_rank(job.config().string(), 2);
+  REQUIRE(victim > 0);
+  kill(victim, SIGKILL);
+  const ProcessResult result = process.wait(seconds(120));
+  INFO(result.output);
+  REQUIRE(result.exit_code == 0);
+  const std::vector<nlohmann::json> lines = attempts(job);
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0]["exit_code"] == 137);
+  CHECK(lines[0]["then"] == "restarts");
+  CHECK(lines[0]["checkpoint_step"].get<int>() >= 6);
+  CHECK(lines[1]["from_step"] == lines[0]["checkpoint_step"]);
+  CHECK(lines[1]["then"] == "done");
+  CHECK(lines[1]["began"].get<double>() - lines[0]["ended"].get<double>() < 10);
+  CHECK(metric_lines(job.run_dir()) == metrics_of_undisturbed("max_steps: 300"));
+  CHECK(all_gone(job.config().string()));
+}
+
+TEST_CASE("what a restart does not mend ends a launch at once", "[e2e]") {
+  Job job;
+  SECTION("the run file") {
+    const ProcessResult result =
+        run_process(launch(job, {"-n", "3"}), seconds(60), job.directory());
+    INFO(result.output);
+    CHECK(result.exit_code == 2);
+    CHECK(result.output.find("start 1 of at most 4") != std::string::npos);
+    CHECK(result.output.find("start 2") == std::string::npos);
+  }
+  SECTION("the data") {
+    job.edit("text/train.txt", "text/missing.txt");
+    const ProcessResult result = run_process(launch(job, {}), seconds(60), job.directory());
+    INFO(result.output);
+    CHECK(result.exit_code == 3);
+    CHECK(result.output.find("start 2") == std::string::npos);
+  }
+  SECTION("mpirun that is not there") {
+    const ProcessResult result =
+        run_process({TPTRAIN_BINARY, "launch", "--mpirun", "no-such-mpirun", "-n", "4", "--config",
+                     job.config().string()},
+                    seconds(60), job.directory());
+    INFO(result.output);
+    CHECK(result.exit_code == 2);
+    CHECK(result.output.find("no-such-mpirun: cannot be started") != std::string::npos);
+  }
+}
+
+TEST_CASE("a signal to a launch stops the run with its state saved", "[e2e]") {
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
+    Job job;
+    job.edit("max_steps: 8", "max_steps: 100000");
+    Process process(launch(job, {}), job.directory());
+    REQUIRE(wait_for_step(job.run_dir(), 4));
+    process.signal(number);
+    const ProcessResult result = process.wait(seconds(60));
+    INFO(result.output);
+    CHECK(result.exit_code == 75);
+    REQUIRE(attempts(job).size() == 1);
+    CHECK(attempts(job)[0]["then"] == "stopped");
+    CHECK(all_gone(job.config().string()));
+  }
+}
+
+TEST_CASE("a launch that is killed takes its job with it", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 100000");
+  Process process(launch(job, {}), job.directory());
+  REQUIRE(wait_for_step(job.run_dir(), 4));
+  process.signal(SIGKILL);
+  CHECK(process.wait(seconds(60)).exit_code == 137);
+  CHECK(all_gone(job.config().string()));
+}
+
+TEST_CASE("a job that dies each time is given up after the last restart", "[e2e]") {
+  Job job;
+  write_text(job.directory() / "mpirun.sh", "#!/bin/sh\nkill -9 $$\n");
+  fs::permissions(job.directory() / "mpirun.sh", fs::perms::owner_all);
+  fs::create_directories(job.run_dir());
+  const ProcessResult result =
+      run_process({TPTRAIN_BINARY, "launch", "--mpirun", (job.directory() / "mpirun.sh").string(),
+                   "--max-restarts", "1", "--config", job.config().string()},
+                  seconds(60), job.directory());
+  INFO(result.output);
+  CHECK(result.exit_code == 137);
+  REQUIRE(attempts(job).size() == 2);
+  CHECK(attempts(job)[1]["then"] == "gave up after the last restart");
+}
+
+}  // namespace tptrain::testing

@@ -1,0 +1,146 @@
+// What a launch decides: on how many ranks and which hosts, by which command, and what an exit code
+// means.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "launch/attempts.h"
+#include "launch/hosts.h"
+#include "launch/layout.h"
+#include "launch/mpirun.h"
+#include "launch/outcome.h"
+#include "support/catch.h"
+
+namespace tptrain::testing {
+namespace {
+
+using namespace tptrain::launch;
+using Strings = std::vector<std::string>;
+
+std::string refusal_of(const std::string& hosts, int64_t ranks) {
+  try {
+    parse_hosts(hosts, ranks);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  FAIL("accepted: " << hosts);
+  return "";
+}
+
+bool has_words(const Strings& words, const Strings& part) {
+  return std::search(words.begin(), words.end(), part.begin(), part.end()) != words.end();
+}
+
+}  // namespace
+
+TEST_CASE("hosts are named with their ranks, or share them equally") {
+  CHECK(parse_hosts("a:4,b:2", 6) == std::vector<Host>{{"a", 4}, {"b", 2}});
+  CHECK(parse_hosts("a,b", 8) == std::vector<Host>{{"a", 4}, {"b", 4}});
+  CHECK(text_of({{"a", 4}, {"b", 2}}) == "a:4,b:2");
+  CHECK(refusal_of("a,b", 3).find("3 ranks are not divided by 2 hosts") != std::string::npos);
+  CHECK(refusal_of("a:2,b", 4).find("some have none") != std::string::npos);
+  CHECK(refusal_of("a:x", 4).find("\"x\" is no number of ranks") != std::string::npos);
+  CHECK(refusal_of("a:0", 4).find("\"0\" is no number of ranks") != std::string::npos);
+  CHECK(refusal_of("a:2,a:2", 4).find("stands twice") != std::string::npos);
+  CHECK(refusal_of(":2", 2).find("names no host") != std::string::npos);
+  CHECK(refusal_of("a:2,b:1", 4).find("take 3 ranks together") != std::string::npos);
+}
+
+TEST_CASE("a tp group stays on one host where a host has room for it") {
+  const std::vector<Host> hosts = {{"a", 3}, {"b", 4}};
+  CHECK(whole_groups_on(hosts, 2) == 6);
+  CHECK(share_out(hosts, 6, 2) == std::vector<Host>{{"a", 2}, {"b", 4}});
+  CHECK(share_out(hosts, 2, 2) == std::vector<Host>{{"a", 2}});
+  CHECK(share_out(hosts, 7, 7) == std::vector<Host>{{"a", 3}, {"b", 4}});
+}
+
+TEST_CASE("a run goes on with fewer ranks as its layout and global batch allow") {
+  const Layout layout{.tp_size = 2, .dp_size = 4, .micro_batch_size = 2, .global_batch_size = 24};
+  CHECK(ranks_for(layout, 8, 2, 8)->count == 8);
+  CHECK(ranks_for(layout, 8, 2, 8)->sets.empty());
+  // dp 3: 24 / (2 * 3) micro-batches.
+  CHECK(ranks_for(layout, 8, 2, 7)->count == 6);
+  CHECK(ranks_for(layout, 8, 2, 7)->sets == Strings{"parallel.dp_size=3"});
+  CHECK_FALSE(ranks_for(layout, 8, 8, 7).has_value());
+  CHECK_FALSE(ranks_for(layout, 8, 2, 1).has_value());
+  // Accumulation keeps the global batch where the run file says it by that: 2 * 4 * 3 = 24.
+  const Layout accumulating{.tp_size = 2, .micro_batch_size = 2, .grad_accum_steps = 3};
+  CHECK(ranks_for(accumulating, 8, 2, 7)->sets == Strings{"train.grad_accum_steps=4"});
+  // Neither is said: 2 * 4 sequences, which three groups of 2 cannot share and two can.
+  const Layout plain{.tp_size = 2, .micro_batch_size = 2};
+  CHECK(ranks_for(plain, 8, 2, 7)->count == 4);
+  CHECK(ranks_for(plain, 8, 2, 7)->sets == Strings{"train.grad_accum_steps=2"});
+}
+
+TEST_CASE("mpirun gets the options that are right for the machine") {
+  const MpirunOptions here{.ranks = 4, .program = {"tptrain", "--config", "run.yaml"}};
+  const Strings own = mpirun_command(here, {.cores = 8}).words;
+  CHECK(own.front() == "mpirun");
+  CHECK(has_words(own, {"-n", "4"}));
+  CHECK(has_words(own, {"--bind-to", "none"}));
+  CHECK(has_words(own, {"tptrain", "--config", "run.yaml"}));
+  CHECK_FALSE(has_words(own, {"--allow-run-as-root"}));
+  CHECK_FALSE(has_words(own, {"mpi_yield_when_idle"}));
+  CHECK(mpirun_command(here, {.cores = 8}).environment.empty());
+
+  const CommandLine container =
+      mpirun_command(here, {.is_root = true, .cores = 2, .reads_other_processes = false});
+  CHECK(has_words(container.words, {"--allow-run-as-root"}));
+  CHECK(has_words(container.words, {"--oversubscribe"}));
+  CHECK(has_words(container.words, {"--mca", "mpi_yield_when_idle", "1"}));
+  CHECK(has_words(container.words, {"--mca", "btl_vader_single_copy_mechanism", "none"}));
+  CHECK(container.environment.size() == 2);
+
+  MpirunOptions over_hosts = here;
+  over_hosts.hosts = {{"a", 2}, {"b", 2}};
+  over_hosts.agent = "my-agent";
+  over_hosts.forwarded = {"NCCL_DEBUG"};
+  const Strings words = mpirun_command(over_hosts, {.cores = 8}).words;
+  CHECK(has_words(words, {"--host", "a:2,b:2"}));
+  CHECK(has_words(words, {"--mca", "plm_rsh_agent", "my-agent"}));
+  CHECK(has_words(words, {"-x", "NCCL_DEBUG"}));
+  CHECK(has_words(words, {"--mca", "oob_tcp_keepalive_time", "6"}));
+  CHECK(this_machine().cores >= 1);
+}
+
+TEST_CASE("exit codes say whether a restart can help") {
+  CHECK(outcome_of(0, false, false).meaning == Meaning::done);
+  CHECK(outcome_of(75, false, false).meaning == Meaning::stopped);
+  for (const int code : {2, 3, 4, 5}) {
+    CHECK(outcome_of(code, false, false).meaning == Meaning::final);
+    CHECK(outcome_of(code, false, true).exit_code == code);
+  }
+  for (const int code : {1, 6, 134, 137, 139, 205}) {
+    CHECK(outcome_of(code, false, false).meaning == Meaning::restart);
+    CHECK(outcome_of(code, false, true).meaning == Meaning::stopped);
+    CHECK(outcome_of(code, false, true).exit_code == code);
+  }
+  CHECK(outcome_of(6, true, false).meaning == Meaning::restart);
+  CHECK(outcome_of(137, false, false).why == "a rank was killed by SIGKILL");
+  // mpirun that a SIGUSR1 of ours met before it listened: nothing had begun.
+  CHECK(outcome_of(138, false, true).exit_code == 75);
+}
+
+TEST_CASE("an attempt is one line of JSON") {
+  const std::string line = json_line({.number = 2,
+                                      .began = 1.5,
+                                      .ended = 4,
+                                      .ranks = 4,
+                                      .hosts = {{"a", 4}},
+                                      .exit_code = 137,
+                                      .why = "killed",
+                                      .then = "restarts",
+                                      .from_step = 3,
+                                      .step = 6});
+  REQUIRE(line.back() == '\n');
+  const auto json = nlohmann::json::parse(line);
+  CHECK(json["attempt"] == 2);
+  CHECK(json["hosts"] == "a:4");
+  CHECK(json["from_step"] == 3);
+  CHECK(json["checkpoint_step"] == 6);
+}
+
+}  // namespace tptrain::testing
