@@ -98,6 +98,19 @@ requires std::is_enum_v<Enum> Key bind(Key key, SectionStruct RunConfig::*sectio
   };
   return key;
 }
+template <typename SectionStruct, typename InnerStruct, typename Enum>
+requires std::is_enum_v<Enum> Key bind(Key key, SectionStruct RunConfig::*section,
+                                       InnerStruct SectionStruct::*inner,
+                                       Enum InnerStruct::*member) {
+  key.allowed = words_of<Enum>();
+  key.get = [=](const RunConfig& config) {
+    return std::optional<Value>(std::string(word(config.*section.*inner.*member)));
+  };
+  key.set = [=](RunConfig& config, const Value& value) {
+    config.*section.*inner.*member = from_word<Enum>(std::get<std::string>(value));
+  };
+  return key;
+}
 template <typename SectionStruct, typename Enum>
 requires std::is_enum_v<Enum> Key bind(Key key, SectionStruct RunConfig::*section,
                                        std::optional<Enum> SectionStruct::*member) {

@@ -60,6 +60,8 @@ const std::vector<Section>& sections() {
        "alone changes numbers)."},
       {"data", "What to train on."},
       {"train", "Batch, length, device and numbers of the training."},
+      {"train.guard",
+       "What becomes of a step whose loss or gradient norm lies far above those before it."},
       {"optimizer", "The update rule."},
       {"optimizer.muon", "What the matrices of the layers take from optimizer.type muon."},
       {"scheduler", "The learning rate over the steps."},

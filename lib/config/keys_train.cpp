@@ -151,8 +151,37 @@ std::vector<Key> numbers_keys() {
   };
 }
 
+std::vector<Key> guard_keys() {
+  return {
+      bind({.path = "train.guard.action",
+            .doc = "`stop` ends the run with exit code 5; `skip` drops the step's update on every "
+                   "rank and goes on; `rollback` goes back to the last checkpoint and trains on "
+                   "behind the step's batch, leaving out those between (before the first "
+                   "checkpoint: as `skip`). The same on every layout and after a resume."},
+           &RunConfig::train, &TrainConfig::guard, &GuardConfig::action),
+      bind({.path = "train.guard.window",
+            .type = Type::integer,
+            .limits = {.at_least = 5, .at_most = 100000},
+            .doc = "Steps whose losses and norms say what is usual; before that many nothing is an "
+                   "outlier."},
+           &RunConfig::train, &TrainConfig::guard, &GuardConfig::window),
+      bind({.path = "train.guard.threshold",
+            .type = Type::real,
+            .limits = {.above = 0, .at_most = 1000000},
+            .doc = "An outlier lies above the median of the window by more than so many times "
+                   "1.4826 of the median distance from it (or of a hundredth of the median, where "
+                   "that is more): its robust z-score."},
+           &RunConfig::train, &TrainConfig::guard, &GuardConfig::threshold),
+      bind({.path = "train.guard.limit",
+            .type = Type::integer,
+            .limits = kNotNegative,
+            .doc = "Outliers that a run skips or goes back for, in all; at one more it stops."},
+           &RunConfig::train, &TrainConfig::guard, &GuardConfig::limit),
+  };
+}
+
 }  // namespace
 
-std::vector<Key> train_keys() { return joined({batch_keys(), numbers_keys()}); }
+std::vector<Key> train_keys() { return joined({batch_keys(), numbers_keys(), guard_keys()}); }
 
 }  // namespace tptrain::config

@@ -64,6 +64,11 @@ template <>
 struct Words<Nonfinite> {
   static constexpr std::array list = {"stop", "skip"};
 };
+enum class GuardAction { none, stop, skip, rollback };
+template <>
+struct Words<GuardAction> {
+  static constexpr std::array list = {"none", "stop", "skip", "rollback"};
+};
 enum class CudaGraphs { automatic, on, off };
 template <>
 struct Words<CudaGraphs> {
@@ -205,6 +210,15 @@ struct DataConfig {
   bool operator==(const DataConfig&) const = default;
 };
 
+struct GuardConfig {
+  GuardAction action = GuardAction::none;
+  int64_t window = 100;     // steps
+  double threshold = 10.0;  // robust standard deviations above the median
+  int64_t limit = 10;       // outliers that a run survives
+
+  bool operator==(const GuardConfig&) const = default;
+};
+
 struct TrainConfig {
   int64_t seq_length = 512;
   int64_t micro_batch_size = 1;   // sequences per dp rank
@@ -225,6 +239,7 @@ struct TrainConfig {
   double residual_dropout = 0.0;          // of each sublayer's output and of the embedding
   double z_loss = 0.0;                    // coefficient of the mean of logsumexp(logits)^2
   Nonfinite nonfinite = Nonfinite::stop;  // a step whose loss or gradient norm is not finite
+  GuardConfig guard = {};                 // one whose loss or gradient norm is an outlier
   bool deterministic = false;             // on GPUs; the CPU always is
   CudaGraphs cuda_graphs = CudaGraphs::automatic;
   int64_t hang_timeout_s = 600;  // 0: a run may hang for ever

@@ -185,6 +185,7 @@ zero::StepNumbers Engine::replay_step(const std::vector<MicroBatch>& micro_batch
   return {.norm = captured.numbers.norm.clone(),
           .losses = captured.numbers.losses.clone(),
           .finite = captured.numbers.finite.clone(),
+          .applied = captured.numbers.applied.clone(),
           .culprit = captured.numbers.culprit.clone()};
 }
 

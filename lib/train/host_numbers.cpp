@@ -27,7 +27,8 @@ struct HostNumbers::Event {
 HostNumbers::HostNumbers(const zero::StepNumbers& numbers, std::function<void()> meanwhile)
     : meanwhile_(std::move(meanwhile)) {
   const at::Tensor words =
-      at::stack({numbers.losses[0], numbers.norm, numbers.finite.to(at::kFloat)});
+      at::stack({numbers.losses[0], numbers.norm, numbers.finite.to(at::kFloat),
+                 numbers.applied.to(at::kFloat)});
   if (words.is_cpu()) {
     words_ = words;
     return;
@@ -59,5 +60,6 @@ double HostNumbers::word(int64_t index) const {
 double HostNumbers::loss() const { return word(0); }
 double HostNumbers::norm() const { return word(1); }
 bool HostNumbers::finite() const { return word(2) != 0; }
+bool HostNumbers::applied() const { return word(3) != 0; }
 
 }  // namespace tptrain::train

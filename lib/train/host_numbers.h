@@ -24,11 +24,12 @@ class HostNumbers {
   double loss() const;
   double norm() const;
   bool finite() const;
+  bool applied() const;
 
  private:
   double word(int64_t index) const;
 
-  at::Tensor words_;  // fp32 [3] on the host
+  at::Tensor words_;  // fp32 [4] on the host
   struct Event;
   std::unique_ptr<Event> done_;  // null: the numbers were on the host
   std::function<void()> meanwhile_;

@@ -141,11 +141,14 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
 
   board.enter("reading weights or a checkpoint");
   checkpoint::CheckpointStore store(session, store_options(run, directory));
-  const std::optional<Started> started = start_or_resume(
-      {.session = session, .resolved = resolved, .engine = engine, .store = store, .log = log},
-      tokenizer, data::identity_of(data.sources));
+  const StartParts start{
+      .session = session, .resolved = resolved, .engine = engine, .store = store, .log = log};
+  const std::optional<Started> started =
+      start_or_resume(start, tokenizer, data::identity_of(data.sources));
   if (!started) return ExitCode::done;  // nothing is left to train
-  const checkpoint::TrainState& state = started->state;
+  checkpoint::TrainState state = started->state;
+  OutlierGuard guard(run.train.guard);
+  comm::agree(session, [&] { guard.restore(kept_guard(state)); });
   const std::string space = store.require_space(engine.state().state_dict(), state.run,
                                                 saves.left(state.step, run.train.max_steps),
                                                 staying_to_come(run, state.step));
@@ -153,29 +156,38 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
   comm::agree(session, [&] {
     if (session.rank() == 0) take_run_dir_over(run, *started);
   });
-  Recording recording = begin_recording(session, resolved, state.step, log, terminal);
-
   const auto snapshot = run.checkpoint.async ? snapshot_for(session, hosts, engine, log) : nullptr;
   const TimeLimit time_limit = time_limit_of(run, request);
-  Trainer trainer({.config = resolved,
-                   .session = session,
-                   .mesh = mesh,
-                   .engine = engine,
-                   .train_data = *data.train,
-                   .evaluation = evaluation ? &*evaluation : nullptr,
-                   .owes_evaluation = owes_evaluation(session, run, state.step, evaluations),
-                   .best_loss = recording.best_loss,
-                   .saves = saves,
-                   .evaluations = evaluations,
-                   .store = store,
-                   .snapshot = snapshot.get(),
-                   .log = log,
-                   .recorder = recording.recorder ? &*recording.recorder : nullptr,
-                   .progress = recording.progress ? &*recording.progress : nullptr,
-                   .time_limit = time_limit,
-                   .process_start = request.process_start},
-                  state.step);
-  const RunOutcome outcome = trainer.run(state);
+  std::optional<checkpoint::CheckpointInfo> begun_at = started->from;
+  RunOutcome outcome;
+  while (true) {  // once more for each outlier that the run goes back for
+    Recording recording = begin_recording(session, resolved, state.step, log, terminal);
+    Trainer trainer({.config = resolved,
+                     .session = session,
+                     .mesh = mesh,
+                     .engine = engine,
+                     .train_data = *data.train,
+                     .evaluation = evaluation ? &*evaluation : nullptr,
+                     .owes_evaluation = owes_evaluation(session, run, state.step, evaluations),
+                     .best_loss = recording.best_loss,
+                     .saves = saves,
+                     .evaluations = evaluations,
+                     .store = store,
+                     .snapshot = snapshot.get(),
+                     .log = log,
+                     .recorder = recording.recorder ? &*recording.recorder : nullptr,
+                     .progress = recording.progress ? &*recording.progress : nullptr,
+                     .time_limit = time_limit,
+                     .guard = guard,
+                     .begun_at = begun_at,
+                     .process_start = request.process_start},
+                    state.step);
+    outcome = trainer.run(state);
+    if (!outcome.outlier) break;
+    board.enter("reading weights or a checkpoint");
+    begun_at = outcome.last_checkpoint;
+    go_back(start, begun_at, *outcome.outlier, guard, state);
+  }
   terminal.clear();
   board.enter("ending the run");
 

@@ -66,6 +66,7 @@ zero::Options zero_options(const config::RunConfig& run) {
       .reduce_per_micro_batch = reduces_per_micro_batch(run.parallel),
       .reduce_dtype = scalar_type(run.parallel.reduce_dtype),
       .seed = run.train.seed,
+      .bounded = run.train.guard.action != config::GuardAction::none,
       // An adapter's base is in its own files.
       .frozen_values = run.adapter ? zero::FrozenValues::elsewhere : zero::FrozenValues::in_state};
 }

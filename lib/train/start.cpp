@@ -279,12 +279,8 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     state.base_path = from.state.base_path;
     state.base_identity = from.state.base_identity;
   }
-  sharding::StateDict pieces = engine.state().state_dict();
-  store.load_into(pieces, from);
-  engine.state().state_loaded(from.state.updates_done);
-  state.step = from.state.step;
-  state.updates_done = from.state.updates_done;
-  state.tokens_seen = from.state.tokens_seen;
+  load_state(parts, from, state);
+  started.from = from;
   // What another part of the program has put there goes on; this run's own values are those of now.
   state.extra.insert(from.state.extra.begin(), from.state.extra.end());
   started.from_run = from.state.run.id;

@@ -98,6 +98,8 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
 void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
   board_->enter("forward and backward", state.step + 1, step_patience());
   const double learning_rate = schedule_.learning_rate(state.step);
+  const OutlierGuard::Bounds bounds = parts_.guard.bounds_for(state.step + 1);
+  if (parts_.guard.is_on()) parts_.engine.zero().set_bounds(bounds.loss, bounds.norm);
   zero::StepNumbers numbers = pace_meter_.step(parts_.engine, [&] {
     return parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
                               parts_.config.run.optimizer.max_grad_norm);
@@ -112,7 +114,8 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
                      .learning_rate = learning_rate,
                      .tokens_seen = state.tokens_seen,
                      .target_tokens = batch.agreement.target_tokens,
-                     .step_time_s = seconds_since_last_step()};
+                     .step_time_s = seconds_since_last_step(),
+                     .bounds = bounds};
   if (!first_step_said_) read_pending();  // so that the first line comes at once
   say_how_steps_run();
 }
@@ -149,8 +152,8 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   const PaceMeter::Reading reading(pace_meter_);
   const auto read = [&](StepReport& report) {
     for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
-      const data::HostBatch& host =
-          on_host.emplace_back(parts_.train_data.micro_batch(step, parts_.mesh.dp_rank(), micro));
+      const data::HostBatch& host = on_host.emplace_back(parts_.train_data.micro_batch(
+          step + parts_.guard.passed_over(), parts_.mesh.dp_rank(), micro));
       report.token_hash = report.token_hash * 0x9E3779B97F4A7C15ull + host.hash();  // order matters
       report.target_tokens += host.target_tokens();
       report.most_documents = std::max(report.most_documents, host.documents());
@@ -238,13 +241,15 @@ bool Trainer::stop_wanted() {
 }
 
 double Trainer::epoch_at(int64_t step) const {
-  return static_cast<double>(step) * static_cast<double>(parts_.config.batch.global_batch_size()) /
+  return static_cast<double>(step + parts_.guard.passed_over()) *
+         static_cast<double>(parts_.config.batch.global_batch_size()) /
          static_cast<double>(parts_.train_data.windows());
 }
 
 std::vector<metrics::SourceProgress> Trainer::sources_at(int64_t step) const {
   std::vector<metrics::SourceProgress> sources;
-  for (const auto& one : parts_.train_data.progress(step * parts_.config.batch.global_batch_size()))
+  for (const auto& one : parts_.train_data.progress((step + parts_.guard.passed_over()) *
+                                                    parts_.config.batch.global_batch_size()))
     sources.push_back({.name = one.name, .sequences = one.sequences, .epoch = one.epoch});
   return sources;
 }

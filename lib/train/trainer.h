@@ -22,6 +22,7 @@
 #include "train/engine.h"
 #include "train/evaluation.h"
 #include "train/host_numbers.h"
+#include "train/outlier_guard.h"
 #include "train/pace_meter.h"
 #include "train/resolve.h"
 #include "train/saver.h"
@@ -49,6 +50,8 @@ struct TrainerParts {
   metrics::Recorder* recorder;
   metrics::ProgressDisplay* progress;
   const TimeLimit& time_limit;
+  OutlierGuard& guard;
+  const std::optional<checkpoint::CheckpointInfo>& begun_at;  // nothing: anew
   std::chrono::steady_clock::time_point process_start;
 };
 
@@ -59,6 +62,7 @@ struct RunOutcome {
   std::optional<checkpoint::CheckpointInfo> last_checkpoint;
   std::optional<double> eval_loss;
   int64_t passed_over = 0;                 // steps without a target
+  std::optional<int64_t> outlier = {};     // a step for which the run is to go back
   std::vector<std::string> failures = {};  // of what does not end a run: a line each
 };
 
@@ -69,13 +73,15 @@ class Trainer {
   ~Trainer();
   /// Trains from `state` to train.max_steps, until a stop is requested, the time is up, or
   /// evaluations have not got better for eval.patience; saves a last checkpoint,
-  /// and evaluates after it. A step whose global batch holds no target changes nothing but the
-  /// schedule and the position in the data. What fails beside the training (an evaluation's data,
-  /// metrics) is warned of and told in the outcome. Collective. Throws NumericsError on every rank
-  /// where a step's loss or gradient norm is not finite (its update was not applied anywhere) and
-  /// train.nonfinite is stop, or too many steps in a row were skipped; and where an audit finds
-  /// parameters that drifted apart. Throws CheckpointError where a save failed and
-  /// checkpoint.on_failure is stop, or the last one failed.
+  /// and evaluates after it. Where an outlier asks for it (outcome.outlier) it ends for the run to
+  /// go back to outcome.last_checkpoint. A step whose global batch holds no target changes nothing
+  /// but the schedule and the position in the data. What fails beside the training (an evaluation's
+  /// data, metrics) is warned of and told in the outcome. Collective. Throws NumericsError on every
+  /// rank where a step's loss or gradient norm is not finite (its update was not applied anywhere)
+  /// and train.nonfinite is stop, or too many steps in a row were skipped; where one is an outlier
+  /// and train.guard says so, or it is one too many; and where an audit finds parameters that
+  /// drifted apart. Throws CheckpointError where a save failed and checkpoint.on_failure is stop,
+  /// or the last one failed.
   RunOutcome run(checkpoint::TrainState state);
 
  private:
@@ -91,6 +97,10 @@ class Trainer {
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;
     double step_time_s = 0;
+    OutlierGuard::Bounds bounds = {};
+  };
+  struct GoBack {  // thrown on every rank alike
+    int64_t outlier;
   };
 
   Batch next_batch(int64_t step);
@@ -99,6 +109,7 @@ class Trainer {
   void audit_if_due(int64_t step);
   void read_pending();
   void skip_or_stop(const Pending& pending, double loss, double norm);
+  void skip_or_go_back(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
                       int64_t tokens_seen);
   void add_fp8_counts(metrics::StepMetrics& step);

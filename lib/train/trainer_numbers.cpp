@@ -19,6 +19,7 @@ constexpr int64_t kMostSkippedInARow = 10;
 constexpr int kStepLineWidth = 65;
 
 constexpr std::string_view kNonfinite = "nonfinite";
+constexpr std::string_view kOutlier = "outlier";
 
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
@@ -38,6 +39,11 @@ void Trainer::read_pending() {
     return;
   }
   skipped_in_a_row_ = 0;
+  if (!pending.host_numbers.applied()) {
+    skip_or_go_back(pending, loss, norm);
+    return;
+  }
+  parts_.guard.add(pending.step, loss, norm);
   publish(pending, loss, norm);
 }
 
@@ -65,6 +71,38 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
           "data of this step; the run goes on from its last checkpoint.")));
   error.set_agreed();
   throw error;
+}
+
+// Whether a step was applied the device has decided, the same for every rank: all do this together.
+void Trainer::skip_or_go_back(const Pending& pending, double loss, double norm) {
+  OutlierGuard& guard = parts_.guard;
+  const bool goes_on = guard.may_go_on() && guard.action() != GuardAction::stop;
+  const Problem what = problem(cat("loss ", loss, " and gradient norm ", norm, " beside the ",
+                                   parts_.config.run.train.guard.window, " steps before"))
+                           .at(cat("step ", pending.step))
+                           .must(cat("be at most ", pending.bounds.loss, " and ",
+                                     pending.bounds.norm, " (train.guard)"));
+  if (!goes_on) {
+    const bool too_many = guard.action() != GuardAction::stop;
+    NumericsError error(Problem(what).remedy(
+        cat("The update of this step was not applied on any rank. ",
+            too_many
+                ? cat("It is one more than the ", guard.limit(), " outliers of train.guard.limit. ")
+                : std::string(),
+            "Look at the data of this step, lower optimizer.learning_rate, or raise "
+            "train.guard.threshold; the run goes on from its last checkpoint.")));
+    error.set_agreed();
+    throw error;
+  }
+  const bool has_checkpoint = last_checkpoint_ || parts_.begun_at || saver_.is_saving();
+  if (guard.action() == GuardAction::rollback && has_checkpoint) throw GoBack{pending.step};
+  if (parts_.session.rank() == 0)
+    parts_.log.warn(cat(
+        "step ", pending.step, " skipped, its update was not applied on any rank: ", what.received,
+        ": it must ", what.constraint,
+        guard.action() == GuardAction::rollback ? "; there is no checkpoint yet to go back to"
+                                                : ""));
+  record_skipped(pending.step, kOutlier, pending.learning_rate, pending.tokens_seen);
 }
 
 void Trainer::record_skipped(int64_t step, std::string_view reason, double learning_rate,

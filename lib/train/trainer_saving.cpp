@@ -13,7 +13,14 @@ namespace tptrain::train {
 // An error that all ranks hold leaves the save that is under way to its end: its steps were good.
 RunOutcome Trainer::run(checkpoint::TrainState state) {
   try {
-    return run_steps(std::move(state));
+    return run_steps(state);
+  } catch (const GoBack& back) {
+    finish_save();  // the checkpoint to go back to may be on its way
+    RunOutcome outcome;
+    outcome.state = state;
+    outcome.outlier = back.outlier;
+    outcome.last_checkpoint = last_checkpoint_ ? last_checkpoint_ : parts_.begun_at;
+    return outcome;
   } catch (const Error& error) {
     if (!error.agreed() || !saver_.is_saving()) throw;
     try {
@@ -31,6 +38,7 @@ void Trainer::save(const checkpoint::TrainState& state) {
   checkpoint::TrainState now = state;
   zero::ShardedState& live = parts_.engine.state();
   now.updates_done = live.updates_done();
+  if (parts_.guard.has_state()) now.extra[kOutlierGuard] = parts_.guard.to_text();
   saver_.save(live.state_dict(), now);
   live.call_before_update([this] { saver_.let_state_change(); });
   last_issued_ = std::chrono::steady_clock::now();

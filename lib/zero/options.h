@@ -31,6 +31,7 @@ struct Options {
   at::ScalarType reduce_dtype = at::kFloat;  // of gradients on their way over dp: fp32 or bf16
   uint64_t seed = 0;                         // of stochastic rounding
   LookupRows lookup_rows = LookupRows::automatic;
+  bool bounded = false;  // updates have the bounds of set_bounds()
   FrozenValues frozen_values = FrozenValues::in_state;
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -57,6 +58,7 @@ struct ZeroOptimizer::Impl {
   GlobalNorm norm;
   ShardUpdate update;  // behind what it may be at work on
   ShardedState state;
+  at::Tensor bounds;  // fp32 [2], of loss and norm; undefined: none
   Phase phase = Phase::accumulating;
 
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
@@ -77,7 +79,11 @@ struct ZeroOptimizer::Impl {
                .dp = dp,
                .update = update,
                .gatherer = gatherer,
-               .reducer = reducer}) {}
+               .reducer = reducer}) {
+    constexpr float kNone = std::numeric_limits<float>::infinity();
+    if (options.bounded)
+      bounds = at::full({2}, kNone, at::TensorOptions().dtype(at::kFloat).device(device));
+  }
 
   void require(Phase expected, const char* call, const char* remedy) const {
     if (phase == expected) return;
@@ -142,8 +148,21 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
   const at::Tensor scale = max_norm > 0
                                ? (numbers.norm + 1e-6).reciprocal_().mul_(max_norm).clamp_max_(1.0)
                                : at::ones_like(numbers.norm);
-  impl_->update.set_gradient(numbers.finite, scale);
+  numbers.applied = numbers.finite;
+  if (impl_->bounds.defined())
+    numbers.applied = at::stack({numbers.losses[0], numbers.norm})
+                          .le(impl_->bounds)
+                          .all()
+                          .logical_and_(numbers.finite);
+  impl_->update.set_gradient(numbers.applied, scale);
   return numbers;
+}
+
+void ZeroOptimizer::set_bounds(float loss, float norm) {
+  if (!impl_->bounds.defined())
+    throw InternalError(problem("bounds of an update").must("be asked for at the beginning"));
+  impl_->bounds[0].fill_(loss);
+  impl_->bounds[1].fill_(norm);
 }
 
 void ZeroOptimizer::update() {

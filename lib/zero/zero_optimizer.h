@@ -61,6 +61,9 @@ class ZeroOptimizer final : public tensor_parallel::BlockObserver {
   /// Before a step, outside of a capture: what the device alone holds of it, so that a captured
   /// step takes the numbers of its replay. learning_rate: of its update.
   void prepare_step(double learning_rate);
+  /// Likewise, with Options::bounded: where the first loss or the norm of the step is above its
+  /// bound nothing is updated. They stay; infinite at first.
+  void set_bounds(float loss, float norm);
   /// Before the first micro-batch of a step: gradients are zero. (May come again instead of clip
   /// and update: the gradients are dropped.)
   void begin_step();

@@ -57,6 +57,11 @@ train:
   deterministic: false
   cuda_graphs: auto
   hang_timeout_s: 600
+  guard:
+    action: none
+    window: 100
+    threshold: 10.0
+    limit: 10
 optimizer:
   type: adamw
   learning_rate: 1e-5

@@ -121,6 +121,33 @@ TEST_CASE("a non-finite number changes nothing, does not count, and names its pa
   }
 }
 
+TEST_CASE("a step above its bounds changes nothing and does not count", "[zero]") {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const int stage : {0, 1, 2, 3}) {
+    OneRank one({.zero_stage = stage, .optimizer = optimizer_config(), .bounded = true});
+    CHECK(one.step(0, optimizer_config()).applied.item<bool>());  // infinite until they are set
+    const auto before = snapshot(one.zero);
+    const auto norm = one.step(1, optimizer_config()).norm.item<float>();
+    const auto after_two = snapshot(one.zero);
+    for (const auto& [loss, bound_of_norm] : {std::pair{0.5f, inf}, std::pair{inf, norm / 2}}) {
+      one.zero.set_bounds(loss, bound_of_norm);
+      const StepNumbers numbers = one.step(1, optimizer_config());
+      CHECK(numbers.finite.item<bool>());
+      CHECK_FALSE(numbers.applied.item<bool>());
+      CHECK(one.zero.state().updates_done() == 2);
+      const auto after = snapshot(one.zero);
+      for (size_t i = 0; i < after.size(); ++i) CHECK(at::equal(after_two[i], after[i]));
+    }
+    one.zero.set_bounds(1.0f, inf);  // a loss of 1 is at its bound, not above
+    CHECK(one.step(2, optimizer_config()).applied.item<bool>());
+    CHECK(one.zero.state().updates_done() == 3);
+    CHECK_FALSE(at::equal(before[0], snapshot(one.zero)[0]));
+  }
+  OneRank plain({.optimizer = optimizer_config()});
+  CHECK(message_of([&] { plain.zero.set_bounds(1, 1); }).find("asked for at the beginning") !=
+        std::string::npos);
+}
+
 TEST_CASE("one rank communicates nothing", "[zero]") {
   for (const int stage : {0, 1, 2, 3}) {
     OneRank one({.zero_stage = stage, .optimizer = optimizer_config()});
