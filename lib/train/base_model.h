@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "adapters/adapter_run.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/huggingface_source.h"
 #include "comm/mpi_session.h"
@@ -27,8 +28,8 @@ BaseModel open_base(comm::MpiSession& session, const ResolvedConfig& resolved,
                     const UntilStopped& until_stopped);
 
 /// Names of what TrainState::extra holds of a run with adapters.
-inline constexpr const char* kAdapterExtra = "adapter";       // the section's values
-inline constexpr const char* kBaseFactsExtra = "base_facts";  // BaseModel::facts
+using adapters::kAdapterExtra;
+using adapters::kBaseFactsExtra;  // BaseModel::facts
 
 /// Throws CheckpointError where the base beside which `from` was trained is another than this
 /// run's, naming the files and what of them differs.
