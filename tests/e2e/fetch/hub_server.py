@@ -57,6 +57,7 @@ class HubServer:
         self.fault_share, self.faults, self.api_faults, self.plan, self.stall_s = fault_share, faults, api_faults, list(plan), stall_s
         self.draw, self.lock = random.Random(seed), threading.Lock()
         self.answering, self.slowness_s = 0, 0.02
+        self.release = threading.Event()  # what a held answer waits for, in its middle
         self.log = []  # (path, first byte asked for, bytes sent, fault) of each answer with a file, when it has ended
         self.complaints = []
         self.faulted = 0
@@ -193,6 +194,11 @@ class Answers(http.server.BaseHTTPRequestHandler):
         part = body[: int(self.hub.at(len(body)))] if fault in ("close", "reset", "stall", "no_chunk_end") else body
         if chunked:
             self.wfile.write(b"%x\r\n" % (len(body) + 1) + part)
+        elif fault == "held":
+            self.wfile.write(part[: len(part) // 2])
+            self.wfile.flush()
+            self.hub.release.wait(60)
+            self.wfile.write(part[len(part) // 2 :])
         elif fault == "slow":
             for at in range(0, len(part), max(1, len(part) // 10)):
                 self.wfile.write(part[at : at + max(1, len(part) // 10)])
