@@ -21,7 +21,8 @@ size_t written_of_lead(std::string_view lead, const std::optional<std::string>& 
 }  // namespace
 
 std::vector<AnswerSpan> answer_spans(const SourcedText& text,
-                                     const std::optional<std::string>& generation_prompt) {
+                                     const std::optional<std::string>& generation_prompt,
+                                     const std::optional<std::string>& late_closing) {
   std::vector<AnswerSpan> spans;
   bool open = false;      // the last span may go on
   bool tail = false;      // its tail may
@@ -47,6 +48,10 @@ std::vector<AnswerSpan> answer_spans(const SourcedText& text,
                        .tail_end = run.end});
       open = tail = true;
     } else if (source.message >= 0 && !same) {
+      const bool bare = tail && begin == spans.back().end;
+      if (bare && late_closing &&
+          std::string_view(text.bytes()).substr(begin).starts_with(*late_closing))
+        spans.back().tail_end = begin + late_closing->size();
       open = tail = false;
     } else if (source.kind == Kind::field) {
       tail = false;

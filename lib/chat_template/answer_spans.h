@@ -25,8 +25,9 @@ struct AnswerSpan {
 /// One for each stretch of a message's turn, in order. It begins behind what asks for an answer
 /// (`generation_prompt`, which may say more or less than the turn does), else with the first byte
 /// of the message's own; what the template puts between two bytes of the message's own is part of
-/// it.
+/// it. A template that closes a turn where the next one begins is known by its `late_closing`.
 std::vector<AnswerSpan> answer_spans(const SourcedText& text,
-                                     const std::optional<std::string>& generation_prompt);
+                                     const std::optional<std::string>& generation_prompt,
+                                     const std::optional<std::string>& late_closing);
 
 }  // namespace tptrain::chat_template

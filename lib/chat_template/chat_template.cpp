@@ -119,6 +119,26 @@ std::optional<std::string> find_generation_prompt(const ChatTemplate& chat_templ
   }
 }
 
+std::optional<std::string> find_late_closing(const ChatTemplate& chat_template) {
+  try {
+    const SourcedText text = chat_template.render_sourced(
+        {{{"role", "user"}, {"content", "x"}}, {{"role", "assistant"}, {"content", "y"}}},
+        {.time_seconds = 0});
+    constexpr int32_t kAnswer = 1;
+    size_t end = 0;  // of its turn
+    bool ends_with_answer = false;
+    for (const SourcedText::Run& run : text.runs()) {
+      if (run.source.message != kAnswer) continue;
+      end = run.end;
+      ends_with_answer = run.source.kind == Source::Kind::answer;
+    }
+    if (!ends_with_answer || end == text.size()) return std::nullopt;
+    return text.bytes().substr(end);
+  } catch (const DataError&) {
+    return std::nullopt;  // a template that takes no such conversation
+  }
+}
+
 }  // namespace
 
 struct ChatTemplate::Impl {
@@ -130,6 +150,7 @@ struct ChatTemplate::Impl {
   std::unique_ptr<Impl>
       with_tools;  // the template for conversations with tools, where it is another
   std::optional<std::string> generation_prompt = {};
+  std::optional<std::string> late_closing = {};
 
   const Impl& used_for(const ChatOptions& options) const {
     return with_tools && !options.tools.is_null() ? *with_tools : *this;
@@ -179,6 +200,7 @@ ChatTemplate ChatTemplate::from_source(std::string_view source, const std::strin
   }
   ChatTemplate made(std::move(impl));
   made.impl_->generation_prompt = find_generation_prompt(made);
+  made.impl_->late_closing = find_late_closing(made);
   return made;
 }
 
@@ -289,6 +311,10 @@ const std::optional<std::string>& ChatTemplate::generation_prompt(
   return impl_->used_for(options).generation_prompt;
 }
 
+const std::optional<std::string>& ChatTemplate::late_closing(const ChatOptions& options) const {
+  return impl_->used_for(options).late_closing;
+}
+
 std::string ChatTemplate::hash() const {
   Sha256 hash;
   for (const Impl* impl = impl_.get(); impl != nullptr; impl = impl->with_tools.get()) {
@@ -296,6 +322,7 @@ std::string ChatTemplate::hash() const {
     for (const auto& [name, value] : impl->constants) {
       hash.update(cat(name, " ", value.size(), " ", value, "\n"));
     }
+    if (impl->late_closing) hash.update(cat("late closing ", *impl->late_closing, "\n"));
   }
   return hash.hex();
 }

@@ -75,7 +75,10 @@ class ChatTemplate {
   /// What stands before each answer of such a rendering, as far as a template that is asked for one
   /// says; none where that cannot be told.
   const std::optional<std::string>& generation_prompt(const ChatOptions& options = {}) const;
-  /// Of everything that decides what is rendered.
+  /// Of a template that writes nothing behind an answer in its turn: what it writes there when all
+  /// turns are done, and likely before the next turn.
+  const std::optional<std::string>& late_closing(const ChatOptions& options = {}) const;
+  /// Of everything that decides what is rendered, and where answers are in it.
   std::string hash() const;
 
  private:

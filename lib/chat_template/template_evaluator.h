@@ -75,7 +75,10 @@ class Evaluator {
   int32_t message_of(const Value& value) const;
 
   // expressions
+  /// Throws where it is a text that `safe` has marked.
   Value evaluate(const Expression& e);
+  /// Of what is written, joined by ~ or kept: such a text goes through it as it is.
+  Value evaluate_for_text(const Expression& e);
   Value evaluate_parts(const Expression& e);
   std::vector<Value> evaluate_all(const Expression& e, size_t from);
   Arguments arguments(const Expression& call);

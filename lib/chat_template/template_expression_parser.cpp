@@ -284,8 +284,13 @@ void ExpressionParser::arguments(Expression& call) {
     if (!first) expect_symbol(",");
     if (at_symbol(")")) break;
     first = false;
-    if (at_symbol("*") || at_symbol("**")) {
-      fail(here().at, cat("arguments with ", here().text, " are not built"));
+    if (at_symbol("**")) fail(here().at, "arguments with ** are not built");
+    const bool spread = !call.parts.empty() && call.parts.back()->kind == Kind::spread;
+    if (at_symbol("*")) {
+      if (spread) fail(here().at, "a second argument with *");
+      const size_t at = take().at;
+      add(call, make_of(Kind::spread, at, "", expression()));
+      continue;
     }
     const bool is_named = here().kind == Token::Kind::name && ahead().kind == Token::Kind::symbol &&
                           ahead().text == "=";
@@ -295,8 +300,8 @@ void ExpressionParser::arguments(Expression& call) {
       ExpressionPtr value = expression();
       call.depth = std::max(call.depth, value->depth + 1);
       call.named.emplace_back(std::move(name), std::move(value));
-    } else if (!call.named.empty()) {
-      fail(here().at, "an argument without a name follows one with a name");
+    } else if (!call.named.empty() || spread) {
+      fail(here().at, "an argument without a name follows one with a name or with *");
     } else {
       add(call, expression());
     }

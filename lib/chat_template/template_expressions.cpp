@@ -6,6 +6,12 @@
 namespace tptrain::chat_template::jinja {
 
 Value Evaluator::evaluate(const Expression& e) {
+  Value value = evaluate_for_text(e);
+  if (!value.is<Safe>()) return value;
+  throw TemplateError{e.at, "what safe has marked is built in outputs, in ~ and in set only"};
+}
+
+Value Evaluator::evaluate_for_text(const Expression& e) {
   try {
     const Level level(*this);
     spend(1);
@@ -32,6 +38,8 @@ Value Evaluator::evaluate_parts(const Expression& e) {
       return slice(e);
     case Kind::call:
       return call(e);
+    case Kind::spread:
+      throw ValueError{"* outside of arguments"};
     case Kind::filter: {
       const Value value = evaluate(*e.parts[0]);
       return filter(e.text, value, arguments(e));
@@ -47,12 +55,12 @@ Value Evaluator::evaluate_parts(const Expression& e) {
       return binary(e);
     case Kind::concat: {
       SourcedText joined;
-      for (const auto& part : e.parts) joined.append(text_of(evaluate(*part)));
+      for (const auto& part : e.parts) joined.append(text_of(evaluate_for_text(*part)));
       return text(std::move(joined));
     }
     case Kind::condition:
-      if (truth_of(evaluate(*e.parts[0]))) return evaluate(*e.parts[1]);
-      return e.parts[2] ? evaluate(*e.parts[2]) : Value(Undefined{});
+      if (truth_of(evaluate(*e.parts[0]))) return evaluate_for_text(*e.parts[1]);
+      return e.parts[2] ? evaluate_for_text(*e.parts[2]) : Value(Undefined{});
     case Kind::compare:
       return compare(e);
     case Kind::list:
@@ -75,7 +83,14 @@ Value Evaluator::evaluate_parts(const Expression& e) {
 
 std::vector<Value> Evaluator::evaluate_all(const Expression& e, size_t from) {
   std::vector<Value> values;
-  for (size_t i = from; i < e.parts.size(); ++i) values.push_back(evaluate(*e.parts[i]));
+  for (size_t i = from; i < e.parts.size(); ++i) {
+    if (e.parts[i]->kind != Expression::Kind::spread) {
+      values.push_back(evaluate(*e.parts[i]));
+      continue;
+    }
+    for (Value& item : items_of(evaluate(*e.parts[i]->parts[0]))) values.push_back(std::move(item));
+    spend(values.size());
+  }
   return values;
 }
 

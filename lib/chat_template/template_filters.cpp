@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
 #include "base/text.h"
 #include "chat_template/template_evaluator.h"
 #include "chat_template/template_text.h"
@@ -9,6 +13,48 @@ namespace {
 using Shape = ListData::Shape;
 
 constexpr int64_t kWidestIndent = 16;
+
+std::string ascii_lower(const std::string& key) {
+  std::string lower;
+  for (const char c : key) {
+    if (static_cast<unsigned char>(c) >= 0x80)
+      throw ValueError{"dictsort of keys that are not ASCII is not built"};
+    lower += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return lower;
+}
+
+/// Of a text only where it is decimal digits: Python takes more, and gives 0 for the rest.
+Value integer_of(const Value& value) {
+  if (value.is<int64_t>() || value.is<bool>()) return value.integer();
+  if (const double* number = value.as<double>(); number != nullptr && std::abs(*number) < 0x1p63)
+    return static_cast<int64_t>(*number);
+  if (!value.is<Text>()) throw ValueError{cat("int of ", kind_of(value), " is not built")};
+  const SourcedText stripped_text = stripped(value.sourced(), "", true, true);
+  std::string_view digits = stripped_text.bytes();
+  if (digits.starts_with("+") && !digits.starts_with("+-")) digits.remove_prefix(1);
+  int64_t integer = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [at, error] = std::from_chars(digits.data(), end, integer);
+  if (error != std::errc{} || at != end)
+    throw ValueError{"int of a text that is no decimal number is not built"};
+  return integer;
+}
+
+/// Pairs of key and value, capitals where their small letters are.
+Value sorted_by_key(const Value& value) {
+  const Dict* dict = value.as<Dict>();
+  if (dict == nullptr) throw ValueError{cat("dictsort of ", kind_of(value))};
+  std::vector<std::pair<std::string, Value>> sorted;
+  for (const auto& [key, entry] : (*dict)->items)
+    sorted.emplace_back(ascii_lower(key),
+                        make_list({make_text(key), entry}, ListData::Shape::tuple));
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<Value> pairs;
+  for (auto& [key, pair] : sorted) pairs.push_back(std::move(pair));
+  return make_list(std::move(pairs));
+}
 
 }  // namespace
 
@@ -98,9 +144,9 @@ Value Evaluator::filter(const std::string& name, const Value& value, const Argum
     const Value view = dict_method(**dict, "items", {});
     return make_list(items_of(view), Shape::generator);
   }
-  if (name == "safe") {
-    throw ValueError{"the filter safe is built at the end of an output only"};
-  }
+  if (name == "int") return integer_of(value);
+  if (name == "dictsort") return sorted_by_key(value);
+  if (name == "safe") return Safe{std::make_shared<const SourcedText>(text_of(value))};
   throw ValueError{cat("the filter ", name, " is not built")};
 }
 

@@ -32,7 +32,7 @@ class Parser : private ExpressionParser {
         body.push_back(std::move(statement));
       } else if (token.kind == Token::Kind::variable_begin) {
         Statement statement{.kind = Statement::Kind::output, .at = token.at};
-        statement.expression = without_safe(tuple({}, true));
+        statement.expression = tuple({}, true);
         if (here().kind != Token::Kind::variable_end) {
           fail(here().at, cat("expected \"}}\", got ", spelled(here())));
         }
@@ -51,16 +51,6 @@ class Parser : private ExpressionParser {
     if (!ends.empty()) fail(begin, cat("this block has no {% ", ends.back(), " %}"));
     --depth_;
     return body;
-  }
-
-  /// What `safe` marks is only looked at by escaping, which is off; so at the end of an output it
-  /// changes nothing. Anywhere else it would change what + and join do.
-  ExpressionPtr without_safe(ExpressionPtr expression) const {
-    while (expression->kind == Kind::filter && expression->text == "safe" &&
-           expression->parts.size() == 1 && expression->named.empty()) {
-      expression = std::move(expression->parts[0]);
-    }
-    return expression;
   }
 
   Statement statement(size_t at) {

@@ -65,7 +65,7 @@ Evaluator::Flow Evaluator::run_statement(const Statement& statement) {
       write(statement.text);
       break;
     case Kind::output: {
-      write(text_of(evaluate(*statement.expression)));
+      write(text_of(evaluate_for_text(*statement.expression)));
       break;
     }
     case Kind::if_chain:
@@ -74,7 +74,7 @@ Evaluator::Flow Evaluator::run_statement(const Statement& statement) {
       run_loop(statement);
       break;
     case Kind::set:
-      assign(statement, evaluate(*statement.expression));
+      assign(statement, evaluate_for_text(*statement.expression));
       break;
     case Kind::set_block: {
       Frame inner{frame_, {}, &statement.hidden};

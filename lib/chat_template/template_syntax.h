@@ -51,6 +51,7 @@ struct Expression {
     item,       // parts[0] [parts[1]]
     slice,      // parts[0] [parts[1]:parts[2]:parts[3]], each may be null
     call,       // parts[0] (parts[1..], named)
+    spread,     // *parts[0], the last argument without a name
     filter,     // parts[0] | text(parts[1..], named)
     test,       // parts[0] is text(parts[1..], named)
     unary,      // text: "-", "+", "not"

@@ -155,6 +155,7 @@ std::string kind_of(const Value& value) {
   if (value.is<int64_t>()) return "an integer";
   if (value.is<double>()) return "a float";
   if (value.is<Text>()) return "a string";
+  if (value.is<Safe>()) return "a string that safe has marked";
   if (const auto shape = shape_of(value)) {
     using Shape = ListData::Shape;
     return *shape == Shape::list    ? "a list"
@@ -262,6 +263,7 @@ SourcedText text_of(const Value& value) {
   if (const int64_t* number = value.as<int64_t>()) return std::to_string(*number);
   if (const double* number = value.as<double>()) return real_text(*number);
   if (value.is<Text>()) return value.sourced();
+  if (const Safe* safe = value.as<Safe>()) return *safe->text;
   throw ValueError{cat(kind_of(value), " as text is not built (Python's spelling); tojson is")};
 }
 

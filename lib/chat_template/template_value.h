@@ -30,6 +30,11 @@ struct Undefined {
 };
 struct None {};
 using Text = std::shared_ptr<const SourcedText>;
+/// A text that `safe` has marked: in Python a type of its own, of which + and methods escape what
+/// they are given. The evaluator lets it into outputs, ~ and variables alone.
+struct Safe {
+  Text text;
+};
 struct ListData {
   /// Python has several kinds of lists, and templates can tell: a generator is true even when
   /// empty, has no length and can be gone over once; a view (of a dictionary, a range) has no
@@ -69,8 +74,8 @@ struct Loop {
 
 class Value {
  public:
-  using Variant = std::variant<Undefined, None, bool, int64_t, double, Text, List, Dict, Namespace,
-                               Function, Macro, Loop>;
+  using Variant = std::variant<Undefined, None, bool, int64_t, double, Text, Safe, List, Dict,
+                               Namespace, Function, Macro, Loop>;
   Value() = default;
   Value(Undefined value) : variant_(std::move(value)) {}
   Value(None value) : variant_(value) {}
@@ -78,6 +83,7 @@ class Value {
   Value(int64_t value) : variant_(value) {}
   Value(double value) : variant_(value) {}
   Value(Text value) : variant_(std::move(value)) {}
+  Value(Safe value) : variant_(std::move(value)) {}
   Value(List value) : variant_(std::move(value)) {}
   Value(Dict value) : variant_(std::move(value)) {}
   Value(Namespace value) : variant_(std::move(value)) {}

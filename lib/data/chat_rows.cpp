@@ -129,7 +129,8 @@ LabelledIds encode_conversation(const Conversation& conversation,
   const std::vector<TokenAt> at = align_tokens(tokenizer, text.bytes(), row.ids);
   Labeller labeller(text.bytes(), at, options.train_on_end, row);
   for (const AnswerSpan& span :
-       learned(chat_template::answer_spans(text, chat_template.generation_prompt(rendering)),
+       learned(chat_template::answer_spans(text, chat_template.generation_prompt(rendering),
+                                           chat_template.late_closing(rendering)),
                conversation, options.train_on)) {
     labeller.label(span);
   }

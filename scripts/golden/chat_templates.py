@@ -308,6 +308,21 @@ MODELS = {
 {%- set tail %}{{ messages | map(attribute='role') | join(' ') }} {{ 7 // 2 }} {{ -7 % 3 }} {{ 1 / 4 }} {{ 1e16 * 10 }} {{ none }} {{ true }}
 {% endset %}
 {{- tail }}""",
+    "typed_arguments": """{%- macro typed(key, value) -%}
+<{{ key }}>{{ '"' ~ value ~ '"' if value is string else value }}</{{ key }}>
+{%- endmacro -%}
+{%- for m in messages %}
+    {%- set content = m.content | string | safe if m.content is string else (m.content | tojson | safe) %}
+    {{- '<|start|>' ~ m.role ~ '\\n' ~ content ~ (loop.index0 | string | int + 1) }}
+    {%- for call in m.tool_calls %}
+        {%- for key, value in call.function.arguments | dictsort %}
+            {%- set pair = [key, value | tojson] %}
+            {{- typed(*pair) }}
+        {%- endfor %}
+    {%- endfor %}
+    {{- content }}
+    {{- '<|end|>\\n' }}
+{%- endfor %}""",
 }
 
 
@@ -445,14 +460,8 @@ def random_cases(count, seed):
         yield {"name": f"random {i}", "kind": "random", "template": template, "text": text}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out")
-    parser.add_argument("--random", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    cases = list(model_cases()) + list(random_cases(arguments.random, arguments.seed))
-    # Templates and conversations stand once; cases name them by number.
+def indexed(cases):
+    """Templates and conversations once; cases name them by number."""
     templates = list(dict.fromkeys(case["template"] for case in cases))
     chats = [MESSAGES] + list(CONVERSATIONS.values())
     number = {template: i for i, template in enumerate(templates)}
@@ -461,11 +470,21 @@ def main():
         case["messages"] = chats.index(case["messages"]) if "messages" in case else 0
         if "tools" in case:
             case["tools"] = case["tools"] is not None
+    return {"made_by": "jinja2 " + jinja2.__version__, "time": TIME, "constants": CONSTANTS, "tools": TOOLS,
+            "templates": templates, "conversations": chats, "cases": cases}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("--random", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    golden = indexed(list(model_cases()) + list(random_cases(arguments.random, arguments.seed)))
     with open(arguments.out, "w", encoding="utf-8") as f:
-        json.dump({"made_by": "jinja2 " + jinja2.__version__, "time": TIME, "constants": CONSTANTS, "tools": TOOLS,
-                   "templates": templates, "conversations": chats, "cases": cases}, f, ensure_ascii=True)
+        json.dump(golden, f, ensure_ascii=True)
         f.write("\n")
-    kinds = [case["kind"] for case in cases]
+    kinds = [case["kind"] for case in golden["cases"]]
     print({kind: kinds.count(kind) for kind in sorted(set(kinds))})
 
 

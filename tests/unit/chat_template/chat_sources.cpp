@@ -139,7 +139,7 @@ std::string marked(const ChatTemplate& chat, const ordered_json& messages) {
   const SourcedText text = chat.render_sourced(messages, {.time_seconds = 1700000000});
   std::string out;
   size_t at = 0;
-  for (const AnswerSpan& span : answer_spans(text, chat.generation_prompt())) {
+  for (const AnswerSpan& span : answer_spans(text, chat.generation_prompt(), chat.late_closing())) {
     out += text.bytes().substr(at, span.begin - at);
     out += "[[" + text.bytes().substr(span.begin, span.end - span.begin) + "]]";
     out += text.bytes().substr(span.end, span.tail_end - span.end) + "|";
@@ -213,6 +213,16 @@ TEST_CASE("templates that are hard to follow give no target by accident") {
                ordered_json::parse(
                    R"([{"role": "assistant", "content": "A", "name": "n"},
                        {"role": "tool", "content": "A", "name": "n"}])")) == "n: [[A]];|n: A;");
+  // Turns that are closed where the next one begins, or the conversation ends (Jamba).
+  const ordered_json four = ordered_json::parse(
+      R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "A"},
+          {"role": "user", "content": "r"}, {"role": "assistant", "content": "B"}])");
+  CHECK(marked(chat("{% for m in messages %}{% if not loop.first %}</s>{% endif %}"
+                    "<{{ m.role }}>{{ m.content }}{% endfor %}</s>"),
+               four) == "<user>q</s><assistant>[[A]]</s>|<user>r</s><assistant>[[B]]</s>|");
+  // What is written at the end alone closes no other turn.
+  CHECK(marked(chat("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}</s>"),
+               four) == "<user>q<assistant>[[A]]|<user>r<assistant>[[B]]</s>|");
   // What a template drops is nowhere.
   CHECK(marked(chat("{% for m in messages %}{{ m.role }}{% endfor %}"), two) == "userassistant");
 }
