@@ -10,6 +10,7 @@
 #include "config/checks.h"
 #include "config/duration.h"
 #include "config/keys.h"
+#include "config/share.h"
 
 namespace tptrain::config {
 namespace {
@@ -184,6 +185,20 @@ class CrossChecker {
     }
   }
 
+  void eval_share() {
+    const std::string& text = config_.data.eval_share;
+    if (!usable({"data.eval_share"}) || text.empty()) return;
+    const std::optional<Share> share = share_of(text);
+    if (!share || share->count > 0 || share->fraction >= 1) {
+      complain({"data.eval_share"}, problem(cat("data.eval_share is ", text))
+                                        .must("be a share below 100%, as 1% or 0.5%"));
+    }
+    if (!usable({"data.eval"}) || config_.data.eval.empty()) return;
+    complain({"data.eval_share"}, problem("data.eval_share stands beside data.eval")
+                                      .must("be one of the two")
+                                      .remedy("Files to evaluate on need nothing held out."));
+  }
+
   void decay_steps() {
     const SchedulerConfig& scheduler = config_.scheduler;
     if (!usable({"scheduler.decay_steps", "scheduler.type"}) || scheduler.decay_steps <= 0) return;
@@ -226,10 +241,10 @@ class CrossChecker {
                    .must("be a multiple of it: what is not saved cannot be kept"));
     }
     if (usable({"checkpoint.keep_best", "data.eval"}) && checkpoint.keep_best != KeepBest::none &&
-        config_.data.eval.empty()) {
+        !config_.data.evaluates()) {
       complain({"checkpoint.keep_best"},
                problem("checkpoint.keep_best is eval_loss, and there is no data.eval")
-                   .must("stand beside data.eval, of which that is the loss"));
+                   .must("stand beside data.eval or data.eval_share, of which that is the loss"));
     }
     if (usable({"checkpoint.init_from", "checkpoint.resume"}) && !checkpoint.init_from.empty() &&
         checkpoint.resume != "auto" && checkpoint.resume != "never") {
@@ -279,6 +294,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.adapter();
   checker.document_mask();
   checker.mixture();
+  checker.eval_share();
   checker.decay_steps();
   checker.max_time();
   checker.store_rules();

@@ -85,6 +85,13 @@ std::vector<Key> data_keys() {
                   "sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
            .hint = "no evaluation"},
           &RunConfig::data, &DataConfig::eval),
+      bind({.path = "data.eval_share",
+            .presence = Presence::absent,
+            .doc = "In place of data.eval: the share of the documents of data.train that is held "
+                   "out to evaluate on (`1%`), chosen by a hash of what each holds, so that equal "
+                   "ones go together and every run holds out the same.",
+            .hint = "none is held out"},
+           &RunConfig::data, &DataConfig::eval_share),
       bind({.path = "data.tokenizer",
             .type = Type::path,
             .presence = Presence::absent,

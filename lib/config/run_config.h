@@ -194,6 +194,7 @@ struct DataSource {
 struct DataConfig {
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
+  std::string eval_share;                 // of the documents of train, "1%"; "": none
   std::string tokenizer;                  // "": that of model.path, else bytes
   std::string format;                     // text | jsonl; "": by each file's name and contents
   std::string text_key = "text";          // of rows: the key of their text
@@ -207,6 +208,7 @@ struct DataConfig {
   bool special_as_text = false;
   bool shuffle = true;
 
+  bool evaluates() const { return !eval.empty() || !eval_share.empty(); }
   bool operator==(const DataConfig&) const = default;
 };
 

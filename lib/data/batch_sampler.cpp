@@ -43,10 +43,15 @@ void check(const BatchShape& shape) {
   }
 }
 
+const char* remedy_of(const std::string& split, const char* usual) {
+  return split == "eval_share" ? "Raise it, or name files to evaluate on: data.eval." : usual;
+}
+
 void check_enough(const std::vector<SourceTokens>& sources, const BatchShape& shape,
-                  Packing packing, int64_t windows) {
+                  const SamplerOptions& options, int64_t windows) {
+  const Packing packing = options.packing;
   const int64_t global_batch = shape.global_batch_size();
-  if (windows >= global_batch) return;
+  if (windows >= (options.whole_batches ? global_batch : 1)) return;
   PreparedTokens tokens;  // of all
   tokens.split = sources.front().tokens.split;
   for (const SourceTokens& source : sources) {
@@ -65,11 +70,12 @@ void check_enough(const std::vector<SourceTokens>& sources, const BatchShape& sh
                               shape.accumulation, " micro-batches x dp ", shape.dp_size, ")"))
                       .at("data." + tokens.split)
                       .must(cat("have at least ", needed))
-                      .remedy(packing == Packing::none
-                                  ? "Add documents, lower train.global_batch_size, or set "
-                                    "data.packing: stream."
-                                  : "Add text, or lower train.seq_length or "
-                                    "train.global_batch_size."));
+                      .remedy(remedy_of(tokens.split,
+                                        packing == Packing::none
+                                            ? "Add documents, lower train.global_batch_size, or "
+                                              "set data.packing: stream."
+                                            : "Add text, or lower train.seq_length or "
+                                              "train.global_batch_size.")));
 }
 
 }  // namespace
@@ -120,21 +126,23 @@ BatchSampler::BatchSampler(const std::vector<SourceTokens>& sources, const Batch
   std::vector<double> weights;
   for (const SourceTokens& source : sources) {
     impl_->sources.emplace_back(source.tokens, shape.seq_length, options.packing,
-                                options.document_mask);
+                                options.document_mask, options.last_window);
     const int64_t sequences = impl_->sources.back().sequences();
     if (sequences < 1 && sources.size() > 1) {
       throw DataError(problem(cat("the source ", source.name, " has ", source.tokens.tokens,
                                   " tokens, not enough for one sequence"))
                           .at("data." + source.tokens.split)
                           .must(cat("give at least one of ", shape.seq_length, " tokens"))
-                          .remedy("Leave it out, or name it together with another in one glob."));
+                          .remedy(remedy_of(
+                              source.tokens.split,
+                              "Leave it out, or name it together with another in one glob.")));
     }
     impl_->names.push_back(source.name);
     impl_->repeats.push_back(source.repeat);
     impl_->windows += sequences * source.repeat;
     if (source.weight) weights.push_back(*source.weight);
   }
-  check_enough(sources, shape, options.packing, impl_->windows);
+  check_enough(sources, shape, options, impl_->windows);
   if (!weights.empty()) impl_->schedule.emplace(weights);
 }
 

@@ -32,11 +32,16 @@ struct BatchShape {
   int64_t global_batch_size() const { return micro_batch_size * accumulation * dp_size; }
 };
 
+/// Of packing stream: what is left of the tokens behind the last whole window.
+enum class LastWindow { left_out, padded };
+
 struct SamplerOptions {
   uint64_t seed = 0;
   bool shuffle = true;
   Packing packing = Packing::stream;
   DocumentMask document_mask = DocumentMask::off;
+  LastWindow last_window = LastWindow::left_out;
+  bool whole_batches = true;  // an epoch must hold one at least
 };
 
 /// One source of a mixture.
@@ -53,8 +58,8 @@ std::string identity_of(const std::vector<SourceTokens>& sources);
 
 class BatchSampler {
  public:
-  /// Maps the token files. Throws DataError: damaged file, fewer sequences than one global batch
-  /// (says how much text there is and what is needed), or a source that has none at all;
+  /// Maps the token files. Throws DataError: damaged file, fewer sequences than one global batch,
+  /// or none (says how much text there is and what is needed), or a source that has none at all;
   /// ConfigError as MixtureSchedule.
   BatchSampler(const std::vector<SourceTokens>& sources, const BatchShape& shape,
                const SamplerOptions& options);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
 
@@ -67,6 +68,12 @@ std::optional<RowSubset> subset_of(const Corpus& corpus, const std::vector<Corpu
   return RowSubset(*corpus.subset, files, notes);
 }
 
+bool RowTally::takes_file(const CorpusFile& file) const {
+  if (!holdout_.any()) return true;
+  return holdout_.takes(file.sha256.empty() ? sha256_file(file.path, FailAs::data_error)
+                                            : file.sha256);
+}
+
 void RowTally::bad(const BadRow& bad) {
   if (max_bad_fraction_ == 0) throw bad;
   ++bad_;
@@ -108,7 +115,7 @@ std::optional<JsonlRow> CorpusRows::next() {
           parser_.parse(*text, file_.path.native(), reader_->line_number());
       if (!row) continue;
       check_kind(row->kind);
-      return row;
+      if (tally_.takes(*row)) return row;
     } catch (const BadRow& bad) {
       tally_.bad(bad);
     }

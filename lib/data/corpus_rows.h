@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/holdout.h"
 #include "data/jsonl_rows.h"
 #include "data/permutation.h"
 #include "data/row_reader.h"
@@ -39,11 +40,16 @@ std::optional<RowSubset> subset_of(const Corpus& corpus, const std::vector<Corpu
 /// Rows and malformed rows of all files of a corpus, as they go by. A file of text is a row.
 class RowTally {
  public:
-  explicit RowTally(double max_bad_fraction, std::optional<RowSubset> subset = std::nullopt)
-      : max_bad_fraction_(max_bad_fraction), subset_(std::move(subset)) {}
+  explicit RowTally(double max_bad_fraction, std::optional<RowSubset> subset = std::nullopt,
+                    Holdout holdout = {})
+      : max_bad_fraction_(max_bad_fraction), subset_(std::move(subset)), holdout_(holdout) {}
 
-  /// The next row: whether it is one of the corpus.
+  /// The next row: whether it is one of the subset.
   bool takes() { return !subset_ || subset_->holds(passed_++); }
+  /// Of one that is: whether what it holds is of the part that is asked for.
+  bool takes(const JsonlRow& row) const { return holdout_.takes(row); }
+  /// The same of a file of text.
+  bool takes_file(const CorpusFile& file) const;
   void row() { ++rows_; }
   /// Throws `bad` where none is tolerated, else counts it.
   void bad(const BadRow& bad);
@@ -54,6 +60,7 @@ class RowTally {
  private:
   double max_bad_fraction_;
   std::optional<RowSubset> subset_;
+  Holdout holdout_;
   int64_t passed_ = 0;
   int64_t rows_ = 0;
   int64_t bad_ = 0;

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
+#include "data/batch_sampler.h"
+
 namespace tptrain::data {
 
 SequenceSource::SequenceSource(const PreparedTokens& tokens, int64_t seq_length, Packing packing,
-                               DocumentMask mask)
+                               DocumentMask mask, LastWindow last_window)
     : file_(open_tokens(tokens)), seq_length_(seq_length), packing_(packing), mask_(mask) {
   switch (packing) {
     case Packing::stream:
@@ -13,6 +15,10 @@ SequenceSource::SequenceSource(const PreparedTokens& tokens, int64_t seq_length,
       // its length.
       sequences_ = (file_.tokens() - 1) / seq_length;
       held_tokens_ = sequences_ * seq_length;
+      if (last_window == LastWindow::padded && held_tokens_ < file_.tokens() - 1) {
+        ++sequences_;
+        held_tokens_ = file_.tokens();
+      }
       break;
     case Packing::best_fit:
       best_fit_.emplace(file_.header().document_ends, seq_length);

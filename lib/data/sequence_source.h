@@ -13,11 +13,13 @@
 
 namespace tptrain::data {
 
+enum class LastWindow;
+
 class SequenceSource {
  public:
   /// Maps the token file. Throws DataError as open_tokens.
   SequenceSource(const PreparedTokens& tokens, int64_t seq_length, Packing packing,
-                 DocumentMask mask);
+                 DocumentMask mask, LastWindow last_window);
 
   int64_t sequences() const { return sequences_; }
   int64_t held_tokens() const { return held_tokens_; }  // in their positions

@@ -119,7 +119,7 @@ std::vector<std::string> places_of_documents(const Corpus& corpus, const std::st
   const std::vector<CorpusFile> files = choose_files(
       expand_sources(corpus.sources, key, corpus.first), corpus, key, vocab_size, ignored);
   JsonlParser parser(vocab_size, corpus.text_key);
-  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, ignored));
+  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, ignored), corpus.holdout);
   DocumentPlaces places(documents);
   for (const CorpusFile& file : files) {
     if (places.done()) break;
@@ -127,7 +127,7 @@ std::vector<std::string> places_of_documents(const Corpus& corpus, const std::st
       go_over_documents(file, vocab_size, places);
     } else if (file.kind.format == Format::rows) {
       go_over_rows(file, parser, tally, corpus, tokenizer, places);
-    } else if (tally.takes()) {
+    } else if (tally.takes() && tally.takes_file(file)) {
       places.document(file.path.string());
     }
   }

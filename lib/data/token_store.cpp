@@ -67,10 +67,35 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
     hash.update(
         cat("subset: ", fixed(corpus.subset->fraction, 9), " or ", corpus.subset->count, "\n"));
   }
+  if (corpus.holdout.any()) {
+    const bool held_out = corpus.holdout.part == Holdout::Part::held_out;
+    hash.update(cat(held_out ? "held out: " : "without what is held out: ",
+                    fixed(corpus.holdout.share, 9), "\n"));
+  }
   for (const CorpusFile& file : files) {
     hash.update(cat(reading_of(file, corpus.chat, chat_template), " ", file.sha256, "\n"));
   }
   return hash.hex();
+}
+
+/// Nothing came of the files.
+[[noreturn]] void refuse_empty(const std::vector<CorpusFile>& files, const Corpus& corpus,
+                               const std::string& key) {
+  const std::string first = cat("the first is ", files.front().path.string());
+  if (!corpus.holdout.any()) {
+    throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, ", first))
+                        .at(key)
+                        .must("hold text")
+                        .remedy("Name files with text."));
+  }
+  const bool held_out = corpus.holdout.part == Holdout::Part::held_out;
+  throw DataError(
+      problem(cat("no document of ", files.size(), " file(s) is ",
+                  held_out ? "held out, " : "left to train on, ", first))
+          .at("data.eval_share")
+          .must("leave documents on both sides; a document is a row, and a file of text is one")
+          .remedy(held_out ? "Raise it, or name files to evaluate on: data.eval."
+                           : "Lower it, or name files to evaluate on: data.eval."));
 }
 
 /// Token files are read where they lie: nothing is made of them. They are a source of their own.
@@ -85,6 +110,12 @@ PreparedTokens prepare_indexed(const std::vector<CorpusFile>& files, const Corpu
             .must("be one or the other")
             .remedy("Name them as two sources: [{path: ..., name: a}, {path: ..., name: "
                     "b}]."));
+  }
+  if (corpus.holdout.any()) {
+    throw ConfigError(problem(cat(files.front().path.string(), " is a Megatron token file"))
+                          .at("data.eval_share")
+                          .must("hold out of text or rows")
+                          .remedy("Name token files to evaluate on: data.eval."));
   }
   if (corpus.subset) {
     throw ConfigError(problem("a subset of Megatron token files is asked for")
@@ -215,13 +246,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   const Work work("tokenizing", WorkUnit::bytes, total_bytes);
   tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, key, writer,
                  prepared.notes);
-  if (writer.tokens() == 0) {
-    throw DataError(problem(cat("all rows of ", files.size(), " file(s) are empty, the first is ",
-                                files.front().path.string()))
-                        .at(key)
-                        .must("hold text")
-                        .remedy("Name files with text."));
-  }
+  if (writer.tokens() == 0) refuse_empty(files, corpus, key);
   const formats::TokenFileHeader header = writer.commit();
   prepared.tokens = header.tokens;
   prepared.documents = header.documents();

@@ -23,6 +23,7 @@
 
 #include "config/run_config.h"
 #include "config/share.h"
+#include "data/holdout.h"
 #include "data/train_on.h"
 #include "tokenizer/tokenizer.h"
 
@@ -50,6 +51,7 @@ struct Corpus {
   std::vector<config::DataSource> sources = {};
   std::string format = {};                   // text | jsonl; "": each file by its contents and name
   std::optional<config::Share> subset = {};  // of the rows; none: all
+  Holdout holdout = {};                      // of these, which documents
   std::string text_key = "text";             // of rows: the key of their text
   double max_bad_fraction = 0;               // of rows: how many may be malformed, and are left out
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text

@@ -275,7 +275,7 @@ void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Token
                     std::vector<std::string>& notes) {
   const int threads = corpus.threads > 0 ? corpus.threads : usable_cores();
   JsonlParser parser(vocab_size, corpus.text_key);
-  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, notes));
+  RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, notes), corpus.holdout);
   DocumentWriter documents(tokenizer, vocab_size, corpus, threads, writer);
   ChatOptions chat = corpus.chat;
   chat.special_as_text = corpus.special_as_text;
@@ -291,7 +291,7 @@ void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Token
   for (const CorpusFile& file : files) {
     if (file.kind.format == Format::rows) {
       append_rows(file, parser, sinks);
-    } else if (tally.takes()) {
+    } else if (tally.takes() && tally.takes_file(file)) {
       append_text_file(file, tokenizer, documents);
     }
   }

@@ -44,6 +44,15 @@ data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources
           .chat_template = [run] { return chat_template_of(run); }};
 }
 
+/// As data.eval_share says: what is trained on, or what is held out of it.
+void hold_out(const config::RunConfig& run, data::Holdout::Part part,
+              std::vector<NamedCorpus>& corpora) {
+  const auto share = config::share_of(run.data.eval_share);
+  if (!share) return;
+  for (NamedCorpus& named : corpora)
+    named.corpus.holdout = {.share = share->fraction, .part = part};
+}
+
 /// Of a list of entries that are one mixture, or one set.
 std::vector<NamedCorpus> corpora_of(const config::RunConfig& run, int64_t vocab_size,
                                     const Sources& sources, const std::string& key) {
@@ -73,11 +82,23 @@ std::filesystem::path data_directory(const config::RunConfig& run) {
 }
 
 std::vector<NamedCorpus> train_corpora(const config::RunConfig& run, int64_t vocab_size) {
-  return corpora_of(run, vocab_size, run.data.train, "data.train");
+  std::vector<NamedCorpus> corpora = corpora_of(run, vocab_size, run.data.train, "data.train");
+  hold_out(run, data::Holdout::Part::trained, corpora);
+  return corpora;
 }
 
 std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t vocab_size) {
   std::vector<NamedCorpus> all;
+  if (!run.data.eval_share.empty()) {
+    all = corpora_of(run, vocab_size, run.data.train, "data.train");
+    hold_out(run, data::Holdout::Part::held_out, all);
+    // Of every source all that is held out, once.
+    for (NamedCorpus& named : all) {
+      named.weight = std::nullopt;
+      named.repeat = 1;
+    }
+    return all;
+  }
   const Sources& sources = run.data.eval;
   for (auto begin = sources.begin(); begin != sources.end();) {
     const std::string set = begin->set;
@@ -90,6 +111,10 @@ std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t voca
     begin = end;
   }
   return all;
+}
+
+std::string eval_split(const config::RunConfig& run) {
+  return run.data.eval_share.empty() ? "eval" : "eval_share";
 }
 
 }  // namespace tptrain::train

@@ -27,6 +27,10 @@ std::filesystem::path data_directory(const config::RunConfig& run);
 /// One corpus where all entries (of a set) are plain paths, else one for each. `vocab_size`: rows
 /// of the model. The chat template is read when it is asked for.
 std::vector<NamedCorpus> train_corpora(const config::RunConfig& run, int64_t vocab_size);
+/// What data.eval names, or what data.eval_share holds out of data.train.
 std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t vocab_size);
+
+/// What the token files of these are called, and messages name: "eval" or "eval_share".
+std::string eval_split(const config::RunConfig& run);
 
 }  // namespace tptrain::train

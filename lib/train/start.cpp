@@ -231,7 +231,7 @@ void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoi
 bool owes_evaluation(comm::MpiSession& session, const config::RunConfig& run, int64_t step,
                      const Cadence& evaluations) {
   const bool due = step == run.train.max_steps || evaluations.due(step);
-  if (run.data.eval.empty() || !due) return false;
+  if (!run.data.evaluates() || !due) return false;
   bool recorded = false;
   comm::agree(session, [&] {
     if (session.rank() != 0) return;

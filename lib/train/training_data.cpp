@@ -176,9 +176,11 @@ std::vector<TrainingData::EvalSet> eval_sets(comm::MpiSession& session,
                                              const fs::path& directory) {
   const std::vector<NamedCorpus> corpora = eval_corpora(resolved.run, resolved.decoder.vocab_size);
   std::vector<data::SourceTokens> sources =
-      prepare_all(session, corpora, tokenizer, directory, "eval");
+      prepare_all(session, corpora, tokenizer, directory, eval_split(resolved.run));
   data::SamplerOptions options = sampler_options(resolved.run);
   options.shuffle = false;
+  options.last_window = data::LastWindow::padded;
+  options.whole_batches = false;
   data::BatchShape shape = resolved.batch;
   shape.accumulation = 1;
   std::vector<TrainingData::EvalSet> sets;

@@ -114,7 +114,7 @@ int run_prepare(const PrepareCommand& command) {
   const ToolDisplay display;
   Preparation preparation(command, run, *tokenizer);
   preparation.prepare(train::train_corpora(run, model.decoder.vocab_size), "train");
-  preparation.prepare(train::eval_corpora(run, model.decoder.vocab_size), "eval");
+  preparation.prepare(train::eval_corpora(run, model.decoder.vocab_size), train::eval_split(run));
   return 0;
 }
 

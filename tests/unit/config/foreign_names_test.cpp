@@ -76,7 +76,7 @@ TEST_CASE("a file of the Hugging Face Trainer, axolotl, torchtitan, DeepSpeed or
       {"tensor_parallel_size", "parallel.tp_size"},
       {"sample_packing", "data.packing"},
       {"datasets", "data.train"},
-      {"val_set_size", "data.eval"},
+      {"val_set_size", "data.eval_share"},
       {"saves_per_epoch", "checkpoint.save_steps"},
       // torchtitan
       {"job.dump_folder", "run_dir"},

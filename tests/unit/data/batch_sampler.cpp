@@ -89,6 +89,30 @@ TEST_CASE("a window is seq_length ids and the token after each; its last token i
   CHECK(batch.target_tokens() == 12);
 }
 
+TEST_CASE("an evaluation takes what is left behind the last whole window, and less than a batch") {
+  const TempDir dir;
+  const SamplerOptions options = {
+      .shuffle = false, .last_window = LastWindow::padded, .whole_batches = false};
+  const BatchShape shape = {.seq_length = 4, .micro_batch_size = 4};
+  const BatchSampler sampler(counting_tokens(dir, 11), shape, options);
+  CHECK(sampler.windows() == 3);
+  const HostBatch batch = sampler.micro_batch(0, 0, 0);
+  CHECK(std::vector<int64_t>(batch.ids.begin() + 8, batch.ids.begin() + 12) ==
+        std::vector<int64_t>{8, 9, 10, 0});
+  CHECK(std::vector<int64_t>(batch.targets.begin() + 8, batch.targets.begin() + 12) ==
+        std::vector<int64_t>{9, 10, kNo, kNo});
+  // Nothing is left behind the token that is only a target.
+  CHECK(BatchSampler(counting_tokens(dir, 9), shape, options).windows() == 2);
+  SamplerOptions masked = options;
+  masked.document_mask = DocumentMask::on;
+  const HostBatch apart = BatchSampler(documents(dir, {6, 10}), shape, masked).micro_batch(0, 0, 0);
+  CHECK(std::vector<int64_t>(apart.document_ends.begin(), apart.document_ends.begin() + 5) ==
+        std::vector<int64_t>{4, 6, 8, 10, 12});
+  CHECK(has(message_of<DataError>(
+                [&] { BatchSampler(counting_tokens(dir, 1, "eval"), shape, options); }),
+            "data.eval: the text has 1 tokens"));
+}
+
 TEST_CASE("without shuffling, windows come in order and go on into the next epoch") {
   const TempDir dir;
   const BatchSampler sampler(counting_tokens(dir, 4 * 5 + 1),
