@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/step_clock.h"
 
 namespace tptrain {
 
@@ -47,6 +48,9 @@ class ProgressBoard {
 
   Entry read() const;
 
+  /// Of the thread that does the steps.
+  StepClock& clock() { return clock_; }
+
  private:
   mutable std::mutex mutex_;
   uint64_t writes_ = 0;
@@ -59,6 +63,7 @@ class ProgressBoard {
   int64_t collectives_ = 0;
   std::string failure_;
   ExitCode failure_code_ = ExitCode::internal;
+  StepClock clock_;
 };
 
 /// "step 57, forward and backward, last collective "tp: all_gather of 67.1 MB, number 1234"".

@@ -39,6 +39,11 @@ void CheckedCommunicator::write_on_board(const char* call, int64_t bytes) {
   if (board_ != nullptr) board_->collective(name_, call, bytes);
 }
 
+StepClock* CheckedCommunicator::clock() const {
+  const bool on_host = !device_ || device_->is_cpu();
+  return on_host && board_ != nullptr ? &board_->clock() : nullptr;
+}
+
 void CheckedCommunicator::check_tensor(const char* call, const char* argument,
                                        const at::Tensor& tensor, Elements elements) const {
   const std::string where = cat(name_, ": ", call);
@@ -109,6 +114,7 @@ void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
   write_on_board("all_reduce", bytes_of(tensor));
   ++counters_.all_reduces;
   counters_.bytes += bytes_of(tensor);
+  const StepClock::In phase(clock(), StepPhase::communication);
   if (tensor.numel() > 0) run_all_reduce(tensor, op);
 }
 
@@ -129,12 +135,14 @@ void CheckedCommunicator::admit_all_gather(const at::Tensor& output, const at::T
 void CheckedCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
   const Timed timed(*this);
   admit_reduce_scatter(output, input);
+  const StepClock::In phase(clock(), StepPhase::communication);
   if (input.numel() > 0) run_reduce_scatter(output, input, op);
 }
 
 void CheckedCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
   const Timed timed(*this);
   admit_all_gather(output, input);
+  const StepClock::In phase(clock(), StepPhase::communication);
   if (output.numel() > 0) run_all_gather(output, input);
 }
 
@@ -143,6 +151,7 @@ std::unique_ptr<Work> CheckedCommunicator::start_reduce_scatter(at::Tensor& outp
                                                                 ReduceOp op) {
   const Timed timed(*this);
   admit_reduce_scatter(output, input);
+  const StepClock::In phase(clock(), StepPhase::communication);
   return input.numel() > 0 ? run_start_reduce_scatter(output, input, op) : finished_work();
 }
 
@@ -150,6 +159,7 @@ std::unique_ptr<Work> CheckedCommunicator::start_all_gather(at::Tensor& output,
                                                             const at::Tensor& input) {
   const Timed timed(*this);
   admit_all_gather(output, input);
+  const StepClock::In phase(clock(), StepPhase::communication);
   return output.numel() > 0 ? run_start_all_gather(output, input) : finished_work();
 }
 
@@ -177,6 +187,7 @@ void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
   write_on_board("broadcast", bytes_of(tensor));
   ++counters_.broadcasts;
   counters_.bytes += bytes_of(tensor);
+  const StepClock::In phase(clock(), StepPhase::communication);
   if (tensor.numel() > 0) run_broadcast(tensor, root);
 }
 
@@ -213,6 +224,7 @@ void CheckedCommunicator::all_to_all(at::Tensor& output, const at::Tensor& input
   write_on_board(call, all * static_cast<int64_t>(input.element_size()));
   ++counters_.all_to_alls;
   counters_.bytes += all * static_cast<int64_t>(input.element_size());
+  const StepClock::In phase(clock(), StepPhase::communication);
   if (all > 0) run_all_to_all(output, input, counts);
 }
 

@@ -53,6 +53,8 @@ class CheckedCommunicator : public Communicator {
                                                          const at::Tensor& input, ReduceOp op);
   virtual std::unique_ptr<Work> run_start_all_gather(at::Tensor& output, const at::Tensor& input);
 
+  /// Where a call holds the host up until it is done, its time is communication.
+  StepClock* clock() const;
   /// On the progress board, as what this rank is about to begin; `call` is a literal.
   void write_on_board(const char* call, int64_t bytes);
   /// What a call does with elements: bytes can be moved, but not be added up.

@@ -119,9 +119,12 @@ void JsonlWriter::step(const StepMetrics& metrics) {
   for (const SourceProgress& source : metrics.sources) {
     object["sources"][source.name] = {{"sequences", source.sequences}, {"epoch", source.epoch}};
   }
+  object.update({{"time", metrics.time}, {"step_time_s", metrics.step_time_s}});
+  for (size_t i = 0; i < metrics.phases.size(); ++i) {
+    if (metrics.phases[i] > 0)
+      object["phases"][name_of(static_cast<StepPhase>(i))] = metrics.phases[i];
+  }
   object.update({
-      {"time", metrics.time},
-      {"step_time_s", metrics.step_time_s},
       {"tokens_per_second", metrics.tokens_per_second},
       {"tokens_per_second_per_rank", metrics.tokens_per_second_per_rank},
       {"tflops", metrics.tflops},

@@ -2,6 +2,7 @@
 // is, by the names of metrics.jsonl.
 #pragma once
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -9,7 +10,14 @@
 #include <string_view>
 #include <vector>
 
+#include "base/step_clock.h"
+
 namespace tptrain::metrics {
+
+/// Now, UTC.
+inline double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 /// Of a mixture with weights: what one source has given so far.
 struct SourceProgress {
@@ -28,7 +36,8 @@ struct StepMetrics {
   std::vector<SourceProgress> sources = {};  // empty where there are no weights
   double time = 0;                           // seconds since 1970
   double step_time_s = 0;
-  double tokens_per_second = 0;  // of the whole job
+  StepClock::Seconds phases = {};  // of rank 0's host, together step_time_s; 0: it has none such
+  double tokens_per_second = 0;    // of the whole job
   double tokens_per_second_per_rank = 0;
   double tflops = 0;               // per rank
   std::optional<double> mfu = {};  // fraction; absent where the device's peak is not known

@@ -69,6 +69,11 @@ void TensorboardWriter::step(const StepMetrics& metrics) {
     const std::string tag = "train/epoch_of_source/" + source.name;
     impl_->scalars(metrics.time, metrics.step, {{tag, source.epoch}});
   }
+  for (size_t i = 0; i < metrics.phases.size(); ++i) {
+    if (metrics.phases[i] <= 0) continue;
+    const std::string tag = cat("perf/phase/", name_of(static_cast<StepPhase>(i)), "_s");
+    impl_->scalars(metrics.time, metrics.step, {{tag, metrics.phases[i]}});
+  }
   if (metrics.mfu) impl_->scalars(metrics.time, metrics.step, {{"perf/mfu", *metrics.mfu}});
 }
 

@@ -45,8 +45,10 @@ std::string section(const std::string& id, const std::string& title, const std::
              "</h2>\n", content, "</section>\n");
 }
 
+constexpr int kColours = 8;  // of the page's style sheet
+
 std::string swatch(size_t run) {
-  return cat("<span class=\"sw f", run % 8, "\" aria-hidden=\"true\"></span> ");
+  return cat("<span class=\"sw f", run % kColours, "\" aria-hidden=\"true\"></span> ");
 }
 
 std::string run_cell(size_t number, const RunRecord& run) {
@@ -87,45 +89,84 @@ std::string controls(const std::vector<RunRecord>& runs) {
 )";
 }
 
+/// A part of a run's time: what it is called, and its colour.
+struct TimePart {
+  std::string name;
+  int colour = 0;
+  double seconds = 0;
+};
+
+/// "forward_backward" as a reader wants it.
+std::string phase_title(const std::string& phase) {
+  if (phase == "forward_backward") return "forward and backward";
+  if (phase == "launch") return "launching";
+  if (phase == "device") return "on the device";
+  if (phase == "other") return "rest of the step";
+  return phase;
+}
+
+std::vector<TimePart> time_parts(const TimeShare& share) {
+  std::vector<TimePart> parts;
+  int colour = 0;
+  for (const auto& [phase, seconds] : share.phases) {
+    if (phase != "other") parts.push_back({phase_title(phase), colour++, seconds});
+  }
+  double named = 0;
+  for (const TimePart& part : parts) named += part.seconds;
+  parts.push_back({parts.empty() ? "steps" : phase_title("other"), colour++,
+                   std::max(0.0, share.steps_s - named)});
+  parts.push_back({"saves", colour++, share.saves_s});
+  parts.push_back({"evaluations and other", colour++, share.other_s});
+  parts.push_back({"starting", colour++, share.starting_s});
+  parts.push_back({"stopped", colour, share.stopped_s});
+  for (TimePart& part : parts) part.colour %= kColours;
+  return parts;
+}
+
 std::string time_section(const std::vector<RunRecord>& runs) {
-  constexpr std::array<const char*, 5> kNames = {"steps", "saves", "evaluations and other",
-                                                 "starting", "stopped"};
-  constexpr std::array<int, 5> kColours = {0, 1, 2, 3, 7};
-  std::string bars, keys;
-  std::vector<Cells> rows;
-  for (size_t i = 0; i < kNames.size(); ++i)
-    keys += cat("<span class=\"sw f", kColours[i], "\" aria-hidden=\"true\"></span> ", kNames[i],
-                " &nbsp; ");
+  std::string out;
   for (size_t i = 0; i < runs.size(); ++i) {
     const TimeShare share = time_share(runs[i]);
     if (share.total_s() <= 0) continue;
-    const std::array<double, 5> parts = {share.steps_s, share.saves_s, share.other_s,
-                                         share.starting_s, share.stopped_s};
     std::string rectangles;
+    std::vector<Cells> rows;
     double x = 0;
-    Cells cells = {run_cell(i, runs[i])};
-    for (size_t part = 0; part < parts.size(); ++part) {
-      const double width = 1000 * parts[part] / share.total_s();
+    for (const TimePart& part : time_parts(share)) {
+      const double width = 1000 * part.seconds / share.total_s();
       rectangles +=
-          cat("<rect class=\"f", kColours[part], "\" x=\"", fixed(x, 2), "\" width=\"",
-              fixed(width, 2), "\" height=\"18\"><title>", kNames[part], "</title></rect>");
+          cat("<rect class=\"f", part.colour, "\" x=\"", fixed(x, 2), "\" width=\"",
+              fixed(width, 2), "\" height=\"18\"><title>", html_text(part.name), "</title></rect>");
       x += width;
-      cells.push_back(number_cell(cat(duration_text(parts[part]), " (",
-                                      fixed(100 * parts[part] / share.total_s(), 1), " %)")));
+      rows.push_back({cat("<th scope=\"row\">", swatch(static_cast<size_t>(part.colour)),
+                          html_text(part.name), "</th>"),
+                      number_cell(duration_text(part.seconds)),
+                      number_cell(cat(fixed(100 * part.seconds / share.total_s(), 1), " %"))});
     }
-    bars += cat("<p>", html_text(runs[i].name),
-                "</p><svg viewBox=\"0 0 1000 18\" width=\"100%\" height=\"18\" "
-                "preserveAspectRatio=\"none\" aria-hidden=\"true\">",
-                rectangles, "</svg>\n");
-    rows.push_back(std::move(cells));
+    out += cat(
+        "<h3>", html_text(runs[i].name), "</h3><svg viewBox=\"0 0 1000 18\" width=\"100%\" ",
+        "height=\"18\" preserveAspectRatio=\"none\" aria-hidden=\"true\">", rectangles, "</svg>\n",
+        table(cat("where the time of ", runs[i].name, " went"), {"part", "#time", "#share"}, rows));
+  }
+  return out.empty() ? "" : section("time", "Where the time went", out);
+}
+
+std::string sources_section(const std::vector<RunRecord>& runs) {
+  std::vector<Cells> rows;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const std::vector<SourceUse> sources = sources_of(runs[i]);
+    double all = 0;
+    for (const SourceUse& source : sources) all += source.sequences;
+    for (const SourceUse& source : sources) {
+      rows.push_back({run_cell(i, runs[i]), text_cell(source.name),
+                      number_cell(with_thousands(std::llround(source.sequences))),
+                      number_cell(cat(fixed(100 * source.sequences / std::max(1.0, all), 1), " %")),
+                      number_cell(fixed(source.epoch, 2))});
+    }
   }
   if (rows.empty()) return "";
-  return section(
-      "time", "Where the time went",
-      cat("<p class=\"soft\">", keys, "</p>", bars,
-          table("where the time of each run went",
-                {"run", "#steps", "#saves", "#evaluations and other", "#starting", "#stopped"},
-                rows)));
+  return section("sources", "Sources of the data",
+                 table("what each source of the mixture has given",
+                       {"run", "source", "#sequences", "#share", "#epochs of its own"}, rows));
 }
 
 /// "; training waited 0.12 s for all": saves go on beside it. "" where that is not known.
@@ -272,9 +313,10 @@ std::string report_page(const PageHead& head, const std::vector<RunRecord>& runs
                   controls(runs), "<div id=\"charts\"></div>\n",
                   "<p class=\"soft\">Triangles: checkpoints that are there. Dashed lines: "
                   "starts. Shaded: least and most where several steps share a point.</p>\n")),
-      time_section(runs), checkpoints_section(runs), starts_section(runs), settings_section(runs),
-      warnings_section(runs), "</main>\n<script type=\"application/json\" id=\"numbers\">",
-      html_json(page_data(runs)), "</script>\n<script>", script, "</script>\n</body>\n</html>\n");
+      time_section(runs), sources_section(runs), checkpoints_section(runs), starts_section(runs),
+      settings_section(runs), warnings_section(runs),
+      "</main>\n<script type=\"application/json\" id=\"numbers\">", html_json(page_data(runs)),
+      "</script>\n<script>", script, "</script>\n</body>\n</html>\n");
 }
 
 }  // namespace tptrain::report

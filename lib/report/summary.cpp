@@ -37,6 +37,24 @@ std::string best_evaluation(const Metrics& metrics) {
 
 }  // namespace
 
+std::vector<SourceUse> sources_of(const RunRecord& run) {
+  constexpr std::string_view kPrefix = "sources/";
+  constexpr std::string_view kCount = "/sequences";
+  const Columns& rows = run.metrics.steps;
+  std::vector<SourceUse> sources;
+  for (const Columns::Column& column : rows.all()) {
+    const std::string_view name = column.name;
+    if (!name.starts_with(kPrefix) || !name.ends_with(kCount)) continue;
+    if (name.size() <= kPrefix.size() + kCount.size()) continue;
+    const std::string source(
+        name.substr(kPrefix.size(), name.size() - kPrefix.size() - kCount.size()));
+    const double sequences = rows.last(name);
+    const double epoch = rows.last(cat(kPrefix, source, "/epoch"));
+    if (std::isfinite(sequences)) sources.push_back({source, sequences, epoch});
+  }
+  return sources;
+}
+
 double recent(const Columns& rows, const std::string& column) {
   constexpr size_t kRows = 20;
   const std::vector<double>* values = rows.find(column);

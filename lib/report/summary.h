@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "report/run_record.h"
 
@@ -21,6 +22,15 @@ struct Summary {
   std::string duration;         // from the first to the last number, restarts included
 };
 Summary summary_of(const RunRecord& run);
+
+/// What one source of a mixture has given so far.
+struct SourceUse {
+  std::string name;
+  double sequences = 0;
+  double epoch = 0;  // passes over it
+};
+/// Empty where a run has no mixture with weights.
+std::vector<SourceUse> sources_of(const RunRecord& run);
 
 /// Median of a column's last 20 numbers; NaN where it has none.
 double recent(const Columns& rows, const std::string& column);

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace tptrain::report {
@@ -12,6 +13,46 @@ double seconds_of_start(const std::string& when) {
   if (::strptime(when.c_str(), "%Y-%m-%d %H:%M:%S UTC", &utc) == nullptr) return kNoNumber;
   return static_cast<double>(::timegm(&utc));
 }
+
+namespace {
+
+// In the order of a step; others follow as the file has them.
+constexpr std::array kPhases = {"data",      "forward_backward", "communication",
+                                "optimizer", "launch",           "device"};
+
+struct Phase {
+  std::string name;
+  const std::vector<double>* values;
+  double seconds = 0;
+};
+
+std::vector<Phase> phases_of(const Columns& rows) {
+  constexpr std::string_view kPrefix = "phases/";
+  std::vector<Phase> phases;
+  for (const char* name : kPhases) {
+    const std::vector<double>* values = rows.find(std::string(kPrefix) + name);
+    if (values != nullptr) phases.push_back({name, values});
+  }
+  for (const Columns::Column& column : rows.all()) {
+    const std::string_view name = column.name;
+    if (!name.starts_with(kPrefix)) continue;
+    const std::string phase(name.substr(kPrefix.size()));
+    if (std::find(kPhases.begin(), kPhases.end(), phase) == kPhases.end())
+      phases.push_back({phase, &column.values});
+  }
+  return phases;
+}
+
+/// Adds what row `i`, whose steps took `in_steps`, spent in each phase.
+void add_phases(size_t i, double step_time, double in_steps, std::vector<Phase>& phases) {
+  if (!(step_time > 0) || !std::isfinite(in_steps)) return;
+  for (Phase& phase : phases) {
+    const double value = (*phase.values)[i];
+    if (std::isfinite(value)) phase.seconds += in_steps * std::clamp(value / step_time, 0.0, 1.0);
+  }
+}
+
+}  // namespace
 
 TimeShare time_share(const RunRecord& run) {
   const Columns& rows = run.metrics.steps;
@@ -25,6 +66,7 @@ TimeShare time_share(const RunRecord& run) {
     if (std::isfinite(at)) starts.push_back(at);
   }
   std::sort(starts.begin(), starts.end());
+  std::vector<Phase> phases = phases_of(rows);
   double previous = kNoNumber;
   for (size_t i = 0; i < rows.size(); ++i) {
     const double now = (*times)[i];
@@ -41,9 +83,11 @@ TimeShare time_share(const RunRecord& run) {
       const double in_steps = std::clamp((*of_steps)[i] * std::max(steps, 1.0), 0.0, gap);
       share.steps_s += std::isfinite(in_steps) ? in_steps : gap;
       share.other_s += std::isfinite(in_steps) ? gap - in_steps : 0;
+      add_phases(i, (*of_steps)[i], in_steps, phases);
     }
     previous = now;
   }
+  for (Phase& phase : phases) share.phases.emplace_back(std::move(phase.name), phase.seconds);
   double saves = 0;
   if (const std::vector<double>* stalls = run.metrics.saves.find("save_stall_s")) {
     for (const double stall : *stalls) saves += std::isfinite(stall) ? stall : 0;

@@ -1,6 +1,10 @@
 // Where the time of a run went, from the first start that its log knows to its last number.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "report/run_record.h"
 
 namespace tptrain::report {
@@ -8,6 +12,9 @@ namespace tptrain::report {
 struct TimeShare {
   double starting_s = 0;  // from a start to its first number
   double steps_s = 0;
+  /// Of steps_s, by the names of "phases" in metrics.jsonl, in the order in which a step has them;
+  /// empty where a run does not say it.
+  std::vector<std::pair<std::string, double>> phases = {};
   double saves_s = 0;    // that training waited for saves
   double other_s = 0;    // between steps beside that: evaluations above all
   double stopped_s = 0;  // from a start's last number to the next start

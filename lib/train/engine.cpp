@@ -25,6 +25,13 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
   return "";
 }
 
+// Of work that a GPU does the host's time says nothing.
+zero::Options zero_options_of(const Engine::Options& options, at::Device device) {
+  zero::Options zero = options.zero;
+  zero.clock = device.is_cuda() ? nullptr : options.clock;
+  return zero;
+}
+
 // Whole casts of weights beside shards of them would undo ZeRO-3.
 model::TrainingOptions training_of(const Engine::Options& options,
                                    std::optional<tensor_parallel::Fp8Counters>& counters) {
@@ -42,6 +49,7 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
       tp_(tp),
       dp_(dp),
       fault_(options.fault),
+      clock_(options.clock),
       replays_(obstacle_to_graph(options, device).empty()),
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
       fp8_counters_(options.training.fp8.counts_casts
@@ -54,7 +62,7 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
                 .zero_stage = options.zero.zero_stage,
                 .gradient_dtype = options.gradient_dtype,
                 .rule = &optim::update_rule(options.zero.optimizer.type)}),
-      zero_(buckets_, tp, dp, options.zero) {
+      zero_(buckets_, tp, dp, zero_options_of(options, device)) {
   if (const auto& packed = decoder_.packed_parameters(); !packed.empty()) {
     const std::vector<Problem> problems = tensor_parallel::check_nf4_cuts(packed, tp.size());
     if (!problems.empty()) throw ConfigError(problems);
@@ -86,6 +94,8 @@ zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int
     throw DataError(problem("a global batch without a single target token")
                         .must("hold at least one")
                         .remedy("Check the masks of data.train."));
+  const StepClock::In phase(clock_,
+                            device_.is_cuda() ? StepPhase::launch : StepPhase::forward_backward);
   // What differs from step to step reaches the device before the step, in memory that stays.
   inverse_targets_.fill_(1.0 / static_cast<double>(target_tokens));
   zero_.prepare_step(learning_rate);

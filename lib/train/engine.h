@@ -39,6 +39,7 @@ class Engine {
     /// Of the layers' matrices: bf16 where each step has one micro-batch, or reduces each.
     at::ScalarType gradient_dtype = at::kFloat;
     CudaGraphs cuda_graphs = CudaGraphs::automatic;
+    StepClock* clock = nullptr;  // gets the time of a step's phases
     EngineFault fault = EngineFault::none;
   };
   /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
@@ -102,6 +103,7 @@ class Engine {
   comm::Communicator& tp_;
   comm::Communicator& dp_;
   EngineFault fault_;
+  StepClock* clock_;
   bool replays_;  // steps that can be
   std::string how_steps_run_;
   std::optional<GraphTrial> trial_;

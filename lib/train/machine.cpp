@@ -135,7 +135,9 @@ Engine& build_engine(comm::MpiSession& session, const ResolvedConfig& resolved, 
   comm::agree(session, [&] { check_fp8(resolved, mesh.device()); });
   {
     const Work work("building the model");
-    machine.engine.emplace(engine_options(resolved), mesh.tp(), mesh.dp(), mesh.device());
+    Engine::Options options = engine_options(resolved);
+    options.clock = &session.board()->clock();
+    machine.engine.emplace(options, mesh.tp(), mesh.dp(), mesh.device());
   }
   Engine& engine = *machine.engine;
   comm::agree(

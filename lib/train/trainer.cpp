@@ -51,7 +51,7 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
     outcome.eval_loss = evaluate(state.step);
     if (state.step > 0 && is_best(state.step)) name_best(state);  // it began at this checkpoint
   }
-  last_issued_ = std::chrono::steady_clock::now();
+  begin_step_time();
 
   while (state.step < run.train.max_steps && !stopped_in_evaluation_ &&
          !parts_.best_loss.is_out_of_patience()) {
@@ -115,6 +115,7 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
                      .tokens_seen = state.tokens_seen,
                      .target_tokens = batch.agreement.target_tokens,
                      .step_time_s = seconds_since_last_step(),
+                     .phases = board_->clock().take(),
                      .bounds = bounds};
   if (!first_step_said_) read_pending();  // so that the first line comes at once
   say_how_steps_run();
@@ -126,7 +127,7 @@ void Trainer::pass_over(checkpoint::TrainState& state) {
   read_pending();
   const double learning_rate = schedule_.learning_rate(state.step);
   state.step += 1;
-  seconds_since_last_step();
+  begin_step_time();
   if (++passed_over_ == 1 && parts_.session.rank() == 0)
     parts_.log.warn(cat("step ", state.step,
                         " passed over: its global batch holds no target; further ones are only "
@@ -148,6 +149,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   const data::BatchShape& shape = parts_.train_data.shape();
   Batch batch;
   board_->enter("reading the batch", step + 1, step_patience());
+  const StepClock::In phase(&board_->clock(), StepPhase::data);
   std::vector<data::HostBatch> on_host;
   const PaceMeter::Reading reading(pace_meter_);
   const auto read = [&](StepReport& report) {
@@ -195,7 +197,7 @@ std::optional<double> Trainer::evaluate(int64_t step) {
   if (parts_.evaluation == nullptr) return std::nullopt;
   board_->enter("evaluation", step);
   const std::optional<Evaluation::Result> result = try_evaluation(step);
-  last_issued_ = std::chrono::steady_clock::now();  // evaluation is no part of a step's time
+  begin_step_time();  // evaluation is no part of a step's time
   if (!result) return std::nullopt;
   if (result->stopped) {
     stopped_in_evaluation_ = true;
@@ -207,7 +209,7 @@ std::optional<double> Trainer::evaluate(int64_t step) {
                                        .loss = result->loss,
                                        .target_tokens = result->target_tokens,
                                        .sets = result->sets,
-                                       .time = seconds_since_1970()};
+                                       .time = metrics::seconds_since_1970()};
     parts_.recorder->eval(metrics);
     parts_.log.info(cat("step ", step, "  eval_loss ", fixed(metrics.loss, 4), "  perplexity ",
                         fixed(metrics.perplexity(), 2), "  ", with_thousands(metrics.target_tokens),
@@ -259,6 +261,11 @@ std::vector<metrics::SourceProgress> Trainer::sources_at(int64_t step) const {
 double Trainer::seconds_since_last_step() {
   const auto now = std::chrono::steady_clock::now();
   return seconds_between(std::exchange(last_issued_, now), now);
+}
+
+void Trainer::begin_step_time() {
+  last_issued_ = std::chrono::steady_clock::now();
+  board_->clock().take();
 }
 
 void Trainer::say_first_step() {

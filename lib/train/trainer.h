@@ -97,6 +97,7 @@ class Trainer {
     int64_t tokens_seen = 0;
     int64_t target_tokens = 0;
     double step_time_s = 0;
+    StepClock::Seconds phases = {};
     OutlierGuard::Bounds bounds = {};
   };
   struct GoBack {  // thrown on every rank alike
@@ -108,6 +109,12 @@ class Trainer {
   void pass_over(checkpoint::TrainState& state);
   void audit_if_due(int64_t step);
   void read_pending();
+  struct Numbers {
+    double loss;
+    double norm;
+  };
+  /// Waits for the device.
+  Numbers read_numbers(const Pending& pending);
   void skip_or_stop(const Pending& pending, double loss, double norm);
   void skip_or_go_back(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
@@ -132,6 +139,8 @@ class Trainer {
   double epoch_at(int64_t step) const;
   std::vector<metrics::SourceProgress> sources_at(int64_t step) const;
   double seconds_since_last_step();
+  /// What was before is no part of the next step's time.
+  void begin_step_time();
   void say_first_step();
   void say_how_steps_run();
   std::vector<std::string> failures() const;

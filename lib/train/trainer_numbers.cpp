@@ -25,14 +25,19 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 
+Trainer::Numbers Trainer::read_numbers(const Pending& pending) {
+  const bool waits = parts_.engine.device().is_cuda();
+  const StepClock::In phase(&board_->clock(), waits ? StepPhase::device : StepPhase::other);
+  return {.loss = pending.host_numbers.loss(), .norm = pending.host_numbers.norm()};
+}
+
 void Trainer::read_pending() {
   if (!pending_) return;
   const Pending pending = *std::exchange(pending_, std::nullopt);
   // Here the host waits until the device has done the step, however many it waits for: where a
   // collective hangs, this is where it shows.
   board_->enter("waiting for the device to finish it", pending.step, step_patience());
-  const double loss = pending.host_numbers.loss();
-  const double norm = pending.host_numbers.norm();
+  const auto [loss, norm] = read_numbers(pending);
   board_->advance();
   if (!pending.host_numbers.finite()) {
     skip_or_stop(pending, loss, norm);
@@ -114,7 +119,7 @@ void Trainer::record_skipped(int64_t step, std::string_view reason, double learn
                             .lr = learning_rate,
                             .tokens_seen = tokens_seen,
                             .epoch = epoch_at(step),
-                            .time = seconds_since_1970()});
+                            .time = metrics::seconds_since_1970()});
 }
 
 void Trainer::publish(const Pending& pending, double loss, double norm) {
@@ -130,8 +135,9 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       .tokens_seen = pending.tokens_seen,
       .epoch = epoch_at(pending.step),
       .sources = sources_at(pending.step),
-      .time = seconds_since_1970(),
+      .time = metrics::seconds_since_1970(),
       .step_time_s = pending.step_time_s,
+      .phases = pending.phases,
       .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,
       .peak_memory_bytes = memory.peak_bytes};
   step.tokens_per_second_per_rank = step.tokens_per_second / parts_.session.size();

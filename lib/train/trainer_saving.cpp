@@ -41,7 +41,7 @@ void Trainer::save(const checkpoint::TrainState& state) {
   if (parts_.guard.has_state()) now.extra[kOutlierGuard] = parts_.guard.to_text();
   saver_.save(live.state_dict(), now);
   live.call_before_update([this] { saver_.let_state_change(); });
-  last_issued_ = std::chrono::steady_clock::now();
+  begin_step_time();
 }
 
 // Whether the state is saved, or will be by a save that is under way.
@@ -66,7 +66,7 @@ bool Trainer::keep_best(const checkpoint::TrainState& state, bool is_saved) {
 void Trainer::finish_save() {
   board_->enter("waiting for a checkpoint to be written");
   saver_.finish();
-  last_issued_ = std::chrono::steady_clock::now();
+  begin_step_time();
 }
 
 void Trainer::say_saved(const Saved& saved) {
@@ -78,7 +78,7 @@ void Trainer::say_saved(const Saved& saved) {
                          .stall_s = saved.stall_s,
                          .save_s = saved.save_s,
                          .bytes = saved.bytes,
-                         .time = seconds_since_1970()});
+                         .time = metrics::seconds_since_1970()});
 }
 
 bool Trainer::is_best(int64_t step) const {

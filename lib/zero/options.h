@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "base/step_clock.h"
 #include "config/run_config.h"
 
 namespace tptrain::zero {
@@ -33,6 +34,7 @@ struct Options {
   LookupRows lookup_rows = LookupRows::automatic;
   bool bounded = false;  // updates have the bounds of set_bounds()
   FrozenValues frozen_values = FrozenValues::in_state;
+  StepClock* clock = nullptr;  // gets the time of norm and update where the host does them
 };
 
 }  // namespace tptrain::zero

@@ -49,6 +49,7 @@ struct ZeroOptimizer::Impl {
   enum class Phase { accumulating, reduced, clipped, updated };
 
   ParamBuckets& buckets;
+  StepClock* clock;  // may be null
   at::Device device;
   StateLayout layout;
   std::vector<BucketState> states;
@@ -64,6 +65,7 @@ struct ZeroOptimizer::Impl {
   Impl(ParamBuckets& buckets, comm::Communicator& tp, comm::Communicator& dp,
        const Options& options)
       : buckets(checked(buckets, dp)),
+        clock(options.clock),
         device(buckets.options().device),
         layout(state_layout(buckets.options(), options, dp.size())),
         states(make_states(buckets, layout)),
@@ -143,6 +145,7 @@ StepNumbers ZeroOptimizer::clip(double max_norm, const at::Tensor& local_losses)
                             .must(cat("be a 1-D fp32 tensor on ", impl_->device.str())));
   }
   impl_->phase = Impl::Phase::clipped;
+  const StepClock::In phase(impl_->clock, StepPhase::optimizer);
   StepNumbers numbers = impl_->norm(local_losses);
   // torch.nn.utils.clip_grad_norm_'s formula, 1e-6 included: users compare with it.
   const at::Tensor scale = max_norm > 0
@@ -186,10 +189,13 @@ void ZeroOptimizer::assume_updated() {
 void ZeroOptimizer::before_forward(int block) {
   ShardUpdate& update = impl_->update;
   if (impl_->phase == Impl::Phase::updated) update.finish();  // no step has begun: an evaluation
-  const int other = impl_->buckets.blocks()[block].also_uses;
-  if (other >= 0) update.wait_for(other);
-  update.wait_for(block);
-  update.run_ahead(block);
+  {
+    const StepClock::In phase(impl_->clock, StepPhase::optimizer);
+    const int other = impl_->buckets.blocks()[block].also_uses;
+    if (other >= 0) update.wait_for(other);
+    update.wait_for(block);
+    update.run_ahead(block);
+  }
   impl_->gatherer.before_forward(
       block, impl_->looks_up_rows() ? Gatherer::Table::later : Gatherer::Table::now);
 }

@@ -23,7 +23,7 @@
     const others = {false: new Set(), true: new Set()};
     const sets = new Set(runs.flatMap((run) => Object.keys(run.evaluations)));
     const note = (series, evaluation) => Object.keys(series).forEach((key) => {
-      if (!known.has(key) && !NOT_DRAWN.has(key) && !key.endsWith("/sequences")) others[evaluation].add(key);
+      if (!known.has(key) && !NOT_DRAWN.has(key) && !key.endsWith("/sequences") && !key.startsWith("phases/")) others[evaluation].add(key);
     });
     for (const run of runs) {
       note(run.series, false);

@@ -41,6 +41,8 @@ def write_run(directory, steps, rate=3e-4, seed=1, every=1, restart_at=None, nam
             "step": step, "loss": loss, "grad_norm": 0.6 + 4 * math.exp(-12 * step / steps) + 0.1 * abs(draw.gauss(0, 1)),
             "lr": rate * min(1, 20 * step / steps) * (0.5 + 0.5 * math.cos(math.pi * step / steps)),
             "tokens_seen": step * 16384, "epoch": step / steps * 1.5, "time": now, "step_time_s": seconds,
+            "phases": {"data": 0.01, "launch": 0.04, "device": seconds - 0.06, "other": 0.01},
+            "sources": {"wiki": {"sequences": 7 * step, "epoch": step / steps}, "chat": {"sequences": 3 * step, "epoch": 3 * step / steps}},
             "tokens_per_second": 16384 / seconds, "tokens_per_second_per_rank": 4096 / seconds,
             "tflops": 380 * 0.25 / seconds, "mfu": 0.384 * 0.25 / seconds, "peak_memory_bytes": 43_000_000_000})
         if step % max(every, steps // 12) == 0:

@@ -40,7 +40,8 @@ tags = {"train/loss": "loss", "train/grad_norm": "grad_norm", "train/lr": "lr", 
         "perf/tokens_per_second_per_rank": "tokens_per_second_per_rank", "perf/tflops": "tflops",
         "perf/peak_memory_bytes": "peak_memory_bytes"}
 eval_tags = {"eval/loss": "eval_loss", "eval/perplexity": "eval_perplexity"}
-assert set(events.Tags()["scalars"]) == set(tags) | set(eval_tags), events.Tags()
+phase_tags = {f"perf/phase/{name}_s": name for name in ("data", "forward_backward", "communication", "optimizer", "other")}
+assert set(events.Tags()["scalars"]) == set(tags) | set(eval_tags) | set(phase_tags), events.Tags()
 
 def check(tag, key, lines):
     points = events.Scalars(tag)
@@ -51,7 +52,11 @@ def check(tag, key, lines):
 
 for tag, key in tags.items():
     check(tag, key, steps)
+for tag, name in phase_tags.items():
+    check(tag, name, [{**line, **line["phases"]} for line in steps])
+for line in steps:  # each moment of a step counts for one phase
+    assert math.isclose(sum(line["phases"].values()), line["step_time_s"], rel_tol=0.02, abs_tol=1e-3), line
 for tag, key in eval_tags.items():
     check(tag, key, evals)
 assert len(steps) == 8 and len(os.listdir(directory / "run/tensorboard")) == 2
-print(f"{len(tags) + len(eval_tags)} curves of {len(steps)} steps read by TensorBoard as metrics.jsonl has them")
+print(f"{len(tags) + len(phase_tags) + len(eval_tags)} curves of {len(steps)} steps read by TensorBoard as metrics.jsonl has them")

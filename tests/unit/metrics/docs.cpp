@@ -41,6 +41,7 @@ TEST_CASE("docs/metrics.md lists the keys of each kind of line", "[metrics]") {
   JsonlWriter writer(directory / "metrics.jsonl", 0);
   writer.step({.step = 1,
                .sources = {{.name = "wiki"}},
+               .phases = {0.5},
                .mfu = 0.5,
                .fp8_flushed = 0.001,
                .fp8_saturated = 0});

@@ -77,6 +77,7 @@ TEST_CASE("a step's line has the documented keys in their order", "[metrics]") {
       "\n";
   CHECK(text_of(path) == with_mfu);
   metrics.mfu.reset();
+  metrics.phases = {0.25, 1.5};
   writer.step(metrics);
   writer.eval({.step = 3, .loss = 0.0, .target_tokens = 1000, .time = 1.7e9});
   writer.skipped({.step = 4, .reason = "nonfinite", .lr = 0.25, .tokens_seen = 96, .time = 1.7e9});
@@ -84,6 +85,7 @@ TEST_CASE("a step's line has the documented keys in their order", "[metrics]") {
       text_of(path) ==
       with_mfu +
           R"({"step":3,"loss":2.5,"grad_norm":0.5,"lr":0.25,"tokens_seen":96,"epoch":1.5,"time":1700000000.0,"step_time_s":0.125,)"
+          R"("phases":{"data":0.25,"forward_backward":1.5},)"
           R"("tokens_per_second":256.0,"tokens_per_second_per_rank":64.0,"tflops":2.5,"peak_memory_bytes":4096})"
           "\n"
           R"({"step":3,"eval_loss":0.0,"eval_perplexity":1.0,"eval_tokens":1000,"time":1700000000.0})"

@@ -35,6 +35,8 @@ RunRecord hostile_run() {
   run.metrics.steps.begin_row(1);
   run.metrics.steps.set("loss", 2.5);
   run.metrics.steps.set(kHostile, 1);
+  run.metrics.steps.set(std::string("sources/") + kHostile + "/sequences", 1);
+  run.metrics.steps.set(std::string("phases/") + kHostile, 1);
   run.metrics.evaluations[kHostile].begin_row(1);
   run.metrics.evaluations[kHostile].set("eval_loss", 3);
   run.metrics.skipped = {{1, kHostile}};

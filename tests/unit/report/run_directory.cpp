@@ -119,6 +119,39 @@ TEST_CASE("the time of a run is shared out, the pause between two starts too", "
   CHECK(share.total_s() == Approx(1795980004.0 - 1795979737.0));
 }
 
+TEST_CASE("steps are shared out by their phases, where a run says them", "[report]") {
+  const TempDir directory;
+  directory.put("metrics.jsonl",
+                "{\"step\":1,\"loss\":5,\"time\":100,\"step_time_s\":2,\"phases\":{\"data\":0.5,"
+                "\"forward_backward\":1,\"other\":0.5}}\n"
+                "{\"step\":2,\"loss\":5,\"time\":102,\"step_time_s\":2,\"phases\":{\"data\":0.5,"
+                "\"forward_backward\":1,\"other\":0.5}}\n"
+                "{\"step\":4,\"loss\":5,\"time\":112,\"step_time_s\":4,\"phases\":{\"data\":1,"
+                "\"forward_backward\":2,\"other\":1,\"new_one\":0}}\n");
+  const TimeShare share = time_share(read_run(directory.path()));
+  CHECK(share.steps_s == Approx(2 + 8));  // step 3, which is not logged, took as long as step 4
+  REQUIRE(share.phases.size() == 4);
+  CHECK(share.phases[0].first == "data");
+  CHECK(share.phases[0].second == Approx(0.5 + 2));
+  CHECK(share.phases[1].first == "forward_backward");
+  CHECK(share.phases[1].second == Approx(1 + 4));
+  CHECK(share.phases[2].second == Approx(0.5 + 2));
+  CHECK(share.phases[3].first == "new_one");
+}
+
+TEST_CASE("what each source of a mixture has given", "[report]") {
+  const TempDir directory;
+  directory.put("metrics.jsonl",
+                "{\"step\":1,\"loss\":5,\"time\":100,\"sources\":{\"a/b\":{\"sequences\":3,"
+                "\"epoch\":0.5},\"c\":{\"sequences\":1,\"epoch\":2.25}}}\n");
+  const std::vector<SourceUse> sources = sources_of(read_run(directory.path()));
+  REQUIRE(sources.size() == 2);
+  CHECK(sources[0].name == "a/b");
+  CHECK(sources[0].sequences == 3);
+  CHECK(sources[1].name == "c");
+  CHECK(sources[1].epoch == 2.25);
+}
+
 TEST_CASE("what cannot be read is said and the rest is shown", "[report]") {
   const TempDir directory;
   directory.put("metrics.jsonl", "nothing\n{\"step\":1,\"loss\":1}\n");

@@ -47,6 +47,16 @@ TEST_CASE("one run: how far, how good, how fast, a plot", "[report]") {
                     [](char c) { return c == '\n' || (c >= ' ' && c < 127); }));
 }
 
+TEST_CASE("a mixture's sources have a line of their own", "[report]") {
+  RunRecord run = run_of("first", 100);
+  run.metrics.steps.set("sources/wiki/sequences", 70);
+  run.metrics.steps.set("sources/wiki/epoch", 0.525);
+  run.metrics.steps.set("sources/chat/sequences", 30);
+  run.metrics.steps.set("sources/chat/epoch", 1.25);
+  CHECK(has(watch_view({&run}, {.width = 79, .height = 23, .now = 1102}),
+            "sources: wiki 70 %, 0.53 epochs; chat 30 %, 1.25 epochs\n"));
+}
+
 TEST_CASE("a run whose numbers stop is silent, whose log says so is done", "[report]") {
   RunRecord run = run_of("a", 3);
   CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "silent for 5m 0s"));
