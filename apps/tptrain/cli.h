@@ -73,6 +73,7 @@ struct EvaluateCommand {
   std::string chat_template;           // a file; "": that of the tokenizer
   std::string train_on = "assistant";  // assistant | last | all: what is predicted of conversations
   std::string packing = "stream";
+  bool document_mask = false;
   bool special_as_text = false;
   int64_t tp_size = 1;
   std::optional<int64_t> seq_length;

@@ -87,6 +87,16 @@ void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch
              batch, row, 0);
 }
 
+void fill_pieces(const formats::TokenFile& file, std::span<const Piece> pieces, DocumentMask mask,
+                 HostBatch& batch, int64_t row) {
+  int64_t at = 0;
+  for (const Piece& piece : pieces) {
+    fill_piece(file, piece, batch, row, at);
+    at += piece.tokens;
+  }
+  if (mask == DocumentMask::on) mask_pieces(pieces, batch, row);
+}
+
 void mask_documents(const formats::TokenFileHeader& header, const TokenRange& range,
                     HostBatch& batch, int64_t row) {
   const int64_t here = row * batch.seq_length;

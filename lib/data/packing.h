@@ -69,6 +69,10 @@ void fill_piece(const formats::TokenFile& file, const Piece& piece, HostBatch& b
 void fill_row(const formats::TokenFile& file, const TokenRange& range, HostBatch& batch,
               int64_t row);
 
+/// Row `row` from these pieces one behind the other; masked, where documents are told apart.
+void fill_pieces(const formats::TokenFile& file, std::span<const Piece> pieces, DocumentMask mask,
+                 HostBatch& batch, int64_t row);
+
 /// Masks row `row`, filled from `range`: its documents, pieces of documents and padding end where
 /// document_ends then says, and the last token of a document has no target. Rows in order, each
 /// once.

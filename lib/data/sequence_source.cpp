@@ -37,21 +37,12 @@ SequenceSource::SequenceSource(const PreparedTokens& tokens, int64_t seq_length,
 }
 
 void SequenceSource::fill(int64_t sequence, HostBatch& batch, int64_t row) const {
-  const bool masks = mask_ == DocumentMask::on;
-  if (best_fit_) {
-    int64_t at = 0;
-    for (const Piece& piece : best_fit_->pieces(sequence)) {
-      fill_piece(file_, piece, batch, row, at);
-      at += piece.tokens;
-    }
-    if (masks) mask_pieces(best_fit_->pieces(sequence), batch, row);
-    return;
-  }
+  if (best_fit_) return fill_pieces(file_, best_fit_->pieces(sequence), mask_, batch, row);
   const TokenRange range = packing_ == Packing::none
                                ? document_range(file_.header(), sequence)
                                : TokenRange{sequence * seq_length_, file_.tokens()};
   fill_row(file_, range, batch, row);
-  if (masks) mask_documents(file_.header(), range, batch, row);
+  if (mask_ == DocumentMask::on) mask_documents(file_.header(), range, batch, row);
 }
 
 }  // namespace tptrain::data

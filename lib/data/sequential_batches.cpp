@@ -24,12 +24,17 @@ SequentialBatches::SequentialBatches(const PreparedTokens& tokens, const Options
                     options.micro_batch_size, ", dp_size ", options.dp_size))
             .must("be at least 1 each"));
   }
-  if (options.packing == Packing::best_fit)
-    throw InternalError(problem("sequential batches of packing best_fit").must("be in order"));
-  if (options.packing == Packing::stream) {
-    windows_ = windows_of(file_.tokens(), options.seq_length);
-  } else {
-    count_windows_of_documents();
+  switch (options.packing) {
+    case Packing::stream:
+      windows_ = windows_of(file_.tokens(), options.seq_length);
+      break;
+    case Packing::best_fit:
+      best_fit_.emplace(file_.header().document_ends, options.seq_length);
+      windows_ = best_fit_->rows();
+      break;
+    case Packing::none:
+      count_windows_of_documents();
+      break;
   }
   if (options.max_windows == 0 || options.max_windows >= windows_) return;
   windows_ = options.max_windows;
@@ -59,8 +64,12 @@ HostBatch SequentialBatches::batch(int64_t round, int dp_rank) const {
   HostBatch out = padding(options_.micro_batch_size, options_.seq_length);
   out.first_sample = dp_rank * options_.micro_batch_size;
   const int64_t first = round * options_.micro_batch_size * options_.dp_size + out.first_sample;
-  for (int64_t row = 0; row < out.batch && first + row < windows_; ++row) {
-    fill(first + row, out, row);
+  for (int64_t row = 0; row < out.batch; ++row) {
+    if (first + row < windows_) {
+      fill(first + row, out, row);
+    } else if (options_.document_mask == DocumentMask::on) {
+      mask_pieces({}, out, row);  // padding alone
+    }
   }
   return out;
 }
@@ -68,6 +77,10 @@ HostBatch SequentialBatches::batch(int64_t round, int dp_rank) const {
 void SequentialBatches::fill(int64_t window, HostBatch& batch, int64_t row) const {
   const std::vector<int64_t>& ends = file_.header().document_ends;
   const int64_t length = options_.seq_length;
+  if (best_fit_) {
+    fill_pieces(file_, best_fit_->pieces(window), options_.document_mask, batch, row);
+    return;
+  }
   if (options_.packing == Packing::none) {
     // The last document that begins at or before this window (one without windows shares its number
     // with the next).
@@ -75,16 +88,21 @@ void SequentialBatches::fill(int64_t window, HostBatch& batch, int64_t row) cons
     const int64_t document = after - windows_before_.begin() - 1;
     const TokenRange range = document_range(file_.header(), document);
     const int64_t within = window - windows_before_[static_cast<size_t>(document)];
-    fill_row(file_, {range.begin + within * length, range.end}, batch, row);
+    fill_tokens({range.begin + within * length, range.end}, batch, row);
     return;
   }
   const int64_t begin = window * length;
-  fill_row(file_, {begin, file_.tokens()}, batch, row);
+  fill_tokens({begin, file_.tokens()}, batch, row);
   // What a document begins with does not follow from the one before.
   for (auto end = std::upper_bound(ends.begin(), ends.end(), begin);
        end != ends.end() && *end <= begin + length; ++end) {
     batch.targets[static_cast<size_t>(row * length + *end - begin - 1)] = formats::kNoLabel;
   }
+}
+
+void SequentialBatches::fill_tokens(const TokenRange& range, HostBatch& batch, int64_t row) const {
+  fill_row(file_, range, batch, row);
+  if (options_.document_mask == DocumentMask::on) mask_documents(file_.header(), range, batch, row);
 }
 
 }  // namespace tptrain::data

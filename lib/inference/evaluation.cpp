@@ -1,6 +1,5 @@
 #include "inference/evaluation.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/work.h"
+#include "model/host_batch.h"
 #include "tensor_parallel/block_observer.h"
 
 namespace tptrain::inference {
@@ -31,14 +31,6 @@ struct Share {
   int64_t target_tokens = 0;
 };
 
-/// [B, S] on the host -> [S, B] on the device.
-at::Tensor upload(const std::vector<int64_t>& tokens, const data::HostBatch& batch,
-                  at::Device device) {
-  at::Tensor rows = at::empty({batch.batch, batch.seq_length}, at::kLong);
-  std::memcpy(rows.data_ptr<int64_t>(), tokens.data(), tokens.size() * sizeof(int64_t));
-  return rows.t().contiguous().to(device);
-}
-
 Share share_of(model::Decoder& decoder, const data::SequentialBatches& batches,
                const comm::DeviceMesh& mesh) {
   NothingToGather observer;
@@ -49,8 +41,7 @@ Share share_of(model::Decoder& decoder, const data::SequentialBatches& batches,
     const data::HostBatch host = batches.batch(round, mesh.dp_rank());
     const int64_t targets = host.target_tokens();
     if (targets == 0) continue;  // the same on every tp rank
-    const model::TokenBatch batch = {.ids = upload(host.ids, host, mesh.device()),
-                                     .targets = upload(host.targets, host, mesh.device())};
+    const model::TokenBatch batch = model::to_device(host, mesh.device());
     share.loss_sum += decoder.evaluate(batch, one, observer)[0].item<float>();
     share.target_tokens += targets;
     work_done(WorkUnit::parts, 1);

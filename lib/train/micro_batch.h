@@ -1,22 +1,16 @@
-// Micro-batches on the device: uploaded without waiting for it, and kept in memory that a captured
-// step reads again and again.
+// Micro-batches on the device, kept in memory that a captured step reads again and again.
 #pragma once
-
-#include <c10/core/Device.h>
 
 #include <cstdint>
 
-#include "data/batch_sampler.h"
 #include "model/decoder.h"
+#include "model/host_batch.h"
 
 namespace tptrain::train {
 
 using MicroBatch = model::TokenBatch;
 
-/// On CUDA from page-locked memory, and without waiting for the device. Documents that do not see
-/// each other become one sequence, row behind row; `most_documents`: of any micro-batch of the step
-/// on any rank.
-MicroBatch to_device(const data::HostBatch& batch, at::Device device, int64_t most_documents = 0);
+using model::to_device;
 
 /// Entries that the ends of its documents have; 0 without documents.
 int64_t entries_of_documents(const MicroBatch& micro);

@@ -192,6 +192,7 @@ void report(const EvaluateCommand& command, const std::string& description,
                                         {"whole_text", whole},
                                         {"seq_length", seq_length},
                                         {"packing", command.packing},
+                                        {"document_mask", command.document_mask},
                                         {"dtype", dtype},
                                         {"tp_size", shape.tp_size},
                                         {"dp_size", shape.dp_size},
@@ -208,7 +209,8 @@ void report(const EvaluateCommand& command, const std::string& description,
             << (whole ? "" : " (stopped by --max-batches)") << ", of "
             << with_thousands(tokens.tokens) << " in " << with_thousands(tokens.documents)
             << (tokens.documents == 1 ? " document" : " documents") << "; windows of " << seq_length
-            << ", packing " << command.packing << "\n"
+            << ", packing " << command.packing << (command.document_mask ? ", documents apart" : "")
+            << "\n"
             << "time        " << fixed(seconds, 2) << " s, "
             << with_thousands(static_cast<int64_t>(per_second)) << " tokens/s on tp "
             << shape.tp_size << " x dp " << shape.dp_size << ", " << dtype << "\n";
@@ -247,6 +249,8 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
             .micro_batch_size = command.micro_batch_size,
             .dp_size = shape.dp_size,
             .packing = config::meaning<config::Packing>(command.packing).value(),
+            .document_mask =
+                command.document_mask ? data::DocumentMask::on : data::DocumentMask::off,
             // Not by the batches of all ranks: then other layouts would see another text.
             .max_windows = command.max_batches * command.micro_batch_size});
   });

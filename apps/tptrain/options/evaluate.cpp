@@ -23,8 +23,11 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
                 "Template that renders conversations, instead of the tokenizer's");
   parser.option("--train-on", command.train_on, "assistant|last|all",
                 "What is predicted of conversations, as data.train_on (assistant)");
-  parser.option("--packing", command.packing, "stream|none",
-                "Windows of all documents end to end (stream), or each document by itself");
+  parser.option("--packing", command.packing, "stream|best_fit|none",
+                "Windows of all documents end to end (stream), of whole documents, as many as fit "
+                "(best_fit), or each document by itself");
+  parser.flag("--document-mask", command.document_mask,
+              "Documents in one window do not see each other, as data.document_mask");
   parser.flag("--special-as-text", command.special_as_text,
               "Special tokens' strings in the text are ordinary text");
   parser.option("--seq-length", command.seq_length, "N",
@@ -52,7 +55,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   if (!command.format.empty())
     one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
   one_of("--train-on", command.train_on, {"assistant", "last", "all"});
-  one_of("--packing", command.packing, {"stream", "none"});
+  one_of("--packing", command.packing, {"stream", "best_fit", "none"});
   if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
   one_of("--device", command.device, {"auto", "cpu", "cuda"});
   const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {

@@ -115,6 +115,27 @@ TEST_CASE("the loss is that of the training's own evaluation, and the same on ev
   }
 }
 
+TEST_CASE("documents that do not see each other have the loss that they have alone", "[e2e]") {
+  const auto loss_of = [](int ranks, const Arguments& more) {
+    Arguments all = {"--data", "text/rows.jsonl", "--seq-length", "256", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    const nlohmann::json result = on_ranks(ranks, all);
+    CHECK(result["target_tokens"].get<int64_t>() ==
+          result["tokens"].get<int64_t>() - result["documents"].get<int64_t>());
+    return result["loss"].get<double>();
+  };
+  const double alone = loss_of(1, {"--packing", "none"});
+  const Arguments packed = {"--packing", "best_fit", "--document-mask"};
+  CHECK(loss_of(1, packed) == Approx(alone).epsilon(2e-6));
+  CHECK(loss_of(4, {"--packing", "best_fit", "--document-mask", "--tp-size", "2"}) ==
+        Approx(alone).epsilon(2e-6));
+  // Without the mask they see those before them, and are predicted otherwise.
+  CHECK(std::abs(loss_of(1, {"--packing", "best_fit"}) / alone - 1) > 1e-5);
+  // A window's border cuts documents of a stream: what is left of one begins anew.
+  const double stream = loss_of(1, {"--document-mask"});
+  CHECK(loss_of(3, {"--document-mask", "--micro-batch-size", "2"}) == Approx(stream).epsilon(2e-6));
+}
+
 TEST_CASE("max-batches stops at the same text on every layout", "[e2e]") {
   const Arguments some = {"--data", "text/eval.txt", "--seq-length",       "32", "--max-batches",
                           "5",      "--json",        "--micro-batch-size", "2"};

@@ -135,13 +135,20 @@ TEST_CASE("too few documents for a batch name what there is and what is needed")
         "  Add documents, lower train.global_batch_size, or set data.packing: stream.");
 }
 
-TEST_CASE("batches in order know two packings of the three") {
+TEST_CASE("with a document mask every row says where its documents end, padding included") {
   const TempDir dir;
-  CHECK(has(message_of<InternalError>([&] {
-              SequentialBatches(counting_documents(dir, {5}),
-                                {.seq_length = 4, .packing = Packing::best_fit});
-            }),
-            "sequential batches of packing best_fit"));
+  const PreparedTokens tokens = counting_documents(dir, {3, 2, 4});
+  const auto ends = [&](Packing packing) {
+    return SequentialBatches(tokens, {.seq_length = 4,
+                                      .micro_batch_size = 4,
+                                      .packing = packing,
+                                      .document_mask = DocumentMask::on})
+        .batch(0, 0)
+        .document_ends;
+  };
+  CHECK(ends(Packing::stream) == Ids{3, 4, 5, 8, 12, 16});
+  CHECK(ends(Packing::best_fit) == Ids{3, 4, 6, 8, 12, 16});
+  CHECK(ends(Packing::none) == Ids{3, 4, 6, 8, 12, 16});
 }
 
 TEST_CASE("in order: every token but the first of a document is a target once, on any layout") {
@@ -162,14 +169,16 @@ TEST_CASE("in order: every token but the first of a document is a target once, o
       for (int i = 1; i < length; ++i) expected[next + i] = 1;
       next += length;
     }
-    for (const Packing packing : {Packing::stream, Packing::none}) {
+    for (const Packing packing : {Packing::stream, Packing::best_fit, Packing::none}) {
       for (const int64_t seq_length : {1, 3, 4, 100}) {
         for (const int64_t micro_batch_size : {1, 2}) {
           for (const int dp_size : {1, 3}) {
+            const DocumentMask mask = dp_size == 1 ? DocumentMask::off : DocumentMask::on;
             const SequentialBatches batches(tokens, {.seq_length = seq_length,
                                                      .micro_batch_size = micro_batch_size,
                                                      .dp_size = dp_size,
-                                                     .packing = packing});
+                                                     .packing = packing,
+                                                     .document_mask = mask});
             INFO("seq_length " << seq_length << ", packing " << static_cast<int>(packing));
             CHECK(targets_of(batches, dp_size) == expected);
           }
