@@ -148,6 +148,12 @@ std::vector<Key> data_keys() {
                   "share: what one has tokenized the others use.",
            .hint = "run_dir/data"},
           &RunConfig::data, &DataConfig::cache_dir),
+      bind({.path = "data.trust_times",
+            .type = Type::boolean,
+            .doc = "A file whose size and time of change are those of an earlier run holds what it "
+                   "held then, and is not read to make sure, and neither are the token files: for "
+                   "corpora that take long to read. What is known stands in cache_dir."},
+           &RunConfig::data, &DataConfig::trust_times),
       bind({.path = "data.packing",
             .doc = "How documents become sequences of train.seq_length: `stream`, end to end, each "
                    "closed by end of text, and cut where a sequence is full; `best_fit`, whole, "

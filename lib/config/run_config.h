@@ -203,6 +203,7 @@ struct DataConfig {
   TrainOn train_on = TrainOn::assistant;  // of conversations and completions
   bool train_on_end = true;               // and the token that closes an answer
   std::string cache_dir;                  // of token files; "": run_dir/data
+  bool trust_times = false;               // a file of the same size and time holds the same
   Packing packing = Packing::stream;
   bool document_mask = false;  // documents packed into one sequence do not see each other
   bool special_as_text = false;

@@ -63,19 +63,19 @@ void check_enough(const std::vector<SourceTokens>& sources, const BatchShape& sh
       : packing == Packing::best_fit
           ? cat("documents that fill ", with_thousands(global_batch), " sequences")
           : cat(with_thousands(global_batch * shape.seq_length + 1), " tokens");
-  throw DataError(problem(cat("the text has ", with_thousands(tokens.tokens), " tokens in ",
-                              tokens.documents, " document(s), enough for ", windows,
-                              " sequence(s) of ", shape.seq_length, " tokens; one global batch is ",
-                              global_batch, " (", shape.micro_batch_size, " a micro-batch x ",
-                              shape.accumulation, " micro-batches x dp ", shape.dp_size, ")"))
-                      .at("data." + tokens.split)
-                      .must(cat("have at least ", needed))
-                      .remedy(remedy_of(tokens.split,
-                                        packing == Packing::none
-                                            ? "Add documents, lower train.global_batch_size, or "
-                                              "set data.packing: stream."
-                                            : "Add text, or lower train.seq_length or "
-                                              "train.global_batch_size.")));
+  throw DataError(
+      problem(cat("the text has ", with_thousands(tokens.tokens), " tokens in ", tokens.documents,
+                  " document(s), enough for ", windows, " sequence(s) of ", shape.seq_length,
+                  " tokens; one global batch is ", global_batch, " (", shape.micro_batch_size,
+                  " a micro-batch x ", shape.accumulation, " micro-batches x dp ", shape.dp_size,
+                  ")"))
+          .at("data." + tokens.split)
+          .must(cat("have at least ", needed))
+          .remedy(remedy_of(tokens.split, packing == Packing::none
+                                              ? "Add documents, lower train.global_batch_size, or "
+                                                "set data.packing: stream."
+                                              : "Add text, or lower train.seq_length or "
+                                                "train.global_batch_size.")));
 }
 
 }  // namespace
@@ -129,13 +129,13 @@ BatchSampler::BatchSampler(const std::vector<SourceTokens>& sources, const Batch
                                 options.document_mask, options.last_window);
     const int64_t sequences = impl_->sources.back().sequences();
     if (sequences < 1 && sources.size() > 1) {
-      throw DataError(problem(cat("the source ", source.name, " has ", source.tokens.tokens,
-                                  " tokens, not enough for one sequence"))
-                          .at("data." + source.tokens.split)
-                          .must(cat("give at least one of ", shape.seq_length, " tokens"))
-                          .remedy(remedy_of(
-                              source.tokens.split,
-                              "Leave it out, or name it together with another in one glob.")));
+      throw DataError(
+          problem(cat("the source ", source.name, " has ", source.tokens.tokens,
+                      " tokens, not enough for one sequence"))
+              .at("data." + source.tokens.split)
+              .must(cat("give at least one of ", shape.seq_length, " tokens"))
+              .remedy(remedy_of(source.tokens.split,
+                                "Leave it out, or name it together with another in one glob.")));
     }
     impl_->names.push_back(source.name);
     impl_->repeats.push_back(source.repeat);

@@ -1,14 +1,12 @@
 #include "data/chat_writer.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
 #include "base/interruption.h"
 #include "base/text.h"
+#include "data/for_each_index.h"
 
 namespace tptrain::data {
 
@@ -49,30 +47,18 @@ LabelledIds ChatWriter::encode(const Waiting& waiting) const {
 
 std::vector<std::optional<LabelledIds>> ChatWriter::encode_all() const {
   std::vector<std::optional<LabelledIds>> encoded(waiting_.size());
-  std::vector<std::exception_ptr> failures(waiting_.size());
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t i = next++; i < waiting_.size(); i = next++) {
-      try {
-        encoded[i] = encode(waiting_[i]);
-      } catch (...) {
-        failures[i] = std::current_exception();
-      }
-    }
-  };
-  const size_t most = std::min<size_t>(waiting_.size(), std::max(context_.threads, 1));
-  std::vector<std::jthread> workers;
-  for (size_t i = 1; i < most; ++i) workers.emplace_back(work);
-  work();
-  workers.clear();
-  // The first by row, so that the message does not depend on the threads.
-  for (const std::exception_ptr& failure : failures) {
-    if (!failure) continue;
+  std::vector<std::optional<BadRow>> bad(waiting_.size());
+  for_each_index(waiting_.size(), context_.threads, [&](const Turn& turn) {
+    const size_t i = turn.index;
     try {
-      std::rethrow_exception(failure);
-    } catch (const BadRow& bad) {
-      context_.tally.bad(bad);
+      encoded[i] = encode(waiting_[i]);
+    } catch (const BadRow& error) {
+      bad[i] = error;
     }
+  });
+  // In their order, so that what is said does not depend on the threads.
+  for (const std::optional<BadRow>& error : bad) {
+    if (error) context_.tally.bad(*error);
   }
   return encoded;
 }
@@ -105,11 +91,11 @@ void ChatWriter::append(const LabelledIds& row, const std::string& place) {
             .remedy("Use the tokenizer that belongs to the model."));
   }
   if (context_.options.train_on == TrainOn::all) {
-    writer_.append(row.ids);
+    output_.append(row.ids);
   } else {
-    writer_.append(row.ids, row.labels);
+    output_.append(row.ids, row.labels);
   }
-  writer_.end_document();
+  output_.end_document();
 }
 
 }  // namespace tptrain::data

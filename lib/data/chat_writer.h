@@ -5,13 +5,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "chat_template/chat_template.h"
 #include "data/chat_rows.h"
 #include "data/corpus_rows.h"
 #include "data/jsonl_rows.h"
-#include "formats/token_file.h"
+#include "data/token_output.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::data {
@@ -26,8 +27,7 @@ class ChatWriter {
     int threads = 1;
     RowTally& tally;  // of rows that the template or the tokenizer refuses
   };
-  ChatWriter(const Context& context, formats::TokenFileWriter& writer)
-      : context_(context), writer_(writer) {}
+  ChatWriter(const Context& context, TokenOutput& output) : context_(context), output_(output) {}
 
   /// `bytes`: the length of the row's line; `place`, "file:line", is for messages.
   void add(JsonlRow row, size_t bytes, std::string place);
@@ -39,6 +39,12 @@ class ChatWriter {
   /// Rows of which nothing is learned; they are left out.
   int64_t unlearned() const { return unlearned_; }
   const std::string& first_unlearned() const { return first_unlearned_; }
+  /// What was counted before, of the same file.
+  void go_on(int64_t rows, int64_t unlearned, std::string first_unlearned) {
+    rows_ = rows;
+    unlearned_ = unlearned;
+    first_unlearned_ = std::move(first_unlearned);
+  }
 
  private:
   struct Waiting {
@@ -50,7 +56,7 @@ class ChatWriter {
   void append(const LabelledIds& row, const std::string& place);
 
   Context context_;
-  formats::TokenFileWriter& writer_;
+  TokenOutput& output_;
   std::vector<Waiting> waiting_;
   size_t waiting_bytes_ = 0;
   int64_t rows_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -74,6 +75,13 @@ bool RowTally::takes_file(const CorpusFile& file) const {
                                             : file.sha256);
 }
 
+void RowTally::go_on(Counts counts) {
+  passed_ = counts.passed;
+  rows_ = counts.rows;
+  bad_ = counts.bad;
+  first_ = std::move(counts.first);
+}
+
 void RowTally::bad(const BadRow& bad) {
   if (max_bad_fraction_ == 0) throw bad;
   ++bad_;
@@ -125,6 +133,7 @@ std::optional<JsonlRow> CorpusRows::next() {
 // One that is not blank, and that the subset takes.
 std::optional<std::string_view> CorpusRows::next_text() {
   while (true) {
+    ++passed_;
     try {
       const auto text = reader_->next();
       if (!text || (!is_blank(*text) && tally_.takes())) return text;
@@ -132,6 +141,17 @@ std::optional<std::string_view> CorpusRows::next_text() {
       if (!tally_.takes()) continue;
       tally_.row();
       tally_.bad(bad);
+    }
+  }
+}
+
+void CorpusRows::skip(int64_t rows, int64_t first_line) {
+  first_line_ = first_line;
+  for (; passed_ < rows; ++passed_) {
+    try {
+      if (!reader_->next()) return;
+    } catch (const BadRow&) {
+      // Counted by whoever read it.
     }
   }
 }

@@ -57,6 +57,16 @@ class RowTally {
   /// data.max_bad_fraction of the rows; a sentence for `notes` where some were.
   void close(const std::string& key, std::vector<std::string>& notes) const;
 
+  /// All that is counted so far.
+  struct Counts {
+    int64_t passed = 0;
+    int64_t rows = 0;
+    int64_t bad = 0;
+    std::vector<std::string> first = {};
+  };
+  Counts counts() const { return {passed_, rows_, bad_, first_}; }
+  void go_on(Counts counts);
+
  private:
   double max_bad_fraction_;
   std::optional<RowSubset> subset_;
@@ -79,6 +89,11 @@ class CorpusRows {
   std::string place() const;
   int64_t line_number() const { return reader_->line_number(); }
   size_t bytes() const { return bytes_; }
+  /// Rows that were read so far, blank and malformed ones too; and the first line that is a row.
+  int64_t passed() const { return passed_; }
+  int64_t first_line() const { return first_line_; }
+  /// Passes over as many without looking at them, before any is read.
+  void skip(int64_t rows, int64_t first_line);
   /// Of the whole file: call it when next() has given none.
   std::string sha256() { return reader_->sha256(); }
 
@@ -92,6 +107,7 @@ class CorpusRows {
   std::unique_ptr<RowReader> reader_;
   std::optional<RowKind> kind_;
   int64_t first_line_ = 0;
+  int64_t passed_ = 0;
   size_t bytes_ = 0;
 };
 

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/work.h"
+#include "data/token_output.h"
 
 namespace tptrain::data {
 
@@ -75,11 +76,17 @@ int64_t bytes_written(const fs::path& stem) {
   int64_t bytes = 0;
   const std::map<fs::path, std::vector<fs::path>> found = temporaries(stem.parent_path());
   const auto of_stem = found.find(stem);
-  if (of_stem == found.end()) return 0;
-  for (const fs::path& path : of_stem->second) {
+  std::vector<fs::path> paths;
+  if (of_stem != found.end()) paths = of_stem->second;
+  for (const fs::path& path : paths) {
     std::error_code gone;
     const auto size = fs::file_size(path, gone);
     if (!gone) bytes += static_cast<int64_t>(size);
+  }
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(parts_directory(stem), none)) {
+    const auto size = entry.file_size(none);
+    if (!none) bytes += static_cast<int64_t>(size);
   }
   return bytes;
 }

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <system_error>
 
+#include "base/background.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "chat_template/chat_template.h"
 #include "data/file_reader.h"
+#include "data/for_each_index.h"
+#include "data/known_files.h"
 #include "data/preparing.h"
+#include "data/token_output.h"
 #include "data/tokenize_files.h"
 #include "formats/token_file.h"
 
@@ -139,12 +143,37 @@ PreparedTokens prepare_indexed(const std::vector<CorpusFile>& files, const Corpu
   return prepared;
 }
 
-std::string hash_file(const fs::path& path, int64_t& total_bytes) {
+int64_t size_of(const fs::path& path) {
+  std::error_code unknown;  // whoever reads it says what is wrong
+  const auto size = fs::file_size(path, unknown);
+  return unknown ? 0 : static_cast<int64_t>(size);
+}
+
+std::string hash_file(const fs::path& path, const std::atomic<bool>& given_up) {
   FileReader reader(path, FileReader::Contents::as_stored);
-  for (std::string_view piece = reader.next(); !piece.empty(); piece = reader.next()) {
-    total_bytes += static_cast<int64_t>(piece.size());
-  }
+  while (!given_up && !reader.next().empty()) continue;
   return reader.sha256();
+}
+
+/// Of every file, by several threads where there are several files to read.
+void hash_files(std::vector<CorpusFile>& files, int threads, KnownFiles& known) {
+  std::vector<CorpusFile*> unknown;
+  for (CorpusFile& file : files) {
+    if (const auto sha256 = known.sha256(file.path)) {
+      file.sha256 = *sha256;
+    } else {
+      unknown.push_back(&file);
+    }
+  }
+  if (unknown.empty()) return;
+  int64_t bytes = 0;
+  for (const CorpusFile* file : unknown) bytes += size_of(file->path);
+  const Work work("hashing the text", WorkUnit::bytes, bytes);
+  for_each_index(unknown.size(), threads, [&](const Turn& turn) {
+    CorpusFile& file = *unknown[turn.index];
+    file.sha256 = hash_file(file.path, turn.given_up);
+  });
+  for (const CorpusFile* file : unknown) known.note(file->path, file->sha256);
 }
 
 formats::Labels labels_of(const std::vector<CorpusFile>& files, TrainOn train_on) {
@@ -161,12 +190,6 @@ std::shared_ptr<const chat_template::ChatTemplate> chat_template_for(
   return corpus.chat_template();
 }
 
-int64_t size_of(const fs::path& path) {
-  std::error_code unknown;  // whoever reads it says what is wrong
-  const auto size = fs::file_size(path, unknown);
-  return unknown ? 0 : static_cast<int64_t>(size);
-}
-
 int64_t bytes_of(const std::vector<CorpusFile>& files) {
   int64_t bytes = 0;
   for (const CorpusFile& file : files) bytes += size_of(file.path);
@@ -174,15 +197,19 @@ int64_t bytes_of(const std::vector<CorpusFile>& files) {
 }
 
 /// Whether a valid file stands where `prepared` says; else, what is wrong with the one that does.
-bool take_existing(PreparedTokens& prepared, int64_t vocab_size) {
+bool take_existing(PreparedTokens& prepared, int64_t vocab_size, KnownFiles& known) {
   std::error_code ignored;
   if (!fs::exists(formats::token_idx_path(prepared.path), ignored)) return false;
   try {
     const formats::TokenFile file(prepared.path);
     if (file.header().identity == prepared.identity && file.header().vocab_size == vocab_size) {
-      const Work work("checking the tokens", WorkUnit::bytes,
-                      size_of(formats::token_bin_path(prepared.path)));
-      file.verify();
+      const fs::path bin = formats::token_bin_path(prepared.path);
+      if (known.sha256(bin) != file.header().bin_sha256) {
+        const Work work("checking the tokens", WorkUnit::bytes, size_of(bin));
+        file.verify();
+        known.note(bin, file.header().bin_sha256);
+        known.save();
+      }
       prepared.tokens = file.tokens();
       prepared.documents = file.header().documents();
       prepared.reused = true;
@@ -216,11 +243,11 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
             .remedy("Leave special_as_text out, or train on the conversations in a run of their "
                     "own."));
   }
-  int64_t total_bytes = 0;
-  {
-    const Work work("hashing the text", WorkUnit::bytes, bytes_of(files));
-    for (CorpusFile& file : files) file.sha256 = hash_file(file.path, total_bytes);
-  }
+  KnownFiles known(directory,
+                   corpus.trust_times ? KnownFiles::Trust::size_and_time : KnownFiles::Trust::none);
+  const int threads = corpus.threads > 0 ? corpus.threads : usable_cores();
+  hash_files(files, threads, known);
+  const int64_t total_bytes = bytes_of(files);
   if (total_bytes == 0) {
     throw DataError(problem(cat("all ", files.size(), " file(s) are empty, the first is ",
                                 files.front().path.string()))
@@ -232,24 +259,35 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   prepared.identity = identity_of(corpus, tokenizer, chat_template.get(), files);
   prepared.path = directory / cat(split, "-", prepared.identity);
 
-  if (take_existing(prepared, vocab_size)) return prepared;
+  if (take_existing(prepared, vocab_size, known)) return prepared;
   create_directories_durably(directory, FailAs::data_error);
+  known.save();
   remove_abandoned(directory);
+  remove_old_parts(directory);
   const PreparingLock lock(prepared.path);
   // Another run may have made it while this one waited.
-  if (take_existing(prepared, vocab_size)) {
+  if (take_existing(prepared, vocab_size, known)) {
     prepared.rebuilt_because.clear();
     return prepared;
   }
-  formats::TokenFileWriter writer(prepared.path, vocab_size, prepared.identity,
-                                  labels_of(files, corpus.chat.train_on));
+  TokenOutput output({.stem = prepared.path,
+                      .vocab_size = vocab_size,
+                      .identity = prepared.identity,
+                      .labels = labels_of(files, corpus.chat.train_on),
+                      .in_parts = total_bytes >= corpus.part_bytes});
+  if (output.begin()) {
+    prepared.notes.push_back(cat("an interrupted run has left ", with_thousands(output.tokens()),
+                                 " tokens: the tokenizing goes on behind them"));
+  }
   const Work work("tokenizing", WorkUnit::bytes, total_bytes);
-  tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, key, writer,
+  tokenize_files(files, tokenizer, chat_template.get(), vocab_size, corpus, key, output,
                  prepared.notes);
-  if (writer.tokens() == 0) refuse_empty(files, corpus, key);
-  const formats::TokenFileHeader header = writer.commit();
+  if (output.tokens() == 0) refuse_empty(files, corpus, key);
+  const formats::TokenFileHeader header = output.commit();
   prepared.tokens = header.tokens;
   prepared.documents = header.documents();
+  known.note(formats::token_bin_path(prepared.path), header.bin_sha256);
+  known.save();
   return prepared;
 }
 

@@ -57,9 +57,12 @@ struct Corpus {
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// Ids, of rows and of text, and labels must be below it: the model's rows. 0: the tokenizer's.
   int64_t vocab_size = 0;
-  int threads = 0;       // 0: one a core of this process
-  std::string key = {};  // of the sources, for messages; "": data.<split>
-  size_t first = 0;      // which entry of it the first source is
+  bool trust_times = false;  // files of the same size and time as once are not read to know them
+  int threads = 0;           // 0: one a core of this process
+  int64_t part_bytes = int64_t{512} << 20;  // of a larger corpus, after which an interrupted run
+                                            // goes on
+  std::string key = {};                     // of the sources, for messages; "": data.<split>
+  size_t first = 0;                         // which entry of it the first source is
   ChatOptions chat = {};
   /// Gives what renders conversations, and is asked only where there are some; it may throw.
   std::function<std::shared_ptr<const chat_template::ChatTemplate>()> chat_template = {};

@@ -10,8 +10,8 @@
 
 #include "data/file_kind.h"
 #include "data/jsonl_rows.h"
+#include "data/token_output.h"
 #include "data/token_store.h"
-#include "formats/token_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tptrain::data {
@@ -33,14 +33,15 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
                                      const std::string& key, int64_t vocab_size,
                                      std::vector<std::string>& notes);
 
-/// Appends every document in order. Text is tokenized by several threads; the result does not
+/// Appends every document in order, from where the parts of `output` end, in further parts of
+/// corpus.part_bytes. Text is tokenized by several threads; the result does not
 /// depend on their number. `chat_template` may be null where no row is a conversation. `notes` gets
 /// a sentence for each file of which rows were left out, and for rows that are malformed. Throws
 /// DataError with file:line, or with `key` where more are malformed than corpus.max_bad_fraction:
 /// see prepare_tokens.
 void tokenize_files(const std::vector<CorpusFile>& files, const tokenizer::Tokenizer& tokenizer,
                     const chat_template::ChatTemplate* chat_template, int64_t vocab_size,
-                    const Corpus& corpus, const std::string& key, formats::TokenFileWriter& writer,
+                    const Corpus& corpus, const std::string& key, TokenOutput& output,
                     std::vector<std::string>& notes);
 
 }  // namespace tptrain::data

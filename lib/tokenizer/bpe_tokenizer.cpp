@@ -42,6 +42,8 @@ class BpeTokenizer final : public Tokenizer {
       pre_tokenizer_.drop_last();
     }
     known_split_ = pre_tokenizer_.only_known_split();
+    cuts_at_lines_ = known_split_ != KnownPattern::none && normalizer_.keeps_lines_apart() &&
+                     std::none_of(parts.added.begin(), parts.added.end(), goes_over_lines);
   }
 
   int64_t vocab_size() const override { return end_id_; }
@@ -96,7 +98,25 @@ class BpeTokenizer final : public Tokenizer {
 
   std::string hash() const override { return hash_; }
 
+  // Behind a line end between a visible ASCII character and a letter. All known patterns end a
+  // piece there, and what stands before it becomes the same pieces without what follows; a longer
+  // run of white space would not (GPT-2's last alternatives look ahead).
+  size_t last_cut(std::string_view text) const override {
+    if (!cuts_at_lines_) return 0;
+    const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+    const auto is_visible = [](char c) { return c > ' ' && c < 0x7f; };
+    for (size_t at = text.size(); at-- > 2;) {
+      if (text[at - 1] == '\n' && is_letter(text[at]) && is_visible(text[at - 2])) return at;
+    }
+    return 0;
+  }
+
  private:
+  /// Whether it may be found, or not, by what stands on both sides of a line end.
+  static bool goes_over_lines(const AddedToken& token) {
+    return token.lstrip || token.single_word || token.content.find('\n') != std::string::npos;
+  }
+
   // What one thread needs to encode; kept between calls, for the pieces it has seen.
   struct Room {
     std::unique_ptr<BpeModel::Scratch, BpeModel::ScratchDelete> scratch = BpeModel::new_scratch();
@@ -273,6 +293,7 @@ class BpeTokenizer final : public Tokenizer {
   TokenDecoder decoder_;
   bool split_special_tokens_;
   KnownPattern known_split_ = KnownPattern::none;
+  bool cuts_at_lines_ = false;
   AddedTokenMatcher as_written_;  // looked for before normalisation
   AddedTokenMatcher normalised_;  // looked for after it
   std::unordered_map<std::string, int32_t> added_by_content_;

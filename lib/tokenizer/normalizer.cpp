@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -113,6 +114,13 @@ std::string Pattern::replace_all(std::string_view text, const std::string& conte
   std::vector<Span> spans;
   find_all(text, spans);
   return joined(text, spans, content);
+}
+
+// Nothing composes with a line end. Of the other steps it depends on what they are given.
+bool Normalizer::keeps_lines_apart() const {
+  return std::all_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return step.kind == Kind::form && step.form == Form::nfc;
+  });
 }
 
 std::string_view Normalizer::apply(std::string_view text, std::string& buffer,

@@ -45,6 +45,8 @@ class Normalizer {
   void add_byte_characters() { steps_.push_back({.kind = Kind::byte_characters}); }
 
   bool empty() const { return steps_.empty(); }
+  /// Whether what stands before a line end and what stands behind it are normalised by themselves.
+  bool keeps_lines_apart() const;
   size_t size() const { return steps_.size(); }
 
   /// The normalised text: `text` itself where nothing changes, else `buffer`'s content. `at_start`

@@ -44,6 +44,12 @@ class Tokenizer {
   /// True where encode(a + b) is encode(a) then encode(b) wherever the text is cut: a large file
   /// can then be encoded in pieces.
   virtual bool encodes_piecewise() const { return false; }
+  /// The last place in `text` where a text that begins with it may be cut, whatever follows: the
+  /// ids of the whole are those of the parts, each encoded without what add_special adds. 0: none
+  /// is known. Places are about a line apart where a tokenizer knows some.
+  virtual size_t last_cut(std::string_view text) const {
+    return encodes_piecewise() ? text.size() : 0;
+  }
 };
 
 /// "bytes": ids 0-255 are the bytes, 256 is end of text. Else a directory or a file of one:

@@ -39,6 +39,7 @@ data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources
           .max_bad_fraction = run.data.max_bad_fraction,
           .special_as_text = run.data.special_as_text,
           .vocab_size = vocab_size,
+          .trust_times = run.data.trust_times,
           .key = key,
           .chat = {.train_on = run.data.train_on, .train_on_end = run.data.train_on_end},
           .chat_template = [run] { return chat_template_of(run); }};

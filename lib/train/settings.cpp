@@ -14,8 +14,9 @@ namespace {
 // had changed. The model is compared as a whole, the data by its identity.
 constexpr std::array<std::string_view, 4> kOtherSections = {"checkpoint.", "eval.", "logging.",
                                                             "model.architecture."};
-constexpr std::array<std::string_view, 16> kOtherKeys = {
-    "run_dir", "data.train", "data.eval", "data.eval_share", "data.format", "data.cache_dir", "data.special_as_text",
+constexpr std::array<std::string_view, 17> kOtherKeys = {
+    "run_dir", "data.train", "data.eval", "data.eval_share", "data.format", "data.cache_dir",
+    "data.trust_times", "data.special_as_text",
     // How the work is done and when it is given up, not what is computed.
     "train.device", "train.cpu_threads", "train.deterministic", "train.cuda_graphs",
     "train.hang_timeout_s", "train.nonfinite", "train.max_time",

@@ -34,6 +34,7 @@ data:
   max_bad_fraction: 0.0
   train_on: assistant
   train_on_end: true
+  trust_times: false
   packing: stream
   document_mask: false
   special_as_text: false

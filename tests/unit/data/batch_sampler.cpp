@@ -108,9 +108,9 @@ TEST_CASE("an evaluation takes what is left behind the last whole window, and le
   const HostBatch apart = BatchSampler(documents(dir, {6, 10}), shape, masked).micro_batch(0, 0, 0);
   CHECK(std::vector<int64_t>(apart.document_ends.begin(), apart.document_ends.begin() + 5) ==
         std::vector<int64_t>{4, 6, 8, 10, 12});
-  CHECK(has(message_of<DataError>(
-                [&] { BatchSampler(counting_tokens(dir, 1, "eval"), shape, options); }),
-            "data.eval: the text has 1 tokens"));
+  CHECK(has(
+      message_of<DataError>([&] { BatchSampler(counting_tokens(dir, 1, "eval"), shape, options); }),
+      "data.eval: the text has 1 tokens"));
 }
 
 TEST_CASE("without shuffling, windows come in order and go on into the next epoch") {

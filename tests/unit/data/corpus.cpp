@@ -1,6 +1,7 @@
 // The formats of a corpus: which documents a token file holds, what is refused, and what the name
 // of the token file depends on. The rows by themselves: jsonl_rows.cpp.
 #include <algorithm>
+#include <atomic>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -380,6 +381,67 @@ TEST_CASE("messages name the sources as the caller does") {
   Corpus named = corpus(dir / "none*");
   named.key = "--data";
   CHECK(has(failure(dir, named), "--data[0]: \""));
+}
+
+/// Letters that may be cut behind line ends.
+class LineTokenizer final : public tokenizer::Tokenizer {
+ public:
+  explicit LineTokenizer(bool cuts) : cuts_(cuts) {}
+  int64_t vocab_size() const override { return letters_.vocab_size(); }
+  int32_t end_of_text() const override { return letters_.end_of_text(); }
+  std::vector<int32_t> encode(std::string_view text,
+                              const tokenizer::EncodeOptions& options) const override {
+    longest_ = std::max(longest_.load(), text.size());
+    return letters_.encode(text, options);
+  }
+  std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
+    return "";
+  }
+  std::string token(int32_t) const override { return ""; }
+  int32_t find(std::string_view) const override { return -1; }
+  std::string hash() const override { return "lines"; }
+  size_t last_cut(std::string_view text) const override {
+    const size_t end = text.rfind('\n');
+    return cuts_ && end != std::string_view::npos ? end + 1 : 0;
+  }
+  size_t longest() const { return longest_; }
+
+ private:
+  LetterTokenizer letters_;
+  bool cuts_;
+  mutable std::atomic<size_t> longest_ = 0;
+};
+
+TEST_CASE("a large text in parts is the document that it is whole, by any number of threads") {
+  const TempDir dir;
+  std::string text;
+  while (text.size() < (size_t{11} << 20)) text += "line " + std::to_string(text.size()) + "\n";
+  text += "no line end, and a long rest " + std::string(300000, 'x');
+  const fs::path file = dir.put("a.txt", text);
+  const LineTokenizer whole(/*cuts=*/false);
+  const LineTokenizer lines(/*cuts=*/true);
+  Corpus by_one = corpus(file);
+  by_one.threads = 1;
+  Corpus by_three = by_one;
+  by_three.threads = 3;
+  const auto hash = [&](const Corpus& of, const tokenizer::Tokenizer& tokenizer,
+                        const std::string& folder) {
+    const PreparedTokens prepared = prepare_tokens(of, tokenizer, dir / folder, "train");
+    CHECK(prepared.documents == 1);
+    CHECK(prepared.tokens == static_cast<int64_t>(text.size()) + 2);
+    return formats::TokenFile(prepared.path).header().bin_sha256;
+  };
+  const std::string expected = hash(by_one, whole, "whole");
+  CHECK(whole.longest() == text.size());
+  CHECK(hash(by_one, lines, "one") == expected);
+  CHECK(hash(by_three, lines, "three") == expected);
+  CHECK(lines.longest() < (size_t{1} << 20));
+  // A line that is no UTF-8 is found in any part.
+  text.insert(text.find("line 9"), "\xff");
+  const auto line =
+      std::count(text.begin(), text.begin() + static_cast<int64_t>(text.find('\xff')), '\n') + 1;
+  CHECK(has(message_of<DataError>([&] { prepare(dir, corpus(dir.put("b.txt", text)), lines); }),
+            "b.txt:" + std::to_string(line) + ": the line is not UTF-8"));
 }
 
 }  // namespace

@@ -23,9 +23,9 @@ using Part = Holdout::Part;
 std::multiset<std::string> documents(const TempDir& dir, const std::string& path, Part part,
                                      double share = 0.1) {
   const auto bytes = tokenizer::make_tokenizer("bytes");
-  const PreparedTokens prepared = prepare_tokens(
-      {.sources = {{.path = path}}, .holdout = {.share = share, .part = part}}, *bytes,
-      dir / "tokens", part == Part::trained ? "train" : "eval_share");
+  const PreparedTokens prepared =
+      prepare_tokens({.sources = {{.path = path}}, .holdout = {.share = share, .part = part}},
+                     *bytes, dir / "tokens", part == Part::trained ? "train" : "eval_share");
   const formats::TokenFile file = open_tokens(prepared);
   std::multiset<std::string> texts;
   for (int64_t document = 0; document < prepared.documents; ++document) {

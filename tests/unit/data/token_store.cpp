@@ -315,5 +315,40 @@ TEST_CASE("a file that changes while it is read is an error, and leaves no token
   CHECK(fs::is_empty(dir / "tokens"));
 }
 
+TEST_CASE("files of the same size and time are taken as they were, where the user says so") {
+  const TempDir dir;
+  const fs::path text = dir.put("text", "some");
+  const auto bytes = tokenizer::make_tokenizer("bytes");
+  Corpus trusting = corpus(text);
+  trusting.trust_times = true;
+  const PreparedTokens first = prepare_tokens(trusting, *bytes, dir / "tokens", "train");
+  const auto time = fs::last_write_time(text);
+  std::ofstream(text) << "same";
+  fs::last_write_time(text, time);
+  CHECK(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity == first.identity);
+  CHECK(prepare_tokens(corpus(text), *bytes, dir / "tokens", "train").identity != first.identity);
+  // Another time is another reading.
+  fs::last_write_time(text, time + std::chrono::seconds(1));
+  CHECK(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity != first.identity);
+  // What is no record of this program is no record.
+  dir.put("tokens/known_files.json", "{\"a\": 1}");
+  CHECK_FALSE(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity.empty());
+}
+
+TEST_CASE("token files that are known are not read again") {
+  const TempDir dir;
+  const auto bytes = tokenizer::make_tokenizer("bytes");
+  Corpus trusting = corpus(dir.put("text", "some text"));
+  trusting.trust_times = true;
+  const PreparedTokens first = prepare_tokens(trusting, *bytes, dir / "tokens", "train");
+  const fs::path bin = formats::token_bin_path(first.path);
+  const auto time = fs::last_write_time(bin);
+  std::fstream(bin, std::ios::in | std::ios::out).write("\1", 1);  // a byte that was a letter
+  fs::last_write_time(bin, time);
+  CHECK(prepare_tokens(trusting, *bytes, dir / "tokens", "train").reused);
+  CHECK_FALSE(prepare_tokens(corpus(trusting.sources[0].path), *bytes, dir / "tokens", "train")
+                  .rebuilt_because.empty());
+}
+
 }  // namespace
 }  // namespace tptrain::data

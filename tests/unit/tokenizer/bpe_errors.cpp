@@ -55,6 +55,7 @@ TEST_CASE("the small file itself loads and encodes") {
   CHECK(tokenizer->find("zz") == -1);
   CHECK(tokenizer->token(7).empty());
   CHECK_FALSE(tokenizer->encodes_piecewise());
+  CHECK(tokenizer->last_cut("ab\nab") == 0);  // nothing is known of how it cuts
   CHECK(load(small(), "<s>")->end_of_text() == 4);
 }
 

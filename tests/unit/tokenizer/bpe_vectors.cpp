@@ -1,6 +1,7 @@
 // BPE tokenizers of real models against the vectors of the Hugging Face library. Needs
 // TPTRAIN_TEST_DATA.
 #include <bit>
+#include <random>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -153,6 +154,67 @@ TEST_CASE("the hash tells tokenizers apart and stays as it is") {
   std::string changed = testing::content_of(testing::tokenizer_data("gpt2") / "tokenizer.json");
   changed.replace(changed.find("\"add_prefix_space\": false"), 25, "\"add_prefix_space\": true ");
   CHECK(load_tokenizer_json(changed, "changed", "")->hash() != tokenizer_json("gpt2")->hash());
+}
+
+TEST_CASE("a text may be cut where the tokenizer says, whatever stands on both sides") {
+  // Characters that the patterns treat in ways of their own, words, and special tokens.
+  const std::vector<std::string> bricks = {"a",
+                                           "the",
+                                           "I'",
+                                           "'s",
+                                           "'S",
+                                           "1",
+                                           "23",
+                                           " ",
+                                           "  ",
+                                           "\n",
+                                           "\n\n",
+                                           "\r",
+                                           "\t",
+                                           "\n ",
+                                           " \n",
+                                           ".",
+                                           "...",
+                                           "-",
+                                           "\xC3\xA9",
+                                           "e\xCC\x81",
+                                           "\xE6\x97\xA5",
+                                           "_",
+                                           "\xC2\xA0",
+                                           "\xE2\x80\x83",
+                                           "<|endoftext|>",
+                                           "<|im_start|>",
+                                           "\n<",
+                                           "A",
+                                           "z",
+                                           "Z\n"};
+  std::mt19937_64 random(20261130);
+  int cuts = 0;
+  for (const std::string model : {"qwen2", "gpt2", "llama3"}) {
+    const auto tokenizer = tokenizer_json(model);
+    for (int round = 0; round < 2000; ++round) {
+      std::string text;
+      for (int n = 0; n < 30; ++n) text += bricks[random() % bricks.size()];
+      const Ids whole = tokenizer->encode(text);
+      Ids parts;
+      std::vector<size_t> at = {text.size()};
+      for (size_t cut = tokenizer->last_cut(text); cut > 0;
+           cut = tokenizer->last_cut(std::string_view(text).substr(0, cut)))
+        at.push_back(cut);
+      for (size_t begin = 0; !at.empty(); at.pop_back()) {
+        const std::string_view part = std::string_view(text).substr(begin, at.back() - begin);
+        const Ids ids = tokenizer->encode(part);
+        parts.insert(parts.end(), ids.begin(), ids.end());
+        begin = at.back();
+        ++cuts;
+      }
+      INFO(model << ": " << text);
+      REQUIRE(parts == whole);
+    }
+  }
+  CHECK(cuts > 10000);
+  // Sentencepiece's pieces go over lines.
+  CHECK(tokenizer_json("llama2")->last_cut("a.\nb") == 0);
 }
 
 }  // namespace

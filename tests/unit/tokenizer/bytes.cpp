@@ -29,6 +29,7 @@ TEST_CASE("pieces encode like the whole") {
   std::vector<int32_t> pieces = tokenizer->encode("\xe6\x97");
   for (const int32_t id : tokenizer->encode("\xa5")) pieces.push_back(id);
   CHECK(pieces == tokenizer->encode("\xe6\x97\xa5"));
+  CHECK(tokenizer->last_cut("abc") == 3);
 }
 
 TEST_CASE("the hash stays as it is: token files and checkpoints hold it") {
