@@ -47,6 +47,12 @@ targets=("$@")
 if [ "${#targets[@]}" -eq 0 ]; then
   for source in "$root"/tests/fuzz/*.cpp; do targets+=("$(basename "$source" .cpp)"); done
 fi
+if ! grep -q fuzz_arrow_rows "$build/build.ninja"; then
+  echo "fuzz.sh: left out: arrow_rows (no Arrow: scripts/setup.sh --parquet)"
+  for number in "${!targets[@]}"; do
+    [ "${targets[$number]}" != arrow_rows ] || unset "targets[$number]"
+  done
+fi
 for target in "${targets[@]}"; do
   if [ ! -e "$root/tests/fuzz/$target.cpp" ]; then
     echo "fuzz.sh: there is no tests/fuzz/$target.cpp" >&2
