@@ -98,7 +98,8 @@ TEST_CASE("a share that leaves a side without documents is refused") {
   std::string message;
   for (const Part part : {Part::trained, Part::held_out}) {
     try {
-      CHECK(documents(dir, path, part, 0.5).size() == 1);
+      const auto all = documents(dir, path, part, 0.5);
+      CHECK(all.size() == 1);
     } catch (const DataError& error) {
       message = error.what();
     }

@@ -304,7 +304,8 @@ class DisturbingTokenizer final : public tokenizer::Tokenizer {
 
 TEST_CASE("a file that changes while it is read is an error, and leaves no token file") {
   const TempDir dir;
-  const fs::path text = dir.put("text", "some");
+  // So large that its first part is encoded before the rest is read.
+  const fs::path text = dir.put("text", std::string(size_t{9} << 20, 'x'));
   CHECK(
       message_of<DataError>([&] {
         prepare_tokens(corpus(text), DisturbingTokenizer(text), dir / "tokens", "train");

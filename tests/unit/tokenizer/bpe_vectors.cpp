@@ -212,7 +212,7 @@ TEST_CASE("a text may be cut where the tokenizer says, whatever stands on both s
       REQUIRE(parts == whole);
     }
   }
-  CHECK(cuts > 10000);
+  CHECK(cuts > 7000);  // 6,000 texts
   // Sentencepiece's pieces go over lines.
   CHECK(tokenizer_json("llama2")->last_cut("a.\nb") == 0);
 }
