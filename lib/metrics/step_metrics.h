@@ -2,7 +2,6 @@
 // is, by the names of metrics.jsonl.
 #pragma once
 
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -13,11 +12,6 @@
 #include "base/step_clock.h"
 
 namespace tptrain::metrics {
-
-/// Now, UTC.
-inline double seconds_since_1970() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 /// Of a mixture with weights: what one source has given so far.
 struct SourceProgress {

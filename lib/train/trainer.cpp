@@ -209,7 +209,7 @@ std::optional<double> Trainer::evaluate(int64_t step) {
                                        .loss = result->loss,
                                        .target_tokens = result->target_tokens,
                                        .sets = result->sets,
-                                       .time = metrics::seconds_since_1970()};
+                                       .time = seconds_since_1970()};
     parts_.recorder->eval(metrics);
     parts_.log.info(cat("step ", step, "  eval_loss ", fixed(metrics.loss, 4), "  perplexity ",
                         fixed(metrics.perplexity(), 2), "  ", with_thousands(metrics.target_tokens),

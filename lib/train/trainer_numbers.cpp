@@ -119,7 +119,7 @@ void Trainer::record_skipped(int64_t step, std::string_view reason, double learn
                             .lr = learning_rate,
                             .tokens_seen = tokens_seen,
                             .epoch = epoch_at(step),
-                            .time = metrics::seconds_since_1970()});
+                            .time = seconds_since_1970()});
 }
 
 void Trainer::publish(const Pending& pending, double loss, double norm) {
@@ -135,7 +135,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
       .tokens_seen = pending.tokens_seen,
       .epoch = epoch_at(pending.step),
       .sources = sources_at(pending.step),
-      .time = metrics::seconds_since_1970(),
+      .time = seconds_since_1970(),
       .step_time_s = pending.step_time_s,
       .phases = pending.phases,
       .tokens_per_second = static_cast<double>(pending.target_tokens) / pending.step_time_s,

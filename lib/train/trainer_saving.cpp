@@ -78,7 +78,7 @@ void Trainer::say_saved(const Saved& saved) {
                          .stall_s = saved.stall_s,
                          .save_s = saved.save_s,
                          .bytes = saved.bytes,
-                         .time = metrics::seconds_since_1970()});
+                         .time = seconds_since_1970()});
 }
 
 bool Trainer::is_best(int64_t step) const {
