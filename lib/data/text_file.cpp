@@ -76,9 +76,14 @@ void TextFile::append_from(int64_t begin, const AtPlace& at_place) {
     if (waiting_.size() >= kTextAtOnce && append_parts()) at_place(place_);
   }
   check_unchanged(file_, pieces.sha256());
-  check(waiting_);
-  if (!in_parts_) return documents_.text(std::move(waiting_), file_, 0);
+  if (!in_parts_) {
+    check(waiting_);
+    return documents_.text(std::move(waiting_), file_, 0);
+  }
+  searched_ = 0;
+  append_parts();
   const std::string_view rest = waiting_;
+  check(rest);
   if (!rest.empty()) documents_.parts({&rest, 1}, file_);
   documents_.end_parts(file_);
 }

@@ -415,7 +415,7 @@ class LineTokenizer final : public tokenizer::Tokenizer {
 TEST_CASE("a large text in parts is the document that it is whole, by any number of threads") {
   const TempDir dir;
   std::string text;
-  while (text.size() < (size_t{11} << 20)) text += "line " + std::to_string(text.size()) + "\n";
+  while (text.size() < (size_t{5} << 20)) text += "line " + std::to_string(text.size()) + "\n";
   text += "no line end, and a long rest " + std::string(300000, 'x');
   const fs::path file = dir.put("a.txt", text);
   const LineTokenizer whole(/*cuts=*/false);
