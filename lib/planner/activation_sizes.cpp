@@ -1,9 +1,11 @@
 #include "planner/activation_sizes.h"
 
+#include <algorithm>
 #include <initializer_list>
-#include <set>
+#include <map>
 #include <string>
 
+#include "base/text.h"
 #include "model/adapter.h"
 #include "model/head_share.h"
 #include "tensor_parallel/partition.h"
@@ -19,21 +21,21 @@ bool pushes_over_dp(const ActivationOptions& o) {
 
 namespace {
 
+struct Linear {
+  const char* name;
+  int64_t out;  // of this rank
+};
+
 // Every layer has the same.
-Sizes::Adapters adapter_columns(const model::DecoderConfig& config,
-                                const config::AdapterConfig& adapter) {
-  const model::Adapters adapters(config, adapter);
-  const auto columns = [&](std::initializer_list<const char*> linears) {
-    std::set<std::string> sites;
-    for (const char* linear : linears)
-      sites.insert(adapters.of(std::string("model.layers.0.") + linear));
-    sites.erase("");
-    return static_cast<int64_t>(sites.size()) * adapter.rank;
-  };
-  return {.qkv = columns({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}),
-          .o = columns({"self_attn.o_proj"}),
-          .up = columns({"mlp.gate_proj", "mlp.up_proj"}),
-          .down = columns({"mlp.down_proj"})};
+Sizes::Adapter adapter_of(const model::Adapters& adapters, std::initializer_list<Linear> linears) {
+  std::map<std::string, int64_t> out_of;  // by the name of an A: linears may share one
+  for (const Linear& linear : linears) {
+    const std::string& name = adapters.of(cat("model.layers.0.", linear.name));
+    if (!name.empty()) out_of[name] += linear.out;
+  }
+  Sizes::Adapter result{.columns = static_cast<int64_t>(out_of.size()) * adapters.low_rank().rank};
+  for (const auto& [name, out] : out_of) result.out = std::max(result.out, out);
+  return result;
 }
 
 }  // namespace
@@ -65,7 +67,14 @@ Sizes::Sizes(const model::DecoderConfig& config, const ActivationOptions& o)
   up = config.feed_forward == model::FeedForward::swiglu ? 2 * ffn : ffn;
   context = heads * head_dim;
   if (!o.training.adapter) return;
-  adapters = adapter_columns(config, *o.training.adapter);
+  const model::Adapters of_linears(config, *o.training.adapter);
+  const int64_t kv = kv_heads * head_dim;
+  adapters = {.qkv = adapter_of(of_linears, {{"self_attn.q_proj", context},
+                                             {"self_attn.k_proj", kv},
+                                             {"self_attn.v_proj", kv}}),
+              .o = adapter_of(of_linears, {{"self_attn.o_proj", hidden}}),
+              .up = adapter_of(of_linears, {{"mlp.gate_proj", ffn}, {"mlp.up_proj", ffn}}),
+              .down = adapter_of(of_linears, {{"mlp.down_proj", hidden}})};
   adapter_rank = o.training.adapter->rank;
   adapters_drop = o.training.adapter->dropout > 0;
 }

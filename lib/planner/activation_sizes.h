@@ -35,8 +35,12 @@ struct Sizes {
   int64_t heads = 0, kv_heads = 0;
   int64_t qkv = 0, unnormed = 0, context = 0, up = 0;  // columns
   /// Of what the adapters of a layer's linears make of their input: columns; 0: no adapter.
+  struct Adapter {
+    int64_t columns = 0;
+    int64_t out = 0;  // of the widest of the linears that share an input
+  };
   struct Adapters {
-    int64_t qkv = 0, o = 0, up = 0, down = 0;
+    Adapter qkv, o, up, down;
   };
   Adapters adapters = {};
   int64_t adapter_rank = 0;

@@ -22,12 +22,13 @@ Buffer LayerActivations::adapter_down(int64_t columns, int64_t in) {
 
 // --- tensor_parallel/parallel_linear.cpp: a linear with or without an adapter; beside adapters the
 // linears do not train
-void LayerActivations::weight_gradient(bool fp8, int64_t out, int64_t in, int64_t adapter_columns) {
+void LayerActivations::weight_gradient(bool fp8, int64_t out, int64_t in,
+                                       const Sizes::Adapter& adapter) {
   if (s_.adapter_rank == 0) return accumulate_weight_gradient(fp8, out, in);
-  if (adapter_columns == 0) return;
+  if (adapter.columns == 0) return;
   const Buffer dropped = make_.columns(s_.adapters_drop ? in : 0);
-  accumulate_weight_gradient(false, adapter_columns, in);
-  accumulate_weight_gradient(false, out, s_.adapter_rank);
+  accumulate_weight_gradient(false, adapter.columns, in);
+  accumulate_weight_gradient(false, adapter.out, s_.adapter_rank);
 }
 
 // --- kernels/fp8.cpp: on the CPU operands are widened, and the product is fp32
@@ -71,7 +72,7 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
     Buffer whole = make_.start_gather(kept.attention_input);
     Cast input = cast(fp8, s_.hidden, true, keeps_columns());
     kept.qkv = attention_.qkv();
-    kept.qkv_down = adapter_down(s_.adapters.qkv, s_.hidden);
+    kept.qkv_down = adapter_down(s_.adapters.qkv.columns, s_.hidden);
     if (fp8) fp8_product(s_.tokens, s_.qkv, s_.hidden);
     whole.reset();
     kept.attention_cast = cast_for_backward(std::move(input), kept.attention_input);
@@ -80,7 +81,7 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
   Buffer attended;
   {
     const Cast context = cast(fp8, s_.context, true, false);
-    kept.o_down = adapter_down(s_.adapters.o, s_.context);
+    kept.o_down = adapter_down(s_.adapters.o.columns, s_.context);
     attended = make_.start_reduce().result;
     if (fp8) fp8_product(s_.tokens, s_.hidden, s_.context);
   }
@@ -93,7 +94,7 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
     Buffer whole = make_.start_gather(kept.mlp_input);
     Cast input = cast(fp8, s_.hidden, true, keeps_columns());
     kept.up = make_.columns(s_.up);
-    kept.up_down = adapter_down(s_.adapters.up, s_.hidden);
+    kept.up_down = adapter_down(s_.adapters.up.columns, s_.hidden);
     if (fp8) fp8_product(s_.tokens, s_.up, s_.hidden);
     whole.reset();
     kept.mlp_cast = cast_for_backward(std::move(input), kept.mlp_input);
@@ -107,7 +108,7 @@ Stream LayerActivations::forward(Stream stream, Kept& kept) {
   const Stream input = recompute == Recompute::full ? stream : Stream{};
   Kept all = activations(std::move(stream), kept.fp8);
   Cast activation = cast(kept.fp8, s_.ffn, true, keeps_columns());
-  all.down_down = adapter_down(s_.adapters.down, s_.ffn);
+  all.down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
   Buffer fed_forward = make_.start_reduce().result;
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.ffn);
   all.activation_cast = cast_for_backward(std::move(activation), all.activation);
@@ -151,21 +152,21 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
   Buffer grad_up, grad_down_down, grad_up_down;
   {
     // GELU's derivative works in the memory of the gradient behind it.
-    const bool in_place = s_.up == s_.ffn && !kept.fp8 && s_.adapters.down == 0;
+    const bool in_place = s_.up == s_.ffn && !kept.fp8 && s_.adapters.down.columns == 0;
     const Buffer grad_activation = in_place ? Buffer{} : make_.columns(s_.ffn);
     if (kept.fp8) fp8_product(s_.tokens, s_.ffn, s_.hidden);
     grad_cast.rows.reset();
-    grad_down_down = adapter_down(s_.adapters.down, s_.ffn);
+    grad_down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
     grad_up = make_.columns(s_.up);
   }
   kept.up.reset();
   Cast grad_up_cast = cast(kept.fp8, s_.up, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
-  grad_up_down = adapter_down(s_.adapters.up, s_.hidden);
+  grad_up_down = adapter_down(s_.adapters.up.columns, s_.hidden);
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.up);
   grad_up_cast.rows.reset();
   if (!kept.activation_cast) kept.activation_cast = byte_matrix(kept.fp8, s_.ffn);
-  if (!kept.down_down) kept.down_down = adapter_down(s_.adapters.down, s_.ffn);
+  if (!kept.down_down) kept.down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
   weight_gradient(kept.fp8, s_.hidden, s_.ffn, s_.adapters.down);
   kept.down_down.reset();
   grad_down_down.reset();
@@ -199,7 +200,7 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   }
   Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
   Buffer grad_context = make_.columns(s_.context);
-  Buffer grad_o_down = adapter_down(s_.adapters.o, s_.context);
+  Buffer grad_o_down = adapter_down(s_.adapters.o.columns, s_.context);
   if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
   grad_cast.rows.reset();
   {
@@ -216,7 +217,7 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   grad_context.reset();
   Cast grad_qkv_cast = cast(kept.fp8, s_.qkv, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
-  Buffer grad_qkv_down = adapter_down(s_.adapters.qkv, s_.hidden);
+  Buffer grad_qkv_down = adapter_down(s_.adapters.qkv.columns, s_.hidden);
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.qkv);
   grad_qkv_cast.rows.reset();
   being_gathered.reset();

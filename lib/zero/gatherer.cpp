@@ -17,6 +17,14 @@ constexpr int kAheadOfSlot = 1;
 // Before the table that their look-up did without: none of them waits behind it.
 constexpr int kBlocksBeforeTable = 2;
 
+int first_training_block(const std::vector<BucketState>& states, size_t blocks) {
+  auto first = static_cast<int>(blocks);
+  for (const BucketState& state : states) {
+    if (state.bucket->trains) first = std::min(first, state.bucket->block);
+  }
+  return first;
+}
+
 }  // namespace
 
 Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states,
@@ -29,6 +37,7 @@ Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states
       active_(layout.gathers_parameters),
       buffers_of_blocks_(layout.parameter_buffers),
       look_ahead_(layout.parameter_buffers == Buffers::own ? kAheadOfOwnBuffer : kAheadOfSlot),
+      first_training_(first_training_block(states, buckets.blocks().size())),
       buffers_(buffer_count(buckets.blocks(), layout.parameter_buffers)) {
   for (BucketState& state : states) {
     // What does not train is where it was loaded to, unless others take its memory in turn.
@@ -68,7 +77,7 @@ void Gatherer::before_backward(int block) {
   const auto& blocks = buckets_.blocks();
   const bool reads = blocks[block].backward_reads_data;
   if (reads) start_all_of(block);
-  if (block > 0 && blocks[block - 1].backward_reads_data) prefetch(block - 1, block);
+  if (block > first_training_ && blocks[block - 1].backward_reads_data) prefetch(block - 1, block);
   if (reads) wait_for_all_of(block);
 }
 

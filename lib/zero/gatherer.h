@@ -65,6 +65,7 @@ class Gatherer {
   bool active_;
   Buffers buffers_of_blocks_;
   int look_ahead_;
+  int first_training_;  // block: backward ends with it
   std::vector<Buffer> buffers_;
   BucketState* table_ = nullptr;
   Buffer table_buffer_;

@@ -50,7 +50,8 @@ TEST_CASE("an unknown key that resembles none lists the keys of its section") {
         "reduce_gradients, reduce_dtype, tp_overlap, dp_overlap.");
   CHECK(refusal_of("frobnicate: 2\n") ==
         "config error: run.yaml:5:1: frobnicate is no known key.\n"
-        "  The top level has the keys run_dir, model, parallel, data, train, optimizer, scheduler, "
+        "  The top level has the keys run_dir, model, adapter, parallel, data, train, optimizer, "
+        "scheduler, "
         "checkpoint, eval, logging.");
 }
 
@@ -365,7 +366,7 @@ TEST_CASE("an empty file lists what is required") {
 TEST_CASE("a file that is no mapping is refused") {
   CHECK(refusal("- a\n- b\n") ==
         "config error: run.yaml:1:1: the file is a list: it must be a mapping of the keys run_dir, "
-        "model, parallel, data, train, optimizer, scheduler, checkpoint, eval, logging.\n"
+        "model, adapter, parallel, data, train, optimizer, scheduler, checkpoint, eval, logging.\n"
         "  Write each key on its own line, as `key: value`.");
 }
 

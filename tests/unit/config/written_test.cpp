@@ -150,7 +150,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
           key.set(config, static_cast<uint64_t>(random()));
           break;
         case config::Type::real:
-          key.set(config, key.limits.below ? real() * 1e-31 : real());
+          key.set(config, key.limits.below     ? real() * 1e-31
+                          : key.limits.at_most ? std::fmod(real(), *key.limits.at_most)
+                                               : real());
           break;
         case config::Type::boolean:
           key.set(config, integer(0, 1) == 0);
