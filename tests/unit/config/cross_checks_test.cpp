@@ -1,5 +1,6 @@
 // What one key asks of another: refused with the place of a key that was given, and a remedy.
 #include "config_test.h"
+#include "support/temp_dir.h"
 
 namespace tptrain::testing {
 namespace {
