@@ -18,7 +18,7 @@ void check_nothing_in_flight(const GridRun& grid) {
 
 }  // namespace
 
-TEST_CASE("however late a collective takes place, the bits are the same", "[zero]") {
+TEST_CASE("however late a collective takes place, the bits are the same", "[zero][ranks:2+]") {
   for (const Setup& fp32 : late_setups()) {
     Setup bf16 = fp32;
     bf16.dtype = at::kBFloat16;
@@ -41,7 +41,7 @@ TEST_CASE("however late a collective takes place, the bits are the same", "[zero
 }
 
 TEST_CASE("a block's gradients set out when they are complete, beside the next backward",
-          "[zero]") {
+          "[zero][ranks:2+]") {
   for (const Setup& setup : late_setups()) {
     INFO(setup.text());
     GridRun grid(setup);
@@ -68,7 +68,8 @@ TEST_CASE("a block's gradients set out when they are complete, beside the next b
   }
 }
 
-TEST_CASE("an update's parameters are gathered beside the forward, two blocks ahead", "[zero]") {
+TEST_CASE("an update's parameters are gathered beside the forward, two blocks ahead",
+          "[zero][ranks:2+]") {
   for (const Setup& setup : late_setups()) {
     if (!updates_shards(setup) || setup.stage == 3) continue;
     INFO(setup.text());
@@ -91,7 +92,7 @@ TEST_CASE("an update's parameters are gathered beside the forward, two blocks ah
 }
 
 TEST_CASE("parameters are gathered once an update, whatever uses them first and however often",
-          "[zero]") {
+          "[zero][ranks:2+]") {
   for (const Setup& setup : late_setups()) {
     if (!updates_shards(setup) || setup.stage == 3) continue;
     INFO(setup.text());
@@ -139,7 +140,7 @@ TEST_CASE("parameters are gathered once an update, whatever uses them first and 
 }
 
 TEST_CASE("assume_updated: the next step communicates what every step does, to the same bits",
-          "[zero]") {
+          "[zero][ranks:2+]") {
   for (const Setup& setup : late_setups()) {
     INFO(setup.text());
     GridRun grid(setup), plain(setup);

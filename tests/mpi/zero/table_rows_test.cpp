@@ -21,7 +21,7 @@ std::vector<Setup> setups() {
 }  // namespace
 
 TEST_CASE("rows of a look-up: however late a collective takes place, the bits are the same",
-          "[zero]") {
+          "[zero][ranks:2+]") {
   for (const Setup& fp32 : setups()) {
     Setup bf16 = fp32;
     bf16.dtype = at::kBFloat16;
@@ -44,7 +44,8 @@ TEST_CASE("rows of a look-up: however late a collective takes place, the bits ar
   }
 }
 
-TEST_CASE("a table that rows travel beside leaves with the head, or not at all", "[zero]") {
+TEST_CASE("a table that rows travel beside leaves with the head, or not at all",
+          "[zero][ranks:2+]") {
   for (const Setup& setup : setups()) {
     INFO(setup.text());
     GridRun grid(setup);
@@ -70,7 +71,8 @@ TEST_CASE("a table that rows travel beside leaves with the head, or not at all",
   }
 }
 
-TEST_CASE("a look-up finds the rows of the last update, the table on its way or not", "[zero]") {
+TEST_CASE("a look-up finds the rows of the last update, the table on its way or not",
+          "[zero][ranks:2+]") {
   for (Setup setup : setups()) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       setup.dtype = dtype;
@@ -98,7 +100,8 @@ TEST_CASE("a look-up finds the rows of the last update, the table on its way or 
   }
 }
 
-TEST_CASE("the table of a look-up that did without it comes behind the first blocks", "[zero]") {
+TEST_CASE("the table of a look-up that did without it comes behind the first blocks",
+          "[zero][ranks:2+]") {
   for (const Setup& setup : setups()) {
     if (setup.stage != 1 && setup.stage != 2) continue;
     INFO(setup.text());
@@ -119,7 +122,7 @@ TEST_CASE("the table of a look-up that did without it comes behind the first blo
   }
 }
 
-TEST_CASE("a row that is not finite is named and leaves every rank as it was", "[zero]") {
+TEST_CASE("a row that is not finite is named and leaves every rank as it was", "[zero][ranks:2+]") {
   const bool poisoned = session().rank() == session().size() - 1;
   for (const Setup& setup : setups()) {
     INFO(setup.text());
@@ -147,7 +150,7 @@ TEST_CASE("a row that is not finite is named and leaves every rank as it was", "
   }
 }
 
-TEST_CASE("a backward that keeps its rows to itself is refused", "[zero]") {
+TEST_CASE("a backward that keeps its rows to itself is refused", "[zero][ranks:2+]") {
   for (const Setup& setup : setups()) {
     INFO(setup.text());
     GridRun grid(setup);
@@ -165,7 +168,7 @@ TEST_CASE("a backward that keeps its rows to itself is refused", "[zero]") {
   }
 }
 
-TEST_CASE("rows and tables of gradients give one training within rounding", "[zero]") {
+TEST_CASE("rows and tables of gradients give one training within rounding", "[zero][ranks:2+]") {
   for (Setup setup : setups()) {
     INFO(setup.text());
     GridRun as_rows(setup);

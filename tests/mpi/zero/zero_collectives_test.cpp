@@ -68,7 +68,8 @@ TEST_CASE("a step's collectives: one a bucket and way, one for the numbers an ax
   }
 }
 
-TEST_CASE("stage 3 gathers a block once a way, and none that a slot still holds", "[zero]") {
+TEST_CASE("stage 3 gathers a block once a way, and none that a slot still holds",
+          "[zero][ranks:2+]") {
   for (const Layout& layout : layouts()) {
     if (layout.dp == 1) continue;
     for (const Head head : {Head::own_table, Head::tied}) {
@@ -106,7 +107,7 @@ TEST_CASE("stage 3 gathers a block once a way, and none that a slot still holds"
   }
 }
 
-TEST_CASE("bf16 halves what goes over dp", "[zero]") {
+TEST_CASE("bf16 halves what goes over dp", "[zero][ranks:2+]") {
   for (const Layout& layout : layouts()) {
     if (layout.dp == 1) continue;
     for (const int stage : {1, 2, 3}) {
