@@ -192,7 +192,8 @@ TEST_CASE("at one cadence all ZeRO stages are bitwise equal, and so is the same 
   }
 }
 
-TEST_CASE("a look-up that sends rows over dp trains like one rank, in every stage", "[parity]") {
+TEST_CASE("a look-up that sends rows over dp trains like one rank, in every stage",
+          "[parity][ranks:2+]") {
   at::set_num_threads(1);
   Meshes meshes;
   for (const model::DecoderConfig& config : {odd_llama(), odd_qwen2(), odd_gpt2()}) {
