@@ -119,6 +119,7 @@ TEST_CASE("collectives are captured in a CUDA graph and replayed") {
 TEST_CASE("NCCL is taken down while all ranks are there") {
   fixture().nccl->barrier();
   delete std::exchange(made(), nullptr);
+  CHECK(made() == nullptr);
 }
 
 }  // namespace
