@@ -252,7 +252,7 @@ TEST_CASE("evaluate: everything wrong is named at once") {
        {"none of --checkpoint, --model and --adapter is given: it must be exactly one of them",
         "--data is missing: it must name at least one file, directory or glob",
         "--format is csv: it must be one of text, jsonl",
-        "--packing is best: it must be one of stream, none",
+        "--packing is best: it must be one of stream, best_fit, none",
         "--dtype is fp16: it must be one of fp32, bf16",
         "--device is tpu: it must be one of auto, cpu, cuda",
         "--seq-length is 0: it must be at least 1",
