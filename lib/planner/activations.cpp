@@ -2,10 +2,13 @@
 #include "planner/activations.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "base/wildcard.h"
 #include "comm/peer_exchange.h"
+#include "model/adapter.h"
 #include "model/loss_head.h"
 #include "planner/activation_sizes.h"
 #include "planner/layer_activations.h"
@@ -106,6 +109,15 @@ class Run {
     head.input = make_.gather(normed.output);
     return head;
   }
+  bool head_trains() const {
+    const std::string head =
+        config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    const model::TrainingOptions& training = options_.training;
+    const bool frozen = std::ranges::any_of(
+        training.freeze, [&](const std::string& glob) { return matches_wildcards(glob, head); });
+    if (frozen || !training.adapter) return !frozen;
+    return model::tensors_saved_whole(config_, *training.adapter).contains(head);
+  }
   Buffer head_backward(HeadInput kept, Buffer for_logits) {
     Buffer partial = make_.columns(s_.hidden);
     {
@@ -117,7 +129,8 @@ class Run {
       const Buffer statistics = t_.make(3 * chunk_tokens() * kFp32);
       Buffer grad_logits = widened ? chunk_of_logits(s_.vocab, s_.element) : std::move(exp);
       exp.reset();
-      if (widened) t_.touch(chunk_tokens() * s_.vocab * kFp32, chunk_tokens() * s_.hidden * kFp32);
+      if (widened && head_trains())
+        t_.touch(chunk_tokens() * s_.vocab * kFp32, chunk_tokens() * s_.hidden * kFp32);
     }
     kept.input.reset();
     const Buffer grad = make_.reduce(std::move(partial));
