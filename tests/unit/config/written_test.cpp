@@ -241,7 +241,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
         config.scheduler.type == config::Schedule::wsd ? integer(0, config.train.max_steps) : 0;
     config::CheckpointConfig& checkpoint = config.checkpoint;
     checkpoint.keep_every = integer(0, 1) ? checkpoint.save_steps : 0;
-    if (config.data.eval.empty()) checkpoint.keep_best = config::KeepBest::none;
+    config.data.eval_share = integer(0, 1) ? "" : "0.5%";
+    if (!config.data.eval_share.empty()) config.data.eval.clear();
+    if (!config.data.evaluates()) checkpoint.keep_best = config::KeepBest::none;
     if (checkpoint.resume != "auto" && checkpoint.resume != "never") checkpoint.init_from = "";
     if (!config.model.adapter.empty()) checkpoint.init_from = "";
     const std::string yaml = config::to_yaml(config);
