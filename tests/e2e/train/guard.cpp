@@ -28,8 +28,8 @@ void make_noisy(Job& job, const std::string& action) {
   while (text.size() < 128 * 200) text += "The cat sat on the mat and looked at the rain.\n";
   write_text(job.directory() / "text/train.txt", text);
   job.edit("  eval: [text/eval.txt]\n", "  shuffle: false\n");
-  job.edit("max_steps: 8",
-           cat("max_steps: 130\n  guard: {action: ", action, ", window: 20, threshold: 12}"));
+  job.edit("max_steps: 8", cat("max_steps: 130\n  guard: {action: ", action,
+                               ", window: 20, threshold: 12}\n  cpu_threads: 1"));
   job.edit("save_steps: 3", "save_steps: 30");
   job.edit("type: cosine", "type: constant");
 }
