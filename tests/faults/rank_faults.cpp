@@ -8,8 +8,8 @@
 namespace {
 
 void run_in_a_circle(int) {
-  for (volatile unsigned long turns = 0;; turns = turns + 1) {
-  }
+  volatile unsigned long turns = 0;
+  while (true) turns = turns + 1;
 }
 
 void end_as_if_done(int) { _exit(0); }
