@@ -7,7 +7,7 @@ usage() {
 usage: scripts/sanitize.sh asan|tsan [--quick | ctest options ...]
   asan      AddressSanitizer with UndefinedBehaviorSanitizer, into build/asan
   tsan      ThreadSanitizer, into build/tsan
-  --quick   what scripts/test.sh runs: under asan the unit tests of base, config and formats, under tsan those of base
+  --quick   some minutes: under asan the unit tests of base, config and formats, under tsan those of base
 Without further words: all unit tests, and every test of two ranks (whole trainings among them).
 exit code   0: nothing found; else ctest's
 environment:

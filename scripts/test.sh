@@ -19,17 +19,9 @@ else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
 
-# A short look for inputs that break the readers of foreign files, and for faults that no test sees by itself; by hand, and whole:
-# scripts/fuzz.sh 600, scripts/tidy.sh all, scripts/sanitize.sh asan, scripts/sanitize.sh tsan.
+# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600, and for faults that no test sees by
+# itself scripts/tidy.sh quick, scripts/sanitize.sh asan.
 if [ $# -eq 0 ]; then
-  tidied=0
-  scripts/tidy.sh quick || tidied=$?
-  case $tidied in
-    0) ;;
-    3) echo "test.sh: left out: clang-tidy (none on this machine)" ;;
-    *) exit 1 ;;
-  esac
-  scripts/sanitize.sh asan --quick
   fuzzed=0
   scripts/fuzz.sh 10 || fuzzed=$?
   case $fuzzed in

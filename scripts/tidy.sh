@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'EOF'
 usage: scripts/tidy.sh [quick | all | FILE.cpp ...]
-  quick   the folders without LibTorch that read what others wrote: base, chat_template, config, formats, random (as scripts/test.sh does)
+  quick   the folders without LibTorch that read what others wrote: base, chat_template, config, formats, random
   all     lib/ and apps/ (files that include LibTorch take half a minute each)
 exit code   0: nothing found; 1: something; 3: no clang-tidy here
 environment:
