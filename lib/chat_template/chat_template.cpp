@@ -200,7 +200,8 @@ ChatTemplate ChatTemplate::from_source(std::string_view source, const std::strin
   }
   ChatTemplate made(std::move(impl));
   made.impl_->generation_prompt = find_generation_prompt(made);
-  made.impl_->late_closing = find_late_closing(made);
+  // One that takes no question takes no answer either.
+  if (made.impl_->generation_prompt) made.impl_->late_closing = find_late_closing(made);
   return made;
 }
 
