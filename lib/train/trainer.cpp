@@ -116,7 +116,8 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
                      .target_tokens = batch.agreement.target_tokens,
                      .step_time_s = seconds_since_last_step(),
                      .phases = board_->clock().take(),
-                     .bounds = bounds};
+                     .bounds = bounds,
+                     .fp8_counts = fp8_counts_at(state.step)};
   if (!first_step_said_) read_pending();  // so that the first line comes at once
   say_how_steps_run();
 }

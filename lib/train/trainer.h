@@ -99,6 +99,7 @@ class Trainer {
     double step_time_s = 0;
     StepClock::Seconds phases = {};
     OutlierGuard::Bounds bounds = {};
+    std::optional<tensor_parallel::Fp8Counters::Counts> fp8_counts = {};  // up to its end
   };
   struct GoBack {  // thrown on every rank alike
     int64_t outlier;
@@ -119,7 +120,9 @@ class Trainer {
   void skip_or_go_back(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
                       int64_t tokens_seen);
-  void add_fp8_counts(metrics::StepMetrics& step);
+  /// Where they are asked for and the step has a line. Waits for the device.
+  std::optional<tensor_parallel::Fp8Counters::Counts> fp8_counts_at(int64_t step) const;
+  void add_fp8_counts(metrics::StepMetrics& step, const Pending& pending);
   void publish(const Pending& pending, double loss, double norm);
   std::optional<double> evaluate(int64_t step);
   std::optional<Evaluation::Result> try_evaluation(int64_t step);

@@ -149,7 +149,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   pace_.add(step.step, step.step_time_s);
   const double eta_s = pace_.seconds_left();
   if (due(pending.step, parts_.config.run.logging.every_steps)) {
-    add_fp8_counts(step);
+    add_fp8_counts(step, pending);
     parts_.recorder->step(step);
     parts_.log.info(
         metrics::step_line(step, parts_.config.run.train.max_steps, eta_s, kStepLineWidth));
@@ -157,10 +157,15 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   parts_.progress->update(step, eta_s);
 }
 
-void Trainer::add_fp8_counts(metrics::StepMetrics& step) {
+std::optional<tensor_parallel::Fp8Counters::Counts> Trainer::fp8_counts_at(int64_t step) const {
   const tensor_parallel::Fp8Counters* counters = parts_.engine.fp8_counters();
-  if (counters == nullptr) return;
-  const auto now = counters->read();
+  if (counters == nullptr || !due(step, parts_.config.run.logging.every_steps)) return std::nullopt;
+  return counters->read();
+}
+
+void Trainer::add_fp8_counts(metrics::StepMetrics& step, const Pending& pending) {
+  if (!pending.fp8_counts) return;
+  const auto now = *pending.fp8_counts;
   const auto before = std::exchange(fp8_counts_, now);
   const auto elements = static_cast<double>(now.elements - before.elements);
   if (elements > 0) step.fp8_flushed = static_cast<double>(now.flushed - before.flushed) / elements;
