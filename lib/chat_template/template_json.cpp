@@ -1,8 +1,8 @@
 // A value as JSON text, as Python's json.dumps writes it: what `tojson` gives.
 #include <string>
 
-#include "base/text.h"
 #include "base/hex.h"
+#include "base/text.h"
 #include "chat_template/template_value.h"
 
 namespace tptrain::chat_template::jinja {

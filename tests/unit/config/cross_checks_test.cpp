@@ -122,7 +122,8 @@ TEST_CASE("what shall be kept must be saved, evaluated, and be of one origin") {
   CHECK(
       refusal(kMinimal, {"checkpoint.keep_best=eval_loss"}) ==
       "config error: --set checkpoint.keep_best=eval_loss: checkpoint.keep_best is eval_loss, and "
-      "there is no data.eval: it must stand beside data.eval or data.eval_share, of which that is the loss.");
+      "there is no data.eval: it must stand beside data.eval or data.eval_share, of which that is "
+      "the loss.");
   CHECK(refusal(kMinimal, {"checkpoint.init_from=runs/a", "checkpoint.resume=runs/b"}) ==
         "config error: --set checkpoint.init_from=runs/a: checkpoint.init_from stands beside the "
         "path of checkpoint.resume: it must be one of the two.\n"
@@ -140,8 +141,8 @@ TEST_CASE("a key that was refused asks nothing of another") {
 }
 
 TEST_CASE("data.eval_share is a share, and stands instead of files to evaluate on") {
-  CHECK(parse(kMinimal, {"data.eval_share=0.5%", "checkpoint.keep_best=eval_loss"})
-            .data.evaluates());
+  CHECK(
+      parse(kMinimal, {"data.eval_share=0.5%", "checkpoint.keep_best=eval_loss"}).data.evaluates());
   for (const char* wrong : {"1000", "100%", "0%", "some"}) {
     CHECK(has(refusal(kMinimal, {std::string("data.eval_share=") + wrong}),
               std::string("data.eval_share is ") + wrong +

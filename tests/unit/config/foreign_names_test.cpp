@@ -247,9 +247,10 @@ TEST_CASE("other homes, variables and a lone ~ in a path are refused with the re
        {"model.path=hf://Qwen/Qwen2.5-0.5B", "data.tokenizer=hf://Qwen/Qwen2.5-0.5B"}) {
     const std::string message = refusal(kMinimal, {set});
     INFO(message);
-    CHECK(message.find(": it must be a path: a run fetches nothing by itself.\n  Fetch it first, and "
-                       "write the folder that it names: tptrain fetch Qwen/Qwen2.5-0.5B") !=
-          std::string::npos);
+    CHECK(
+        message.find(": it must be a path: a run fetches nothing by itself.\n  Fetch it first, and "
+                     "write the folder that it names: tptrain fetch Qwen/Qwen2.5-0.5B") !=
+        std::string::npos);
   }
   // A name pattern of tensors is no path.
   CHECK(parse(kMinimal, {"optimizer.groups=[{match: a$b}]"}).optimizer.groups[0].match == "a$b");

@@ -49,8 +49,9 @@ class Capture final : public tensor_parallel::Fp8Observer {
   void cast(const parameters::Parameter& weight, Of of, const at::Tensor& values,
             const Fp8Matrix& cast) override {
     Operands& operands = of_linear[weight.name];
-    (of == Of::input ? operands.input : of == Of::weight ? operands.weight : operands.gradient) =
-        values.clone();
+    (of == Of::input    ? operands.input
+     : of == Of::weight ? operands.weight
+                        : operands.gradient) = values.clone();
     counters.cast(weight, of, values, cast);
   }
   std::map<std::string, Operands> of_linear;
