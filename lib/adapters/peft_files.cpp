@@ -9,8 +9,10 @@
 #include <utility>
 
 #include "adapters/peft_targets.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/python_json.h"
 #include "base/text.h"
 #include "checkpoint/huggingface_files.h"
 #include "checkpoint/huggingface_source.h"
@@ -25,16 +27,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 constexpr const char* kTable = "model.embed_tokens.weight";
 constexpr const char* kHeadWord = "lm_head";
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kPrefix = "base_model.model.";
-
-bool present(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
 
 /// "model.embed_tokens" -> "embed_tokens"
 std::string last_component(const std::string& path) {
@@ -106,8 +102,8 @@ bool equal_tables(const sharding::TensorSource& source, const model::DecoderConf
 }
 
 checkpoint::HuggingFaceFiles files_of(const fs::path& directory) {
-  if (!present(directory / kPeftWeightsName)) {
-    const bool pickled = present(directory / "adapter_model.bin");
+  if (!is_taken(directory / kPeftWeightsName)) {
+    const bool pickled = is_taken(directory / "adapter_model.bin");
     throw DataError(problem(cat(kPeftWeightsName, " is not here"))
                         .at(directory.string())
                         .remedy(pickled ? "The weights are pickled (adapter_model.bin), and "
@@ -123,7 +119,7 @@ checkpoint::HuggingFaceFiles files_of(const fs::path& directory) {
 
 PeftConfig peft_config_of(const fs::path& directory) {
   const fs::path path = directory / kPeftConfigName;
-  if (!present(path)) {
+  if (!is_taken(path)) {
     throw DataError(problem(cat(kPeftConfigName, " is not here"))
                         .at(directory.string())
                         .must("be the directory of a PEFT adapter")
@@ -131,7 +127,8 @@ PeftConfig peft_config_of(const fs::path& directory) {
                                 "has written."));
   }
   formats::refuse_broken_link(path);
-  return parse_peft_config(read_file(path, kMaxConfigBytes, FailAs::data_error), path.string());
+  return parse_peft_config(read_file(path, kMostConfigJsonBytes, FailAs::data_error),
+                           path.string());
 }
 
 config::AdapterConfig read_peft_config(const fs::path& directory,

@@ -76,17 +76,13 @@ int64_t bytes_written(const fs::path& stem) {
   int64_t bytes = 0;
   const std::map<fs::path, std::vector<fs::path>> found = temporaries(stem.parent_path());
   const auto of_stem = found.find(stem);
-  std::vector<fs::path> paths;
-  if (of_stem != found.end()) paths = of_stem->second;
+  std::vector<fs::path> paths = entries_if_readable(parts_directory(stem));
+  if (of_stem != found.end())
+    paths.insert(paths.end(), of_stem->second.begin(), of_stem->second.end());
   for (const fs::path& path : paths) {
     std::error_code gone;
     const auto size = fs::file_size(path, gone);
     if (!gone) bytes += static_cast<int64_t>(size);
-  }
-  std::error_code none;
-  for (const fs::directory_entry& entry : fs::directory_iterator(parts_directory(stem), none)) {
-    const auto size = entry.file_size(none);
-    if (!none) bytes += static_cast<int64_t>(size);
   }
   return bytes;
 }

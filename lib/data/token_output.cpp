@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -180,12 +181,12 @@ formats::TokenFileHeader TokenOutput::commit() {
 }
 
 void remove_old_parts(const fs::path& directory) {
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
-    const std::string name = entry.path().filename().native();
-    if (!name.starts_with('.') || !name.ends_with(kParts) || !entry.is_directory(ignored)) continue;
-    const auto age = fs::file_time_type::clock::now() - entry.last_write_time(ignored);
-    if (!ignored && age > kOld) fs::remove_all(entry.path(), ignored);
+  for (const fs::path& path : entries_if_readable(directory)) {
+    const std::string name = path.filename().native();
+    if (!name.starts_with('.') || !name.ends_with(kParts) || !is_real_directory(path)) continue;
+    std::error_code gone;
+    const auto written = fs::last_write_time(path, gone);
+    if (!gone && fs::file_time_type::clock::now() - written > kOld) fs::remove_all(path, gone);
   }
 }
 
