@@ -76,8 +76,8 @@ TEST_CASE("what the training refuses is not planned, and refused in the same wor
       {{"optimizer.groups=[{match: \"*.frobnicate\"}]"}, "*.frobnicate"},
       {{"model.path=models/nowhere"},
        "--set model.path=models/nowhere: model.path is models/nowhere, and there is no such "
-       "directory: it must be the directory of a Hugging Face model.\n  Download one, as in `hf "
-       "download Qwen/Qwen2.5-0.5B --local-dir models/nowhere`"},
+       "directory: it must be the directory of a Hugging Face model.\n  Fetch one, as in "
+       "`tptrain fetch Qwen/Qwen2.5-0.5B --out models/nowhere`"},
   };
   const Job job;
   for (const Refused& refused : all) {
