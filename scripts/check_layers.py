@@ -21,8 +21,7 @@ LEVELS = {
 }
 # Headers that only the named folders may include; apps counts as a folder here.
 ONLY = {
-    r"mpi\.h": {"comm"},
-    r"nccl\.h": {"comm", "device"},  # device: its version alone
+    r"(mpi|nccl)\.h": {"comm"},
     r"spdlog/.*": {"base"},
     r"yaml-cpp/.*": {"config"},
     r"CLI/.*": {"apps"},

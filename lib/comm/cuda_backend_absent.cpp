@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "comm/cuda_backend.h"
+#include "comm/nccl_library.h"
 
 namespace tptrain::comm {
 
@@ -15,6 +16,8 @@ namespace {
 }  // namespace
 
 BoundGpu bind_gpu(MpiSession&) { refuse(); }
+
+NcclLibrary nccl_library() { return {}; }
 
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device,
                                                 std::unique_ptr<PeerExchange>) {

@@ -27,8 +27,10 @@
 #include "comm/checked_communicator.h"
 #include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
+#include "comm/nccl_library.h"
 #include "device/cuda/architectures.h"
 #include "device/gpu_assignment.h"
+#include "device/gpu_report.h"
 #include "device/gpu_support.h"
 
 namespace tptrain::comm {
@@ -345,6 +347,13 @@ device::GpuSupport support_of(int device_index) {
 }
 
 }  // namespace
+
+NcclLibrary nccl_library() {
+  int version = 0;
+  const bool known = ncclGetVersion(&version) == ncclSuccess;
+  return {.loaded = known ? device::nccl_version_text(version) : "",
+          .built = device::nccl_version_text(NCCL_VERSION_CODE)};
+}
 
 BoundGpu bind_gpu(MpiSession& session) {
   int index = 0;

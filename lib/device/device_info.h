@@ -28,7 +28,7 @@ struct DeviceUse {
 DeviceUse device_use(at::Device device);
 
 /// `host_gpus`: DeviceMesh's, of which this rank's is the one at `local_rank`. What a library or
-/// the driver does not say is left empty.
+/// the driver does not say is left empty, and what is NCCL's (comm/nccl_library.h).
 GpuFacts gpu_facts(at::Device device, int local_rank, const std::vector<std::string>& host_gpus);
 
 /// "NVIDIA H200"

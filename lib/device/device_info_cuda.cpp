@@ -4,7 +4,6 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
-#include <nccl.h>
 
 #include <array>
 
@@ -100,14 +99,10 @@ GpuFacts gpu_facts(at::Device device, int local_rank, const std::vector<std::str
 
   int driver = 0;
   int runtime = 0;
-  int nccl = 0;
   check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion", device);
   check_cuda(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion", device);
-  if (ncclGetVersion(&nccl) != ncclSuccess) throw CommError(problem("ncclGetVersion failed"));
   facts.driver_cuda = cuda_version_text(driver);
   facts.cuda_runtime = cuda_version_text(runtime);
-  facts.nccl = nccl_version_text(nccl);
-  facts.nccl_built = nccl_version_text(NCCL_VERSION_CODE);
   if (at::detail::getCUDAHooks().hasCuDNN()) {
     facts.cudnn = cudnn_version_text(at::detail::getCUDAHooks().versionRuntimeCuDNN());
     facts.cudnn_built = cudnn_version_text(at::detail::getCUDAHooks().versionCuDNN());

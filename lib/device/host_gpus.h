@@ -24,7 +24,7 @@ struct HostGpus {
   int driver_cuda = 0;  // the newest CUDA that the driver serves, 13000: 13.0; 0: no driver
   int runtime_cuda = 0;
   std::string driver = {};  // "580.65.06"; "": unknown
-  std::string nccl = {};
+  std::string nccl = {};    // comm/nccl_library.h says these two
   std::string nccl_built = {};
   std::string cudnn = {};
   std::string cudnn_built = {};

@@ -1,6 +1,5 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <cuda_runtime_api.h>
-#include <nccl.h>
 
 #include <array>
 
@@ -43,8 +42,6 @@ HostGpus host_gpus() {
   int number = 0;
   if (cudaDriverGetVersion(&number) == cudaSuccess) host.driver_cuda = number;
   if (cudaRuntimeGetVersion(&number) == cudaSuccess) host.runtime_cuda = number;
-  if (ncclGetVersion(&number) == ncclSuccess) host.nccl = nccl_version_text(number);
-  host.nccl_built = nccl_version_text(NCCL_VERSION_CODE);
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) return host;
   for (int index = 0; index < count; ++index)

@@ -10,6 +10,7 @@
 
 #include "base/background.h"
 #include "comm/mpi_library.h"
+#include "comm/nccl_library.h"
 #include "doctor/facts.h"
 
 namespace tptrain::doctor {
@@ -59,6 +60,9 @@ Facts examine(const std::string& run_dir) {
       .shared_memory_bytes = size_of_shared_memory(),
       .memory_bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE),
       .cores = usable_cores()};
+  const comm::NcclLibrary nccl = comm::nccl_library();
+  facts.gpus.nccl = nccl.loaded;
+  facts.gpus.nccl_built = nccl.built;
   if (!run_dir.empty()) facts.directory = try_directory(run_dir);
   return facts;
 }

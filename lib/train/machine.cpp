@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/work.h"
 #include "comm/mesh_picture.h"
+#include "comm/nccl_library.h"
 #include "device/device_facts.h"
 #include "device/device_info.h"
 #include "kernels/cpu/allocation.h"
@@ -69,9 +70,12 @@ kernels::AttentionBackend attention_of(const ResolvedConfig& resolved, comm::Dev
 void log_gpus(comm::MpiSession& session, comm::DeviceMesh& mesh, const ResolvedConfig& resolved,
               Logger& log) {
   if (resolved.device != comm::DeviceType::cuda) return;
+  device::GpuFacts own = device::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus());
+  const comm::NcclLibrary nccl = comm::nccl_library();
+  own.nccl = nccl.loaded;
+  own.nccl_built = nccl.built;
   std::vector<device::GpuFacts> of_ranks;
-  for (const std::string& wire : session.all_gather(
-           to_wire(device::gpu_facts(mesh.device(), session.local_rank(), mesh.host_gpus())))) {
+  for (const std::string& wire : session.all_gather(to_wire(own))) {
     of_ranks.push_back(device::gpu_facts_from_wire(wire));
   }
   const device::GpuReport report = device::gpu_report(of_ranks);
