@@ -12,6 +12,7 @@ usage: scripts/package.sh [--wheel] [--tarball] [--preset cpu|cuda] [--build DIR
   --preset P    what to build (default: what scripts/setup.sh --print-preset says)
   --build DIR   package what this build folder holds, as it is
   --out DIR     where the packages go (default: dist)
+Both read Parquet and Arrow files: Arrow's two libraries go with them (0.06 GB).
 Without --wheel, --tarball and --stage both packages are made.
 EOT
 }
@@ -36,7 +37,7 @@ if [ "$wheel$tarball$stage" = nono ]; then wheel=yes tarball=yes; fi
 if [ -z "$build" ]; then
   cd "$root"
   [ -n "$preset" ] || preset=$(scripts/setup.sh --print-preset)
-  scripts/setup.sh "--$preset"
+  scripts/setup.sh "--$preset" --parquet
   build=$root/build/package-$preset
   # Code for A100 and its kin, H100, B200 and the RTX 50 series; the last one also in a form that newer cards compile at their first start.
   cmake --preset "$preset" -B "$build" -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF \

@@ -5,15 +5,17 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--fuzz] [--print-preset]
+usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--tests] [--fuzz] [--print-preset]
   --cpu            the small set: LibTorch without the CUDA libraries (the choice where neither is found)
   --cuda           with the CUDA libraries of the wheel: cuDNN, NCCL, cuBLAS (the choice where nvcc 13 or a GPU is found), and
                    with nvcc 13 of PyPI's wheels (0.3 GB) where this machine has none
   --parquet        also Arrow C++ of the PyPI wheel pyarrow (0.06 GB, 0.17 GB on disk): Parquet and Arrow files can then be read
+  --tests          also the Python package tensorboard into .venv (0.15 GB on disk), with which a test reads what the program writes for it
   --fuzz           also clang with libFuzzer, for scripts/fuzz.sh (0.25 GB on disk); where that cannot be installed, it is left out
   --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
 environment:
-  TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing is downloaded then
+  TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing of it is downloaded then
+  TPTRAIN_ARROW_DIR  the same for Arrow C++ with Parquet: a folder with include/ and libarrow.so.*, for setup and for cmake
 EOF
 }
 
@@ -32,12 +34,14 @@ PACKAGES=(build-essential cmake ninja-build ccache git pkg-config python3 python
 choice=
 print_preset=no
 parquet=no
+tests=no
 fuzz=no
 for argument in "$@"; do
   case "$argument" in
     --cpu) choice=cpu ;;
     --cuda) choice=cuda ;;
     --parquet) parquet=yes ;;
+    --tests) tests=yes ;;
     --fuzz) fuzz=yes ;;
     --print-preset) print_preset=yes ;;
     -h | --help) usage; exit 0 ;;
@@ -144,7 +148,7 @@ if [ -n "${TPTRAIN_TORCH_DIR:-}" ]; then
     exit 1
   fi
   echo "setup: LibTorch of TPTRAIN_TORCH_DIR=$TPTRAIN_TORCH_DIR, preset $choice"
-  exit 0
+  [ "$parquet$tests" != nono ] || exit 0
 fi
 
 python=
@@ -152,7 +156,7 @@ for candidate in python3 /usr/bin/python3; do
   if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then python=$candidate; break; fi
 done
 if [ -z "$python" ]; then
-  echo "setup: no python3 of version 3.10 or newer with the venv module: it unpacks the LibTorch wheel. Install python3-venv, or set TPTRAIN_TORCH_DIR." >&2
+  echo "setup: no python3 of version 3.10 or newer with the venv module: it unpacks the wheels of LibTorch and Arrow. Install python3-venv, or set TPTRAIN_TORCH_DIR (and TPTRAIN_ARROW_DIR)." >&2
   exit 1
 fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
@@ -160,23 +164,30 @@ site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purel
 
 have() { compgen -G "$site/$1" >/dev/null; }
 pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
-have "torch-$TORCH_VERSION*.dist-info" || { echo "setup: downloading LibTorch $TORCH_VERSION (the PyPI wheel, 0.5 GB)"; pip_install --no-deps "torch==$TORCH_VERSION"; }
-if [ "$choice" = cuda ]; then
-  if ! have "nvidia/cudnn/lib" || ! have "nvidia/nccl/lib"; then
-    echo "setup: downloading the wheel's CUDA libraries (cuDNN, NCCL, cuBLAS ...: 2.2 GB)"
-    pip_install "torch==$TORCH_VERSION"
+fetch_torch() {
+  have "torch-$TORCH_VERSION*.dist-info" || { echo "setup: downloading LibTorch $TORCH_VERSION (the PyPI wheel, 0.5 GB)"; pip_install --no-deps "torch==$TORCH_VERSION"; }
+  if [ "$choice" = cuda ]; then
+    if ! have "nvidia/cudnn/lib" || ! have "nvidia/nccl/lib"; then
+      echo "setup: downloading the wheel's CUDA libraries (cuDNN, NCCL, cuBLAS ...: 2.2 GB)"
+      pip_install "torch==$TORCH_VERSION"
+    fi
+    if [ "$release" != 13 ] && ! have "nvidia/cu13/bin/nvcc"; then
+      echo "setup: downloading nvcc 13 (PyPI wheels, 0.3 GB)${nvcc:+: $nvcc is of CUDA ${release_text:-unknown}}"
+      pip_install --no-deps "${NVCC_WHEELS[@]}"
+    fi
+    # What the linker looks for; the wheel has the runtime without that name.
+    [ -e "$site/nvidia/cu13/lib/libcudart.so" ] || ln -s libcudart.so.13 "$site/nvidia/cu13/lib/libcudart.so"
+  else
+    have "nvidia/cu13/lib/libcupti.so.13" && have "nvidia/cu13/lib/libcudart.so.13" || pip_install --no-deps "${CPU_WHEELS[@]}"
   fi
-  if [ "$release" != 13 ] && ! have "nvidia/cu13/bin/nvcc"; then
-    echo "setup: downloading nvcc 13 (PyPI wheels, 0.3 GB)${nvcc:+: $nvcc is of CUDA ${release_text:-unknown}}"
-    pip_install --no-deps "${NVCC_WHEELS[@]}"
-  fi
-  # What the linker looks for; the wheel has the runtime without that name.
-  [ -e "$site/nvidia/cu13/lib/libcudart.so" ] || ln -s libcudart.so.13 "$site/nvidia/cu13/lib/libcudart.so"
-else
-  have "nvidia/cu13/lib/libcupti.so.13" && have "nvidia/cu13/lib/libcudart.so.13" || pip_install --no-deps "${CPU_WHEELS[@]}"
-fi
-if [ "$parquet" = yes ] && ! have "pyarrow-$ARROW_VERSION*.dist-info"; then
+}
+[ -n "${TPTRAIN_TORCH_DIR:-}" ] || fetch_torch
+if [ "$parquet" = yes ] && [ -z "${TPTRAIN_ARROW_DIR:-}" ] && ! have "pyarrow-$ARROW_VERSION*.dist-info"; then
   echo "setup: downloading Arrow $ARROW_VERSION (the PyPI wheel pyarrow, 0.06 GB)"
   pip_install --no-deps "pyarrow==$ARROW_VERSION"
+fi
+if [ "$tests" = yes ] && ! have "tensorboard-*.dist-info"; then
+  echo "setup: downloading the Python package tensorboard"
+  pip_install tensorboard || echo "setup: tensorboard could not be installed: the test that reads with it will be skipped"
 fi
 echo "setup: ready, preset $choice"

@@ -4,7 +4,8 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-scripts/setup.sh --fuzz
+scripts/setup.sh --tests --fuzz
+scripts/setup.sh --parquet || echo "test.sh: left out: reading Parquet (its library could not be fetched)"
 
 # The tests run on the cpu build. Where a CUDA toolkit is at hand the program, the tests that need a GPU and the benchmarks must compile with it
 # as well, and the program train without a driver.

@@ -1,6 +1,7 @@
 # Arrow C++ with Parquet from the PyPI wheel pyarrow==26.0.1, by path, without importing it: it carries libraries and headers, and no CMake
 # package. Optional: without it Parquet and Arrow files are refused with the way to get it.
-# TPTRAIN_ARROW_DIR (CMake or environment) names the folder that holds include/ and libarrow.so.*; by default the wheel in .venv.
+# TPTRAIN_ARROW_DIR (CMake or environment) names the folder that holds include/ and, there or in lib/, libarrow.so.* (a pyarrow, or the prefix
+# of conda's libparquet); by default the wheel in .venv. TPTRAIN_ARROW_RPATH: where an installed program finds it; empty without it.
 if(NOT TPTRAIN_ARROW_DIR AND DEFINED ENV{TPTRAIN_ARROW_DIR})
   set(TPTRAIN_ARROW_DIR "$ENV{TPTRAIN_ARROW_DIR}")
 endif()
@@ -11,14 +12,21 @@ if(NOT TPTRAIN_ARROW_DIR)
   endif()
 endif()
 set(TPTRAIN_ARROW OFF)
+set(TPTRAIN_ARROW_RPATH "")
 if(TPTRAIN_ARROW_DIR)
-  file(GLOB arrow_library "${TPTRAIN_ARROW_DIR}/libarrow.so.[0-9]*")
-  file(GLOB parquet_library "${TPTRAIN_ARROW_DIR}/libparquet.so.[0-9]*")
+  foreach(part arrow parquet)  # libarrow.so.2600 beside libarrow.so.2600.1.0, which is the same
+    file(GLOB ${part}_library "${TPTRAIN_ARROW_DIR}/lib${part}.so.[0-9]*" "${TPTRAIN_ARROW_DIR}/lib/lib${part}.so.[0-9]*")
+    list(SORT ${part}_library)
+    list(SUBLIST ${part}_library 0 1 ${part}_library)
+  endforeach()
   if(NOT arrow_library OR NOT parquet_library OR NOT EXISTS "${TPTRAIN_ARROW_DIR}/include/parquet/arrow/reader.h")
-    message(FATAL_ERROR "TPTRAIN_ARROW_DIR=${TPTRAIN_ARROW_DIR} is no pyarrow: libarrow.so.*, libparquet.so.* or include/parquet is missing.")
+    message(FATAL_ERROR "TPTRAIN_ARROW_DIR=${TPTRAIN_ARROW_DIR} holds no Arrow C++ with Parquet: libarrow.so.*, libparquet.so.* or include/parquet is missing.")
   endif()
   set(TPTRAIN_ARROW ON)
-  list(APPEND CMAKE_INSTALL_RPATH "${TPTRAIN_ARROW_DIR}")
+  get_filename_component(TPTRAIN_ARROW_RPATH "${arrow_library}" DIRECTORY)
+  # By name in both: CMake would place the library's folder elsewhere than the linker does, and then refuse to change the path at an install.
+  list(APPEND CMAKE_BUILD_RPATH "${TPTRAIN_ARROW_RPATH}")
+  list(APPEND CMAKE_INSTALL_RPATH "${TPTRAIN_ARROW_RPATH}")
   add_library(tptrain_arrow INTERFACE)
   target_include_directories(tptrain_arrow SYSTEM INTERFACE "${TPTRAIN_ARROW_DIR}/include")
   target_link_libraries(tptrain_arrow INTERFACE "${parquet_library}" "${arrow_library}")

@@ -5,7 +5,7 @@ set(tptrain_install_rpath "$ORIGIN/../lib/tptrain" "$ORIGIN/../../torch/lib")
 foreach(part cudnn nccl nvshmem cusparselt cu13)
   list(APPEND tptrain_install_rpath "$ORIGIN/../../nvidia/${part}/lib")
 endforeach()
-set_target_properties(tptrain_program PROPERTIES INSTALL_RPATH "${tptrain_install_rpath};${TPTRAIN_RPATH}")
+set_target_properties(tptrain_program PROPERTIES INSTALL_RPATH "${tptrain_install_rpath};${TPTRAIN_RPATH};${TPTRAIN_ARROW_RPATH}")
 install(PROGRAMS $<TARGET_FILE:tptrain> DESTINATION ${CMAKE_INSTALL_BINDIR})  # static: it has no RPATH to change
 install(TARGETS tptrain_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs DESTINATION ${CMAKE_INSTALL_DATADIR}/tptrain)

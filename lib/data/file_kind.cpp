@@ -63,9 +63,9 @@ constexpr std::array kArrowKinds = {
     ArrowKind{"\xFF\xFF\xFF\xFF"sv, RowLayout::arrow_stream, "an Arrow stream"},
 };
 constexpr const char* kWithArrow =
-    "This program was built without Arrow: scripts/setup.sh --parquet adds it, then build again. "
-    "Or "
-    "write the rows as JSON lines, for example with Python's datasets: "
+    "This program was built without Arrow: scripts/setup.sh --parquet adds it, then build again "
+    "(packages made by scripts/package.sh have it). Or write the rows as JSON lines, for example "
+    "with Python's datasets: "
     "load_dataset(...).to_json(\"rows.jsonl\").";
 
 struct NamedKind {

@@ -11,6 +11,7 @@
 #include "base/background.h"
 #include "comm/mpi_library.h"
 #include "comm/nccl_library.h"
+#include "data/arrow_rows.h"
 #include "doctor/facts.h"
 
 namespace tptrain::doctor {
@@ -59,7 +60,8 @@ Facts examine(const std::string& run_dir) {
       .open_files = limit_of(RLIMIT_NOFILE),
       .shared_memory_bytes = size_of_shared_memory(),
       .memory_bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE),
-      .cores = usable_cores()};
+      .cores = usable_cores(),
+      .reads_parquet = data::reads_arrow()};
   const comm::NcclLibrary nccl = comm::nccl_library();
   facts.gpus.nccl = nccl.loaded;
   facts.gpus.nccl_built = nccl.built;

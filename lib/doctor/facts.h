@@ -34,6 +34,7 @@ struct Facts {
   int64_t shared_memory_bytes = 0;  // size of /dev/shm; 0: there is none
   int64_t memory_bytes = 0;
   int cores = 0;
+  bool reads_parquet = false;  // the program was built with Arrow
   std::optional<DirectoryFacts> directory = {};
 };
 

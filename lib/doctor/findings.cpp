@@ -31,6 +31,7 @@ class Examination {
     gpu_libraries();
     mpi();
     limits();
+    data();
     if (facts_.directory) directory(*facts_.directory);
     return std::move(findings_);
   }
@@ -194,6 +195,14 @@ class Examination {
         cat(facts_.cores, ", memory ", human_bytes(facts_.memory_bytes)),
         facts_.cores < 2 ? "A rank wants a core of its own: look at --cpus-per-task and taskset."
                          : "");
+  }
+
+  // Who has no such files misses nothing.
+  void data() {
+    if (facts_.reads_parquet) return add(Grade::fine, "data", "text, JSON lines, Parquet, Arrow");
+    add(Grade::fine, "data", "text and JSON lines; this program was built without Parquet",
+        "scripts/setup.sh --parquet adds it, then build again; packages made by "
+        "scripts/package.sh have it.");
   }
 
   void directory(const DirectoryFacts& at) {

@@ -62,7 +62,7 @@ def check_shell_files(share):
 def check_program(command, program, libraries):
     assert "tptrain 0." in as_user(command, "--version")
     loaded = as_user(program.parent / "tptrain-program", "--version", env={"LD_DEBUG": "libs"})
-    found = set(map(os.path.normpath, re.findall(r"calling init: (/.*/(?:libtorch_cpu|libc10|libonig)\.so\S*)", loaded)))
+    found = set(map(os.path.normpath, re.findall(r"calling init: (/.*/(?:libtorch_cpu|libc10|libonig|libparquet)\.so\S*)", loaded)))
     assert found, loaded[-2000:]
     for wanted, folder in libraries.items():
         assert any(pathlib.Path(path).is_relative_to(folder) and wanted in path for path in found), (wanted, folder, found)
@@ -78,6 +78,8 @@ def check_program(command, program, libraries):
 
 
 begin = time.monotonic()
+# Of a program with Arrow a package brings Arrow's libraries as well.
+parquet = ["libparquet"] if "libparquet" in run("ldd", build / "bin/tptrain-program") else []
 if way == "prefix":
     prefix = place / "the prefix"
     run("cmake", "--install", build, "--prefix", prefix)
@@ -99,7 +101,7 @@ elif way == "stage":
     # What is a hard link is not to be made read-only: it is the environment's own file.
     for folder in (stage / "bin", stage / "share"):
         make_read_only(folder)
-    check_program(stage / "bin/tptrain", stage / "bin/tptrain", {"libtorch_cpu": own, "libc10": own, "libonig": own})
+    check_program(stage / "bin/tptrain", stage / "bin/tptrain", dict.fromkeys(["libtorch_cpu", "libc10", "libonig", *parquet], own))
 else:
     made = place / "dist"
     run(source / "scripts/package.sh", "--build", build, "--wheel", "--out", made)
@@ -122,7 +124,7 @@ else:
     check_files(site / "tptrain/share", site / "tptrain/share/doc/tptrain")
     check_shell_files(venv / "share")
     make_read_only(site / "tptrain")
-    check_program(venv / "bin/tptrain", site / "tptrain/bin/tptrain", {"libtorch_cpu": site, "libonig": site})
+    check_program(venv / "bin/tptrain", site / "tptrain/bin/tptrain", dict.fromkeys(["libtorch_cpu", "libonig", *parquet], site))
     os.chmod(site / "tptrain", 0o755)
     for directory, _, _ in os.walk(site / "tptrain"):
         os.chmod(directory, 0o755)

@@ -7,7 +7,7 @@ import json, math, os, pathlib, subprocess, sys, tempfile
 try:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 except ImportError as missing:
-    print(f"skipped: {missing} (pip install tensorboard)")
+    print(f"skipped: {missing} (scripts/setup.sh --tests)")
     sys.exit(77)
 
 RUN_FILE = """run_dir: run

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "support/catch.h"
@@ -41,6 +42,7 @@ Facts sound_host() {
   facts.shared_memory_bytes = 8 * kGiB;
   facts.memory_bytes = 256 * kGiB;
   facts.cores = 32;
+  facts.reads_parquet = true;
   facts.directory = DirectoryFacts{
       .path = "runs/a", .file_system = "lustre", .free_bytes = 1000 * kGiB, .write_mib_per_s = 900};
   return facts;
@@ -60,7 +62,12 @@ TEST_CASE("a sound host has no complaint", "[doctor]") {
   Facts cpu = sound_host();
   cpu.gpus = {};
   cpu.gpu_devices = false;
+  cpu.reads_parquet = false;
   CHECK(complaints(cpu).empty());
+  const auto data = findings(cpu);
+  CHECK(std::any_of(data.begin(), data.end(), [](const Finding& finding) {
+    return finding.what == "data" && has(finding.remedy, "setup.sh --parquet");
+  }));
   Facts mpich = sound_host();
   mpich.mpi_library = "MPICH Version:\t4.0.2";
   mpich.mpirun = "HYDRA build details:";
