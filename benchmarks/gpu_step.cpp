@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -328,7 +329,8 @@ struct Shares {
   double kinds[kKinds] = {};
   double hidden_communication = 0;  // under another kernel
   int64_t kernels = 0;
-  std::vector<std::pair<double, std::string>> largest;  // of elementwise, by seconds
+  std::vector<std::pair<double, std::string>> largest;   // of elementwise, by seconds
+  std::vector<std::pair<double, std::string>> products;  // likewise
 };
 
 double covered(std::vector<std::pair<int64_t, int64_t>> spans) {
@@ -358,7 +360,13 @@ Shares profiled(int steps, const std::string& trace, Work&& work) {
 
   Shares shares;
   std::vector<std::pair<int64_t, int64_t>> all, compute;
+  struct Calls {
+    double seconds = 0;
+    int64_t count = 0;
+  };
   std::map<std::string, double> by_name;
+  // One kernel multiplies several shapes: those that take about as long are one line.
+  std::map<std::pair<std::string, int>, Calls> by_length;
   for (const auto& event : result->events()) {
     if (event.deviceType() != c10::DeviceType::CUDA) continue;
     const auto begin = static_cast<int64_t>(event.startNs());
@@ -370,11 +378,23 @@ Shares profiled(int steps, const std::string& trace, Work&& work) {
     if (kind != communication) compute.emplace_back(begin, end);
     if (kind == elementwise)
       by_name[event.name()] += static_cast<double>(event.durationNs()) * 1e-9;
+    if (kind == gemm) {
+      const auto ns = static_cast<double>(std::max<uint64_t>(1, event.durationNs()));
+      Calls& calls = by_length[{event.name(), static_cast<int>(4 * std::log2(ns))}];
+      calls.seconds += ns * 1e-9;
+      ++calls.count;
+    }
   }
   shares.busy = covered(all);
   shares.hidden_communication = covered(compute) + shares.kinds[communication] - shares.busy;
   for (const auto& [name, seconds] : by_name) shares.largest.emplace_back(seconds, name);
   std::sort(shares.largest.rbegin(), shares.largest.rend());
+  for (const auto& [key, calls] : by_length) {
+    const double each_us = calls.seconds * 1e6 / static_cast<double>(calls.count);
+    shares.products.emplace_back(calls.seconds / steps, cat(calls.count / steps, " of ",
+                                                            fixed(each_us, 0), " us: ", key.first));
+  }
+  std::sort(shares.products.rbegin(), shares.products.rend());
   for (double& seconds : shares.kinds) seconds /= steps;
   for (auto& [seconds, name] : shares.largest) seconds /= steps;
   shares.busy /= steps;
@@ -395,6 +415,9 @@ void print_shares(const Shares& shares, double seconds) {
   for (size_t i = 0; i < std::min<size_t>(14, shares.largest.size()); ++i)
     std::printf("    %6.2f %%  %.110s\n", share(shares.largest[i].first),
                 shares.largest[i].second.c_str());
+  for (size_t i = 0; i < std::min<size_t>(24, shares.products.size()); ++i)
+    std::printf("    %6.2f %%  %.110s\n", share(shares.products[i].first),
+                shares.products[i].second.c_str());
 }
 
 }  // namespace

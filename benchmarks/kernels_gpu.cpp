@@ -354,6 +354,17 @@ Work weight_gradient() {
             if (by == By::choice) kernels::accumulate_weight_gradient(to, grad, x);
           }};
 }
+// The base's product beside an adapter: added to what stands there, in the product itself.
+template <By by, int64_t tokens, int64_t in, int64_t out>
+Work sum_product() {
+  const at::Tensor x = activation({tokens, in}), weight = activation({out, in}),
+                   y = activation({tokens, out});
+  return {.bytes = bytes_of({x, weight, y, y}), .run = [=, to = y]() mutable {
+            if (by == By::aten) at::addmm_out(to, to, x, weight.t());
+            if (by == By::choice)
+              kernels::scaled_product_out(to, x, weight.t(), 1.0, kernels::Accumulate::add);
+          }};
+}
 #define PRODUCT(name, work, ...)                              \
   {"product, " name ", ATen", work<By::aten, __VA_ARGS__>}, { \
     "product, " name, work<By::choice, __VA_ARGS__>           \
@@ -387,6 +398,28 @@ const Entry kEntries[] = {
     PRODUCT("8B/2 half gate_up", forward_product, 4096, 4096, 14336),
     PRODUCT("8B/2 half gate_up dgrad", input_gradient, 4096, 4096, 14336),
     PRODUCT("8B/2 half gate_up wgrad", weight_gradient, 4096, 4096, 14336),
+    // Llama-3-8B, 4096 x 4, with adapters of rank 16: x A^T, down B^T, dy B, grad_down A, dA, dB.
+    PRODUCT("LoRA qkv down", forward_product, 16384, 4096, 48),
+    PRODUCT("LoRA gate_up down", forward_product, 16384, 4096, 32),
+    PRODUCT("LoRA o down", forward_product, 16384, 4096, 16),
+    PRODUCT("LoRA down down", forward_product, 16384, 14336, 16),
+    PRODUCT("LoRA q up", forward_product, 16384, 16, 4096),
+    PRODUCT("LoRA gate up", forward_product, 16384, 16, 14336),
+    PRODUCT("LoRA q up dgrad", input_gradient, 16384, 16, 4096),
+    PRODUCT("LoRA gate up dgrad", input_gradient, 16384, 16, 14336),
+    PRODUCT("LoRA qkv down dgrad", input_gradient, 16384, 4096, 48),
+    PRODUCT("LoRA down down dgrad", input_gradient, 16384, 14336, 16),
+    PRODUCT("LoRA qkv down wgrad", weight_gradient, 16384, 4096, 48),
+    PRODUCT("LoRA gate_up down wgrad", weight_gradient, 16384, 4096, 32),
+    PRODUCT("LoRA down down wgrad", weight_gradient, 16384, 14336, 16),
+    PRODUCT("LoRA q up wgrad", weight_gradient, 16384, 16, 4096),
+    PRODUCT("LoRA gate up wgrad", weight_gradient, 16384, 16, 14336),
+    PRODUCT("8B qkv", forward_product, 16384, 4096, 6144),
+    PRODUCT("8B qkv, sum", sum_product, 16384, 4096, 6144),
+    PRODUCT("8B gate_up", forward_product, 16384, 4096, 28672),
+    PRODUCT("8B gate_up, sum", sum_product, 16384, 4096, 28672),
+    PRODUCT("8B down", forward_product, 16384, 14336, 4096),
+    PRODUCT("8B down, sum", sum_product, 16384, 14336, 4096),
     {"add_rms_norm 8192 x 4096", rms_norm_forward<8192, 4096>},
     {"add_rms_norm 16384 x 896", rms_norm_forward<16384, 896>},
     {"rms_norm_again 8192 x 4096", rms_norm_again<8192, 4096>},

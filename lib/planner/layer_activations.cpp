@@ -20,6 +20,13 @@ Buffer LayerActivations::adapter_down(int64_t columns, int64_t in) {
   return down;
 }
 
+// The first site's term is made where the sum is.
+Buffer LayerActivations::adapter_grad_down(int64_t columns, int64_t in) {
+  Buffer grad_down = make_.columns(columns);
+  if (columns > s_.adapter_rank && s_.adapters_drop) t_.touch(s_.tokens * in * s_.element);
+  return grad_down;
+}
+
 // --- tensor_parallel/parallel_linear.cpp: a linear with or without an adapter; beside adapters the
 // linears do not train
 void LayerActivations::weight_gradient(bool fp8, int64_t out, int64_t in,
@@ -156,13 +163,13 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
     const Buffer grad_activation = in_place ? Buffer{} : make_.columns(s_.ffn);
     if (kept.fp8) fp8_product(s_.tokens, s_.ffn, s_.hidden);
     grad_cast.rows.reset();
-    grad_down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
+    grad_down_down = adapter_grad_down(s_.adapters.down.columns, s_.ffn);
     grad_up = make_.columns(s_.up);
   }
   kept.up.reset();
   Cast grad_up_cast = cast(kept.fp8, s_.up, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
-  grad_up_down = adapter_down(s_.adapters.up.columns, s_.hidden);
+  grad_up_down = adapter_grad_down(s_.adapters.up.columns, s_.hidden);
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.up);
   grad_up_cast.rows.reset();
   if (!kept.activation_cast) kept.activation_cast = byte_matrix(kept.fp8, s_.ffn);
@@ -200,7 +207,7 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   }
   Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
   Buffer grad_context = make_.columns(s_.context);
-  Buffer grad_o_down = adapter_down(s_.adapters.o.columns, s_.context);
+  Buffer grad_o_down = adapter_grad_down(s_.adapters.o.columns, s_.context);
   if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
   grad_cast.rows.reset();
   {
@@ -217,7 +224,7 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   grad_context.reset();
   Cast grad_qkv_cast = cast(kept.fp8, s_.qkv, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
-  Buffer grad_qkv_down = adapter_down(s_.adapters.qkv.columns, s_.hidden);
+  Buffer grad_qkv_down = adapter_grad_down(s_.adapters.qkv.columns, s_.hidden);
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.qkv);
   grad_qkv_cast.rows.reset();
   being_gathered.reset();

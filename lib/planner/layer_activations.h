@@ -38,6 +38,7 @@ class LayerActivations {
   void accumulate_weight_gradient(bool fp8, int64_t out, int64_t in);
   /// Of an adapter: what it makes of an input of `in` columns, or of its output's gradient.
   Buffer adapter_down(int64_t columns, int64_t in);
+  Buffer adapter_grad_down(int64_t columns, int64_t in);
   void weight_gradient(bool fp8, int64_t out, int64_t in, const Sizes::Adapter& adapter);
   void fp8_product(int64_t m, int64_t n, int64_t k);
   bool keeps_columns() const;

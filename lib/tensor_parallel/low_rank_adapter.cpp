@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "random/philox.h"
 #include "tensor_parallel/parallel_linear.h"
 
 namespace tptrain::tensor_parallel {
@@ -39,6 +40,7 @@ LowRankAdapter::LowRankAdapter(const Options& options, const comm::Communicator&
   const bool row_parallel = options.local_in.size() < options.in_features;
   declare_down(options, tp, row_parallel);
   for (const Site& site : options.sites) declare_up(options, site, tp, row_parallel);
+  find_others(options.local_out);
 }
 
 void LowRankAdapter::declare_down(const Options& options, const comm::Communicator& tp,
@@ -70,6 +72,7 @@ void LowRankAdapter::declare_up(const Options& options, const Site& site,
                                 const comm::Communicator& tp, bool row_parallel) {
   const int64_t rank = low_rank_.rank;
   auto up = std::make_unique<Up>();
+  up->site = site.name;
   up->first_column = site.first_column;
   Parameter& weight = up->weight;
   weight.name = site.name + ".lora_B.weight";
@@ -95,47 +98,89 @@ void LowRankAdapter::declare_up(const Options& options, const Site& site,
   ups_.push_back(std::move(up));
 }
 
+void LowRankAdapter::find_others(int64_t local_out) {
+  int64_t begin = 0;
+  const auto until = [&](int64_t end) {
+    if (begin < end) others_.push_back({.begin = begin, .end = end});
+  };
+  for (const auto& up : ups_) {
+    until(up->first_column);
+    begin = up->first_column + up->weight.shape[0];
+  }
+  until(local_out);
+}
+
 at::Tensor LowRankAdapter::columns_of_site(const at::Tensor& rows, size_t index) const {
   return rows.narrow(1, static_cast<int64_t>(index) * low_rank_.rank, low_rank_.rank);
 }
 
-void LowRankAdapter::drop_(at::Tensor& x, int64_t first, const kernels::Dropout& dropout) const {
+void LowRankAdapter::drop_(at::Tensor& x, size_t site, int64_t first,
+                           const kernels::Dropout& dropout) const {
+  const uint64_t of_all = uint64_t{dropout.key[0]} << 32 | dropout.key[1];
   kernels::Dropout here = dropout;
+  here.key = random::philox_key(of_all, ups_[site]->site);
   here.first_element = first_input_;
   kernels::dropout_(x, here, first);
 }
 
-at::Tensor LowRankAdapter::dropped(const at::Tensor& x, int64_t first,
-                                   const kernels::Dropout& dropout) const {
-  if (dropout.probability == 0) return x;
-  at::Tensor copy = x.clone(at::MemoryFormat::Contiguous);
-  drop_(copy, first, dropout);
-  return copy;
+template <typename Use>
+void LowRankAdapter::for_each_seen(const at::Tensor& x, int64_t first,
+                                   const kernels::Dropout& dropout, Use use) const {
+  if (dropout.probability == 0) {
+    use(Seen{.x = rows_of(x), .first_row = 0, .rows = down_.shape[0]});
+    return;
+  }
+  for (size_t i = 0; i < ups_.size(); ++i) {
+    at::Tensor copy = x.clone(at::MemoryFormat::Contiguous);
+    drop_(copy, i, first, dropout);
+    use(Seen{.x = rows_of(copy),
+             .first_row = static_cast<int64_t>(i) * low_rank_.rank,
+             .rows = low_rank_.rank});
+  }
 }
 
-at::Tensor LowRankAdapter::empty_down(int64_t positions, int64_t batch,
-                                      const at::TensorOptions& options) const {
-  return at::empty({positions, batch, down_.shape[0]}, options);
+at::Tensor LowRankAdapter::empty_down(const at::Tensor& like) const {
+  return at::empty({like.size(0), like.size(1), down_.shape[0]}, like.options());
+}
+
+void LowRankAdapter::multiply_by_down(const at::Tensor& down, const at::Tensor& x, int64_t first,
+                                      const kernels::Dropout& dropout) const {
+  const at::Tensor low = rows_of(down);
+  for_each_seen(x, first, dropout, [&](const Seen& seen) {
+    at::Tensor columns = low.narrow(1, seen.first_row, seen.rows);
+    kernels::scaled_product_out(columns, seen.x,
+                                down_.data.narrow(0, seen.first_row, seen.rows).t(),
+                                low_rank_.scale, Accumulate::overwrite);
+  });
 }
 
 void LowRankAdapter::forward(const at::Tensor& y, const at::Tensor& down, const at::Tensor& x,
-                             int64_t first, const kernels::Dropout& dropout) const {
-  at::Tensor low = rows_of(down);
-  kernels::scaled_product_out(low, rows_of(dropped(x, first, dropout)), down_.data.t(),
-                              low_rank_.scale, Accumulate::overwrite);
+                             const at::Tensor& bias, int64_t first,
+                             const kernels::Dropout& dropout) const {
+  multiply_by_down(down, x, first, dropout);
+  const at::Tensor low = rows_of(down);
   const at::Tensor output = rows_of(y);
+  const auto bias_of = [&](int64_t column, int64_t columns) {
+    return bias.defined() ? bias.narrow(0, column, columns) : at::Tensor();
+  };
   for (size_t i = 0; i < ups_.size(); ++i) {
     const at::Tensor& b = ups_[i]->weight.data;
-    at::Tensor columns = output.narrow(1, ups_[i]->first_column, b.size(0));
-    kernels::scaled_product_out(columns, columns_of_site(low, i), b.t(), 1.0, Accumulate::add);
+    const int64_t column = ups_[i]->first_column, columns = b.size(0);
+    at::Tensor part = output.narrow(1, column, columns);
+    kernels::product_out(part, columns_of_site(low, i), b.t(), bias_of(column, columns));
+  }
+  for (const Range& range : others_) {
+    const at::Tensor part = output.narrow(1, range.begin, range.size());
+    if (bias.defined())
+      part.copy_(bias_of(range.begin, range.size()).expand_as(part));
+    else
+      part.zero_();
   }
 }
 
 at::Tensor LowRankAdapter::down_of(const at::Tensor& x, const kernels::Dropout& dropout) const {
-  at::Tensor down = empty_down(x.size(0), x.size(1), x.options());
-  at::Tensor low = rows_of(down);
-  kernels::scaled_product_out(low, rows_of(dropped(x, /*first=*/0, dropout)), down_.data.t(),
-                              low_rank_.scale, Accumulate::overwrite);
+  at::Tensor down = empty_down(x);
+  multiply_by_down(down, x, /*first=*/0, dropout);
   return down;
 }
 
@@ -152,8 +197,7 @@ void LowRankAdapter::multiply_by_up(const at::Tensor& grad_down,
 }
 
 at::Tensor LowRankAdapter::grad_down_of(const at::Tensor& grad_output) const {
-  at::Tensor grad_down =
-      empty_down(grad_output.size(0), grad_output.size(1), grad_output.options());
+  at::Tensor grad_down = empty_down(grad_output);
   multiply_by_up(grad_down, grad_output);
   return grad_down;
 }
@@ -163,26 +207,33 @@ void LowRankAdapter::input_gradient(const at::Tensor& grad_input, const at::Tens
                                     const kernels::Dropout& dropout) const {
   multiply_by_up(grad_down, grad_output);
   const at::Tensor low = rows_of(grad_down);
-  at::Tensor into = rows_of(grad_input);
   if (dropout.probability == 0) {
-    kernels::scaled_product_out(into, low, down_.data, 1.0, Accumulate::add);
+    at::Tensor rows = rows_of(grad_input);
+    kernels::product_out(rows, low, down_.data);
     return;
   }
-  // What was dropped of x has no part in y: its gradient is dropped alike.
-  at::Tensor term = at::empty(grad_input.sizes(), grad_input.options());
-  at::Tensor rows = rows_of(term);
-  kernels::scaled_product_out(rows, low, down_.data, 1.0, Accumulate::overwrite);
-  drop_(term, first, dropout);
-  into.add_(rows);
+  // What a site dropped of x has no part in its outputs: its term of the gradient is dropped alike.
+  for (size_t i = 0; i < ups_.size(); ++i) {
+    at::Tensor term = i == 0 ? grad_input : at::empty(grad_input.sizes(), grad_input.options());
+    at::Tensor rows = rows_of(term);
+    kernels::product_out(
+        rows, columns_of_site(low, i),
+        down_.data.narrow(0, static_cast<int64_t>(i) * low_rank_.rank, low_rank_.rank));
+    drop_(term, i, first, dropout);
+    if (i > 0) grad_input.add_(term);
+  }
 }
 
 void LowRankAdapter::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                                      const at::Tensor& down, const at::Tensor& grad_down,
                                      const kernels::Dropout& dropout) {
   if (down_.trains) {
-    kernels::accumulate_weight_gradient(down_.main_grad, rows_of(grad_down),
-                                        rows_of(dropped(x, /*first=*/0, dropout)),
-                                        accumulation_of(down_));
+    const Accumulate accumulate = accumulation_of(down_);
+    for_each_seen(x, /*first=*/0, dropout, [&](const Seen& seen) {
+      at::Tensor rows = down_.main_grad.narrow(0, seen.first_row, seen.rows);
+      kernels::accumulate_weight_gradient(
+          rows, rows_of(grad_down).narrow(1, seen.first_row, seen.rows), seen.x, accumulate);
+    });
   }
   const at::Tensor grad = rows_of(grad_output);
   const at::Tensor low = rows_of(down);

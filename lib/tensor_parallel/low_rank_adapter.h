@@ -1,5 +1,7 @@
-// A low-rank adapter beside a linear that does not train: y += scale * (x A^T) B^T, which stands
-// beside the base's product and in front of its reduction, so that no collective comes on top.
+// A low-rank adapter beside a linear that does not train: y = x W^T + scale * (x A^T) B^T, all of
+// it in front of the linear's reduction, so that no collective comes on top. The adapter's term is
+// written first and the base's product added to it, since a product reads what it adds to while it
+// multiplies: added the other way round, the adapter's would be a pass of its own over the output.
 //
 //   base             A                              B
 //   column-parallel  whole on every rank, partial   cut by output features, like the base
@@ -8,8 +10,8 @@
 //                    the base                       inputs); its terms ride on the base's sum
 //
 // A base that packs several linears of one input (q, k, v) has an adapter of each: their As are one
-// matrix, so that x is read once. The scale is applied where the products are narrowest: to x A^T
-// in forward, to dy B in backward.
+// matrix, so that x is read once (with dropout once for each, since each drops its own elements).
+// The scale is applied where the products are narrowest: to x A^T in forward, to dy B in backward.
 // Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 4.1; the
 // scale of rslora: Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA",
 // 2023.
@@ -55,22 +57,24 @@ class LowRankAdapter {
     std::string name;  // of the packed A in messages: "model.layers.0.self_attn.qkv_proj"
     std::vector<Site> sites;
     int64_t in_features = 0;
-    Range local_in = {};  // of a row-parallel base: this rank's; else all
+    Range local_in = {};    // of a row-parallel base: this rank's; else all
+    int64_t local_out = 0;  // of the base: sites' columns and others
     LowRank low_rank = {};
   };
   LowRankAdapter(const Options& options, const comm::Communicator& tp);
 
-  /// Room for what forward makes of `positions` x `batch` rows: [positions, batch, R], R = sites *
-  /// rank.
-  at::Tensor empty_down(int64_t positions, int64_t batch, const at::TensorOptions& options) const;
-  /// down [n, B, R] = scale * x A^T; y [n, B, the base's outputs] += down B^T. x [n, B, local in]:
-  /// the rows from position `first` on.
-  void forward(const at::Tensor& y, const at::Tensor& down, const at::Tensor& x, int64_t first,
-               const kernels::Dropout& dropout) const;
+  /// Room for what forward makes of as many rows as `like` [positions, B, ..] has: [positions, B,
+  /// R], R = sites * rank.
+  at::Tensor empty_down(const at::Tensor& like) const;
+  /// down [n, B, R] = scale * x A^T; y [n, B, the base's outputs] = bias + down B^T, bias alone
+  /// where no site's columns are: what the base's product is to be added to. x [n, B, local in]:
+  /// the rows from position `first` on; `bias` [outputs], undefined: none.
+  void forward(const at::Tensor& y, const at::Tensor& down, const at::Tensor& x,
+               const at::Tensor& bias, int64_t first, const kernels::Dropout& dropout) const;
   /// down alone, of all rows.
   at::Tensor down_of(const at::Tensor& x, const kernels::Dropout& dropout) const;
-  /// grad_down [n, B, R] = scale * dy B; grad_input [n, B, local in] += grad_down A, before any sum
-  /// over tp.
+  /// grad_down [n, B, R] = scale * dy B; grad_input [n, B, local in] = grad_down A: what the base's
+  /// product is to be added to, before any sum over tp.
   void input_gradient(const at::Tensor& grad_input, const at::Tensor& grad_down,
                       const at::Tensor& grad_output, int64_t first,
                       const kernels::Dropout& dropout) const;
@@ -84,17 +88,30 @@ class LowRankAdapter {
   std::vector<parameters::Parameter*> parameters();
 
  private:
-  void multiply_by_up(const at::Tensor& grad_down, const at::Tensor& grad_output) const;
   struct Up {
     parameters::Parameter weight;  // B: [local features, rank]
+    std::string site;              // Site::name
     int64_t first_column = 0;
+  };
+  /// Sites that see the same x: all, or, with dropout, one.
+  struct Seen {
+    at::Tensor x;                     // [T, local in]
+    int64_t first_row = 0, rows = 0;  // of A
   };
   void declare_down(const Options& options, const comm::Communicator& tp, bool row_parallel);
   void declare_up(const Options& options, const Site& site, const comm::Communicator& tp,
                   bool row_parallel);
-  /// x as an adapter sees it in training: some elements dropped, the same whatever the layout.
-  at::Tensor dropped(const at::Tensor& x, int64_t first, const kernels::Dropout& dropout) const;
-  void drop_(at::Tensor& x, int64_t first, const kernels::Dropout& dropout) const;
+  /// Ranges of outputs that no site has.
+  void find_others(int64_t local_out);
+  void multiply_by_down(const at::Tensor& down, const at::Tensor& x, int64_t first,
+                        const kernels::Dropout& dropout) const;
+  void multiply_by_up(const at::Tensor& grad_down, const at::Tensor& grad_output) const;
+  /// x as the sites see it in training: each without some elements of its own, the same whatever
+  /// the layout.
+  template <typename Use>
+  void for_each_seen(const at::Tensor& x, int64_t first, const kernels::Dropout& dropout,
+                     Use use) const;
+  void drop_(at::Tensor& x, size_t site, int64_t first, const kernels::Dropout& dropout) const;
   /// The columns of [T, R] that belong to site `index`.
   at::Tensor columns_of_site(const at::Tensor& rows, size_t index) const;
 
@@ -102,6 +119,7 @@ class LowRankAdapter {
   int64_t first_input_;         // global number of local input feature 0
   parameters::Parameter down_;  // A: [sites * rank, local in]
   std::vector<std::unique_ptr<Up>> ups_;
+  std::vector<Range> others_;
 };
 
 }  // namespace tptrain::tensor_parallel

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
@@ -32,6 +34,12 @@ void multiply(const at::Tensor& output, const at::Tensor& x, const at::Tensor& m
               const Parameter* bias) {
   at::Tensor rows = rows_of(output);
   kernels::product_out(rows, rows_of(x), matrix, data_of(bias));
+}
+
+// The same, added to what an adapter has left in output.
+void add_product(const at::Tensor& output, const at::Tensor& x, const at::Tensor& matrix) {
+  at::Tensor rows = rows_of(output);
+  kernels::scaled_product_out(rows, rows_of(x), matrix, /*factor=*/1.0, kernels::Accumulate::add);
 }
 
 // Sum over tp of x [S, B, in] times matrix [in, out] (+ bias).
@@ -83,17 +91,13 @@ std::unique_ptr<LowRankAdapter> adapter_of(const ColumnParallelLinear::Options& 
                                            const comm::Communicator& tp) {
   std::vector<LowRankAdapter::Site> sites;
   int64_t column = 0;
-  for (const ColumnParallelLinear::Output& output : options.outputs) {
-    if (!output.adapter.empty()) {
-      if (sites.empty() || sites.back().name != output.adapter)
-        sites.push_back({.name = output.adapter, .outputs = {}, .first_column = column});
-      sites.back().outputs.push_back({.name = output.name,
-                                      .features = output.features,
-                                      .local = output.local,
-                                      .owned = output.owned,
-                                      .copies = output.copies});
+  for (const auto& [name, features, local, owned, copies, adapter] : options.outputs) {
+    if (!adapter.empty()) {
+      if (sites.empty() || sites.back().name != adapter)
+        sites.push_back({.name = adapter, .outputs = {}, .first_column = column});
+      sites.back().outputs.push_back({name, features, local, owned, copies});
     }
-    column += output.local.size();
+    column += local.size();
   }
   if (sites.empty()) return nullptr;
   return std::make_unique<LowRankAdapter>(
@@ -101,6 +105,7 @@ std::unique_ptr<LowRankAdapter> adapter_of(const ColumnParallelLinear::Options& 
                               .sites = std::move(sites),
                               .in_features = options.in_features,
                               .local_in = {.begin = 0, .end = options.in_features},
+                              .local_out = column,
                               .low_rank = options.low_rank},
       tp);
 }
@@ -117,6 +122,7 @@ std::unique_ptr<LowRankAdapter> adapter_of(const RowParallelLinear::Options& opt
                                   .local = {.begin = 0, .end = options.out_features}}}}},
           .in_features = options.in_features,
           .local_in = options.local,
+          .local_out = options.out_features,
           .low_rank = options.low_rank},
       tp);
 }
@@ -132,11 +138,14 @@ kernels::Dropout dropout_of(const LinearInput* input) {
   return input != nullptr ? input->adapter_dropout : kernels::Dropout{};
 }
 
-// Of a plain tensor of all rows, without dropout.
-at::Tensor with_adapter(at::Tensor output, const at::Tensor& x, const LowRankAdapter* adapter) {
-  if (adapter == nullptr) return output;
-  const at::Tensor down = adapter->empty_down(x.size(0), x.size(1), x.options());
-  adapter->forward(output, down, x, /*first=*/0, {});
+// x W^T (+ bias) and the adapter's term, of a plain tensor of all rows, without dropout.
+at::Tensor adapted_linear(const at::Tensor& x, const Parameter& weight, const Parameter* bias,
+                          const LowRankAdapter* adapter) {
+  if (adapter == nullptr) return linear(x, weight, bias);
+  at::Tensor output = at::empty({x.size(0), x.size(1), weight.shape[0]}, x.options());
+  const at::Tensor down = adapter->empty_down(x);
+  adapter->forward(output, down, x, data_of(bias), /*first=*/0, {});
+  add_product(output, x, weight.values().t());
   return output;
 }
 
@@ -153,8 +162,7 @@ void add_adapter_gradients(LowRankAdapter& adapter, const at::Tensor& grad_outpu
 std::vector<Parameter*> all_of(Parameter& weight, Parameter* bias, LowRankAdapter* adapter) {
   std::vector<Parameter*> parameters = {&weight};
   if (bias) parameters.push_back(bias);
-  if (adapter == nullptr) return parameters;
-  for (Parameter* parameter : adapter->parameters()) parameters.push_back(parameter);
+  if (adapter) std::ranges::copy(adapter->parameters(), std::back_inserter(parameters));
   return parameters;
 }
 
@@ -162,10 +170,6 @@ std::vector<Parameter*> all_of(Parameter& weight, Parameter* bias, LowRankAdapte
 
 at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter* bias) {
   return with_last(kernels::product(rows_of(x), weight.values().t(), data_of(bias)), x);
-}
-
-at::Tensor linear_input_gradient(const at::Tensor& grad_output, const Parameter& weight) {
-  return with_last(kernels::product(rows_of(grad_output), weight.values()), grad_output);
 }
 
 at::Tensor linear(GatheredSequence& x, const Parameter& weight, const Parameter* bias) {
@@ -244,19 +248,20 @@ ColumnParallelLinear::ColumnParallelLinear(const Options& options, const comm::C
 }
 
 at::Tensor ColumnParallelLinear::forward(const at::Tensor& x) const {
-  return with_adapter(linear(x, weight_, bias_.get()), x, adapter_.get());
+  return adapted_linear(x, weight_, bias_.get(), adapter_.get());
 }
 
 at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, LinearInput* input) const {
   if (fp8_) return fp8_->forward(x.whole(), bias_.get(), input);
   if (!adapter_) return linear(x, weight_, bias_.get());
   at::Tensor output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
-  const at::Tensor down = adapter_->empty_down(x.length(), x.batch(), x.options());
+  const at::Tensor down = adapter_->empty_down(output);
   const at::Tensor transposed = weight_.values().t();
   x.for_each_part([&](int64_t first, const at::Tensor& rows) {
     const at::Tensor part = output.narrow(0, first, rows.size(0));
-    multiply(part, rows, transposed, bias_.get());
-    adapter_->forward(part, down.narrow(0, first, rows.size(0)), rows, first, dropout_of(input));
+    adapter_->forward(part, down.narrow(0, first, rows.size(0)), rows, data_of(bias_.get()), first,
+                      dropout_of(input));
+    add_product(part, rows, transposed);
   });
   if (input != nullptr) input->adapter_down = down;
   return output;
@@ -282,14 +287,14 @@ ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_outp
   if (fp8_) return fp8_->input_gradient_reduced(grad_output, region, grad.cast);
   if (!adapter_) return linear_input_gradient_reduced(grad_output, weight_, region);
   const int64_t batch = grad_output.size(1);
-  grad.adapter_down = adapter_->empty_down(grad_output.size(0), batch, grad_output.options());
+  grad.adapter_down = adapter_->empty_down(grad_output);
   const at::Tensor values = weight_.values();
   return region.start_reduce(
       batch, weight_.shape[1], grad_output.options(), [&](int64_t first, const at::Tensor& rows) {
         const at::Tensor part = grad_output.narrow(0, first, rows.size(0));
-        multiply(rows, part, values, nullptr);
         adapter_->input_gradient(rows, grad.adapter_down.narrow(0, first, rows.size(0)), part,
                                  first, input.adapter_dropout);
+        add_product(rows, part, values);
       });
 }
 
@@ -329,22 +334,22 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
 }
 
 at::Tensor RowParallelLinear::forward(const at::Tensor& x) const {
-  return with_adapter(linear(x, weight_, added_bias()), x, adapter_.get());
+  return adapted_linear(x, weight_, added_bias(), adapter_.get());
 }
 
 ReducedSequence RowParallelLinear::forward(const at::Tensor& x, const SequenceRegion& region,
                                            LinearInput* input) const {
   if (fp8_) return fp8_->forward_reduced(x, added_bias(), region, input);
   if (!adapter_) return linear_reduced(x, weight_, added_bias(), region);
-  const at::Tensor down = adapter_->empty_down(x.size(0), x.size(1), x.options());
+  const at::Tensor down = adapter_->empty_down(x);
   const at::Tensor transposed = weight_.values().t();
   if (input != nullptr) input->adapter_down = down;
   return region.start_reduce(x.size(1), weight_.shape[0], x.options(),
                              [&](int64_t first, const at::Tensor& rows) {
                                const at::Tensor part = x.narrow(0, first, rows.size(0));
-                               multiply(rows, part, transposed, added_bias());
                                adapter_->forward(rows, down.narrow(0, first, rows.size(0)), part,
-                                                 first, dropout_of(input));
+                                                 data_of(added_bias()), first, dropout_of(input));
+                               add_product(rows, part, transposed);
                              });
 }
 
@@ -354,13 +359,13 @@ at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
   if (!adapter_) return linear_input_gradient(grad_output, weight_);
   const int64_t length = grad_output.length(), batch = grad_output.batch();
   at::Tensor gradient = at::empty({length, batch, weight_.shape[1]}, grad_output.options());
-  grad.adapter_down = adapter_->empty_down(length, batch, grad_output.options());
+  grad.adapter_down = adapter_->empty_down(gradient);
   const at::Tensor values = weight_.values();
   grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
     const at::Tensor part = gradient.narrow(0, first, rows.size(0));
-    multiply(part, rows, values, nullptr);
     adapter_->input_gradient(part, grad.adapter_down.narrow(0, first, rows.size(0)), rows, first,
                              input.adapter_dropout);
+    add_product(part, rows, values);
   });
   return gradient;
 }

@@ -43,8 +43,6 @@ at::Tensor linear(GatheredSequence& x, const parameters::Parameter& weight,
 ReducedSequence linear_reduced(const at::Tensor& x, const parameters::Parameter& weight,
                                const parameters::Parameter* bias, const SequenceRegion& region);
 /// dx = dy W, [.., out] -> [.., in], a fresh tensor.
-at::Tensor linear_input_gradient(const at::Tensor& grad_output,
-                                 const parameters::Parameter& weight);
 at::Tensor linear_input_gradient(GatheredSequence& grad_output,
                                  const parameters::Parameter& weight);
 /// The sum over tp of dy W, begun: dy [S, B, out] -> [rows, B, in]. Collective over tp.
