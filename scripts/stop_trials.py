@@ -217,6 +217,7 @@ def main():
     parser.add_argument("--hang-timeout", type=int, default=6, metavar="SECONDS")
     parser.add_argument("--earliest", type=float, default=0.05, metavar="SECONDS", help="no signal before")
     options = parser.parse_args()
+    options.rank_faults = os.path.abspath(options.rank_faults)  # the loader takes no other where a rank changes its folder
 
     def body():
         limited = options.freeze or options.hang

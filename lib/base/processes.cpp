@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 
@@ -34,14 +35,21 @@ std::string head_of(const fs::path& path) {
 
 }  // namespace
 
-// "4711 (name) S 4700 ...", where the name may hold anything.
+constexpr int kBetween = 9;  // fields of proc_pid_stat(5) between ppid and utime
+
+// "4711 (name) S 4700 ...", where the name may hold anything. Of the process's first thread, whose
+// state is the process's own.
 ProcessStatus process_status(int pid) {
-  const std::string text = head_of(cat("/proc/", pid, "/stat"));
+  const std::string text = head_of(cat("/proc/", pid, "/task/", pid, "/stat"));
   const size_t name_end = text.rfind(')');
   ProcessStatus status;
   if (name_end == std::string::npos || name_end + 4 >= text.size()) return status;
   status.state = text[name_end + 2];
-  std::from_chars(text.data() + name_end + 4, text.data() + text.size(), status.parent);
+  std::istringstream fields(text.substr(name_end + 4));
+  fields >> status.parent;
+  std::string unread;
+  for (int i = 0; i < kBetween; ++i) fields >> unread;
+  fields >> status.in_program >> status.in_system;
   return status;
 }
 

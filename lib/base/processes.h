@@ -1,6 +1,7 @@
 // Processes of this host as /proc shows them. Calls nothing that could wait for them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,9 @@ namespace tptrain {
 struct ProcessStatus {
   char state = '?';  // as ps says it; '?': there is no such process
   int parent = 0;
+  // Of its first thread, in ticks of the clock (100 a second).
+  int64_t in_program = 0;
+  int64_t in_system = 0;
 };
 ProcessStatus process_status(int pid);
 

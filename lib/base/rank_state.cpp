@@ -16,17 +16,18 @@ namespace {
 constexpr int kReads = 100;
 constexpr size_t kMostNamed = 4;
 
-std::string where_it_stands(const RankState& state) {
+std::string where_it_stands(const RankState& state, bool alone = false) {
   const std::string stands =
       cat(name_of(state), ", which has stood for ",
           fixed(static_cast<double>(state.idle_ms) / 1000, 1), " s at ", doing_of(state));
+  if (alone) return cat(stands, ": its process ", state.process, " runs in a circle");
   if (state.does_not_run[0] == '\0') return stands;
   return cat(stands, ": its process ", state.process, " ", state.does_not_run);
 }
 
 // Of more than a few the numbers say enough.
-std::string where_they_stand(const std::vector<RankState>& ranks) {
-  if (ranks.size() == 1) return cat("behind is ", where_it_stands(ranks[0]));
+std::string where_they_stand(const std::vector<RankState>& ranks, bool alone = false) {
+  if (ranks.size() == 1) return cat("behind is ", where_it_stands(ranks[0], alone));
   std::vector<std::string> names;
   for (const RankState& state : ranks) {
     if (names.size() == kMostNamed) break;
@@ -102,12 +103,17 @@ std::string who_is_behind(const std::vector<RankState>& ranks, int own_rank,
   if (!not_running.empty()) return where_they_stand(not_running);
   if (!silent_hosts.empty()) return cat("no answer comes from host ", join(silent_hosts, ", "));
   if (ranks.size() < 2) return {};
+  std::vector<RankState> behind;
+  std::vector<RankState> alone;
+  for (const RankState& state : ranks) {
+    if (state.collectives != least->collectives) continue;
+    behind.push_back(state);
+    if (state.computes_alone != 0) alone.push_back(state);
+  }
+  if (alone.size() == 1 && behind.size() > 1) return where_they_stand(alone, true);
   if (least->collectives == most->collectives)
     return cat("no rank is behind: all ", ranks.size(),
                " have begun this collective, so look at their links and devices");
-  std::vector<RankState> behind;
-  for (const RankState& state : ranks)
-    if (state.collectives == least->collectives) behind.push_back(state);
   if (behind.size() == 1 && behind[0].rank == own_rank)
     return cat("behind is this rank itself; ", name_of(*most), " is at number ", most->collectives);
   return where_they_stand(behind);

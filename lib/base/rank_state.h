@@ -21,9 +21,10 @@ struct RankState {
   int64_t idle_ms = 0;      // how long that is ago; filled by whoever reads
   int32_t rank = 0;
   int32_t process = 0;
-  int32_t gpu = -1;         // -1: none
-  int32_t ends_itself = 0;  // 1: its own watchdog has spoken, and ends it
-  char host[64] = {};       // texts end with a zero
+  int32_t gpu = -1;            // -1: none
+  int32_t ends_itself = 0;     // 1: its own watchdog has spoken, and ends it
+  int32_t computes_alone = 0;  // 1: runs and asks the system for nothing; filled by whoever reads
+  char host[64] = {};          // texts end with a zero
   char phase[64] = {};
   char axis[16] = {};
   char call[32] = {};
@@ -62,6 +63,8 @@ std::string doing_of(const RankState& state);
 
 /// Which rank the others wait for, in one line: one that does not run, a host that does not answer,
 /// else the ones that have begun the fewest collectives, which every rank begins in the same order.
+/// Of several of these, or where all have begun the same, the only one that asks the system for
+/// nothing, if there is one: who waits in MPI gives its core away again and again, or sleeps.
 /// `ranks`: as many as are known; `silent_hosts`: with their ranks, "node2 (ranks 4, 5)".
 std::string who_is_behind(const std::vector<RankState>& ranks, int own_rank,
                           const std::vector<std::string>& silent_hosts);

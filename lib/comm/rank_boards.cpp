@@ -9,6 +9,7 @@
 #include <new>
 #include <optional>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "base/host.h"
@@ -44,8 +45,15 @@ Card card_from(const std::string& text) {
   return card;
 }
 
-void look_at_process(RankState& state) {
+// How long each process is watched to see whether it asks the system for anything: long against a
+// tick of its accounts, short against kAnswersWithin.
+constexpr std::chrono::milliseconds kWatched{250};
+constexpr int64_t kTicks = 4;  // fewer in its program say nothing
+
+void look_at_process(RankState& state, const ProcessStatus& before) {
   const ProcessStatus status = process_status(state.process);
+  state.computes_alone =
+      status.in_program - before.in_program >= kTicks && status.in_system == before.in_system;
   const std::string why =
       status.state == '?' ? std::string("is gone") : why_it_does_not_run(status);
   set_text(state.does_not_run, why);
@@ -121,9 +129,15 @@ RankBoards::RankBoards(ControlGroup& world, ControlGroup& host) : own_(&alone_) 
 std::vector<RankState> RankBoards::states_here() const {
   std::vector<RankState> states;
   const SharedState* first = segment_ ? static_cast<SharedState*>(segment_->memory()) : own_;
+  std::vector<ProcessStatus> before;
   for (int i = 0; i < states_; ++i) {
     states.push_back(first[i].read());
-    look_at_process(states.back());
+    before.push_back(process_status(states.back().process));
+  }
+  std::this_thread::sleep_for(kWatched);
+  for (size_t i = 0; i < states.size(); ++i) {
+    states[i] = first[i].read();
+    look_at_process(states[i], before[i]);
   }
   return states;
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "base/processes.h"
@@ -47,9 +48,19 @@ TEST_CASE("behind is a host that does not answer, else who has begun the fewest 
   CHECK(who_is_behind(ranks, 1, {}) == "behind is this rank itself; rank 2 on b is at number 9");
   ranks[0] = state_of(0, "a", 8);
   CHECK(who_is_behind(ranks, 2, {}).find("behind are rank 0 on a, rank 1 on a; the first is") == 0);
+  // Both wait in one collective, but one of them asks for nothing.
+  ranks[1].computes_alone = 1;
+  CHECK(who_is_behind(ranks, 2, {}) ==
+        "behind is rank 1 on a, which has stood for 6.1 s at step 57, forward and backward, last "
+        "collective \"tp: all_gather of 67.1 MB, number 8\": its process 4701 runs in a circle");
+  ranks[0].computes_alone = 1;
+  CHECK(who_is_behind(ranks, 2, {}).find("behind are rank 0 on a, rank 1 on a; the first is") == 0);
   ranks[0] = ranks[1] = state_of(0, "a", 9);
   CHECK(who_is_behind(ranks, 2, {}) ==
         "no rank is behind: all 3 have begun this collective, so look at their links and devices");
+  ranks[1].computes_alone = 1;
+  CHECK(who_is_behind(ranks, 2, {}).find("behind is rank 0 on a, which") == 0);
+  ranks[1].computes_alone = 0;
   // A moment at the disk is no reason, where a rank has begun all that the others have.
   set_text(ranks[0].does_not_run, "waits for a disk or a network file system");
   CHECK(who_is_behind(ranks, 2, {}).find("no rank is behind") == 0);
@@ -87,6 +98,16 @@ TEST_CASE("a process is found with its parent and what it does") {
   CHECK(process_status(getpid()).parent == getppid());
   CHECK(why_it_does_not_run(process_status(getpid())).empty());
   CHECK(process_status(0x7ffffff0).state == '?');
+  const auto begin = std::chrono::steady_clock::now();
+  const ProcessStatus before = process_status(getpid());
+  while (process_status(getpid()).in_program < before.in_program + 2) {
+    volatile int turns = 0;
+    while (turns < 1000000) {
+      const int next = turns + 1;
+      turns = next;
+    }
+    REQUIRE(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  }
   CHECK(rank_of_process(getpid()).empty());
 }
 
