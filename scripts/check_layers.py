@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Fails where a folder of lib/ includes one that is not of a lower level, or a library that is another folder's alone, and where a
-file is too long to be read in one sitting.
+"""Fails where a folder of lib/ includes one that is not of a lower level, or a library that is another folder's alone, where a file
+is too long to be read in one sitting, and where a function is longer than a screen without a comment `// Long: reason` above it.
 
 The levels are those of the design: an include may only go down. Run as a test; prints every offending line.
 """
@@ -29,8 +29,44 @@ ONLY = {
 }
 NO_TORCH = {"base", "config", "formats", "random", "tokenizer", "chat_template", "data", "hub", "report", "launch"}
 MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 TORCH = re.compile(r"(ATen|torch|c10)/")
+# Numbers come first: a quote between their digits begins no character.
+NO_CODE = re.compile(
+    r"""\b\d(?:'?[\w.])*|R"(\w*)\((?s:.*?)\)\1"|//[^\n]*|(?s:/\*.*?\*/)|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'""")
+SCOPE = re.compile(r"(^|\W)(namespace|class|struct|enum|union|extern)\b(?!.*[)]\s*(const|noexcept|override)?$)", re.S)
+
+
+def long_functions(text: str):
+    """(line, lines) of each body outside of any other that has more lines than a screen, and no `// Long: reason` above it."""
+    lines = text.splitlines()
+    code = NO_CODE.sub(lambda found: "0" + "\n" * found[0].count("\n") if found[0][0] != "/" else "\n" * found[0].count("\n"), text)
+    code = re.sub(r"(?m)^[ \t]*#(?:.*\\\n)*.*$", lambda found: "\n" * found[0].count("\n"), code)
+    open_braces, line, head, head_line = [], 1, "", 1  # a brace: is it a body, its line, the line where its head begins
+    for character in code:
+        if character == "\n":
+            line += 1
+        if character == "{":
+            scope = SCOPE.search(head.strip()) or head.strip().endswith("=")
+            inside = any(body for body, _, _ in open_braces)
+            open_braces.append((not scope and not inside, line, head_line))
+            head = ""
+        elif character == "}" and open_braces:
+            body, begin, first = open_braces.pop()
+            if body and line - begin - 1 > MOST_LINES_OF_A_FUNCTION:
+                above = first - 1
+                while above > 0 and lines[above - 1].lstrip().startswith("//"):
+                    above -= 1
+                if not any("// Long: " in each for each in lines[above:begin]):
+                    yield begin, line - begin - 1
+            head = ""
+        elif character == ";":
+            head = ""
+        else:
+            if not head.strip():
+                head_line = line
+            head += character
 
 
 def offences(root: pathlib.Path):
@@ -46,6 +82,9 @@ def offences(root: pathlib.Path):
         lines = path.read_text(encoding="utf-8").splitlines()
         if len(lines) > MOST_LINES:
             yield f"{path.relative_to(root)}: {len(lines)} lines, more than {MOST_LINES}: split it by what it does"
+        for number, length in long_functions("\n".join(lines)):
+            yield (f"{path.relative_to(root)}:{number}: a function of {length} lines, more than {MOST_LINES_OF_A_FUNCTION}: "
+                   "split it, or say above it why not (// Long: reason)")
         for number, line in enumerate(lines, 1):
             match = INCLUDE.match(line)
             if not match:
@@ -78,7 +117,7 @@ def undocumented(root: pathlib.Path):
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent)
     found = [*offences(root), *undocumented(root)]
-    print("\n".join(found) if found else "layers: every include goes down, and no file is too long")
+    print("\n".join(found) if found else "layers: every include goes down, no file and no function is too long")
     return 1 if found else 0
 
 

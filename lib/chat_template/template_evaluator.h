@@ -98,6 +98,9 @@ class Evaluator {
   // what can be called
   Value function(size_t at, std::string_view name, Arguments arguments);
   Value filter(const std::string& name, const Value& value, const Arguments& arguments);
+  Value joined(const Value& value, const std::vector<Value>& given);
+  /// Of those without arguments.
+  Value plain_filter(const std::string& name, const Value& value);
   Value filter_list(const std::string& name, const Value& value, const Arguments& arguments);
   Value to_json(const Value& value, const Arguments& arguments);
   bool test(const std::string& name, const Value& value, const std::vector<Value>& arguments);

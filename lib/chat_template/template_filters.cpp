@@ -56,6 +56,23 @@ Value sorted_by_key(const Value& value) {
   return make_list(std::move(pairs));
 }
 
+Value or_default(const std::string& name, const Value& value, const Arguments& arguments) {
+  const std::vector<Value>& given = arguments.values;
+  Value otherwise = given.empty() ? make_text("") : given[0];
+  bool falsy_too = given.size() > 1 && truth_of(given[1]);
+  check_count(given, 0, 2, name);
+  for (const auto& [key, argument] : arguments.named) {
+    if (key == "default_value") {
+      otherwise = argument;
+    } else if (key == "boolean") {
+      falsy_too = truth_of(argument);
+    } else {
+      throw ValueError{cat("the argument ", key, " of default is not built")};
+    }
+  }
+  return value.is<Undefined>() || (falsy_too && !truth_of(value)) ? otherwise : value;
+}
+
 }  // namespace
 
 Value Evaluator::filter(const std::string& name, const Value& value, const Arguments& arguments) {
@@ -65,21 +82,7 @@ Value Evaluator::filter(const std::string& name, const Value& value, const Argum
       name == "rejectattr") {
     return filter_list(name, value, arguments);
   }
-  if (name == "default" || name == "d") {
-    Value otherwise = given.empty() ? make_text("") : given[0];
-    bool falsy_too = given.size() > 1 && truth_of(given[1]);
-    check_count(given, 0, 2, name);
-    for (const auto& [key, argument] : arguments.named) {
-      if (key == "default_value") {
-        otherwise = argument;
-      } else if (key == "boolean") {
-        falsy_too = truth_of(argument);
-      } else {
-        throw ValueError{cat("the argument ", key, " of default is not built")};
-      }
-    }
-    return value.is<Undefined>() || (falsy_too && !truth_of(value)) ? otherwise : value;
-  }
+  if (name == "default" || name == "d") return or_default(name, value, arguments);
   no_named(arguments, cat("the filter ", name));
   if (name == "trim") {
     check_count(given, 0, 1, name);
@@ -94,20 +97,26 @@ Value Evaluator::filter(const std::string& name, const Value& value, const Argum
     text_argument(given, 1, name);
     return text(replaced(of, text_argument(given, 0, name), given[1].sourced()));
   }
-  if (name == "join") {
-    check_count(given, 0, 1, name);
-    const std::string separator = given.empty() ? "" : text_argument(given, 0, name);
-    SourcedText joined;
-    bool first = true;
-    for (const Value& item : items_of(value)) {
-      if (!first) joined.append(given.empty() ? SourcedText() : given[0].sourced());
-      first = false;
-      joined.append(text_of(item));
-      spend(1 + (separator.size() + weight_of(item)));
-    }
-    return text(std::move(joined));
-  }
+  if (name == "join") return joined(value, given);
   check_count(given, 0, 0, cat("the filter ", name));
+  return plain_filter(name, value);
+}
+
+Value Evaluator::joined(const Value& value, const std::vector<Value>& given) {
+  check_count(given, 0, 1, "join");
+  const std::string separator = given.empty() ? "" : text_argument(given, 0, "join");
+  SourcedText joined;
+  bool first = true;
+  for (const Value& item : items_of(value)) {
+    if (!first) joined.append(given.empty() ? SourcedText() : given[0].sourced());
+    first = false;
+    joined.append(text_of(item));
+    spend(1 + (separator.size() + weight_of(item)));
+  }
+  return text(std::move(joined));
+}
+
+Value Evaluator::plain_filter(const std::string& name, const Value& value) {
   if (name == "upper" || name == "lower" || name == "capitalize") {
     return text(ascii_cased(text_of(value), name));
   }

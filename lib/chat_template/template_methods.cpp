@@ -39,6 +39,44 @@ const Names& attributes_of(const Value& value) {
   return value.is_number() ? kNumber : kNone;
 }
 
+/// What %`letter` stands for.
+std::string time_part(const std::tm& now, char letter) {
+  static constexpr const char* kMonths[] = {"January",   "February", "March",    "April",
+                                            "May",       "June",     "July",     "August",
+                                            "September", "October",  "November", "December"};
+  static constexpr const char* kDays[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
+                                          "Thursday", "Friday", "Saturday"};
+  const auto digits = [](int value) { return value < 10 ? cat("0", value) : cat(value); };
+  switch (letter) {
+    case 'd':
+      return digits(now.tm_mday);
+    case 'm':
+      return digits(now.tm_mon + 1);
+    case 'Y':
+      return std::to_string(now.tm_year + 1900);
+    case 'y':
+      return digits(now.tm_year % 100);
+    case 'H':
+      return digits(now.tm_hour);
+    case 'M':
+      return digits(now.tm_min);
+    case 'S':
+      return digits(now.tm_sec);
+    case 'B':
+      return kMonths[now.tm_mon];
+    case 'b':
+      return std::string(kMonths[now.tm_mon]).substr(0, 3);
+    case 'A':
+      return kDays[now.tm_wday];
+    case 'a':
+      return std::string(kDays[now.tm_wday]).substr(0, 3);
+    case '%':
+      return "%";
+    default:
+      throw ValueError{"this format of strftime_now is not built: of % only dmYyHMSBbAa%"};
+  }
+}
+
 }  // namespace
 
 bool is_python_attribute(const Value& value, std::string_view name) {
@@ -106,59 +144,13 @@ std::string Evaluator::time_text(const std::string& format) const {
   } else {
     gmtime_r(&seconds, &now);
   }
-  static constexpr const char* kMonths[] = {"January",   "February", "March",    "April",
-                                            "May",       "June",     "July",     "August",
-                                            "September", "October",  "November", "December"};
-  static constexpr const char* kDays[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                          "Thursday", "Friday", "Saturday"};
-  const auto digits = [](int value) { return value < 10 ? cat("0", value) : cat(value); };
   std::string out;
   for (size_t i = 0; i < format.size(); ++i) {
     if (format[i] != '%') {
       out += format[i];
       continue;
     }
-    const char letter = ++i < format.size() ? format[i] : '\0';
-    switch (letter) {
-      case 'd':
-        out += digits(now.tm_mday);
-        break;
-      case 'm':
-        out += digits(now.tm_mon + 1);
-        break;
-      case 'Y':
-        out += std::to_string(now.tm_year + 1900);
-        break;
-      case 'y':
-        out += digits(now.tm_year % 100);
-        break;
-      case 'H':
-        out += digits(now.tm_hour);
-        break;
-      case 'M':
-        out += digits(now.tm_min);
-        break;
-      case 'S':
-        out += digits(now.tm_sec);
-        break;
-      case 'B':
-        out += kMonths[now.tm_mon];
-        break;
-      case 'b':
-        out += std::string(kMonths[now.tm_mon]).substr(0, 3);
-        break;
-      case 'A':
-        out += kDays[now.tm_wday];
-        break;
-      case 'a':
-        out += std::string(kDays[now.tm_wday]).substr(0, 3);
-        break;
-      case '%':
-        out += '%';
-        break;
-      default:
-        throw ValueError{"this format of strftime_now is not built: of % only dmYyHMSBbAa%"};
-    }
+    out += time_part(now, ++i < format.size() ? format[i] : '\0');
   }
   return out;
 }

@@ -3,6 +3,7 @@
 
 namespace tptrain::config {
 
+// Long: a table, an entry a key, in the order of docs/configuration.md.
 std::vector<Key> output_keys() {
   return {
       bind({.path = "checkpoint.save_steps",

@@ -66,6 +66,7 @@ std::vector<Key> parallel_keys() {
   };
 }
 
+// Long: a table, an entry a key, in the order of docs/configuration.md.
 std::vector<Key> data_keys() {
   return {
       bind({.path = "data.train",

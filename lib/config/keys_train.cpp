@@ -58,6 +58,7 @@ std::vector<Key> batch_keys() {
   };
 }
 
+// Long: a table, an entry a key, in the order of docs/configuration.md.
 std::vector<Key> numbers_keys() {
   return {
       bind({.path = "train.seed",

@@ -223,6 +223,15 @@ bool take_existing(PreparedTokens& prepared, int64_t vocab_size, KnownFiles& kno
   return false;
 }
 
+[[noreturn]] void refuse_conversations_as_text(const std::string& key) {
+  throw ConfigError(
+      problem("special_as_text is true, and there are rows of conversations")
+          .at(key)
+          .must("be without: what a template writes around turns is special tokens")
+          .remedy("Leave special_as_text out, or train on the conversations in a run of their "
+                  "own."));
+}
+
 }  // namespace
 
 PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
@@ -235,14 +244,8 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   prepared.split = split;
   if (any_indexed(files))
     return prepare_indexed(files, corpus, key, vocab_size, std::move(prepared));
-  if (corpus.special_as_text && any_has(files, RowKind::Content::conversation)) {
-    throw ConfigError(
-        problem("special_as_text is true, and there are rows of conversations")
-            .at(key)
-            .must("be without: what a template writes around turns is special tokens")
-            .remedy("Leave special_as_text out, or train on the conversations in a run of their "
-                    "own."));
-  }
+  if (corpus.special_as_text && any_has(files, RowKind::Content::conversation))
+    refuse_conversations_as_text(key);
   KnownFiles known(directory,
                    corpus.trust_times ? KnownFiles::Trust::size_and_time : KnownFiles::Trust::none);
   const int threads = corpus.threads > 0 ? corpus.threads : usable_cores();

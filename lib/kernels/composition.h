@@ -17,7 +17,8 @@
 namespace tptrain::kernels {
 
 /// fp32 and bf16 on the CPU take the loops of cpu/. What takes neither these nor the kernels of
-/// cuda/ (fp64; on CUDA attention, dropout and norms of unusual heads) takes the ATen composition.
+/// cuda/ (on CUDA a single position of attention, and norms of unusual sizes) takes the ATen
+/// composition, where the function has one; fp64 takes it too.
 inline bool takes_cpu_loops(const at::Tensor& tensor) {
   return tensor.is_cpu() &&
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);

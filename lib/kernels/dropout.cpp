@@ -1,6 +1,4 @@
-// Dropout: dispatch to the CPU loop, the CUDA kernel or Philox in tensor arithmetic, which draw the
-// same mask.
-#include <algorithm>
+// Dropout: dispatch to the CPU loop or the CUDA kernel, which draw the same mask.
 #include <cmath>
 
 #include "kernels/composition.h"
@@ -8,14 +6,10 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/dropout_heads.h"
 #include "kernels/kernels.h"
-#include "kernels/philox_tensor.h"
 
 namespace tptrain::kernels {
 
 namespace {
-
-// Elements whose random words the composition holds at once: about 100 MiB of int64.
-constexpr int64_t kDrawnElements = int64_t{1} << 22;
 
 /// Words below it drop their element.
 uint32_t threshold_of(double probability) {
@@ -66,53 +60,15 @@ void drop_by_kernel(const at::Tensor& x, const Dropout& dropout, int64_t first_p
   cuda::check_launch("dropout");
 }
 
-/// first, first + 1, .. as a counter word along dimension `dim` of 4.
-at::Tensor counter_word(int64_t first, int64_t count, int64_t dim, const at::Tensor& x) {
-  std::vector<int64_t> sizes(4, 1);
-  sizes[static_cast<size_t>(dim)] = count;
-  return at::arange(first, first + count, x.options().dtype(at::kLong))
-      .bitwise_and_(0xFFFFFFFF)
-      .view(sizes);
-}
-
-void drop_by_composition(const at::Tensor& x, const Dropout& dropout, int64_t first_position,
-                         uint32_t threshold) {
-  const int64_t heads = x.size(0), positions = x.size(1), batch = x.size(2), width = x.size(3);
-  const int64_t skip = dropout.first_element % 4;  // words of the first counter
-  const int64_t groups = (skip + width + 3) / 4;
-  const at::ScalarType type = compute_type(x);
-  const double scale = 1.0 / (1.0 - dropout.probability);
-  const int64_t rows = std::max<int64_t>(1, kDrawnElements / (heads * batch * groups * 4));
-  for (int64_t first = 0; first < positions; first += rows) {
-    const int64_t count = std::min(rows, positions - first);
-    const PhiloxTensors words =
-        philox_tensor({counter_word(dropout.first_element / 4, groups, 3, x),
-                       counter_word(first_position + first, count, 1, x),
-                       counter_word(dropout.first_sample, batch, 2, x),
-                       counter_word(dropout.first_head, heads, 0, x)},
-                      dropout.key);  // each [heads, count, batch, groups]
-    const int64_t below = threshold;
-    const at::Tensor dropped =
-        at::stack({words[0].lt(below), words[1].lt(below), words[2].lt(below), words[3].lt(below)},
-                  -1)
-            .view({heads, count, batch, groups * 4})
-            .narrow(3, skip, width);
-    const at::Tensor chunk = x.narrow(1, first, count);
-    chunk.copy_((chunk.to(type) * scale).masked_fill_(dropped, 0.0));
-  }
-}
-
 }  // namespace
 
 void dropout_heads_(const at::Tensor& x, const Dropout& dropout, int64_t first_position) {
   const uint32_t threshold = threshold_of(dropout.probability);
   if (dropout.probability == 0.0 || x.numel() == 0) return;
-  if (takes_cpu_loops(x)) {
-    drop_by_loops(x, dropout, first_position, threshold);
-  } else if (takes_cuda_kernels(x)) {
+  if (takes_cuda_kernels(x)) {
     drop_by_kernel(x, dropout, first_position, threshold);
   } else {
-    drop_by_composition(x, dropout, first_position, threshold);
+    drop_by_loops(x, dropout, first_position, threshold);
   }
 }
 

@@ -1,4 +1,4 @@
-// GELU: dispatch to the CPU loops or the ATen composition.
+// GELU: dispatch to the CPU loops or the CUDA kernels.
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/parallel.h"
@@ -21,10 +21,6 @@ void gelu_tanh_out(at::Tensor& output, const at::Tensor& x) {
     cuda::gelu_tanh(element_of(x), x.const_data_ptr(), output.mutable_data_ptr(), x.numel(),
                     cuda::stream_of(x));
     cuda::check_launch("gelu_tanh");
-    return;
-  }
-  if (!takes_cpu_loops(x)) {
-    output.copy_(at::gelu(x.to(compute_type(x)), "tanh"));
     return;
   }
   with_element_of(x, [&]<typename T>(T) {
@@ -53,11 +49,6 @@ void gelu_tanh_backward_out(at::Tensor& grad_x, const at::Tensor& grad_output,
     cuda::gelu_tanh_backward(element_of(x), grad_output.const_data_ptr(), x.const_data_ptr(),
                              grad_x.mutable_data_ptr(), x.numel(), cuda::stream_of(x));
     cuda::check_launch("gelu_tanh_backward");
-    return;
-  }
-  if (!takes_cpu_loops(x)) {
-    const at::ScalarType type = compute_type(x);
-    grad_x.copy_(at::gelu_backward(grad_output.to(type), x.to(type), "tanh"));
     return;
   }
   with_element_of(x, [&]<typename T>(T) {

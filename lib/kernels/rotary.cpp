@@ -51,23 +51,6 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
   expect_contiguous(table.sin, "rotate_");
   const int64_t positions = qkv.size(0);
   const int64_t batch = qkv.size(1);
-  if (takes_cpu_loops(qkv)) {
-    with_element_of(qkv, [&]<typename T>(T) {
-      cpu::Rotary<T> args;
-      args.packed = write<T>(qkv);
-      args.cos = read<float>(table.cos);
-      args.sin = read<float>(table.sin);
-      args.batch = batch;
-      args.width = qkv.size(2);
-      args.heads = rotated_heads;
-      args.head_dim = head_dim;
-      args.sign = direction == Rotation::inverse ? -1.0f : 1.0f;
-      cpu::parallel_rows(
-          positions, cpu::grain_of(batch * rotated_heads * head_dim),
-          [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
-    });
-    return;
-  }
   if (takes_cuda_kernels(qkv)) {
     cuda::rotate({.element = element_of(qkv),
                   .packed = qkv.mutable_data_ptr(),
@@ -81,21 +64,20 @@ void rotate_(at::Tensor& qkv, const RotaryTable& table, int64_t rotated_heads, i
     cuda::check_launch("rotate_");
     return;
   }
-  const at::ScalarType type = compute_type(qkv);
-  const at::Tensor heads = qkv.narrow(2, 0, rotated_heads * head_dim)
-                               .view({positions, batch, rotated_heads, 2, head_dim / 2});
-  const at::Tensor first = heads.select(3, 0);
-  const at::Tensor second = heads.select(3, 1);
-  const at::Tensor a = first.to(type);
-  const at::Tensor c = second.to(type);
-  const at::Tensor cos = table.cos.to(type).view({positions, 1, 1, head_dim / 2});
-  at::Tensor sin = table.sin.to(type).view({positions, 1, 1, head_dim / 2});
-  if (direction == Rotation::inverse) sin = -sin;
-  const at::Tensor rotated_first =
-      a * cos - c * sin;  // both before either is written: a may be a view of `first`
-  const at::Tensor rotated_second = c * cos + a * sin;
-  first.copy_(rotated_first);
-  second.copy_(rotated_second);
+  with_element_of(qkv, [&]<typename T>(T) {
+    cpu::Rotary<T> args;
+    args.packed = write<T>(qkv);
+    args.cos = read<float>(table.cos);
+    args.sin = read<float>(table.sin);
+    args.batch = batch;
+    args.width = qkv.size(2);
+    args.heads = rotated_heads;
+    args.head_dim = head_dim;
+    args.sign = direction == Rotation::inverse ? -1.0f : 1.0f;
+    cpu::parallel_rows(
+        positions, cpu::grain_of(batch * rotated_heads * head_dim),
+        [&](int64_t begin, int64_t end) { cpu::rotary_positions(args, begin, end); });
+  });
 }
 
 }  // namespace tptrain::kernels

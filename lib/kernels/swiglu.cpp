@@ -1,4 +1,4 @@
-// SwiGLU: dispatch to the CPU loops or the ATen composition.
+// SwiGLU: dispatch to the CPU loops or the CUDA kernels.
 #include "kernels/composition.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/parallel.h"
@@ -39,11 +39,6 @@ at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax) {  // [.., 
     cuda::check_launch("swiglu");
     return output;
   }
-  if (!takes_cpu_loops(gate_up)) {
-    const at::ScalarType type = compute_type(gate_up);
-    const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);
-    return (at::silu(gate) * gate_up.narrow(-1, ffn, ffn).to(type)).to(gate_up.scalar_type());
-  }
   at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
   if (output.numel() == 0) return output;
   with_element_of(gate_up, [&]<typename T>(T) {
@@ -70,17 +65,6 @@ at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate
                           gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(), amax_bits,
                           rows_of(gate_up), ffn, cuda::stream_of(gate_up));
     cuda::check_launch("swiglu_backward");
-    return grad_gate_up;
-  }
-  if (!takes_cpu_loops(gate_up)) {
-    const at::ScalarType type = compute_type(gate_up);
-    const at::Tensor gate = gate_up.narrow(-1, 0, ffn).to(type);
-    const at::Tensor grad = grad_output.to(type);
-    const at::Tensor sigmoid = at::sigmoid(gate);
-    const at::Tensor silu = gate * sigmoid;
-    const at::Tensor up = gate_up.narrow(-1, ffn, ffn).to(type);
-    grad_gate_up.narrow(-1, 0, ffn).copy_(grad * up * (sigmoid + silu * (1.0 - sigmoid)));
-    grad_gate_up.narrow(-1, ffn, ffn).copy_(grad * silu);
     return grad_gate_up;
   }
   if (grad_output.numel() == 0) return grad_gate_up;

@@ -117,6 +117,8 @@ checkpoint::CheckpointStore::Options store_options(const config::RunConfig& run,
           .owner = directory.owner()};
 }
 
+// Long: a run in its order, and each part lives until the last line; cut, it would hand a dozen
+// references on.
 ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedConfig& resolved,
                const tokenizer::Tokenizer& tokenizer, const std::vector<std::string>& hosts,
                const checkpoint::RunDirectory& directory, Logger& log, TerminalLine& terminal,

@@ -95,17 +95,16 @@ void ShardUpdate::append_ranges(const BucketState& state, int part,
     const int64_t held = range.begin - state.held_begin;
     std::vector<at::Tensor> slots;
     for (const at::Tensor& slot : state.slots) slots.push_back(slot.narrow(0, held, numel));
-    ranges.push_back(
-        {.master = state.master.narrow(0, held, numel),
-         .slots = std::move(slots),
-         .gradient = state.gradient.narrow(0, held, numel),
-         .weights =
-             separate_weights ? state.bucket->data.narrow(0, range.begin, numel) : at::Tensor(),
-         .options = rule_options(options_.optimizer, range.settings),
-         .rounding = std::move(range.rounding),
-         .part = part,
-         .matrix = std::move(range.matrix),
-         .work = of_matrices ? matrices_->work_of(state).narrow(0, held, numel) : at::Tensor()});
+    optim::UpdateRange& update = ranges.emplace_back();
+    update.master = state.master.narrow(0, held, numel);
+    update.slots = std::move(slots);
+    update.gradient = state.gradient.narrow(0, held, numel);
+    if (separate_weights) update.weights = state.bucket->data.narrow(0, range.begin, numel);
+    update.options = rule_options(options_.optimizer, range.settings);
+    update.rounding = std::move(range.rounding);
+    update.part = part;
+    update.matrix = std::move(range.matrix);
+    if (of_matrices) update.work = matrices_->work_of(state).narrow(0, held, numel);
   }
 }
 

@@ -4,6 +4,31 @@
 
 namespace tptrain::apps {
 
+namespace {
+
+void check_values(VerbParser& parser, const EvaluateCommand& command) {
+  const auto one_of = [&](const std::string& name, const std::string& value,
+                          const std::vector<std::string>& known) {
+    parser.require(std::find(known.begin(), known.end(), value) != known.end(),
+                   cat(name, " is ", value), cat("be one of ", join(known)));
+  };
+  if (!command.format.empty())
+    one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
+  one_of("--train-on", command.train_on, {"assistant", "last", "all"});
+  one_of("--packing", command.packing, {"stream", "best_fit", "none"});
+  if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
+  one_of("--device", command.device, {"auto", "cpu", "cuda"});
+  const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {
+    parser.require(value >= least, cat(name, " is ", value), cat("be at least ", least));
+  };
+  at_least("--seq-length", command.seq_length.value_or(1), 1);
+  at_least("--micro-batch-size", command.micro_batch_size, 1);
+  at_least("--max-batches", command.max_batches, 0);
+  at_least("--tp-size", command.tp_size, 1);
+}
+
+}  // namespace
+
 Command parse_evaluate(const std::vector<std::string>& arguments) {
   VerbParser parser("evaluate",
                     "Measures a model on text: the mean loss of all tokens (each is predicted "
@@ -47,24 +72,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   require_one_model(parser, command.from);
   parser.require(!command.data.empty(), "--data is missing",
                  "name at least one file, directory or glob");
-  const auto one_of = [&](const std::string& name, const std::string& value,
-                          const std::vector<std::string>& known) {
-    parser.require(std::find(known.begin(), known.end(), value) != known.end(),
-                   cat(name, " is ", value), cat("be one of ", join(known)));
-  };
-  if (!command.format.empty())
-    one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
-  one_of("--train-on", command.train_on, {"assistant", "last", "all"});
-  one_of("--packing", command.packing, {"stream", "best_fit", "none"});
-  if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
-  one_of("--device", command.device, {"auto", "cpu", "cuda"});
-  const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {
-    parser.require(value >= least, cat(name, " is ", value), cat("be at least ", least));
-  };
-  at_least("--seq-length", command.seq_length.value_or(1), 1);
-  at_least("--micro-batch-size", command.micro_batch_size, 1);
-  at_least("--max-batches", command.max_batches, 0);
-  at_least("--tp-size", command.tp_size, 1);
+  check_values(parser, command);
   require_hang_timeout(parser, command.hang_timeout_s);
   parser.finish();
   return command;

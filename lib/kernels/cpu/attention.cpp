@@ -256,6 +256,7 @@ int64_t attention_backward_scratch(const Attention& args) {
   return 10 * f.rows * f.columns + 2 * kQueries * kKeys + f.rows;
 }
 
+// Long: five products over the same blocks, which share what lies in `scratch`.
 void attention_backward_tasks(const Attention& args, float* scratch, int64_t begin, int64_t end) {
   const Frame f(args);
   const int64_t matrix = f.rows * f.columns;

@@ -74,6 +74,7 @@ __device__ inline uint2 cast_pack(const uint4& pack, float factor) {
 /// then meet every bank once.
 __device__ inline int swizzle(int column) { return column / kColumnsEach * 2; }
 
+// Long: one pass over a tile; what it holds in registers and shared memory, every part of it uses.
 template <__nv_fp8_interpretation_t kType, bool kRows, bool kColumns>
 __global__ void __launch_bounds__(kThreads) cast_kernel(Fp8Cast args) {
   __shared__ __align__(16) uint32_t tile[kColumns ? kTile * kWords : 4];

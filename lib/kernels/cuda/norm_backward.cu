@@ -61,6 +61,8 @@ class RowsAhead {
   uint4* own_;
 };
 
+// Long: one pass over the rows; what it holds in registers and shared memory, every part of it
+// uses.
 template <typename F>
 __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
     backward_kernel(NormBackward args) {

@@ -56,7 +56,9 @@ inline at::Tensor expected_reduction(int64_t n, int size, ReduceOp op, at::Scala
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor left = a.cpu();
   const at::Tensor right = b.cpu();
-  return left.numel() == right.numel() && left.scalar_type() == right.scalar_type() &&
+  if (left.numel() != right.numel() || left.scalar_type() != right.scalar_type()) return false;
+  // A tensor without elements has no address, and memcmp takes none.
+  return left.nbytes() == 0 ||
          std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
 }
 

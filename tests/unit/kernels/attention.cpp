@@ -81,7 +81,7 @@ TEST_CASE("causal attention and its gradient match autograd", "[kernels]") {
 TEST_CASE("the gradient of what was rotated is that of the rotated, turned back", "[kernels]") {
   at::set_num_threads(1);
   for (const Case& c : kCases) {
-    for (const Precision precision : precisions()) {
+    for (const Precision precision : fused_precisions()) {
       CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim,
               precision.type);
       const int64_t heads = c.shape.heads + 2 * c.shape.kv_heads;

@@ -73,7 +73,7 @@ TEST_CASE("cross entropy and its gradient match autograd, whole and sliced", "[k
                                    {3, 50257, {25128, 25129}}};
   for (const Case& c : cases) {
     for (const bool some_ignored : {false, true}) {
-      for (const Precision precision : precisions()) {
+      for (const Precision precision : fused_precisions()) {
         CAPTURE(c.tokens, c.vocab, c.cuts.size(), some_ignored, precision.type);
         const at::Tensor logits = leaf(normal({c.tokens, c.vocab}, 20, 3.0));
         at::Tensor targets = random_targets(c.tokens, c.vocab, 21);
@@ -96,7 +96,7 @@ TEST_CASE("z-loss and its gradient match autograd, whole and sliced", "[kernels]
   at::set_num_threads(1);
   for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{172}, {43, 43, 86}}) {
     for (const double z_loss : {0.0, 1e-2, 0.5}) {
-      for (const Precision precision : precisions()) {
+      for (const Precision precision : fused_precisions()) {
         CAPTURE(cuts.size(), z_loss, precision.type);
         const at::Tensor logits = leaf(normal({33, 172}, 31, 3.0));
         at::Tensor targets = random_targets(33, 172, 32);
@@ -140,7 +140,7 @@ TEST_CASE("in bf16 the loss is exact to fp32 and a well predicted token keeps it
 TEST_CASE("all targets ignored: no loss and a gradient of exactly zero", "[kernels]") {
   at::set_num_threads(1);
   const at::Tensor targets = at::full({6}, -100, at::kLong).to(device());
-  for (const Precision precision : precisions()) {
+  for (const Precision precision : fused_precisions()) {
     const Sliced received =
         run(on_device(normal({6, 40}, 22), precision.type), targets, {20, 20}, 1.0);
     CHECK(received.loss.item<double>() == 0.0);
@@ -200,7 +200,7 @@ TEST_CASE("large logits do not overflow; NaN and infinity reach the loss", "[ker
 TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
   at::set_num_threads(1);
   for (const int64_t vocab : {1, 7, 172, 4099, 50257}) {
-    for (const Precision precision : precisions()) {
+    for (const Precision precision : fused_precisions()) {
       CAPTURE(vocab, precision.type);
       const at::Tensor logits = on_device(normal({9, vocab}, 41, 3.0), precision.type);
       const at::Tensor targets = (random_targets(9, 2 * vocab, 42)).to(device());
@@ -210,7 +210,7 @@ TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
       const at::Tensor sums = vocab_exp_(two_passes, row_max, targets, vocab / 2);
       CHECK(same_bits(received.row_max, row_max));
       CHECK_CLOSE(received.sums, sums, 1e-6);
-      CHECK(vocab_keeps_logits(logits) == (device().is_cuda() && precision.type != at::kDouble));
+      CHECK(vocab_keeps_logits(logits) == device().is_cuda());
       if (vocab_keeps_logits(logits)) CHECK(same_bits(one_pass, logits));
     }
   }
@@ -219,7 +219,7 @@ TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
 TEST_CASE("rows of logits may lie apart on CUDA; backward leaves zeros between them", "[kernels]") {
   at::set_num_threads(1);
   for (const int64_t vocab : {1, 7, 172, 1003, 50257}) {
-    for (const Precision precision : precisions()) {
+    for (const Precision precision : fused_precisions()) {
       CAPTURE(vocab, precision.type);
       const at::Tensor logits = leaf(normal({5, vocab}, 43, 3.0));
       at::Tensor targets = random_targets(5, vocab, 44);

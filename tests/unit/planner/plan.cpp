@@ -22,7 +22,7 @@ model::DecoderConfig tiny() {
           .head_dim = 12};
 }
 
-const TensorPlan& tensor(const Plan& plan, const std::string& name) {
+const TensorPlan& tensor(const Plan& plan, const char* name) {
   for (const TensorPlan& t : plan.tensors) {
     if (t.name == name) return t;
   }

@@ -23,6 +23,13 @@ printf '// A line.\n%.0s' $(seq 400) > "$work/lib/zero/longest.cpp"
 check > /dev/null || { echo "a file of 400 lines is refused"; exit 1; }
 rm "$work/lib/zero/longest.cpp"
 printf '// A line.\n%.0s' $(seq 401) | refuses lib/zero/too_long.cpp "lib/zero/too_long.cpp: 401 lines, more than 400"
+body() { printf 'int f(const X& x) {\n'; printf '  x("{", 1\x27000); // {\n%.0s' $(seq "$1"); echo '}'; }
+body 60 > "$work/lib/zero/screen.cpp"
+{ echo '// Long: a table.'; body 61; } > "$work/lib/zero/reason.cpp"
+check > /dev/null || { echo "a function of 60 lines, or one with its reason, is refused"; exit 1; }
+rm "$work"/lib/zero/{screen,reason}.cpp
+{ echo 'namespace a {'; echo '// A comment.'; body 61; echo '}'; } | refuses lib/zero/long.cpp "lib/zero/long.cpp:3: a function of 61 lines, more than 60"
+{ echo 'X::X(int b) : a{1}, b{b}'; body 61 | tail -n +2 | sed '1s/^/{\n/'; } | refuses lib/zero/long.cpp "lib/zero/long.cpp:2: a function of 61"
 mkdir "$work/lib/nameless"
 echo '#pragma once' | refuses lib/nameless/a.h "lib/nameless has no level"
 echo "all refused"
