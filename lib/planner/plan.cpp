@@ -161,6 +161,8 @@ RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
   const std::vector<Parameter*>& packed = decoder.packed_parameters();
   for (const Parameter* parameter : packed) rank.parameters += parameter->numel();
+  const std::vector<Problem> cuts = tensor_parallel::check_nf4_cuts(packed, layout.tp_size);
+  if (!cuts.empty()) throw ConfigError(cuts);
   const int64_t packed_bytes = tensor_parallel::Nf4Base::bytes(packed, layout.dtype);
   for (const zero::Bucket& bucket : buckets) rank.allocated += bucket.numel;
   const ActivationOptions options = {.device = layout.device,

@@ -112,8 +112,8 @@ struct Plan {
                                  // most
 };
 
-/// Throws ConfigError: a tp size that does not work (naming those that do), a layout value out of
-/// its bounds.
+/// Throws ConfigError: a tp size that does not work (naming those that do) or cuts within a block
+/// of a base in NF4, a layout value out of its bounds.
 Plan make_plan(const model::DecoderConfig& config, const Layout& layout);
 /// The largest micro-batch of `layout` with which a rank takes at most `bytes` in the layout's ZeRO
 /// stage: 0 where one sequence is too much already. Throws as make_plan.

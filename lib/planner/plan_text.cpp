@@ -128,8 +128,11 @@ std::string memory_table(const Plan& plan) {
   };
   const bool has_masters = std::any_of(plan.memory.begin(), plan.memory.end(),
                                        [](const MemoryPlan& memory) { return memory.masters > 0; });
+  const auto& adapter = l.training.adapter;
+  const bool packed = adapter && adapter->base_dtype == config::BaseDtype::nf4;
   add(
-      "  parameters", [](const MemoryPlan& m) { return m.parameters; }, dtype_name(l.dtype));
+      "  parameters", [](const MemoryPlan& m) { return m.parameters; },
+      cat(dtype_name(l.dtype), packed ? ", the layers' linears in NF4" : ""));
   add(
       "  gradients", [](const MemoryPlan& m) { return m.gradients; },
       l.gradient_dtype == at::kBFloat16 ? "the layers' bf16, others fp32" : "fp32");

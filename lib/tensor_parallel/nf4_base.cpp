@@ -25,8 +25,13 @@ using sharding::ShardSpec;
 constexpr int64_t kChunk = sharding::kStateChunkElements;
 static_assert(kChunk % kNf4Block == 0);
 
+// One tp rank has slices that are all there is.
+bool is_all(const ShardSpec& spec) {
+  return spec.whole() || (spec.begin == 0 && spec.end == spec.global_shape[spec.dim]);
+}
+
 bool cut_between_blocks(const ShardSpec& spec) {
-  if (spec.whole()) return true;
+  if (is_all(spec)) return true;
   const int64_t columns = spec.global_shape[1];
   if (spec.dim == 0) {
     const bool last = spec.end == spec.global_shape[0];
@@ -37,14 +42,14 @@ bool cut_between_blocks(const ShardSpec& spec) {
 
 Nf4Blocks blocks_of(const ShardSpec& spec) {
   const int64_t columns = spec.global_shape[1];
-  if (spec.dim == 1) {
+  if (spec.dim == 1 && !is_all(spec)) {
     return {.first = spec.begin / kNf4Block,
             .run = std::max<int64_t>((spec.end - spec.begin) / kNf4Block, 1),
             .stride = columns / kNf4Block};
   }
   const int64_t count = std::max<int64_t>(kernels::nf4_blocks(spec.local_numel()), 1);
   return {
-      .first = spec.whole() ? 0 : spec.begin * columns / kNf4Block, .run = count, .stride = count};
+      .first = is_all(spec) ? 0 : spec.begin * columns / kNf4Block, .run = count, .stride = count};
 }
 
 template <typename T>

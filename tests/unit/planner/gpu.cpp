@@ -1,10 +1,12 @@
 // The forecast for GPUs against peaks measured on two H200 (what the allocator reserved at most;
 // benchmarks/README.md, 2026-11-28, when all logits of a micro-batch existed at once; 2026-11-29),
 // and the micro-batch that fits.
+#include "base/error.h"
 #include "comm/peer_exchange.h"
 #include "planner/plan.h"
 #include "support/catch.h"
 #include "support/published_shapes.h"
+#include "support/temp_dir.h"
 
 namespace tptrain::planner {
 namespace {
@@ -21,6 +23,18 @@ model::DecoderConfig llama_3_8b() {
           .num_attention_heads = 32,
           .num_key_value_heads = 8,
           .head_dim = 128};
+}
+
+model::DecoderConfig qwen2_7b() {
+  return {.model_type = "qwen2",
+          .vocab_size = 152064,
+          .hidden_size = 3584,
+          .intermediate_size = 18944,
+          .num_hidden_layers = 28,
+          .num_attention_heads = 28,
+          .num_key_value_heads = 4,
+          .head_dim = 128,
+          .qkv_bias = true};
 }
 
 model::DecoderConfig gpt2() {
@@ -98,6 +112,45 @@ TEST_CASE("so it is with FP8 and with a head by chunks, on one H200", "[planner]
         Approx(25.72).epsilon(0.1));
   CHECK(planned_gib(gpt2(), on_gpus(1, 1, 1, 1024, 64, Recompute::none)) ==
         Approx(22.08).epsilon(0.1));
+}
+
+// benchmarks/README.md, 2026-11-30; the table of docs/lora.md.
+TEST_CASE("adapters of 7B and 8B: within 3 % of one H200, and on cards of 24 and 40 GB",
+          "[planner]") {
+  using model::Recompute;
+  const auto adapted = [](int64_t micro_batch_size, Recompute recompute, config::BaseDtype base) {
+    Layout layout = on_gpus(1, 1, 1, 4096, micro_batch_size, recompute);
+    layout.micro_batches = 8;
+    layout.training.adapter = config::AdapterConfig{.rank = 16, .base_dtype = base};
+    return layout;
+  };
+  using config::BaseDtype;
+  const Layout measured = adapted(4, Recompute::none, BaseDtype::automatic);
+  CHECK(planned_gib(llama_3_8b(), measured) == Approx(86.33).epsilon(0.03));
+  CHECK(planned_gib(qwen2_7b(), measured) == Approx(85.68).epsilon(0.03));
+  const auto fits = [&](int64_t gib, Recompute recompute, BaseDtype base) {
+    return planned_bytes(llama_3_8b(), adapted(1, recompute, base)) + kLibraryBytes <= gib << 30;
+  };
+  CHECK(fits(24, Recompute::selective, BaseDtype::nf4));
+  CHECK(fits(24, Recompute::full, BaseDtype::automatic));
+  CHECK_FALSE(fits(24, Recompute::selective, BaseDtype::automatic));
+  CHECK(fits(40, Recompute::none, BaseDtype::automatic));
+}
+
+TEST_CASE("a cut within a block of a base in NF4 is refused before anything is planned",
+          "[planner]") {
+  model::DecoderConfig config = llama_3_8b();
+  config.intermediate_size = 11008;  // 688 columns of down_proj a rank, 10.75 blocks
+  Layout layout = on_gpus(16, 1, 1, 4096, 1, model::Recompute::none);
+  config.num_key_value_heads = 16;
+  config.num_attention_heads = 32;
+  layout.training.adapter = config::AdapterConfig{.rank = 16, .base_dtype = config::BaseDtype::nf4};
+  const std::string refusal = testing::message_of<ConfigError>([&] { make_plan(config, layout); });
+  INFO(refusal);
+  CHECK(refusal.find("adapter.base_dtype is nf4, and tp_size 16 cuts "
+                     "model.layers.0.mlp.down_proj.weight [4096, 11008]") != std::string::npos);
+  layout.tp_size = 2;
+  CHECK(make_plan(config, layout).parameters > 0);
 }
 
 TEST_CASE("the buffers of direct copies are those of the axes that have ranks", "[planner]") {

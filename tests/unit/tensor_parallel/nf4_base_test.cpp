@@ -85,6 +85,13 @@ TEST_CASE("slices of a weight in NF4 have the values of the whole") {
   }
   CHECK(at::equal(values_of(*weight_of({sharding::whole_tensor("q", kShape)}), at::kBFloat16),
                   q.to(at::kBFloat16)));
+  // One rank's slice is the whole, wherever rows end within blocks.
+  const std::vector<int64_t> odd = {24, 27};
+  const at::Tensor whole = values_of(*weight_of({sharding::whole_tensor("odd", odd)}));
+  for (const int64_t dim : {0, 1}) {
+    const ShardSpec all = sharding::slice_of("odd", odd, dim, 0, odd[static_cast<size_t>(dim)]);
+    CHECK(at::equal(values_of(*weight_of({all})), whole));
+  }
 }
 
 TEST_CASE("a product reads the weight in NF4 as it would its values") {
@@ -106,6 +113,7 @@ TEST_CASE("a cut within a block is refused by name, and a store counts what it t
     return problems.empty() ? std::string() : problems.front().text();
   };
   CHECK(refusal(sharding::whole_tensor("odd", {7, 9})).empty());
+  CHECK(refusal(sharding::slice_of("odd", {7, 9}, 1, 0, 9)).empty());  // of one rank
   CHECK(refusal(sharding::slice_of("q", kShape, 0, 13, 29)).empty());
   CHECK(refusal(sharding::slice_of("q", kShape, 1, 160, 320))
             .find("tp_size 4 cuts q [96, 640] at "
