@@ -188,6 +188,6 @@ if [ "$parquet" = yes ] && [ -z "${TPTRAIN_ARROW_DIR:-}" ] && ! have "pyarrow-$A
 fi
 if [ "$tests" = yes ] && ! have "tensorboard-*.dist-info"; then
   echo "setup: downloading the Python package tensorboard"
-  pip_install tensorboard || echo "setup: tensorboard could not be installed: the test that reads with it will be skipped"
+  pip_install --no-warn-conflicts tensorboard || echo "setup: tensorboard could not be installed: the test that reads with it will be skipped"
 fi
 echo "setup: ready, preset $choice"

@@ -24,10 +24,13 @@ if(TPTRAIN_ARROW_DIR)
   endif()
   set(TPTRAIN_ARROW ON)
   get_filename_component(TPTRAIN_ARROW_RPATH "${arrow_library}" DIRECTORY)
-  # By name in both: CMake would place the library's folder elsewhere than the linker does, and then refuse to change the path at an install.
   list(APPEND CMAKE_BUILD_RPATH "${TPTRAIN_ARROW_RPATH}")
   list(APPEND CMAKE_INSTALL_RPATH "${TPTRAIN_ARROW_RPATH}")
   add_library(tptrain_arrow INTERFACE)
   target_include_directories(tptrain_arrow SYSTEM INTERFACE "${TPTRAIN_ARROW_DIR}/include")
-  target_link_libraries(tptrain_arrow INTERFACE "${parquet_library}" "${arrow_library}")
+  # pyarrow 26's libraries export the simdjson and the OpenSSL that are built into them. Who comes first in a program serves all of it, and
+  # rows of JSON read by another simdjson than their code was compiled for crash (the fuzz target jsonl_rows tells). So the machine's own go
+  # before Arrow's, in one flag, since CMake would order libraries by itself.
+  string(JOIN "," first ${simdjson_LINK_LIBRARIES} ${OPENSSL_CRYPTO_LIBRARY})
+  target_link_libraries(tptrain_arrow INTERFACE "-Wl,--no-as-needed,${first},--as-needed,${parquet_library},${arrow_library}")
 endif()
