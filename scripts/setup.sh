@@ -70,24 +70,38 @@ fi
 if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
 
 # Without dpkg (RHEL, SUSE, conda) nothing is installed: what the build looks for is looked for here, and what lacks is said in one line.
-# Names of a package by what it brings; where a distribution calls it as the others do, once.
-declare -A DNF=([g++]=gcc-c++ [ninja]=ninja-build [mpicc]=openmpi-devel [mpirun]=openmpi-devel [pkg-config]=pkgconf
-  [nlohmann_json]=json-devel [libcrypto]=openssl-devel [oniguruma]=oniguruma-devel [libutf8proc]=utf8proc-devel [zlib]=zlib-devel)
-declare -A ZYPPER=([g++]=gcc-c++ [mpicc]=openmpi4-devel [mpirun]=openmpi4 [nlohmann_json]=nlohmann_json-devel [libcrypto]=libopenssl-devel
-  [oniguruma]=oniguruma-devel [libutf8proc]=utf8proc-devel [zlib]=zlib-devel)
-package_of() {  # MANAGER PART
-  local -n names=$1
-  local part=$2
-  case "$part" in
-    cmake | python3 | ninja) echo "${names[$part]:-$part}" ;;
-    *) echo "${names[$part]:-$part-devel}" ;;
+# dnf and zypper are asked by what a package brings (a program, a pkg-config file, a CMake package), since its name differs between them and their
+# releases. Open MPI alone is asked by name: several packages bring an mpicc, none of them on the PATH.
+wanted_as() {  # MANAGER PART
+  case "$2" in
+    g++) echo gcc-c++ ;;
+    ninja) [ "$1" = dnf ] && echo ninja-build || echo ninja ;;
+    mpicc | mpirun) [ "$1" = dnf ] && echo openmpi-devel || echo openmpi4-devel ;;
+    cmake | python3) echo "$2" ;;
+    pkg-config) echo /usr/bin/pkg-config ;;
+    *) echo "pkgconfig($2)" ;;
   esac
+}
+# Where Fedora, RHEL and SUSE put MPIs; MPI_PLACES: a test's own.
+mpi_beside_the_path() {
+  local folder
+  for folder in ${MPI_PLACES:-/usr/lib64/openmpi/bin /usr/lib64/mpich/bin /usr/lib64/mpi/gcc/*/bin}; do
+    if [ -x "$folder/mpicc" ]; then echo "$folder"; return; fi
+  done
 }
 look_for_parts() {
   local lacking=() program module command=() part packages=()
   for program in g++ cmake ninja mpicc mpirun pkg-config python3; do
     command -v "$program" >/dev/null || lacking+=("$program")
   done
+  local mpi
+  if [[ " ${lacking[*]} " == *" mpicc "* ]]; then
+    mpi=$(mpi_beside_the_path)
+    if [ -n "$mpi" ]; then
+      echo "setup: mpicc is in $mpi, which is not on the PATH; put it there, then start again: export PATH=$mpi:\$PATH" >&2
+      exit 1
+    fi
+  fi
   for module in yaml-cpp spdlog nlohmann_json libcrypto oniguruma libutf8proc sentencepiece simdjson zlib libzstd; do
     pkg-config --exists "$module" 2>/dev/null || lacking+=("$module")
   done
@@ -99,12 +113,17 @@ look_for_parts() {
   done
   for program in dnf zypper; do
     if [ "${#command[@]}" -eq 0 ] && command -v "$program" >/dev/null; then
-      for part in "${lacking[@]}"; do packages+=("$(package_of "${program^^}" "$part")"); done
-      command=(sudo "$program" install "${packages[@]}" cli11-devel catch-devel)
+      for part in "${lacking[@]}" ; do
+        part=$(wanted_as "$program" "$part")
+        [[ " ${packages[*]} " == *" '$part' "* ]] || packages+=("'$part'")
+      done
+      command=(sudo "$program" install "${packages[@]}" "'cmake(CLI11)'" "'cmake(Catch2)'")
     fi
   done
   [ "${#command[@]}" -gt 0 ] || command=("an environment of conda-forge, made with: conda env create --file scripts/environment.yml")
-  echo "setup: this machine has no dpkg, and lacks ${lacking[*]}; install them, then start again: ${command[*]}" >&2
+  local else_from=
+  [ "${command[0]}" != sudo ] || else_from=" (on RHEL with EPEL and CRB; without root, or where one is not to be had: conda env create --file scripts/environment.yml)"
+  echo "setup: this machine has no dpkg, and lacks ${lacking[*]}; install them, then start again: ${command[*]}$else_from" >&2
   exit 1
 }
 missing=()

@@ -53,14 +53,24 @@ for program in g++ cmake ninja mpicc mpirun python3 dnf; do printf '#!/usr/bin/e
 chmod +x bin/*
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without oniguruma"; fi
 grep -qF "lacks oniguruma simdjson;" error.txt || fail "what lacks is not in: $(cat error.txt)"
-grep -qF "sudo dnf install oniguruma-devel simdjson-devel cli11-devel" error.txt || fail "no dnf in: $(cat error.txt)"
+grep -qF "sudo dnf install 'pkgconfig(oniguruma)' 'pkgconfig(simdjson)' 'cmake(CLI11)'" error.txt || fail "no dnf in: $(cat error.txt)"
 [ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
 rm bin/ninja
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
-grep -qF "dnf install ninja-build oniguruma-devel simdjson-devel" error.txt || fail "no ninja in: $(cat error.txt)"
+grep -qF "dnf install 'ninja-build' 'pkgconfig(oniguruma)' 'pkgconfig(simdjson)'" error.txt || fail "no ninja in: $(cat error.txt)"
 mv bin/dnf bin/zypper
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
-grep -qF "sudo zypper install ninja oniguruma-devel simdjson-devel" error.txt || fail "no zypper in: $(cat error.txt)"
+grep -qF "sudo zypper install 'ninja' 'pkgconfig(oniguruma)'" error.txt || fail "no zypper in: $(cat error.txt)"
+grep -qF "conda env create --file scripts/environment.yml" error.txt || fail "no way without root in: $(cat error.txt)"
+# An MPI that is there but not on the PATH, as Fedora and SUSE install it, is not asked for again; both programs of it are one package.
+mkdir -p beside
+mv bin/mpicc beside/mpicc
+rm bin/mpirun
+if MPI_PLACES="$directory/none $directory/beside" PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without mpicc"; fi
+grep -qF "mpicc is in $directory/beside, which is not on the PATH" error.txt || fail "no place of mpicc in: $(cat error.txt)"
+[ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
+if MPI_PLACES="$directory/none" PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without mpicc"; fi
+grep -qF "zypper install 'ninja' 'openmpi4-devel' 'pkgconfig(oniguruma)'" error.txt || fail "no mpi in: $(cat error.txt)"
 cp bin/zypper bin/conda
 if CONDA_PREFIX=$directory PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
 grep -qF "conda env update --file scripts/environment.yml" error.txt || fail "no conda in: $(cat error.txt)"
