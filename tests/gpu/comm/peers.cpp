@@ -202,20 +202,43 @@ TEST_CASE("GPUs whose writes do not arrive get no direct copies, and the pair is
   CHECK(result.why_not.find("(round 41 of 64: 1 of ") != std::string::npos);
 }
 
-TEST_CASE("the trial of two GPUs takes less than a tenth of a second") {
+namespace {
+
+// Counts what a trial has a rank write: what it takes besides depends on what else runs there.
+class CountingProbe final : public comm::PeerProbe {
+ public:
+  CountingProbe(std::unique_ptr<comm::PeerProbe> sound, int64_t& bytes)
+      : sound_(std::move(sound)), bytes_(bytes) {}
+  comm::PeerWords exchange(comm::PeerEngine engine, const comm::PeerWords& sent) override {
+    bytes_ += sent.rounds * (sent.ranks - 1) * sent.words * int64_t{sizeof(uint32_t)};
+    return sound_->exchange(engine, sent);
+  }
+
+ private:
+  std::unique_ptr<comm::PeerProbe> sound_;
+  int64_t& bytes_;
+};
+
+}  // namespace
+
+// 0.04 s on two H200 with idle cores, three times that beside a build on all of them: the time is
+// printed, what is written is held.
+TEST_CASE("the trial of two GPUs writes 5 MiB from each to the other") {
   const DeviceMesh mesh = mesh_over_tp(PeerCopies::off);
   for (int i = 0; i < 2; ++i) {  // the first one also loads the kernels
+    int64_t bytes = 0;
     session().barrier();
     const auto begin = std::chrono::steady_clock::now();
-    const comm::PeerExchangeResult result =
-        comm::peer_exchange(session(), "tp", mesh.device(), comm::PeerLinks::nvlink);
+    const comm::PeerExchangeResult result = comm::peer_exchange(
+        session(), "tp", mesh.device(), comm::PeerLinks::nvlink,
+        [&](auto sound) { return std::make_unique<CountingProbe>(std::move(sound), bytes); });
     session().barrier();
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     INFO(result.why_not);
     CHECK(result.exchange != nullptr);
     if (session().rank() == 0) std::printf("trial and opening of direct copies: %.3f s\n", seconds);
-    CHECK(seconds < (i == 0 ? 0.5 : 0.1));
+    CHECK(bytes == (session().size() - 1) * int64_t{5 << 20});
   }
 }
 
