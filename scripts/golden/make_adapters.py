@@ -27,10 +27,9 @@ warnings.simplefilter("ignore")
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from make_models import BATCH, LENGTH, STEPS
+from make_models import ADAMW, save_training
 
 CASES = {
     "llama": dict(base="llama_linear", r=4, lora_alpha=8, target_modules="all-linear", modules_to_save=["lm_head", "embed_tokens"]),
@@ -69,28 +68,8 @@ def make(models, out, name, settings, seed):
     config["target_modules"] = sorted(config["target_modules"])
     config_path.write_text(json.dumps(config, indent=2) + "\n")
 
-    batches = torch.randint(0, vocab_size, (STEPS, BATCH, LENGTH), generator=generator)
-    batches[0, 0, 0], batches[0, 0, 1] = 0, vocab_size - 1
-    golden = {"input_ids": batches[0], "train.input_ids": batches}
-    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
-    losses, norms = [], []
-    for step, ids in enumerate(batches):
-        optimizer.zero_grad()
-        result = model(input_ids=ids, labels=ids)
-        result.loss.backward()
-        if step == 0:
-            golden["logits"], golden["loss"] = result.logits, result.loss
-            golden |= {"grad." + n: p.grad.clone() for n, p in trained.items()}
-        norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained.values()]))
-        losses.append(result.loss)
-        norms.append(norm)
-        for p in trained.values():
-            p.grad.mul_(min(1.0, float(1.0 / (norm + 1e-6))))
-        optimizer.step()
-    golden["train.loss"], golden["train.grad_norm"] = torch.stack(losses), torch.stack(norms)
-    golden |= {"final." + n: p for n, p in trained.items()}
-    save_file({k: v.detach().clone().contiguous() for k, v in golden.items()}, out / name / "golden.safetensors")
-    print(f"{name}: {len(trained)} tensors, loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    optimizer = torch.optim.AdamW(trained.values(), weight_decay=0.1, **ADAMW)
+    save_training(name, out, model, trained, optimizer, vocab_size, generator)
 
 
 def main():

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 STEPS, BATCH, LENGTH = 10, 4, 17
+ADAMW = dict(lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
 # Sizes that a tp size of 4 cuts unevenly or not at all (ffn 26, vocabulary 263), yet small files.
 COMMON = dict(vocab_size=263, hidden_size=24, intermediate_size=26, num_hidden_layers=2,
               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
@@ -55,6 +56,31 @@ def random_weights(model, generator):
                 parameter.add_(1.0)
 
 
+def save_training(name, out, model, trained, optimizer, vocab_size, generator):
+    """Trains STEPS on random batches and writes golden.safetensors: `trained` are the parameters by the names that they get there."""
+    batches = torch.randint(0, vocab_size, (STEPS, BATCH, LENGTH), generator=generator)
+    batches[0, 0, 0], batches[0, 0, 1] = 0, vocab_size - 1
+    golden = {"input_ids": batches[0], "train.input_ids": batches}
+    losses, norms = [], []
+    for step, ids in enumerate(batches):
+        optimizer.zero_grad()
+        result = model(input_ids=ids, labels=ids)
+        result.loss.backward()
+        if step == 0:
+            golden["logits"], golden["loss"] = result.logits, result.loss
+            golden |= {"grad." + n: p.grad.clone() for n, p in trained.items()}
+        norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained.values()]))
+        losses.append(result.loss)
+        norms.append(norm)
+        for p in trained.values():
+            p.grad.mul_(min(1.0, float(1.0 / (norm + 1e-6))))
+        optimizer.step()
+    golden["train.loss"], golden["train.grad_norm"] = torch.stack(losses), torch.stack(norms)
+    golden |= {"final." + n: p for n, p in trained.items()}
+    save_file({k: v.detach().clone().contiguous() for k, v in golden.items()}, out / name / "golden.safetensors")
+    print(f"{name}: {len(trained)} tensors, loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+
+
 def make(name, config, seed, out):
     settings = dict(config)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -65,31 +91,10 @@ def make(name, config, seed, out):
     model.save_pretrained(out / name)
     (out / name / "generation_config.json").unlink(missing_ok=True)
 
-    batches = torch.randint(0, config.vocab_size, (STEPS, BATCH, LENGTH), generator=generator)
-    batches[0, 0, 0], batches[0, 0, 1] = 0, config.vocab_size - 1
-    golden = {"input_ids": batches[0], "train.input_ids": batches}
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=others, weight_decay=0.0)],
-                                  lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
-    losses, norms = [], []
-    for step, ids in enumerate(batches):
-        optimizer.zero_grad()
-        result = model(input_ids=ids, labels=ids)
-        result.loss.backward()
-        if step == 0:
-            golden["logits"], golden["loss"] = result.logits, result.loss
-            golden |= {"grad." + n: p.grad.clone() for n, p in model.named_parameters()}
-        norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in model.parameters()]))
-        losses.append(result.loss)
-        norms.append(norm)
-        for p in model.parameters():
-            p.grad.mul_(min(1.0, float(1.0 / (norm + 1e-6))))
-        optimizer.step()
-    golden["train.loss"], golden["train.grad_norm"] = torch.stack(losses), torch.stack(norms)
-    golden |= {"final." + n: p for n, p in model.named_parameters()}
-    save_file({k: v.detach().clone().contiguous() for k, v in golden.items()}, out / name / "golden.safetensors")
-    print(f"{name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=others, weight_decay=0.0)], **ADAMW)
+    save_training(name, out, model, dict(model.named_parameters()), optimizer, config.vocab_size, generator)
 
 
 def main():

@@ -27,35 +27,38 @@ int64_t product(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-GoldenModel::GoldenModel(const fs::path& directory)
-    : directory_(directory),
-      config_(config_of(directory)),
-      stored_(model::stored_model(config_)),
-      golden_(directory / "golden.safetensors") {}
+GoldenNumbers::GoldenNumbers(const fs::path& directory)
+    : name_(directory.filename().string()), file_(directory / "golden.safetensors") {}
 
-const formats::SafetensorsEntry& GoldenModel::entry(const std::string& tensor) const {
-  const formats::SafetensorsEntry* found = golden_.find(tensor);
-  if (found == nullptr) throw std::runtime_error(name() + " has no golden tensor " + tensor);
+GoldenModel::GoldenModel(const fs::path& directory)
+    : GoldenNumbers(directory),
+      directory_(directory),
+      config_(config_of(directory)),
+      stored_(model::stored_model(config_)) {}
+
+const formats::SafetensorsEntry& GoldenNumbers::entry(const std::string& tensor) const {
+  const formats::SafetensorsEntry* found = file_.find(tensor);
+  if (found == nullptr) throw std::runtime_error(name_ + " has no golden tensor " + tensor);
   return *found;
 }
 
-const std::vector<int64_t>& GoldenModel::shape(const std::string& tensor) const {
+const std::vector<int64_t>& GoldenNumbers::shape(const std::string& tensor) const {
   return entry(tensor).shape;
 }
 
-std::vector<float> GoldenModel::floats(const std::string& tensor) const {
+std::vector<float> GoldenNumbers::floats(const std::string& tensor) const {
   const auto& found = entry(tensor);
   if (found.dtype != formats::Dtype::f32) throw std::runtime_error(tensor + " is not fp32");
   std::vector<float> values(static_cast<size_t>(product(found.shape)));
-  std::memcpy(values.data(), golden_.bytes(found).data(), values.size() * sizeof(float));
+  std::memcpy(values.data(), file_.bytes(found).data(), values.size() * sizeof(float));
   return values;
 }
 
-std::vector<int64_t> GoldenModel::integers(const std::string& tensor) const {
+std::vector<int64_t> GoldenNumbers::integers(const std::string& tensor) const {
   const auto& found = entry(tensor);
   if (found.dtype != formats::Dtype::i64) throw std::runtime_error(tensor + " is not int64");
   std::vector<int64_t> values(static_cast<size_t>(product(found.shape)));
-  std::memcpy(values.data(), golden_.bytes(found).data(), values.size() * sizeof(int64_t));
+  std::memcpy(values.data(), file_.bytes(found).data(), values.size() * sizeof(int64_t));
   return values;
 }
 

@@ -14,14 +14,10 @@
 
 namespace tptrain::testing {
 
-class GoldenModel {
+/// The golden.safetensors of a directory.
+class GoldenNumbers {
  public:
-  explicit GoldenModel(const std::filesystem::path& directory);
-
-  std::string name() const { return directory_.filename().string(); }
-  const std::filesystem::path& directory() const { return directory_; }
-  const model::DecoderConfig& config() const { return config_; }
-  const sharding::StoredModel& stored() const { return stored_; }
+  explicit GoldenNumbers(const std::filesystem::path& directory);
 
   const std::vector<int64_t>& shape(const std::string& tensor) const;
   std::vector<float> floats(const std::string& tensor) const;
@@ -30,10 +26,23 @@ class GoldenModel {
  private:
   const formats::SafetensorsEntry& entry(const std::string& tensor) const;
 
+  std::string name_;
+  formats::SafetensorsFile file_;
+};
+
+class GoldenModel : public GoldenNumbers {
+ public:
+  explicit GoldenModel(const std::filesystem::path& directory);
+
+  std::string name() const { return directory_.filename().string(); }
+  const std::filesystem::path& directory() const { return directory_; }
+  const model::DecoderConfig& config() const { return config_; }
+  const sharding::StoredModel& stored() const { return stored_; }
+
+ private:
   std::filesystem::path directory_;
   model::DecoderConfig config_;
   sharding::StoredModel stored_;
-  formats::SafetensorsFile golden_;
 };
 
 /// The directories below TPTRAIN_GOLDEN_MODELS (a definition of the test: the repository's own), or

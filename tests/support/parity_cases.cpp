@@ -96,20 +96,28 @@ std::string ParityCase::bitwise_key() const {
              accumulation, "/", model);
 }
 
+std::vector<comm::MeshShape> layouts_of(int world_size) {
+  std::vector<comm::MeshShape> layouts;
+  for (int tp = 1; tp <= std::min(world_size, 4); tp *= 2) {
+    if (world_size % tp == 0 && world_size / tp <= 4)
+      layouts.push_back({.dp_size = world_size / tp, .tp_size = tp});
+  }
+  return layouts;
+}
+
 std::vector<ParityCase> all_parity_cases(int world_size) {
   std::vector<ParityCase> cases;
-  for (int tp = 1; tp <= std::min(world_size, 4); tp *= 2) {
-    if (world_size % tp != 0 || world_size / tp > 4) continue;
+  for (const comm::MeshShape shape : layouts_of(world_size)) {
     for (const int zero_stage : {0, 1, 2, 3}) {
       for (const bool per_micro_batch : {false, true}) {
         if (zero_stage >= 2 && !per_micro_batch) continue;  // they know no other cadence
         for (const bool sequence_parallel : {false, true}) {
-          if (sequence_parallel && tp == 1) continue;
+          if (sequence_parallel && shape.tp_size == 1) continue;
           for (const model::Recompute recompute :
                {model::Recompute::none, model::Recompute::selective, model::Recompute::full}) {
             for (const int64_t accumulation : {1, 3}) {
               for (const int64_t model : {0, 1, 2, 3}) {
-                cases.push_back({.shape = {.dp_size = world_size / tp, .tp_size = tp},
+                cases.push_back({.shape = shape,
                                  .zero_stage = zero_stage,
                                  .per_micro_batch = per_micro_batch,
                                  .sequence_parallel = sequence_parallel,

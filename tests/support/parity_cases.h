@@ -33,6 +33,9 @@ model::DecoderConfig odd_qwen3();  // norms of q and k; untied; 6 heads, 2 kv he
 /// The four of them.
 const std::vector<model::DecoderConfig>& parity_models();
 
+/// Of so many ranks: tp and dp up to 4.
+std::vector<comm::MeshShape> layouts_of(int world_size);
+
 /// All of `world_size` ranks.
 std::vector<ParityCase> all_parity_cases(int world_size);
 

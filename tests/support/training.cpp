@@ -270,9 +270,10 @@ Deviation compare(const TrainingRun& run, const TrainingRun& reference) {
   return deviation;
 }
 
-bool within_contract(const Deviation& deviation) {
-  return deviation.loss <= 2e-6 && deviation.norm <= 1e-5 && deviation.first_gradient <= 1e-5 &&
-         deviation.last_gradient <= 1e-4;
+bool within(const Deviation& deviation, const Deviation& most) {
+  return deviation.loss <= most.loss && deviation.norm <= most.norm &&
+         deviation.first_gradient <= most.first_gradient &&
+         deviation.last_gradient <= most.last_gradient;
 }
 
 bool bitwise_equal(const TrainingRun& a, const TrainingRun& b) {

@@ -88,13 +88,18 @@ struct Deviation {
   double norm = 0;            // worst relative
   double first_gradient = 0;  // worst tensor: |difference| / largest |reference| of that tensor
   double last_gradient = 0;
-  std::string first_gradient_name;
-  std::string last_gradient_name;
+  std::string first_gradient_name = {};
+  std::string last_gradient_name = {};
 };
 Deviation compare(const TrainingRun& run, const TrainingRun& reference);
 /// The numerics contract: loss within 2e-6, norm within 1e-5, each tensor's gradient within 1e-5 of
 /// its largest element at step 1 and 1e-4 at step 20.
-bool within_contract(const Deviation& deviation);
+inline const Deviation kNumericsContract{
+    .loss = 2e-6, .norm = 1e-5, .first_gradient = 1e-5, .last_gradient = 1e-4};
+bool within(const Deviation& deviation, const Deviation& most);
+inline bool within_contract(const Deviation& deviation) {
+  return within(deviation, kNumericsContract);
+}
 
 /// Losses, norms and master weights are the same, bit for bit.
 bool bitwise_equal(const TrainingRun& a, const TrainingRun& b);

@@ -24,14 +24,6 @@ namespace {
 // What deterministic algorithms need of cuBLAS, which reads it once.
 const int kWorkspace = setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/1);
 
-std::vector<comm::MeshShape> layouts_of(int world_size) {
-  std::vector<comm::MeshShape> layouts;
-  for (int tp = 1; tp <= world_size; ++tp) {
-    if (world_size % tp == 0) layouts.push_back({.dp_size = world_size / tp, .tp_size = tp});
-  }
-  return layouts;
-}
-
 /// Peaks are those of what comes now.
 void forget_memory(at::Device device) {
   // The allocator is there from the first tensor on.

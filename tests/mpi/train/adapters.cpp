@@ -1,13 +1,7 @@
 // Adapters on every layout and ZeRO stage against one rank.
 #include <ATen/Parallel.h>
 
-#include <optional>
-
-#include "comm/device_mesh.h"
-#include "support/catch.h"
-#include "support/mpi.h"
-#include "support/parity_cases.h"
-#include "support/training.h"
+#include "support/layout_checks.h"
 
 namespace tptrain::testing {
 namespace {
@@ -16,15 +10,6 @@ using model::Recompute;
 using tensor_parallel::SequenceParallel;
 
 constexpr int64_t kSteps = 8;
-
-std::vector<comm::MeshShape> layouts() {
-  std::vector<comm::MeshShape> all;
-  for (const int tp : {1, 2, 4}) {
-    if (session().size() % tp == 0)
-      all.push_back({.dp_size = session().size() / tp, .tp_size = tp});
-  }
-  return all;
-}
 
 struct Adapted {
   model::DecoderConfig config;
@@ -86,26 +71,7 @@ TEST_CASE("adapters: every layout and stage trains like one rank, and stages bit
     options.accumulation = 3;
     options.model.recompute = adapted.recompute;
     options.model.sequence_parallel = adapted.sequence_parallel;
-    options.reduce_per_micro_batch = true;
-    for (const comm::MeshShape shape : layouts()) {
-      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-      const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-      std::optional<TrainingRun> first;
-      for (const int stage : {0, 1, 2, 3}) {
-        options.zero_stage = stage;
-        const TrainingRun run = train(adapted.config, axes, options);
-        const Deviation deviation = compare(run, reference);
-        CAPTURE(adapted.config.model_type, shape.tp_size, shape.dp_size, stage, deviation.loss,
-                deviation.norm, deviation.first_gradient, deviation.first_gradient_name,
-                deviation.last_gradient, deviation.last_gradient_name);
-        CHECK(within_contract(deviation));
-        for (const auto& [name, values] : reference.masters) {
-          if (!reference.first_gradients.contains(name)) CHECK(run.masters.at(name) == values);
-        }
-        if (first) CHECK(bitwise_equal(run, *first));
-        if (!first) first = run;
-      }
-    }
+    check_layouts_and_stages(adapted.config, options, reference);
   }
 }
 
@@ -117,7 +83,7 @@ TEST_CASE("adapters: a step over tp and dp has no collective more than the base'
            counters.broadcasts + counters.all_to_alls;
   };
   for (const Adapted& adapted : adapted_models()) {
-    for (const comm::MeshShape shape : layouts()) {
+    for (const comm::MeshShape shape : layouts_of(session().size())) {
       comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
       const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
       for (const int stage : {0, 1, 2, 3}) {

@@ -13,6 +13,7 @@
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/mpi.h"
+#include "support/parity_cases.h"
 #include "support/temp_dir.h"
 #include "support/training.h"
 #include "train/step_exchange.h"
@@ -31,14 +32,6 @@ train::Engine engine_on(comm::DeviceMesh& mesh, int zero_stage) {
       {.decoder = odd_llama(),
        .zero = {.zero_stage = zero_stage, .reduce_per_micro_batch = zero_stage >= 2}},
       mesh.tp(), mesh.dp(), mesh.device());
-}
-
-std::vector<comm::MeshShape> layouts() {
-  const int ranks = session().size();
-  std::vector<comm::MeshShape> shapes = {{.dp_size = 1, .tp_size = ranks},
-                                         {.dp_size = ranks, .tp_size = 1}};
-  if (ranks == 4) shapes.push_back({.dp_size = 2, .tp_size = 2});
-  return shapes;
 }
 
 Parameter& find(train::Engine& engine, const std::string& name) {
@@ -88,7 +81,7 @@ class Spoiler final : public BlockObserver {
 
 TEST_CASE("a corrupted parameter is found before the next step, with tensor and rank") {
   at::set_num_threads(1);
-  for (const comm::MeshShape shape : layouts()) {
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
     comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
     for (const int zero_stage : {0, 1, 2}) {
       CAPTURE(shape.tp_size, shape.dp_size, zero_stage);
@@ -157,7 +150,7 @@ TEST_CASE("another batch on one tp rank is found before its step") {
 TEST_CASE("a nan on one rank stops the update on all, and is named with rank and tensor") {
   at::set_num_threads(1);
   const std::string name = "model.layers.0.mlp.down_proj.weight";
-  for (const comm::MeshShape shape : layouts()) {
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
     comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
     for (const int zero_stage : {0, 1, 2, 3}) {
       CAPTURE(shape.tp_size, shape.dp_size, zero_stage);

@@ -51,15 +51,6 @@ uint64_t sample_seed() {
   return std::stoull(session().broadcast(own, 0));
 }
 
-std::vector<comm::MeshShape> layouts_of(int world_size) {
-  std::vector<comm::MeshShape> layouts;
-  for (int tp = 1; tp <= std::min(world_size, 4); tp *= 2) {
-    if (world_size % tp == 0 && world_size / tp <= 4)
-      layouts.push_back({.dp_size = world_size / tp, .tp_size = tp});
-  }
-  return layouts;
-}
-
 /// Meshes are made once: each brings communicators of its own.
 class Meshes {
  public:

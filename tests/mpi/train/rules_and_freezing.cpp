@@ -3,13 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
-#include <optional>
 
-#include "comm/device_mesh.h"
-#include "support/catch.h"
-#include "support/mpi.h"
-#include "support/parity_cases.h"
-#include "support/training.h"
+#include "support/layout_checks.h"
 
 namespace tptrain::testing {
 namespace {
@@ -17,15 +12,6 @@ namespace {
 using tensor_parallel::SequenceParallel;
 
 constexpr int64_t kSteps = 8;
-
-std::vector<comm::MeshShape> layouts() {
-  std::vector<comm::MeshShape> all;
-  for (const int tp : {1, 2, 4}) {
-    if (session().size() % tp == 0)
-      all.push_back({.dp_size = session().size() / tp, .tp_size = tp});
-  }
-  return all;
-}
 
 struct Frozen {
   model::DecoderConfig config;
@@ -95,26 +81,9 @@ TEST_CASE("frozen weights: every layout and stage trains like one rank") {
     TrainingOptions options{.steps = kSteps, .accumulation = 3};
     options.model.freeze = frozen.globs;
     const TrainingRun reference = train_reference(frozen.config, options);
-    for (const comm::MeshShape shape : layouts()) {
-      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-      const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-      std::optional<TrainingRun> first;
-      for (const int stage : {0, 1, 2, 3}) {
-        options.zero_stage = stage;
-        options.reduce_per_micro_batch = true;
-        options.model.sequence_parallel = SequenceParallel::on;
-        const TrainingRun run = train(frozen.config, axes, options);
-        const Deviation deviation = compare(run, reference);
-        CAPTURE(frozen.config.model_type, frozen.globs[0], shape.tp_size, shape.dp_size, stage,
-                deviation.loss, deviation.norm, deviation.first_gradient, deviation.last_gradient);
-        CHECK(within_contract(deviation));
-        for (const auto& [name, values] : reference.masters) {
-          if (!reference.first_gradients.contains(name)) CHECK(run.masters.at(name) == values);
-        }
-        if (first) CHECK(bitwise_equal(run, *first));
-        if (!first) first = run;
-      }
-    }
+    options.model.sequence_parallel = SequenceParallel::on;
+    CAPTURE(frozen.globs[0]);
+    check_layouts_and_stages(frozen.config, options, reference);
   }
 }
 
@@ -127,24 +96,9 @@ TEST_CASE("lion: every layout and stage trains like one rank, and stages bitwise
       .steps = kSteps, .learning_rate = 1e-4, .accumulation = 3, .update_rule = "lion"};
   const TrainingRun reference = train_reference(odd_qwen2(), options);
   CHECK(reference.losses.back() < reference.losses.front());
-  for (const comm::MeshShape shape : layouts()) {
-    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-    std::optional<TrainingRun> first;
-    for (const int stage : {0, 1, 2, 3}) {
-      options.zero_stage = stage;
-      options.reduce_per_micro_batch = true;
-      const TrainingRun run = train(odd_qwen2(), axes, options);
-      CAPTURE(shape.tp_size, shape.dp_size, stage);
-      const Deviation deviation = compare(run, reference);
-      CHECK(deviation.loss <= 2e-6);
-      CHECK(deviation.norm <= 1e-4);
-      CHECK(deviation.first_gradient <= 1e-5);
-      CHECK(deviation.last_gradient <= 1e-3);
-      if (first) CHECK(bitwise_equal(run, *first));
-      if (!first) first = run;
-    }
-  }
+  check_layouts_and_stages(
+      odd_qwen2(), options, reference,
+      {.loss = 2e-6, .norm = 1e-4, .first_gradient = 1e-5, .last_gradient = 1e-3});
 }
 
 // To the contract's own bounds, although five Newton-Schulz steps multiply a small singular value,
@@ -155,22 +109,7 @@ TEST_CASE("muon: every layout and stage trains like one rank, and stages bitwise
     TrainingOptions options{.steps = kSteps, .accumulation = 3, .update_rule = "muon"};
     const TrainingRun reference = train_reference(config, options);
     CHECK(reference.losses.back() < reference.losses.front());
-    for (const comm::MeshShape shape : layouts()) {
-      comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cpu);
-      const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp()};
-      std::optional<TrainingRun> first;
-      for (const int stage : {0, 1, 2, 3}) {
-        options.zero_stage = stage;
-        options.reduce_per_micro_batch = true;
-        const TrainingRun run = train(config, axes, options);
-        const Deviation deviation = compare(run, reference);
-        CAPTURE(config.model_type, shape.tp_size, shape.dp_size, stage, deviation.loss,
-                deviation.norm, deviation.first_gradient, deviation.last_gradient);
-        CHECK(within_contract(deviation));
-        if (first) CHECK(bitwise_equal(run, *first));
-        if (!first) first = run;
-      }
-    }
+    check_layouts_and_stages(config, options, reference);
   }
 }
 
