@@ -55,8 +55,8 @@ for row in "${rows[@]}"; do
     llama_tp_8192) run 2 llama-3-8b --tp 2 --seq-length 8192 ;;
     llama_tp_4096) run 2 llama-3-8b --tp 2 --seq-length 4096 --micro-batch-size 2 ;;
     llama_dp) run 2 llama-3-8b --zero 2 --seq-length 8192 ;;
-    llama_lora) run 1 llama-3-8b --adapter-rank 16 --seq-length 4096 --micro-batch-size 4 --accumulation 8 --steps 4 --warmup 1 --rounds 2 ;;
-    qwen7_lora) run 1 qwen2.5-7b --adapter-rank 16 --seq-length 4096 --micro-batch-size 4 --accumulation 8 --steps 4 --warmup 1 --rounds 2 ;;
+    llama_lora) run 1 llama-3-8b --adapter-rank 16 --seq-length 4096 --micro-batch-size 4 --accumulation 8 --steps 4 --warmup 2 --rounds 2 ;;
+    qwen7_lora) run 1 qwen2.5-7b --adapter-rank 16 --seq-length 4096 --micro-batch-size 4 --accumulation 8 --steps 4 --warmup 2 --rounds 2 ;;
     llama16_each) each llama-3-8b --layers 16 --seq-length 8192 ;;
     llama16_one) run 1 llama-3-8b --layers 16 --seq-length 8192 ;;
     llama_one) run 1 llama-3-8b --seq-length 4096 --master-dtype bf16 --moments-dtype bf16 ;;
