@@ -40,7 +40,7 @@ if [ -z "$build" ]; then
   scripts/setup.sh "--$preset" --parquet
   build=$root/build/package-$preset
   # Code for A100 and its kin, H100, B200 and the RTX 50 series; the last one also in a form that newer cards compile at their first start.
-  cmake --preset "$preset" -B "$build" -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF \
+  cmake --preset "$preset" -B "$build" -DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF \
     -DCMAKE_CUDA_ARCHITECTURES='80-real;90-real;100-real;120' >/dev/null
   cmake --build "$build" --target tptrain
 fi

@@ -21,7 +21,7 @@ fi
 scripts/setup.sh "--$preset"
 # For use, not for work on it: without tests and benchmarks, and for the GPUs that are here. What was configured before stays so.
 settings=()
-[ -e "build/$preset/CMakeCache.txt" ] || settings=(-DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF)
+[ -e "build/$preset/CMakeCache.txt" ] || settings=(-DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF)
 [ "${#settings[@]}" -eq 0 ] || [ "$preset" = cpu ] || settings+=(-DCMAKE_CUDA_ARCHITECTURES=native)
 cmake --preset "$preset" "${settings[@]}" >/dev/null
 cmake --build --preset "$preset" --target tptrain

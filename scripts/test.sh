@@ -9,7 +9,7 @@ scripts/setup.sh --parquet || echo "test.sh: left out: reading Parquet (its libr
 
 # The tests run on the cpu build. Where a CUDA toolkit is at hand the program, the tests that need a GPU and the benchmarks must compile with it
 # as well, and the program train without a driver.
-chosen=(-DTPTRAIN_WERROR="${TPTRAIN_WERROR:-OFF}" -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON)
+chosen=(-DTPTRAIN_UNITY=ON -DTPTRAIN_WERROR="${TPTRAIN_WERROR:-OFF}" -DTPTRAIN_TESTS=ON -DTPTRAIN_BENCHMARKS=ON)
 cmake --preset cpu "${chosen[@]}" >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then

@@ -1,3 +1,13 @@
+# What a file costs is mostly the headers that it shares with its neighbours: with TPTRAIN_UNITY they are compiled as one. Files whose
+# helpers share names with those of their neighbours say SKIP_UNITY_BUILD_INCLUSION.
+function(tptrain_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${TPTRAIN_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+  if(TPTRAIN_UNITY)
+    # A class of one file with a member from that file's anonymous namespace: gcc takes the file for a header.
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+  endif()
+endfunction()
+
 # tptrain_add_library(<folder> [TORCH] SOURCES ... [LINK ...]): the static library tptrain::<folder>.
 # TORCH gives it LibTorch and the shared precompiled header.
 function(tptrain_add_library folder)
@@ -6,6 +16,7 @@ function(tptrain_add_library folder)
   add_library(tptrain::${folder} ALIAS tptrain_${folder})
   target_include_directories(tptrain_${folder} PUBLIC ${CMAKE_SOURCE_DIR}/lib)
   target_compile_options(tptrain_${folder} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter>)
+  tptrain_unity(tptrain_${folder})
   target_link_libraries(tptrain_${folder} PUBLIC ${arg_LINK})
   if(arg_TORCH)
     target_link_libraries(tptrain_${folder} PUBLIC tptrain::torch)

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/hex.h"
+#include "base/openssl.h"
 #include "base/text.h"
 
 namespace tptrain {
@@ -14,14 +15,6 @@ struct GitBlobHash::Impl {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   ~Impl() { EVP_MD_CTX_free(context); }
 };
-
-namespace {
-
-void check_openssl(int result, const char* call) {
-  if (result != 1) throw InternalError(problem(cat("OpenSSL: ", call, " failed for SHA-1")));
-}
-
-}  // namespace
 
 GitBlobHash::GitBlobHash(int64_t size_bytes) : impl_(std::make_unique<Impl>()) {
   if (impl_->context == nullptr) throw InternalError(problem("OpenSSL: EVP_MD_CTX_new failed"));

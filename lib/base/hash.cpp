@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/hex.h"
+#include "base/openssl.h"
 
 namespace tptrain {
 
@@ -13,14 +14,6 @@ struct Sha256::Impl {
   EVP_MD_CTX* context = nullptr;
   ~Impl() { EVP_MD_CTX_free(context); }
 };
-
-namespace {
-
-void check_openssl(int result, const char* call) {
-  if (result != 1) throw InternalError(problem(std::string("OpenSSL: ") + call + " failed"));
-}
-
-}  // namespace
 
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
   impl_->context = EVP_MD_CTX_new();

@@ -37,7 +37,7 @@ namespace tptrain::comm {
 
 namespace {
 
-constexpr std::chrono::microseconds kBetweenLooks(50);
+constexpr std::chrono::microseconds kBetweenPolls(50);
 
 void check_cuda(cudaError_t code, std::string_view call, std::string_view where) {
   if (code == cudaSuccess) return;
@@ -167,7 +167,7 @@ class NcclCommunicator final : public CheckedCommunicator {
     });
     while (cudaStreamQuery(on_.stream) == cudaErrorNotReady) {
       throw_if_failed();
-      std::this_thread::sleep_for(kBetweenLooks);
+      std::this_thread::sleep_for(kBetweenPolls);
     }
     check_cuda(cudaStreamSynchronize(on_.stream), "cudaStreamSynchronize", name());
   }

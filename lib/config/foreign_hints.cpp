@@ -29,7 +29,7 @@ std::string sentence(const Meaning& meaning) {
              meaning.note.empty() ? "." : cat(". ", meaning.note));
 }
 
-std::string foreign(const std::string& name) {
+std::string said_of_foreign(const std::string& name) {
   const auto found = foreign_names().find(name);
   return found == foreign_names().end() ? "" : sentence(found->second);
 }
@@ -149,9 +149,9 @@ std::string switch_word(const Key& key, const std::string& word) {
 
 std::string exact_hint_for_name(const std::string& path) {
   const std::string whole = normal(path);
-  std::string hint = foreign(whole);
+  std::string hint = said_of_foreign(whole);
   if (hint.empty()) hint = namesakes(last_part(whole));
-  if (hint.empty()) hint = foreign(last_part(whole));
+  if (hint.empty()) hint = said_of_foreign(last_part(whole));
   return hint;
 }
 

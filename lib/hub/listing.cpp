@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMostAnswer = size_t{64} << 20;
-constexpr int kPatience = 4;  // two seconds: who has no network need not wait to be told
+constexpr int kPagePatience = 4;  // two seconds: who has no network need not wait to be told
 constexpr size_t kMostFiles = 1'000'000;
 
 [[noreturn]] void distrust(const std::string& url, const std::string& received,
@@ -44,7 +44,7 @@ class Api {
 
   json ask(const std::string& url, HttpAnswer& answer) {
     Attempts attempts(hub_, repository_, cat("the list of files of ", repository_.text()),
-                      kPatience);
+                      kPagePatience);
     for (;;) {
       std::string text;
       answer = http_.get(url, 0,

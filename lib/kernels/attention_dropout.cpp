@@ -54,7 +54,7 @@ void drop_(const at::Tensor& probabilities, const Dropout& dropout, int64_t b, H
   dropout_heads_(probabilities.unsqueeze(2), here, /*first_position=*/0);
 }
 
-at::Tensor rows_of_heads(const at::Tensor& by_head) {  // [n, S, X] -> [n * S, X]
+at::Tensor rows_by_head(const at::Tensor& by_head) {  // [n, S, X] -> [n * S, X]
   return by_head.reshape({by_head.size(0) * by_head.size(1), by_head.size(2)});
 }
 
@@ -124,12 +124,12 @@ at::Tensor causal_attention_dropout_backward(const at::Tensor& grad_context, con
         // What dropout multiplied by: 0 or 1 / (1 - probability).
         const at::Tensor factor = at::ones_like(p);
         drop_(factor, dropout, b, range);
-        grad_v.addmm_(rows_of_heads(p * factor).t(), rows_of_heads(grad));
+        grad_v.addmm_(rows_by_head(p * factor).t(), rows_by_head(grad));
         const at::Tensor grad_p = at::matmul(grad, v.t()).mul_(factor);
         const at::Tensor grad_scores =
             at::_softmax_backward_data(grad_p, p, -1, type).mul_(scale);  // [n, S, S]
         out.narrow(1, range.first, range.count).copy_(at::matmul(grad_scores, k).transpose(0, 1));
-        grad_k.addmm_(rows_of_heads(grad_scores).t(), rows_of_heads(q));
+        grad_k.addmm_(rows_by_head(grad_scores).t(), rows_by_head(q));
       }
       out.select(1, k_head).copy_(grad_k);
       out.select(1, v_head).copy_(grad_v);

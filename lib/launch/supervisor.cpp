@@ -28,7 +28,7 @@ constexpr seconds kHostAnswersWithin{5};
 constexpr seconds kRunDirIsFree{60};
 // A signal may come while mpirun is starting its ranks, and be lost.
 constexpr seconds kAskAgain{5};
-constexpr milliseconds kTick{100};
+constexpr milliseconds kPollPeriod{100};
 constexpr milliseconds kLongestPause{8000};
 
 double seconds_since_1970() {
@@ -145,7 +145,7 @@ class Supervisor {
       const bool all = answering.size() == options_.hosts.size();
       if (all || stop_requested() || Clock::now() - begin > kHostMayTake)
         return place_on(answering, all);
-      std::this_thread::sleep_for(kTick);
+      std::this_thread::sleep_for(kPollPeriod);
     }
   }
 
@@ -214,7 +214,7 @@ class Supervisor {
                                  kLongestPause);
     for (const Clock::time_point begin = Clock::now();
          Clock::now() - begin < length && !stop_requested();)
-      std::this_thread::sleep_for(kTick);
+      std::this_thread::sleep_for(kPollPeriod);
   }
 
   // Else the next start would find run_dir in use, which is an error that no restart mends.
@@ -232,7 +232,7 @@ class Supervisor {
         if (!std::exchange(said, true))
           around_.say(cat("waits for what is left of the last start: ", error.what()));
       }
-      std::this_thread::sleep_for(kTick);
+      std::this_thread::sleep_for(kPollPeriod);
     }
   }
 

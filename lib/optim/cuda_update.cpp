@@ -130,5 +130,6 @@ void CudaUpdate<Rule>::apply(int part, const UpdateStep& step) const {
 
 #define TPTRAIN_INSTANTIATE(Rule) template class CudaUpdate<Rule>;
 TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
+#undef TPTRAIN_INSTANTIATE
 
 }  // namespace tptrain::optim

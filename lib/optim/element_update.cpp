@@ -263,5 +263,6 @@ std::unique_ptr<Update> element_update(std::vector<UpdateRange> ranges,
   template std::unique_ptr<Update> element_update<Rule>(std::vector<UpdateRange>, \
                                                         const UpdateSettings&);
 TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
+#undef TPTRAIN_INSTANTIATE
 
 }  // namespace tptrain::optim

@@ -16,7 +16,7 @@ namespace tptrain::planner {
 
 namespace {
 
-constexpr int64_t kFp32Bytes = 4;
+constexpr int64_t kBytesOfFp32 = 4;
 
 /// How far backward goes, and what its lowest layer does without, where all before it is frozen
 /// (DecoderLayer::backward).
@@ -61,7 +61,7 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
   const int64_t chosen = layout.training.head_chunk_tokens;
   const int64_t chunk = std::min(tokens, chosen > 0 ? chosen : model::head_chunk_of(tokens));
   const Collective of_cross_entropy = {.calls = 2 * ((tokens + chunk - 1) / chunk),
-                                       .bytes = kFp32Bytes * 3 * tokens};
+                                       .bytes = kBytesOfFp32 * 3 * tokens};
   tp.all_reduce = of_cross_entropy;
   if (layout.training.sequence_parallel == tensor_parallel::SequenceParallel::off) {
     // And behind the embedding, before the head.
@@ -100,7 +100,7 @@ Collective tp_gradient_sums(const std::vector<parameters::ParameterBlock>& block
   for (const int64_t numel : summed) {
     if (numel == 0) continue;
     ++sums.calls;
-    sums.bytes += numel * kFp32Bytes;
+    sums.bytes += numel * kBytesOfFp32;
   }
   return sums;
 }

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "base/printable.h"
-#include "base/utf8.h"
+#include "report/shown_line.h"
 
 namespace tptrain::report {
 namespace {
@@ -15,7 +14,7 @@ constexpr size_t kWhen = 14;  // "11-29 19:15:37"
 
 std::string shown(std::string_view text) {
   constexpr size_t kLongest = 2000;
-  return printable_line(replace_invalid_utf8(text.substr(0, kLongest)));
+  return shown_line(text.substr(0, kLongest));
 }
 
 /// What stands behind `before`, where `text` begins with it.

@@ -10,9 +10,8 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "base/printable.h"
 #include "base/text.h"
-#include "base/utf8.h"
+#include "report/shown_line.h"
 
 namespace tptrain::report {
 namespace {
@@ -43,8 +42,6 @@ class File {
   int descriptor_;
 };
 
-std::string shown(std::string_view text) { return printable_line(replace_invalid_utf8(text)); }
-
 /// Whatever is a number, by its names: "loss", "sources/wiki/epoch".
 void set_numbers(const simdjson::dom::object& object, const std::string& prefix, int levels,
                  Columns& rows) {
@@ -56,11 +53,11 @@ void set_numbers(const simdjson::dom::object& object, const std::string& prefix,
       if (prefix.empty()) {
         rows.set(member.key, value);
       } else {
-        rows.set(prefix + shown(member.key), value);
+        rows.set(prefix + shown_line(member.key), value);
       }
     } else if (levels > 0 && member.key != "eval_sets" &&
                member.value.get(inner) == simdjson::SUCCESS) {
-      set_numbers(inner, prefix + shown(member.key) + "/", levels - 1, rows);
+      set_numbers(inner, prefix + shown_line(member.key) + "/", levels - 1, rows);
     }
   }
 }
@@ -80,13 +77,13 @@ void add_sets(int64_t step, const simdjson::dom::object& record, const simdjson:
   for (const simdjson::dom::key_value_pair set : sets) {
     simdjson::dom::object numbers;
     if (set.value.get(numbers) != simdjson::SUCCESS || evaluations.size() > kMostSets) continue;
-    Columns& rows = evaluations[shown(set.key)];
+    Columns& rows = evaluations[shown_line(set.key)];
     rows.begin_row(step);
     rows.set("time", time);
     for (const simdjson::dom::key_value_pair member : numbers) {
       double value = 0;
       if (member.value.get(value) == simdjson::SUCCESS)
-        rows.set("eval_" + shown(member.key), value);
+        rows.set("eval_" + shown_line(member.key), value);
     }
   }
 }
@@ -147,7 +144,7 @@ void MetricsFile::take_line(char* line, size_t length) {
   dom::element ignored;
   std::string_view reason;
   if (record.at_key("skipped").get(reason) == simdjson::SUCCESS) {
-    metrics_.skipped.push_back({step, shown(reason)});
+    metrics_.skipped.push_back({step, shown_line(reason)});
     return;
   }
   if (record.at_key("save_s").get(ignored) == simdjson::SUCCESS)

@@ -11,10 +11,9 @@
 #include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "base/printable.h"
 #include "base/text.h"
-#include "base/utf8.h"
 #include "config/flat_values.h"
+#include "report/shown_line.h"
 
 namespace tptrain::report {
 namespace {
@@ -24,8 +23,6 @@ namespace fs = std::filesystem;
 constexpr const char* kSettingsFile = "resolved_config.yaml";
 constexpr int64_t kMostOfALog = int64_t{512} << 20;
 constexpr int64_t kMostOfSettings = int64_t{4} << 20;
-
-std::string shown(const std::string& text) { return printable_line(replace_invalid_utf8(text)); }
 
 std::optional<int64_t> whole_number(std::string_view text) {
   int64_t number = 0;
@@ -38,8 +35,8 @@ Settings read_settings(const fs::path& path) {
   Settings values = config::flat_values(read_file(path, kMostOfSettings, FailAs::data_error),
                                         path.filename().string());
   for (auto& [key, value] : values) {
-    key = shown(key);
-    value = shown(value);
+    key = shown_line(key);
+    value = shown_line(value);
   }
   return values;
 }
@@ -77,7 +74,7 @@ void try_to(RunRecord& run, const Read& read) {
   try {
     read();
   } catch (const Error& error) {
-    run.problems.push_back(shown(error.what()));
+    run.problems.push_back(shown_line(error.what()));
   }
 }
 
@@ -87,7 +84,7 @@ std::optional<StoredCheckpoint> stored_checkpoint(const fs::path& directory) {
   const fs::path path = directory / "manifest.json";
   struct stat facts {};
   if (::stat(path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) return std::nullopt;
-  StoredCheckpoint found{.name = shown(directory.filename().string()),
+  StoredCheckpoint found{.name = shown_line(directory.filename().string()),
                          .time = static_cast<double>(facts.st_mtime)};
   std::error_code failed;
   for (const std::string& name : names_in(directory)) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tensor_parallel/parallel_linear.h"
+#include "tensor_parallel/rows.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -15,10 +16,6 @@ using kernels::Fp8Form;
 using kernels::Fp8Matrix;
 using kernels::Fp8Operand;
 using kernels::Fp8Sums;
-
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
-
-at::Tensor data_of(const parameters::Parameter* bias) { return bias ? bias->data : at::Tensor(); }
 
 // rows [T, K] times matrix [N, K]^T, [S, B, N] of the shape of x.
 at::Tensor multiply(const at::Tensor& x, const Fp8Matrix& rows, const Fp8Operand& matrix,

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "random/philox.h"
 #include "tensor_parallel/parallel_linear.h"
+#include "tensor_parallel/rows.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -19,8 +20,6 @@ using parameters::Placement;
 using parameters::Role;
 using parameters::TpGradient;
 using sharding::Init;
-
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }  // [T, X]
 
 // Bound of PyTorch's default for the weight of a linear, kaiming_uniform with a = sqrt(5), which
 // PEFT begins with: sqrt(6 / ((1 + 5) * in)).

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels/gelu_product.h"
+#include "tensor_parallel/rows.h"
 
 namespace tptrain::tensor_parallel {
 
@@ -19,15 +20,11 @@ using parameters::Placement;
 using parameters::Role;
 using sharding::Init;
 
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }  // [T, X]
-
 at::Tensor with_last(at::Tensor rows, const at::Tensor& like) {
   std::vector<int64_t> shape = like.sizes().vec();
   shape.back() = rows.size(-1);
   return rows.view(shape);
 }
-
-at::Tensor data_of(const Parameter* bias) { return bias ? bias->data : at::Tensor(); }
 
 // output = x times matrix [in, out] (+ bias), all of [.., in] and [.., out].
 void multiply(const at::Tensor& output, const at::Tensor& x, const at::Tensor& matrix,

@@ -22,7 +22,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kLargestFile = 64 << 20;  // the largest known, Llama-3's, has 51 kB
+constexpr int64_t kLargestConfig = 64 << 20;  // the largest known, Llama-3's, has 51 kB
 constexpr int kDeepest = 64;
 constexpr const char* kTokenKeys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                       "pad_token", "cls_token", "mask_token"};
@@ -48,7 +48,7 @@ struct FileObject {
 FileObject read_object(const std::filesystem::path& path) {
   FileObject object;
   if (!is_taken(path)) return object;
-  const std::string text = read_file(path, kLargestFile, FailAs::data_error);
+  const std::string text = read_file(path, kLargestConfig, FailAs::data_error);
   refuse_foreign_file(text, path.string());
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
     if (event != json::parse_event_t::key) return true;
@@ -248,7 +248,7 @@ void read_template(const json& value, const std::string& file, TokenizerConfig& 
 void read_template_files(const std::filesystem::path& folder, TokenizerConfig& config) {
   namespace fs = std::filesystem;
   const auto read = [&](const std::string& name, const fs::path& path) {
-    const std::string text = read_file(path, kLargestFile, FailAs::data_error);
+    const std::string text = read_file(path, kLargestConfig, FailAs::data_error);
     refuse_foreign_file(text, path.string());
     config.chat_templates.emplace_back(name, text);
   };

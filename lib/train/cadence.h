@@ -6,6 +6,9 @@
 
 namespace tptrain::train {
 
+/// Whether `step` is one of every `every`; 0: none is.
+inline bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
 struct Cadence {
   int64_t every_steps = 0;   // 0: not by steps
   int64_t every_epochs = 0;  // 0: not by epochs

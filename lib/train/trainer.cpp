@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "device/device_facts.h"
 #include "model/decoder_config.h"
+#include "train/cadence.h"
 #include "train/health.h"
 #include "train/run_options.h"
 #include "train/wall_clock.h"
@@ -22,8 +23,6 @@ double seconds_between(std::chrono::steady_clock::time_point from,
 constexpr double kSlowDisk = 200e6;  // bytes a second
 
 constexpr std::string_view kNoTargets = "no_targets";
-
-bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "device/device_facts.h"
+#include "train/cadence.h"
 #include "train/health.h"
 #include "train/run_options.h"
 #include "train/trainer.h"
@@ -20,8 +21,6 @@ constexpr int kStepLineWidth = 65;
 
 constexpr std::string_view kNonfinite = "nonfinite";
 constexpr std::string_view kOutlier = "outlier";
-
-bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 

@@ -25,5 +25,6 @@ void update(const Pass<Rule>&, Stream) {
   template void begin(const Begin<Rule>&, Stream); \
   template void update(const Pass<Rule>&, Stream);
 TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
+#undef TPTRAIN_INSTANTIATE
 
 }  // namespace tptrain::optim::cuda
