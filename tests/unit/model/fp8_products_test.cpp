@@ -80,21 +80,39 @@ class NoBlocks final : public tensor_parallel::BlockObserver {
   void after_backward(int) override {}
 };
 
-}  // namespace
-
-TEST_CASE("every FP8 product of a model is near fp64 on what the model multiplies", "[fp8]") {
-  const DecoderConfig config = quick_start_shape();
+/// Of a model's forward and backward at the same weights and on the same data.
+struct Gradients {
+  double loss = 0;
+  double squares = 0;                  // of all elements
+  std::map<std::string, double> norm;  // of matrices: a norm's weight has few and small sums
+};
+Gradients gradients_of(const DecoderConfig& config, const Fp8Layers& fp8) {
   const auto tp = comm::single_rank_communicator("tp");
-  Capture capture;
-  Decoder decoder(config, *tp, {.fp8 = {.on = true, .observer = &capture}});
+  Decoder decoder(config, *tp, {.fp8 = fp8});
   testing::bind_parameters(decoder.parameters(), testing::noisy_weights(config, 5));
   for (parameters::Parameter* parameter : decoder.parameters())
     parameter->data = parameter->data.to(at::kBFloat16);
   NoBlocks observer;
   const at::Tensor ids = testing::token_ids("ids", 128, 4, config.vocab_size);
   const at::Tensor targets = testing::token_ids("targets", 128, 4, config.vocab_size);
-  decoder.forward_backward({.ids = ids, .targets = targets},
-                           at::scalar_tensor(1.0 / (128 * 4), at::kFloat), observer);
+  const auto loss = decoder.forward_backward(
+      {.ids = ids, .targets = targets}, at::scalar_tensor(1.0 / (128 * 4), at::kFloat), observer);
+  Gradients result;
+  result.loss = loss[0].item<double>();
+  for (const parameters::Parameter* parameter : decoder.parameters()) {
+    const double squares = parameter->main_grad.to(at::kDouble).square().sum().item<double>();
+    if (parameter->shape.size() > 1) result.norm[parameter->name] = std::sqrt(squares);
+    result.squares += squares;
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("every FP8 product of a model is near fp64 on what the model multiplies", "[fp8]") {
+  const DecoderConfig config = quick_start_shape();
+  Capture capture;
+  gradients_of(config, {.on = true, .observer = &capture});
   CHECK(capture.of_linear.size() == 16);
   double worst[3] = {1e9, 1e9, 1e9};
   for (const auto& [name, of] : capture.of_linear) {
@@ -119,6 +137,26 @@ TEST_CASE("every FP8 product of a model is near fp64 on what the model multiplie
   CHECK(counts.elements > 0);
   CHECK(counts.saturated == 0);
   CHECK(static_cast<double>(counts.flushed) < 0.01 * static_cast<double>(counts.elements));
+}
+
+// Along two trainings the norms part with the weights; at the same weights they may not.
+TEST_CASE("at the same weights FP8's gradients are as large as those of bf16", "[fp8]") {
+  const DecoderConfig config = quick_start_shape();
+  const Gradients bf16 = gradients_of(config, {}), fp8 = gradients_of(config, {.on = true});
+  CHECK(fp8.loss == Approx(bf16.loss).epsilon(1e-3));
+  const double ratio = std::sqrt(fp8.squares / bf16.squares);
+  CHECK(fp8.squares != bf16.squares);
+  CHECK(ratio == Approx(1.0).margin(0.01));
+  double least = 1e9, most = 0;
+  for (const auto& [name, norm] : bf16.norm) {
+    CAPTURE(name);
+    const double own = fp8.norm.at(name) / norm;
+    CHECK(own == Approx(1.0).margin(0.03));
+    least = std::min(least, own);
+    most = std::max(most, own);
+  }
+  WARN("norm of FP8's gradient over bf16's: " << ratio << ", of single matrices " << least << " to "
+                                              << most);
 }
 
 TEST_CASE("counters of FP8 casts see what became zero and what was too large", "[fp8]") {
