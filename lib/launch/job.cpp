@@ -23,9 +23,12 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr milliseconds kTick{20};
-constexpr seconds kBetweenLooks{1};
-// mpirun ends about a second after its ranks; one that waits for a host it has lost never does.
-constexpr seconds kMpirunOutlivesRanks{10};
+constexpr milliseconds kBetweenLooks{1000};
+// Ranks may die as soon as they are there: an mpirun that hangs then must have been seen with them.
+constexpr milliseconds kBetweenFirstLooks{50};
+// mpirun ends about a second after its ranks; one that waits for a host it has lost never does, nor
+// one whose rank went while it was making itself known (Open MPI 4.1).
+constexpr seconds kMpirunOutlivesRanks{6};
 // Of a killed process: one that waits for a disk or a driver goes when that answers.
 constexpr seconds kKilledIsGone{15};
 
@@ -106,7 +109,7 @@ void Job::ask_to_stop() { kill(mpirun_, SIGUSR1); }
 // Only where ranks run on this host: of others' nothing is seen.
 bool Job::outlived_its_ranks() {
   const Clock::time_point now = Clock::now();
-  if (now - last_look_ < kBetweenLooks) return false;
+  if (now - last_look_ < (ranks_seen_ ? kBetweenLooks : kBetweenFirstLooks)) return false;
   last_look_ = now;
   bool any = false;
   for (const pid_t child : children_of(mpirun_)) any = any || !rank_of_process(child).empty();

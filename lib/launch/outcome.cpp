@@ -17,7 +17,7 @@ std::string signal_name(int number) {
 }
 
 std::string crash_text(int code, bool hung) {
-  if (hung) return "its ranks ended, mpirun did not: a host was lost";
+  if (hung) return "its ranks ended, mpirun did not: a host was lost, or mpirun hangs";
   if (code == static_cast<int>(ExitCode::internal))
     return "an internal error, or mpirun could not start the ranks";
   if (code == static_cast<int>(ExitCode::communication)) return "communication failed or hung";

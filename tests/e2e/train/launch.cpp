@@ -14,9 +14,11 @@ namespace {
 
 using std::chrono::seconds;
 
-std::vector<std::string> launch(const Job& job, const std::vector<std::string>& more) {
-  std::vector<std::string> words = {TPTRAIN_BINARY, "launch",   "--mpirun",
-                                    TPTRAIN_MPIRUN, "--config", job.config().string()};
+/// Two ranks, which start in half the time of four.
+std::vector<std::string> launch(const Job& job, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {
+      TPTRAIN_BINARY,        "launch", "--mpirun",          TPTRAIN_MPIRUN, "--config",
+      job.config().string(), "--set",  "parallel.dp_size=1"};
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }
@@ -42,10 +44,17 @@ int process_of_rank(const std::string& marker, int rank) {
   return 0;
 }
 
-std::vector<std::string> metrics_of_undisturbed(const std::string& edit_to) {
+/// Long enough that a rank can be killed behind the first checkpoint.
+void make_long(Job& job) {
+  job.edit("max_steps: 8", "max_steps: 150");
+  job.edit("save_steps: 3", "save_steps: 10");
+  job.edit("every_steps: 4", "every_steps: 0");
+}
+
+std::vector<std::string> metrics_of_undisturbed() {
   Job job;
-  job.edit("max_steps: 8", edit_to);
-  const ProcessResult result = job.run();
+  make_long(job);
+  const ProcessResult result = job.run(2, {"--set", "parallel.dp_size=1"});
   INFO(result.output);
   REQUIRE(result.exit_code == 0);
   return metric_lines(job.run_dir());
@@ -56,10 +65,10 @@ std::vector<std::string> metrics_of_undisturbed(const std::string& edit_to) {
 TEST_CASE("a rank that is killed costs the steps since the last checkpoint, and nobody's time",
           "[e2e]") {
   Job job;
-  job.edit("max_steps: 8", "max_steps: 300");
-  Process process(launch(job, {"-n", "4"}), job.directory());
-  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 6)));
-  const int victim = process_of_rank(job.config().string(), 2);
+  make_long(job);
+  Process process(launch(job, {"-n", "2"}), job.directory());
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 10)));
+  const int victim = process_of_rank(job.config().string(), 1);
   REQUIRE(victim > 0);
   kill(victim, SIGKILL);
   const ProcessResult result = process.wait(seconds(120));
@@ -69,11 +78,11 @@ TEST_CASE("a rank that is killed costs the steps since the last checkpoint, and 
   REQUIRE(lines.size() == 2);
   CHECK(lines[0]["exit_code"] == 137);
   CHECK(lines[0]["then"] == "restarts");
-  CHECK(lines[0]["checkpoint_step"].get<int>() >= 6);
+  CHECK(lines[0]["checkpoint_step"].get<int>() >= 10);
   CHECK(lines[1]["from_step"] == lines[0]["checkpoint_step"]);
   CHECK(lines[1]["then"] == "done");
   CHECK(lines[1]["began"].get<double>() - lines[0]["ended"].get<double>() < 10);
-  CHECK(metric_lines(job.run_dir()) == metrics_of_undisturbed("max_steps: 300"));
+  CHECK(metric_lines(job.run_dir()) == metrics_of_undisturbed());
   CHECK(all_gone(job.config().string()));
 }
 
@@ -89,7 +98,7 @@ TEST_CASE("what a restart does not mend ends a launch at once", "[e2e]") {
   }
   SECTION("the data") {
     job.edit("text/train.txt", "text/missing.txt");
-    const ProcessResult result = run_process(launch(job, {}), seconds(60), job.directory());
+    const ProcessResult result = run_process(launch(job), seconds(60), job.directory());
     INFO(result.output);
     CHECK(result.exit_code == 3);
     CHECK(result.output.find("start 2") == std::string::npos);
@@ -109,7 +118,7 @@ TEST_CASE("a signal to a launch stops the run with its state saved", "[e2e]") {
   for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
     Job job;
     job.edit("max_steps: 8", "max_steps: 100000");
-    Process process(launch(job, {}), job.directory());
+    Process process(launch(job), job.directory());
     REQUIRE(wait_for_step(job.run_dir(), 4));
     process.signal(number);
     const ProcessResult result = process.wait(seconds(60));
@@ -124,11 +133,27 @@ TEST_CASE("a signal to a launch stops the run with its state saved", "[e2e]") {
 TEST_CASE("a launch that is killed takes its job with it", "[e2e]") {
   Job job;
   job.edit("max_steps: 8", "max_steps: 100000");
-  Process process(launch(job, {}), job.directory());
+  Process process(launch(job), job.directory());
   REQUIRE(wait_for_step(job.run_dir(), 4));
   process.signal(SIGKILL);
   CHECK(process.wait(seconds(60)).exit_code == 137);
   CHECK(all_gone(job.config().string()));
+}
+
+TEST_CASE("an mpirun that stays when its ranks are gone is ended", "[e2e]") {
+  Job job;
+  // The rank is there for a moment only, as one that dies in MPI_Init.
+  write_text(job.directory() / "mpirun.sh",
+             "#!/bin/sh\nOMPI_COMM_WORLD_RANK=0 sleep 0.4 &\nexec sleep 1000\n");
+  fs::permissions(job.directory() / "mpirun.sh", fs::perms::owner_all);
+  fs::create_directories(job.run_dir());
+  const ProcessResult result =
+      run_process({TPTRAIN_BINARY, "launch", "--mpirun", (job.directory() / "mpirun.sh").string(),
+                   "--max-restarts", "0", "--config", job.config().string()},
+                  seconds(40), job.directory());
+  INFO(result.output);
+  CHECK(result.exit_code == 6);
+  CHECK(result.output.find("its ranks ended, mpirun did not") != std::string::npos);
 }
 
 TEST_CASE("a job that dies each time is given up after the last restart", "[e2e]") {
