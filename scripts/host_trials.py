@@ -101,7 +101,8 @@ class Launch:
         with open(self.output_file, "w") as output:
             self.process = subprocess.Popen(["ip", "netns", "exec", hosts.prefix + first, "unshare", "--uts", "sh", "-c",
                                              'hostname "$1"; shift; exec "$@"', "_", first, *words],
-                                            cwd=folder, env=dict(os.environ, OMP_NUM_THREADS="1"), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+                                            cwd=folder, env=dict(os.environ, OMP_NUM_THREADS="1", OMPI_MCA_mpi_yield_when_idle="1"),  # each host believes all cores to be its own
+                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def wait(self, limit):
         try:
