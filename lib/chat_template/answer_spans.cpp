@@ -10,11 +10,19 @@ using Kind = Source::Kind;
 
 /// How much of the end of `lead`, which stands before the first byte of an answer in its turn, is
 /// no header. The header is what asks for an answer: all of it, or as much as the turn has where
-/// what asks goes on (with an open <think>, or an empty one).
+/// what asks goes on (with an open <think>, or an empty one) and the turn does, too.
 size_t written_of_lead(std::string_view lead, const std::optional<std::string>& generation_prompt) {
   if (!generation_prompt) return 0;
   const std::string_view asks = *generation_prompt;
   if (lead.starts_with(asks)) return lead.size() - asks.size();
+  const size_t alike = static_cast<size_t>(
+      std::mismatch(lead.begin(), lead.end(), asks.begin(), asks.end()).first - lead.begin());
+  // They part where the turn goes on with something else, a call in place of a thought: behind a
+  // line, or between two special tokens, so that it is no header of another kind.
+  for (size_t at = alike; at > 0 && at < lead.size(); --at) {
+    const bool tokens = lead[at - 1] == '>' && lead[at] == '<' && asks[at] == '<';
+    if (lead[at - 1] == '\n' || tokens) return lead.size() - at;
+  }
   return 0;
 }
 
@@ -55,6 +63,10 @@ std::vector<AnswerSpan> answer_spans(const SourcedText& text,
       open = tail = false;
     } else if (source.kind == Kind::field) {
       tail = false;
+    } else if (tail && source.kind == Kind::unknown && source.message >= 0) {
+      // Another's words follow in this turn: up to here the model wrote, all of it.
+      spans.back().end = begin;
+      spans.back().tail_end = run.end;
     } else if (tail) {
       spans.back().tail_end = run.end;
     }

@@ -12,7 +12,7 @@ namespace tptrain::chat_template {
 
 struct Source {
   enum class Kind : uint8_t {
-    unknown,    // made by the template outside of any message
+    unknown,    // made by the template outside of any message, or at one beside what a later says
     template_,  // made by the template while it was at the message
     field,      // of a field of the message that nobody is to learn: a role, what a user says
     answer,     // of what the assistant says, thinks or calls

@@ -71,6 +71,7 @@ class Evaluator {
   SourcedText capture(const Body& body, Frame& frame);
   void set(const std::string& name, Value value);
   void write(const SourcedText& text);
+  bool quotes_later_message(const SourcedText& text) const;
   /// Which of the messages a value is, or -1.
   int32_t message_of(const Value& value) const;
 

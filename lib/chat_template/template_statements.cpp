@@ -193,16 +193,31 @@ void Evaluator::set(const std::string& name, Value value) {
   frame_->variables.emplace_back(name, std::move(value));
 }
 
+/// As of a template that writes a tool's response within the turn of the assistant that asked.
+bool Evaluator::quotes_later_message(const SourcedText& text) const {
+  return message_ >= 0 &&
+         std::any_of(text.runs().begin(), text.runs().end(), [&](const SourcedText::Run& run) {
+           return run.source.kind == Source::Kind::field && run.source.message > message_;
+         });
+}
+
 void Evaluator::write(const SourcedText& text) {
   spend(text.size() / 8);
   if (text.size() > kLongestOutput - std::min(out_->size(), kLongestOutput)) {
     throw ValueError{cat("more than ", human_bytes(kLongestOutput), " of text")};
   }
+  const bool anticipates = quotes_later_message(text);
   size_t begin = 0;
   const auto add = [&](size_t end, Source source) {
-    // What the template itself makes at a message belongs to it; an answer that is written at
-    // another one is quoted there.
-    if (source.kind == Source::Kind::unknown && message_ >= 0) {
+    // What the template itself makes at a message belongs to it, but where it writes what a later
+    // one says there; an answer that is written at another message, or there, is quoted.
+    const bool own = source.message < 0 || source.message == message_;
+    if (anticipates && own) {
+      source = {source.kind == Source::Kind::answer || source.kind == Source::Kind::field
+                    ? Source::Kind::field
+                    : Source::Kind::unknown,
+                message_};
+    } else if (source == Source{} && message_ >= 0) {
       source = {Source::Kind::template_, message_};
     } else if (source.kind == Source::Kind::answer && message_ >= 0 && source.message != message_) {
       source = {Source::Kind::field, message_};

@@ -223,6 +223,24 @@ TEST_CASE("templates that are hard to follow give no target by accident") {
   // What is written at the end alone closes no other turn.
   CHECK(marked(chat("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}</s>"),
                four) == "<user>q<assistant>[[A]]|<user>r<assistant>[[B]]</s>|");
+  // A tool's response that is written in the turn that asked for it (Gemma 4): the call is the
+  // model's to its end, the response with the names in it is not.
+  const std::string within =
+      "{% macro response(name, said) %}<resp>{{ 'of ' ~ name ~ ': ' ~ said }}</resp>{% endmacro %}"
+      "{% for m in messages if m.role != 'tool' %}<{{ m.role }}>{% for c in m.tool_calls or [] %}"
+      "<call>{{ c.function.name }}({{ c.function.arguments.c }})</call>{% endfor %}"
+      "{% if m.tool_calls %}{% for t in messages if t.role == 'tool' %}"
+      "{{ response(m.tool_calls[0].function.name, t.content) }}{% endfor %}{% endif %}"
+      "{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+  CHECK(marked(chat(within), kCalls) ==
+        "<user>w?</s><assistant>[[<call>w(Z)</call>]]<resp>of |w: 21</resp></s>"
+        "<assistant>[[Warm.]]</s>|");
+  // A turn that goes on otherwise than what asks for one: with a call in place of a thought.
+  CHECK(marked(chat("{% for m in messages %}<{{ m.role }}>{% for c in m.tool_calls or [] %}<call>"
+                    "{{ c.function.name }}</call>{% endfor %}{{ m.content }}</s>{% endfor %}"
+                    "{% if add_generation_prompt %}<assistant><think>{% endif %}"),
+               kCalls) ==
+        "<user>w?</s><assistant>[[<call>w]]</call></s>|<tool>21</s><assistant>[[Warm.]]</s>|");
   // What a template drops is nowhere.
   CHECK(marked(chat("{% for m in messages %}{{ m.role }}{% endfor %}"), two) == "userassistant");
 }
