@@ -11,7 +11,7 @@ exit code   0: nothing found; 1: something; 3: no clang-tidy here
 environment:
   CLANG_TIDY  the clang-tidy to use (clang-tidy, or the newest clang-tidy-NN)
   JOBS        files at a time (the cores of this host)
-  BUILD       a configured build folder (build/cpu)
+  BUILD       a configured build folder in which each file is compiled by itself (build/tidy, made here)
 EOF
 }
 
@@ -32,8 +32,9 @@ if [ -z "$tidy" ]; then
   echo "tidy.sh: no clang-tidy on this machine (Debian, Ubuntu: apt-get install clang-tidy)" >&2
   exit 3
 fi
-build=${BUILD:-build/cpu}
-[ -e "$build/compile_commands.json" ] || cmake --preset cpu >/dev/null
+build=${BUILD:-build/tidy}
+[ -n "${BUILD:-}" ] ||
+  cmake --preset cpu -B "$build" -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DTPTRAIN_UNITY=OFF --no-warn-unused-cli >/dev/null
 
 # Of two implementations of a header the build compiles one; clang cannot read gcc's precompiled header, and takes its text.
 commands=$(mktemp -d)
@@ -52,7 +53,9 @@ compiled = [str(root / name) for name in wanted if str(root / name) in entries]
 pathlib.Path(target).write_text(json.dumps([entries[name] for name in compiled]))
 pathlib.Path(list_file).write_text("\n".join(compiled))
 EOF
-echo "tidy.sh: $(wc -w < "$commands/files") files"
+count=$(wc -w < "$commands/files")
+echo "tidy.sh: $count files"
+[ "$count" -gt 0 ] || { echo "tidy.sh: $build compiles none of them by itself" >&2; exit 1; }
 failed=0
 xargs -a "$commands/files" -P "${JOBS:-$(nproc)}" -n 4 "$tidy" --quiet -p "$commands" 2>"$commands/noise" || failed=1
 grep -vE '^[0-9]+ warnings? (and [0-9]+ errors? )?generated|^Suppressed|^Use -header-filter|warnings treated as errors' "$commands/noise" >&2 || true
