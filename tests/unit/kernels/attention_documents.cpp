@@ -121,7 +121,7 @@ TEST_CASE("attention of documents and its gradient match a mask and autograd", "
 TEST_CASE("the gradient of documents that were rotated is turned back", "[kernels]") {
   at::set_num_threads(1);
   for (const Case& c : kCases) {
-    for (const Precision precision : fused_fused_precisions()) {
+    for (const Precision precision : fused_precisions()) {
       CAPTURE(c.lengths, c.shape.heads, c.shape.kv_heads, c.shape.head_dim, precision.type);
       const Documents documents = documents_of(c);
       const at::Tensor qkv = on_device(random_qkv(c, 52), precision.type);

@@ -41,14 +41,14 @@ expect() {
 
 gpus 0
 start
-expect "setup.sh --cpu" "cmake --preset cpu -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF" " -n 4 $place/build/cpu/bin/tptrain --config" \
+expect "setup.sh --cpu" "cmake --preset cpu -DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF" " -n 4 $place/build/cpu/bin/tptrain --config" \
   "--set train.device=cpu" "tptrain verify runs/quickstart" "tptrain generate --checkpoint runs/quickstart"
 grep -q ARCHITECTURES "$said" && fail "the CPU's build has no architectures"
 start  # again: what was configured stays so
 grep -q TESTS=OFF "$said" && fail "configured anew"
 gpus 8
 start
-expect "setup.sh --cuda" "cmake --preset cuda -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DCMAKE_CUDA_ARCHITECTURES=native" \
+expect "setup.sh --cuda" "cmake --preset cuda -DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DCMAKE_CUDA_ARCHITECTURES=native" \
   " -n 4 $place/build/cuda/bin/tptrain" "tptrain generate --checkpoint runs/quickstart-gpu"
 grep -q "tp_size" "$said" && fail "four GPUs take the file's layout"
 gpus 2
