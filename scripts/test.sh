@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test that needs no GPU. Further arguments go to ctest (scripts/test.sh -R parity).
-# With TPTRAIN_WERROR=ON, as in CI, a warning of a compiler is an error.
+# With TPTRAIN_WERROR=ON, as in CI, a warning of the compiler is an error in the cpu build.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -13,7 +13,8 @@ chosen=(-DTPTRAIN_UNITY=ON -DTPTRAIN_WERROR="${TPTRAIN_WERROR:-OFF}" -DTPTRAIN_T
 cmake --preset cpu "${chosen[@]}" >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
-  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 "${chosen[@]}" >/dev/null
+  # Warnings do not end the cuda build: gcc and nvcc of many versions meet there.
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 "${chosen[@]}" -DTPTRAIN_WERROR=OFF >/dev/null
   cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu bench_comm_gpu bench_save e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <set>
 
 #include "base/error.h"
@@ -138,8 +139,11 @@ class Examination {
         "Another copy comes first in LD_LIBRARY_PATH; take it out.");
   }
 
+  // main sets what nobody has set (ask_for_queues), and a number of one's own that is no less hurts
+  // nobody.
   void queues() {
-    if (facts_.queues.empty()) return;
+    if (facts_.queues.empty() || std::atoi(facts_.queues.c_str()) >= device::kQueuesOfPushes)
+      return;
     add(Grade::warning, "CUDA_DEVICE_MAX_CONNECTIONS", cat("is set to ", facts_.queues),
         "Leave it unset: the most that CUDA gives is taken then.");
   }

@@ -36,6 +36,7 @@ Facts sound_host() {
                                .mapped_peers = 1,
                                .nvlinks = 18});
   facts.gpu_devices = true;
+  facts.queues = "32";  // as main sets it
   facts.mpi_library = "Open MPI v4.1.4, package: Debian OpenMPI";
   facts.mpirun = "mpirun (Open MPI) 4.1.4";
   facts.open_files = 1048576;
