@@ -143,8 +143,8 @@ def trial_of_hang(options, folder, choose):
     step = done_so_far(folder)
     code = run.wait(options.hang_timeout + 30)
     took = time.monotonic() - begin
-    if code == 0:
-        return None  # it was on its way out
+    if code == 0 or (step or 0) >= MAX_STEPS:
+        return None  # it was on its way out: training was done, and its watchdog with it
     what = f"rank {rank} {kind} after step {step}: {code} after {took:.2f} s"
     others = [other for other in range(RANKS) if other != rank]
     problems = []
