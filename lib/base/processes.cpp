@@ -33,9 +33,9 @@ std::string head_of(const fs::path& path) {
   return text;
 }
 
-}  // namespace
-
 constexpr int kBetween = 9;  // fields of proc_pid_stat(5) between ppid and utime
+
+}  // namespace
 
 // "4711 (name) S 4700 ...", where the name may hold anything. Of the process's first thread, whose
 // state is the process's own.

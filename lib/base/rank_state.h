@@ -23,7 +23,7 @@ struct RankState {
   int32_t process = 0;
   int32_t gpu = -1;            // -1: none
   int32_t ends_itself = 0;     // 1: its own watchdog has spoken, and ends it
-  int32_t computes_alone = 0;  // 1: runs and asks the system for nothing; filled by whoever reads
+  int32_t computes_alone = 0;  // 1: runs and asks the system for nothing
   char host[64] = {};          // texts end with a zero
   char phase[64] = {};
   char axis[16] = {};
@@ -46,8 +46,8 @@ int64_t monotonic_ns();
 class SharedState {
  public:
   void write(const RankState& state);
-  /// Waits for nobody: where the writer was stopped in the middle of a write, the state is read as
-  /// it stands.
+  /// Waits for nobody for more than a moment: where the writer was stopped in the middle of a
+  /// write, the state is read as it stands.
   RankState read() const;
 
  private:

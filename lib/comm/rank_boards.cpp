@@ -9,7 +9,6 @@
 #include <new>
 #include <optional>
 #include <sstream>
-#include <thread>
 #include <utility>
 
 #include "base/host.h"
@@ -45,15 +44,12 @@ Card card_from(const std::string& text) {
   return card;
 }
 
-// How long each process is watched to see whether it asks the system for anything: long against a
-// tick of its accounts, short against kAnswersWithin.
-constexpr std::chrono::milliseconds kWatched{250};
-constexpr int64_t kTicks = 4;  // fewer in its program say nothing
+// Over so long a rank without progress is watched to see whether it asks the system for anything.
+constexpr int64_t kWatchedNs = 1'000'000'000;
+constexpr int64_t kTicks = 10;  // fewer in its program say nothing
 
-void look_at_process(RankState& state, const ProcessStatus& before) {
+void look_at_process(RankState& state) {
   const ProcessStatus status = process_status(state.process);
-  state.computes_alone =
-      status.in_program - before.in_program >= kTicks && status.in_system == before.in_system;
   const std::string why =
       status.state == '?' ? std::string("is gone") : why_it_does_not_run(status);
   set_text(state.does_not_run, why);
@@ -129,15 +125,9 @@ RankBoards::RankBoards(ControlGroup& world, ControlGroup& host) : own_(&alone_) 
 std::vector<RankState> RankBoards::states_here() const {
   std::vector<RankState> states;
   const SharedState* first = segment_ ? static_cast<SharedState*>(segment_->memory()) : own_;
-  std::vector<ProcessStatus> before;
   for (int i = 0; i < states_; ++i) {
     states.push_back(first[i].read());
-    before.push_back(process_status(states.back().process));
-  }
-  std::this_thread::sleep_for(kWatched);
-  for (size_t i = 0; i < states.size(); ++i) {
-    states[i] = first[i].read();
-    look_at_process(states[i], before[i]);
+    look_at_process(states.back());
   }
   return states;
 }
@@ -173,11 +163,28 @@ void RankBoards::show(const ProgressBoard::Entry& entry) {
   state.step = entry.step;
   state.bytes = entry.bytes;
   state.collectives = entry.collectives;
-  if (std::exchange(writes_, entry.writes) != entry.writes) state.written_ns = monotonic_ns();
+  if (std::exchange(writes_, entry.writes) != entry.writes) {
+    state.written_ns = monotonic_ns();
+    state.computes_alone = 0;
+    watched_.reset();
+  } else {
+    watch_itself(state);
+  }
   set_text(state.phase, entry.phase);
   set_text(state.axis, entry.axis);
   set_text(state.call, entry.call);
   own_->write(state);
+}
+
+void RankBoards::watch_itself(RankState& state) {
+  const int64_t now = monotonic_ns();
+  if (watched_ && now - watched_->since_ns < kWatchedNs) return;
+  const ProcessStatus status = process_status(state.process);
+  if (watched_) {
+    state.computes_alone = status.in_program - watched_->status.in_program >= kTicks &&
+                           status.in_system == watched_->status.in_system;
+  }
+  watched_ = {.since_ns = now, .status = status};
 }
 
 StallSpeaker RankBoards::speak_before_the_end() {

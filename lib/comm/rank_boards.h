@@ -7,9 +7,11 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/processes.h"
 #include "base/rank_state.h"
 #include "base/watchdog.h"
 #include "comm/board_server.h"
@@ -48,14 +50,22 @@ class RankBoards {
     std::vector<int> ranks;
     std::vector<BoardEndpoint> endpoints;  // of each rank
   };
+  struct Watched {
+    int64_t since_ns = 0;
+    ProcessStatus status = {};
+  };
   std::vector<RankState> states_here() const;
+  /// Whether its first thread computes and asks the system for nothing: who waits in MPI gives its
+  /// core away again and again, or sleeps.
+  void watch_itself(RankState& state);
 
   std::unique_ptr<HostSegment> segment_;  // null: this rank's state alone
   SharedState alone_;
   SharedState* own_;
   std::atomic<int> gpu_ = -1;
-  uint64_t writes_ = 0;  // of the board, when it was shown last
-  int states_ = 1;       // in the segment
+  uint64_t writes_ = 0;             // of the board, when it was shown last
+  std::optional<Watched> watched_;  // since there has been no progress
+  int states_ = 1;                  // in the segment
   std::string secret_;
   std::vector<Neighbour> neighbours_;
   std::unique_ptr<BoardServer> server_;  // null: there is one host. Goes first.

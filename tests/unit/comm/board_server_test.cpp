@@ -7,7 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "comm/control.h"
 #include "comm/rank_boards.h"
@@ -105,6 +107,36 @@ TEST_CASE("a rank alone sees itself, and says where it is") {
   CHECK(doing_of(boards.own()) == describe(board.read()));
   CHECK(name_of(boards.own()).find("(GPU 2)") != std::string::npos);
   CHECK(boards.own().ends_itself == 1);
+}
+
+TEST_CASE("a rank without progress that asks the system for nothing is known by that") {
+  SingleRank group;
+  RankBoards boards(group, group);
+  ProgressBoard board;
+  board.enter("forward and backward", 57);
+  std::atomic<bool> done = false;
+  bool seen = false;
+  std::thread watchdog([&] {
+    for (int i = 0; i < 600 && !seen; ++i) {
+      boards.show(board.read());
+      seen = boards.own().computes_alone == 1;
+      std::this_thread::sleep_for(50ms);
+    }
+    done = true;
+  });
+  while (!done) {
+  }
+  watchdog.join();
+  CHECK(seen);
+  board.advance();
+  boards.show(board.read());
+  CHECK(boards.own().computes_alone == 0);
+  // Who waits asleep computes nothing.
+  for (int i = 0; i < 25; ++i) {
+    std::this_thread::sleep_for(50ms);
+    boards.show(board.read());
+  }
+  CHECK(boards.own().computes_alone == 0);
 }
 
 }  // namespace tptrain::testing
