@@ -60,6 +60,18 @@ std::vector<std::string> metrics_of_undisturbed() {
   return metric_lines(job.run_dir());
 }
 
+/// A launch whose mpirun is a shell script.
+ProcessResult launch_by(const Job& job, const std::string& script,
+                        const std::string& max_restarts) {
+  const fs::path mpirun = job.directory() / "mpirun.sh";
+  write_text(mpirun, "#!/bin/sh\n" + script);
+  fs::permissions(mpirun, fs::perms::owner_all);
+  fs::create_directories(job.run_dir());
+  return run_process({TPTRAIN_BINARY, "launch", "--mpirun", mpirun.string(), "--max-restarts",
+                      max_restarts, "--config", job.config().string()},
+                     seconds(60), job.directory());
+}
+
 }  // namespace
 
 TEST_CASE("a rank that is killed costs the steps since the last checkpoint, and nobody's time",
@@ -141,30 +153,18 @@ TEST_CASE("a launch that is killed takes its job with it", "[e2e]") {
 }
 
 TEST_CASE("an mpirun that stays when its ranks are gone is ended", "[e2e]") {
-  Job job;
+  const Job job;
   // The rank is there for a moment only, as one that dies in MPI_Init.
-  write_text(job.directory() / "mpirun.sh",
-             "#!/bin/sh\nOMPI_COMM_WORLD_RANK=0 sleep 0.4 &\nexec sleep 1000\n");
-  fs::permissions(job.directory() / "mpirun.sh", fs::perms::owner_all);
-  fs::create_directories(job.run_dir());
   const ProcessResult result =
-      run_process({TPTRAIN_BINARY, "launch", "--mpirun", (job.directory() / "mpirun.sh").string(),
-                   "--max-restarts", "0", "--config", job.config().string()},
-                  seconds(40), job.directory());
+      launch_by(job, "OMPI_COMM_WORLD_RANK=0 sleep 0.4 &\nexec sleep 1000\n", "0");
   INFO(result.output);
   CHECK(result.exit_code == 6);
   CHECK(result.output.find("its ranks ended, mpirun did not") != std::string::npos);
 }
 
 TEST_CASE("a job that dies each time is given up after the last restart", "[e2e]") {
-  Job job;
-  write_text(job.directory() / "mpirun.sh", "#!/bin/sh\nkill -9 $$\n");
-  fs::permissions(job.directory() / "mpirun.sh", fs::perms::owner_all);
-  fs::create_directories(job.run_dir());
-  const ProcessResult result =
-      run_process({TPTRAIN_BINARY, "launch", "--mpirun", (job.directory() / "mpirun.sh").string(),
-                   "--max-restarts", "1", "--config", job.config().string()},
-                  seconds(60), job.directory());
+  const Job job;
+  const ProcessResult result = launch_by(job, "kill -9 $$\n", "1");
   INFO(result.output);
   CHECK(result.exit_code == 137);
   REQUIRE(attempts(job).size() == 2);
