@@ -44,17 +44,22 @@ def make_job(folder, hang_timeout_s):
 class Run:
     """mpirun of the program in `folder`; its output in a file, its processes known by the path of the run file."""
 
-    def __init__(self, program, folder, exported=None):
-        """exported: variables that the ranks get, and mpirun itself does not."""
+    def __init__(self, program, folder, exported=None, launch=False):
+        """exported: variables that the ranks get, and mpirun itself does not; launch: by `tptrain launch`, once, with the variables as well."""
         self.marker = str(folder / "run.yaml")
         self.output_file = folder / "output.txt"
         environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1",
                            OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none")
-        command = ["mpirun", "--oversubscribe", "-n", str(RANKS)]
-        for name, value in (exported or {}).items():
-            command += ["-x", f"{name}={value}"]
+        if launch:
+            environment.update(exported or {})
+            command = [program, "launch", "-n", str(RANKS), "--max-restarts", "0"]
+        else:
+            command = ["mpirun", "--oversubscribe", "-n", str(RANKS)]
+            for name, value in (exported or {}).items():
+                command += ["-x", f"{name}={value}"]
+            command.append(program)
         with open(self.output_file, "w") as output:
-            self.process = subprocess.Popen([*command, program, "--config", self.marker], cwd=folder, env=environment,
+            self.process = subprocess.Popen([*command, "--config", self.marker], cwd=folder, env=environment,
                                             stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         self.begin = time.monotonic()
 

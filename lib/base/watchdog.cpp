@@ -74,7 +74,8 @@ std::string stall_message(const ProgressBoard::Entry& entry, const StallSpeaker&
   return cat(
       "[rank ", speaker.rank, "] ",
       CommError(problem(cat("no progress for ", time, " s", speaker.place, ": ", describe(entry),
-                            speaker.behind.empty() ? "" : "; ", speaker.behind))
+                            speaker.behind.empty() ? "" : "; ", speaker.behind,
+                            speaker.transport.empty() ? "" : "; ", speaker.transport))
                     .remedy(cat(remedy,
                                 " Where a step takes that long, raise "
                                 "train.hang_timeout_s; 0 switches this off.")))

@@ -41,6 +41,8 @@ struct StallSpeaker {
   int rank = 0;
   std::string place = {};   // " on node1 (GPU 1)", or ""
   std::string behind = {};  // who_is_behind(); "": not known
+  /// What the library that moves the tensors says of itself; "": nothing.
+  std::string transport = {};
 };
 /// "[rank 1] communication error: no progress for 600 s on node1: step 57, ...; behind is ..." and
 /// what to look at; of a process that could not end after an error, that error.

@@ -1,35 +1,12 @@
 #include "comm/checked_communicator.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
-#include "comm/collective_seconds.h"
 
 namespace tptrain::comm {
-
-// Counts the time of a call that blocks the host.
-class CheckedCommunicator::Timed {
- public:
-  explicit Timed(CheckedCommunicator& communicator)
-      : communicator_(communicator),
-        blocks_(communicator.device_ && communicator.device_->is_cpu()) {
-    if (blocks_) begin_ = std::chrono::steady_clock::now();
-  }
-  ~Timed() {
-    if (!blocks_) return;
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin_;
-    communicator_.seconds_ += seconds.count();
-  }
-  Timed(const Timed&) = delete;
-
- private:
-  CheckedCommunicator& communicator_;
-  bool blocks_;
-  std::chrono::steady_clock::time_point begin_;
-};
 
 CheckedCommunicator::CheckedCommunicator(std::string name, int rank, int size,
                                          std::optional<at::Device> device, ProgressBoard* board)
@@ -109,7 +86,6 @@ void CheckedCommunicator::check_pieces(const char* call, const char* piece_name,
 }
 
 void CheckedCommunicator::all_reduce(at::Tensor& tensor, ReduceOp op) {
-  const Timed timed(*this);
   check_tensor("all_reduce", "tensor", tensor, Elements::reduced);
   write_on_board("all_reduce", bytes_of(tensor));
   ++counters_.all_reduces;
@@ -133,14 +109,12 @@ void CheckedCommunicator::admit_all_gather(const at::Tensor& output, const at::T
 }
 
 void CheckedCommunicator::reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) {
-  const Timed timed(*this);
   admit_reduce_scatter(output, input);
   const StepClock::In phase(clock(), StepPhase::communication);
   if (input.numel() > 0) run_reduce_scatter(output, input, op);
 }
 
 void CheckedCommunicator::all_gather(at::Tensor& output, const at::Tensor& input) {
-  const Timed timed(*this);
   admit_all_gather(output, input);
   const StepClock::In phase(clock(), StepPhase::communication);
   if (output.numel() > 0) run_all_gather(output, input);
@@ -149,7 +123,6 @@ void CheckedCommunicator::all_gather(at::Tensor& output, const at::Tensor& input
 std::unique_ptr<Work> CheckedCommunicator::start_reduce_scatter(at::Tensor& output,
                                                                 const at::Tensor& input,
                                                                 ReduceOp op) {
-  const Timed timed(*this);
   admit_reduce_scatter(output, input);
   const StepClock::In phase(clock(), StepPhase::communication);
   return input.numel() > 0 ? run_start_reduce_scatter(output, input, op) : finished_work();
@@ -157,7 +130,6 @@ std::unique_ptr<Work> CheckedCommunicator::start_reduce_scatter(at::Tensor& outp
 
 std::unique_ptr<Work> CheckedCommunicator::start_all_gather(at::Tensor& output,
                                                             const at::Tensor& input) {
-  const Timed timed(*this);
   admit_all_gather(output, input);
   const StepClock::In phase(clock(), StepPhase::communication);
   return output.numel() > 0 ? run_start_all_gather(output, input) : finished_work();
@@ -177,7 +149,6 @@ std::unique_ptr<Work> CheckedCommunicator::run_start_all_gather(at::Tensor& outp
 }
 
 void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
-  const Timed timed(*this);
   check_tensor("broadcast", "tensor", tensor, Elements::moved);
   if (root < 0 || root >= size_) {
     throw CommError(problem(cat("root is ", root))
@@ -193,7 +164,6 @@ void CheckedCommunicator::broadcast(at::Tensor& tensor, int root) {
 
 void CheckedCommunicator::all_to_all(at::Tensor& output, const at::Tensor& input,
                                      at::IntArrayRef counts) {
-  const Timed timed(*this);
   const char* call = "all_to_all";
   const std::string where = cat(name_, ": ", call);
   check_tensor(call, "output", output, Elements::moved);
@@ -226,11 +196,6 @@ void CheckedCommunicator::all_to_all(at::Tensor& output, const at::Tensor& input
   counters_.bytes += all * static_cast<int64_t>(input.element_size());
   const StepClock::In phase(clock(), StepPhase::communication);
   if (all > 0) run_all_to_all(output, input, counts);
-}
-
-double seconds_in_collectives(const Communicator& communicator) {
-  const auto* checked = dynamic_cast<const CheckedCommunicator*>(&communicator);
-  return checked != nullptr ? checked->seconds() : 0;
 }
 
 }  // namespace tptrain::comm

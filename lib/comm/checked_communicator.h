@@ -28,7 +28,6 @@ class CheckedCommunicator : public Communicator {
   int rank() const final { return rank_; }
   int size() const final { return size_; }
   const std::string& name() const final { return name_; }
-  double seconds() const { return seconds_; }
 
   void all_reduce(at::Tensor& tensor, ReduceOp op) final;
   void reduce_scatter(at::Tensor& output, const at::Tensor& input, ReduceOp op) final;
@@ -63,7 +62,6 @@ class CheckedCommunicator : public Communicator {
                     Elements elements) const;
 
  private:
-  class Timed;
   // Arguments checked, the call counted.
   void admit_reduce_scatter(const at::Tensor& output, const at::Tensor& input);
   void admit_all_gather(const at::Tensor& output, const at::Tensor& input);
@@ -75,7 +73,6 @@ class CheckedCommunicator : public Communicator {
   int size_;
   std::optional<at::Device> device_;
   ProgressBoard* board_;
-  double seconds_ = 0;  // in calls that block the host
 };
 
 }  // namespace tptrain::comm

@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "comm/cuda_backend.h"
 #include "comm/nccl_library.h"
+#include "comm/nccl_status.h"
 
 namespace tptrain::comm {
 
@@ -18,6 +19,7 @@ namespace {
 BoundGpu bind_gpu(MpiSession&) { refuse(); }
 
 NcclLibrary nccl_library() { return {}; }
+std::string nccl_status() { return ""; }
 
 std::unique_ptr<Communicator> nccl_communicator(ControlGroup&, std::string, at::Device,
                                                 std::unique_ptr<PeerExchange>) {

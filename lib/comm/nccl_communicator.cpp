@@ -28,6 +28,7 @@
 #include "comm/cuda/event_pool.h"
 #include "comm/cuda_backend.h"
 #include "comm/nccl_library.h"
+#include "comm/nccl_status.h"
 #include "device/cuda/architectures.h"
 #include "device/gpu_assignment.h"
 #include "device/gpu_report.h"
@@ -93,6 +94,7 @@ struct NcclHandles {
     // In the wake of an exception a collective or a push may be under way that the other ranks
     // never join. What frees memory waits for it (ncclCommAbort ends NCCL's own kernels, but frees
     // as well), and would hide the error behind a hang: all is left to the end of the process.
+    if (comm != nullptr) forget_nccl(comm);
     if (std::uncaught_exceptions() > exceptions) return;
     if (comm != nullptr) ncclCommDestroy(comm);
     if (barrier_word != nullptr) cudaFree(barrier_word);
@@ -157,6 +159,7 @@ class NcclCommunicator final : public CheckedCommunicator {
     std::memcpy(&id, id_bytes.data(), sizeof id);
     check_nccl(ncclCommInitRank(&on_.comm, size(), id, rank()), "ncclCommInitRank", name(),
                nullptr);
+    remember_nccl(on_.comm, name());
   }
 
   void barrier() override {

@@ -15,6 +15,7 @@
 #include "base/processes.h"
 #include "base/random_id.h"
 #include "base/text.h"
+#include "comm/nccl_status.h"
 
 namespace tptrain::comm {
 
@@ -195,7 +196,8 @@ StallSpeaker RankBoards::speak_before_the_end() {
   const std::string name = name_of(own);
   return {.rank = own.rank,
           .place = name.substr(name.find(" on ")),
-          .behind = who_is_behind(around.ranks, own.rank, around.silent)};
+          .behind = who_is_behind(around.ranks, own.rank, around.silent),
+          .transport = nccl_status()};
 }
 
 std::shared_ptr<RankBoards> boards_of(MpiSession& session) {

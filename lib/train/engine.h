@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "comm/collective_seconds.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
 #include "tensor_parallel/fp8_counters.h"
@@ -56,11 +55,6 @@ class Engine {
   /// Mean cross entropy without gradients (fp32 scalar); arguments as in step. Collective over the
   /// mesh.
   at::Tensor evaluate(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens);
-
-  /// See comm/collective_seconds.h: over both axes.
-  double seconds_in_collectives() const {
-    return comm::seconds_in_collectives(tp_) + comm::seconds_in_collectives(dp_);
-  }
 
   /// Throws CommError where a collective of an earlier step has failed on the device.
   void throw_if_communication_failed();

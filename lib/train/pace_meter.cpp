@@ -1,8 +1,10 @@
 #include "train/pace_meter.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/host.h"
@@ -37,19 +39,18 @@ std::string place_of(int rank, const std::string& host, at::Device device) {
 
 }  // namespace
 
-PaceMeter::Reading::~Reading() {
-  const std::chrono::duration<double> data = meter_.read_until_ - begin_;
-  const std::chrono::duration<double> waiting =
-      std::chrono::steady_clock::now() - meter_.read_until_;
-  meter_.pace_.data_s += data.count();
-  meter_.pace_.waiting_s += waiting.count();
+void PaceMeter::has_agreed() {
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - read_at_;
+  agreeing_s_ = waited.count();
 }
 
-void PaceMeter::took(std::chrono::duration<double> step, double waiting_s) {
+void PaceMeter::add(const StepClock::Seconds& phases) {
+  const auto in = [&](StepPhase phase) { return phases[static_cast<size_t>(phase)]; };
   ++pace_.steps;
-  if (device_.is_cuda()) return;  // the host only hands the step over
-  pace_.compute_s += step.count() - waiting_s;
-  pace_.waiting_s += waiting_s;
+  const double data_s = in(StepPhase::data);
+  pace_.data_s += data_s - agreeing_s_;
+  pace_.compute_s += in(StepPhase::forward_backward) + in(StepPhase::optimizer);
+  pace_.waiting_s += in(StepPhase::communication) + agreeing_s_;
 }
 
 PaceReport PaceMeter::report(comm::MpiSession& session) {

@@ -1,13 +1,13 @@
-// The clocks of a rank's own work between two audits (stragglers.h says what is made of them).
+// The time of a rank's own work between two audits, from the phases of its steps (stragglers.h says
+// what is made of it).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <chrono>
-#include <utility>
 
+#include "base/step_clock.h"
 #include "comm/mpi_session.h"
-#include "train/engine.h"
 #include "train/stragglers.h"
 
 namespace tptrain::train {
@@ -16,39 +16,20 @@ class PaceMeter {
  public:
   explicit PaceMeter(at::Device device) : device_(device) {}
 
-  /// As long as it lives this rank reads a batch, until has_read(), and then waits for the others.
-  class Reading {
-   public:
-    explicit Reading(PaceMeter& meter) : meter_(meter) { meter.read_until_ = begin_; }
-    ~Reading();
-    Reading(const Reading&) = delete;
-
-   private:
-    PaceMeter& meter_;
-    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  };
-  void has_read() { read_until_ = std::chrono::steady_clock::now(); }
-
-  /// Makes the step; what of its time this rank was in collectives is no work of its own.
-  template <typename Step>
-  auto step(Engine& engine, const Step& make) {
-    const auto begin = std::chrono::steady_clock::now();
-    const double in_collectives = engine.seconds_in_collectives();
-    auto numbers = make();
-    took(std::chrono::steady_clock::now() - begin,
-         engine.seconds_in_collectives() - in_collectives);
-    return numbers;
-  }
-
-  /// Of all ranks, since the last one; empty before the first step. Collective.
+  /// Its batch is read: from here on until has_agreed() this rank waits for the others, which the
+  /// phases count for the batch as well.
+  void has_read() { read_at_ = std::chrono::steady_clock::now(); }
+  void has_agreed();
+  /// The step has been made.
+  void add(const StepClock::Seconds& phases);
+  /// Of all ranks, since the last one; empty before the first step, and of one rank. Collective.
   PaceReport report(comm::MpiSession& session);
 
  private:
-  void took(std::chrono::duration<double> step, double waiting_s);
-
   at::Device device_;
   RankPace pace_;
-  std::chrono::steady_clock::time_point read_until_;
+  std::chrono::steady_clock::time_point read_at_;
+  double agreeing_s_ = 0;  // of the batch of the step under way
 };
 
 }  // namespace tptrain::train

@@ -99,14 +99,15 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
   const double learning_rate = schedule_.learning_rate(state.step);
   const OutlierGuard::Bounds bounds = parts_.guard.bounds_for(state.step + 1);
   if (parts_.guard.is_on()) parts_.engine.zero().set_bounds(bounds.loss, bounds.norm);
-  zero::StepNumbers numbers = pace_meter_.step(parts_.engine, [&] {
-    return parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
-                              parts_.config.run.optimizer.max_grad_norm);
-  });
+  zero::StepNumbers numbers =
+      parts_.engine.step(batch.micro_batches, batch.agreement.target_tokens, learning_rate,
+                         parts_.config.run.optimizer.max_grad_norm);
   state.step += 1;
   state.tokens_seen += batch.agreement.target_tokens;
   HostNumbers host_numbers(numbers, [this] { parts_.engine.throw_if_communication_failed(); });
   read_pending();  // the step before this one: the device is already at work on the next
+  const StepClock::Seconds phases = board_->clock().take();
+  pace_meter_.add(phases);
   pending_ = Pending{.step = state.step,
                      .numbers = std::move(numbers),
                      .host_numbers = std::move(host_numbers),
@@ -114,7 +115,7 @@ void Trainer::train_step(const Batch& batch, checkpoint::TrainState& state) {
                      .tokens_seen = state.tokens_seen,
                      .target_tokens = batch.agreement.target_tokens,
                      .step_time_s = seconds_since_last_step(),
-                     .phases = board_->clock().take(),
+                     .phases = phases,
                      .bounds = bounds,
                      .fp8_counts = fp8_counts_at(state.step)};
   if (!first_step_said_) read_pending();  // so that the first line comes at once
@@ -151,7 +152,6 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   board_->enter("reading the batch", step + 1, step_patience());
   const StepClock::In phase(&board_->clock(), StepPhase::data);
   std::vector<data::HostBatch> on_host;
-  const PaceMeter::Reading reading(pace_meter_);
   const auto read = [&](StepReport& report) {
     for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
       const data::HostBatch& host = on_host.emplace_back(parts_.train_data.micro_batch(
@@ -160,8 +160,8 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
       report.target_tokens += host.target_tokens();
       report.most_documents = std::max(report.most_documents, host.documents());
     }
-    pace_meter_.has_read();
     board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
+    pace_meter_.has_read();
   };
   using Progress = checkpoint::CheckpointStore::Progress;
   const Progress save = saver_.progress();
@@ -170,6 +170,7 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
                                     .save_step_done = save == Progress::done,
                                     .save_failed = save == Progress::failed},
                                    read);
+  pace_meter_.has_agreed();
   if (batch.agreement.target_tokens == 0) return batch;
   for (const data::HostBatch& host : on_host)
     batch.micro_batches.push_back(

@@ -2,7 +2,9 @@
 // for; a job that is only slow, or was stopped as a whole, goes on.
 #include <signal.h>
 
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "base/text.h"
 #include "support/catch.h"
@@ -28,11 +30,11 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   Job job;
   job.edit("max_steps: 8", "max_steps: 100000");
   job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
-  job.edit("save_steps: 3", "save_steps: 100");
+  job.edit("save_steps: 3", "save_steps: 20");
   const std::string marker = (job.directory() / "run.yaml").string();
   Process process(job.command(4, {"--config", marker}), job.directory());
-  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 100)));
-  REQUIRE(wait_for_step(job.run_dir(), 102));
+  REQUIRE(wait_for(checkpoint_at(job.run_dir(), 20)));
+  REQUIRE(wait_for_step(job.run_dir(), 22));
   const std::vector<int> ranks = ranks_of(process, marker);
   REQUIRE(ranks.size() == 4);
   kill(ranks[1], SIGSTOP);
@@ -53,8 +55,8 @@ TEST_CASE("one rank that hangs ends the job with code 6, naming what the others 
   }
   CHECK(all_gone(marker));
 
-  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=105", "--set",
-                                            "checkpoint.resume=run/checkpoints/step-00000100"});
+  const ProcessResult resumed = job.run(4, {"--set", "train.max_steps=25", "--set",
+                                            "checkpoint.resume=run/checkpoints/step-00000020"});
   INFO(resumed.output);
   CHECK(resumed.exit_code == 0);
 }
@@ -87,27 +89,37 @@ TEST_CASE("a rank that hangs in its start-up ends the job with code 6 and is nam
 
 TEST_CASE("evaluate and generate end when one of their ranks hangs", "[e2e]") {
   const Job job;
-  const std::string run_dir = job.run_dir().string();
-  REQUIRE(job.run().exit_code == 0);
-  for (const std::vector<std::string>& verb :
-       {std::vector<std::string>{"evaluate", "--data", "text/train.txt", "--tp-size", "2"},
-        std::vector<std::string>{"generate", "--prompt", "Sentence"}}) {
+  REQUIRE(job.run(1, {"--set", "parallel={tp_size: 1, dp_size: 1}"}).exit_code == 0);
+  // Two jobs that wait at the same time, told apart by how they spell the folder.
+  struct Waiting {
+    std::string run_dir;
+    std::unique_ptr<Process> process;
+  };
+  std::vector<Waiting> jobs;
+  for (const auto& [way, verb] :
+       {std::pair{"/run", std::vector<std::string>{"evaluate", "--data", "text/train.txt",
+                                                   "--tp-size", "2"}},
+        std::pair{"/./run", std::vector<std::string>{"generate", "--prompt", "Sentence"}}}) {
+    const std::string run_dir = job.directory().string() + way;
     std::vector<std::string> arguments = verb;
     arguments.insert(arguments.end(), {"--checkpoint", run_dir, "--hang-timeout", "3"});
-    Process process(job.command(2, arguments), job.directory());
+    auto process = std::make_unique<Process>(job.command(2, arguments), job.directory());
     std::vector<int> ranks;
     for (int i = 0; i < 3000 && ranks.size() != 2; ++i) {
-      ranks = ranks_of(process, run_dir);
+      ranks = ranks_of(*process, run_dir);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     REQUIRE(ranks.size() == 2);
     kill(ranks[1], SIGSTOP);
-    const ProcessResult result = process.wait(seconds(60));
+    jobs.push_back({run_dir, std::move(process)});
+  }
+  for (const Waiting& waiting : jobs) {
+    const ProcessResult result = waiting.process->wait(seconds(60));
     INFO(result.output);
     CHECK_FALSE(result.timed_out);
     CHECK(result.exit_code == 6);
     CHECK(result.output.find("communication error: no progress for ") != std::string::npos);
-    CHECK(all_gone(run_dir));
+    CHECK(all_gone(waiting.run_dir));
   }
 }
 
@@ -156,7 +168,7 @@ TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
   REQUIRE(wait_for(checkpoint_at(job.run_dir(), 3)));
   const std::vector<int> ranks = ranks_of(process, marker);
   for (const int rank : ranks) kill(rank, SIGSTOP);
-  std::this_thread::sleep_for(seconds(5));
+  std::this_thread::sleep_for(seconds(4));
   for (const int rank : ranks) kill(rank, SIGCONT);
   const ProcessResult result = process.wait(seconds(90));
   INFO(result.output);
@@ -166,14 +178,14 @@ TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
 TEST_CASE("an evaluation that takes longer than the watchdog's time is left alone", "[e2e]") {
   Job job;
   std::string text;
-  for (int i = 0; i < 24000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
+  for (int i = 0; i < 12000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
   write_text(job.directory() / "text/eval.txt", text);
-  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 3");
+  job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 2");
   job.edit("eval: {every_steps: 4}", "eval: {every_steps: 0, max_batches: 0}");
-  const ProcessResult result = job.run();
+  const ProcessResult result = job.run(1, {"--set", "parallel={tp_size: 1, dp_size: 1}"});
   INFO(result.output);
   CHECK(result.exit_code == 0);
-  CHECK(result.seconds > 6.0);  // else this has shown nothing: the text must be longer
+  CHECK(result.seconds > 4.0);  // else this has shown nothing: the text must be longer
 }
 
 }  // namespace tptrain::testing

@@ -161,6 +161,10 @@ TEST_CASE("the message has the rank, the step, the phase, the collective and wha
         "its numbers, last collective \"tp: all_gather of 67.1 MB, number 1\"; behind is rank 1 on "
         "b.\n  Look there first: the process, its GPU, the kernel's log of its host. Where a step "
         "takes that long, raise train.hang_timeout_s; 0 switches this off.");
+  CHECK(stall_message(board.read(),
+                      {.behind = "behind is rank 1 on b", .transport = "NCCL says of dp: no error"},
+                      600s)
+            .find("; behind is rank 1 on b; NCCL says of dp: no error.\n") != std::string::npos);
 }
 
 TEST_CASE(
