@@ -3,6 +3,7 @@
 // ranks with it.)
 #include <unistd.h>
 
+#include <cstdio>
 #include <exception>
 #include <iostream>
 
@@ -64,22 +65,36 @@ int run(int argc, char** argv) {
   return code;
 }
 
+int code_after_telling(const std::exception& e) {
+  const auto* error = dynamic_cast<const Error*>(&e);
+  const auto code = error != nullptr ? error->code() : ExitCode::internal;
+  std::cout.flush();
+  if (code != ExitCode::config || speaks_for_the_job()) {
+    const std::string message =
+        cat(error != nullptr ? "" : "internal error: ", printable(e.what()));
+    std::cerr << error_text(message, STDERR_FILENO) << "\n";
+  }
+  return static_cast<int>(code);
+}
+
+// Without exit handlers and static destructors: they are those of the libraries, all of ours is
+// closed and written, and a rank that hung in one, in a driver's say, would be seen by nobody: its
+// watchdog is gone, as MPI is, and mpirun would wait for it for ever.
+[[noreturn]] void leave(int code) {
+  std::fflush(nullptr);
+  _exit(code);
+}
+
 }  // namespace
 }  // namespace tptrain::apps
 
 int main(int argc, char** argv) {
   tptrain::device::ask_for_queues();  // before anything can touch the driver
+  int code = 0;
   try {
-    return tptrain::apps::run(argc, argv);
-  } catch (const std::exception& e) {
-    const auto* error = dynamic_cast<const tptrain::Error*>(&e);
-    const auto code = error != nullptr ? error->code() : tptrain::ExitCode::internal;
-    std::cout.flush();
-    if (code != tptrain::ExitCode::config || tptrain::apps::speaks_for_the_job()) {
-      const std::string message =
-          tptrain::cat(error != nullptr ? "" : "internal error: ", tptrain::printable(e.what()));
-      std::cerr << tptrain::error_text(message, STDERR_FILENO) << "\n";
-    }
-    return static_cast<int>(code);
+    code = tptrain::apps::run(argc, argv);
+  } catch (const std::exception& error) {
+    code = tptrain::apps::code_after_telling(error);
   }
+  tptrain::apps::leave(code);
 }

@@ -67,4 +67,20 @@ TEST_CASE("evaluations that do not get better end a run, also over restarts", "[
   CHECK(has(read_text(job.run_dir() / "resolved_config.2.2.yaml"), "patience: 5"));
 }
 
+TEST_CASE("an exit handler that hangs keeps no rank, and the exit code stays", "[e2e]") {
+  Job job;
+  // A run that is done, and one that fails: either leaves by its own way.
+  for (const auto& [sets, code] : {std::pair{"train.max_steps=2", 0}, {"train.max_steps=-1", 2}}) {
+    std::vector<std::string> command = job.command(
+        2, {"--config", "run.yaml", "--set", sets, "--set", "parallel={tp_size: 1, dp_size: 2}"});
+    command.insert(command.begin() + 1,
+                   {"-x", cat("LD_PRELOAD=", TPTRAIN_RANK_FAULTS), "-x", "RANK_FAULTS_AT_EXIT=1"});
+    const ProcessResult result = run_process(command, std::chrono::seconds(40), job.directory());
+    INFO(result.output);
+    CHECK_FALSE(result.timed_out);
+    CHECK(result.exit_code == code);
+  }
+  CHECK(has(read_text(job.run_dir() / "log.txt"), "done: step 2 of 2"));
+}
+
 }  // namespace tptrain::testing
