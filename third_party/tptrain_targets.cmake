@@ -1,8 +1,19 @@
+# CMake from 3.31 on would join kernels as well: they have helpers of one name, and one nvcc would compile them one after another.
+function(tptrain_kernels_by_themselves target)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "\\.cu$")
+  if(sources)
+    set_source_files_properties(${sources} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
+endfunction()
+
 # What a file costs is mostly the headers that it shares with its neighbours: with TPTRAIN_UNITY they are compiled as one. Files whose
 # helpers share names with those of their neighbours say SKIP_UNITY_BUILD_INCLUSION.
 function(tptrain_unity target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${TPTRAIN_UNITY} UNITY_BUILD_BATCH_SIZE 8)
   if(TPTRAIN_UNITY)
+    # Called when the folder's list has been read to its end.
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL tptrain_kernels_by_themselves ${target})")
     # A class of one file with a member from that file's anonymous namespace: gcc takes the file for a header.
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
   endif()
