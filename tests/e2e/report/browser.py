@@ -3,7 +3,7 @@
 fetched, the console stays empty though names are hostile, controls work by keyboard, light and dark differ and both can be read.
 Exit code 77 (skipped) where no Chromium is installed.
   browser.py TPTRAIN            the test
-  browser.py TPTRAIN --pictures FOLDER    also leaves report-light.png and report-dark.png there"""
+  browser.py TPTRAIN --pictures FOLDER RUN_DIR ...    also leaves report-light.png and report-dark.png of these runs there"""
 import base64, json, os, pathlib, shutil, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -186,10 +186,7 @@ try:
     assert not complaints(browser), complaints(browser)
     if sys.argv[2:3] == ["--pictures"]:
         folder = pathlib.Path(sys.argv[3])
-        subprocess.run(["rm", "-rf", str(directory / "runs")], check=True)
-        write_run(directory / "runs/lr-3e-4", 3000, restart_at=1200, name="lr-3e-4")
-        write_run(directory / "runs/lr-1e-4", 2400, rate=1e-4, seed=2, name="lr-1e-4")
-        subprocess.run([sys.argv[1], "report", "runs", "--out", "report.html", "--title", "Two learning rates"], cwd=directory, check=True)
+        subprocess.run([sys.argv[1], "report", *sys.argv[4:], "--out", directory / "report.html"], check=True)
         browser.events.clear()
         browser.open(directory / "report.html")
         for theme in ("light", "dark"):
