@@ -9,11 +9,13 @@
     scripts/stop_trials.py --trials 20 --hang      a rank is stopped, or runs in a circle (tests/faults/rank_faults.cpp), at a random step: the same,
                                                    and every survivor names the rank in one line, on standard error and in log.txt
     scripts/stop_trials.py --trials 100 --death    a rank dies at a random moment (SIGKILL, SIGSEGV, SIGABRT, or an exit with 0): all are gone within
-                                                   5 s, the exit code is not 0, nothing is left in /dev/shm
+                                                   5 s, the exit code is not 0, nothing is left in /dev/shm; --launch: under tptrain launch
 
 Until the first instruction of a rank a signal ends it, whatever the program does: mpirun passes SIGUSR1 on to a rank that it is just starting,
 and dies of one itself before it has begun to listen. Who listens is looked at just before each signal (/proc/PID/status); only where somebody
-did not, an end by that signal (128 + its number) is counted apart as the launcher's, and the run must go on from it all the same.
+did not, an end by that signal (128 + its number) is counted apart as the launcher's, and the run must go on from it all the same. So is an mpirun
+that stays when all ranks are gone because one died between connecting to PMIx and its answer: PMIx 4.2's server then waits for a lock of its own in
+PMIx_server_finalize, for ever. `tptrain launch` ends such an mpirun.
 
 Prints a line a trial and a summary; exit code 1 where any trial failed.
 """
@@ -29,6 +31,8 @@ from trial_job import (MAX_STEPS, RANKS, ROOT, Run, add_common_options, differen
 
 SYS_TGKILL = 234 if os.uname().machine == "x86_64" else 131  # 131: of aarch64
 
+# What mpirun says of a rank that it lost while that one was connecting.
+LOST_WHILE_CONNECTING = "PMIX ERROR: UNREACHABLE"
 HANG_KINDS = {"stop": "stopped", "circle": "runs in a circle"}
 # tptrain launch ends an mpirun that outlives its ranks by 6 s.
 LAUNCH_TAKES = 8
@@ -181,14 +185,18 @@ def trial_of_death(options, folder, choose):
     else:
         os.kill(pid, getattr(signal, kind))
     begin = time.monotonic()
-    code = run.wait(60)
     while run.ranks() and time.monotonic() - begin < 30:
         time.sleep(0.01)
+    ranks_took = time.monotonic() - begin
+    code = run.wait(30)
     took = time.monotonic() - begin
     if code == 0 and metrics(folder) == options.expected:
         return None  # it was on its way out
     what = f"rank {rank}: {kind} at {delay:.2f} s ({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s"
     problems = []
+    if code is None and not options.launch and step is None and ranks_took < 5 and LOST_WHILE_CONNECTING in run.output():
+        what += f"; the launcher's: its ranks were gone after {ranks_took:.2f} s"
+        code, kind, took = 1, f"{kind} while it connected to mpirun, which stayed alone: the launcher's", ranks_took
     if code in (0, None):
         problems.append(f"exit code {code}")
     limit = 5 + options.launch * LAUNCH_TAKES

@@ -9,9 +9,9 @@
 namespace tptrain {
 
 enum class StepPhase {
-  data,              // reading the batch, and agreeing on it with the other ranks
-  forward_backward,  // on the CPU, as the next two
-  communication,     // in collectives, waiting for other ranks included
+  data,              // reading the batch
+  forward_backward,  // on the CPU, as the optimizer
+  communication,     // agreeing on the batch, and in collectives: mostly waiting for other ranks
   optimizer,         // norm, clipping and update
   launch,            // on GPUs: handing work to the device
   device,            // on GPUs: waiting for it

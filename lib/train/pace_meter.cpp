@@ -39,18 +39,12 @@ std::string place_of(int rank, const std::string& host, at::Device device) {
 
 }  // namespace
 
-void PaceMeter::has_agreed() {
-  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - read_at_;
-  agreeing_s_ = waited.count();
-}
-
 void PaceMeter::add(const StepClock::Seconds& phases) {
   const auto in = [&](StepPhase phase) { return phases[static_cast<size_t>(phase)]; };
   ++pace_.steps;
-  const double data_s = in(StepPhase::data);
-  pace_.data_s += data_s - agreeing_s_;
+  pace_.data_s += in(StepPhase::data);
   pace_.compute_s += in(StepPhase::forward_backward) + in(StepPhase::optimizer);
-  pace_.waiting_s += in(StepPhase::communication) + agreeing_s_;
+  pace_.waiting_s += in(StepPhase::communication);
 }
 
 PaceReport PaceMeter::report(comm::MpiSession& session) {

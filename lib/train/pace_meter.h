@@ -4,8 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <chrono>
-
 #include "base/step_clock.h"
 #include "comm/mpi_session.h"
 #include "train/stragglers.h"
@@ -16,10 +14,6 @@ class PaceMeter {
  public:
   explicit PaceMeter(at::Device device) : device_(device) {}
 
-  /// Its batch is read: from here on until has_agreed() this rank waits for the others, which the
-  /// phases count for the batch as well.
-  void has_read() { read_at_ = std::chrono::steady_clock::now(); }
-  void has_agreed();
   /// The step has been made.
   void add(const StepClock::Seconds& phases);
   /// Of all ranks, since the last one; empty before the first step, and of one rank. Collective.
@@ -28,8 +22,6 @@ class PaceMeter {
  private:
   at::Device device_;
   RankPace pace_;
-  std::chrono::steady_clock::time_point read_at_;
-  double agreeing_s_ = 0;  // of the batch of the step under way
 };
 
 }  // namespace tptrain::train

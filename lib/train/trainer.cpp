@@ -150,9 +150,9 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
   const data::BatchShape& shape = parts_.train_data.shape();
   Batch batch;
   board_->enter("reading the batch", step + 1, step_patience());
-  const StepClock::In phase(&board_->clock(), StepPhase::data);
   std::vector<data::HostBatch> on_host;
   const auto read = [&](StepReport& report) {
+    const StepClock::In phase(&board_->clock(), StepPhase::data);
     for (int64_t micro = 0; micro < shape.accumulation; ++micro) {
       const data::HostBatch& host = on_host.emplace_back(parts_.train_data.micro_batch(
           step + parts_.guard.passed_over(), parts_.mesh.dp_rank(), micro));
@@ -161,17 +161,19 @@ Trainer::Batch Trainer::next_batch(int64_t step) {
       report.most_documents = std::max(report.most_documents, host.documents());
     }
     board_->enter("agreeing on the batch with the other ranks", step + 1, step_patience());
-    pace_meter_.has_read();
   };
   using Progress = checkpoint::CheckpointStore::Progress;
   const Progress save = saver_.progress();
-  batch.agreement = read_and_agree(parts_.session, parts_.mesh, step + 1,
-                                   {.stop_requested = stop_wanted(),
-                                    .save_step_done = save == Progress::done,
-                                    .save_failed = save == Progress::failed},
-                                   read);
-  pace_meter_.has_agreed();
+  {
+    const StepClock::In phase(&board_->clock(), StepPhase::communication);
+    batch.agreement = read_and_agree(parts_.session, parts_.mesh, step + 1,
+                                     {.stop_requested = stop_wanted(),
+                                      .save_step_done = save == Progress::done,
+                                      .save_failed = save == Progress::failed},
+                                     read);
+  }
   if (batch.agreement.target_tokens == 0) return batch;
+  const StepClock::In phase(&board_->clock(), StepPhase::data);
   for (const data::HostBatch& host : on_host)
     batch.micro_batches.push_back(
         to_device(host, parts_.engine.device(), batch.agreement.most_documents));

@@ -156,6 +156,7 @@ TEST_CASE("a rank that is slower than the others is named", "[e2e]") {
   CHECK(log.find("rank 2 on ") < log.find(" holds the others up"));
   CHECK(log.find("pace of the last ") != std::string::npos);
   CHECK(log.find(" steps, median rank: data ") != std::string::npos);
+  CHECK(log.find(" steps, median rank: data -") == std::string::npos);
 }
 
 TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
