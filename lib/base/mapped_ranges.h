@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "base/error.h"
 
@@ -13,5 +14,11 @@ namespace tptrain {
 /// thousands) is read all the same; only its SIGBUS will name no file.
 void add_mapped_range(const void* begin, size_t bytes, const char* path, ExitCode code);
 void remove_mapped_range(const void* begin);
+
+/// Pages of a mapped file that this process has read stay counted as its memory as long as the map
+/// stands, so whoever goes over a whole file lets go of what is behind. The pages of `bytes`, begun
+/// ones too, are read anew where they are touched again. Advice: where the kernel does not take it,
+/// they are merely counted for longer.
+void release_mapped(std::span<const std::byte> bytes);
 
 }  // namespace tptrain

@@ -34,6 +34,57 @@ std::string said_of_foreign(const std::string& name) {
   return found == foreign_names().end() ? "" : sentence(found->second);
 }
 
+struct GivenLine {
+  std::vector<const char*> names;  // ours among them, where a section is given a word
+  std::vector<const char*> values;
+  const char* path;
+  const char* note;
+};
+
+/// Names that mean one thing or another by what they are given.
+const std::vector<GivenLine>& given_names() {
+  static const std::vector<const char*> kSaves = {"save", "save_strategy", "checkpoint",
+                                                  "checkpoint.save", "checkpoint.save_strategy"};
+  static const std::vector<const char*> kEvaluations = {
+      "eval", "eval_strategy", "evaluation_strategy", "evaluation", "eval.strategy"};
+  static const std::vector<GivenLine> kLines = {
+      {kSaves, {"epoch", "epochs"}, "checkpoint.save_epochs", "1 saves as each pass ends."},
+      {kSaves, {"steps"}, "checkpoint.save_steps", "It is the number of steps."},
+      {kSaves,
+       {"no", "none", "false", "never"},
+       "checkpoint.save_steps",
+       "0 saves at the end alone."},
+      {kSaves,
+       {"best"},
+       "checkpoint.keep_best",
+       "`eval_loss` keeps the checkpoint of the lowest loss on data.eval, called RUN_DIR/best."},
+      {kEvaluations, {"epoch", "epochs"}, "eval.every_epochs", "1 evaluates as each pass ends."},
+      {kEvaluations, {"steps"}, "eval.every_steps", "It is the number of steps."},
+      {kEvaluations,
+       {"no", "none", "false", "never"},
+       "data.eval",
+       "Without it there is no evaluation."},
+      {{"logging_strategy"},
+       {"epoch", "steps"},
+       "logging.every_steps",
+       "It is the number of steps."},
+  };
+  return kLines;
+}
+
+bool holds(const std::vector<const char*>& words, const std::string& word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+std::string said_of_given(const std::string& name, const std::string& value) {
+  if (value.empty()) return "";
+  for (const GivenLine& line : given_names()) {
+    if (holds(line.names, name) && holds(line.values, normal(value)))
+      return sentence({line.path, line.note});
+  }
+  return "";
+}
+
 // Keys, then sections, of that last part, wherever they stand: "eval.every_steps or
 // logging.every_steps".
 std::string namesakes(const std::string& name) {
@@ -147,16 +198,22 @@ std::string switch_word(const Key& key, const std::string& word) {
 
 }  // namespace
 
-std::string exact_hint_for_name(const std::string& path) {
+std::string exact_hint_for_name(const std::string& path, const std::string& value) {
   const std::string whole = normal(path);
-  std::string hint = said_of_foreign(whole);
+  std::string hint = said_of_given(whole, value);
+  if (hint.empty()) hint = said_of_given(last_part(whole), value);
+  if (hint.empty()) hint = said_of_foreign(whole);
   if (hint.empty()) hint = namesakes(last_part(whole));
   if (hint.empty()) hint = said_of_foreign(last_part(whole));
   return hint;
 }
 
-std::string hint_for_name(const std::string& path) {
-  std::string hint = exact_hint_for_name(path);
+std::string hint_for_section(const std::string& path, const std::string& value) {
+  return said_of_given(path, value);
+}
+
+std::string hint_for_name(const std::string& path, const std::string& value) {
+  std::string hint = exact_hint_for_name(path, value);
   if (hint.empty()) hint = typing_error(path);
   if (hint.empty()) hint = typing_error_elsewhere(last_part(path));
   return hint;
@@ -166,7 +223,7 @@ std::string hint_for_word(const Key& key, const std::string& word) {
   const std::string written = normal(word);
   for (const WordLine& line : foreign_words()) {
     if (!is_for(line, key)) continue;
-    if (std::find(line.words.begin(), line.words.end(), written) == line.words.end()) continue;
+    if (!holds(line.words, written)) continue;
     const std::string name = line.ours[0] == '\0' ? "" : cat("Its name here is ", line.ours, ".");
     return cat(name, name.empty() || line.note[0] == '\0' ? "" : " ", line.note);
   }

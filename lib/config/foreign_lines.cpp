@@ -3,6 +3,7 @@
 
 namespace tptrain::config::foreign {
 
+// Long: a table.
 const Lines& names_of_numbers() {
   static const Lines kLines = {
       {{"bf16", "bfloat16", "bf16.enabled", "mixed_precision", "mixed_precision_param", "precision",
@@ -13,6 +14,7 @@ const Lines& names_of_numbers() {
         "initial_loss_scale"},
        "train.dtype",
        "fp16 and its loss scale are not built: bf16 takes its place."},
+      {{"float32"}, "train.dtype", "It is bf16 or fp32."},
       {{"tf32", "allow_tf32"},
        "train.dtype",
        "TF32 is not built: bf16 is the faster type, fp32 is computed as such."},
@@ -32,7 +34,9 @@ const Lines& names_of_numbers() {
        "Gradients add up in fp32 in any case."},
       {{"gradient_checkpointing", "activation_checkpointing", "activation_checkpoint",
         "activation_checkpoint.mode", "use_gradient_checkpointing", "recompute_activations",
-        "recompute_granularity", "recompute_method", "recompute_num_layers"},
+        "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs",
+        "selective_checkpointing", "recompute_granularity", "recompute_method",
+        "recompute_num_layers"},
        "parallel.recompute",
        "`gradient_checkpointing: true` elsewhere is `recompute: full` here."},
       {{"hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "dropout"},
@@ -54,17 +58,24 @@ const Lines& names_of_numbers() {
         "xformers_attention", "attention_backend"},
        "",
        "Not needed: attention is fused; the log says which one the GPU runs."},
-      {{"torch_compile", "compile", "torch_compile_backend", "liger_kernel", "use_liger_kernel",
-        "fused_kernels"},
+      {{"torch_compile", "compile", "torch_compile_backend", "torch_compile_mode",
+        "torch_compile_options", "liger_kernel", "use_liger_kernel", "liger_kernel_config",
+        "use_kernels", "fused_kernels"},
        "",
        "Not needed: the kernels are fused already; train.cuda_graphs says how steps are issued."},
-      {{"profiling", "enable_profiling", "profile", "wall_clock_breakdown"},
+      {{"disable_cuda_graphs"}, "train.cuda_graphs", "`off` issues steps one by one."},
+      {{"torch_empty_cache_steps", "gc_steps", "gc_collect_steps", "gc_freq", "low_cpu_mem_usage",
+        "skip_memory_metrics", "use_cache"},
+       "",
+       "Not needed: memory is taken once, before the first step."},
+      {{"profiling", "profiler", "enable_profiling", "profile", "wall_clock_breakdown"},
        "",
        "Not built: Nsight Systems sees the run from outside, `nsys profile mpirun ...`."},
   };
   return kLines;
 }
 
+// Long: a table.
 const Lines& names_of_layouts() {
   static const Lines kLines = {
       {{"parallelism"}, "parallel", ""},
@@ -73,12 +84,13 @@ const Lines& names_of_layouts() {
        "parallel.tp_size",
        ""},
       {{"data_parallel_size", "data_parallel_degree", "data_parallel_replicate_degree", "dp_degree",
-        "dp_replicate", "dp", "ddp"},
+        "dp_replicate", "dp_replicate_size", "dp", "ddp"},
        "parallel.dp_size",
        "Left out, it is the number of ranks / tp_size."},
       {{"deepspeed", "zero_optimization", "zero_optimization.stage", "fsdp", "fsdp_config",
         "use_distributed_optimizer", "data_parallel_shard_degree",
-        "data_parallel_sharding_strategy", "dp_shard"},
+        "data_parallel_sharding_strategy", "dp_shard", "dp_shard_size", "fsdp_version",
+        "fsdp_reshard_after_forward", "reshard_after_forward"},
        "parallel.zero_stage",
        "It is 0, 1, 2 or 3; FSDP is 3."},
       {{"pp", "pp_size", "pp_degree", "pipeline_parallel_size", "pipeline_model_parallel_size",
@@ -97,10 +109,14 @@ const Lines& names_of_layouts() {
        "",
        "Mixtures of experts are not built."},
       {{"etp_size", "vp_size", "num_layers_per_virtual_pipeline_stage"}, "", "Not built."},
-      {{"offload_optimizer", "offload_param", "cpu_offload", "fsdp_offload_params",
-        "optimizer_cpu_offload"},
+      {{"enable_sequence_parallel"}, "parallel.sequence_parallel", ""},
+      {{"offload_optimizer", "offload_param", "offload_params", "cpu_offload", "enable_cpu_offload",
+        "fsdp_offload_params", "optimizer_cpu_offload"},
        "parallel.zero_stage",
        "Offloading to the host is not built: a higher stage takes less memory."},
+      {{"activation_offloading", "layer_offloading"},
+       "parallel.recompute",
+       "Offloading to the host is not built: full takes the least memory."},
       {{"overlap_comm", "overlap_grad_reduce", "overlap_param_gather"},
        "parallel.dp_overlap",
        "auto overlaps."},
@@ -109,7 +125,8 @@ const Lines& names_of_layouts() {
        "auto overlaps."},
       {{"contiguous_gradients", "reduce_bucket_size", "allgather_bucket_size",
         "allgather_partitions", "reduce_scatter", "stage3_prefetch_bucket_size", "ddp_bucket_size",
-        "round_robin_gradients", "zero_allow_untested_optimizer"},
+        "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "round_robin_gradients",
+        "zero_allow_untested_optimizer"},
        "",
        "Not needed: the buckets are one a block."},
       {{"nproc_per_node", "num_gpus", "n_gpus", "num_processes", "world_size", "nnodes"},

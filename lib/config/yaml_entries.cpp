@@ -12,8 +12,15 @@
 namespace tptrain::config {
 namespace {
 
+/// What was given, where it is one word; else "".
+std::string word_of(const YAML::Node& node) {
+  return node.IsScalar() && node.Scalar().size() <= 32 ? node.Scalar() : "";
+}
+
 // How what was given in place of a section is meant, as far as it can be.
-std::string section_remedy(const std::string& path) {
+std::string section_remedy(const std::string& path, const YAML::Node& node) {
+  const std::string hint = hint_for_section(path, word_of(node));
+  if (!hint.empty()) return hint;
   for (const char* name : {"type", "path"}) {
     const std::string key = cat(path, ".", name);
     if (find_key(key)) return cat("Write `", path, ": {", name, ": ...}`.");
@@ -42,7 +49,7 @@ class Reader {
                    .must(cat("be a mapping of the keys ", join(names_in(path))))
                    .remedy(node.IsNull() && !path.empty()
                                ? "Give keys below it, or leave the section out."
-                               : section_remedy(path)));
+                               : section_remedy(path, node)));
       return;
     }
     SeenNames seen;
@@ -53,7 +60,7 @@ class Reader {
       if (!key) continue;
       const std::string child = path.empty() ? *key : cat(path, ".", *key);
       if (!find_key(child) && (child.empty() || !find_section(child))) {
-        complain_unknown(child, path, place_of_(key_node.Mark()));
+        complain_unknown(child, path, place_of_(key_node.Mark()), word_of(value));
         // Of a section whose name is misspelt, that is all there is to say.
         if (*key != "<<" && nearest_word(*key, names_in(path)).empty()) {
           tell_of_names_below(child, value);
@@ -64,9 +71,10 @@ class Reader {
     }
   }
 
-  /// Problem of `path`, which is neither key nor section, in the section `parent`.
+  /// Problem of `path`, which is neither key nor section, in the section `parent`, and was given
+  /// that word or "".
   void complain_unknown(const std::string& path, const std::string& parent,
-                        const std::string& place) {
+                        const std::string& place, const std::string& word) {
     if (out_.is_full()) return out_.complain({});  // counted; a hint would only take its time
     if (path == "<<" || path.ends_with(".<<")) {
       return complain(problem(cat(path, " is no known key: the merge of YAML 1.1 is not read"))
@@ -75,7 +83,7 @@ class Reader {
                                   "an alias, as in `eval: *name`."));
     }
     Problem p = problem(cat(shown(path), " is no known key")).at(place);
-    const std::string hint = hint_for_name(path);
+    const std::string hint = hint_for_name(path, word);
     complain(p.remedy(!hint.empty() ? hint
                                     : cat(parent.empty() ? "The top level" : parent,
                                           " has the keys ", join(names_in(parent)), ".")));
@@ -93,7 +101,7 @@ class Reader {
       const YAML::Node &key_node = item.first, &value = item.second;
       if (!key_node.IsScalar()) continue;
       const std::string child = cat(path, ".", key_node.Scalar());
-      const std::string hint = exact_hint_for_name(child);
+      const std::string hint = exact_hint_for_name(child, word_of(value));
       if (!hint.empty()) {
         complain(problem(cat(shown(child), " is no known key"))
                      .at(place_of_(key_node.Mark()))
@@ -183,7 +191,7 @@ Entries read_override(const std::string& text) {
       const size_t dot = parent.rfind('.');
       parent = dot == std::string::npos ? "" : parent.substr(0, dot);
     }
-    reader.complain_unknown(path, parent, place);
+    reader.complain_unknown(path, parent, place, text.substr(equals + 1));
     return out;
   }
   const std::optional<YAML::Node> value = load_document(

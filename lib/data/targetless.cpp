@@ -99,8 +99,10 @@ TargetlessDocuments targetless_documents(const PreparedTokens& tokens, Packing p
                                          int64_t seq_length) {
   const formats::TokenFile file = open_tokens(tokens);
   TargetlessDocuments found;
+  formats::ReleaseBehind behind(file);
   for (int64_t document = 0; document < file.header().documents(); ++document) {
     const TokenRange range = document_range(file.header(), document);
+    behind.reached(range.begin);
     int64_t end = range.end;
     if (packing == Packing::none) end = std::min(end, range.begin + seq_length + 1);
     if (has_target(file, range.begin + 1, end)) continue;

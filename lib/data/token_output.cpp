@@ -148,6 +148,7 @@ void TokenOutput::copy_part(const Part& part, formats::TokenFileWriter& to) cons
     labels ? file.copy_labels(at, wide) : file.copy(at, wide);
     return std::vector<int32_t>(wide.begin(), wide.end());
   };
+  formats::ReleaseBehind behind(file);
   int64_t at = 0;
   for (const int64_t end : file.header().document_ends) {
     while (at < end) {
@@ -159,6 +160,7 @@ void TokenOutput::copy_part(const Part& part, formats::TokenFileWriter& to) cons
         to.append(tokens);
       }
       at += count;
+      behind.reached(at);
       work_done(WorkUnit::parts, count);
     }
     if (end < file.tokens() || !part.in_document) to.end_document();

@@ -159,9 +159,11 @@ void write_indexed(const TokenFile& from, const fs::path& stem) {
   DurableFile bin(temporary, FailAs::data_error);
   std::vector<int64_t> tokens;
   std::string bytes;
+  ReleaseBehind behind(from);
   for (int64_t begin = 0; begin < from.tokens(); begin += kTokensAtOnce) {
     tokens.resize(static_cast<size_t>(std::min(kTokensAtOnce, from.tokens() - begin)));
     from.copy(begin, tokens);
+    behind.reached(begin + static_cast<int64_t>(tokens.size()));
     bytes.clear();
     for (const int64_t token : tokens) {
       if (small) {

@@ -1,8 +1,5 @@
 #include "formats/safetensors.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <numeric>
@@ -10,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/foreign_file.h"
+#include "base/mapped_ranges.h"
 #include "base/text.h"
 #include "formats/links.h"
 
@@ -89,13 +87,6 @@ std::span<const std::byte> SafetensorsFile::bytes(const SafetensorsEntry& entry)
                               static_cast<size_t>(entry.size_bytes));
 }
 
-void SafetensorsFile::release(std::span<const std::byte> bytes) const {
-  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
-  if (begin >= end) return;
-  // Advice: where the kernel does not take it, memory is merely counted for longer.
-  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-}
+void SafetensorsFile::release(std::span<const std::byte> bytes) const { release_mapped(bytes); }
 
 }  // namespace tptrain::formats

@@ -79,6 +79,9 @@ class TokenFile {
   void copy(int64_t begin, std::span<int64_t> out) const;
   /// The same of the labels, kNoLabel where there is none; in a file without labels the tokens.
   void copy_labels(int64_t begin, std::span<int64_t> out) const;
+  /// Tokens and labels [begin, end) were read and will hardly be again: they no longer count as
+  /// this process's memory. They can be read again all the same.
+  void release(int64_t begin, int64_t end) const;
   /// Reads the whole .bin. Throws DataError where its SHA-256 is not the one in the index. Not of
   /// indexed files, which hold none.
   void verify() const;
@@ -102,6 +105,25 @@ class TokenFile {
 
   TokenFileHeader header_;
   std::vector<Part> parts_;  // of tptrain's own files one
+};
+
+/// For whoever goes over a file from front to back: what lies behind is released in large pieces,
+/// since the kernel maps pages around the one that is read, also such as were released.
+class ReleaseBehind {
+ public:
+  /// `file` outlives it.
+  explicit ReleaseBehind(const TokenFile& file) : file_(file) {}
+  /// Tokens before `token` have been read.
+  void reached(int64_t token) {
+    if (token - released_ < kTokens) return;
+    file_.release(released_, token);
+    released_ = token;
+  }
+
+ private:
+  static constexpr int64_t kTokens = int64_t{1} << 20;
+  const TokenFile& file_;
+  int64_t released_ = 0;
 };
 
 enum class Labels { none, stored };

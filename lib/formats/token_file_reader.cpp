@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/mapped_ranges.h"
 #include "base/text.h"
 #include "formats/indexed_tokens.h"
 #include "formats/token_file.h"
@@ -175,6 +176,16 @@ void TokenFile::copy(int64_t begin, std::span<int64_t> out) const {
 
 void TokenFile::copy_labels(int64_t begin, std::span<int64_t> out) const {
   copy_column(Column::label, begin, out);
+}
+
+void TokenFile::release(int64_t begin, int64_t end) const {
+  for (const Part& part : parts_) {
+    const int64_t first = std::max(begin, part.begin), last = std::min(end, part.end);
+    if (first >= last) continue;
+    const auto stride = static_cast<size_t>(bytes_of(part.type)) * (header_.labelled ? 2 : 1);
+    release_mapped(part.bin.bytes().subspan(static_cast<size_t>(first - part.begin) * stride,
+                                            static_cast<size_t>(last - first) * stride));
+  }
 }
 
 void TokenFile::verify() const {

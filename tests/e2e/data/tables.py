@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Rows of JSON lines, of Parquet files as the hub has them, and of a folder that `datasets` saved are one data set: the same tokens and labels,
-and the same training of two ranks. A damaged file is refused. A program without Arrow says how it gets it.
+and the same training of two ranks. A damaged file is refused. Of the libraries that Arrow carries within its own the program takes none. A program without Arrow says how it gets it.
   tables.py TPTRAIN MPIRUN TABLES with|without"""
-import json, pathlib, shutil, subprocess, sys, tempfile
+import json, os, pathlib, re, shutil, subprocess, sys, tempfile
 
 program, mpirun, tables, arrow = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolute(), sys.argv[4]
 RUN_FILE = """run_dir: run
@@ -40,7 +40,20 @@ def losses(name, path):
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
 
 
+def check_bindings():
+    """Arrow's libraries export the simdjson and the OpenSSL that are built into them: bound to those, rows of JSON crash."""
+    said = subprocess.run([program + "-program", "--version"], env={**os.environ, "LD_BIND_NOW": "1", "LD_DEBUG": "bindings"}, text=True,
+                          errors="replace", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE).stderr
+    bound = re.findall(r"binding file \S*tptrain-program \[0\] to (\S+) \[0\]: normal symbol `([^']+)'", said)
+    from_arrow = {symbol for file, symbol in bound if re.search("lib(arrow|parquet)", file)}
+    foreign = {symbol for symbol in from_arrow if not re.search("arrow|parquet", symbol)}
+    assert from_arrow and not foreign, (len(bound), len(from_arrow), sorted(foreign))
+    assert any("simdjson" in symbol for file, symbol in bound if "libsimdjson" in file), len(bound)
+    return len(from_arrow)
+
+
 if arrow == "with":
+    taken = check_bindings()
     wanted, _ = prepared("lines", SOURCES["lines"])
     for name in ("hub", "glob", "saved"):
         tokens, said = prepared(name, SOURCES[name])
@@ -54,7 +67,8 @@ if arrow == "with":
         (directory / f"{what}.parquet").write_bytes(damaged)
         refused = start([program, "prepare"], what, f"{what}.parquet")
         assert refused.returncode == 3 and f"{what}.parquet: the file cannot be read" in refused.stdout, (what, refused.returncode, refused.stdout)
-    print(f"{len(wanted):,} bytes of tokens and labels alike from lines, Parquet and a folder of datasets; {len(curve)} equal steps")
+    print(f"{len(wanted):,} bytes of tokens and labels alike from lines, Parquet and a folder of datasets; {len(curve)} equal steps; "
+          f"of Arrow's libraries {taken} symbols, all its own")
 else:
     for name in ("hub", "saved"):
         refused = start([program, "prepare"], name, f"{SOURCES[name]}/{'data/*.parquet' if name == 'hub' else '*.arrow'}")

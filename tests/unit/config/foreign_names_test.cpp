@@ -162,6 +162,31 @@ TEST_CASE("a value in place of a section is told how to stand in it") {
   CHECK(remedy_of("scheduler: cosine\n") == "Write `scheduler: {type: ...}`.");
 }
 
+TEST_CASE("a name that means one key or another is told by what it is given") {
+  const std::string saves = "Its name here is checkpoint.save_epochs. 1 saves as each pass ends.";
+  const std::string evaluates =
+      "Its name here is eval.every_epochs. 1 evaluates as each pass ends.";
+  for (const std::string given :
+       {"save: epoch\n", "save_strategy: epoch\n", "save_strategy: \"Epoch\"\n",
+        "checkpoint: epoch\n", "checkpoint: {save: epoch}\n"}) {
+    INFO(given);
+    CHECK(remedy_of(given) == saves);
+  }
+  for (const std::string given :
+       {"eval: epoch\n", "eval_strategy: epoch\n", "evaluation_strategy: epoch\n"}) {
+    INFO(given);
+    CHECK(remedy_of(given) == evaluates);
+  }
+  CHECK(refusal(kMinimal, {"save=epoch"}).ends_with(saves));
+  CHECK(refusal(kMinimal, {"eval=epoch"}).ends_with(evaluates));
+  CHECK(remedy_of("save: runs/a\n").starts_with("Its name here is run_dir."));
+  CHECK(remedy_of("save_strategy: steps\n").starts_with("Its name here is checkpoint.save_steps."));
+  CHECK(remedy_of("save_strategy: \"no\"\n") ==
+        "Its name here is checkpoint.save_steps. 0 saves at the end alone.");
+  CHECK(remedy_of("eval_strategy: no\n") ==
+        "Its name here is data.eval. Without it there is no evaluation.");
+}
+
 TEST_CASE("a key in another section, written wrongly, is found too") {
   CHECK(remedy_of("train: {lerning_rate: 1}\n").find("train is given twice") != 0);
   CHECK(refusal(kMinimal, {"train.lerning_rate=1"}) ==

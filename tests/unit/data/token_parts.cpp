@@ -2,11 +2,15 @@
 // is done is not done again.
 #include <atomic>
 #include <fstream>
+#include <map>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "data/packing.h"
+#include "data/targetless.h"
 #include "data/token_output.h"
 #include "data/token_store.h"
+#include "formats/indexed_tokens.h"
 #include "formats/token_file.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
@@ -185,6 +189,53 @@ TEST_CASE("a document over several parts is one, with its labels") {
   std::vector<int64_t> labels(5);
   formats::TokenFile(stem).copy_labels(0, labels);
   CHECK(labels == std::vector<int64_t>{1, 2, -100, -100, 5});
+}
+
+/// The most memory that this process held while `work` ran, mapped files included, in bytes.
+template <typename Work>
+int64_t most_memory(const Work& work) {
+  std::ofstream("/proc/self/clear_refs") << "5";  // the mark begins anew
+  work();
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+  FAIL("/proc/self/status names no high-water mark");
+  return 0;
+}
+
+// Each is a corpus that is kept in parts, of which the whole is one. What goes over a whole file must
+// let go of it, or its pages count as memory.
+TEST_CASE("memory does not grow with the corpus") {
+  const TempDir dir;
+  MortalTokenizer tokenizer;
+  const auto most_of = [&](const std::string& row, const std::string& ending, size_t megabytes) {
+    const std::string name = std::to_string(megabytes) + ending;
+    {
+      std::ofstream file(dir / ("corpus-" + name));
+      std::string block;
+      while (block.size() < (size_t{1} << 20)) block += row;
+      for (size_t i = 0; i < megabytes; ++i) file << block;
+    }
+    return most_memory([&] {
+      const PreparedTokens made =
+          prepare_tokens({.sources = {{.path = (dir / ("corpus-" + name)).string()}},
+                          .threads = 1,
+                          .part_bytes = static_cast<int64_t>(megabytes) << 20},
+                         tokenizer, dir / "tokens", "train");
+      CHECK(targetless_documents(made, Packing::stream, 128).count == 0);
+      formats::write_indexed(open_tokens(made), dir / ("megatron-" + name));
+    });
+  };
+  std::string ids;
+  for (int i = 0; i < 400; ++i) ids += i > 0 ? ",97" : "97";
+  for (const auto& [row, ending] : std::map<std::string, std::string>{
+           {std::string(1000, 'a') + "\n", ".txt"},
+           {"{\"input_ids\": [" + ids + "], \"labels\": [" + ids + "]}\n", ".jsonl"}}) {
+    INFO(ending);
+    const int64_t small = most_of(row, ending, 8), large = most_of(row, ending, 32);
+    INFO(small << " and " << large << " bytes");
+    CHECK(large - small < (int64_t{8} << 20));
+  }
 }
 
 TEST_CASE("parts that nobody goes on with are removed in the end") {
