@@ -8,22 +8,20 @@ usage() {
 usage: scripts/package.sh [--wheel] [--tarball] [--preset cpu|cuda] [--build DIR] [--out DIR]
   --wheel       OUT/tptrain-VERSION-py3-none-PLATFORM.whl: pip install brings torch by dependency, and a command tptrain
   --tarball     OUT/tptrain-VERSION-PRESET-MACHINE.tar.gz: unpack anywhere, run bin/tptrain
-  --stage DIR   the tree of the tarball as a folder, its libraries by hard links where that is possible
   --preset P    what to build (default: what scripts/setup.sh --print-preset says)
   --build DIR   package what this build folder holds, as it is
   --out DIR     where the packages go (default: dist)
 Both read Parquet and Arrow files: Arrow's two libraries go with them (0.06 GB).
-Without --wheel, --tarball and --stage both packages are made.
+Without --wheel and --tarball both packages are made.
 EOT
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-wheel=no tarball=no stage='' preset='' build='' out=$root/dist
+wheel=no tarball=no preset='' build='' out=$root/dist
 while [ $# -gt 0 ]; do
   case "$1" in
     --wheel) wheel=yes ;;
     --tarball) tarball=yes ;;
-    --stage) stage=$2; shift ;;
     --preset) preset=$2; shift ;;
     --build) build=$2; shift ;;
     --out) out=$2; shift ;;
@@ -32,7 +30,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-if [ "$wheel$tarball$stage" = nono ]; then wheel=yes tarball=yes; fi
+if [ "$wheel$tarball" = nono ]; then wheel=yes tarball=yes; fi
 
 if [ -z "$build" ]; then
   cd "$root"
@@ -69,26 +67,22 @@ if [ "$wheel" = yes ]; then
   python3 "$root/scripts/make_wheel.py" --tree "$tree" --version "$version" --out "$out"
 fi
 
-if [ "$tarball" = yes ] || [ -n "$stage" ]; then
+if [ "$tarball" = yes ]; then
+  mkdir -p "$out"
   # By a hard link where one can be made: within one file system that is not mounted at two places.
-  copy() { { [ -n "$stage" ] && cp -L --link "$1" "$2" 2>/dev/null; } || cp -L "$1" "$2"; }
-  [ -z "$stage" ] || mkdir -p "$stage"
-  target=${stage:-$tree}
-  [ -z "$stage" ] || cp -a "$tree/." "$stage/"
+  copy() { cp -L --link "$1" "$2" 2>/dev/null || cp -L "$1" "$2"; }
   for library in libtorch_cpu.so libc10.so libgomp.so.1 libtorch_cuda.so libc10_cuda.so; do
-    [ ! -e "$torch/lib/$library" ] || { [ "$preset" = cpu ] && [[ $library == *cuda* ]]; } || copy "$torch/lib/$library" "$target/lib/tptrain/"
+    [ ! -e "$torch/lib/$library" ] || { [ "$preset" = cpu ] && [[ $library == *cuda* ]]; } || copy "$torch/lib/$library" "$tree/lib/tptrain/"
   done
   # CUPTI and the runtime for torch's profiler; with CUDA all of the wheel's libraries, since cuDNN opens its parts by name.
   parts='libcupti.so.* libcudart.so.*'
   [ "$preset" = cpu ] || parts='*.so.*'
   for folder in "$torch"/../nvidia/*/lib; do
     for pattern in $parts; do
-      for library in $(compgen -G "$folder/$pattern" || true); do copy "$library" "$target/lib/tptrain/"; done
+      for library in $(compgen -G "$folder/$pattern" || true); do copy "$library" "$tree/lib/tptrain/"; done
     done
   done
-  if [ "$tarball" = yes ]; then
-    mkdir -p "$out"
-    tar -C "$work" -czf "$out/$(basename "$tree").tar.gz" "$(basename "$tree")"
-    echo "$out/$(basename "$tree").tar.gz: $(du -h "$out/$(basename "$tree").tar.gz" | cut -f1)"
-  fi
+  packed=$out/$(basename "$tree").tar.gz
+  tar -C "$work" -czf "$packed" "$(basename "$tree")"
+  echo "$packed: $(du -h "$packed" | cut -f1)"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Installs the program in one of its ways on a path with spaces, makes the place read-only, and runs it from there as a user without
 rights: help, plan, and a training of two ranks under mpirun. The libraries that are loaded are those of that place.
-  install.py prefix|wheel|stage SOURCE_DIR BUILD_DIR MPIRUN TORCH_DIR"""
+  install.py prefix|wheel|tarball SOURCE_DIR BUILD_DIR MPIRUN TORCH_DIR"""
 import os, pathlib, re, shutil, subprocess, sys, tempfile, time
 
 way, source, build, mpirun, torch = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
@@ -93,15 +93,16 @@ if way == "prefix":
     listed = {pathlib.Path(line).relative_to(prefix) for line in (build / "install_manifest.txt").read_text().splitlines()}
     found = {path.relative_to(moved) for path in moved.rglob("*") if not path.is_dir()}
     assert found == listed, (found ^ listed)
-elif way == "stage":
-    stage = place / "the tarball's tree"
-    run(source / "scripts/package.sh", "--build", build, "--stage", stage)
-    check_files(stage / "share", stage / "share/doc/tptrain")
-    own = stage / "lib/tptrain"
-    # What is a hard link is not to be made read-only: it is the environment's own file.
-    for folder in (stage / "bin", stage / "share"):
-        make_read_only(folder)
-    check_program(stage / "bin/tptrain", stage / "bin/tptrain", dict.fromkeys(["libtorch_cpu", "libc10", "libonig", *parquet], own))
+elif way == "tarball":
+    run(source / "scripts/package.sh", "--build", build, "--tarball", "--out", place / "dist")
+    packed = next((place / "dist").glob("*.tar.gz"))
+    print(f"{packed.name}: {packed.stat().st_size / 1e6:.1f} MB, packed in {time.monotonic() - begin:.1f} s")
+    run("tar", "-xzf", packed, "-C", place)
+    packed.unlink()
+    tree = place / packed.name.removesuffix(".tar.gz")
+    check_files(tree / "share", tree / "share/doc/tptrain")
+    make_read_only(tree)
+    check_program(tree / "bin/tptrain", tree / "bin/tptrain", dict.fromkeys(["libtorch_cpu", "libc10", "libonig", *parquet], tree / "lib/tptrain"))
 else:
     made = place / "dist"
     run(source / "scripts/package.sh", "--build", build, "--wheel", "--out", made)
