@@ -12,6 +12,10 @@
 // function calls must be always_inline, else they stay at the lowest level.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define TPTRAIN_CPU_LEVELS 1
+#endif
+// Under ThreadSanitizer what chooses the clone would run before the sanitizer's own memory is
+// there.
+#if defined(TPTRAIN_CPU_LEVELS) && !defined(__SANITIZE_THREAD__)
 #define TPTRAIN_CPU_CLONES \
   __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -285,8 +286,7 @@ class DisturbingTokenizer final : public tokenizer::Tokenizer {
   int32_t end_of_text() const override { return 256; }
   std::vector<int32_t> encode(std::string_view text,
                               const tokenizer::EncodeOptions&) const override {
-    if (!done_) std::ofstream(path_, std::ios::app) << "more";
-    done_ = true;
+    if (!done_.exchange(true)) std::ofstream(path_, std::ios::app) << "more";
     return std::vector<int32_t>(text.size(), 1);
   }
   std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
@@ -299,7 +299,7 @@ class DisturbingTokenizer final : public tokenizer::Tokenizer {
 
  private:
   fs::path path_;
-  mutable bool done_ = false;
+  mutable std::atomic<bool> done_ = false;  // several threads encode
 };
 
 TEST_CASE("a file that changes while it is read is an error, and leaves no token file") {

@@ -99,11 +99,7 @@ TEST_CASE("an element's update does not depend on where its shard is cut", "[opt
     std::vector<UpdateRange> ranges;
     int64_t begin = 0;
     for (const int64_t size : cuts) {
-      ranges.push_back(
-          {.master = whole.master.narrow(0, begin, size),
-           .slots = {whole.slots[0].narrow(0, begin, size), whole.slots[1].narrow(0, begin, size)},
-           .gradient = whole.gradient.narrow(0, begin, size),
-           .options = whole.options});
+      ranges.push_back(cut(whole, begin, begin + size));
       begin += size;
     }
     AdamWUpdate adamw(ranges, {.device = device()});
@@ -137,17 +133,13 @@ TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[opt
   for (const int64_t size : sizes) numel += size;
   const RuleOptions decaying{.weight_decay = 0.1};
   const at::Tensor start = normal({numel}, 9), gradient = normal({numel}, 10);
-  const UpdateRange whole = fresh(start, decaying), cut = fresh(start, decaying);
+  const UpdateRange whole = fresh(start, decaying), parted = fresh(start, decaying);
   whole.gradient.copy_(gradient);
-  cut.gradient.copy_(gradient);
+  parted.gradient.copy_(gradient);
   std::vector<UpdateRange> ranges;
   int64_t begin = 0;
   for (const int64_t size : sizes) {
-    ranges.push_back(
-        {.master = cut.master.narrow(0, begin, size),
-         .slots = {cut.slots[0].narrow(0, begin, size), cut.slots[1].narrow(0, begin, size)},
-         .gradient = cut.gradient.narrow(0, begin, size),
-         .options = decaying});
+    ranges.push_back(cut(parted, begin, begin + size));
     begin += size;
   }
   AdamWUpdate of_whole({whole}, {.device = device()}), of_ranges(ranges, {.device = device()});
@@ -156,9 +148,9 @@ TEST_CASE("many ranges, tiny ones and none: each element is updated once", "[opt
     of_whole.update(step_of(updates, {.learning_rate = 1e-2}));
     of_ranges.update(step_of(more_updates, {.learning_rate = 1e-2}));
   }
-  CHECK(same_bits(cut.master, whole.master));
-  CHECK(same_bits(cut.slots[0], whole.slots[0]));
-  CHECK(same_bits(cut.slots[1], whole.slots[1]));
+  CHECK(same_bits(parted.master, whole.master));
+  CHECK(same_bits(parted.slots[0], whole.slots[0]));
+  CHECK(same_bits(parted.slots[1], whole.slots[1]));
 
   AdamWUpdate of_nothing(
       {}, {.device = device()});  // a rank may own no element: it counts all the same

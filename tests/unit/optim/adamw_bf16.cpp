@@ -34,19 +34,6 @@ UpdateRange fresh_as(Types types, const at::Tensor& master, const ShardSpec& spe
   return range;
 }
 
-/// Elements [begin, end) of a range that holds the whole slice.
-UpdateRange cut(const UpdateRange& whole, int64_t begin, int64_t end) {
-  const auto of = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, end - begin); };
-  UpdateRange part = whole;
-  part.master = of(whole.master);
-  part.slots[0] = of(whole.slots[0]);
-  part.slots[1] = of(whole.slots[1]);
-  part.gradient = of(whole.gradient);
-  part.weights = of(whole.weights);
-  if (part.rounding) part.rounding->begin = begin;
-  return part;
-}
-
 AdamWUpdate adamw_of(const std::vector<UpdateRange>& ranges) {
   return {ranges, {.device = device(), .seed = kSeed}};
 }

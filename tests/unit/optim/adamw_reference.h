@@ -40,6 +40,19 @@ inline optim::UpdateRange fresh(const at::Tensor& master, const optim::RuleOptio
           .options = options};
 }
 
+/// Elements [begin, end) of a range that holds the whole slice.
+inline optim::UpdateRange cut(const optim::UpdateRange& whole, int64_t begin, int64_t end) {
+  const auto of = [&](const at::Tensor& tensor) { return tensor.narrow(0, begin, end - begin); };
+  optim::UpdateRange part = whole;
+  part.master = of(whole.master);
+  part.slots[0] = of(whole.slots[0]);
+  part.slots[1] = of(whole.slots[1]);
+  part.gradient = of(whole.gradient);
+  if (whole.weights.defined()) part.weights = of(whole.weights);
+  if (part.rounding) part.rounding->begin = begin;
+  return part;
+}
+
 /// The numbers of one update, on the device under test unless said otherwise.
 struct Numbers {
   double learning_rate = 1e-3;
