@@ -11,7 +11,8 @@ usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--tests] [--fuzz] [--print
                    with nvcc 13 of PyPI's wheels (0.3 GB) where this machine has none
   --parquet        also Arrow C++ of the PyPI wheel pyarrow (0.06 GB, 0.17 GB on disk): Parquet and Arrow files can then be read
   --tests          also the Python package tensorboard into .venv (0.15 GB on disk), with which a test reads what the program writes for it
-  --fuzz           also clang with libFuzzer, for scripts/fuzz.sh (0.25 GB on disk); where that cannot be installed, it is left out
+  --fuzz           also clang with libFuzzer and clang-tidy, for scripts/fuzz.sh and tidy.sh (0.3 GB on disk); where they cannot be
+                   installed, they are left out
   --print-preset   install nothing; print the CMake preset that fits this machine: cpu or cuda
 environment:
   TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing of it is downloaded then
@@ -147,17 +148,17 @@ if [ "${#missing[@]}" -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if [ "$fuzz" = yes ] && ! command -v clang++ >/dev/null; then
+if [ "$fuzz" = yes ] && ! { command -v clang++ && command -v clang-tidy; } >/dev/null; then
   as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
   # The runtime's package has the number of the distribution's clang in its name: 14 on Debian 12, 18 on Ubuntu 24.04.
   install_clang() {
     "${as_root[@]}" apt-get update -qq &&
       version=$(apt-cache depends clang | grep -oE 'clang-[0-9]+' | head -n 1 | grep -oE '[0-9]+') &&
-      DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends clang "libclang-rt-$version-dev" >/dev/null
+      DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends clang clang-tidy "libclang-rt-$version-dev" >/dev/null
   }
-  echo "setup: installing clang with libFuzzer"
-  install_clang || echo "setup: clang with libFuzzer could not be installed: fuzzing will be left out"
+  echo "setup: installing clang with libFuzzer, and clang-tidy"
+  install_clang || echo "setup: clang with libFuzzer and clang-tidy could not be installed: what is not here will be left out"
 fi
 
 if [ -n "${TPTRAIN_TORCH_DIR:-}" ]; then

@@ -21,9 +21,16 @@ else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
 
-# A short look for inputs that break the readers of foreign files; by hand: scripts/fuzz.sh 600, and for faults that no test sees by
-# itself scripts/tidy.sh quick, scripts/sanitize.sh asan.
+# A short look for faults that no test sees by itself: clang-tidy over the folders that read what others wrote, and inputs that break
+# their readers; by hand: scripts/tidy.sh all, scripts/fuzz.sh 600, scripts/sanitize.sh asan.
 if [ $# -eq 0 ]; then
+  tidied=0
+  scripts/tidy.sh quick || tidied=$?
+  case $tidied in
+    0) ;;
+    3) echo "test.sh: left out: clang-tidy (not on this machine)" ;;
+    *) exit 1 ;;
+  esac
   fuzzed=0
   scripts/fuzz.sh 10 || fuzzed=$?
   case $fuzzed in
