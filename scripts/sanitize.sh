@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds with a sanitizer and runs the unit tests and the tests of two ranks under it.
+# Builds with a sanitizer, and runs the unit tests, the tests of two ranks and a training of two ranks under it.
 set -euo pipefail
 
 usage() {
@@ -7,8 +7,9 @@ usage() {
 usage: scripts/sanitize.sh asan|tsan [--quick | ctest options ...]
   asan      AddressSanitizer with UndefinedBehaviorSanitizer, into build/asan
   tsan      ThreadSanitizer, into build/tsan
-  --quick   some minutes: under asan the unit tests of base, config and formats, under tsan those of base
-Without further words: all unit tests, and every test of two ranks (whole trainings among them).
+  --quick   some minutes: the unit tests of the folders that read what others wrote (under tsan: of those with threads of their own),
+            and the program itself: a training of two ranks that evaluates, saves beside the steps and goes on in another layout
+Without further words: all unit tests, every test of two ranks, and that training.
 exit code   0: nothing found; else ctest's
 environment:
   JOBS      compilers and tests at a time (the cores of this host)
@@ -28,14 +29,14 @@ targets() { ninja -C "build/$preset" -t targets all | sed -nE "s/^($1): phony$/\
 case "${1:-}" in
   --quick)
     shift
-    folders=base
-    [ "$preset" = tsan ] || folders='(base|config|formats)'
-    chosen=(-R "^unit_${folders}_" "$@")
-    wanted=$(targets "unit_${folders}_[a-z0-9_]+")
+    folders='base|config|formats|chat_template|tokenizer'
+    [ "$preset" = asan ] || folders='base|data'
+    chosen=(-R "^unit_($folders)_|^e2e_train_two_ranks_n2$" "$@")
+    wanted=$(targets "unit_($folders)_[a-z0-9_]+"; echo e2e_train_saves)
     ;;
   '')
     chosen=(-R '^unit_|_n2$')
-    wanted=$(targets '(unit|mpi)_[a-z0-9_]+'; echo tptrain)
+    wanted=$(targets '(unit|mpi)_[a-z0-9_]+'; echo tptrain e2e_train_saves)
     ;;
   *)
     chosen=("$@")

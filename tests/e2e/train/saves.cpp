@@ -77,4 +77,24 @@ TEST_CASE("a save a step: each is committed, in order, and is the state of its s
   }
 }
 
+// For the sanitizers: every thread of the program at work, on as few ranks as have something to say
+// to each other.
+TEST_CASE("two ranks train, evaluate, save beside the steps and go on in another layout",
+          "[.sanitized]") {
+  Job job;
+  job.edit("dp_size: 2", "dp_size: 1");
+  job.edit("save_steps: 3", "save_steps: 1");
+  const ProcessResult first = job.run(2, {"--set", "train.max_steps=4"});
+  INFO(first.output);
+  REQUIRE(first.exit_code == 0);
+  CHECK(saves_in_order(job.run_dir()) == 4);
+  const ProcessResult second =
+      job.run(2, {"--set", "parallel.tp_size=1", "--set", "parallel.dp_size=2", "--set",
+                  "parallel.zero_stage=3", "--set", "parallel.recompute=full"});
+  INFO(second.output);
+  REQUIRE(second.exit_code == 0);
+  CHECK(saves_in_order(job.run_dir()) == 8);
+  CHECK(job.tool({"verify", "run"}).exit_code == 0);
+}
+
 }  // namespace tptrain::testing
