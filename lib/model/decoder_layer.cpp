@@ -101,7 +101,11 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
 
 ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& context,
                                      Kept* kept) const {
-  const ResidualStream input = context.recompute == Recompute::full ? stream : ResidualStream{};
+  const auto stays = [&](LayerTensor what, bool fp8) {
+    return model::stays(what, {.recompute = context.recompute, .fp8 = fp8},
+                        context.region.sliced());
+  };
+  const ResidualStream input = stays(LayerTensor::input, in_fp8_) ? stream : ResidualStream{};
   Kept all = activations(std::move(stream), context, kept ? Use::backward : Use::forward);
   at::Tensor fed_forward = mlp_.down(all.activation, context.region, &all.down_input).finish();
   if (all.down_input.has_columns()) all.activation.reset();
@@ -109,20 +113,40 @@ ResidualStream DecoderLayer::forward(ResidualStream stream, const LayerContext& 
                     context.region.first_position());
   ResidualStream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
   if (kept == nullptr) return output;
-  switch (context.recompute) {
-    case Recompute::none:
-      break;
-    case Recompute::selective:
-      for (at::Tensor* made_again : {&all.attention_input, &all.mlp_input, &all.activation})
-        made_again->reset();
-      break;
-    case Recompute::full:
-      all = {};
-      all.input = input;
-      break;
+  if (stays(LayerTensor::input, in_fp8_)) {
+    *kept = {};
+    kept->input = input;
+    return output;
+  }
+  for (const Kept::Declared& made : all.tensors()) {
+    const bool fp8 = made.of_linear != nullptr && made.of_linear->has_columns();
+    if (!stays(made.what, fp8)) made.tensor->reset();
   }
   *kept = std::move(all);
   return output;
+}
+
+std::vector<DecoderLayer::Kept::Declared> DecoderLayer::Kept::tensors() {
+  using What = LayerTensor;
+  return {{What::attention_sum, &attention_sum},
+          {What::attention_statistics, &attention_statistics},
+          {What::attention_input, &attention_input, &qkv_input},
+          {What::qkv_columns, &qkv_input.cast.columns, &qkv_input},
+          {What::qkv, &qkv.packed},
+          {What::unnormed, &qkv.unnormed},
+          {What::qkv_down, &qkv_input.adapter_down},
+          {What::context, &attention.context},
+          {What::logsumexp, &attention.logsumexp},
+          {What::o_down, &o_input.adapter_down},
+          {What::mlp_sum, &mlp_sum},
+          {What::mlp_statistics, &mlp_statistics},
+          {What::mlp_input, &mlp_input, &up_input},
+          {What::up_columns, &up_input.cast.columns, &up_input},
+          {What::up, &up},
+          {What::up_down, &up_input.adapter_down},
+          {What::activation, &activation, &down_input},
+          {What::down_columns, &down_input.cast.columns, &down_input},
+          {What::down_down, &down_input.adapter_down}};
 }
 
 at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext& context,
@@ -159,7 +183,7 @@ at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.up_input.has_columns()) {
     if (!kept.mlp_input.defined())
-      kept.mlp_input = post_attention_norm_.again(kept.mlp_sum, kept.mlp_statistics);
+      kept.mlp_input = post_attention_norm_.recompute(kept.mlp_sum, kept.mlp_statistics);
     input = region.start_gather(std::exchange(kept.mlp_input, {}));
   }
   if (!kept.activation.defined() && !kept.down_input.has_columns())
@@ -193,7 +217,7 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.qkv_input.has_columns()) {
     if (!kept.attention_input.defined())
-      kept.attention_input = input_norm_.again(kept.attention_sum, kept.attention_statistics);
+      kept.attention_input = input_norm_.recompute(kept.attention_sum, kept.attention_statistics);
     input = region.start_gather(std::exchange(kept.attention_input, {}));
   }
   LinearGradient of_o, of_qkv;

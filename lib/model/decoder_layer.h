@@ -18,6 +18,7 @@
 #include "model/attention.h"
 #include "model/decoder.h"
 #include "model/dropout.h"
+#include "model/layer_tensors.h"
 #include "model/mlp.h"
 #include "model/norm.h"
 #include "tensor_parallel/sequence_region.h"
@@ -49,6 +50,7 @@ class DecoderLayer {
   DecoderLayer(const DecoderConfig& config, const Options& options, const comm::Communicator& tp);
 
   /// What forward keeps for backward; what is undefined is made again there.
+  /// Declared with their sizes in layer_tensors.h.
   struct Kept {
     ResidualStream input;  // full recompute: this and nothing else
     // The attention sublayer.
@@ -66,6 +68,15 @@ class DecoderLayer {
     // What linears have made of their inputs. In FP8, with their columns, what stands above is not
     // kept.
     tensor_parallel::LinearInput qkv_input, o_input, up_input, down_input;
+
+    /// One of those that layer_tensors.h declares.
+    struct Declared {
+      LayerTensor what;
+      at::Tensor* tensor;
+      const tensor_parallel::LinearInput* of_linear = nullptr;  // whose input it is, in either form
+    };
+    /// All but the input.
+    std::vector<Declared> tensors();
   };
 
   /// `kept` may be null (evaluation). Collective over tp.

@@ -40,7 +40,7 @@ NormLayer::Result NormLayer::forward(const ResidualStream& stream) const {
   return {std::move(added.sum), std::move(added.norm.output), std::move(added.norm.statistics)};
 }
 
-at::Tensor NormLayer::again(const at::Tensor& sum, const at::Tensor& statistics) const {
+at::Tensor NormLayer::recompute(const at::Tensor& sum, const at::Tensor& statistics) const {
   return bias_ ? kernels::layer_norm_again(sum, weight_.data, bias_->data, statistics)
                : kernels::rms_norm_again(sum, weight_.data, statistics);
 }

@@ -39,7 +39,7 @@ class NormLayer {
   };
   Result forward(const ResidualStream& stream) const;
   /// Result::output anew, bitwise the same.
-  at::Tensor again(const at::Tensor& sum, const at::Tensor& statistics) const;
+  at::Tensor recompute(const at::Tensor& sum, const at::Tensor& statistics) const;
 
   /// The gradient of the sum, from that of the output and, where the sum has gone on as the
   /// residual stream, its own (`grad_sum`, may be undefined). Adds the parameters'.

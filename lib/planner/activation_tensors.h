@@ -21,6 +21,9 @@ class ActivationTensors {
   ActivationTensors(const ActivationOptions& options, const Sizes& sizes, Timeline& timeline)
       : options_(options), s_(sizes), t_(timeline) {}
 
+  /// One of those that model/layer_tensors.h declares.
+  Buffer kept(model::LayerTensor tensor) { return t_.make(s_.bytes(tensor)); }
+
   // --- sequence_region.cpp
   Buffer slice() { return t_.make(s_.slice_tokens * s_.hidden * s_.element); }
   Buffer columns(int64_t width) { return t_.make(s_.tokens * width * s_.element); }
@@ -52,7 +55,7 @@ class ActivationTensors {
     Norm result;
     result.sum = stream.delta ? slice() : stream.residual;
     result.output = slice();
-    result.statistics = t_.make(s_.statistics * s_.slice_tokens * kFp32);
+    result.statistics = kept(model::LayerTensor::attention_statistics);  // all norms' are alike
     return result;
   }
   Buffer dropout_backward(const Buffer& grad) {

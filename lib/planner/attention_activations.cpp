@@ -14,14 +14,6 @@ constexpr int64_t kTokensOfDocument = 128;  // on average, where they are masked
 
 }  // namespace
 
-// --- model/attention.cpp
-Qkv AttentionActivations::qkv() {
-  Qkv result;
-  result.packed = make_.columns(s_.qkv);
-  if (s_.unnormed > 0) result.unnormed = make_.columns(s_.unnormed);
-  return result;
-}
-
 // --- kernels/attention.cpp, attention_dropout.cpp
 int64_t AttentionActivations::scratch_bytes(bool backward) const {
   kernels::cpu::Attention args;
@@ -55,27 +47,27 @@ int64_t AttentionActivations::widened(int64_t width) const {
 Attended AttentionActivations::attend() {
   if (options_.training.attention_dropout > 0) {
     const DropoutSizes d = dropout_sizes();
-    Buffer context = make_.columns(s_.context);
+    Buffer context = make_.kept(model::LayerTensor::context);
     const int64_t kv = options_.bf16 ? 2 * d.one_head : 0;
     t_.touch(d.future, kv, d.rows, 2 * d.matrix);
     return {.context = std::move(context), .logsumexp = {}};
   }
   if (s_.on_gpu) {
-    Buffer context = make_.columns(s_.context);
+    Buffer context = make_.kept(model::LayerTensor::context);
     return {.context = std::move(context), .logsumexp = t_.make(logsumexp_bytes())};
   }
   const Buffer wide = t_.make(widened(s_.qkv));
   Buffer context = t_.make(s_.tokens * s_.context * kFp32);
-  Buffer logsumexp = t_.make(s_.tokens * s_.heads * kFp32);
+  Buffer logsumexp = make_.kept(model::LayerTensor::logsumexp);
   t_.touch(scratch_bytes(/*backward=*/false));
-  if (options_.bf16) context = make_.columns(s_.context);
+  if (options_.bf16) context = make_.kept(model::LayerTensor::context);
   return {.context = std::move(context), .logsumexp = std::move(logsumexp)};
 }
 
 // On GPUs. Of masked documents in fp32 memory-efficient attention keeps as many rows for each
 // document as the longest might have, and there is room for a power of two of them.
 int64_t AttentionActivations::logsumexp_bytes() const {
-  if (!s_.masked || options_.bf16) return s_.tokens * s_.heads * kFp32;
+  if (!s_.masked || options_.bf16) return s_.bytes(model::LayerTensor::logsumexp);
   const auto entries = std::bit_ceil(static_cast<uint64_t>(s_.tokens / kTokensOfDocument + 1));
   const int64_t rows = (s_.longest + 31) / 32 * 32;
   return static_cast<int64_t>(entries - 1) * s_.heads * rows * kFp32;

@@ -8,9 +8,6 @@ namespace tptrain::planner {
 struct Attended {
   Buffer context, logsumexp;
 };
-struct Qkv {
-  Buffer packed, unnormed;
-};
 
 class AttentionActivations {
  public:
@@ -18,7 +15,6 @@ class AttentionActivations {
                        ActivationTensors& make, Timeline& timeline)
       : options_(options), s_(sizes), make_(make), t_(timeline) {}
 
-  Qkv qkv();
   Attended attend();
   Buffer attend_backward();
 

@@ -5,7 +5,7 @@
 
 namespace tptrain::planner {
 
-using model::Recompute;
+using model::LayerTensor;
 
 // --- kernels/gemm.cpp: on the CPU bf16 is widened; the bias's sum reads a widened copy too
 void LayerActivations::accumulate_weight_gradient(bool fp8, int64_t out, int64_t in) {
@@ -14,9 +14,9 @@ void LayerActivations::accumulate_weight_gradient(bool fp8, int64_t out, int64_t
 }
 
 // --- tensor_parallel/low_rank_adapter.cpp
-Buffer LayerActivations::adapter_down(int64_t columns, int64_t in) {
-  Buffer down = make_.columns(columns);
-  if (columns > 0 && s_.adapters_drop) t_.touch(s_.tokens * in * s_.element);
+Buffer LayerActivations::adapter_down(LayerTensor tensor, int64_t in) {
+  Buffer down = make_.kept(tensor);
+  if (*down > 0 && s_.adapters_drop) t_.touch(s_.tokens * in * s_.element);
   return down;
 }
 
@@ -30,7 +30,7 @@ Buffer LayerActivations::adapter_grad_down(int64_t columns, int64_t in) {
 // --- tensor_parallel/parallel_linear.cpp: a linear with or without an adapter; beside adapters the
 // linears do not train
 void LayerActivations::weight_gradient(bool fp8, int64_t out, int64_t in,
-                                       const Sizes::Adapter& adapter) {
+                                       const model::LayerSizes::Adapter& adapter) {
   if (s_.adapter_rank == 0) return accumulate_weight_gradient(fp8, out, in);
   if (adapter.columns == 0) return;
   const Buffer dropped = make_.columns(s_.adapters_drop ? in : 0);
@@ -44,13 +44,30 @@ void LayerActivations::fp8_product(int64_t m, int64_t n, int64_t k) {
 }
 
 // --- tensor_parallel/fp8_linear.cpp
-bool LayerActivations::keeps_columns() const {
-  return options_.training.recompute == Recompute::none && !s_.sliced;
-}
-
 // Columns, as long as a multiple of 16 tokens.
 Buffer LayerActivations::byte_matrix(bool made, int64_t width) {
   return t_.make(made ? (s_.tokens + 15) / 16 * 16 * width : 0);
+}
+
+Buffer LayerActivations::columns_of(bool fp8, LayerTensor tensor) {
+  return fp8 ? make_.kept(tensor) : t_.make(0);
+}
+
+// Of a forward's input: its rows, as many bytes as its columns, which stay or are not made.
+Cast LayerActivations::cast_for_forward(bool fp8, LayerTensor columns) {
+  if (!fp8) return {};
+  Cast result = {.rows = make_.kept(columns), .columns = {}};
+  if (stays(fp8, columns)) result.columns = make_.kept(columns);
+  return result;
+}
+
+bool LayerActivations::stays(bool fp8, LayerTensor tensor) const {
+  const model::TrainingOptions& training = options_.training;
+  return model::stays(tensor,
+                      {.recompute = training.recompute,
+                       .fp8 = fp8,
+                       .attention_dropout = training.attention_dropout > 0},
+                      s_.sliced);
 }
 
 Cast LayerActivations::cast(bool fp8, int64_t width, bool rows, bool columns) {
@@ -72,65 +89,59 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
   kept.fp8 = fp8;
   Norm normed = make_.norm(stream);
   stream = {};
-  kept.attention_sum = std::move(normed.sum);
-  kept.attention_statistics = std::move(normed.statistics);
-  kept.attention_input = std::move(normed.output);
+  kept[attention_sum] = std::move(normed.sum);
+  kept[attention_statistics] = std::move(normed.statistics);
+  kept[attention_input] = std::move(normed.output);
   {
-    Buffer whole = make_.start_gather(kept.attention_input);
-    Cast input = cast(fp8, s_.hidden, true, keeps_columns());
-    kept.qkv = attention_.qkv();
-    kept.qkv_down = adapter_down(s_.adapters.qkv.columns, s_.hidden);
+    Buffer whole = make_.start_gather(kept[attention_input]);
+    Cast input = cast_for_forward(fp8, qkv_columns);
+    kept[qkv] = make_.kept(qkv);
+    kept[unnormed] = make_.kept(unnormed);
+    kept[qkv_down] = adapter_down(qkv_down, s_.hidden);
     if (fp8) fp8_product(s_.tokens, s_.qkv, s_.hidden);
     whole.reset();
-    kept.attention_cast = cast_for_backward(std::move(input), kept.attention_input);
+    kept[qkv_columns] = cast_for_backward(std::move(input), kept[attention_input]);
   }
-  kept.attention = attention_.attend();
+  Attended attention = attention_.attend();
+  kept[context] = std::move(attention.context);
+  kept[logsumexp] = std::move(attention.logsumexp);
   Buffer attended;
   {
-    const Cast context = cast(fp8, s_.context, true, false);
-    kept.o_down = adapter_down(s_.adapters.o.columns, s_.context);
+    const Cast of_context = cast(fp8, s_.context, true, false);
+    kept[o_down] = adapter_down(o_down, s_.context);
     attended = make_.start_reduce().result;
     if (fp8) fp8_product(s_.tokens, s_.hidden, s_.context);
   }
 
-  normed = make_.norm({.residual = kept.attention_sum, .delta = attended});
-  kept.mlp_sum = std::move(normed.sum);
-  kept.mlp_statistics = std::move(normed.statistics);
-  kept.mlp_input = std::move(normed.output);
+  normed = make_.norm({.residual = kept[attention_sum], .delta = attended});
+  kept[mlp_sum] = std::move(normed.sum);
+  kept[mlp_statistics] = std::move(normed.statistics);
+  kept[mlp_input] = std::move(normed.output);
   {
-    Buffer whole = make_.start_gather(kept.mlp_input);
-    Cast input = cast(fp8, s_.hidden, true, keeps_columns());
-    kept.up = make_.columns(s_.up);
-    kept.up_down = adapter_down(s_.adapters.up.columns, s_.hidden);
+    Buffer whole = make_.start_gather(kept[mlp_input]);
+    Cast input = cast_for_forward(fp8, up_columns);
+    kept[up] = make_.kept(up);
+    kept[up_down] = adapter_down(up_down, s_.hidden);
     if (fp8) fp8_product(s_.tokens, s_.up, s_.hidden);
     whole.reset();
-    kept.mlp_cast = cast_for_backward(std::move(input), kept.mlp_input);
+    kept[up_columns] = cast_for_backward(std::move(input), kept[mlp_input]);
   }
-  kept.activation = make_.columns(s_.ffn);
+  kept[activation] = make_.kept(activation);
   return kept;
 }
 
 Stream LayerActivations::forward(Stream stream, Kept& kept) {
-  const Recompute recompute = options_.training.recompute;
-  const Stream input = recompute == Recompute::full ? stream : Stream{};
+  const Stream input = stays(kept.fp8, LayerTensor::input) ? stream : Stream{};
   Kept all = activations(std::move(stream), kept.fp8);
-  Cast activation = cast(kept.fp8, s_.ffn, true, keeps_columns());
-  all.down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
+  Cast of_activation = cast_for_forward(kept.fp8, down_columns);
+  all[down_down] = adapter_down(down_down, s_.ffn);
   Buffer fed_forward = make_.start_reduce().result;
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.ffn);
-  all.activation_cast = cast_for_backward(std::move(activation), all.activation);
-  Stream output = {.residual = all.mlp_sum, .delta = std::move(fed_forward)};
-  switch (recompute) {
-    case Recompute::none:
-      break;
-    case Recompute::selective:
-      for (Buffer* again : {&all.attention_input, &all.mlp_input, &all.activation}) again->reset();
-      break;
-    case Recompute::full:
-      all = {};
-      all.input = input;
-      break;
-  }
+  all[down_columns] = cast_for_backward(std::move(of_activation), all[activation]);
+  Stream output = {.residual = all[mlp_sum], .delta = std::move(fed_forward)};
+  for (const model::LayerTensorSize& size : model::layer_tensors(s_))
+    if (!stays(kept.fp8, size.tensor)) all[size.tensor].reset();
+  if (stays(kept.fp8, LayerTensor::input)) all.input = input;
   all.fp8 = kept.fp8;
   kept = std::move(all);
   return output;
@@ -149,12 +160,12 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
   const Buffer grad_sum = make_.dropout_backward(grad);
   Buffer grad_output = make_.start_gather(grad_sum);
   Buffer being_gathered, input;
-  if (!kept.mlp_cast) {
-    if (!kept.mlp_input) kept.mlp_input = make_.slice();
-    being_gathered = std::exchange(kept.mlp_input, {});
+  if (!kept[up_columns]) {
+    if (!kept[mlp_input]) kept[mlp_input] = make_.slice();
+    being_gathered = std::exchange(kept[mlp_input], {});
     input = make_.start_gather(being_gathered);
   }
-  if (!kept.activation && !kept.activation_cast) kept.activation = make_.columns(s_.ffn);
+  if (!kept[activation] && !kept[down_columns]) kept[activation] = make_.kept(activation);
   Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
   Buffer grad_up, grad_down_down, grad_up_down;
   {
@@ -166,33 +177,33 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
     grad_down_down = adapter_grad_down(s_.adapters.down.columns, s_.ffn);
     grad_up = make_.columns(s_.up);
   }
-  kept.up.reset();
+  kept[up].reset();
   Cast grad_up_cast = cast(kept.fp8, s_.up, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
   grad_up_down = adapter_grad_down(s_.adapters.up.columns, s_.hidden);
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.up);
   grad_up_cast.rows.reset();
-  if (!kept.activation_cast) kept.activation_cast = byte_matrix(kept.fp8, s_.ffn);
-  if (!kept.down_down) kept.down_down = adapter_down(s_.adapters.down.columns, s_.ffn);
+  if (!kept[down_columns]) kept[down_columns] = columns_of(kept.fp8, down_columns);
+  if (!kept[down_down]) kept[down_down] = adapter_down(down_down, s_.ffn);
   weight_gradient(kept.fp8, s_.hidden, s_.ffn, s_.adapters.down);
-  kept.down_down.reset();
+  kept[down_down].reset();
   grad_down_down.reset();
-  kept.activation.reset();
-  kept.activation_cast.reset();
+  kept[activation].reset();
+  kept[down_columns].reset();
   grad_cast = {};
   grad_output.reset();
   being_gathered.reset();
-  if (!kept.mlp_cast) kept.mlp_cast = byte_matrix(kept.fp8, s_.hidden);
+  if (!kept[up_columns]) kept[up_columns] = columns_of(kept.fp8, up_columns);
   weight_gradient(kept.fp8, s_.up, s_.hidden, s_.adapters.up);
-  kept.up_down.reset();
+  kept[up_down].reset();
   grad_up_down.reset();
-  kept.mlp_cast.reset();
+  kept[up_columns].reset();
   grad_up_cast = {};
   grad_up.reset();
   input.reset();
   grad_input.terms.reset();
   Buffer result = make_.slice();
-  kept.mlp_sum.reset();
+  kept[mlp_sum].reset();
   return result;
 }
 
@@ -200,9 +211,9 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   const Buffer grad_sum = make_.dropout_backward(grad);
   Buffer grad_output = make_.start_gather(grad_sum);
   Buffer being_gathered, input;
-  if (!kept.attention_cast) {
-    if (!kept.attention_input) kept.attention_input = make_.slice();
-    being_gathered = std::exchange(kept.attention_input, {});
+  if (!kept[qkv_columns]) {
+    if (!kept[attention_input]) kept[attention_input] = make_.slice();
+    being_gathered = std::exchange(kept[attention_input], {});
     input = make_.start_gather(being_gathered);
   }
   Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
@@ -211,16 +222,15 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
   grad_cast.rows.reset();
   {
-    const Cast context = cast(kept.fp8, s_.context, false, true);
+    const Cast of_context = cast(kept.fp8, s_.context, false, true);
     weight_gradient(kept.fp8, s_.hidden, s_.context, s_.adapters.o);
   }
   grad_o_down.reset();
-  kept.o_down.reset();
+  kept[o_down].reset();
   grad_cast = {};
   grad_output.reset();
   Buffer grad_qkv = attention_.attend_backward();
-  kept.qkv = {};
-  kept.attention = {};
+  for (const LayerTensor read : {qkv, unnormed, context, logsumexp}) kept[read].reset();
   grad_context.reset();
   Cast grad_qkv_cast = cast(kept.fp8, s_.qkv, true, true);
   ActivationTensors::Reducing grad_input = make_.start_reduce();
@@ -228,17 +238,17 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   if (kept.fp8) fp8_product(s_.tokens, s_.hidden, s_.qkv);
   grad_qkv_cast.rows.reset();
   being_gathered.reset();
-  if (!kept.attention_cast) kept.attention_cast = byte_matrix(kept.fp8, s_.hidden);
+  if (!kept[qkv_columns]) kept[qkv_columns] = columns_of(kept.fp8, qkv_columns);
   weight_gradient(kept.fp8, s_.qkv, s_.hidden, s_.adapters.qkv);
-  kept.qkv_down.reset();
+  kept[qkv_down].reset();
   grad_qkv_down.reset();
-  kept.attention_cast.reset();
+  kept[qkv_columns].reset();
   grad_qkv_cast = {};
   grad_qkv.reset();
   input.reset();
   grad_input.terms.reset();
   Buffer result = make_.slice();
-  kept.attention_sum.reset();
+  kept[attention_sum].reset();
   return result;
 }
 

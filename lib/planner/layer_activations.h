@@ -1,6 +1,9 @@
 // A layer's forward and backward, statement by statement as model/decoder_layer.cpp has them.
 #pragma once
 
+#include <array>
+
+#include "model/layer_tensors.h"
 #include "planner/attention_activations.h"
 
 namespace tptrain::planner {
@@ -9,15 +12,12 @@ namespace tptrain::planner {
 struct Cast {
   Buffer rows, columns;
 };
+/// What model/layer_tensors.h declares.
 struct Kept {
-  bool fp8 = false;                                  // the layer's linears
-  Buffer attention_cast, mlp_cast, activation_cast;  // columns
+  bool fp8 = false;  // the layer's linears
   Stream input;
-  Buffer attention_sum, attention_statistics, attention_input;
-  Qkv qkv;
-  Attended attention;
-  Buffer mlp_sum, mlp_statistics, mlp_input, up, activation;
-  Buffer qkv_down, o_down, up_down, down_down;  // of adapters
+  std::array<Buffer, model::kLayerTensors> tensors;
+  Buffer& operator[](model::LayerTensor tensor) { return tensors[static_cast<size_t>(tensor)]; }
 };
 
 class LayerActivations {
@@ -35,15 +35,20 @@ class LayerActivations {
   Buffer backward(Buffer grad, Kept kept);
 
  private:
+  using enum model::LayerTensor;
+
   void accumulate_weight_gradient(bool fp8, int64_t out, int64_t in);
   /// Of an adapter: what it makes of an input of `in` columns, or of its output's gradient.
-  Buffer adapter_down(int64_t columns, int64_t in);
+  Buffer adapter_down(model::LayerTensor tensor, int64_t in);
   Buffer adapter_grad_down(int64_t columns, int64_t in);
-  void weight_gradient(bool fp8, int64_t out, int64_t in, const Sizes::Adapter& adapter);
+  void weight_gradient(bool fp8, int64_t out, int64_t in,
+                       const model::LayerSizes::Adapter& adapter);
   void fp8_product(int64_t m, int64_t n, int64_t k);
-  bool keeps_columns() const;
+  bool stays(bool fp8, model::LayerTensor tensor) const;
   Buffer byte_matrix(bool made, int64_t width);
   Cast cast(bool fp8, int64_t width, bool rows, bool columns);
+  Buffer columns_of(bool fp8, model::LayerTensor tensor);
+  Cast cast_for_forward(bool fp8, model::LayerTensor columns);
   Buffer cast_for_backward(Cast cast, Buffer& input);
   Kept activations(Stream stream, bool fp8);
   Buffer mlp_backward(const Buffer& grad, Kept& kept);

@@ -6,7 +6,14 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <map>
+#include <optional>
+
 #include "kernels/cpu/counting_allocator.h"
+#include "model/adapter.h"
+#include "model/decoder_layer.h"
+#include "model/positions.h"
+#include "parameters/parameter_store.h"
 #include "silent_axis.h"
 #include "support/catch.h"
 #include "zero/param_buckets.h"
@@ -115,6 +122,91 @@ void check(const Shape& shape, ActivationOptions options) {
         testing::Approx(static_cast<double>(measured)).epsilon(0.01));
 }
 
+/// What a layer's forward leaves, tensor by tensor and by their memory, is what it declares.
+void check_layer(const Shape& shape, const ActivationOptions& options) {
+  const model::TrainingOptions& training = options.training;
+  const at::ScalarType dtype = options.bf16 ? at::kBFloat16 : at::kFloat;
+  testing::SilentAxis tp(options.tp_rank, options.tp_size);
+  std::optional<model::Adapters> adapters;
+  if (training.adapter) adapters.emplace(shape.config, *training.adapter);
+  const model::Adapters* of_linears = adapters ? &*adapters : nullptr;
+  const tensor_parallel::Fp8Settings fp8 = {.keep_weights = false};
+  model::DecoderLayer layer(
+      shape.config,
+      {.name = "model.layers.0", .fp8 = training.fp8.on ? &fp8 : nullptr, .adapters = of_linears},
+      tp);
+  const std::vector<parameters::ParameterBlock> blocks = {
+      {.name = "layer 0", .parameters = layer.parameters()}};
+  const parameters::ParameterStore store(parameters::whole_layout(blocks), {.dtype = dtype});
+  for (const parameters::Parameter* parameter : layer.parameters()) parameter->data.fill_(0.01);
+  const tensor_parallel::SequenceRegion region(tp, shape.seq_length, training.sequence_parallel);
+  const bool rotates = shape.config.positions != model::Positions::learned;
+  const kernels::RotaryTable rotary =
+      rotates ? kernels::rotary_table(0, shape.seq_length, model::rotary_frequencies(shape.config),
+                                      at::kCPU)
+              : kernels::RotaryTable{};
+  const model::DropoutNumbers dropout({.attention = training.attention_dropout});
+  const auto rows = [&] {
+    return at::ones({region.rows(), shape.micro_batch_size, shape.config.hidden_size}, dtype);
+  };
+  model::DecoderLayer::Kept kept;
+  layer.forward(
+      {.residual = rows(), .delta = rows()},
+      {.region = region, .rotary = rotary, .dropout = dropout, .recompute = training.recompute},
+      &kept);
+
+  const model::LayerMemory memory = {.recompute = training.recompute,
+                                     .fp8 = training.fp8.on,
+                                     .attention_dropout = training.attention_dropout > 0};
+  const model::LayerSizes sizes(shape.config, of_linears, options.tp_rank, options.tp_size,
+                                shape.seq_length, shape.micro_batch_size, region.sliced());
+  const auto stays = [&](model::LayerTensor tensor) {
+    return model::stays(tensor, memory, region.sliced());
+  };
+  CHECK(kept.input.residual.defined() == stays(model::LayerTensor::input));
+  std::map<model::LayerTensor, const at::Tensor*> left;
+  for (const auto& made : kept.tensors()) left[made.what] = made.tensor;
+  const std::vector<model::LayerTensorSize> declared = model::layer_tensors(sizes);
+  CHECK(declared.size() == left.size());
+  using Type = model::LayerTensorSize::Type;
+  for (const model::LayerTensorSize& size : declared) {
+    INFO(shape.name << ", tp rank " << options.tp_rank << " of " << options.tp_size
+                    << ", sequence cut " << region.sliced() << ", recompute "
+                    << static_cast<int>(training.recompute) << ", bf16 " << options.bf16 << ", FP8 "
+                    << training.fp8.on << ", tensor " << static_cast<int>(size.tensor));
+    const at::Tensor& tensor = *left.at(size.tensor);
+    const int64_t bytes = size.type == Type::compute ? (options.bf16 ? 2 : 4)
+                          : size.type == Type::fp32  ? 4
+                                                     : 1;
+    const auto measured = tensor.defined() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0;
+    CHECK(measured == (stays(size.tensor) ? size.elements * bytes : 0));
+  }
+}
+
+TEST_CASE("what a layer keeps for its backward is what it declares", "[planner]") {
+  at::set_num_threads(1);
+  for (const Shape& shape : shapes()) {
+    for (const bool bf16 : {false, true}) {
+      for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+        for (const SequenceParallel sequence : {SequenceParallel::off, SequenceParallel::on}) {
+          for (const int tp_rank : {0, 3}) {
+            ActivationOptions options{
+                .tp_rank = tp_rank,
+                .tp_size = 4,
+                .bf16 = bf16,
+                .training = {.sequence_parallel = sequence, .recompute = recompute}};
+            check_layer(shape, options);
+            options.training.adapter = config::AdapterConfig{.rank = 24};
+            check_layer(shape, options);
+          }
+        }
+        check_layer(shape,
+                    {.bf16 = bf16, .training = {.recompute = recompute, .attention_dropout = 0.1}});
+      }
+    }
+  }
+}
+
 TEST_CASE("planned activations are the peak of a real step", "[planner]") {
   at::set_num_threads(1);
   for (const Shape& shape : shapes()) {
@@ -148,8 +240,10 @@ TEST_CASE("what FP8 casts and keeps is in the plan", "[planner]") {
     model::TrainingOptions training = {.recompute = recompute};
     training.fp8 = {.on = true, .keep_weights = false};
     check(even, {.bf16 = true, .training = training});
+    check_layer(even, {.bf16 = true, .training = training});
     training.sequence_parallel = SequenceParallel::on;
     check(even, {.tp_size = 4, .bf16 = true, .training = training});
+    check_layer(even, {.tp_size = 4, .bf16 = true, .training = training});
   }
 }
 
