@@ -4,11 +4,12 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/sanitize.sh asan|tsan [--quick | ctest options ...]
-  asan      AddressSanitizer with UndefinedBehaviorSanitizer, into build/asan
-  tsan      ThreadSanitizer, into build/tsan
-  --quick   some minutes: the unit tests of the folders that read what others wrote (under tsan: of those with threads of their own),
-            and the program itself: a training of two ranks that evaluates, saves beside the steps and goes on in another layout
+usage: scripts/sanitize.sh asan|tsan [--quick | --training | ctest options ...]
+  asan        AddressSanitizer with UndefinedBehaviorSanitizer, into build/asan
+  tsan        ThreadSanitizer, into build/tsan
+  --quick     some minutes: the unit tests of folders without LibTorch: of those that read what others wrote (asan), of those with threads of
+              their own (tsan)
+  --training  the program itself: a training of two ranks that evaluates, saves beside the steps and goes on in another layout
 Without further words: all unit tests, every test of two ranks, and that training.
 exit code   0: nothing found; else ctest's
 environment:
@@ -31,8 +32,13 @@ case "${1:-}" in
     shift
     folders='base|config|formats|chat_template|tokenizer'
     [ "$preset" = asan ] || folders='base|data'
-    chosen=(-R "^unit_($folders)_|^e2e_train_two_ranks_n2$" "$@")
-    wanted=$(targets "unit_($folders)_[a-z0-9_]+"; echo e2e_train_saves)
+    chosen=(-R "^unit_($folders)_" "$@")
+    wanted=$(targets "unit_($folders)_[a-z0-9_]+")
+    ;;
+  --training)
+    shift
+    chosen=(-R '^e2e_train_two_ranks_n2$' "$@")
+    wanted='tptrain e2e_train_saves'
     ;;
   '')
     chosen=(-R '^unit_|_n2$')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test that needs no GPU. Further arguments go to ctest (scripts/test.sh -R parity).
-# With TPTRAIN_WERROR=ON, as in CI, a warning of the compiler is an error in the cpu build.
+# With TPTRAIN_WERROR=ON, as in CI, a warning of a compiler is an error, in both builds.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -13,16 +13,15 @@ chosen=(-DTPTRAIN_UNITY=ON -DTPTRAIN_WERROR="${TPTRAIN_WERROR:-OFF}" -DTPTRAIN_T
 cmake --preset cpu "${chosen[@]}" >/dev/null
 cmake --build --preset cpu
 if [ "$(scripts/setup.sh --print-preset)" = cuda ]; then
-  # Warnings do not end the cuda build: gcc and nvcc of many versions meet there.
-  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 "${chosen[@]}" -DTPTRAIN_WERROR=OFF >/dev/null
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=90 "${chosen[@]}" >/dev/null
   cmake --build --preset cuda --target tptrain gpu_tests bench_gpu_step bench_kernels_gpu bench_comm_gpu bench_save e2e_train_continuation
   ctest --preset cuda -R e2e_train_continuation
 else
   echo "test.sh: left out: the cuda build (no nvcc 13 on this machine)"
 fi
 
-# A short look for faults that no test sees by itself: clang-tidy over the folders that read what others wrote, and inputs that break
-# their readers; by hand: scripts/tidy.sh all, scripts/fuzz.sh 600, scripts/sanitize.sh asan.
+# A short look for faults that no test sees by itself: clang-tidy and sanitizers over the folders that read what others wrote, and inputs
+# that break their readers; by hand: scripts/tidy.sh all, scripts/fuzz.sh 600, scripts/sanitize.sh asan and tsan.
 if [ $# -eq 0 ]; then
   tidied=0
   scripts/tidy.sh quick || tidied=$?
@@ -31,6 +30,7 @@ if [ $# -eq 0 ]; then
     3) echo "test.sh: left out: clang-tidy (not on this machine)" ;;
     *) exit 1 ;;
   esac
+  scripts/sanitize.sh asan --quick
   fuzzed=0
   scripts/fuzz.sh 10 || fuzzed=$?
   case $fuzzed in
