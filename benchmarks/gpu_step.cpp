@@ -439,7 +439,7 @@ int main(int argc, char** argv) {
   const at::ScalarType dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 
   config::OptimizerConfig optimizer;
-  optimizer.type = arguments.optimizer;
+  optimizer.type = config::meaning<config::OptimizerType>(arguments.optimizer).value();
   if (arguments.master_dtype == "bf16") optimizer.master_dtype = config::Dtype::bf16;
   if (arguments.moments_dtype == "bf16") optimizer.moments_dtype = config::Dtype::bf16;
   at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);

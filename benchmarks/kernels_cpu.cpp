@@ -235,7 +235,8 @@ int main(int argc, char** argv) {
                                         .gradient_scale = one,
                                         .finite = at::ones({}, at::kBool),
                                         .updates = at::zeros({})};
-  const auto adamw = tptrain::optim::update_rule("adamw").update_of(ranges, {});
+  const auto adamw =
+      tptrain::optim::update_rule(tptrain::config::OptimizerType::adamw).update_of(ranges, {});
   const double optimizer = report(
       "adamw", {.floats_moved = 7.0 * static_cast<double>(parameters)}, [&] { adamw->run(step); },
       [&] {
@@ -296,7 +297,8 @@ int main(int argc, char** argv) {
     } else {
       narrow_ranges[0].weights = at::zeros({parameters}, at::kBFloat16);
     }
-    const auto narrow_adamw = tptrain::optim::update_rule("adamw").update_of(narrow_ranges, {});
+    const auto narrow_adamw = tptrain::optim::update_rule(tptrain::config::OptimizerType::adamw)
+                                  .update_of(narrow_ranges, {});
     report(name, {.floats_moved = floats * static_cast<double>(parameters)},
            [&] { narrow_adamw->run(step); }, {});
   };

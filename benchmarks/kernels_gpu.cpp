@@ -84,8 +84,8 @@ Work adamw(at::ScalarType master, at::ScalarType moments, bool weights) {
                             4.0 * static_cast<double>(at::elementSize(moments)) + 4.0 +
                             (weights ? 2.0 : 0.0);
   const std::shared_ptr<tptrain::optim::Update> optimizer =
-      tptrain::optim::update_rule("adamw").update_of(std::move(ranges),
-                                                     {.device = at::Device("cuda")});
+      tptrain::optim::update_rule(tptrain::config::OptimizerType::adamw)
+          .update_of(std::move(ranges), {.device = at::Device("cuda")});
   const tptrain::optim::UpdateStep step{
       .learning_rate = at::full({}, 1e-4, cuda(at::kDouble)),
       .gradient_scale = at::ones({}, cuda(at::kFloat)),

@@ -37,6 +37,11 @@ bool is_file(const fs::path& path) {
   return fs::is_regular_file(path, ignored);
 }
 
+bool is_filled_file(const fs::path& path) {
+  std::error_code error;
+  return is_file(path) && fs::file_size(path, error) > 0 && !error;
+}
+
 bool is_real_directory(const fs::path& path) {
   std::error_code ignored;
   return fs::symlink_status(path, ignored).type() == fs::file_type::directory;

@@ -15,6 +15,8 @@ namespace tptrain {
 bool is_taken(const std::filesystem::path& path);
 /// Whether it leads to a regular file; what cannot be looked at does not.
 bool is_file(const std::filesystem::path& path);
+/// Likewise, and whether that holds something.
+bool is_filled_file(const std::filesystem::path& path);
 /// Whether it is a directory itself, not a link to one.
 bool is_real_directory(const std::filesystem::path& path);
 

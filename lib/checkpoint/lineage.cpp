@@ -14,6 +14,7 @@
 namespace tptrain::checkpoint {
 
 namespace fs = std::filesystem;
+using config::Resume;
 
 namespace {
 
@@ -39,13 +40,11 @@ bool has_origin(const RunIdentity& run, const std::string& save_id) {
   return std::find(run.origins.begin(), run.origins.end(), save_id) != run.origins.end();
 }
 
-RunIdentity new_run(std::string begun_by) {
-  return {.id = random_id(), .begun_by = std::move(begun_by)};
-}
+RunIdentity new_run(Resume begun_by) { return {.id = random_id(), .begun_by = begun_by}; }
 
 /// With the identity that a start before left, where it began in the same way and made no
 /// checkpoint: its metrics.jsonl is then this run's.
-RunIdentity begun_anew(const std::string& resume, const Holdings& holdings) {
+RunIdentity begun_anew(Resume resume, const Holdings& holdings) {
   const bool again =
       holdings.current && holdings.current->origins.empty() && !holdings.current->id.empty();
   RunIdentity run = new_run(resume);
@@ -55,16 +54,17 @@ RunIdentity begun_anew(const std::string& resume, const Holdings& holdings) {
 
 Start start_never(const Holdings& holdings) {
   const std::vector<Verdict>& found = holdings.checkpoints;
-  if (!found.empty() && found.front().info && found.front().info->state.run.begun_by == "never") {
+  if (!found.empty() && found.front().info &&
+      found.front().info->state.run.begun_by == Resume::never) {
     const std::string& run = found.front().info->state.run.id;
     Start start{.from = Start::From::run_dir};
     std::copy_if(found.begin(), found.end(), std::back_inserter(start.candidates),
                  [&](const Verdict& v) { return !v.info || v.info->state.run.id == run; });
     return start;
   }
-  const bool own_metrics = holdings.current && holdings.current->begun_by == "never";
+  const bool own_metrics = holdings.current && holdings.current->begun_by == Resume::never;
   if (found.empty() && (own_metrics || !holdings.has_metrics))
-    return {.from = Start::From::nothing, .run = begun_anew("never", holdings)};
+    return {.from = Start::From::nothing, .run = begun_anew(Resume::never, holdings)};
   throw ConfigError(
       problem(cat("checkpoint.resume is never, and run_dir ", holdings.run_dir.string(), " holds ",
                   found.empty()
@@ -95,7 +95,7 @@ Start start_at_path(const std::string& path, const Holdings& holdings) {
                  [&](const Verdict& v) { return !v.info || grew_from_it(v.info->state.run); });
     return start;
   }
-  Start start{.from = Start::From::path, .run = new_run("path")};
+  Start start{.from = Start::From::path, .run = new_run(Resume::path)};
   start.run.origin_path = absolute;
   const bool again = holdings.current && !holdings.current->origins.empty() &&
                      holdings.current->origins.back() == save_id;
@@ -105,11 +105,12 @@ Start start_at_path(const std::string& path, const Holdings& holdings) {
 
 }  // namespace
 
-Start choose_start(const std::string& resume, const Holdings& holdings) {
-  if (resume == "never") return start_never(holdings);
-  if (resume != "auto") return start_at_path(resume, holdings);
+Start choose_start(const config::CheckpointConfig& config, const Holdings& holdings) {
+  const Resume how = config.resumes();
+  if (how == Resume::never) return start_never(holdings);
+  if (how == Resume::path) return start_at_path(config.resume, holdings);
   if (holdings.checkpoints.empty())
-    return {.from = Start::From::nothing, .run = begun_anew("auto", holdings)};
+    return {.from = Start::From::nothing, .run = begun_anew(how, holdings)};
   return {.from = Start::From::run_dir, .candidates = holdings.checkpoints};
 }
 

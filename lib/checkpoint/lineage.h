@@ -35,6 +35,6 @@ struct Start {
 
 /// The rules (docs/checkpoints.md, "Which checkpoint a start takes"). Throws ConfigError where
 /// `never` meets what another run left in run_dir. On one rank.
-Start choose_start(const std::string& resume, const Holdings& holdings);
+Start choose_start(const config::CheckpointConfig& config, const Holdings& holdings);
 
 }  // namespace tptrain::checkpoint

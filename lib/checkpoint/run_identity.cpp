@@ -34,7 +34,7 @@ std::string text_of(const Json& object, const char* key) {
 
 std::string identity_text(const RunIdentity& run) {
   const Json json = {{"id", run.id},
-                     {"begun_by", run.begun_by},
+                     {"begun_by", run.begun_by ? config::word(*run.begun_by) : ""},
                      {"origins", run.origins},
                      {"origin_path", run.origin_path}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -48,7 +48,8 @@ RunIdentity parse_identity(std::string_view text) {
     throw Refused(plain_message(e));
   }
   if (!json.is_object()) throw Refused("run is no object");
-  RunIdentity run{.id = text_of(json, "id"), .begun_by = text_of(json, "begun_by")};
+  RunIdentity run{.id = text_of(json, "id"),
+                  .begun_by = config::meaning<config::Resume>(text_of(json, "begun_by"))};
   run.origin_path = text_of(json, "origin_path");
   const auto origins = json.find("origins");
   if (origins == json.end() || !origins->is_array() || origins->size() > kMaxOrigins)
@@ -58,8 +59,8 @@ RunIdentity parse_identity(std::string_view text) {
       throw Refused("run: an origin is not 32 hex digits");
     run.origins.push_back(origin.get<std::string>());
   }
-  const bool known = run.begun_by == "auto" || run.begun_by == "never" || run.begun_by == "path";
-  if (!is_id(run.id) || !known) throw Refused("run: id or begun_by is not what a run writes");
+  if (!is_id(run.id) || !run.begun_by)
+    throw Refused("run: id or begun_by is not what a run writes");
   return run;
 }
 

@@ -8,12 +8,14 @@
 #include <string_view>
 #include <vector>
 
+#include "config/run_config.h"
+
 namespace tptrain::checkpoint {
 
 /// A run, as its checkpoints and run_dir/.run.json know it.
 struct RunIdentity {
   std::string id;  // 32 hex digits, drawn when the run began; "": of a time when runs had none
-  std::string begun_by;  // "auto", "never" or "path": what checkpoint.resume said then; "" likewise
+  std::optional<config::Resume> begun_by;  // what checkpoint.resume said then; nothing likewise
   /// Save ids of the checkpoints that runs began at, from the first to the one this run began at;
   /// empty where it began with random values or a model's weights.
   std::vector<std::string> origins = {};

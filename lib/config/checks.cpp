@@ -101,7 +101,6 @@ void check_groups(const Key& key, const std::vector<ParameterGroup>& groups, con
 
 void check_sources(const Key& key, const std::vector<DataSource>& sources, const Places& places,
                    Checked& out) {
-  const std::vector<std::string>& formats = find_key("data.format")->allowed;
   std::string set;
   size_t in_set = 0;
   for (size_t i = 0; i < sources.size(); ++i, ++in_set) {
@@ -133,10 +132,6 @@ void check_sources(const Key& key, const std::vector<DataSource>& sources, const
       only_of_training("repeat", source.repeat);
     }
     if (!source.name.empty()) only_of_training("name", source.name);
-    if (!source.format.empty() &&
-        std::find(formats.begin(), formats.end(), source.format) == formats.end()) {
-      complain("format", source.format, cat("be one of ", join(formats)), "");
-    }
     if (!source.subset.empty() && !share_of(source.subset)) {
       complain("subset", source.subset, "be a share of the rows such as 5%, or a number of rows",
                "");

@@ -77,8 +77,8 @@ class CrossChecker {
       refuse("train.dtype", std::string(word(config_.train.dtype)),
              "stand beside train.dtype bf16, whose products it is for",
              "Set train.dtype to bf16, or leave train.gradient_dtype out.");
-    if (config_.optimizer.type == "muon")
-      refuse("optimizer.type", config_.optimizer.type,
+    if (config_.optimizer.type == OptimizerType::muon)
+      refuse("optimizer.type", word(config_.optimizer.type),
              "be fp32 with muon, which works on whole matrices of them",
              "Leave train.gradient_dtype out, or take another optimizer.type.");
     if (config_.parallel.zero_stage == 0 &&
@@ -112,12 +112,13 @@ class CrossChecker {
                    .must("be off: the products of a frozen base in FP8 are not built")
                    .remedy("Leave train.fp8 out."));
     }
-    if (usable({"optimizer.type"}) && config_.optimizer.type == "muon") {
-      complain({"optimizer.type"},
-               problem("optimizer.type is muon beside an adapter")
-                   .must("be adamw or lion: an orthogonal update is none of a low-rank matrix's "
-                         "factors")
-                   .remedy("Leave optimizer.type out for adamw."));
+    if (usable({"optimizer.type"}) && config_.optimizer.type == OptimizerType::muon) {
+      complain(
+          {"optimizer.type"},
+          problem("optimizer.type is muon beside an adapter")
+              .must("be a rule by elements: an orthogonal update is none of a low-rank matrix's "
+                    "factors")
+              .remedy("Leave optimizer.type out for adamw."));
     }
     if (usable({"adapter.base_dtype", "train.dtype"}) &&
         config_.adapter->base_dtype == BaseDtype::bf16 && config_.train.dtype == Dtype::fp32) {
@@ -248,7 +249,7 @@ class CrossChecker {
                    .must("stand beside data.eval or data.eval_share, of which that is the loss"));
     }
     if (usable({"checkpoint.init_from", "checkpoint.resume"}) && !checkpoint.init_from.empty() &&
-        checkpoint.resume != "auto" && checkpoint.resume != "never") {
+        checkpoint.resumes() == Resume::path) {
       complain({"checkpoint.init_from"},
                problem("checkpoint.init_from stands beside the path of checkpoint.resume")
                    .must("be one of the two")

@@ -7,7 +7,6 @@ namespace tptrain::config {
 std::vector<Key> optimizer_keys() {
   return {
       bind({.path = "optimizer.type",
-            .allowed = {"adamw", "lion", "muon"},
             .doc =
                 "Update rule: `adamw`; `lion` (Chen et al., 2023), which keeps one moment and "
                 "moves every element by the learning rate: about a fifth of AdamW's, with as "

@@ -102,7 +102,6 @@ std::vector<Key> data_keys() {
            &RunConfig::data, &DataConfig::tokenizer),
       bind({.path = "data.format",
             .presence = Presence::absent,
-            .allowed = {"text", "jsonl", "parquet", "indexed"},
             .doc =
                 "What the files hold: `text`, a file is one document; or `jsonl`, a row is one, a "
                 "JSON object a line or the elements of one JSON array: `{\"text\": ...}`, or "

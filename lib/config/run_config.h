@@ -105,6 +105,23 @@ struct Words<Schedule> {
   static constexpr std::array list = {"constant", "linear", "cosine", "wsd"};
 };
 
+enum class OptimizerType { adamw, lion, muon };
+template <>
+struct Words<OptimizerType> {
+  static constexpr std::array list = {"adamw", "lion", "muon"};
+};
+enum class DataFormat { text, jsonl, parquet, indexed };
+template <>
+struct Words<DataFormat> {
+  static constexpr std::array list = {"text", "jsonl", "parquet", "indexed"};
+};
+/// What checkpoint.resume says; `path` has no word there, being one.
+enum class Resume { automatic, never, path };
+template <>
+struct Words<Resume> {
+  static constexpr std::array list = {"auto", "never", "path"};
+};
+
 enum class AdapterType { lora };
 template <>
 struct Words<AdapterType> {
@@ -182,11 +199,11 @@ struct DataSource {
   std::string path;       // glob: *, ?, [..], **
   std::string name = {};  // in metrics and messages; "": the path
   std::optional<double> weight =
-      {};                   // of the sequences of a mixture; all entries have one, or none
-  std::string format = {};  // as data.format, which it takes the place of
-  std::string subset = {};  // of the rows: "5%" | "1000" (config/share.h); "": all
-  int64_t repeat = 1;       // how often an epoch visits it
-  std::string set = {};     // of data.eval: the name of the set that it is in
+      {};  // of the sequences of a mixture; all entries have one, or none
+  std::optional<DataFormat> format = {};  // as data.format, which it takes the place of
+  std::string subset = {};                // of the rows: "5%" | "1000" (config/share.h); "": all
+  int64_t repeat = 1;                     // how often an epoch visits it
+  std::string set = {};                   // of data.eval: the name of the set that it is in
 
   bool operator==(const DataSource&) const = default;
 };
@@ -196,7 +213,7 @@ struct DataConfig {
   std::vector<DataSource> eval;
   std::string eval_share;                 // of the documents of train, "1%"; "": none
   std::string tokenizer;                  // "": that of model.path, else bytes
-  std::string format;                     // text | jsonl; "": by each file's name and contents
+  std::optional<DataFormat> format;       // nothing: by each file's name and contents
   std::string text_key = "text";          // of rows: the key of their text
   double max_bad_fraction = 0.0;          // of rows: how many may be malformed, and are left out
   std::string chat_template;              // a file; "": that of the tokenizer
@@ -268,7 +285,7 @@ struct MuonConfig {
 };
 
 struct OptimizerConfig {
-  std::string type = "adamw";
+  OptimizerType type = OptimizerType::adamw;
   double learning_rate = 1e-5;
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
@@ -305,6 +322,10 @@ struct CheckpointConfig {
   KeepBest keep_best = KeepBest::none;          // stays as well
   std::string init_from;                        // whose weights alone a run begins with; "": none's
 
+  Resume resumes() const {
+    const std::optional<Resume> said = meaning<Resume>(resume);
+    return said && said != Resume::path ? *said : Resume::path;
+  }
   bool operator==(const CheckpointConfig&) const = default;
 };
 

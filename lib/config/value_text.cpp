@@ -54,7 +54,7 @@ std::string source_text(const DataSource& source) {
   };
   if (!source.name.empty()) add("name", quoted_text(source.name));
   if (source.weight) add("weight", real_text(*source.weight));
-  if (!source.format.empty()) add("format", quoted_text(source.format));
+  if (source.format) add("format", quoted_text(word(*source.format)));
   if (!source.subset.empty()) add("subset", quoted_text(source.subset));
   if (source.repeat != 1) add("repeat", std::to_string(source.repeat));
   const std::string path = quoted_text(source.path);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "config/keys.h"
 #include "config/yaml_values.h"
 
 namespace tptrain::config {
@@ -116,11 +117,18 @@ bool ValueReader::source_member(const std::string& full, const Member& member, D
     return repeat.has_value();
   }
   const auto word = text(full, member.value, member.place);
-  std::string& into = member.name == "name"     ? source.name
-                      : member.name == "format" ? source.format
-                                                : source.subset;
-  into = word.value_or("");
-  return word.has_value();
+  if (!word) return false;
+  if (member.name == "format") {
+    source.format = meaning<DataFormat>(*word);
+    if (!source.format) {
+      complain(problem(cat(full, " is ", *word))
+                   .at(member.place)
+                   .must(cat("be one of ", join(find_key("data.format")->allowed))));
+    }
+    return source.format.has_value();
+  }
+  (member.name == "name" ? source.name : source.subset) = *word;
+  return true;
 }
 
 }  // namespace tptrain::config

@@ -38,7 +38,7 @@ std::optional<std::filesystem::path> index_beside(const std::filesystem::path& p
 }
 
 CorpusFile look_at(const SourceFile& source, const Corpus& corpus) {
-  if (corpus.format.empty() || corpus.format == "indexed") {
+  if (!corpus.format || corpus.format == config::DataFormat::indexed) {
     if (const auto index = index_beside(source.path))
       return {.path = *index, .kind = {.format = Format::indexed}};
   }
@@ -46,7 +46,7 @@ CorpusFile look_at(const SourceFile& source, const Corpus& corpus) {
   const std::string_view head = reader.next();
   CorpusFile file{.path = source.path,
                   .kind = kind_of_file(source.path, head, corpus.format, corpus.text_key)};
-  file.any_bytes = corpus.format == "text";
+  file.any_bytes = corpus.format == config::DataFormat::text;
   file.marked = !file.any_bytes && without_mark(head).size() < head.size();
   return file;
 }
@@ -108,7 +108,7 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
                source_has_tokens[file.source]) {
       reasons[file.source]["beside token files"].push_back(name);
     } else if (file.in_directory && kind.format == Format::text && source_has_rows[file.source] &&
-               corpus.format.empty() && !named_text(file.path)) {
+               !corpus.format && !named_text(file.path)) {
       reasons[file.source]["beside rows, and not named .txt"].push_back(name);
     } else if (kind.format != Format::indexed || !holds(chosen, all[i].path)) {
       chosen.push_back(std::move(all[i]));  // a .bin and its .idx are one

@@ -15,6 +15,7 @@ namespace tptrain::data {
 namespace {
 
 namespace fs = std::filesystem;
+using config::DataFormat;
 
 constexpr const char* kToRows =
     "Write its rows as JSON lines, for example with Python's datasets: "
@@ -182,24 +183,24 @@ bool named_text(const fs::path& path) {
   return one_of(extension_of(path), kText);
 }
 
-FileKind kind_of_file(const fs::path& path, std::string_view head, const std::string& format,
+FileKind kind_of_file(const fs::path& path, std::string_view head, std::optional<DataFormat> format,
                       std::string_view text_key) {
   constexpr std::string_view kMark = "\xEF\xBB\xBF";
   const std::string_view begin =
       without_space(head.starts_with(kMark) ? head.substr(kMark.size()) : head);
-  if (format == "text") return {};
-  if (format == "jsonl") return rows(begin);
+  if (format == DataFormat::text) return {};
+  if (format == DataFormat::jsonl) return rows(begin);
   for (const ArrowKind& kind : kArrowKinds) {
     if (!head.starts_with(kind.bytes)) continue;
     if (!reads_arrow()) return refused(kind.is, kWithArrow);
     return {.format = Format::rows, .layout = kind.layout};
   }
-  if (format == "parquet") {
+  if (format == DataFormat::parquet) {
     return refused("neither Parquet nor Arrow",
                    "Leave data.format out, or name the files that are.");
   }
   if (head.starts_with(formats::kIndexedMagic)) return {.format = Format::indexed};
-  if (format == "indexed") {
+  if (format == DataFormat::indexed) {
     return refused("no index of a Megatron token file",
                    "Name its NAME.idx or NAME.bin; both must lie side by side.");
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "config/run_config.h"
 #include "data/jsonl_rows.h"
 #include "data/row_reader.h"
 
@@ -24,11 +25,12 @@ struct FileKind {
   bool usable() const { return refused_as.empty(); }
 };
 
-/// `head`: the first bytes, unpacked, 64 KiB where there are as many. `format`, of data.format, is
-/// "text", "jsonl", "parquet", "indexed" or "": what a user says counts for more than what a file
-/// looks like. `text_key`: the key of a row's text.
+/// `head`: the first bytes, unpacked, 64 KiB where there are as many. `format`, of data.format:
+/// what a user says counts for more than what a file looks like. `text_key`: the key of a row's
+/// text.
 FileKind kind_of_file(const std::filesystem::path& path, std::string_view head,
-                      const std::string& format, std::string_view text_key = kTextKey);
+                      std::optional<config::DataFormat> format,
+                      std::string_view text_key = kTextKey);
 
 /// Whether the name (without .gz and .zst) says rows: .jsonl, .ndjson, .json, in any case.
 bool named_rows(const std::filesystem::path& path);

@@ -49,11 +49,11 @@ std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& so
 /// What is tokenized, and how.
 struct Corpus {
   std::vector<config::DataSource> sources = {};
-  std::string format = {};                   // text | jsonl; "": each file by its contents and name
-  std::optional<config::Share> subset = {};  // of the rows; none: all
-  Holdout holdout = {};                      // of these, which documents
-  std::string text_key = "text";             // of rows: the key of their text
-  double max_bad_fraction = 0;               // of rows: how many may be malformed, and are left out
+  std::optional<config::DataFormat> format = {};  // nothing: each file by its contents and name
+  std::optional<config::Share> subset = {};       // of the rows; none: all
+  Holdout holdout = {};                           // of these, which documents
+  std::string text_key = "text";                  // of rows: the key of their text
+  double max_bad_fraction = 0;   // of rows: how many may be malformed, and are left out
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// Ids, of rows and of text, and labels must be below it: the model's rows. 0: the tokenizer's.
   int64_t vocab_size = 0;

@@ -1,7 +1,5 @@
 #include "hub/fetch.h"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -14,6 +12,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "base/wildcard.h"
 #include "base/work.h"
 #include "hub/download.h"
 #include "hub/out_folder.h"
@@ -44,7 +43,7 @@ bool is_of_git(const std::string& path) {
 /// "tokenizer*" in any folder of the pattern's own; a pattern that ends in / is the folder.
 bool matches(const std::string& glob, const std::string& path) {
   const std::string pattern = glob.ends_with('/') ? glob + "*" : glob;
-  return ::fnmatch(pattern.c_str(), path.c_str(), 0) == 0;
+  return matches_wildcards(pattern, path);
 }
 
 int64_t bytes_of(const std::vector<RemoteFile>& files) {

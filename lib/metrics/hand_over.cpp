@@ -18,12 +18,6 @@ fs::path kept_file(const fs::path& run_dir, const std::string& run, int copy) {
   return run_dir / cat("metrics-", name, copy > 1 ? cat(".", copy) : "", ".jsonl");
 }
 
-// Also at the end of a link, which stays; a device or an empty file holds no line.
-bool holds_lines(const fs::path& file) {
-  std::error_code error;
-  return fs::is_regular_file(file, error) && fs::file_size(file, error) > 0 && !error;
-}
-
 fs::path keep(const fs::path& file, const fs::path& run_dir, const std::string& run) {
   int copy = 1;
   while (is_taken(kept_file(run_dir, run, copy))) ++copy;  // nothing is overwritten
@@ -48,7 +42,7 @@ void hand_over_metrics(const fs::path& run_dir, const MetricsOwners& owners) {
   fs::path source = kept_file(run_dir, owners.from, 1);
   for (int copy = 2; is_taken(kept_file(run_dir, owners.from, copy)); ++copy)
     source = kept_file(run_dir, owners.from, copy);  // the newest has most lines
-  if (holds_lines(file)) {
+  if (is_filled_file(file)) {                        // also at the end of a link, which stays
     const fs::path kept = keep(file, run_dir, owners.before);
     if (owners.from == owners.before) source = kept;
   }

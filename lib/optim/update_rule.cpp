@@ -16,6 +16,7 @@ class ElementRule final : public UpdateRule {
  public:
   std::string_view name() const override { return Rule::kName; }
   Unit unit(const parameters::Parameter&) const override { return Unit::element; }
+  bool takes_bf16_gradients() const override { return kTakesBf16Gradients<Rule>; }
   const std::vector<std::string>& slots(Unit) const override { return slots_of<Rule>(); }
   const std::vector<std::string>& all_slots() const override { return slots_of<Rule>(); }
   std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
@@ -60,11 +61,12 @@ std::string rule_keeping(const std::vector<std::string>& slots) {
   return "";
 }
 
-const UpdateRule& update_rule(std::string_view name) {
+const UpdateRule& update_rule(config::OptimizerType type) {
   for (const UpdateRule* rule : rules()) {
-    if (rule->name() == name) return *rule;
+    if (rule->name() == config::word(type)) return *rule;
   }
-  throw InternalError(problem(cat("update rule '", name, "'")).must("be one that optim knows"));
+  throw InternalError(
+      problem(cat("update rule '", config::word(type), "'")).must("be one that optim knows"));
 }
 
 }  // namespace tptrain::optim

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/run_config.h"
 #include "optim/newton_schulz.h"
 #include "optim/rule_options.h"
 #include "optim/unit.h"
@@ -106,6 +107,7 @@ class UpdateRule {
   /// As optimizer.type says it: "adamw".
   virtual std::string_view name() const = 0;
   virtual Unit unit(const parameters::Parameter& parameter) const = 0;
+  virtual bool takes_bf16_gradients() const = 0;
   /// Names of what is kept beside the master of a parameter of this unit, each of its size:
   /// "exp_avg". Checkpoints call them so.
   virtual const std::vector<std::string>& slots(Unit unit) const = 0;
@@ -123,7 +125,6 @@ class UpdateRule {
 /// several ways, all of them or those of one way alone; "" where none does.
 std::string rule_keeping(const std::vector<std::string>& slots);
 
-/// By optimizer.type. Throws InternalError for a name that the config does not allow.
-const UpdateRule& update_rule(std::string_view name);
+const UpdateRule& update_rule(config::OptimizerType type);
 
 }  // namespace tptrain::optim

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "comm/device_mesh.h"
+#include "config/run_config.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
 #include "optim/unit.h"
@@ -42,9 +43,9 @@ struct Layout {
   at::ScalarType reduce_dtype = at::kFloat;    // of gradients on their way over dp
   at::ScalarType master_dtype = at::kFloat;
   at::ScalarType moments_dtype = at::kFloat;
-  std::string update_rule = "adamw";  // optimizer.type
-  int64_t newton_schulz_steps = 5;    // of a rule by matrices
-  comm::AxisCopies copies = {};       // between GPUs: taken for possible where they are automatic
+  config::OptimizerType update_rule = config::OptimizerType::adamw;
+  int64_t newton_schulz_steps = 5;  // of a rule by matrices
+  comm::AxisCopies copies = {};     // between GPUs: taken for possible where they are automatic
   int64_t cpu_threads = 1;
   bool async_saves = true;  // checkpoint.async
   Device device = Device::cpu;

@@ -57,8 +57,8 @@ std::string update_text(const Plan& plan) {
   int64_t matrices = 0;
   for (const TensorPlan& tensor : plan.tensors) matrices += tensor.unit == optim::Unit::matrix;
   if (matrices == 0) return "";
-  return cat("update  ", plan.layout.update_rule, ": makes ", matrices, " matrices orthogonal, ",
-             plan.layout.newton_schulz_steps,
+  return cat("update  ", word(plan.layout.update_rule), ": makes ", matrices,
+             " matrices orthogonal, ", plan.layout.newton_schulz_steps,
              " Newton-Schulz steps each: ", fixed(100 * plan.update_share, 1),
              " % of the step's arithmetic on top\n");
 }
@@ -143,8 +143,8 @@ std::string memory_table(const Plan& plan) {
   }
   add(
       "  moments", [](const MemoryPlan& m) { return m.moments; },
-      cat(join(optim::update_rule(l.update_rule).all_slots(), " and "), " of ", l.update_rule, ", ",
-          dtype_name(l.moments_dtype)));
+      cat(join(optim::update_rule(l.update_rule).all_slots(), " and "), " of ", word(l.update_rule),
+          ", ", dtype_name(l.moments_dtype)));
   add(
       "  buffers", [](const MemoryPlan& m) { return m.buffers; },
       "gradients and gathered parameters of the blocks at work");

@@ -30,7 +30,7 @@ std::shared_ptr<const chat_template::ChatTemplate> chat_template_of(const config
 data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources sources,
                        const std::string& key) {
   const config::DataSource& first = sources.front();
-  const std::string format = first.format.empty() ? run.data.format : first.format;
+  const auto format = first.format ? first.format : run.data.format;
   const std::optional<config::Share> subset = config::share_of(first.subset);
   return {.sources = std::move(sources),
           .format = format,

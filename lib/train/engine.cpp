@@ -21,7 +21,6 @@ std::string obstacle_to_graph(const Engine::Options& options, at::Device device)
     return "dropout draws other numbers at each step";
   if (options.training.adapter && options.training.adapter->dropout > 0)
     return "the adapters' dropout draws other numbers at each step";
-  if (options.fault != EngineFault::none) return "a deliberate fault counts targets on the host";
   return "";
 }
 
@@ -48,7 +47,6 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
     : device_(device),
       tp_(tp),
       dp_(dp),
-      fault_(options.fault),
       clock_(options.clock),
       replays_(obstacle_to_graph(options, device).empty()),
       inverse_targets_(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
@@ -79,13 +77,6 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
 
 void Engine::load_packed(const sharding::TensorSource& source) {
   if (packed_) packed_->load(source);
-}
-
-at::Tensor Engine::inverse_weight(const MicroBatch& micro, size_t micro_batches) const {
-  if (fault_ != EngineFault::weight_micro_batches_equally) return inverse_targets_;
-  const int64_t own = std::max<int64_t>(1, micro.targets.ne(-100).sum().item<int64_t>());
-  return at::full_like(inverse_targets_, 1.0 / (static_cast<double>(own) *
-                                                static_cast<double>(micro_batches) * dp_.size()));
 }
 
 zero::StepNumbers Engine::step(const std::vector<MicroBatch>& micro_batches, int64_t target_tokens,
@@ -152,8 +143,7 @@ zero::StepNumbers Engine::run_step(const std::vector<MicroBatch>& micro_batches,
     zero_.begin_micro_batch(&micro == &micro_batches.back() ? zero::MicroBatchPlace::last
                                                             : zero::MicroBatchPlace::before_last,
                             micro.ids);
-    losses.add_(
-        decoder_.forward_backward(micro, inverse_weight(micro, micro_batches.size()), zero_));
+    losses.add_(decoder_.forward_backward(micro, inverse_targets_, zero_));
   }
   zero_.finish_reduction();
   zero::StepNumbers numbers = zero_.clip(max_grad_norm, losses);

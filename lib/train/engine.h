@@ -21,9 +21,6 @@
 
 namespace tptrain::train {
 
-/// Deliberately wrong weighting, for the parity suite's mutation tests; production passes none.
-enum class EngineFault { none, weight_micro_batches_equally };
-
 /// Whether a whole optimizer step is captured as a CUDA graph and replayed, where that is possible,
 /// or issued call by call. automatic: whichever is measured to be faster.
 using config::CudaGraphs;
@@ -39,7 +36,6 @@ class Engine {
     at::ScalarType gradient_dtype = at::kFloat;
     CudaGraphs cuda_graphs = CudaGraphs::automatic;
     StepClock* clock = nullptr;  // gets the time of a step's phases
-    EngineFault fault = EngineFault::none;
   };
   /// Allocates this rank's share on `device`. `tp` and `dp` must outlive it. Values come with
   /// state().initialise() or a load.
@@ -91,12 +87,10 @@ class Engine {
   void drop_captured();
   bool fits(const std::vector<MicroBatch>& micro_batches, double max_grad_norm) const;
   Captured make_room(const std::vector<MicroBatch>& micro_batches, double max_grad_norm);
-  at::Tensor inverse_weight(const MicroBatch& micro, size_t micro_batches) const;
 
   at::Device device_;
   comm::Communicator& tp_;
   comm::Communicator& dp_;
-  EngineFault fault_;
   StepClock* clock_;
   bool replays_;  // steps that can be
   std::string how_steps_run_;

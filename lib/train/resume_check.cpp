@@ -170,7 +170,7 @@ void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::T
 }
 
 void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
-                       const std::string& type) {
+                       config::OptimizerType type) {
   const optim::UpdateRule& rule = optim::update_rule(type);
   std::set<std::string> wanted;  // of what trains: a rule may keep this of some and that of others
   for (const parameters::Parameter* parameter : engine.decoder().parameters()) {
@@ -187,7 +187,7 @@ void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
   throw CheckpointError(
       problem(cat("the checkpoint was trained with ",
                   trained_with.empty() ? std::string("another update rule") : trained_with,
-                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ", type, " (",
+                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ", word(type), " (",
                   join(rule.all_slots(), " and "), ")"))
           .at(info.path.string())
           .remedy(trained_with.empty() ? std::string("Train in another run_dir.")

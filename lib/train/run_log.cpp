@@ -90,7 +90,7 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
               : cat("; recompute ", word(run.parallel.recompute))));
   const double share = planner::update_share(resolved.decoder, planned_layout(resolved));
   if (share > kMuchOfAStep)
-    log.warn(cat("optimizer.type ", run.optimizer.type, " adds ", fixed(100 * share, 0),
+    log.warn(cat("optimizer.type ", word(run.optimizer.type), " adds ", fixed(100 * share, 0),
                  " % to the arithmetic of a step of ",
                  with_thousands(sequences * resolved.batch.seq_length),
                  " tokens, whatever they are: a larger train.global_batch_size makes it a smaller "

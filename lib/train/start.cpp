@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <system_error>
 
 #include "adapters/peft_files.h"
+#include "base/directory.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
@@ -51,12 +51,6 @@ std::string wire_of(const checkpoint::Start& start) {
   return cat(static_cast<int>(start.from), checkpoint::identity_text(start.run));
 }
 
-bool holds_something(const std::filesystem::path& file) {
-  std::error_code error;  // what cannot be looked at is judged by its writer
-  return std::filesystem::is_regular_file(file, error) &&
-         std::filesystem::file_size(file, error) > 0;
-}
-
 struct Beginning {
   std::optional<checkpoint::CheckpointInfo> from;
   checkpoint::RunIdentity run;
@@ -66,16 +60,15 @@ struct Beginning {
 Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& session,
                          const config::RunConfig& run, Logger& log) {
   using checkpoint::Start;
-  const std::string& resume = run.checkpoint.resume;
   Start start;
   const checkpoint::CheckpointStore::Found found =
       store.newest([&](const std::vector<checkpoint::Verdict>& held) {
         start = checkpoint::choose_start(
-            resume,
+            run.checkpoint,
             {.run_dir = run.run_dir,
              .checkpoints = held,
              .current = checkpoint::read_run_identity(run.run_dir),
-             .has_metrics = holds_something(std::filesystem::path(run.run_dir) / "metrics.jsonl")});
+             .has_metrics = is_filled_file(std::filesystem::path(run.run_dir) / "metrics.jsonl")});
         return start.candidates;
       });
   if (session.rank() == 0) {
@@ -86,7 +79,7 @@ Beginning find_beginning(checkpoint::CheckpointStore& store, comm::MpiSession& s
   start.from = static_cast<Start::From>(wire.front() - '0');
   Beginning beginning{.from = {}, .run = checkpoint::parse_identity(wire.substr(1))};
   if (start.from == Start::From::path) {
-    beginning.from = store.open(resume);
+    beginning.from = store.open(run.checkpoint.resume);
     beginning.run.origins = beginning.from->state.run.origins;
     beginning.run.origins.push_back(beginning.from->save_id);
   }
@@ -256,7 +249,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   }
   const checkpoint::CheckpointInfo& from = *beginning.from;
   comm::agree(session, [&] {
-    if (run.checkpoint.resume == "never") check_same_run(from, state);
+    if (run.checkpoint.resumes() == config::Resume::never) check_same_run(from, state);
     check_resumable(from, state, run);
     check_update_rule(from, engine, run.optimizer.type);
   });

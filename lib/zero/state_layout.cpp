@@ -41,10 +41,10 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
   }
   if (buckets.gradient_dtype != at::kFloat &&
       (buckets.gradient_dtype != at::kBFloat16 || buckets.dtype != at::kBFloat16 ||
-       options.optimizer.type == "muon")) {
+       !layout.rule->takes_bf16_gradients())) {
     throw InternalError(
         problem(cat("gradients of ", at::toString(buckets.gradient_dtype), " with parameters of ",
-                    at::toString(buckets.dtype), " and ", options.optimizer.type))
+                    at::toString(buckets.dtype), " and ", layout.rule->name()))
             .must("be fp32, or bf16 with bf16 parameters and a rule by elements"));
   }
   layout.frozen_values = options.frozen_values;

@@ -2,8 +2,10 @@
 // tests under mpirun; collective over all ranks.
 #pragma once
 
+#include <cstdio>
 #include <optional>
 
+#include "base/text.h"
 #include "comm/device_mesh.h"
 #include "support/catch.h"
 #include "support/mpi.h"
@@ -31,6 +33,10 @@ inline void check_layouts_and_stages(const model::DecoderConfig& config, Trainin
               deviation.norm, deviation.first_gradient, deviation.first_gradient_name,
               deviation.last_gradient, deviation.last_gradient_name);
       CHECK(within(deviation, most));
+      if (session().rank() == 0)
+        std::puts(cat("| ", config::word(options.update_rule), " | ", config.model_type, " | ",
+                      shape.tp_size, " | ", shape.dp_size, " | ", stage, " | ", row_of(deviation))
+                      .c_str());
       for (const auto& [name, values] : reference.masters) {
         if (!reference.first_gradients.contains(name)) CHECK(run.masters.at(name) == values);
       }

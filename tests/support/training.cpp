@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
+#include "base/text.h"
 #include "random/philox.h"
 #include "support/gradient_scale.h"
 
@@ -207,8 +209,7 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
                         .zero = zero_options,
                         .dtype = options.dtype,
                         .gradient_dtype = options.gradient_dtype,
-                        .cuda_graphs = options.cuda_graphs,
-                        .fault = options.engine_fault},
+                        .cuda_graphs = options.cuda_graphs},
                        faulty.tp(), faulty.dp(), axes.device);
   faulty.watch(engine.buckets());
   engine.state().initialise(kSeed);
@@ -229,7 +230,11 @@ TrainingRun train(const model::DecoderConfig& config, const Axes& axes,
           train::to_device(micro_batch_from(first), axes.device, most_documents));
     }
     const int64_t target_tokens =
-        batch_of(options, step, 0, kGlobalBatch, config.vocab_size).target_tokens();
+        options.weight_micro_batches_equally
+            ? std::max<int64_t>(
+                  1, micro_batch_from(axes.dp.rank() * micro_batch_size).target_tokens()) *
+                  options.accumulation * axes.dp.size()
+            : batch_of(options, step, 0, kGlobalBatch, config.vocab_size).target_tokens();
     const zero::StepNumbers result =
         engine.step(micro_batches, target_tokens, options.learning_rate, options.max_grad_norm);
     run.losses.push_back(result.losses[0].item<float>());
@@ -255,7 +260,7 @@ TrainingRun train_reference(const model::DecoderConfig& config, const TrainingOp
   plain.reduce_per_micro_batch = false;
   plain.model.recompute = model::Recompute::none;
   plain.reduction_fault = ReductionFault::none;
-  plain.engine_fault = train::EngineFault::none;
+  plain.weight_micro_batches_equally = false;
   return train(config, {.world = world, .tp = *tp, .dp = *dp}, plain);
 }
 
@@ -268,6 +273,17 @@ Deviation compare(const TrainingRun& run, const TrainingRun& reference) {
   deviation.last_gradient =
       worst(run.last_gradients, reference.last_gradients, deviation.last_gradient_name);
   return deviation;
+}
+
+std::string row_of(const Deviation& deviation) {
+  std::string row;
+  for (const double value :
+       {deviation.loss, deviation.norm, deviation.first_gradient, deviation.last_gradient}) {
+    char buffer[32];
+    std::snprintf(buffer, sizeof(buffer), "%.1e", value);
+    row += cat(row.empty() ? "" : " ", buffer, " |");
+  }
+  return row;
 }
 
 bool within(const Deviation& deviation, const Deviation& most) {

@@ -10,6 +10,7 @@
 
 #include "comm/communicator.h"
 #include "comm/control.h"
+#include "config/run_config.h"
 #include "model/decoder_config.h"
 #include "support/reduction_faults.h"
 #include "train/engine.h"
@@ -33,13 +34,15 @@ struct TrainingOptions {
   at::ScalarType reduce_dtype = at::kFloat;
   config::Dtype moments_dtype = config::Dtype::fp32;
   config::Dtype master_dtype = config::Dtype::fp32;
-  std::string update_rule = "adamw";
+  config::OptimizerType update_rule = config::OptimizerType::adamw;
   std::vector<config::ParameterGroup> groups = {};
   data::DocumentMask document_mask = data::DocumentMask::off;  // of parity_documents below
   train::CudaGraphs cuda_graphs = train::CudaGraphs::on;
   zero::LookupRows lookup_rows = zero::LookupRows::automatic;
   ReductionFault reduction_fault = ReductionFault::none;
-  train::EngineFault engine_fault = train::EngineFault::none;
+  /// A fault: every micro-batch, and every rank, counts as if it had as many targets as the rank's
+  /// first.
+  bool weight_micro_batches_equally = false;
 };
 
 using GlobalTensors = std::map<std::string, std::vector<float>>;  // by global name, row-major
@@ -97,6 +100,8 @@ Deviation compare(const TrainingRun& run, const TrainingRun& reference);
 inline const Deviation kNumericsContract{
     .loss = 2e-6, .norm = 1e-5, .first_gradient = 1e-5, .last_gradient = 1e-4};
 bool within(const Deviation& deviation, const Deviation& most);
+/// "LOSS | NORM | GRADIENT, STEP 1 | LAST |", as the tables of docs/parity.md have them.
+std::string row_of(const Deviation& deviation);
 inline bool within_contract(const Deviation& deviation) {
   return within(deviation, kNumericsContract);
 }

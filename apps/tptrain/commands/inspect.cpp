@@ -62,9 +62,9 @@ std::string facts(const Manifest& manifest, const std::string& path,
                        with_thousands(state.tokens_seen), " tokens seen)")},
           {"save", cat("number ", manifest.save_sequence, ", id ", shown(manifest.save_id),
                        ", after ", shown(manifest.parent_save_id))},
-          {"run", state.run.id.empty()
-                      ? std::string("-")
-                      : cat(shown(state.run.id), ", begun by ", shown(state.run.begun_by))},
+          {"run", state.run.id.empty() ? std::string("-")
+                                       : cat(shown(state.run.id), ", begun by ",
+                                             state.run.begun_by ? word(*state.run.begun_by) : "")},
           {"layout", cat("tp ", state.tp_size, " x dp ", state.dp_size, ", ZeRO-", state.zero_stage,
                          ", global batch of ", state.global_batch_size,
                          " sequences (it loads on any other layout)")},

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <array>
+
+#include "config/run_config.h"
 #include "options/model_options.h"
 #include "options/options.h"
 #include "options/verb_parser.h"
@@ -7,17 +11,18 @@ namespace tptrain::apps {
 namespace {
 
 void check_values(VerbParser& parser, const EvaluateCommand& command) {
-  const auto one_of = [&](const std::string& name, const std::string& value,
-                          const std::vector<std::string>& known) {
+  const auto one_of = [&]<size_t n>(const std::string& name, const std::string& value,
+                                    const std::array<const char*, n>& known) {
     parser.require(std::find(known.begin(), known.end(), value) != known.end(),
-                   cat(name, " is ", value), cat("be one of ", join(known)));
+                   cat(name, " is ", value),
+                   cat("be one of ", join(std::vector<std::string>(known.begin(), known.end()))));
   };
   if (!command.format.empty())
-    one_of("--format", command.format, {"text", "jsonl", "parquet", "indexed"});
-  one_of("--train-on", command.train_on, {"assistant", "last", "all"});
-  one_of("--packing", command.packing, {"stream", "best_fit", "none"});
-  if (command.dtype != "auto") one_of("--dtype", command.dtype, {"fp32", "bf16"});
-  one_of("--device", command.device, {"auto", "cpu", "cuda"});
+    one_of("--format", command.format, config::Words<config::DataFormat>::list);
+  one_of("--train-on", command.train_on, config::Words<config::TrainOn>::list);
+  one_of("--packing", command.packing, config::Words<config::Packing>::list);
+  if (command.dtype != "auto") one_of("--dtype", command.dtype, config::Words<config::Dtype>::list);
+  one_of("--device", command.device, std::array{"auto", "cpu", "cuda"});
   const auto at_least = [&](const std::string& name, int64_t value, int64_t least) {
     parser.require(value >= least, cat(name, " is ", value), cat("be at least ", least));
   };

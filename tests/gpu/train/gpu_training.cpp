@@ -92,7 +92,8 @@ TEST_CASE("replayed steps are the bits of issued ones, in every stage and twice"
 TEST_CASE("muon on GPUs follows the CPU; stages and replays are bitwise alike", "[gpu][parity]") {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
-  const TrainingRun reference = train_reference(odd_qwen2(), {.update_rule = "muon"});
+  const TrainingRun reference =
+      train_reference(odd_qwen2(), {.update_rule = config::OptimizerType::muon});
   REQUIRE(reference.losses.back() < 0.9 * reference.losses.front());
   for (const comm::MeshShape shape : layouts_of(session().size())) {
     comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
@@ -102,7 +103,7 @@ TEST_CASE("muon on GPUs follows the CPU; stages and replays are bitwise alike", 
       TrainingOptions options{.accumulation = 3,
                               .zero_stage = zero_stage,
                               .reduce_per_micro_batch = true,
-                              .update_rule = "muon",
+                              .update_rule = config::OptimizerType::muon,
                               .cuda_graphs = train::CudaGraphs::off};
       const TrainingRun issued = train(odd_qwen2(), axes, options);
       const Deviation deviation = compare(issued, reference);

@@ -128,9 +128,9 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
           check_layout(odd_sizes(tied), here, zero_stage);
         }
       }
-      here.update_rule = "muon";
+      here.update_rule = config::OptimizerType::muon;
       check_layout(odd_sizes(true), here, zero_stage);
-      here.update_rule = "adamw";
+      here.update_rule = config::OptimizerType::adamw;
       here.dtype = at::kBFloat16;
       here.reduce_dtype = at::kBFloat16;
       here.training.recompute = Recompute::selective;

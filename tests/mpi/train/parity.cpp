@@ -34,12 +34,6 @@ void print_row(const std::string& text) {
   if (session().rank() == 0) std::puts(text.c_str());
 }
 
-std::string scientific(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof(buffer), "%.1e", value);
-  return buffer;
-}
-
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
@@ -86,9 +80,7 @@ void print_table(const std::map<std::string, Row>& rows) {
       "gradient, step 20 |");
   print_row("|---|---|---|---|---|---|---|---|---|---|");
   for (const auto& [name, row] : rows) {
-    print_row(cat(name, row.runs, " | ", scientific(row.worst.loss), " | ",
-                  scientific(row.worst.norm), " | ", scientific(row.worst.first_gradient), " | ",
-                  scientific(row.worst.last_gradient), " |"));
+    print_row(cat(name, row.runs, " | ", row_of(row.worst)));
   }
 }
 
@@ -426,8 +418,7 @@ TEST_CASE("a faulty reduction turns the parity suite red", "[parity][mutation]")
       return red(train(odd_llama(), axes, options));
     };
     REQUIRE_FALSE(caught({.accumulation = 3}));  // right without a fault
-    CHECK(caught(
-        {.accumulation = 3, .engine_fault = train::EngineFault::weight_micro_batches_equally}));
+    CHECK(caught({.accumulation = 3, .weight_micro_batches_equally = true}));
     for (const int stage : {1, 3}) {
       CAPTURE(stage);
       const auto with = [&](ReductionFault fault, SequenceParallel slices) {

@@ -92,8 +92,10 @@ TEST_CASE("lion: every layout and stage trains like one rank, and stages bitwise
   // An element whose mean of momentum and gradient is about zero takes a whole step of one sign or
   // the other: layouts, whose sums differ in the last bits, part there by 2 lr. So the rate is a
   // tenth of AdamW's, and the later gradients' bound ten times as wide.
-  TrainingOptions options{
-      .steps = kSteps, .learning_rate = 1e-4, .accumulation = 3, .update_rule = "lion"};
+  TrainingOptions options{.steps = kSteps,
+                          .learning_rate = 1e-4,
+                          .accumulation = 3,
+                          .update_rule = config::OptimizerType::lion};
   const TrainingRun reference = train_reference(odd_qwen2(), options);
   CHECK(reference.losses.back() < reference.losses.front());
   check_layouts_and_stages(
@@ -106,7 +108,8 @@ TEST_CASE("lion: every layout and stage trains like one rank, and stages bitwise
 TEST_CASE("muon: every layout and stage trains like one rank, and stages bitwise alike") {
   at::set_num_threads(1);
   for (const model::DecoderConfig& config : {odd_qwen2(), odd_llama(), odd_gpt2()}) {
-    TrainingOptions options{.steps = kSteps, .accumulation = 3, .update_rule = "muon"};
+    TrainingOptions options{
+        .steps = kSteps, .accumulation = 3, .update_rule = config::OptimizerType::muon};
     const TrainingRun reference = train_reference(config, options);
     CHECK(reference.losses.back() < reference.losses.front());
     check_layouts_and_stages(config, options, reference);

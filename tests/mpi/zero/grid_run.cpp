@@ -71,7 +71,7 @@ std::string Setup::text() const {
              announces_last ? "" : ", last one unannounced", looks_up ? ", looks up" : "", ", ",
              at::toString(dtype), ", gradients ", at::toString(gradient_dtype), ", reduced in ",
              at::toString(reduce_dtype), ", moments ", word(moments), ", masters ", word(masters),
-             ", ", rule);
+             ", ", config::word(rule));
 }
 
 namespace {
@@ -288,7 +288,7 @@ float WholeRun::step(int index) {
                      .weight_decay = tensors[i].decays() ? optimizer.weight_decay : 0};
     ranges.push_back(std::move(range));
   }
-  optim::update_rule("adamw")
+  optim::update_rule(config::OptimizerType::adamw)
       .update_of(std::move(ranges), {})
       ->run({.learning_rate = at::full({}, optimizer.learning_rate, at::kDouble),
              .gradient_scale = at::scalar_tensor(scale),

@@ -43,7 +43,7 @@ struct Setup {
   bool late = false;           // what is started over dp takes place when it is waited for
   bool announces_last = true;  // the step's last micro-batch
   bool looks_up = false;       // the embedding's gradient comes as rows, and travels so
-  std::string rule = "adamw";
+  config::OptimizerType rule = config::OptimizerType::adamw;
   std::string text() const;
 };
 

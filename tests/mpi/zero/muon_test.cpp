@@ -17,10 +17,11 @@ std::vector<at::Tensor> on_one_rank() {
   SyntheticModel model = synthetic_model(0, 1);
   const auto tp = comm::single_rank_communicator("tp");
   const auto dp = comm::single_rank_communicator("dp");
-  zero::ParamBuckets buckets(model.blocks, {.rank = 0, .size = 1},
-                             {.zero_stage = 1, .rule = &optim::update_rule("muon")});
+  zero::ParamBuckets buckets(
+      model.blocks, {.rank = 0, .size = 1},
+      {.zero_stage = 1, .rule = &optim::update_rule(config::OptimizerType::muon)});
   zero::ZeroOptimizer::Options options{.optimizer = optimizer_config(), .seed = kSeed};
-  options.optimizer.type = "muon";
+  options.optimizer.type = config::OptimizerType::muon;
   zero::ZeroOptimizer zero(buckets, *tp, *dp, options);
   zero.state().initialise(kSeed);
   for (int step = 0; step < kSteps; ++step) {
@@ -65,7 +66,7 @@ TEST_CASE("muon on every layout and stage is muon on one rank", "[zero]") {
                           .stage = stage,
                           .per_micro_batch = true,
                           .late = late,
-                          .rule = "muon"};
+                          .rule = config::OptimizerType::muon};
         INFO(setup.text());
         std::vector<std::string> complaints;
         const std::vector<at::Tensor> masters = trained(setup, complaints);
@@ -93,7 +94,7 @@ TEST_CASE("muon in bf16 rounds its masters alike in every stage", "[zero]") {
                         .dtype = at::kBFloat16,
                         .moments = config::Dtype::bf16,
                         .masters = config::Dtype::bf16,
-                        .rule = "muon"};
+                        .rule = config::OptimizerType::muon};
       INFO(setup.text());
       std::vector<std::string> complaints;
       const std::vector<at::Tensor> masters = trained(setup, complaints);

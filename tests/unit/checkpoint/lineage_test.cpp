@@ -43,31 +43,39 @@ checkpoint::TrainState state_of_run(int64_t step, const RunIdentity& run) {
   return state;
 }
 
-const RunIdentity kNever{.id = id('a'), .begun_by = "never"};
-const RunIdentity kAuto{.id = id('b'), .begun_by = "auto"};
-const RunIdentity kBranch{
-    .id = id('c'), .begun_by = "path", .origins = {id('1'), id('2')}, .origin_path = "/x/step-2"};
+const RunIdentity kNever{.id = id('a'), .begun_by = config::Resume::never};
+const RunIdentity kAuto{.id = id('b'), .begun_by = config::Resume::automatic};
+const RunIdentity kBranch{.id = id('c'),
+                          .begun_by = config::Resume::path,
+                          .origins = {id('1'), id('2')},
+                          .origin_path = "/x/step-2"};
+
+Start start_by(const std::string& resume, const Holdings& holdings) {
+  config::CheckpointConfig config;
+  config.resume = resume;
+  return choose_start(config, holdings);
+}
 
 TEST_CASE("auto takes whatever was saved last, and begins where there is nothing") {
   const std::vector<Verdict> none;
-  const Start anew = choose_start("auto", {.run_dir = "r", .checkpoints = none});
+  const Start anew = start_by("auto", {.run_dir = "r", .checkpoints = none});
   CHECK(anew.from == Start::From::nothing);
-  CHECK(anew.run.begun_by == "auto");
+  CHECK(anew.run.begun_by == config::Resume::automatic);
   CHECK(anew.run.id.size() == 32);
   const std::vector<Verdict> two = {held("b", 2, kBranch), held("a", 1, kAuto)};
-  const Start on = choose_start("auto", {.run_dir = "r", .checkpoints = two});
+  const Start on = start_by("auto", {.run_dir = "r", .checkpoints = two});
   CHECK(on.from == Start::From::run_dir);
   CHECK(names(on.candidates) == std::vector<std::string>{"b", "a"});
 }
 
 TEST_CASE("never goes on with a run that never began, and with no other") {
   const std::vector<Verdict> own = {held("n", 3, kNever), held("a", 1, kAuto)};
-  const Start on = choose_start("never", {.run_dir = "r", .checkpoints = own});
+  const Start on = start_by("never", {.run_dir = "r", .checkpoints = own});
   CHECK(on.from == Start::From::run_dir);
   CHECK(names(on.candidates) == std::vector<std::string>{"n"});
 
   const auto refused = [](const Holdings& holdings) {
-    return message_of<ConfigError>([&] { choose_start("never", holdings); });
+    return message_of<ConfigError>([&] { start_by("never", holdings); });
   };
   const std::vector<Verdict> other = {held("a", 3, kAuto), held("n", 1, kNever)};
   CHECK(has(refused({.run_dir = "r", .checkpoints = other}),
@@ -80,7 +88,7 @@ TEST_CASE("never goes on with a run that never began, and with no other") {
             "Set run_dir to another directory"));
 
   // Ended before its first checkpoint: the metrics are its own, and so is the name.
-  const Start again = choose_start(
+  const Start again = start_by(
       "never", {.run_dir = "r", .checkpoints = none, .current = kNever, .has_metrics = true});
   CHECK(again.from == Start::From::nothing);
   CHECK(again.run == kNever);
@@ -94,31 +102,31 @@ TEST_CASE("a path is followed to what grew from it, also over further branches")
   const std::string path = origin.path.string();
 
   const std::vector<Verdict> others = {held("a", 9, kAuto), held("c", 8, kBranch)};
-  const Start first = choose_start(path, {.run_dir = "r", .checkpoints = others});
+  const Start first = start_by(path, {.run_dir = "r", .checkpoints = others});
   CHECK(first.from == Start::From::path);
-  CHECK(first.run.begun_by == "path");
+  CHECK(first.run.begun_by == config::Resume::path);
   CHECK(first.run.origin_path == path);
 
-  const RunIdentity grown{.id = id('d'), .begun_by = "path", .origins = {origin.save_id}};
+  const RunIdentity grown{
+      .id = id('d'), .begun_by = config::Resume::path, .origins = {origin.save_id}};
   const RunIdentity further{
-      .id = id('e'), .begun_by = "path", .origins = {origin.save_id, id('3')}};
+      .id = id('e'), .begun_by = config::Resume::path, .origins = {origin.save_id, id('3')}};
   const std::vector<Verdict> after = {held("a", 9, kAuto), held("e", 8, further),
                                       held("d", 7, grown)};
-  const Start later = choose_start(path, {.run_dir = "r", .checkpoints = after});
+  const Start later = start_by(path, {.run_dir = "r", .checkpoints = after});
   CHECK(later.from == Start::From::run_dir);
   CHECK(names(later.candidates) == std::vector<std::string>{"e", "d"});
 
   // Ended before its first checkpoint: the same run begins again.
   const std::vector<Verdict> none;
-  CHECK(choose_start(path, {.run_dir = "r", .checkpoints = none, .current = grown}).run.id ==
-        grown.id);
+  CHECK(start_by(path, {.run_dir = "r", .checkpoints = none, .current = grown}).run.id == grown.id);
 }
 
 TEST_CASE("a path that is gone is known by its place") {
   const std::vector<Verdict> grown = {held("c", 8, kBranch)};
-  const Start on = choose_start("/x/y/../step-2/", {.run_dir = "r", .checkpoints = grown});
+  const Start on = start_by("/x/y/../step-2/", {.run_dir = "r", .checkpoints = grown});
   CHECK(on.from == Start::From::run_dir);
-  const Start other = choose_start("/x/step-3", {.run_dir = "r", .checkpoints = grown});
+  const Start other = start_by("/x/step-3", {.run_dir = "r", .checkpoints = grown});
   CHECK(other.from == Start::From::path);
 }
 

@@ -65,7 +65,7 @@ std::set<std::string> names_in(const fs::path& directory) {
 
 checkpoint::TrainState step_of(int64_t step, char run) {
   checkpoint::TrainState state = train_state_of(step);
-  state.run = {.id = std::string(32, run), .begun_by = "auto"};
+  state.run = {.id = std::string(32, run), .begun_by = config::Resume::automatic};
   return state;
 }
 

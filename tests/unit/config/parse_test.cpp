@@ -85,7 +85,7 @@ logging: {every_steps: 4, audit_steps: 0}
                                             .hang_timeout_s = 90});
   CHECK(config.optimizer ==
         config::OptimizerConfig{
-            .type = "adamw",
+            .type = config::OptimizerType::adamw,
             .learning_rate = 1e-3,
             .betas = {0.8, 0.0},
             .eps = 1e-6,

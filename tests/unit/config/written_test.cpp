@@ -172,11 +172,12 @@ TEST_CASE("to_yaml parses back to an equal config") {
         case config::Type::sources: {
           std::vector<config::DataSource> list;
           for (int64_t n = integer(1, 3); n > 0; --n) {
-            list.push_back({.path = text(),
-                            .name = integer(0, 1) ? "" : text() + std::to_string(n),
-                            .format = integer(0, 1) ? "" : "jsonl",
-                            .subset = integer(0, 1) ? "" : "5%",
-                            .repeat = integer(1, 2)});
+            list.push_back(
+                {.path = text(),
+                 .name = integer(0, 1) ? "" : text() + std::to_string(n),
+                 .format = integer(0, 1) ? std::nullopt : std::optional(config::DataFormat::jsonl),
+                 .subset = integer(0, 1) ? "" : "5%",
+                 .repeat = integer(1, 2)});
           }
           if (integer(0, 1)) {
             for (config::DataSource& source : list) {
@@ -223,8 +224,8 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (config.train.dtype == config::Dtype::fp32)
       config.optimizer.master_dtype = config::Dtype::fp32;
     if (config.train.dtype == config::Dtype::fp32) config.train.fp8 = config::Fp8::off;
-    if (config.train.dtype == config::Dtype::fp32 || config.optimizer.type == "muon" ||
-        config.parallel.zero_stage == 0)
+    if (config.train.dtype == config::Dtype::fp32 ||
+        config.optimizer.type == config::OptimizerType::muon || config.parallel.zero_stage == 0)
       config.train.gradient_dtype = config::Dtype::fp32;
     if (config.data.document_mask)
       config.train.attention_dropout = config.train.residual_dropout = 0.0;
@@ -235,7 +236,8 @@ TEST_CASE("to_yaml parses back to an equal config") {
         config.adapter->base_dtype = config::BaseDtype::nf4;
       if (config.data.document_mask) config.adapter->dropout = 0.0;
       config.train.fp8 = config::Fp8::off;
-      if (config.optimizer.type == "muon") config.optimizer.type = "lion";
+      if (config.optimizer.type == config::OptimizerType::muon)
+        config.optimizer.type = config::OptimizerType::lion;
     }
     config.scheduler.decay_steps =
         config.scheduler.type == config::Schedule::wsd ? integer(0, config.train.max_steps) : 0;
@@ -244,7 +246,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     config.data.eval_share = integer(0, 1) ? "" : "0.5%";
     if (!config.data.eval_share.empty()) config.data.eval.clear();
     if (!config.data.evaluates()) checkpoint.keep_best = config::KeepBest::none;
-    if (checkpoint.resume != "auto" && checkpoint.resume != "never") checkpoint.init_from = "";
+    if (checkpoint.resumes() == config::Resume::path) checkpoint.init_from = "";
     if (!config.model.adapter.empty()) checkpoint.init_from = "";
     const std::string yaml = config::to_yaml(config);
     INFO(yaml);

@@ -55,7 +55,7 @@ class LetterTokenizer final : public tokenizer::Tokenizer {
   bool closes_;
 };
 
-Corpus corpus(const fs::path& path, const std::string& format = "") {
+Corpus corpus(const fs::path& path, std::optional<config::DataFormat> format = {}) {
   return {.sources = {{.path = path.string()}}, .format = format};
 }
 
@@ -149,12 +149,12 @@ TEST_CASE("the format is that of the file's name and contents, or the one that i
   dir.put("d/b.json", row);
   dir.put("d/c.NDJSON", row);
   dir.put("d/e.Json", "[ {\"text\":\n \"h\"} ,\r\n" + row + "]\n");
-  const auto count = [&](const std::string& format) {
+  const auto count = [&](std::optional<config::DataFormat> format) {
     return prepare(dir, corpus(dir / "d", format)).documents;
   };
-  CHECK(count("") == 5);
-  CHECK(count("jsonl") == 5);
-  CHECK(count("text") == 4);
+  CHECK(count({}) == 5);
+  CHECK(count(config::DataFormat::jsonl) == 5);
+  CHECK(count(config::DataFormat::text) == 4);
 }
 
 TEST_CASE("end of text closes a document once, and not at all where the tokenizer has none") {
@@ -186,9 +186,9 @@ TEST_CASE("identity: format and special_as_text decide it besides contents and t
   const fs::path file = dir.put("a.jsonl", "{\"text\": \"a\"}\n");
   const fs::path copy = dir.put("elsewhere/b.jsonl", "{\"text\": \"a\"}\n");
   const std::string identity = prepare(dir, corpus(file)).identity;
-  CHECK(prepare(dir, corpus(file, "jsonl")).identity == identity);
+  CHECK(prepare(dir, corpus(file, config::DataFormat::jsonl)).identity == identity);
   CHECK(prepare(dir, corpus(copy)).reused);
-  CHECK(prepare(dir, corpus(file, "text")).identity != identity);
+  CHECK(prepare(dir, corpus(file, config::DataFormat::text)).identity != identity);
   Corpus as_text = corpus(file);
   as_text.special_as_text = true;
   CHECK(prepare(dir, as_text).identity != identity);
@@ -371,7 +371,8 @@ TEST_CASE("token files of Megatron are read where they lie, by any of their name
   part.subset = config::Share{.count = 1};
   CHECK(has(message_of<ConfigError>([&] { prepare(dir, part); }),
             "a subset of Megatron token files"));
-  CHECK(has(failure(dir, corpus(rows, "indexed")), "no index of a Megatron token file"));
+  CHECK(has(failure(dir, corpus(rows, config::DataFormat::indexed)),
+            "no index of a Megatron token file"));
   fs::remove(dir / "indexed/x.bin");
   CHECK(has(failure(dir, corpus(dir / "indexed/x.idx")), "x.bin"));
 }

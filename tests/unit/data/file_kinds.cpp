@@ -57,13 +57,15 @@ std::string failure_of(const fs::path& path) {
   return message_of<DataError>([&] { unpacked(path); });
 }
 
-PreparedTokens prepare(const TempDir& dir, const fs::path& source, const std::string& format = "") {
+PreparedTokens prepare(const TempDir& dir, const fs::path& source,
+                       std::optional<config::DataFormat> format = {}) {
   return prepare_tokens({.sources = {{.path = source.string()}}, .format = format},
                         *tokenizer::make_tokenizer("bytes"), dir / "tokens", "train");
 }
 
 /// The documents of a source, in order.
-Texts documents(const TempDir& dir, const fs::path& source, const std::string& format = "") {
+Texts documents(const TempDir& dir, const fs::path& source,
+                std::optional<config::DataFormat> format = {}) {
   const PreparedTokens prepared = prepare(dir, source, format);
   const formats::TokenFile file(prepared.path);
   Texts texts(1);
@@ -80,7 +82,8 @@ Texts documents(const TempDir& dir, const fs::path& source, const std::string& f
   return texts;
 }
 
-std::string refusal(const TempDir& dir, const fs::path& source, const std::string& format = "") {
+std::string refusal(const TempDir& dir, const fs::path& source,
+                    std::optional<config::DataFormat> format = {}) {
   return message_of<DataError>([&] { prepare(dir, source, format); });
 }
 
@@ -115,7 +118,8 @@ TEST_CASE("text is packed likewise, and loses a byte order mark") {
                                "a\r\nb")) == Texts{"a\r\nb"});
   CHECK(documents(dir, dir.put("a.txt.gz", gzip("text"))) == Texts{"text"});
   CHECK(documents(dir, dir.put("a.md.zst", zstd("{{ text"))) == Texts{"{{ text"});
-  CHECK(documents(dir, dir.put("a.txt", "\xEF\xBB\xBFx"), "text") == Texts{"\xEF\xBB\xBFx"});
+  CHECK(documents(dir, dir.put("a.txt", "\xEF\xBB\xBFx"), config::DataFormat::text) ==
+        Texts{"\xEF\xBB\xBFx"});
   CHECK(prepare(dir, dir.put("a.txt", "x")).identity !=
         prepare(dir, dir.put("a.txt", "\xEF\xBB\xBFx")).identity);
 }
@@ -229,11 +233,11 @@ TEST_CASE("what is something else is named, with the way out") {
   // NUL bytes beyond the beginning, which no look at a head finds.
   const fs::path late = dir.put("late.txt", std::string(3 << 20, 'x') + '\0');
   CHECK(has(refusal(dir, late), "late.txt: there are NUL bytes in the file"));
-  CHECK(prepare(dir, late, "text").tokens == (3 << 20) + 2);
+  CHECK(prepare(dir, late, config::DataFormat::text).tokens == (3 << 20) + 2);
   // What a user says counts for more than what a file looks like.
-  CHECK(documents(dir, dir.put("a.txt", kRows), "text") == Texts{kRows});
-  CHECK(documents(dir, dir.put("a.txt", kRows), "jsonl") == Texts{"one", "two"});
-  CHECK(documents(dir, dir.put("a.csv", "a,b\n"), "text") == Texts{"a,b\n"});
+  CHECK(documents(dir, dir.put("a.txt", kRows), config::DataFormat::text) == Texts{kRows});
+  CHECK(documents(dir, dir.put("a.txt", kRows), config::DataFormat::jsonl) == Texts{"one", "two"});
+  CHECK(documents(dir, dir.put("a.csv", "a,b\n"), config::DataFormat::text) == Texts{"a,b\n"});
   // All named files that are wrong, at once.
   dir.put("two/a.csv", "x");
   dir.put("two/b.pdf", "%PDF-1.7");

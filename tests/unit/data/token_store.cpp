@@ -75,7 +75,7 @@ TEST_CASE("each file is a document closed by end of text; as format text, any by
   dir.put("text/b", "");  // no document
   dir.put("text/c", std::string("\0\xff\xe6\x97\xa5", 5));
   Corpus as_text = corpus(dir / "text");
-  as_text.format = "text";
+  as_text.format = config::DataFormat::text;
   const PreparedTokens prepared =
       prepare_tokens(as_text, *tokenizer::make_tokenizer("bytes"), dir / "tokens", "train");
   CHECK(tokens_of(prepared) ==

@@ -23,7 +23,8 @@ struct Formula {  // fp64 on the CPU
 class AdamWUpdate {
  public:
   AdamWUpdate(std::vector<optim::UpdateRange> ranges, const optim::UpdateSettings& settings)
-      : update_(optim::update_rule("adamw").update_of(std::move(ranges), settings)) {}
+      : update_(optim::update_rule(config::OptimizerType::adamw)
+                    .update_of(std::move(ranges), settings)) {}
   void update(const optim::UpdateStep& step) { update_->run(step); }
   void begin(const optim::UpdateStep& step) { update_->begin(step); }
   void apply(int part, const optim::UpdateStep& step) { update_->apply(part, step); }

@@ -5,6 +5,7 @@
 
 using namespace tptrain::optim;
 using namespace tptrain::testing;
+namespace config = tptrain::config;
 
 namespace {
 
@@ -32,7 +33,8 @@ TEST_CASE("lion: twenty updates are those of plain Python", "[optim]") {
                                        0.00912801955,   0.00701954341};
   UpdateRange range = fresh_lion(at::arange(kElements, at::kDouble).cos(),
                                  {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1});
-  const auto lion = update_rule("lion").update_of({range}, {.device = device()});
+  const auto lion =
+      update_rule(config::OptimizerType::lion).update_of({range}, {.device = device()});
   const at::Tensor updates = scalar(0.0);
   for (int64_t step = 1; step <= 20; ++step) {
     range.gradient.copy_(gradient_of(step) * 2.0);
@@ -64,7 +66,8 @@ TEST_CASE("lion: an element's update does not depend on its shard, bf16 state in
           ranges.push_back(std::move(part));
           begin += count;
         }
-        const auto lion = update_rule("lion").update_of(ranges, {.device = device(), .seed = 3});
+        const auto lion = update_rule(config::OptimizerType::lion)
+                              .update_of(ranges, {.device = device(), .seed = 3});
         const at::Tensor updates = scalar(0.0);
         for (int step = 0; step < 3; ++step) lion->run(step_of(updates, {.learning_rate = 1e-2}));
         return whole;
@@ -80,8 +83,11 @@ TEST_CASE("rules are known by their names and by what they keep", "[optim]") {
   CHECK(rule_keeping({"exp_avg_sq", "exp_avg"}) == "adamw");
   CHECK(rule_keeping({"exp_avg"}) == "lion");
   CHECK(rule_keeping({"something"}).empty());
-  CHECK(contains(message_of([] { update_rule("sgd"); }), "update rule 'sgd'"));
+  for (const char* name : config::Words<config::OptimizerType>::list)
+    CHECK(update_rule(*config::meaning<config::OptimizerType>(name)).name() == name);
   std::vector<UpdateRange> ranges = {fresh(normal({8}, 8), {})};
-  CHECK(contains(message_of([&] { update_rule("lion").update_of(ranges, {.device = device()}); }),
+  CHECK(contains(message_of([&] {
+                   update_rule(config::OptimizerType::lion).update_of(ranges, {.device = device()});
+                 }),
                  "range 0 has 2 slots of state: it must have 1: exp_avg"));
 }

@@ -6,6 +6,7 @@
 
 using namespace tptrain::optim;
 using namespace tptrain::testing;
+namespace config = tptrain::config;
 
 namespace {
 
@@ -96,8 +97,8 @@ TEST_CASE("muon: twenty updates are those of plain Python", "[optim]") {
         fresh_matrix(expected.rows, expected.columns,
                      {.weight_decay = 0.1, .momentum = kMomentum, .nesterov = expected.nesterov});
     Here exchange(MatrixBatch{whole(range)});
-    const auto muon =
-        update_rule("muon").update_of({range}, {.device = device(), .exchange = &exchange});
+    const auto muon = update_rule(config::OptimizerType::muon)
+                          .update_of({range}, {.device = device(), .exchange = &exchange});
     const at::Tensor updates = scalar(0.0);
     for (int64_t step = 1; step <= 20; ++step) {
       range.gradient.copy_(gradient_of(step, expected.rows, expected.columns) * 2.0);
@@ -179,8 +180,8 @@ TEST_CASE("muon: the bits do not depend on the slices that a matrix comes in", "
       ranges.push_back(std::move(slice));
     }
     Here exchange(MatrixBatch{matrix});
-    const auto muon =
-        update_rule("muon").update_of(ranges, {.device = device(), .exchange = &exchange});
+    const auto muon = update_rule(config::OptimizerType::muon)
+                          .update_of(ranges, {.device = device(), .exchange = &exchange});
     const at::Tensor updates = scalar(0.0);
     for (int step = 0; step < 3; ++step) muon->run(step_of(updates, {.learning_rate = 1e-2}));
     for (size_t i = 0; i < extents.size(); ++i) {
@@ -203,8 +204,8 @@ TEST_CASE("muon: what is no matrix goes by AdamW, and a step that is not finite 
   UpdateRange vector = fresh(normal({11}, 6), {.weight_decay = 0.1});
   UpdateRange twin = fresh(normal({11}, 6), {.weight_decay = 0.1});
   Here exchange(MatrixBatch{whole(matrix)});
-  const auto muon =
-      update_rule("muon").update_of({matrix, vector}, {.device = device(), .exchange = &exchange});
+  const auto muon = update_rule(config::OptimizerType::muon)
+                        .update_of({matrix, vector}, {.device = device(), .exchange = &exchange});
   AdamWUpdate adamw({twin}, {.device = device()});
   const at::Tensor updates = scalar(0.0), twin_updates = scalar(0.0);
   for (int64_t step = 1; step <= 3; ++step) {
@@ -222,7 +223,9 @@ TEST_CASE("muon: what is no matrix goes by AdamW, and a step that is not finite 
   CHECK(same_bits(matrix.slots[0], buffer));
   CHECK(updates.item<float>() == 3.0f);
   std::vector<UpdateRange> ranges = {matrix};
-  CHECK(contains(message_of([&] { update_rule("muon").update_of(ranges, {.device = device()}); }),
+  CHECK(contains(message_of([&] {
+                   update_rule(config::OptimizerType::muon).update_of(ranges, {.device = device()});
+                 }),
                  "an update of matrices: it must have an exchange of them"));
 }
 
@@ -237,8 +240,9 @@ TEST_CASE("muon: a bf16 master is rounded, and its copy for the products with it
   for (UpdateRange* range : {&exact, &rounded}) {
     range->gradient.copy_(normal({16 * 24}, 8));
     Here exchange(MatrixBatch{whole(*range)});
-    const auto muon = update_rule("muon").update_of(
-        {*range}, {.device = device(), .seed = 3, .exchange = &exchange});
+    const auto muon =
+        update_rule(config::OptimizerType::muon)
+            .update_of({*range}, {.device = device(), .seed = 3, .exchange = &exchange});
     const at::Tensor updates = scalar(0.0);
     muon->run(step_of(updates, {.learning_rate = 1e-2}));
   }
@@ -249,7 +253,7 @@ TEST_CASE("muon: a bf16 master is rounded, and its copy for the products with it
 TEST_CASE("muon's units and slots", "[optim]") {
   using tptrain::parameters::Parameter;
   using tptrain::parameters::Role;
-  const UpdateRule& muon = update_rule("muon");
+  const UpdateRule& muon = update_rule(config::OptimizerType::muon);
   const auto unit = [&](Role role, std::vector<int64_t> shape) {
     Parameter parameter;
     parameter.role = role;
@@ -262,7 +266,7 @@ TEST_CASE("muon's units and slots", "[optim]") {
   CHECK(unit(Role::vocab_parallel, {8, 4}) == Unit::element);  // embedding, head
   CHECK(unit(Role::replicated, {8, 4}) == Unit::element);      // positions
   CHECK(muon.slots(Unit::matrix) == std::vector<std::string>{"momentum_buffer"});
-  CHECK(muon.slots(Unit::element) == update_rule("adamw").all_slots());
+  CHECK(muon.slots(Unit::element) == update_rule(config::OptimizerType::adamw).all_slots());
   CHECK(rule_keeping({"exp_avg", "momentum_buffer", "exp_avg_sq"}) == "muon");
   CHECK(rule_keeping({"momentum_buffer"}) == "muon");  // of a run that trains matrices alone
   CHECK(rule_keeping({"exp_avg_sq", "exp_avg"}) == "adamw");

@@ -286,7 +286,7 @@ TEST_CASE("muon: what its matrices cost, keep and move", "[planner]") {
                    .micro_batch_size = 8,
                    .micro_batches = 8,
                    .dtype = at::kBFloat16,
-                   .update_rule = "muon"};
+                   .update_rule = config::OptimizerType::muon};
   // Of a layer 2 m^2 (2 n + m) operations a matrix and step: 6.0e10, in all 7.2e12; of the
   // model 3.2e9 a token.
   CHECK(update_share(half_billion, layout) == Approx(0.0085).epsilon(0.02));
@@ -297,11 +297,12 @@ TEST_CASE("muon: what its matrices cost, keep and move", "[planner]") {
   CHECK(update_share(half_billion, layout) == Approx(16 * share));
   layout.newton_schulz_steps = 10;
   CHECK(update_share(half_billion, layout) == Approx(32 * share));
-  layout.update_rule = "adamw";
+  layout.update_rule = config::OptimizerType::adamw;
   CHECK(update_share(half_billion, layout) == 0.0);
 
   const Plan adamw = make_plan(tiny(), {.tp_size = 2, .dp_size = 2});
-  const Plan muon = make_plan(tiny(), {.tp_size = 2, .dp_size = 2, .update_rule = "muon"});
+  const Plan muon =
+      make_plan(tiny(), {.tp_size = 2, .dp_size = 2, .update_rule = config::OptimizerType::muon});
   const int64_t matrices = 3 * (2 * 48 * 48 + 2 * 24 * 48 + 3 * 96 * 48);
   CHECK(adamw.checkpoint_bytes - muon.checkpoint_bytes == 4 * matrices);
   CHECK(muon.memory[0].moments == adamw.memory[0].moments - 4 * matrices / 2);

@@ -68,7 +68,8 @@ TEST_CASE("each matrix has one owner, the same seen from every tp rank, and work
       std::map<std::string, std::pair<int, int>> owners;
       for (int tp_rank = 0; tp_rank < tp_size; ++tp_rank) {
         const Layers layers(24, tp_rank, tp_size);
-        const auto buckets = lay_out(layers.blocks, dp_size, &optim::update_rule("muon"));
+        const auto buckets =
+            lay_out(layers.blocks, dp_size, &optim::update_rule(config::OptimizerType::muon));
         CHECK(blocks_per_part(buckets, grid) == tp_size * dp_size);
         std::map<std::pair<int, int>, double> work;
         const std::vector<MatrixShare> shares = share_matrices(buckets, grid);
@@ -95,8 +96,8 @@ TEST_CASE("each matrix has one owner, the same seen from every tp rank, and work
 
 TEST_CASE("a batch is matrices of one size in a layer, whatever the layout", "[zero]") {
   const Layers whole(3, 0, 1), cut(3, 1, 2);
-  const auto of_one = lay_out(whole.blocks, 1, &optim::update_rule("muon"));
-  const auto of_many = lay_out(cut.blocks, 3, &optim::update_rule("muon"));
+  const auto of_one = lay_out(whole.blocks, 1, &optim::update_rule(config::OptimizerType::muon));
+  const auto of_many = lay_out(cut.blocks, 3, &optim::update_rule(config::OptimizerType::muon));
   const auto one = share_matrices(of_one, {});
   const auto many = share_matrices(of_many, {.tp_size = 2, .dp_size = 3});
   REQUIRE(one.size() == many.size());
@@ -111,8 +112,8 @@ TEST_CASE("a batch is matrices of one size in a layer, whatever the layout", "[z
 
 TEST_CASE("another rule's buckets have no matrices, and parts of one block", "[zero]") {
   const Layers layers(3, 0, 1);
-  for (const optim::UpdateRule* rule :
-       {static_cast<const optim::UpdateRule*>(nullptr), &optim::update_rule("adamw")}) {
+  for (const optim::UpdateRule* rule : {static_cast<const optim::UpdateRule*>(nullptr),
+                                        &optim::update_rule(config::OptimizerType::adamw)}) {
     const auto buckets = lay_out(layers.blocks, 2, rule);
     CHECK(share_matrices(buckets, {.tp_size = 1, .dp_size = 2}).empty());
     CHECK(blocks_per_part(buckets, {.tp_size = 1, .dp_size = 2}) == 1);

@@ -21,6 +21,9 @@ using testing::Head;
 using testing::synthetic_model;
 using testing::SyntheticModel;
 
+constexpr auto kRules = {config::OptimizerType::adamw, config::OptimizerType::lion,
+                         config::OptimizerType::muon};
+
 }  // namespace
 
 TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
@@ -68,9 +71,9 @@ TEST_CASE("what is frozen takes its weights and nothing else, in every stage", "
       for (const int dp_size : {1, 3}) {
         for (const int stage : {0, 1, 2, 3}) {
           for (const size_t trained : {size_t{0}, size_t{1}, size_t{4}}) {
-            for (const char* rule : {"adamw", "lion", "muon"}) {
+            for (const auto rule : kRules) {
               INFO("tp " << tp_size << " dp " << dp_size << " stage " << stage << " every "
-                         << trained << "th trains, " << rule);
+                         << trained << "th trains, " << config::word(rule));
               SyntheticModel model = synthetic_model(tp_size - 1, tp_size, head);
               for (size_t i = 0; i < model.parameters.size(); ++i)
                 model.parameters[i]->trains = trained > 0 && i % trained == 0;
@@ -127,10 +130,10 @@ TEST_CASE("handing the state out takes no memory, whatever it is kept in", "[zer
 }
 
 TEST_CASE("what is handed out as state is what the layout declares, kind by kind", "[zero]") {
-  for (const char* rule : {"adamw", "lion", "muon"}) {
+  for (const auto rule : kRules) {
     for (const int stage : {0, 1, 2, 3}) {
       for (const size_t trained : {size_t{1}, size_t{3}}) {
-        INFO(rule << ", stage " << stage << ", every " << trained << "th trains");
+        INFO(config::word(rule) << ", stage " << stage << ", every " << trained << "th trains");
         SyntheticModel model = synthetic_model(0, 1);
         for (size_t i = 0; i < model.parameters.size(); ++i)
           model.parameters[i]->trains = i % trained == 0;
