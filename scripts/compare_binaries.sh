@@ -2,10 +2,11 @@
 # Two binaries train the same, bit for bit: a pairwise sample of layouts, ZeRO stages, cadences and types, each trained by both and
 # compared by the shards' bytes and by loss, gradient norm and learning rate of every step. For changes that must not change a number.
 #
-#   scripts/compare_binaries.sh BEFORE AFTER        e.g. build/before/bin/tptrain build/cpu/bin/tptrain
+#   scripts/compare_binaries.sh BEFORE AFTER [--set KEY=VALUE ...]     e.g. build/before/bin/tptrain build/cpu/bin/tptrain
 set -euo pipefail
-[ $# -eq 2 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2; }
 before=$(realpath "$1") after=$(realpath "$2")
+settings=("${@:3}")
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 for i in $(seq 400); do echo "Line $i: the quick brown fox jumps over the lazy dog, $((i * 7919 % 1000)) times."; done > "$work/text.txt"
 
@@ -38,7 +39,7 @@ train: {seq_length: 40, micro_batch_size: 1, global_batch_size: $(($2 * $9)), ma
 optimizer: {learning_rate: 1e-3, weight_decay: 0.1, max_grad_norm: 0.5, master_dtype: $6, moments_dtype: $7}
 checkpoint: {save_steps: 3, keep: 0}
 YAML
-  mpirun --allow-run-as-root --oversubscribe -n $(($1 * $2)) "$binary" --config "$directory/run.yaml" < /dev/null > "$directory/out" 2>&1 ||
+  mpirun --allow-run-as-root --oversubscribe -n $(($1 * $2)) "$binary" --config "$directory/run.yaml" "${settings[@]}" < /dev/null > "$directory/out" 2>&1 ||
     { cat "$directory/out"; exit 1; }
   (cd "$directory/run/checkpoints" && sha256sum */*.safetensors) > "$directory/shards"
   python3 -c 'import json, sys
