@@ -183,7 +183,8 @@ fi
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 
 have() { compgen -G "$site/$1" >/dev/null; }
-pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+# --no-compile: libraries and headers are wanted of these wheels; the Python of torch's would take longer than the rest.
+pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
 fetch_torch() {
   have "torch-$TORCH_VERSION*.dist-info" || { echo "setup: downloading LibTorch $TORCH_VERSION (the PyPI wheel, 0.5 GB)"; pip_install --no-deps "torch==$TORCH_VERSION"; }
   if [ "$choice" = cuda ]; then

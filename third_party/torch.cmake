@@ -30,7 +30,8 @@ if(NOT torch_version STREQUAL "2.11")
 endif()
 
 # The wheel's CUDA libraries (NCCL, cuDNN, cuBLAS, runtime, CUPTI) stand beside it in site-packages/nvidia. The LibTorch zip has its own in
-# lib/, and NCCL within libtorch_cuda: then the machine's NCCL is linked (libnccl-dev).
+# lib/, and NCCL within libtorch_cuda: then the machine's NCCL is linked (libnccl-dev). NGC's torch uses those of the container (the toolkit's
+# folder, /usr/lib), conda's those of the environment.
 get_filename_component(torch_site "${TPTRAIN_TORCH_DIR}/.." ABSOLUTE)
 set(TPTRAIN_NVIDIA_DIR "${torch_site}/nvidia")
 set(TPTRAIN_RPATH "${TPTRAIN_TORCH_DIR}/lib")
@@ -60,7 +61,8 @@ if(TPTRAIN_CUDA)
   target_link_libraries(tptrain_nccl INTERFACE "${TPTRAIN_NCCL}")
   # The one that libtorch_cuda loads; its headers are the toolkit's, as torch's own include them. As a flag, since CMake would order the
   # search path by it: its folder also holds a runtime.
-  find_library(TPTRAIN_CUBLASLT NAMES libcublasLt.so.13 PATHS "${TPTRAIN_NVIDIA_DIR}/cu13/lib" "${TPTRAIN_TORCH_DIR}/lib" REQUIRED NO_DEFAULT_PATH)
+  find_library(TPTRAIN_CUBLASLT NAMES libcublasLt.so.13 PATHS "${TPTRAIN_NVIDIA_DIR}/cu13/lib" "${TPTRAIN_TORCH_DIR}/lib" ${CUDAToolkit_LIBRARY_DIR}
+    REQUIRED NO_DEFAULT_PATH)
   add_library(tptrain_cublaslt INTERFACE)
   target_link_libraries(tptrain_cublaslt INTERFACE "-Wl,${TPTRAIN_CUBLASLT}")
 endif()

@@ -77,6 +77,15 @@ def check_program(command, program, libraries):
     assert "OK " in as_user(command, "verify", "run")
 
 
+def check_licences(folder, page):
+    """Each library that a package brings is named on the page of licences."""
+    names = {"onig": "oniguruma", "crypto": "`libcrypto`", "torch_cpu": "`libtorch_cpu`", "c10": "`libc10`", "cudart": "cuda runtime"}
+    said = page.read_text().lower()
+    brought = {re.match(r"lib(.*?)\.so", path.name)[1] for path in folder.iterdir()}
+    assert "torch_cpu" in brought, brought
+    assert not [name for name in brought if names.get(name, name) not in said], brought
+
+
 begin = time.monotonic()
 # Of a program with Arrow a package brings Arrow's libraries as well.
 parquet = ["libparquet"] if "libparquet" in run("ldd", build / "bin/tptrain-program") else []
@@ -101,6 +110,7 @@ elif way == "tarball":
     packed.unlink()
     tree = place / packed.name.removesuffix(".tar.gz")
     check_files(tree / "share", tree / "share/doc/tptrain")
+    check_licences(tree / "lib/tptrain", source / "docs/licenses.md")
     make_read_only(tree)
     check_program(tree / "bin/tptrain", tree / "bin/tptrain", dict.fromkeys(["libtorch_cpu", "libc10", "libonig", *parquet], tree / "lib/tptrain"))
 else:
