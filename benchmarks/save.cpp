@@ -3,7 +3,9 @@
 // on the cores that a save uses, and a save at once, all in the same run.
 //   mpirun -n 2 --oversubscribe --bind-to none build/cpu/benchmarks/bench_save --gb 1 --dir /tmp/s
 //   build/cuda/benchmarks/bench_save --gb 5.6 --dir /tmp/s --device cuda
-// --gb is of a rank. A step is a product of matrices that takes about as long as one of a training.
+// --gb is of a rank. A step is as many products of matrices as make up its 6 FLOP a parameter and
+// token: 12 bytes of state are a parameter; --tokens are 16,384 on a GPU (Qwen2.5-0.5B in
+// bench_gpu_step), and on the CPU 128, one short sequence.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
@@ -12,6 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -34,7 +37,7 @@ struct Arguments {
   double gb = 1;
   std::string directory = "bench_save";
   std::string device = "cpu";
-  int64_t matrix = 0;
+  int64_t tokens = 0;
 };
 
 using Clock = std::chrono::steady_clock;
@@ -71,8 +74,12 @@ sharding::StateDict random_state(const comm::MpiSession& session, double gb, at:
 
 class Step {
  public:
-  Step(const Arguments& arguments, at::Device device) : device_(device) {
-    const int64_t size = arguments.matrix > 0 ? arguments.matrix : device.is_cuda() ? 8192 : 768;
+  Step(const Arguments& arguments, at::Device device) {
+    const int64_t size = device.is_cuda() ? 8192 : 1024;
+    const int64_t tokens = arguments.tokens > 0 ? arguments.tokens : device.is_cuda() ? 16384 : 128;
+    const double flops = 6 * arguments.gb * 1e9 / 12 * static_cast<double>(tokens);
+    const auto of_one = 2 * std::pow(static_cast<double>(size), 3);
+    products_ = std::max<int64_t>(1, std::llround(flops / of_one));
     const auto options =
         at::TensorOptions().device(device).dtype(device.is_cuda() ? at::kBFloat16 : at::kFloat);
     a_ = at::randn({size, size}, options);
@@ -80,13 +87,13 @@ class Step {
   }
   double run() {
     const Clock::time_point begin = Clock::now();
-    for (int i = 0; i < (device_.is_cuda() ? 60 : 2); ++i) at::mm_out(out_, a_, a_);
+    for (int64_t i = 0; i < products_; ++i) at::mm_out(out_, a_, a_);
     out_[0][0].item<float>();
     return since(begin);
   }
 
  private:
-  at::Device device_;
+  int64_t products_;
   at::Tensor a_, out_;
 };
 
@@ -123,6 +130,7 @@ double seconds_of_hashing(comm::MpiSession& session, int64_t bytes) {
 
 struct Result {
   train::Saved saved;
+  double removal_s = 0;        // of the checkpoint before it
   std::vector<double> beside;  // steps
 };
 
@@ -132,6 +140,7 @@ Result saved_beside(comm::MpiSession& session, train::Saver& saver,
   using Progress = checkpoint::CheckpointStore::Progress;
   Result result;
   done.clear();
+  session.barrier();  // as the collectives of a step: else a save would wait for the slower rank
   saver.save(state, {.step = number, .model_json = "{}"});
   while (saver.is_saving()) {
     result.beside.push_back(step.run());
@@ -141,6 +150,7 @@ Result saved_beside(comm::MpiSession& session, train::Saver& saver,
     saver.let_state_change();  // as the update of the next step does
   }
   result.saved = done.at(0);
+  result.removal_s = saver.last_save_s().value() - result.saved.save_s;
   return result;
 }
 
@@ -197,7 +207,7 @@ void measure(comm::MpiSession& session, const Arguments& arguments) {
   line(session, cat("save at once              ", rate(at_once_s, bytes)));
   for (int number = 2; number < 5; ++number) {
     std::vector<double> alone;
-    for (int i = 0; i < 20; ++i) alone.push_back(step.run());
+    for (int i = 0; i < (device.is_cuda() ? 20 : 5); ++i) alone.push_back(step.run());
     const Result result = saved_beside(session, beside, state, step, number, done);
     const double save_s = result.saved.save_s;
     line(session,
@@ -206,7 +216,8 @@ void measure(comm::MpiSession& session, const Arguments& arguments) {
              " % of the slower of the two; waited ", fixed(result.saved.stall_s, 3),
              " s = ", fixed(100 * result.saved.stall_s / at_once_s, 1),
              " % of a save at once; steps ", fixed(1e3 * median(result.beside), 1), " ms against ",
-             fixed(1e3 * median(alone), 1), " ms alone (", result.beside.size(), " steps)"));
+             fixed(1e3 * median(alone), 1), " ms alone (", result.beside.size(),
+             " steps); then the one before removed in ", fixed(result.removal_s, 2), " s"));
   }
   session.barrier();
   if (session.rank() != 0) return;
@@ -243,9 +254,11 @@ int main(int argc, char** argv) {
   app.add_option("--gb", arguments.gb, "of state, of a rank");
   app.add_option("--dir", arguments.directory, "where to save; is removed at the end");
   app.add_option("--device", arguments.device, "cpu or cuda");
-  app.add_option("--matrix", arguments.matrix, "rows of a step's matrices");
+  app.add_option("--tokens", arguments.tokens, "of a step");
   CLI11_PARSE(app, argc, argv);
-  if (arguments.device == "cpu") at::set_num_threads(1);
+  // As a training does.
+  if (arguments.device == "cpu")
+    at::set_num_threads(std::max(1, usable_cores() / session.local_size()));
   measure(session, arguments);
   return 0;
 }

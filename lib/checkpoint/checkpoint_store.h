@@ -3,6 +3,7 @@
 // no layer and no optimizer. Reads nothing it has not verified.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -176,6 +177,8 @@ class CheckpointStore {
   void abandon_save();
   /// Of all ranks, of the save that is under way or ended last.
   int64_t save_bytes() const;
+  /// When the last one was committed; on ranks other than 0, when they knew of it.
+  std::chrono::steady_clock::time_point committed_at() const;
 
   /// Writes and commits; then retention. Returns what was committed. On an error on any rank every
   /// rank throws the same CheckpointError and what was committed before is untouched. Where run_dir

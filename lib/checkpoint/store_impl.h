@@ -1,6 +1,7 @@
 // What a CheckpointStore holds. Private to this folder.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <set>
@@ -35,7 +36,8 @@ struct CheckpointStore::Impl {
   enum class Stage { writing, committing } stage = Stage::writing;
   std::optional<Save> save = {};
   bool run_dir_was_removed = false;
-  CheckpointInfo committed = {};  // rank 0
+  CheckpointInfo committed = {};                            // rank 0
+  std::chrono::steady_clock::time_point committed_at = {};  // other ranks: when they knew of it
   int64_t save_bytes = 0;
   std::optional<BackgroundJob> job = {};  // goes first: it works on the others
 
@@ -66,6 +68,12 @@ struct CheckpointStore::Impl {
     });
   }
 
+  /// Rank 0.
+  void commit() {
+    committed = save->commit();
+    committed_at = std::chrono::steady_clock::now();
+  }
+
   std::vector<std::string> remove_old(const CheckpointInfo& newest) {
     return apply_retention({.directory = options.directory,
                             .keep = options.keep,
@@ -82,7 +90,10 @@ struct CheckpointStore::Impl {
   CheckpointInfo end_save() {
     CheckpointInfo saved = committed;
     const std::string path = group.broadcast(saved.path.string(), 0);
-    if (!first()) saved = info_of(save->manifest(), path);
+    if (!first()) {
+      saved = info_of(save->manifest(), path);
+      committed_at = std::chrono::steady_clock::now();
+    }
     job.reset();
     save.reset();
     parent_save_id = saved.save_id;

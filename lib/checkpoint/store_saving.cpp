@@ -63,6 +63,10 @@ bool CheckpointStore::is_saving() const { return impl_->save.has_value(); }
 
 int64_t CheckpointStore::save_bytes() const { return impl_->save_bytes; }
 
+std::chrono::steady_clock::time_point CheckpointStore::committed_at() const {
+  return impl_->committed_at;
+}
+
 CheckpointStore::Progress CheckpointStore::save_progress() const {
   if (impl_->save && !impl_->job) {
     // Ranks other than 0 have nothing to do for a commit.
@@ -84,7 +88,7 @@ std::optional<CheckpointInfo> CheckpointStore::continue_save() {
     self.stage = Impl::Stage::committing;
     if (self.first()) {
       self.job.emplace(Priority::low, [&self] {
-        self.committed = self.save->commit();
+        self.commit();
         self.retention_problems = self.remove_old(self.committed);
       });
     }
@@ -110,7 +114,7 @@ CheckpointInfo CheckpointStore::save(const sharding::StateDict& state,
     });
     self.save->gather_records();
     comm::agree(self.group, [&] {
-      if (self.first()) self.committed = self.save->commit();
+      if (self.first()) self.commit();
     });
   });
   if (self.first()) self.retention_problems = self.remove_old(self.committed);

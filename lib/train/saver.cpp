@@ -15,8 +15,9 @@ namespace {
 
 constexpr int kAttempts = 2;
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+double seconds_since(std::chrono::steady_clock::time_point begin,
+                     std::chrono::steady_clock::time_point end = std::chrono::steady_clock::now()) {
+  return std::chrono::duration<double>(end - begin).count();
 }
 
 }  // namespace
@@ -146,8 +147,10 @@ void Saver::committed(const CheckpointInfo& info) {
   last_save_s_ = seconds_since(begun_);
   for (const std::string& line : store_.retention_problems()) log_.warn(line);
   if (on_saved_)
-    on_saved_(
-        {.info = info, .stall_s = stall_s_, .save_s = *last_save_s_, .bytes = store_.save_bytes()});
+    on_saved_({.info = info,
+               .stall_s = stall_s_,
+               .save_s = seconds_since(begun_, store_.committed_at()),
+               .bytes = store_.save_bytes()});
 }
 
 void Saver::throw_if_last_failed() const {

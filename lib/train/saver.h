@@ -22,7 +22,7 @@ using config::OnFailure;
 struct Saved {
   checkpoint::CheckpointInfo info;
   double stall_s = 0;  // that this rank's training waited
-  double save_s = 0;   // from the begin to the commit
+  double save_s = 0;   // from the begin to the commit; what is old is removed after that
   int64_t bytes = 0;   // of all shards
 };
 
@@ -63,7 +63,7 @@ class Saver {
   /// At the end of a run. Throws the error of the last save where that one failed.
   void throw_if_last_failed() const;
   bool last_failed() const { return last_failure_.has_value(); }
-  /// How long the last one took, from its begin to its end.
+  /// How long the last one took, from its begin to its end, with the removal of what is old.
   std::optional<double> last_save_s() const { return last_save_s_; }
 
  private:

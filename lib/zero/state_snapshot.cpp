@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -44,28 +45,53 @@ std::vector<at::Tensor> saved_tensors(const StateDict& state) {
   return tensors;
 }
 
-void copy_bytes(const std::vector<at::Tensor>& from, const StateDict& to, int threads) {
+}  // namespace
+
+// Copies on threads of its own, and on that of whoever waits for it.
+class StateSnapshot::HostCopy {
+ public:
+  HostCopy(const std::vector<at::Tensor>& from, const StateDict& to, int threads)
+      : from_(from), parts_(parts_of(from, to)) {
+    job_.emplace(Priority::usual,
+                 [this, threads] { in_parallel(threads, threads, [this](int64_t) { copy(); }); });
+  }
+  bool is_done() const { return job_->is_done(); }
+  void finish() {
+    copy();
+    job_->get();
+  }
+
+ private:
   struct Part {
     const std::byte* source;
     std::byte* target;
     size_t bytes;
   };
-  std::vector<Part> parts;
-  for (size_t i = 0; i < from.size(); ++i) {
-    const auto* source = static_cast<const std::byte*>(from[i].const_data_ptr());
-    auto* target = static_cast<std::byte*>(to.pieces[i].data.mutable_data_ptr());
-    for (size_t done = 0; done < from[i].nbytes(); done += kCopiedAtOnce)
-      parts.push_back(
-          {source + done, target + done, std::min(kCopiedAtOnce, from[i].nbytes() - done)});
-  }
-  in_parallel(static_cast<int64_t>(parts.size()), threads, [&](int64_t i) {
-    const Part& part = parts[static_cast<size_t>(i)];
-    std::memcpy(part.target, part.source, part.bytes);
-    interruption_point();
-  });
-}
 
-}  // namespace
+  static std::vector<Part> parts_of(const std::vector<at::Tensor>& from, const StateDict& to) {
+    std::vector<Part> parts;
+    for (size_t i = 0; i < from.size(); ++i) {
+      const auto* source = static_cast<const std::byte*>(from[i].const_data_ptr());
+      auto* target = static_cast<std::byte*>(to.pieces[i].data.mutable_data_ptr());
+      for (size_t done = 0; done < from[i].nbytes(); done += kCopiedAtOnce)
+        parts.push_back(
+            {source + done, target + done, std::min(kCopiedAtOnce, from[i].nbytes() - done)});
+    }
+    return parts;
+  }
+
+  void copy() {
+    for (size_t i = next_++; i < parts_.size(); i = next_++) {
+      std::memcpy(parts_[i].target, parts_[i].source, parts_[i].bytes);
+      interruption_point();
+    }
+  }
+
+  std::vector<at::Tensor> from_;  // held until all is copied
+  std::vector<Part> parts_;
+  std::atomic<size_t> next_ = 0;
+  std::optional<BackgroundJob> job_;  // goes first
+};
 
 int64_t StateSnapshot::bytes_of(const StateDict& state) {
   int64_t bytes = 0;
@@ -119,8 +145,7 @@ void StateSnapshot::begin(const StateDict& live) {
     copy_on_stream(from);
   } else {
     if (taking_pages_) std::exchange(taking_pages_, nullptr)->get();
-    copying_ = std::make_unique<BackgroundJob>(Priority::usual,
-                                               [this, from] { copy_bytes(from, copy_, threads_); });
+    copying_ = std::make_unique<HostCopy>(from, copy_, threads_);
   }
 }
 
@@ -155,7 +180,8 @@ void StateSnapshot::wait() {
   if (device_.is_cuda()) {
     copied_->synchronize();
   } else {
-    std::exchange(copying_, nullptr)->get();
+    copying_->finish();
+    copying_.reset();
   }
   complete_ = true;
 }

@@ -40,6 +40,7 @@ class StateSnapshot {
   const sharding::StateDict& copy() const { return copy_; }
 
  private:
+  class HostCopy;
   void copy_on_stream(const std::vector<at::Tensor>& from);
 
   c10::Device device_;
@@ -52,7 +53,7 @@ class StateSnapshot {
   // Of the CPU; these go first, they write into the copies. Null: none is under way.
   int threads_ = 1;
   std::unique_ptr<BackgroundJob> taking_pages_;
-  std::unique_ptr<BackgroundJob> copying_;
+  std::unique_ptr<HostCopy> copying_;
   bool complete_ = true;
 };
 
