@@ -19,12 +19,14 @@ else
   layout=(--set train.device=cpu)
 fi
 scripts/setup.sh "--$preset"
-# For use, not for work on it: without tests and benchmarks, and for the GPUs that are here. What was configured before stays so.
+# For use, not for work on it: without tests and benchmarks, and for the GPUs that are here; without ccache, which costs a first build some
+# tenths of a second a file. What was configured before stays so.
 settings=()
-[ -e "build/$preset/CMakeCache.txt" ] || settings=(-DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF)
+[ -e "build/$preset/CMakeCache.txt" ] || settings=(-DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DTPTRAIN_CCACHE=OFF)
 [ "${#settings[@]}" -eq 0 ] || [ "$preset" = cpu ] || settings+=(-DCMAKE_CUDA_ARCHITECTURES=native)
 cmake --preset "$preset" "${settings[@]}" >/dev/null
-cmake --build --preset "$preset" --target tptrain
+# As many as there are cores, which is what 2 GiB a core bears: a compiler takes up to 1.
+cmake --build --preset "$preset" --target tptrain --parallel "$(nproc)"
 
 # The model learns a snapshot of the text, so that editing the repository does not change the data under a run that goes on.
 if [ ! -d "$run/text" ]; then

@@ -48,7 +48,7 @@ start  # again: what was configured stays so
 grep -q TESTS=OFF "$said" && fail "configured anew"
 gpus 8
 start
-expect "setup.sh --cuda" "cmake --preset cuda -DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DCMAKE_CUDA_ARCHITECTURES=native" \
+expect "setup.sh --cuda" "cmake --preset cuda -DTPTRAIN_UNITY=ON -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DTPTRAIN_CCACHE=OFF -DCMAKE_CUDA_ARCHITECTURES=native" \
   " -n 4 $place/build/cuda/bin/tptrain" "tptrain generate --checkpoint runs/quickstart-gpu"
 grep -q "tp_size" "$said" && fail "four GPUs take the file's layout"
 gpus 2
