@@ -7,7 +7,7 @@ usage() {
 usage: scripts/sanitize.sh asan|tsan [--quick | --training | ctest options ...]
   asan        AddressSanitizer with UndefinedBehaviorSanitizer, into build/asan
   tsan        ThreadSanitizer, into build/tsan
-  --quick     some minutes: the unit tests of folders without LibTorch: of those that read what others wrote (asan), of those with threads of
+  --quick     some minutes: the unit tests of base, config and formats (asan), of folders with threads of
               their own (tsan)
   --training  the program itself: a training of two ranks that evaluates, saves beside the steps and goes on in another layout
 Without further words: all unit tests, every test of two ranks, and that training.
@@ -30,7 +30,7 @@ targets() { ninja -C "build/$preset" -t targets all | sed -nE "s/^($1): phony$/\
 case "${1:-}" in
   --quick)
     shift
-    folders='base|config|formats|chat_template|tokenizer'
+    folders='base|config|formats'
     [ "$preset" = asan ] || folders='base|data'
     chosen=(-R "^unit_($folders)_" "$@")
     wanted=$(targets "unit_($folders)_[a-z0-9_]+")
