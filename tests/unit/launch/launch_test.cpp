@@ -1,6 +1,8 @@
 // What a launch decides: on how many ranks and which hosts, by which command, and what an exit code
 // means.
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -12,7 +14,9 @@
 #include "launch/layout.h"
 #include "launch/mpirun.h"
 #include "launch/outcome.h"
+#include "launch/supervisor.h"
 #include "support/catch.h"
+#include "support/temp_dir.h"
 
 namespace tptrain::testing {
 namespace {
@@ -34,7 +38,63 @@ bool has_words(const Strings& words, const Strings& part) {
   return std::search(words.begin(), words.end(), part.begin(), part.end()) != words.end();
 }
 
+/// supervise() of a job of tp 2 x dp 2 that crashes in its first start, on a host that has four
+/// GPUs then and `left` after it.
+struct Supervised {
+  int exit_code = 0;
+  Strings said;      // of the launch
+  Strings commands;  // what mpirun was called with
+};
+
+Supervised supervise_with_gpus(int64_t left, int64_t least_ranks) {
+  namespace fs = std::filesystem;
+  const TempDir folder;
+  const fs::path wrapper = folder.path() / "mpirun.sh";
+  const fs::path calls = folder.path() / "calls";
+  std::ofstream(wrapper) << "#!/bin/sh\nprintf '%s\\n' \"$*\" >> " << calls.string()
+                         << "\n[ $(wc -l < " << calls.string() << ") != 1 ] || kill -9 $$\n";
+  fs::permissions(wrapper, fs::perms::owner_all);
+  Supervised supervised;
+  int64_t asked = 0;
+  supervised.exit_code = supervise(
+      {.ranks = 4,
+       .least_ranks = least_ranks,
+       .wrapper = wrapper.string(),
+       .program = {"tptrain", "--config", "run.yaml"},
+       .layout = {.tp_size = 2, .dp_size = 2, .micro_batch_size = 1, .global_batch_size = 4},
+       .run_dir = folder.path()},
+      {.machine = {.cores = 4},
+       .newest_step = [] { return std::optional<int64_t>(20); },
+       .gpus_here = [&] { return std::optional<int64_t>(++asked == 1 ? 4 : left); },
+       .say = [&](const std::string& line) { supervised.said.push_back(line); }});
+  std::ifstream lines(calls);
+  for (std::string line; std::getline(lines, line);) supervised.commands.push_back(line);
+  return supervised;
+}
+
 }  // namespace
+
+TEST_CASE("a run goes on with the GPUs that are left, where the user allows it") {
+  const auto with_fewer = supervise_with_gpus(/*left=*/3, /*least_ranks=*/2);
+  CHECK(with_fewer.exit_code == 0);
+  REQUIRE(with_fewer.commands.size() == 2);
+  CHECK(with_fewer.commands[0].find("-n 4 ") == 0);
+  CHECK(with_fewer.commands[0].find("dp_size") == std::string::npos);
+  // A whole tp group: two of the three.
+  CHECK(with_fewer.commands[1].find("-n 2 ") == 0);
+  CHECK(has(with_fewer.commands[1], "tptrain --config run.yaml --set parallel.dp_size=1"));
+  CHECK(has_words(with_fewer.said, {"this host has 3 GPUs: goes on with 2 of 4 ranks"}));
+
+  const auto too_few = supervise_with_gpus(/*left=*/1, /*least_ranks=*/2);
+  CHECK(too_few.exit_code == 6);
+  CHECK(too_few.commands.size() == 1);
+  CHECK(has(too_few.said.back(), "gives up: too few GPUs are left"));
+
+  // Without leave the program itself says what is wrong.
+  const auto not_allowed = supervise_with_gpus(/*left=*/3, /*least_ranks=*/4);
+  REQUIRE(not_allowed.commands.size() == 2);
+  CHECK(not_allowed.commands[1] == not_allowed.commands[0]);
+}
 
 TEST_CASE("hosts are named with their ranks, or share them equally") {
   CHECK(parse_hosts("a:4,b:2", 6) == std::vector<Host>{{"a", 4}, {"b", 2}});

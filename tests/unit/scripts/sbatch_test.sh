@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# scripts/slurm/train.sbatch with stand-ins for srun, scontrol and tptrain: codes pass through, 75 requeues, SIGUSR1 reaches the program.
+# scripts/slurm/train.sbatch and sweep.sbatch with stand-ins for srun, scontrol and tptrain: codes pass through, 75 requeues, SIGUSR1 reaches the program.
 set -euo pipefail
 script=$1
 directory=$(mktemp -d)
@@ -98,4 +98,17 @@ run nowhere.yaml
 { [ "$code" -eq 2 ] && grep -q "'nowhere.yaml' is no run file" output.txt; } || fail "a missing run file: $(cat output.txt)"
 LAUNCHER=ssh run run.yaml
 { [ "$code" -eq 2 ] && grep -q "must be srun or mpirun" output.txt; } || fail "an unknown launcher: $(cat output.txt)"
+
+# sweep.sbatch beside it: the words of its line of the grid, and a run_dir of its own.
+printf -- '--set optimizer.learning_rate=1e-3\n--set "data.train=[a b.txt]"\n' >grid.txt
+export TRAIN_SBATCH=$script
+sweep=$(dirname "$script")/sweep.sbatch
+script=$sweep
+CODE=0 SLURM_ARRAY_TASK_ID=2 run run.yaml grid.txt --set train.max_steps=3
+[ "$code" -eq 0 ] || fail "sweep.sbatch ended with $code: $(cat output.txt)"
+[ "$(cat arguments.txt)" = "--config run.yaml --set train.max_steps=3 --set data.train=[a b.txt] --set run_dir=sweep/2" ] || fail "a line of a sweep: $(cat arguments.txt)"
+for number in "" 3; do
+  SLURM_ARRAY_TASK_ID=$number run run.yaml grid.txt
+  [ "$code" -eq 2 ] || fail "line '$number' of a sweep of two became $code"
+done
 echo "all passed"
