@@ -1,6 +1,8 @@
-// One thread eight elements, in two packs of four: 8 loads of 16 bytes on their way at once. The
-// arithmetic is element_loop.cpp's in its order; this file is compiled without fused multiply-add,
-// as that one, so that an element's update does not depend on the device that makes it.
+// One thread eight elements, in two packs of four: 8 loads of 16 bytes on their way at once. Where
+// masters are bf16, eight neighbours, which share their random bits: drawing those anew for every
+// pack took longer than all that an update moves. The arithmetic is element_loop.cpp's in its
+// order; this file is compiled without fused multiply-add, as that one, so that an element's update
+// does not depend on the device that makes it.
 #include "kernels/cuda/multi_tensor.cuh"
 #include "optim/cuda/element_update.h"
 #include "random/philox.cuh"
@@ -14,6 +16,7 @@ using Bf16 = __nv_bfloat16;
 
 constexpr int kPacks = kChunkElements / (kThreads * kPack);
 static_assert(kPacks * kThreads * kPack == kChunkElements);
+constexpr int kResident = 4;  // blocks on a multiprocessor, of 64 registers a thread
 
 template <typename Rule>
 __global__ void begin_kernel(Begin<Rule> args) {
@@ -77,6 +80,29 @@ __device__ Bf16 round_stochastically(float value, uint32_t random) {
   return __ushort_as_bfloat16(static_cast<unsigned short>((bits + random) >> 16));
 }
 
+/// Whether any eight neighbours of the range, from such an element on, share a Philox call.
+__device__ bool in_eights(const Rounding& site, int64_t first) {
+  const int64_t all = site.begin | site.local_block | site.global_block | site.global_begin | first;
+  return all % 8 == 0;
+}
+/// The bits of those eight: 16 each, the first in the low half of x.
+__device__ uint4 bits_of_eight(const Rounding& site, int64_t first, uint32_t update) {
+  const auto local = static_cast<uint64_t>(site.begin + first);
+  const auto local_block = static_cast<uint64_t>(site.local_block);
+  uint64_t block = 0;
+  if (local >= local_block) {
+    block = ((local | local_block) >> 32) == 0
+                ? static_cast<uint32_t>(local) / static_cast<uint32_t>(local_block)
+                : local / local_block;
+  }
+  const uint64_t global = static_cast<uint64_t>(site.global_begin) + local +
+                          block * static_cast<uint64_t>(site.global_block - site.local_block);
+  const uint64_t group = global / 8;
+  return random::philox_rounds(
+      make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update, 0),
+      site.key[0], site.key[1]);
+}
+
 template <typename Rule>
 struct Elements {
   float g[kPack], p[kPack], slots[Rule::kSlots][kPack];
@@ -117,7 +143,85 @@ struct Arrays {
     for (int s = 0; s < Rule::kSlots; ++s) all = all && packs_begin_at(slots[s]);
     return all;
   }
+  __device__ bool in_words() const {
+    auto all = reinterpret_cast<uintptr_t>(master) | reinterpret_cast<uintptr_t>(gradient) |
+               reinterpret_cast<uintptr_t>(weights);
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s) all |= reinterpret_cast<uintptr_t>(slots[s]);
+    return all % 16 == 0;
+  }
 };
+
+constexpr int kEight = 8;
+static_assert(kChunkElements == kThreads * kEight);
+
+/// Eight neighbours as they lie in memory, in words of 16 bytes.
+template <typename T>
+struct Eight {
+  static constexpr int kWidth = 16 / sizeof(T);
+  static constexpr int kWords = kEight / kWidth;
+  Pack<T, kWidth> words[kWords];
+
+  __device__ void load_from(const T* from) {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) words[i] = load_pack<T, kWidth>(from + i * kWidth);
+  }
+  __device__ void store_to(T* to) const {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) store_pack(to + i * kWidth, words[i]);
+  }
+  __device__ float operator[](int i) const { return wide(words[i / kWidth].values[i % kWidth]); }
+  /// Elements i and i + 1, rounded to nearest.
+  __device__ void set_two(int i, float first, float second) {
+    T* to = &words[i / kWidth].values[i % kWidth];
+    if constexpr (sizeof(T) == sizeof(float)) {
+      to[0] = first;
+      to[1] = second;
+    } else {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(first, second);  // one instruction
+      to[0] = two.x;
+      to[1] = two.y;
+    }
+  }
+};
+
+/// A chunk that has all its elements, all in words, eight of which share their random bits.
+template <typename Rule, typename Slot, typename Gradient>
+__device__ void update_eights(const Arrays<Rule, Bf16, Slot, Gradient>& arrays, const Chunk& chunk,
+                              const Range& range, const typename Rule::Constants& c,
+                              const float* updates) {
+  const int at = kEight * static_cast<int>(threadIdx.x);
+  Eight<Gradient> gradient;
+  Eight<Bf16> master;
+  Eight<Slot> slots[Rule::kSlots];
+  gradient.load_from(arrays.gradient + at);
+  master.load_from(arrays.master + at);
+#pragma unroll
+  for (int s = 0; s < Rule::kSlots; ++s) slots[s].load_from(arrays.slots[s] + at);
+  // Drawn while those are on their way.
+  const uint4 random =
+      bits_of_eight(range.rounding, chunk.begin + at, static_cast<uint32_t>(*updates));
+  const uint32_t words[] = {random.x, random.y, random.z, random.w};
+#pragma unroll
+  for (int i = 0; i < kEight; i += 2) {
+    float values[2][Rule::kSlots], updated[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int s = 0; s < Rule::kSlots; ++s) values[j][s] = slots[s][i + j];
+      updated[j] = Rule::step(gradient[i + j], master[i + j], values[j], c);
+    }
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s) slots[s].set_two(i, values[0][s], values[1][s]);
+    Bf16* to = &master.words[0].values[i];
+    to[0] = round_stochastically(updated[0], words[i / 2] & 0xffffu);
+    to[1] = round_stochastically(updated[1], words[i / 2] >> 16);
+  }
+#pragma unroll
+  for (int s = 0; s < Rule::kSlots; ++s) slots[s].store_to(arrays.slots[s] + at);
+  master.store_to(arrays.master + at);
+  if (arrays.weights != nullptr) master.store_to(arrays.weights + at);
+}
 
 /// kWhole: the chunk has all its elements, all in packs, and no load waits for another.
 template <bool kWhole, typename Rule, typename Master, typename Slot, typename Gradient>
@@ -161,13 +265,20 @@ __device__ void update_chunk(const Arrays<Rule, Master, Slot, Gradient>& arrays,
 }
 
 template <typename Rule, typename Master, typename Slot, typename Gradient>
-__global__ void __launch_bounds__(kThreads) update_kernel(Pass<Rule> args) {
+__global__ void __launch_bounds__(kThreads, kResident) update_kernel(Pass<Rule> args) {
   const Chunk chunk = args.chunks[blockIdx.x];
   if (!*args.finite) return;
   const Range& range = args.ranges[chunk.tensor];
   const typename Rule::Constants constants = args.constants[range.options];
   const Arrays<Rule, Master, Slot, Gradient> arrays(range, chunk.begin);
-  if (chunk.count == kChunkElements && arrays.in_packs()) {
+  const bool whole = chunk.count == kChunkElements;
+  if constexpr (sizeof(Master) == sizeof(Bf16)) {
+    if (whole && arrays.in_words() && in_eights(range.rounding, chunk.begin)) {
+      update_eights<Rule>(arrays, chunk, range, constants, args.updates);
+      return;
+    }
+  }
+  if (whole && arrays.in_packs()) {
     update_chunk<true>(arrays, chunk, range, constants, args.updates);
   } else {
     update_chunk<false>(arrays, chunk, range, constants, args.updates);
