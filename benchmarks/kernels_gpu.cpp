@@ -287,6 +287,18 @@ Work cross_entropy_backward() {
           }};
 }
 
+/// Both at once.
+template <int64_t tokens, int64_t vocab>
+Work cross_entropy_gradient() {
+  Logits<tokens, vocab> logits;
+  const at::Tensor scale = at::ones({}, cuda(at::kFloat));
+  return {.bytes = 2 * logits.bytes, .run = [=]() mutable {
+            const auto found =
+                kernels::vocab_softmax_gradient_(logits.rows, logits.targets, 0, scale, 0.0);
+            kernels::cross_entropy_sums(found.sums, found.row_max, logits.targets);
+          }};
+}
+
 template <int64_t tokens, int64_t hidden>
 Work embedding_gradient() {
   // A tenth of the tokens are one id.
@@ -452,6 +464,10 @@ const Entry kEntries[] = {
     {"cross entropy backward 8192 x 64128", cross_entropy_backward<8192, 64128>},
     {"cross entropy backward 16384 x 75968", cross_entropy_backward<16384, 75968>},
     {"cross entropy backward 65536 x 50257", cross_entropy_backward<65536, 50257>},
+    {"cross entropy, gradient 8192 x 128256", cross_entropy_gradient<8192, 128256>},
+    {"cross entropy, gradient 8192 x 151936", cross_entropy_gradient<8192, 151936>},
+    {"cross entropy, gradient 16384 x 50257", cross_entropy_gradient<16384, 50257>},
+    {"cross entropy, gradient 8192 x 32000", cross_entropy_gradient<8192, 32000>},
     {"embedding gradient 8192 x 4096", embedding_gradient<8192, 4096>},
     {"embedding gradient 65536 x 768", embedding_gradient<65536, 768>},
     {"bias gradient 65536 x 2304", bias_gradient<65536, 2304>},

@@ -50,6 +50,12 @@ cuda::Vocab kernel_args(const at::Tensor& logits, const at::Tensor& targets, int
           .stride = logits.stride(0)};
 }
 
+/// Their memory.
+VocabStatistics statistics_of(const at::Tensor& logits) {
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  return {at::empty({logits.size(0)}, options), at::empty({2, logits.size(0)}, options)};
+}
+
 }  // namespace
 
 at::Tensor vocab_row_max(const at::Tensor& logits) {
@@ -102,9 +108,7 @@ VocabStatistics vocab_statistics_(at::Tensor& logits, const at::Tensor& targets,
     const at::Tensor row_max = vocab_row_max(logits);
     return {row_max, vocab_exp_(logits, row_max, targets, vocab_begin)};
   }
-  const at::TensorOptions options = logits.options().dtype(at::kFloat);
-  VocabStatistics result{at::empty({logits.size(0)}, options),
-                         at::empty({2, logits.size(0)}, options)};
+  const VocabStatistics result = statistics_of(logits);
   cuda::Vocab args = kernel_args(logits, targets, vocab_begin);
   args.row_max = result.row_max.data_ptr<float>();
   args.sums = result.sums.data_ptr<float>();
@@ -198,6 +202,29 @@ void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::
       cpu::vocab_backward_rows(args, begin, end);
     });
   });
+}
+
+VocabStatistics vocab_softmax_gradient_(at::Tensor& logits, const at::Tensor& targets,
+                                        int64_t vocab_begin, const at::Tensor& scale,
+                                        double z_loss) {
+  check_rows(logits, targets, "vocab_softmax_gradient_");
+  expect(scale.numel() == 1, "vocab_softmax_gradient_", "have a scalar scale", scale.sizes());
+  if (takes_cuda_kernels(logits)) {
+    cuda::Vocab args = kernel_args(logits, targets, vocab_begin);
+    if (cuda::takes_vocab_both(args)) {
+      const VocabStatistics result = statistics_of(logits);
+      args.row_max = result.row_max.data_ptr<float>();
+      args.sums = result.sums.data_ptr<float>();
+      args.scale = scale.const_data_ptr<float>();
+      args.z_loss = static_cast<float>(z_loss);
+      cuda::vocab_both(args, cuda::stream_of(logits));
+      cuda::check_launch("vocab_softmax_gradient_");
+      return result;
+    }
+  }
+  VocabStatistics result = vocab_statistics_(logits, targets, vocab_begin);
+  vocab_softmax_backward_(logits, result.sums, result.row_max, targets, vocab_begin, scale, z_loss);
+  return result;
 }
 
 }  // namespace tptrain::kernels

@@ -224,6 +224,12 @@ at::Tensor cross_entropy_sums(const at::Tensor& sums, const at::Tensor& row_max,
 void vocab_softmax_backward_(at::Tensor& exp, const at::Tensor& sums, const at::Tensor& row_max,
                              const at::Tensor& targets, int64_t vocab_begin,
                              const at::Tensor& scale, double z_loss);
+/// vocab_statistics_ and vocab_softmax_backward_ with them, of a vocabulary that is one slice: the
+/// same bits; on CUDA the logits are read once where a row fits into the shared memory of eight
+/// blocks.
+VocabStatistics vocab_softmax_gradient_(at::Tensor& logits, const at::Tensor& targets,
+                                        int64_t vocab_begin, const at::Tensor& scale,
+                                        double z_loss);
 
 // --- Products. On CUDA in bf16 by the algorithm that is fastest there: the first product of a
 // shape times those that cuBLASLt proposes and keeps the choice, so that it waits for the device,

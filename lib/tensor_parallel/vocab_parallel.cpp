@@ -122,4 +122,18 @@ at::Tensor VocabParallelCrossEntropy::backward(const at::Tensor& scale, double z
   return std::move(exp_);
 }
 
+CrossEntropyGradient vocab_parallel_cross_entropy_gradient(at::Tensor logits, at::Tensor targets,
+                                                           const Parameter& table,
+                                                           comm::Communicator& tp,
+                                                           const at::Tensor& scale, double z_loss) {
+  if (tp.size() == 1) {
+    const kernels::VocabStatistics found = kernels::vocab_softmax_gradient_(
+        logits, targets, table.slices[0].spec.begin, scale, z_loss);
+    return {kernels::cross_entropy_sums(found.sums, found.row_max, targets), std::move(logits)};
+  }
+  VocabParallelCrossEntropy entropy(std::move(logits), std::move(targets), table, tp);
+  at::Tensor sums = entropy.sums();
+  return {std::move(sums), std::move(entropy).backward(scale, z_loss)};
+}
+
 }  // namespace tptrain::tensor_parallel

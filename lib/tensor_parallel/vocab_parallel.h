@@ -86,4 +86,15 @@ class VocabParallelCrossEntropy {
   int64_t vocab_begin_ = 0;
 };
 
+struct CrossEntropyGradient {
+  at::Tensor sums;         // as VocabParallelCrossEntropy::sums()
+  at::Tensor grad_logits;  // in the memory of the logits
+};
+/// Forward and backward of VocabParallelCrossEntropy at once, the same bits: with one tp rank there
+/// is nothing to wait for in between, and a GPU reads the logits once. Collective over tp.
+CrossEntropyGradient vocab_parallel_cross_entropy_gradient(at::Tensor logits, at::Tensor targets,
+                                                           const parameters::Parameter& table,
+                                                           comm::Communicator& tp,
+                                                           const at::Tensor& scale, double z_loss);
+
 }  // namespace tptrain::tensor_parallel

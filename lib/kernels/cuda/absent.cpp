@@ -52,6 +52,8 @@ void pack_heads(const PackHeads&, Stream) { absent(); }
 void vocab_statistics(const Vocab&, Stream) { absent(); }
 void vocab_rescale(const Vocab&, Stream) { absent(); }
 void vocab_backward(const Vocab&, Stream) { absent(); }
+bool takes_vocab_both(const Vocab&) { absent(); }
+void vocab_both(const Vocab&, Stream) { absent(); }
 int64_t cross_entropy_blocks(int64_t) { absent(); }
 void cross_entropy_sums(const CrossEntropySums&, Stream) { absent(); }
 void embedding_rows(const EmbeddingRows&, Stream) { absent(); }

@@ -174,6 +174,10 @@ void vocab_statistics(const Vocab& args, Stream stream);
 void vocab_rescale(const Vocab& args, Stream stream);
 /// logits := their gradient.
 void vocab_backward(const Vocab& args, Stream stream);
+/// vocab_statistics and vocab_backward, bit for bit, reading the logits once. takes_vocab_both: the
+/// device has clusters of blocks, and one's shared memory holds a row.
+bool takes_vocab_both(const Vocab& args);
+void vocab_both(const Vocab& args, Stream stream);
 
 struct CrossEntropySums {
   const float* sums = nullptr;       // [2, tokens]

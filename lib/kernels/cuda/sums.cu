@@ -1,5 +1,5 @@
 // Sums over rows in two launches: blocks add up their rows, and add_partials adds up the blocks in
-// order. The gradient of a bias is one.
+// order. The gradient of a bias is one. The sums of the loss over tokens, likewise.
 #include <algorithm>
 
 #include "kernels/cuda/device.cuh"
@@ -74,6 +74,57 @@ __global__ void __launch_bounds__(256, kResident)
   }
 }
 
+// --- The sums of the loss.
+
+constexpr int64_t kIgnored = -100;
+constexpr int kSumThreads = 512;
+constexpr int64_t kTokensABlock = 4096;
+
+/// Over kSumThreads threads, in a fixed order; thread 0 gets it.
+__device__ double block_sum(double value) {
+  __shared__ double warps[kSumThreads / 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) value += __shfl_down_sync(~0u, value, offset);
+  __syncthreads();  // the last use of `warps` is over
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  double total = 0;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kSumThreads / 32; ++i) total += warps[i];
+  }
+  return total;
+}
+
+__global__ void __launch_bounds__(kSumThreads) cross_entropy_kernel(CrossEntropySums args) {
+  const int64_t begin = blockIdx.x * kTokensABlock;
+  const int64_t end = begin + kTokensABlock < args.tokens ? begin + kTokensABlock : args.tokens;
+  double loss = 0;
+  double squares = 0;
+  for (int64_t t = begin + threadIdx.x; t < end; t += kSumThreads) {
+    if (args.targets[t] == kIgnored) continue;
+    const auto log_sum = static_cast<double>(logf(args.sums[t]));
+    const double logsumexp = static_cast<double>(args.row_max[t]) + log_sum;
+    loss += log_sum - static_cast<double>(args.sums[args.tokens + t]);
+    squares += logsumexp * logsumexp;
+  }
+  loss = block_sum(loss);
+  squares = block_sum(squares);
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1) {
+    args.result[0] = static_cast<float>(loss);
+    args.result[1] = static_cast<float>(squares);
+    return;
+  }
+  args.partial[2 * blockIdx.x] = loss;
+  args.partial[2 * blockIdx.x + 1] = squares;
+}
+
+__global__ void join_cross_entropy_kernel(CrossEntropySums args, int64_t blocks) {
+  double sum = 0;
+  for (int64_t block = 0; block < blocks; ++block) sum += args.partial[2 * block + threadIdx.x];
+  args.result[threadIdx.x] = static_cast<float>(sum);
+}
+
 }  // namespace
 
 void add_partials(const Partials& args, Stream stream) {
@@ -112,6 +163,17 @@ void add_column_sums(const ColumnSums& args, Stream stream) {
                 .columns = args.columns,
                 .first = args.total},
                stream);
+}
+
+int64_t cross_entropy_blocks(int64_t tokens) {
+  return std::max<int64_t>((tokens + kTokensABlock - 1) / kTokensABlock, 1);
+}
+
+void cross_entropy_sums(const CrossEntropySums& args, Stream stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  const int64_t blocks = cross_entropy_blocks(args.tokens);
+  cross_entropy_kernel<<<static_cast<unsigned>(blocks), kSumThreads, 0, on>>>(args);
+  if (blocks > 1) join_cross_entropy_kernel<<<1, 2, 0, on>>>(args, blocks);
 }
 
 }  // namespace tptrain::kernels::cuda

@@ -216,6 +216,39 @@ TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
   }
 }
 
+TEST_CASE("statistics and gradient at once have the bits of one after the other", "[kernels]") {
+  at::set_num_threads(1);
+  // Clusters of one to eight blocks of a GPU; rows that end in no load of 16 bytes; with a row of
+  // padding between rows; beyond what eight blocks hold (fp32).
+  for (const int64_t vocab : {1, 7, 172, 4099, 50257, 128256, 151936, 600000}) {
+    for (const Precision precision : fused_precisions()) {
+      CAPTURE(vocab, precision.type);
+      const int64_t stride = device().is_cuda() ? (vocab + 63) / 64 * 64 : vocab;
+      at::Tensor whole = on_device(normal({6, stride}, 45, 3.0), precision.type);
+      const at::Tensor logits = whole.narrow(1, 0, vocab);
+      logits[4].fill_(-std::numeric_limits<double>::infinity());
+      logits[5][vocab / 2] = std::numeric_limits<double>::quiet_NaN();
+      at::Tensor targets = random_targets(6, 2 * vocab, 46);
+      targets[0] = vocab / 2;  // the first of the slice
+      targets[1] = vocab / 2 + vocab - 1;
+      targets[2] = -100;
+      targets = targets.to(device());
+      const at::Tensor scale =
+          at::scalar_tensor(0.25, on_device(at::zeros({1}), at::kFloat).options());
+      at::Tensor whole_twin = whole.clone(), twin = whole_twin.narrow(1, 0, vocab),
+                 ours = whole.narrow(1, 0, vocab);
+      const VocabStatistics expected = vocab_statistics_(twin, targets, vocab / 2);
+      vocab_softmax_backward_(twin, expected.sums, expected.row_max, targets, vocab / 2, scale,
+                              0.1);
+      const VocabStatistics received =
+          vocab_softmax_gradient_(ours, targets, vocab / 2, scale, 0.1);
+      CHECK(same_bits(received.row_max, expected.row_max));
+      CHECK(same_bits(received.sums, expected.sums));
+      CHECK(same_bits(whole, whole_twin));
+    }
+  }
+}
+
 TEST_CASE("rows of logits may lie apart on CUDA; backward leaves zeros between them", "[kernels]") {
   at::set_num_threads(1);
   for (const int64_t vocab : {1, 7, 172, 1003, 50257}) {
