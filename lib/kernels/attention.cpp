@@ -88,7 +88,8 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
 
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
                                      const AttentionResult& forward, const AttentionShape& shape,
-                                     const RotaryTable* rotated_by, const Documents* documents) {
+                                     const RotaryTable* rotated_by, const Documents* documents,
+                                     ColumnTotals* totals) {
   check_shape(qkv, shape, "causal_attention_backward");
   check_documents(documents, qkv, "causal_attention_backward");
   expect(grad_context.sizes() == forward.context.sizes(), "causal_attention_backward",
@@ -139,7 +140,7 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
       gradient = composition_backward(grad, views, context, forward.logsumexp, shape, documents);
       break;
   }
-  pack_gradient(gradient, grad_qkv, shape, rotated_by);
+  pack_gradient(gradient, grad_qkv, shape, rotated_by, totals);
   return grad_qkv;
 }
 

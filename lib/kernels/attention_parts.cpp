@@ -32,11 +32,54 @@ at::Tensor sum_over_group(const at::Tensor& per_query_head, int64_t kv_heads) {
   return per_query_head.unflatten(1, {kv_heads, per_query_head.size(1) / kv_heads}).sum(2);
 }
 
+namespace {
+
+/// Whether heads [B, n, S, D] lie as rows [S, B, n * D].
+bool lie_as_rows(const at::Tensor& heads) {
+  const int64_t batch = heads.size(0), width = heads.size(1) * heads.size(3);
+  const auto apart = [&](int64_t dim, int64_t distance) {
+    return heads.size(dim) == 1 || heads.stride(dim) == distance;
+  };
+  return apart(3, 1) && apart(1, heads.size(3)) && apart(0, width) && apart(2, batch * width);
+}
+
+/// Rows of each into grad_qkv, and their sums on the way.
+void pack_and_sum(const Views& gradient, at::Tensor& grad_qkv, at::Tensor& totals) {
+  const int64_t rows = grad_qkv.size(0) * grad_qkv.size(1);
+  int64_t column = 0;
+  for (const at::Tensor* heads : {&gradient.q, &gradient.k, &gradient.v}) {
+    const int64_t columns = heads->size(1) * heads->size(3);
+    at::Tensor to = grad_qkv.narrow(2, column, columns), total = totals.narrow(0, column, columns);
+    const at::Tensor partial =
+        at::empty({cuda::column_sum_blocks(rows, columns), columns}, totals.options());
+    cuda::add_column_sums({.element = element_of(grad_qkv),
+                           .x = heads->const_data_ptr(),
+                           .partial = partial.data_ptr<float>(),
+                           .total = total.data_ptr<float>(),
+                           .rows = rows,
+                           .columns = columns,
+                           .copy = to.mutable_data_ptr(),
+                           .copy_stride = grad_qkv.size(2)},
+                          cuda::stream_of(grad_qkv));
+    column += columns;
+  }
+  cuda::check_launch("causal_attention_backward");
+}
+
+}  // namespace
+
 void pack_gradient(const Views& gradient, at::Tensor& grad_qkv, const AttentionShape& shape,
-                   const RotaryTable* rotated_by) {
+                   const RotaryTable* rotated_by, ColumnTotals* totals) {
   const auto fits = [&](const at::Tensor& heads) {
     return heads.scalar_type() == grad_qkv.scalar_type() && heads.stride(3) == 1;
   };
+  if (takes_cuda_kernels(grad_qkv) && totals != nullptr && totals->totals.defined() &&
+      rotated_by == nullptr && fits(gradient.q) && fits(gradient.k) && fits(gradient.v) &&
+      lie_as_rows(gradient.q) && lie_as_rows(gradient.k) && lie_as_rows(gradient.v)) {
+    pack_and_sum(gradient, grad_qkv, totals->totals);
+    totals->added = true;
+    return;
+  }
   if (takes_cuda_kernels(grad_qkv) && shape.head_dim % 2 == 0 && fits(gradient.q) &&
       fits(gradient.k) && fits(gradient.v)) {
     const auto strided = [](const at::Tensor& heads) {  // [B, n, S, D]

@@ -23,9 +23,10 @@ at::Tensor repeat_over_group(const at::Tensor& kv,
                              int64_t group);  // [B, kv, S, D] -> [B, kv * group, S, D]
 at::Tensor sum_over_group(const at::Tensor& per_query_head,
                           int64_t kv_heads);  // [B, kv * group, S, D] -> [B, kv, S, D]
-/// Into packed grad_qkv, q and k turned back where they were rotated.
+/// Into packed grad_qkv, q and k turned back where they were rotated; `totals` as
+/// causal_attention_backward's.
 void pack_gradient(const Views& gradient, at::Tensor& grad_qkv, const AttentionShape& shape,
-                   const RotaryTable* rotated_by);
+                   const RotaryTable* rotated_by, ColumnTotals* totals);
 
 inline double scale_of(const AttentionShape& shape) {
   return 1.0 / std::sqrt(static_cast<double>(shape.head_dim));

@@ -55,9 +55,12 @@ struct LayerNormResult {
 LayerNormResult layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                            double eps);  // x [.., H], weight and bias [H]
 /// Returns the gradient of x; adds those of weight and bias to weight_grad and bias_grad [H] fp32.
+/// column_sums, where given: becomes the sums over the rows of what is returned, [H] fp32, where
+/// the kernel makes them in passing (CUDA); else stays undefined.
 at::Tensor layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
                                const at::Tensor& weight, const at::Tensor& statistics,
-                               at::Tensor& weight_grad, at::Tensor& bias_grad);
+                               at::Tensor& weight_grad, at::Tensor& bias_grad,
+                               at::Tensor* column_sums = nullptr);
 
 /// residual + delta, then LayerNorm of the sum, in one pass.
 struct AddLayerNormResult {
@@ -73,7 +76,7 @@ at::Tensor layer_norm_again(const at::Tensor& x, const at::Tensor& weight, const
 at::Tensor add_layer_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output,
                                    const at::Tensor& sum, const at::Tensor& weight,
                                    const at::Tensor& statistics, at::Tensor& weight_grad,
-                                   at::Tensor& bias_grad);
+                                   at::Tensor& bias_grad, at::Tensor* column_sums = nullptr);
 
 // --- GELU, tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Source: Hendrycks &
 // Gimpel, "Gaussian Error Linear Units", 2016, section 2.
@@ -145,12 +148,20 @@ struct Documents {
 /// Scale 1/sqrt(D). With documents qkv is [T, 1, (heads + 2 * kv_heads) * D].
 AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& shape,
                                  const Documents* documents = nullptr);
+/// Where the sums over a gradient's rows belong: the gradient of a bias. What makes the gradient
+/// may add them in passing, and says so.
+struct ColumnTotals {
+  at::Tensor totals;  // [C] fp32; undefined: not wanted
+  bool added = false;
+};
 /// Gradient of qkv, packed as qkv is; with `rotated_by`, of what qkv was before rotate_ turned q
-/// and k by that table (on CUDA in the pass that packs).
+/// and k by that table (on CUDA in the pass that packs, which without a rotation may serve
+/// `totals`).
 at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
                                      const AttentionResult& forward, const AttentionShape& shape,
                                      const RotaryTable* rotated_by = nullptr,
-                                     const Documents* documents = nullptr);
+                                     const Documents* documents = nullptr,
+                                     ColumnTotals* totals = nullptr);
 enum class AttentionMask { causal, documents };
 /// What causal_attention calls for such a tensor (of more than one position), for the log.
 struct AttentionBackend {

@@ -102,28 +102,33 @@ at::Tensor again_by_cuda(const at::Tensor& x, const Weights& weights,
 at::Tensor backward_by_cuda(const at::Tensor* grad_sum, const at::Tensor& grad_output,
                             const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& statistics, at::Tensor& weight_grad,
-                            at::Tensor& bias_grad) {
+                            at::Tensor& bias_grad, at::Tensor* column_sums) {
   const int64_t rows = rows_of(x);
   const int64_t hidden = x.size(-1);
   at::Tensor grad_x = at::empty_like(x);
   const at::Tensor partial =
-      at::empty({cuda::norm_backward_blocks(rows), 2 * hidden}, x.options().dtype(at::kFloat));
+      at::empty({cuda::norm_backward_blocks(rows), 3 * hidden}, x.options().dtype(at::kFloat));
+  at::Tensor sums;
+  if (column_sums != nullptr) sums = at::empty({hidden}, partial.options());
   const float* means = statistics.const_data_ptr<float>();
-  cuda::norm_backward({.element = element_of(x),
-                       .grad_output = grad_output.const_data_ptr(),
-                       .grad_sum = grad_sum != nullptr ? grad_sum->const_data_ptr() : nullptr,
-                       .x = x.const_data_ptr(),
-                       .weight = weight.const_data_ptr(),
-                       .mean = means,
-                       .inverse = means + rows,
-                       .grad_x = grad_x.mutable_data_ptr(),
-                       .partial = partial.data_ptr<float>(),
-                       .weight_grad = weight_grad.data_ptr<float>(),
-                       .bias_grad = bias_grad.data_ptr<float>(),
-                       .rows = rows,
-                       .hidden = hidden},
-                      cuda::stream_of(x));
+  const bool summed =
+      cuda::norm_backward({.element = element_of(x),
+                           .grad_output = grad_output.const_data_ptr(),
+                           .grad_sum = grad_sum != nullptr ? grad_sum->const_data_ptr() : nullptr,
+                           .x = x.const_data_ptr(),
+                           .weight = weight.const_data_ptr(),
+                           .mean = means,
+                           .inverse = means + rows,
+                           .grad_x = grad_x.mutable_data_ptr(),
+                           .partial = partial.data_ptr<float>(),
+                           .weight_grad = weight_grad.data_ptr<float>(),
+                           .bias_grad = bias_grad.data_ptr<float>(),
+                           .column_sums = sums.defined() ? sums.data_ptr<float>() : nullptr,
+                           .rows = rows,
+                           .hidden = hidden},
+                          cuda::stream_of(x));
   cuda::check_launch("layer_norm_backward");
+  if (column_sums != nullptr && summed) *column_sums = std::move(sums);
   return grad_x;
 }
 
@@ -245,12 +250,14 @@ at::Tensor layer_norm_again(const at::Tensor& x, const at::Tensor& weight, const
 
 at::Tensor layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& x,
                                const at::Tensor& weight, const at::Tensor& statistics,
-                               at::Tensor& weight_grad, at::Tensor& bias_grad) {
+                               at::Tensor& weight_grad, at::Tensor& bias_grad,
+                               at::Tensor* column_sums) {
   check_backward(grad_output, x, statistics, weight_grad, bias_grad, "layer_norm_backward");
   if (takes_cpu_loops(x))
     return backward_by_loops(nullptr, grad_output, x, weight, statistics, weight_grad, bias_grad);
   if (takes_cuda_norms(x))
-    return backward_by_cuda(nullptr, grad_output, x, weight, statistics, weight_grad, bias_grad);
+    return backward_by_cuda(nullptr, grad_output, x, weight, statistics, weight_grad, bias_grad,
+                            column_sums);
   return backward_by_composition(grad_output, x, weight, statistics, weight_grad, bias_grad)
       .to(x.scalar_type());
 }
@@ -277,7 +284,7 @@ AddLayerNormResult add_layer_norm(const at::Tensor& residual, const at::Tensor& 
 at::Tensor add_layer_norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_output,
                                    const at::Tensor& sum, const at::Tensor& weight,
                                    const at::Tensor& statistics, at::Tensor& weight_grad,
-                                   at::Tensor& bias_grad) {
+                                   at::Tensor& bias_grad, at::Tensor* column_sums) {
   check_backward(grad_output, sum, statistics, weight_grad, bias_grad, "add_layer_norm_backward");
   expect(grad_sum.sizes() == sum.sizes(), "add_layer_norm_backward",
          "have a grad_sum of the size of sum", grad_sum.sizes());
@@ -286,8 +293,8 @@ at::Tensor add_layer_norm_backward(const at::Tensor& grad_sum, const at::Tensor&
     return backward_by_loops(&grad_sum, grad_output, sum, weight, statistics, weight_grad,
                              bias_grad);
   if (takes_cuda_norms(sum))
-    return backward_by_cuda(&grad_sum, grad_output, sum, weight, statistics, weight_grad,
-                            bias_grad);
+    return backward_by_cuda(&grad_sum, grad_output, sum, weight, statistics, weight_grad, bias_grad,
+                            column_sums);
   // Added before the rounding to bf16, as one pass would.
   return (backward_by_composition(grad_output, sum, weight, statistics, weight_grad, bias_grad) +
           grad_sum)

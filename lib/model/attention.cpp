@@ -113,7 +113,8 @@ Attention::Kept Attention::attend(const at::Tensor& qkv, const kernels::Dropout&
 at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv& qkv,
                                       const Kept& kept, const kernels::RotaryTable& rotary,
                                       const kernels::Dropout& dropout,
-                                      const kernels::Documents* documents) {
+                                      const kernels::Documents* documents,
+                                      tensor_parallel::LinearGradient& grad) {
   const bool rotated = positions_ == Positions::rotary;
   at::Tensor grad_qkv;
   if (dropout.probability > 0) {
@@ -122,9 +123,12 @@ at::Tensor Attention::attend_backward(const at::Tensor& grad_context, const Qkv&
     if (rotated)
       kernels::rotate_(grad_qkv, rotary, qk_heads(), shape_.head_dim, kernels::Rotation::inverse);
   } else {
+    kernels::ColumnTotals bias =
+        q_norm_ ? kernels::ColumnTotals{} : qkv_proj_.bias_totals();  // the norms change it again
     grad_qkv = kernels::causal_attention_backward(
         grad_context, qkv.packed, {.context = kept.context, .logsumexp = kept.logsumexp}, shape_,
-        rotated ? &rotary : nullptr, documents);
+        rotated ? &rotary : nullptr, documents, &bias);
+    grad.bias_added = bias.added;
   }
   if (q_norm_) {
     at::Tensor q_grad = tensor_parallel::gradient_or_scratch(*q_norm_);

@@ -49,7 +49,9 @@ class Attention {
     return o_proj_.forward(context, region, input);
   }
 
-  void bias_backward(const at::Tensor& grad_sum) { o_proj_.bias_backward(grad_sum); }
+  void bias_backward(const at::Tensor& grad_sum, const at::Tensor& column_sums) {
+    o_proj_.bias_backward(grad_sum, column_sums);
+  }
   /// Gradient of project()'s output -> gradient of the context. `grad` here and below: what the
   /// weights' gradients need of the same gradient.
   at::Tensor project_input_gradient(tensor_parallel::GatheredSequence& grad_output,
@@ -65,7 +67,8 @@ class Attention {
   /// -> gradient of qkv before norm and rotation; adds those of the norms' weights.
   at::Tensor attend_backward(const at::Tensor& grad_context, const Qkv& qkv, const Kept& kept,
                              const kernels::RotaryTable& rotary, const kernels::Dropout& dropout,
-                             const kernels::Documents* documents);
+                             const kernels::Documents* documents,
+                             tensor_parallel::LinearGradient& grad);
   /// -> the gradient of x, its sum over tp begun.
   tensor_parallel::ReducedSequence qkv_input_gradient(const at::Tensor& grad_qkv,
                                                       const tensor_parallel::SequenceRegion& region,

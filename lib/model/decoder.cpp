@@ -186,10 +186,10 @@ struct Decoder::Impl {
             .input = region.gather(std::move(norm.output)).reshape({-1, config.hidden_size})};
   }
   /// The losses' sums, and the gradient of the last layer's outgoing stream.
-  std::pair<at::Tensor, at::Tensor> head_backward(HeadInput kept, LossHead head,
-                                                  const at::Tensor& scale,
-                                                  const at::Tensor& targets,
-                                                  const SequenceRegion& region) {
+  std::pair<at::Tensor, ResidualGradient> head_backward(HeadInput kept, LossHead head,
+                                                        const at::Tensor& scale,
+                                                        const at::Tensor& targets,
+                                                        const SequenceRegion& region) {
     LossHead::Result result =
         head.loss_and_gradient(kept.input, targets.reshape({-1}), scale, options.z_loss);
     kept.input.reset();
@@ -309,7 +309,7 @@ at::Tensor Decoder::forward_backward(const TokenBatch& batch,
   }
   if (model.first_training > 0) return losses;
   observer.before_backward(0);
-  model.embed_backward(std::move(grad), batch.ids, context, observer);
+  model.embed_backward(std::move(grad.rows), batch.ids, context, observer);
   observer.after_backward(0);
   return losses;
 }

@@ -27,11 +27,11 @@ LinearSettings linear_settings(const DecoderLayer::Options& layer) {
 
 // The gradient behind a dropout: a copy, since the residual stream's own gradient is the same
 // tensor.
-at::Tensor dropout_backward(const at::Tensor& grad, const kernels::Dropout& dropout,
-                            int64_t first_position) {
+ResidualGradient dropout_backward(const ResidualGradient& grad, const kernels::Dropout& dropout,
+                                  int64_t first_position) {
   if (dropout.probability == 0) return grad;
-  at::Tensor dropped = grad.clone();
-  kernels::dropout_(dropped, dropout, first_position);
+  ResidualGradient dropped = {.rows = grad.rows.clone(), .column_sums = {}};
+  kernels::dropout_(dropped.rows, dropout, first_position);
   return dropped;
 }
 
@@ -149,8 +149,8 @@ std::vector<DecoderLayer::Kept::Declared> DecoderLayer::Kept::tensors() {
           {What::down_down, &down_input.adapter_down}};
 }
 
-at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext& context,
-                                  Below below) {
+ResidualGradient DecoderLayer::backward(ResidualGradient grad, Kept kept,
+                                        const LayerContext& context, Below below) {
   if (kept.input.residual.defined()) {
     ResidualStream input = std::move(kept.input);
     kept = activations(std::move(input), context, Use::backward);
@@ -173,12 +173,13 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, Kept kept, const LayerContext
 // moves is begun early and ended late: the input is gathered for the weight's gradient while the
 // products before it run, and the gradient of the input is summed under the weights' gradients.
 // What has served is freed at once: the next product may take its memory.
-at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
-                                      const LayerContext& context, InputGradient input_gradient) {
+ResidualGradient DecoderLayer::mlp_backward(const ResidualGradient& grad, Kept& kept,
+                                            const LayerContext& context,
+                                            InputGradient input_gradient) {
   const auto& region = context.region;
-  const at::Tensor grad_sum =
+  const auto [grad_sum, column_sums] =
       dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
-  mlp_.bias_backward(grad_sum);
+  mlp_.bias_backward(grad_sum, column_sums);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.up_input.has_columns()) {
@@ -202,17 +203,17 @@ at::Tensor DecoderLayer::mlp_backward(const at::Tensor& grad, Kept& kept,
                           std::exchange(kept.up_input, {}));
   input.reset();
   if (!grad_input) return {};
-  return post_attention_norm_.backward(grad_input->finish(), grad, std::exchange(kept.mlp_sum, {}),
-                                       kept.mlp_statistics);
+  return post_attention_norm_.backward(grad_input->finish(), grad.rows,
+                                       std::exchange(kept.mlp_sum, {}), kept.mlp_statistics);
 }
 
-at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
-                                            const LayerContext& context,
-                                            InputGradient input_gradient) {
+ResidualGradient DecoderLayer::attention_backward(const ResidualGradient& grad, Kept& kept,
+                                                  const LayerContext& context,
+                                                  InputGradient input_gradient) {
   const auto& region = context.region;
-  const at::Tensor grad_sum = dropout_backward(grad, context.dropout.residual(index_, "attention"),
-                                               region.first_position());
-  attention_.bias_backward(grad_sum);
+  const auto [grad_sum, column_sums] = dropout_backward(
+      grad, context.dropout.residual(index_, "attention"), region.first_position());
+  attention_.bias_backward(grad_sum, column_sums);
   std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.qkv_input.has_columns()) {
@@ -225,10 +226,11 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
   attention_.project_weight_gradient(grad_output->whole(), kept.attention.context,
                                      std::exchange(of_o, {}), std::exchange(kept.o_input, {}));
   grad_output.reset();
-  at::Tensor grad_qkv = attention_.attend_backward(
-      std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
-      std::exchange(kept.attention, {}), context.rotary,
-      context.dropout.attention(index_, attention_.first_head()), context.attention_documents());
+  at::Tensor grad_qkv =
+      attention_.attend_backward(std::exchange(grad_context, {}), std::exchange(kept.qkv, {}),
+                                 std::exchange(kept.attention, {}), context.rotary,
+                                 context.dropout.attention(index_, attention_.first_head()),
+                                 context.attention_documents(), of_qkv);
   std::optional<ReducedSequence> grad_input;
   if (input_gradient == InputGradient::wanted)
     grad_input = attention_.qkv_input_gradient(grad_qkv, region, kept.qkv_input, of_qkv);
@@ -236,8 +238,8 @@ at::Tensor DecoderLayer::attention_backward(const at::Tensor& grad, Kept& kept,
                                  std::exchange(of_qkv, {}), std::exchange(kept.qkv_input, {}));
   input.reset();
   if (!grad_input) return {};
-  return input_norm_.backward(grad_input->finish(), grad, std::exchange(kept.attention_sum, {}),
-                              kept.attention_statistics);
+  return input_norm_.backward(grad_input->finish(), grad.rows,
+                              std::exchange(kept.attention_sum, {}), kept.attention_statistics);
 }
 
 ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,

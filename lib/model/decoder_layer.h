@@ -86,7 +86,8 @@ class DecoderLayer {
   enum class Below { trains, frozen };
   /// The gradient of the outgoing stream's sum -> that of the incoming one's (or undefined, with
   /// Below::frozen); adds all weights' gradients. Collective over tp.
-  at::Tensor backward(at::Tensor grad, Kept kept, const LayerContext& context, Below below);
+  ResidualGradient backward(ResidualGradient grad, Kept kept, const LayerContext& context,
+                            Below below);
 
   /// For generation: the S tokens that follow what `cache` holds, all rows on every rank.
   ResidualStream forward_cached(const ResidualStream& stream,
@@ -105,10 +106,10 @@ class DecoderLayer {
   Kept activations(ResidualStream stream, const LayerContext& context, Use use) const;
   /// The gradient of a sublayer's input: unused, it is not made.
   enum class InputGradient { wanted, unused };
-  at::Tensor mlp_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context,
-                          InputGradient input_gradient);
-  at::Tensor attention_backward(const at::Tensor& grad, Kept& kept, const LayerContext& context,
-                                InputGradient input_gradient);
+  ResidualGradient mlp_backward(const ResidualGradient& grad, Kept& kept,
+                                const LayerContext& context, InputGradient input_gradient);
+  ResidualGradient attention_backward(const ResidualGradient& grad, Kept& kept,
+                                      const LayerContext& context, InputGradient input_gradient);
 
   int64_t index_;
   bool in_fp8_;

@@ -42,7 +42,9 @@ class Mlp {
     return down_proj_.forward(activation, region, input);
   }
 
-  void bias_backward(const at::Tensor& grad_sum) { down_proj_.bias_backward(grad_sum); }
+  void bias_backward(const at::Tensor& grad_sum, const at::Tensor& column_sums) {
+    down_proj_.bias_backward(grad_sum, column_sums);
+  }
   /// Gradient of down()'s output -> gradient of up()'s. `grad` here and below: what the weights'
   /// gradients need of the same gradient. `up_grad` is for up_input_gradient().
   at::Tensor down_input_gradient(tensor_parallel::GatheredSequence& grad_output,

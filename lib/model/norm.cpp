@@ -45,20 +45,26 @@ at::Tensor NormLayer::recompute(const at::Tensor& sum, const at::Tensor& statist
                : kernels::rms_norm_again(sum, weight_.data, statistics);
 }
 
-at::Tensor NormLayer::backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
-                               const at::Tensor& sum, const at::Tensor& statistics) {
+ResidualGradient NormLayer::backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
+                                     const at::Tensor& sum, const at::Tensor& statistics) {
   at::Tensor weight_grad = gradient_or_scratch(weight_);
-  at::Tensor bias_grad = bias_ ? gradient_or_scratch(*bias_) : at::Tensor();
-  if (!grad_sum.defined()) {
-    return bias_ ? kernels::layer_norm_backward(grad_output, sum, weight_.data, statistics,
-                                                weight_grad, bias_grad)
-                 : kernels::rms_norm_backward(grad_output, sum, weight_.data, statistics,
-                                              weight_grad);
+  ResidualGradient grad;
+  if (!bias_) {
+    grad.rows =
+        grad_sum.defined()
+            ? kernels::add_rms_norm_backward(grad_sum, grad_output, sum, weight_.data, statistics,
+                                             weight_grad)
+            : kernels::rms_norm_backward(grad_output, sum, weight_.data, statistics, weight_grad);
+    return grad;
   }
-  return bias_ ? kernels::add_layer_norm_backward(grad_sum, grad_output, sum, weight_.data,
-                                                  statistics, weight_grad, bias_grad)
-               : kernels::add_rms_norm_backward(grad_sum, grad_output, sum, weight_.data,
-                                                statistics, weight_grad);
+  at::Tensor bias_grad = gradient_or_scratch(*bias_);
+  grad.rows =
+      grad_sum.defined()
+          ? kernels::add_layer_norm_backward(grad_sum, grad_output, sum, weight_.data, statistics,
+                                             weight_grad, bias_grad, &grad.column_sums)
+          : kernels::layer_norm_backward(grad_output, sum, weight_.data, statistics, weight_grad,
+                                         bias_grad, &grad.column_sums);
+  return grad;
 }
 
 std::vector<parameters::Parameter*> NormLayer::parameters() {

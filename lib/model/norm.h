@@ -23,6 +23,12 @@ struct ResidualStream {
   at::Tensor delta;     // [rows, B, H]; undefined after the embedding
 };
 
+/// The gradient of such a sum.
+struct ResidualGradient {
+  at::Tensor rows;         // [rows, B, H]
+  at::Tensor column_sums;  // [H] fp32, over the rows, where what made them has summed; undefined
+};
+
 class NormLayer {
  public:
   struct Options {
@@ -43,8 +49,8 @@ class NormLayer {
 
   /// The gradient of the sum, from that of the output and, where the sum has gone on as the
   /// residual stream, its own (`grad_sum`, may be undefined). Adds the parameters'.
-  at::Tensor backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
-                      const at::Tensor& sum, const at::Tensor& statistics);
+  ResidualGradient backward(const at::Tensor& grad_output, const at::Tensor& grad_sum,
+                            const at::Tensor& sum, const at::Tensor& statistics);
 
   /// Weight, then bias.
   std::vector<parameters::Parameter*> parameters();

@@ -27,6 +27,7 @@ struct LinearGradient {
   kernels::Fp8Matrix cast = {};
   at::Tensor adapter_down;  // [S, B, R]: the gradient of LinearInput::adapter_down; undefined: yet
                             // to be made
+  bool bias_added = false;  // the bias's gradient, by what made this one
 };
 
 }  // namespace tptrain::tensor_parallel

@@ -297,12 +297,13 @@ ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_outp
 
 void ColumnParallelLinear::weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                                            const LinearGradient& grad, const LinearInput& input) {
+  Parameter* bias = grad.bias_added ? nullptr : bias_.get();
   if (fp8_) {
     fp8_->weight_gradient(grad.cast, x, input);
-    if (bias_) add_bias_gradient(*bias_, grad_output);
+    if (bias) add_bias_gradient(*bias, grad_output);
     return;
   }
-  linear_weight_gradient(grad_output, x, weight_, bias_.get());
+  linear_weight_gradient(grad_output, x, weight_, bias);
   if (adapter_) add_adapter_gradients(*adapter_, grad_output, x, grad, input);
 }
 
@@ -386,8 +387,10 @@ void RowParallelLinear::weight_gradient(const at::Tensor& grad_output, const at:
   if (adapter_) add_adapter_gradients(*adapter_, grad_output, x, grad, input);
 }
 
-void RowParallelLinear::bias_backward(const at::Tensor& grad_sum) {
-  if (bias_) add_bias_gradient(*bias_, grad_sum);
+void RowParallelLinear::bias_backward(const at::Tensor& grad_sum, const at::Tensor& column_sums) {
+  if (!bias_ || !bias_->trains) return;
+  if (!column_sums.defined()) return add_bias_gradient(*bias_, grad_sum);
+  bias_->main_grad.add_(column_sums);
 }
 
 std::vector<Parameter*> RowParallelLinear::parameters() {

@@ -105,6 +105,10 @@ class ColumnParallelLinear {
                                  const LinearInput& input, LinearGradient& grad) const;
   void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                        const LinearGradient& grad, const LinearInput& input);
+  /// For what makes grad_output: LinearGradient::bias_added then says whether it has.
+  kernels::ColumnTotals bias_totals() const {
+    return {.totals = bias_ && bias_->trains ? bias_->main_grad : at::Tensor()};
+  }
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }
@@ -154,8 +158,9 @@ class RowParallelLinear {
   at::Tensor input_gradient_gelu(GatheredSequence& grad_output, const at::Tensor& pre) const;
   void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                        const LinearGradient& grad, const LinearInput& input);
-  /// Adds the bias's gradient from that of the sum, or of this rank's slice of it.
-  void bias_backward(const at::Tensor& grad_sum);
+  /// Adds the bias's gradient from that of the sum, or of this rank's slice of it; column_sums:
+  /// over its rows, where they are known (else undefined).
+  void bias_backward(const at::Tensor& grad_sum, const at::Tensor& column_sums = {});
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
   const std::string& name() const { return weight_.name; }

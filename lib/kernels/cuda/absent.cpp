@@ -34,7 +34,7 @@ void check_launch(const char*) { absent(); }
 void norm_forward(const NormForward&, Stream) { absent(); }
 void norm_again(const NormForward&, Stream) { absent(); }
 int64_t norm_backward_blocks(int64_t) { absent(); }
-void norm_backward(const NormBackward&, Stream) { absent(); }
+bool norm_backward(const NormBackward&, Stream) { absent(); }
 bool takes_head_norm(const HeadNorm&) { absent(); }
 void head_norm(const HeadNorm&, Stream) { absent(); }
 int64_t head_norm_backward_blocks(int64_t, int64_t) { absent(); }

@@ -160,7 +160,7 @@ void with_packs(Element element, const Packs& packs, const Launch& launch) {
 }
 
 /// Sums of blocks: column i of the first `columns` joins first[i], the next `columns` of a row join
-/// second (where it is not null).
+/// second (where it is not null), and those behind become third (likewise).
 struct Partials {
   const float* partial = nullptr;  // [blocks, stride]
   int64_t blocks = 0;
@@ -168,6 +168,7 @@ struct Partials {
   int64_t columns = 0;
   float* first = nullptr;
   float* second = nullptr;  // or null
+  float* third = nullptr;   // or null; written, not added to
 };
 /// In the order of the blocks' numbers, whatever the device. Defined in sums.cu.
 void add_partials(const Partials& args, Stream stream);

@@ -47,16 +47,18 @@ struct NormBackward {
   const float* mean = nullptr;  // of LayerNorm
   const float* inverse = nullptr;
   void* grad_x = nullptr;
-  float* partial = nullptr;      // [norm_backward_blocks(rows), hidden], twice with LayerNorm
+  float* partial = nullptr;      // [norm_backward_blocks(rows), hidden], thrice with LayerNorm
   float* weight_grad = nullptr;  // [hidden], added to
   float* bias_grad = nullptr;    // likewise, of LayerNorm
+  float* column_sums = nullptr;  // of LayerNorm: [hidden], becomes the sums of the rows of grad_x
   int64_t rows = 0;
   int64_t hidden = 0;
 };
 /// Rows of hidden values up to this many; longer ones take another path.
 inline constexpr int64_t kMostHidden = 16384;
 int64_t norm_backward_blocks(int64_t rows);
-void norm_backward(const NormBackward& args, Stream stream);
+/// Of rows that are too long, or not aligned: false, and without column_sums.
+bool norm_backward(const NormBackward& args, Stream stream);
 
 /// RMSNorm of each head of q and k in packed [tokens, width]: q heads first, then k heads.
 struct HeadNorm {
@@ -228,6 +230,8 @@ struct ColumnSums {
   float* total = nullptr;
   int64_t rows = 0;
   int64_t columns = 0;
+  void* copy = nullptr;  // or null: where the rows go as well, `copy_stride` elements apart
+  int64_t copy_stride = 0;
 };
 int64_t column_sum_blocks(int64_t rows, int64_t columns);
 void add_column_sums(const ColumnSums& args, Stream stream);

@@ -1,6 +1,7 @@
 // RMSNorm and LayerNorm, backward: a block walks rows that come ahead of it into shared memory, and
-// keeps its share of the weights' gradients in registers; a second launch adds the shares up in
-// order.
+// keeps its share of the weights' gradients in registers (and of LayerNorm of its result's columns:
+// where there are LayerNorms there are biases, whose gradients these are); a second launch adds the
+// shares up in order.
 #include <algorithm>
 
 #include "kernels/cuda/norm_forms.cuh"
@@ -20,8 +21,10 @@ struct Residence {
   static constexpr int kRowsAhead = 2;
   static constexpr int kTensors = 3;  // x, its output's gradient and the stream's
   static constexpr int kSharedBytes = kRowsAhead * kTensors * F::kPacks * F::kBlock * 16;
-  static constexpr int kSums = F::kPacks * F::kWidth * (F::kLayer ? 2 : 1);  // a thread
-  static constexpr int kThreadsAtOnce = F::kLanes == 32 || kSums > 16 ? 512 : 1024;
+  static constexpr int kSums = F::kPacks * F::kWidth * (F::kLayer ? 3 : 1);  // a thread
+  static constexpr int kThreadsAtOnce = kSums > 72                      ? 384
+                                        : F::kLanes == 32 || kSums > 24 ? 512
+                                                                        : 1024;
   static constexpr int kMultiprocessorBytes = 218 * 1024;  // of 228: each block takes 1 KiB more
   static constexpr int kBlocks =
       std::min({kThreadsAtOnce / F::kBlock, kMultiprocessorBytes / kSharedBytes, kMostResident});
@@ -76,6 +79,7 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
   const int64_t step = int64_t{gridDim.x} * F::kRows;
   float weight_sums[kColumns] = {};
   float bias_sums[F::kLayer ? kColumns : 1] = {};
+  float output_sums[F::kLayer ? kColumns : 1] = {};
   const T* weight = static_cast<const T*>(args.weight);  // from the cache: sums have the registers
   const auto* grad_sum = static_cast<const T*>(args.grad_sum);
   extern __shared__ uint4 memory[];
@@ -145,12 +149,16 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
         for (int j = 0; j < F::kWidth; ++j) g[j] += wide(extra.values[j]);
       }
       store<T, F::kWidth>(out + i, g);
+      if (F::kLayer) {
+#pragma unroll
+        for (int j = 0; j < F::kWidth; ++j) output_sums[p * F::kWidth + j] += g[j];
+      }
     }
   }
   // The block's rows join in the order of its groups.
   constexpr int kMost = kColumns * F::kLanes;
-  __shared__ float joined[F::kRows > 1 ? (F::kLayer ? 2 : 1) * kMost : 1];
-  float* partial = args.partial + int64_t{blockIdx.x} * (F::kLayer ? 2 : 1) * hidden;
+  __shared__ float joined[F::kRows > 1 ? (F::kLayer ? 3 : 1) * kMost : 1];
+  float* partial = args.partial + int64_t{blockIdx.x} * (F::kLayer ? 3 : 1) * hidden;
   for (int turn_of = 0; turn_of < F::kRows; ++turn_of) {
     if (group == turn_of) {
 #pragma unroll
@@ -161,17 +169,17 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
         for (int j = 0; j < F::kWidth; ++j) {
           float weight_sum = weight_sums[p * F::kWidth + j];
           float bias_sum = F::kLayer ? bias_sums[p * F::kWidth + j] : 0.0f;
+          float output_sum = F::kLayer ? output_sums[p * F::kWidth + j] : 0.0f;
           if (F::kRows > 1 && turn_of > 0) {
             weight_sum += joined[i + j];
             if (F::kLayer) bias_sum += joined[kMost + i + j];
+            if (F::kLayer) output_sum += joined[2 * kMost + i + j];
           }
-          if (turn_of + 1 == F::kRows) {
-            partial[i + j] = weight_sum;
-            if (F::kLayer) partial[hidden + i + j] = bias_sum;
-          } else {
-            joined[i + j] = weight_sum;
-            if (F::kLayer) joined[kMost + i + j] = bias_sum;
-          }
+          float* to = turn_of + 1 == F::kRows ? partial : joined;
+          const int distance = turn_of + 1 == F::kRows ? hidden : kMost;
+          to[i + j] = weight_sum;
+          if (F::kLayer) to[distance + i + j] = bias_sum;
+          if (F::kLayer) to[2 * distance + i + j] = output_sum;
         }
       }
     }
@@ -211,11 +219,12 @@ int resident_blocks(int compiled, int bytes) {
 
 int64_t norm_backward_blocks(int64_t rows) { return most_blocks(rows, kMostResident); }
 
-void norm_backward(const NormBackward& args, Stream stream) {
-  if (args.rows == 0) return;
+bool norm_backward(const NormBackward& args, Stream stream) {
+  if (args.rows == 0) return false;
   const auto on = static_cast<cudaStream_t>(stream);
   const bool layer = args.mean != nullptr;
   int64_t blocks = norm_backward_blocks(args.rows);
+  int64_t sums = layer ? 2 : 1;  // a row of the partial ones
   with_form<BackwardForms>(
       args.element, layer, args.hidden,
       [&](auto element) {
@@ -235,15 +244,18 @@ void norm_backward(const NormBackward& args, Stream stream) {
         static_cast<void>(allowed);
         blocks = most_blocks(args.rows, resident_blocks(R::kBlocks, R::kSharedBytes));
         backward_kernel<F><<<static_cast<unsigned>(blocks), F::kBlock, R::kSharedBytes, on>>>(args);
+        if (layer) sums = 3;
       },
       [&](Loads loads) { long_norm_backward(args, loads, blocks, stream); });
   add_partials({.partial = args.partial,
                 .blocks = blocks,
-                .stride = (layer ? 2 : 1) * args.hidden,
+                .stride = sums * args.hidden,
                 .columns = args.hidden,
                 .first = args.weight_grad,
-                .second = layer ? args.bias_grad : nullptr},
+                .second = layer ? args.bias_grad : nullptr,
+                .third = sums == 3 ? args.column_sums : nullptr},
                stream);
+  return sums == 3;
 }
 
 }  // namespace tptrain::kernels::cuda

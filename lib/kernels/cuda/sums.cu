@@ -27,6 +27,10 @@ __global__ void __launch_bounds__(1024) add_partials_kernel(Partials args) {
   sum = warp_sum(warps[threadIdx.x][threadIdx.y]);
   const int64_t own = int64_t{blockIdx.x} * 32 + threadIdx.y;
   if (threadIdx.x == 0 && own < args.columns) {
+    if (blockIdx.y == 2) {
+      args.third[own] = sum;
+      return;
+    }
     float* total = blockIdx.y == 0 ? args.first : args.second;
     total[own] += sum;
   }
@@ -36,7 +40,7 @@ constexpr int kRowLanes = 8;
 constexpr int kRowsAtOnce = 4;  // loads in flight of a thread
 constexpr int kResident = 5;    // blocks of 256 threads and some 48 registers on a multiprocessor
 
-template <typename T, int kWidth>
+template <typename T, int kWidth, bool kCopies>
 __global__ void __launch_bounds__(256, kResident)
     column_sums_kernel(ColumnSums args, int64_t rows_a_block) {
   __shared__ float lanes[kRowLanes][32 * kWidth + 1];
@@ -45,6 +49,7 @@ __global__ void __launch_bounds__(256, kResident)
   const int64_t begin = blockIdx.y * rows_a_block;
   const int64_t end = begin + rows_a_block < args.rows ? begin + rows_a_block : args.rows;
   const T* x = static_cast<const T*>(args.x) + column;
+  T* copy = static_cast<T*>(args.copy) + column;
   float sums[kWidth] = {};
   if (inside) {
     for (int64_t row = begin + threadIdx.y; row < end; row += kRowLanes * kRowsAtOnce) {
@@ -56,6 +61,8 @@ __global__ void __launch_bounds__(256, kResident)
       }
 #pragma unroll
       for (int r = 0; r < kRowsAtOnce; ++r) {
+        const int64_t at = row + r * kRowLanes;
+        if (kCopies && at < end) store_pack(copy + at * args.copy_stride, packs[r]);
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) sums[j] += wide(packs[r].values[j]);
       }
@@ -129,8 +136,9 @@ __global__ void join_cross_entropy_kernel(CrossEntropySums args, int64_t blocks)
 
 void add_partials(const Partials& args, Stream stream) {
   const dim3 threads(32, 32);
-  const dim3 blocks(static_cast<unsigned>((args.columns + 31) / 32),
-                    args.second != nullptr ? 2 : 1);
+  const dim3 blocks(static_cast<unsigned>((args.columns + 31) / 32), args.third != nullptr    ? 3
+                                                                     : args.second != nullptr ? 2
+                                                                                              : 1);
   add_partials_kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(args);
 }
 
@@ -150,12 +158,21 @@ void add_column_sums(const ColumnSums& args, Stream stream) {
   const dim3 threads(32, kRowLanes);
   with_packs(
       args.element,
-      [&](auto element) { return moves_in_packs<decltype(element)>(args.columns, args.x); },
+      [&](auto element) {
+        using T = decltype(element);
+        return moves_in_packs<T>(args.columns, args.x) &&
+               moves_in_packs<T>(args.copy_stride, args.copy);
+      },
       [&](auto element, auto width) {
         const int64_t across = (args.columns + 32 * width - 1) / (32 * width);
         const dim3 blocks(static_cast<unsigned>(across), static_cast<unsigned>(down));
-        column_sums_kernel<decltype(element), width>
-            <<<blocks, threads, 0, on>>>(args, rows_a_block);
+        if (args.copy != nullptr) {
+          column_sums_kernel<decltype(element), width, true>
+              <<<blocks, threads, 0, on>>>(args, rows_a_block);
+        } else {
+          column_sums_kernel<decltype(element), width, false>
+              <<<blocks, threads, 0, on>>>(args, rows_a_block);
+        }
       });
   add_partials({.partial = args.partial,
                 .blocks = down,

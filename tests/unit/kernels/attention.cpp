@@ -100,6 +100,35 @@ TEST_CASE("the gradient of what was rotated is that of the rotated, turned back"
   }
 }
 
+TEST_CASE("sums over the rows of a gradient are added in passing, or not at all", "[kernels]") {
+  at::set_num_threads(1);
+  for (const Case& c : kCases) {
+    for (const Precision precision : fused_precisions()) {
+      CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim,
+              precision.type);
+      const int64_t width = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim;
+      const at::Tensor qkv = on_device(normal({c.positions, c.batch, width}, 48), precision.type);
+      const at::Tensor grad = on_device(
+          normal({c.positions, c.batch, c.shape.heads * c.shape.head_dim}, 49), precision.type);
+      const AttentionResult result = causal_attention(qkv, c.shape);
+      const at::Tensor expected = causal_attention_backward(grad, qkv, result, c.shape);
+      ColumnTotals bias{.totals = on_device(at::ones({width}), at::kFloat)};
+      const at::Tensor received =
+          causal_attention_backward(grad, qkv, result, c.shape, nullptr, nullptr, &bias);
+      CHECK_CLOSE(received, expected, precision.tolerance);
+      const at::Tensor sums = received.reshape({-1, width}).to(at::kDouble).sum(0);
+      CHECK_CLOSE(bias.totals, bias.added ? sums + 1.0 : at::ones_like(sums), 1e-5);
+      // Of cuDNN, whose gradients lie as rows.
+      if (attention_backend(qkv, c.shape).name == "cuDNN" && c.positions > 1) CHECK(bias.added);
+      // What was turned back is packed by another kernel.
+      const RotaryTable table = rotary_table(5, c.positions, c.shape.head_dim, 100.0, device());
+      ColumnTotals rotated{.totals = on_device(at::ones({width}), at::kFloat)};
+      causal_attention_backward(grad, qkv, result, c.shape, &table, nullptr, &rotated);
+      CHECK(!rotated.added);
+    }
+  }
+}
+
 TEST_CASE("no position sees the future", "[kernels]") {
   at::set_num_threads(1);
   const AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 16};
