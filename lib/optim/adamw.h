@@ -10,6 +10,12 @@
 
 namespace tptrain::optim {
 
+/// Roots and quotients to the last bit. A kernel has its own, of the same bits.
+struct Arithmetic {
+  TPTRAIN_HOST_DEVICE_INLINE static float root(float x) { return std::sqrt(x); }
+  TPTRAIN_HOST_DEVICE_INLINE static float quotient(float a, float b) { return a / b; }
+};
+
 /// p -= lr * wd * p;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * (m / (1-b1^t)) /
 /// (sqrt(v / (1-b2^t)) + eps), with g = gradient * gradient_scale and lr = learning_rate *
 /// learning_rate_scale.
@@ -52,13 +58,19 @@ struct AdamW {
   /// The new master; the slots as they shall be stored.
   TPTRAIN_HOST_DEVICE_INLINE static float step(float gradient, float master, float (&slots)[kSlots],
                                                const Constants& c) {
+    Arithmetic exact;
+    return step_by(exact, gradient, master, slots, c);
+  }
+  template <typename By>
+  TPTRAIN_HOST_DEVICE_INLINE static float step_by(By& by, float gradient, float master,
+                                                  float (&slots)[kSlots], const Constants& c) {
     const float g = gradient * c.gradient_scale;
     const float decayed = master - c.decay * master;
     const float m = slots[0] + c.one_minus_beta1 * (g - slots[0]);
     const float v = c.beta2 * slots[1] + c.one_minus_beta2 * g * g;
     slots[0] = m;
     slots[1] = v;
-    return decayed - c.step_size * m / (std::sqrt(v) * c.inverse_correction2 + c.eps);
+    return decayed - by.quotient(c.step_size * m, by.root(v) * c.inverse_correction2 + c.eps);
   }
 };
 

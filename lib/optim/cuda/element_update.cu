@@ -3,9 +3,11 @@
 // pack took longer than all that an update moves. The arithmetic is element_loop.cpp's in its
 // order; this file is compiled without fused multiply-add, as that one, so that an element's update
 // does not depend on the device that makes it.
+#include <type_traits>
+
 #include "kernels/cuda/multi_tensor.cuh"
 #include "optim/cuda/element_update.h"
-#include "random/philox.cuh"
+#include "optim/cuda/rounding.cuh"
 
 namespace tptrain::optim::cuda {
 
@@ -28,79 +30,6 @@ __global__ void begin_kernel(Begin<Rule> args) {
   }
   __syncthreads();  // every thread has read the counter
   if (threadIdx.x == 0) *args.updates = update;
-}
-
-/// The 16 bits of elements `first`, `first` + 1, ... of a range: eight elements of the tensor share
-/// a Philox call.
-class RoundingBits {
- public:
-  __device__ RoundingBits(const Rounding& site, int64_t first, uint32_t update)
-      : site_(site), update_(update) {
-    const int64_t local = site.begin + first;
-    // A division of 64 bits costs more than the rest of an update: most slices are one block.
-    const int64_t block = local < site.local_block ? 0 : local / site.local_block;
-    left_ = site.local_block - (local - block * site.local_block);
-    global_ = site.global_begin + block * site.global_block + local - block * site.local_block;
-    draw();
-  }
-  __device__ uint32_t next() {
-    const int place = static_cast<int>(global_ % 8);
-    const uint32_t upper =
-        place & 4 ? (place & 2 ? words_.w : words_.z) : (place & 2 ? words_.y : words_.x);
-    const uint32_t bits = place & 1 ? upper >> 16 : upper & 0xffffu;
-    ++global_;
-    if (--left_ == 0) {
-      global_ += site_.global_block - site_.local_block;
-      left_ = site_.local_block;
-      draw();
-    } else if (place == 7) {
-      draw();
-    }
-    return bits;
-  }
-
- private:
-  __device__ void draw() {
-    const uint64_t group = static_cast<uint64_t>(global_) / 8;
-    words_ = random::philox_rounds(
-        make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update_, 0),
-        site_.key[0], site_.key[1]);
-  }
-  const Rounding& site_;
-  uint32_t update_;
-  int64_t global_;
-  int64_t left_;  // elements of the block from here on
-  uint4 words_;
-};
-
-/// Infinity and NaN stay.
-__device__ Bf16 round_stochastically(float value, uint32_t random) {
-  const uint32_t bits = __float_as_uint(value);
-  if ((bits & 0x7f800000u) == 0x7f800000u) return __float2bfloat16_rn(value);
-  return __ushort_as_bfloat16(static_cast<unsigned short>((bits + random) >> 16));
-}
-
-/// Whether any eight neighbours of the range, from such an element on, share a Philox call.
-__device__ bool in_eights(const Rounding& site, int64_t first) {
-  const int64_t all = site.begin | site.local_block | site.global_block | site.global_begin | first;
-  return all % 8 == 0;
-}
-/// The bits of those eight: 16 each, the first in the low half of x.
-__device__ uint4 bits_of_eight(const Rounding& site, int64_t first, uint32_t update) {
-  const auto local = static_cast<uint64_t>(site.begin + first);
-  const auto local_block = static_cast<uint64_t>(site.local_block);
-  uint64_t block = 0;
-  if (local >= local_block) {
-    block = ((local | local_block) >> 32) == 0
-                ? static_cast<uint32_t>(local) / static_cast<uint32_t>(local_block)
-                : local / local_block;
-  }
-  const uint64_t global = static_cast<uint64_t>(site.global_begin) + local +
-                          block * static_cast<uint64_t>(site.global_block - site.local_block);
-  const uint64_t group = global / 8;
-  return random::philox_rounds(
-      make_uint4(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), update, 0),
-      site.key[0], site.key[1]);
 }
 
 template <typename Rule>
@@ -185,42 +114,113 @@ struct Eight {
   }
 };
 
+/// Roots and quotients of numbers that are neither zero nor tiny nor huge, to the last bit: the
+/// refinements that the compiler makes as well, but one question for eight elements instead of two
+/// for each. `plain`: whether all numbers were of that kind.
+struct PlainArithmetic {
+  bool plain = true;
+
+  __device__ float root(float x) {
+    plain = plain & (x >= 0x1p-101f);  // else what is left of x would be rounded
+    float inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    const float root = __fmul_rn(x, inverse);
+    return __fmaf_rn(__fmaf_rn(-root, root, x), __fmul_rn(inverse, 0.5f), root);
+  }
+  /// b: a root of such a number, times one or more, or larger.
+  __device__ float quotient(float a, float b) {
+    plain = plain & (b <= 0x1p20f) & (fabsf(a) >= 0x1p-100f) & (fabsf(a) <= 0x1p60f);
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    inverse = __fmaf_rn(__fmaf_rn(-b, inverse, 1.0f), inverse, inverse);
+    const float quotient = __fmul_rn(a, inverse);
+    return __fmaf_rn(__fmaf_rn(-b, quotient, a), inverse, quotient);
+  }
+};
+template <typename Rule>
+__device__ float step_of(PlainArithmetic& by, float gradient, float master,
+                         float (&slots)[Rule::kSlots], const typename Rule::Constants& c) {
+  if constexpr (std::is_same_v<Rule, AdamW>) {
+    return Rule::step_by(by, gradient, master, slots, c);
+  } else {
+    return Rule::step(gradient, master, slots, c);
+  }
+}
+
+/// Eight neighbours that share their random bits, of a bf16 master.
+template <typename Rule, typename Slot, typename Gradient>
+struct EightElements {
+  using From = Arrays<Rule, Bf16, Slot, Gradient>;
+  Eight<Gradient> gradient;
+  Eight<Bf16> master;
+  Eight<Slot> slots[Rule::kSlots];
+
+  __device__ void load_from(const From& arrays, int at) {
+    gradient.load_from(arrays.gradient + at);
+    master.load_from(arrays.master + at);
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s) slots[s].load_from(arrays.slots[s] + at);
+  }
+  __device__ void store_to(const From& arrays, int at) const {
+#pragma unroll
+    for (int s = 0; s < Rule::kSlots; ++s) slots[s].store_to(arrays.slots[s] + at);
+    master.store_to(arrays.master + at);
+    if (arrays.weights != nullptr) master.store_to(arrays.weights + at);
+  }
+  /// step(gradient, master, slots) of each; round(value, 16 bits).
+  template <typename Step, typename Round>
+  __device__ void update(const uint4& random, const Step& step, const Round& round) {
+    const uint32_t words[] = {random.x, random.y, random.z, random.w};
+#pragma unroll
+    for (int i = 0; i < kEight; i += 2) {
+      float values[2][Rule::kSlots], updated[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+#pragma unroll
+        for (int s = 0; s < Rule::kSlots; ++s) values[j][s] = slots[s][i + j];
+        updated[j] = step(gradient[i + j], master[i + j], values[j]);
+      }
+#pragma unroll
+      for (int s = 0; s < Rule::kSlots; ++s) slots[s].set_two(i, values[0][s], values[1][s]);
+      Bf16* to = &master.words[0].values[i];
+      to[0] = round(updated[0], words[i / 2] & 0xffffu);
+      to[1] = round(updated[1], words[i / 2] >> 16);
+    }
+  }
+};
+
 /// A chunk that has all its elements, all in words, eight of which share their random bits.
 template <typename Rule, typename Slot, typename Gradient>
 __device__ void update_eights(const Arrays<Rule, Bf16, Slot, Gradient>& arrays, const Chunk& chunk,
                               const Range& range, const typename Rule::Constants& c,
                               const float* updates) {
   const int at = kEight * static_cast<int>(threadIdx.x);
-  Eight<Gradient> gradient;
-  Eight<Bf16> master;
-  Eight<Slot> slots[Rule::kSlots];
-  gradient.load_from(arrays.gradient + at);
-  master.load_from(arrays.master + at);
-#pragma unroll
-  for (int s = 0; s < Rule::kSlots; ++s) slots[s].load_from(arrays.slots[s] + at);
+  EightElements<Rule, Slot, Gradient> eight;
+  eight.load_from(arrays, at);
   // Drawn while those are on their way.
   const uint4 random =
       bits_of_eight(range.rounding, chunk.begin + at, static_cast<uint32_t>(*updates));
-  const uint32_t words[] = {random.x, random.y, random.z, random.w};
-#pragma unroll
-  for (int i = 0; i < kEight; i += 2) {
-    float values[2][Rule::kSlots], updated[2];
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-#pragma unroll
-      for (int s = 0; s < Rule::kSlots; ++s) values[j][s] = slots[s][i + j];
-      updated[j] = Rule::step(gradient[i + j], master[i + j], values[j], c);
-    }
-#pragma unroll
-    for (int s = 0; s < Rule::kSlots; ++s) slots[s].set_two(i, values[0][s], values[1][s]);
-    Bf16* to = &master.words[0].values[i];
-    to[0] = round_stochastically(updated[0], words[i / 2] & 0xffffu);
-    to[1] = round_stochastically(updated[1], words[i / 2] >> 16);
+  PlainArithmetic by;
+  eight.update(
+      random,
+      [&](float gradient, float master, auto& slots) {
+        return step_of<Rule>(by, gradient, master, slots, c);
+      },
+      [&](float value, uint32_t bits) {
+        by.plain = by.plain & (fabsf(value) < INFINITY);
+        return __ushort_as_bfloat16(
+            static_cast<unsigned short>((__float_as_uint(value) + bits) >> 16));
+      });
+  if (!by.plain) {  // again: nothing is stored yet
+    eight.load_from(arrays, at);
+    eight.update(
+        random,
+        [&](float gradient, float master, auto& slots) {
+          return Rule::step(gradient, master, slots, c);
+        },
+        [](float value, uint32_t bits) { return round_stochastically(value, bits); });
   }
-#pragma unroll
-  for (int s = 0; s < Rule::kSlots; ++s) slots[s].store_to(arrays.slots[s] + at);
-  master.store_to(arrays.master + at);
-  if (arrays.weights != nullptr) master.store_to(arrays.weights + at);
+  eight.store_to(arrays, at);
 }
 
 /// kWhole: the chunk has all its elements, all in packs, and no load waits for another.

@@ -128,6 +128,32 @@ TEST_CASE("ranges of ten million elements beside tiny ones", "[optim]") {
   }
 }
 
+// What quick roots and quotients do not take: eights of it go the exact way, beside others.
+TEST_CASE("moments that are zero, tiny or huge beside plain ones, of bf16 masters", "[optim]") {
+  const Types types{at::kBFloat16, at::kBFloat16, false};
+  Buffers ours({8192, 4096}, 0, types, device()), twin({8192, 4096}, 0, types, at::kCPU);
+  const double odd[][2] = {{0.0, 0.0},    {0.0, 1e-3},   {1e-38, 1e-36}, {1e30, 1e30},
+                           {-1e20, 1e38}, {1e-3, 1e-38}, {-0.0, 0.0},    {1e-33, 1e-30}};
+  for (Buffers* buffers : {&ours, &twin}) {
+    buffers->gradient.copy_(normal({12288}, 71, 0.1));
+    for (int64_t i = 0; i < 8; ++i) {
+      // A whole eight, and one element among plain ones.
+      for (const auto& [first, count] :
+           {std::pair<int64_t, int64_t>(512 * i, 8), {512 * i + 99, 1}}) {
+        buffers->exp_avg.narrow(0, first, count).fill_(odd[i][0]);
+        buffers->exp_avg_sq.narrow(0, first, count).fill_(odd[i][1]);
+        buffers->gradient.narrow(0, first, count).fill_(0.0);
+      }
+    }
+    AdamWUpdate(buffers->ranges, {.device = buffers->master.device(), .seed = 5})
+        .update(step_of(at::zeros({}, buffers->gradient.options()), {.learning_rate = 1e-2}));
+  }
+  for (const auto& [a, b] :
+       {std::pair(ours.master, twin.master), std::pair(ours.exp_avg, twin.exp_avg),
+        std::pair(ours.exp_avg_sq, twin.exp_avg_sq)})
+    CHECK(a.cpu().ne(b).to(at::kDouble).sum().item<double>() <= 4);
+}
+
 TEST_CASE("arrays that are not aligned alike are updated as well", "[optim]") {
   const Types types{at::kFloat, at::kFloat, true};
   Buffers ours({5000}, 8, types, device()), twin({5000}, 8, types, at::kCPU);
