@@ -37,12 +37,19 @@ cuda::Rounding rounding_of(const RoundingSite& site, uint64_t seed) {
           .global_begin = blocks.global_begin};
 }
 
+kernels::cuda::WrittenRows written_rows_of(const UpdateRange& range) {
+  if (!range.written_rows.defined()) return {};
+  return {.written = range.written_rows.const_data_ptr<uint8_t>(),
+          .row_elements = range.master.numel() / range.written_rows.numel()};
+}
+
 cuda::Range row_of(const UpdateRange& range, int64_t options, uint64_t seed) {
   cuda::Range row = {
       .master = range.master.mutable_data_ptr(),
       .gradient = range.gradient.const_data_ptr(),
       .weights = range.weights.defined() ? range.weights.mutable_data_ptr() : nullptr,
       .options = options,
+      .of_gradient = written_rows_of(range),
       .rounding = range.rounding ? rounding_of(*range.rounding, seed) : cuda::Rounding{}};
   for (size_t s = 0; s < range.slots.size(); ++s) row.slots[s] = range.slots[s].mutable_data_ptr();
   return row;

@@ -44,6 +44,9 @@ struct UpdateRange {
   /// range's size through which `MatrixExchange` brings together what is to be seen as a whole.
   std::vector<int64_t> matrix = {};
   at::Tensor work = {};
+  /// Of the gradient of a table's look-ups, from the first row on: uint8 [rows], 0 where a row
+  /// holds zeros alone, which CUDA then does not read; undefined: not known.
+  at::Tensor written_rows = {};
 };
 
 /// Brings the matrices of a part together, each on one rank of those that hold pieces of it, and

@@ -30,8 +30,10 @@ struct BucketState {
   at::Tensor data_shard;          // [shard] of bucket->data
   at::Tensor main_grad_shard;     // [shard] of bucket->main_grad: where reduce_scatter leaves its
                                   // result
-  at::Tensor grad_shard;  // [shard] the step's reduced gradient: own accumulator, or the above
-  at::Tensor gradient;    // [held] what the update reads: grad_shard, or all of main_grad
+  at::Tensor grad_shard;    // [shard] the step's reduced gradient: own accumulator, or the above
+  at::Tensor gradient;      // [held] what the update reads: grad_shard, or all of main_grad
+  at::Tensor written_rows;  // of the one parameter: uint8 [rows], 0 where the gradient's row holds
+                            // zeros alone (WrittenRows); undefined: not known
 
   // What goes over dp as bf16, in memory shared with the buckets of the same slot; undefined:
   // main_grad goes.

@@ -25,10 +25,10 @@ bool gemm_writes_first(const parameters::Parameter& parameter, Tables tables) {
 
 }  // namespace
 
-FirstWrites::FirstWrites(const ParamBuckets& buckets) {
+FirstWrites::FirstWrites(const ParamBuckets& buckets, const parameters::Parameter* cleared) {
   for (const Bucket& bucket : buckets.buckets()) {
     if (!bucket.trains) continue;
-    OfBucket own = of_bucket(buckets, bucket);
+    OfBucket own = of_bucket(buckets, bucket, cleared);
     for (parameters::Parameter* parameter : own.overwritten) {
       unwritten_.emplace(parameter, false);
       parameter->gradient_owner = this;
@@ -45,8 +45,8 @@ FirstWrites::~FirstWrites() {
   }
 }
 
-FirstWrites::OfBucket FirstWrites::of_bucket(const ParamBuckets& buckets,
-                                             const Bucket& bucket) const {
+FirstWrites::OfBucket FirstWrites::of_bucket(const ParamBuckets& buckets, const Bucket& bucket,
+                                             const parameters::Parameter* cleared) const {
   const auto& blocks = buckets.blocks();
   const int head = static_cast<int>(blocks.size()) - 1;
   // The head multiplies with its table, its own or the tied one, before the look-up's rows are
@@ -59,9 +59,10 @@ FirstWrites::OfBucket FirstWrites::of_bucket(const ParamBuckets& buckets,
   };
   for (size_t i = 0; i < bucket.parameters.size(); ++i) {
     parameters::Parameter* parameter = bucket.parameters[i];
-    if (!gemm_writes_first(*parameter, multiplied ? Tables::multiplied : Tables::looked_up))
-      continue;
-    own.overwritten.push_back(parameter);
+    const bool overwritten =
+        gemm_writes_first(*parameter, multiplied ? Tables::multiplied : Tables::looked_up);
+    if (!overwritten && parameter != cleared) continue;
+    if (overwritten) own.overwritten.push_back(parameter);
     zero_until(bucket.offsets[i]);
     next = bucket.offsets[i] + parameter->numel();
   }

@@ -15,8 +15,9 @@ namespace tptrain::zero {
 
 class FirstWrites final : public parameters::GradientOwner {
  public:
-  /// Owns the gradients of all buckets that train; `buckets` must outlive it.
-  explicit FirstWrites(const ParamBuckets& buckets);
+  /// Owns the gradients of all buckets that train; `buckets` must outlive it. `cleared`: whose
+  /// gradient somebody else zeroes, or null.
+  FirstWrites(const ParamBuckets& buckets, const parameters::Parameter* cleared);
   ~FirstWrites();
   FirstWrites(const FirstWrites&) = delete;  // parameters know its address
 
@@ -35,7 +36,8 @@ class FirstWrites final : public parameters::GradientOwner {
     std::vector<parameters::Parameter*> overwritten;
     std::vector<at::Tensor> zeroed;  // everything else, padding included
   };
-  OfBucket of_bucket(const ParamBuckets& buckets, const Bucket& bucket) const;
+  OfBucket of_bucket(const ParamBuckets& buckets, const Bucket& bucket,
+                     const parameters::Parameter* cleared) const;
 
   std::unordered_map<const Bucket*, OfBucket> buckets_;
   // Of every weight that is overwritten: nothing has been written since expect().

@@ -13,7 +13,7 @@ namespace {
 // group is of copies that another tp rank owns: not in the norm, but in the finite flag.
 SumsOfSquares squares_of(const std::vector<BucketState>& states, const GradientReducer& reducer,
                          at::Device device) {
-  SumsOfSquares::Groups views(2), flags(2);
+  SumsOfSquares::Groups views(2), flags(2), written_rows(2);
   for (const BucketState& state : states) {
     if (!state.bucket->trains) continue;
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
@@ -21,9 +21,10 @@ SumsOfSquares squares_of(const std::vector<BucketState>& states, const GradientR
       views[group].push_back(
           state.grad_shard.narrow(0, piece.bucket_begin - state.shard_begin, piece.count));
       flags[group].push_back(reducer.flag_for_norm(*piece.parameter));
+      written_rows[group].push_back(state.written_rows);  // of a bucket with one piece
     }
   }
-  return SumsOfSquares(std::move(views), device, std::move(flags));
+  return SumsOfSquares(std::move(views), device, std::move(flags), std::move(written_rows));
 }
 
 at::Tensor indices(int64_t parameters, at::Device device) {

@@ -54,7 +54,7 @@ double sum_on_cpu(const at::Tensor& view) {
 
 }  // namespace
 
-SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags)
+SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags, Groups written_rows)
     : groups_(std::move(groups)), flags_(std::move(flags)), device_(device) {
   if (flags_.empty()) {
     for (const auto& group : groups_) flags_.emplace_back(group.size());
@@ -64,11 +64,15 @@ SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags)
   std::vector<float*> flag_pointers;
   std::vector<kernels::cuda::Chunk> chunks;
   std::vector<int64_t> begins = {0};
-  for (const std::vector<at::Tensor>& group : groups_) {
-    for (const at::Tensor& tensor : group) {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    for (size_t j = 0; j < groups_[i].size(); ++j) {
+      const at::Tensor& tensor = groups_[i][j];
       kernels::cuda::append_chunks(chunks, static_cast<int64_t>(tensors.size()), tensor.numel(),
                                    cuda::kChunkElements);
       tensors.push_back(row_of(tensor));
+      if (!written_rows.empty() && written_rows[i][j].defined())
+        tensors.back().rows = {.written = written_rows[i][j].const_data_ptr<uint8_t>(),
+                               .row_elements = tensor.numel() / written_rows[i][j].numel()};
     }
     begins.push_back(static_cast<int64_t>(chunks.size()));
   }

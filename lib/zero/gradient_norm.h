@@ -20,8 +20,9 @@ class SumsOfSquares {
  public:
   using Groups = std::vector<std::vector<at::Tensor>>;
   /// Each group: tensors that are 1-D, fp32 or bf16, contiguous, on `device`. flags: of each of
-  /// them one fp32 element on the device, or an undefined tensor; or none of any.
-  SumsOfSquares(Groups groups, at::Device device, Groups flags = {});
+  /// them one fp32 element on the device, or an undefined tensor; or none of any. written_rows:
+  /// likewise, uint8 [rows], 0 where a row holds zeros alone, which CUDA then does not read.
+  SumsOfSquares(Groups groups, at::Device device, Groups flags = {}, Groups written_rows = {});
 
   /// The sum over all elements of each group, fp64 [groups] on the device. Depends on the tensors'
   /// sizes and order, never on the number of threads or on where they lie. The flag of a tensor

@@ -15,6 +15,20 @@
 namespace tptrain::zero {
 namespace {
 
+std::optional<WrittenRows> written_rows_of(const ParamBuckets& buckets,
+                                           std::vector<BucketState>& states,
+                                           const StateLayout& layout, int ranks) {
+  if (layout.accumulates) return std::nullopt;
+  const bool is_tied = std::ranges::any_of(
+      buckets.blocks(),
+      [](const parameters::ParameterBlock& block) { return block.also_uses == 0; });
+  for (BucketState& state : states) {
+    if (state.bucket->block != 0) continue;
+    if (std::optional<WrittenRows> found = WrittenRows::of(state, is_tied, ranks)) return found;
+  }
+  return std::nullopt;
+}
+
 void zero_all(const std::vector<at::Tensor>& tensors) {
   if (!tensors.empty()) at::_foreach_zero_(tensors);
 }
@@ -28,7 +42,8 @@ GradientReducer::GradientReducer(const ParamBuckets& buckets, std::vector<Bucket
       layout_(layout),
       tp_(tp),
       dp_(dp),
-      first_writes_(buckets),
+      written_rows_(written_rows_of(buckets, states, layout, tp.size() * dp.size())),
+      first_writes_(buckets, written_rows_ ? &written_rows_->table() : nullptr),
       nonfinite_flags_(step_tensors(parameter_count(buckets.blocks()))
                            .nonfinite_flags.zeros(buckets.options().device)),
       blocks_(buckets.blocks().size()),
@@ -109,6 +124,7 @@ void GradientReducer::begin_step() {
   place_ = MicroBatchPlace::before_last;
   step_is_zeroed_ = false;
   finished_ = false;
+  announced_ = false;
   for (Block& block : blocks_) {
     block.started = false;
     block.gathers_started = false;
@@ -119,8 +135,9 @@ void GradientReducer::begin_step() {
   table_->is_written = false;
 }
 
-void GradientReducer::begin_micro_batch(MicroBatchPlace place) {
+void GradientReducer::begin_micro_batch(MicroBatchPlace place, Lookup lookup) {
   place_ = place;
+  announced_ = lookup == Lookup::announced;
   if (!table_) return;
   const bool reduces = layout_.accumulates || place == MicroBatchPlace::last;
   table_->sends_rows = reduces && table_->rows.active();
@@ -129,6 +146,7 @@ void GradientReducer::begin_micro_batch(MicroBatchPlace place) {
 
 void GradientReducer::before_backward(int index) {
   zero_step();
+  if (written_rows_ && index == 0 && !announced_) written_rows_->add_all();
   Block& block = blocks_[index];
   if (block.gathers_started || (block.started && !layout_.accumulates)) {
     throw InternalError(problem(cat("backward of block '", buckets_.blocks()[index].name,
@@ -158,6 +176,7 @@ void GradientReducer::add_table_rows(parameters::Parameter& table, at::Tensor ro
   if (!sends_rows()) {
     if (table_) table_->is_written = true;
     tensor_parallel::add_table_rows(table, std::move(rows), ids);
+    if (written_rows_) written_rows_->add(ids);
     return;
   }
   table_->rows.add(rows, [&] {
@@ -194,6 +213,7 @@ void GradientReducer::zero_step() {
     for (const BucketReduction& bucket : block.buckets) expect_first_writes(bucket, zeroed);
   }
   zero_all(zeroed);
+  if (written_rows_) written_rows_->clear();
 }
 
 // Of a table whose gradient goes as rows only what the head adds is ever read.

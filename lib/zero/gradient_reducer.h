@@ -22,8 +22,11 @@
 #include "zero/nonfinite.h"
 #include "zero/table_rows.h"
 #include "zero/tp_gradient_sum.h"
+#include "zero/written_rows.h"
 
 namespace tptrain::zero {
+
+enum class Lookup { announced, unknown };
 
 class GradientReducer {
  public:
@@ -38,8 +41,9 @@ class GradientReducer {
   /// backward begins, or finish().
   void begin_step();
   /// Without it no micro-batch of a step is taken for the last one. What it looks up has been
-  /// announced to `rows`.
-  void begin_micro_batch(MicroBatchPlace place);
+  /// announced to `rows`. Announced: all that it adds to block 0's own table comes by
+  /// add_table_rows.
+  void begin_micro_batch(MicroBatchPlace place, Lookup lookup);
   /// In the backward of block 0: as BlockObserver.
   void add_table_rows(parameters::Parameter& table, at::Tensor rows, const at::Tensor& ids);
   void before_backward(int block);
@@ -118,6 +122,8 @@ class GradientReducer {
   MicroBatchPlace place_ = MicroBatchPlace::before_last;
   bool step_is_zeroed_ = true;  // the gradients of the step that begin_step() began
   bool finished_ = false;
+  bool announced_ = false;  // what this micro-batch looks up
+  std::optional<WrittenRows> written_rows_;
   FirstWrites first_writes_;
   at::Tensor nonfinite_flags_;
   std::unordered_map<const parameters::Parameter*, at::Tensor> flags_for_norm_;

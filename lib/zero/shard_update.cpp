@@ -104,6 +104,7 @@ void ShardUpdate::append_ranges(const BucketState& state, int part,
     update.rounding = std::move(range.rounding);
     update.part = part;
     update.matrix = std::move(range.matrix);
+    update.written_rows = state.written_rows;  // of a bucket with one range
     if (of_matrices) update.work = matrices_->work_of(state).narrow(0, held, numel);
   }
 }

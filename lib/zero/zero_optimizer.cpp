@@ -123,7 +123,7 @@ void ZeroOptimizer::begin_micro_batch(MicroBatchPlace place, const at::Tensor& i
   impl_->require(Impl::Phase::accumulating, "begin_micro_batch()",
                  "Call begin_step() before the first micro-batch of a step.");
   if (impl_->table_rows) impl_->table_rows->announce(ids);
-  impl_->reducer.begin_micro_batch(place);
+  impl_->reducer.begin_micro_batch(place, ids.defined() ? Lookup::announced : Lookup::unknown);
   // Beside the update of the table, which they do not depend on.
   if (impl_->looks_up_rows()) impl_->table_rows->gather_ids();
 }

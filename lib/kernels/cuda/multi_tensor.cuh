@@ -7,6 +7,16 @@
 
 namespace tptrain::kernels::cuda {
 
+/// Whether the chunk is known to hold zeros alone: it need not be read. The same for the block.
+__device__ inline bool holds_zeros(const WrittenRows& rows, const Chunk& chunk) {
+  if (rows.written == nullptr) return false;
+  const int64_t last = (chunk.begin + chunk.count - 1) / rows.row_elements;
+  for (int64_t row = chunk.begin / rows.row_elements; row <= last; ++row) {
+    if (rows.written[row] != 0) return false;
+  }
+  return true;
+}
+
 template <typename T>
 struct alignas(kPack * sizeof(T)) Four {
   T values[kPack];

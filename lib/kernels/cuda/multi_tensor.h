@@ -18,6 +18,12 @@ struct Chunk {
 /// Elements move four at a time: 16 bytes of fp32, 8 of bf16.
 inline constexpr int64_t kPack = 4;
 
+/// Which rows of a tensor hold anything but zeros.
+struct WrittenRows {
+  const uint8_t* written = nullptr;  // [rows], 0: none but zeros; null: any may
+  int64_t row_elements = 1;
+};
+
 struct Address {
   const void* data = nullptr;
   int64_t element_bytes = 0;

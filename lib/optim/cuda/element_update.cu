@@ -95,6 +95,10 @@ struct Eight {
 #pragma unroll
     for (int i = 0; i < kWords; ++i) words[i] = load_pack<T, kWidth>(from + i * kWidth);
   }
+  __device__ void set_zero() {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) words[i] = zero_pack<T, kWidth>();
+  }
   __device__ void store_to(T* to) const {
 #pragma unroll
     for (int i = 0; i < kWords; ++i) store_pack(to + i * kWidth, words[i]);
@@ -155,8 +159,8 @@ struct EightElements {
   Eight<Bf16> master;
   Eight<Slot> slots[Rule::kSlots];
 
-  __device__ void load_from(const From& arrays, int at) {
-    gradient.load_from(arrays.gradient + at);
+  __device__ void load_from(const From& arrays, int at, bool no_gradient) {
+    no_gradient ? gradient.set_zero() : gradient.load_from(arrays.gradient + at);
     master.load_from(arrays.master + at);
 #pragma unroll
     for (int s = 0; s < Rule::kSlots; ++s) slots[s].load_from(arrays.slots[s] + at);
@@ -196,7 +200,8 @@ __device__ void update_eights(const Arrays<Rule, Bf16, Slot, Gradient>& arrays, 
                               const float* updates) {
   const int at = kEight * static_cast<int>(threadIdx.x);
   EightElements<Rule, Slot, Gradient> eight;
-  eight.load_from(arrays, at);
+  const bool no_gradient = holds_zeros(range.of_gradient, chunk);
+  eight.load_from(arrays, at, no_gradient);
   // Drawn while those are on their way.
   const uint4 random =
       bits_of_eight(range.rounding, chunk.begin + at, static_cast<uint32_t>(*updates));
@@ -212,7 +217,7 @@ __device__ void update_eights(const Arrays<Rule, Bf16, Slot, Gradient>& arrays, 
             static_cast<unsigned short>((__float_as_uint(value) + bits) >> 16));
       });
   if (!by.plain) {  // again: nothing is stored yet
-    eight.load_from(arrays, at);
+    eight.load_from(arrays, at, no_gradient);
     eight.update(
         random,
         [&](float gradient, float master, auto& slots) {
@@ -229,12 +234,13 @@ __device__ void update_chunk(const Arrays<Rule, Master, Slot, Gradient>& arrays,
                              const Range& range, const typename Rule::Constants& c,
                              const float* updates) {
   const bool packs = kWhole || arrays.in_packs();
+  const bool no_gradient = holds_zeros(range.of_gradient, chunk);
   Elements<Rule> elements[kPacks];
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
     const int at = static_cast<int>(kPack) * (threadIdx.x + k * kThreads);
     const int count = kWhole ? static_cast<int>(kPack) : chunk.count - at;
-    load_four(arrays.gradient + at, count, packs, elements[k].g);
+    load_four(arrays.gradient + at, no_gradient ? 0 : count, packs, elements[k].g);
     load_four(arrays.master + at, count, packs, elements[k].p);
 #pragma unroll
     for (int s = 0; s < Rule::kSlots; ++s)

@@ -32,6 +32,7 @@ struct Range {
   const void* gradient = nullptr;
   void* weights = nullptr;  // bf16, or null
   int64_t options = 0;      // its row in the table of options
+  kernels::cuda::WrittenRows of_gradient;
   Rounding rounding;
 };
 

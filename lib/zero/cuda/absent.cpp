@@ -14,5 +14,6 @@ namespace {
 
 void sums_of_squares(const SumsOfSquares&, Stream) { absent(); }
 void mark_nonfinite(const Marks&, Stream) { absent(); }
+void clear_rows(const ClearRows&, Stream) { absent(); }
 
 }  // namespace tptrain::zero::cuda

@@ -60,7 +60,12 @@ __device__ double block_sum_fp64(double value) {
 
 __global__ void __launch_bounds__(kThreads) partial_kernel(SumsOfSquares args) {
   const Chunk chunk = args.chunks[blockIdx.x];
-  const Elements elements(args.tensors[chunk.tensor], chunk);
+  const Gradient& tensor = args.tensors[chunk.tensor];
+  if (holds_zeros(tensor.rows, chunk)) {
+    if (threadIdx.x == 0) args.partial[blockIdx.x] = 0;
+    return;
+  }
+  const Elements elements(tensor, chunk);
   double sums[kPack] = {};
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
@@ -105,6 +110,16 @@ __global__ void __launch_bounds__(kThreads) marks_kernel(Marks args) {
   if (bad) args.marks[chunk.tensor] = __uint_as_float(0x7f800000u);
 }
 
+// A warp a row.
+__global__ void __launch_bounds__(kThreads) clear_rows_kernel(ClearRows args) {
+  const int64_t row = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / 32;
+  if (row >= args.rows || args.written[row] == 0) return;
+  __syncwarp();  // all have read the mark
+  float* data = args.data + row * args.row_elements;
+  for (int64_t i = threadIdx.x % 32; i < args.row_elements; i += 32) data[i] = 0.0f;
+  if (threadIdx.x % 32 == 0) args.written[row] = 0;
+}
+
 }  // namespace
 
 void sums_of_squares(const SumsOfSquares& args, Stream stream) {
@@ -120,6 +135,13 @@ void mark_nonfinite(const Marks& args, Stream stream) {
   if (args.chunk_count == 0) return;
   marks_kernel<<<static_cast<unsigned>(args.chunk_count), kThreads, 0,
                  static_cast<cudaStream_t>(stream)>>>(args);
+}
+
+void clear_rows(const ClearRows& args, Stream stream) {
+  if (args.rows == 0) return;
+  constexpr int64_t kRows = kThreads / 32;
+  clear_rows_kernel<<<static_cast<unsigned>((args.rows + kRows - 1) / kRows), kThreads, 0,
+                      static_cast<cudaStream_t>(stream)>>>(args);
 }
 
 }  // namespace tptrain::zero::cuda

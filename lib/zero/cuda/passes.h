@@ -17,6 +17,7 @@ using kernels::cuda::Stream;
 struct Gradient {
   const void* data = nullptr;
   Element element = Element::fp32;
+  kernels::cuda::WrittenRows rows;
 };
 
 /// Elements a chunk has at most: 32 a thread.
@@ -46,5 +47,14 @@ struct Marks {
   float* marks = nullptr;
 };
 void mark_nonfinite(const Marks& args, Stream stream);
+
+/// Rows of fp32 that are marked as written become zeros, and not written.
+struct ClearRows {
+  float* data = nullptr;
+  uint8_t* written = nullptr;  // [rows]
+  int64_t rows = 0;
+  int64_t row_elements = 0;
+};
+void clear_rows(const ClearRows& args, Stream stream);
 
 }  // namespace tptrain::zero::cuda

@@ -154,6 +154,28 @@ TEST_CASE("moments that are zero, tiny or huge beside plain ones, of bf16 master
     CHECK(a.cpu().ne(b).to(at::kDouble).sum().item<double>() <= 4);
 }
 
+TEST_CASE("rows of a gradient that nothing has written are zeros, and not read", "[optim]") {
+  // A row is a chunk: where a chunk holds rows of both kinds it is read.
+  constexpr int64_t kRows = 40, kColumns = 2048;
+  for (const Types& types : all_types()) {
+    CAPTURE(types.weights, at::toString(types.master), at::toString(types.gradient));
+    Buffers ours({kRows * kColumns}, 0, types, device()),
+        twin({kRows * kColumns}, 0, types, at::kCPU);
+    const at::Tensor written = (at::arange(kRows, at::kLong).remainder(5) == 2).to(at::kByte);
+    const at::Tensor values = normal({kRows, kColumns}, 72, 0.1);
+    twin.gradient.copy_((values * written.unsqueeze(1)).view({-1}));
+    ours.gradient.copy_(at::where(written.unsqueeze(1).to(at::kBool), values,
+                                  at::full_like(values, std::numeric_limits<double>::quiet_NaN()))
+                            .view({-1}));
+    ours.ranges[0].written_rows = written.to(device());
+    for (Buffers* buffers : {&ours, &twin})
+      AdamWUpdate(buffers->ranges, {.device = buffers->master.device(), .seed = 5})
+          .update(step_of(at::zeros({}, buffers->master.device()), {.learning_rate = 1e-2}));
+    twin.gradient.copy_(ours.gradient);  // of which check_alike wants the same bits
+    check_alike(ours, twin, types);
+  }
+}
+
 TEST_CASE("arrays that are not aligned alike are updated as well", "[optim]") {
   const Types types{at::kFloat, at::kFloat, true};
   Buffers ours({5000}, 8, types, device()), twin({5000}, 8, types, at::kCPU);

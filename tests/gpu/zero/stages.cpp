@@ -38,6 +38,22 @@ TEST_CASE("all stages agree bitwise on GPUs and follow the CPU", "[zero]") {
   }
 }
 
+TEST_CASE("a table whose look-ups come as rows: the rows of others are zeros", "[zero]") {
+  for (const Layout& layout : layouts()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const Setup setup{.layout = layout,
+                        .head = Head::own_table,
+                        .dtype = dtype,
+                        .device = comm::DeviceType::cuda,
+                        .looks_up = true};
+      INFO(setup.text());
+      const std::vector<std::string> complaints = violations(setup);
+      INFO(join(complaints, "\n"));
+      CHECK(complaints.empty());
+    }
+  }
+}
+
 TEST_CASE("bf16 state and a bf16 reduction on GPUs", "[zero]") {
   for (const Layout& layout : layouts()) {
     const Setup setup{.layout = layout,
@@ -142,6 +158,23 @@ TEST_CASE("sums of squares on a GPU: the CPU's, the same bits wherever the views
   }
   const at::Tensor bad = at::full({9000}, std::numeric_limits<float>::infinity()).to(gpu());
   CHECK_FALSE(std::isfinite(zero::SumsOfSquares({{bad}}, gpu())().item<double>()));
+}
+
+TEST_CASE("sums of squares do not read rows that nothing has written", "[zero]") {
+  // A row is a chunk: where a chunk holds rows of both kinds it is read.
+  constexpr int64_t kRows = 50, kColumns = zero::cuda::kChunkElements;
+  const at::Tensor values = at::randn({kRows, kColumns}).to(gpu());
+  const at::Tensor written =
+      (at::arange(kRows, at::kLong).remainder(7) == 3).to(at::kByte).to(gpu());
+  const at::Tensor zeros = (values * written.unsqueeze(1)).view({-1});
+  const at::Tensor spoilt =
+      values.masked_fill(written.eq(0).unsqueeze(1), std::numeric_limits<double>::quiet_NaN())
+          .view({-1});
+  const at::Tensor other = at::randn({777}).to(gpu());
+  const at::Tensor expected = zero::SumsOfSquares({{zeros, other}}, gpu())();
+  const at::Tensor received =
+      zero::SumsOfSquares({{spoilt, other}}, gpu(), {}, {{written, at::Tensor()}})();
+  CHECK(at::equal(received, expected));
 }
 
 TEST_CASE("sums of squares and marks of bf16 gradients among fp32 ones", "[zero]") {
