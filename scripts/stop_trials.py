@@ -10,6 +10,8 @@
                                                    and every survivor names the rank in one line, on standard error and in log.txt
     scripts/stop_trials.py --trials 100 --death    a rank dies at a random moment (SIGKILL, SIGSEGV, SIGABRT, or an exit with 0): all are gone within
                                                    5 s, the exit code is not 0, nothing is left in /dev/shm; --launch: under tptrain launch
+    scripts/stop_trials.py --trials 20 --restart   a rank is killed at a random step under tptrain launch: within 30 s the first step behind the
+                                                   checkpoint is done, and the run ends with the metrics of an undisturbed one
 
 Until the first instruction of a rank a signal ends it, whatever the program does: mpirun passes SIGUSR1 on to a rank that it is just starting,
 and dies of one itself before it has begun to listen, and when its ranks are gone. Who listens is looked at just before each signal (/proc/PID/status); only where somebody
@@ -27,7 +29,7 @@ import signal
 import sys
 import time
 
-from trial_job import (MAX_STEPS, RANKS, ROOT, Run, add_common_options, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
+from trial_job import (MAX_STEPS, RANKS, ROOT, SAVE_STEPS, Run, add_common_options, checkpoints, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
 
 SYS_TGKILL = 234 if os.uname().machine == "x86_64" else 131  # 131: of aarch64
 
@@ -218,6 +220,37 @@ def trial_of_death(options, folder, choose):
     return what, f"{kind}: exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
 
 
+def trial_of_restart(options, folder, choose):
+    """launch begins again by itself."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    rank, at_step = choose.randrange(RANKS), choose.randrange(SAVE_STEPS + 2, MAX_STEPS - 4)
+    run = Run(options.binary, folder, launch=True, restarts=1)
+    while ((done_so_far(folder) or 0) < at_step or not checkpoints(folder)) and run.process.poll() is None:
+        time.sleep(0.002)
+    pid = run.ranks().get(rank)
+    if pid is None:
+        run.wait(60)
+        return None  # it was done before
+    step = done_so_far(folder)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    while "loss" not in run.output().partition("resume: ")[2] and run.process.poll() is None:
+        time.sleep(0.01)
+    took = time.monotonic() - begin
+    code = run.wait(120)
+    if "restarts" not in run.output():
+        return None  # it was on its way out
+    what = f"rank {rank} killed after step {step}: training again after {took:.2f} s, {code}"
+    problems = []
+    if code != 0 or "resume: " not in run.output():
+        problems.append(f"exit code {code}")
+    if took > 30:
+        problems.append("not within 30 s")
+    if metrics(folder) != options.expected:
+        problems.append("other metrics than undisturbed:\n" + differences(metrics(folder), options.expected))
+    return what, f"exit code {code}", "" if not problems else ", ".join(problems) + ":\n" + run.output()
+
+
 def start_up_of(options, folder):
     run = Run(options.binary, folder)
     wait_for_ranks(run)
@@ -236,6 +269,7 @@ def main():
     kinds.add_argument("--freeze", action="store_true")
     kinds.add_argument("--hang", action="store_true")
     kinds.add_argument("--death", action="store_true")
+    kinds.add_argument("--restart", action="store_true")
     parser.add_argument("--rank-faults", default=str(ROOT / "build/cpu/tests/faults/librank_faults.so"), metavar="LIBRARY", help="of --hang and --death")
     parser.add_argument("--hang-kind", choices=HANG_KINDS, help="of --hang; default: either")
     parser.add_argument("--launch", action="store_true", help="of --death: under tptrain launch instead of mpirun")
@@ -255,7 +289,7 @@ def main():
             options.start_up_s = start_up_of(options, options.folders[0])
         print(f"undisturbed: {options.whole_s:.2f} s{f', of which {options.start_up_s:.2f} s of start-up' if options.freeze else ''}; "
               f"{len(options.expected)} lines of metrics", flush=True)
-        trial = (trial_of_freeze if options.freeze else trial_of_hang if options.hang else trial_of_death if options.death else trial_of_signal)
+        trial = (trial_of_freeze if options.freeze else trial_of_hang if options.hang else trial_of_death if options.death else trial_of_restart if options.restart else trial_of_signal)
         return run_trials(options, lambda folder, choose: trial(options, folder, choose))
 
     return with_folders(options, body)

@@ -44,15 +44,15 @@ def make_job(folder, hang_timeout_s):
 class Run:
     """mpirun of the program in `folder`; its output in a file, its processes known by the path of the run file."""
 
-    def __init__(self, program, folder, exported=None, launch=False):
-        """exported: variables that the ranks get, and mpirun itself does not; launch: by `tptrain launch`, once, with the variables as well."""
+    def __init__(self, program, folder, exported=None, launch=False, restarts=0):
+        """exported: variables that the ranks get, and mpirun itself does not; launch: by `tptrain launch`, with the variables as well."""
         self.marker = str(folder / "run.yaml")
         self.output_file = folder / "output.txt"
         environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1",
                            OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none")
         if launch:
             environment.update(exported or {})
-            command = [program, "launch", "-n", str(RANKS), "--max-restarts", "0"]
+            command = [program, "launch", "-n", str(RANKS), "--max-restarts", str(restarts)]
         else:
             command = ["mpirun", "--oversubscribe", "-n", str(RANKS)]
             for name, value in (exported or {}).items():
