@@ -8,6 +8,7 @@
 // layers, forward and backward.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <time.h>
 
 #include <algorithm>

@@ -4,6 +4,7 @@
 //   build/cuda/benchmarks/bench_kernels_gpu [PART OF A NAME]
 // An entry prepares its tensors and returns the work; they are freed before the next entry's.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>

@@ -6,6 +6,7 @@
 // ratios, not absolute times, between machines.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,5 +1,7 @@
 // The two communicators that talk to nobody: the axis of one rank, and the stand-in for a rank that
 // is not there.
+#include <ATen/core/grad_mode.h>
+
 #include <utility>
 
 #include "base/error.h"

@@ -3,13 +3,8 @@
 
 namespace tptrain::config {
 
-namespace {
-
-using A = AdapterConfig;
-
-}  // namespace
-
 std::vector<Key> adapter_keys() {
+  using A = AdapterConfig;
   return {
       bind({.path = "adapter.type",
             .doc = "`lora` (Hu et al., 2021): y = x W^T + alpha / rank (x A^T) B^T, of which A and "

@@ -13,6 +13,7 @@
 #include "device/gpu_environment.h"
 #include "device/gpu_links.h"
 #include "device/nvml.h"
+#include "device/pci_bus_id.h"
 
 namespace tptrain::device {
 namespace {
@@ -38,13 +39,6 @@ std::string cublas_version() {
     if (get(i, &parts[i]) != 0) return "";
   }
   return join(parts, ".");
-}
-
-std::string pci_bus_id(at::Device device) {
-  std::array<char, 32> id = {};
-  check_cuda(cudaDeviceGetPCIBusId(id.data(), id.size(), device.index()), "cudaDeviceGetPCIBusId",
-             device);
-  return id.data();
 }
 
 }  // namespace

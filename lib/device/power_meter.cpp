@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "device/nvml.h"
+#include "device/pci_bus_id.h"
 
 namespace tptrain::device {
 namespace {
@@ -33,13 +34,6 @@ constexpr std::array<Reason, 6> kReasons = {{{0x04, "SW power cap"},
                                              {0x40, "HW thermal slowdown"},
                                              {0x80, "HW power brake"},
                                              {0x10, "sync boost"}}};
-
-std::string pci_bus_id(at::Device device) {
-  std::array<char, 32> id = {};
-  if (cudaDeviceGetPCIBusId(id.data(), id.size(), device.index()) != cudaSuccess)
-    throw CommError(problem(cat("cudaDeviceGetPCIBusId of ", device.str(), " failed")));
-  return id.data();
-}
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "base/work.h"
+#include "formats/put.h"
 
 namespace tptrain::formats {
 
@@ -16,9 +17,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint64_t kVersion = 1;
-constexpr size_t kFixedBytes = 9 + 8 + 1 + 8 + 8;
-constexpr uint64_t kMaxCount = uint64_t{1} << 40;  // beyond it sizes would overflow
+constexpr uint64_t kIndexVersion = 1;
+constexpr size_t kIndexFixedBytes = 9 + 8 + 1 + 8 + 8;
+constexpr uint64_t kMaxIndexCount = uint64_t{1} << 40;  // beyond it sizes would overflow
 constexpr int64_t kTokensAtOnce = int64_t{1} << 20;
 
 [[noreturn]] void refuse(const std::string& name, std::string received, std::string constraint) {
@@ -34,11 +35,6 @@ T at(std::string_view bytes, size_t offset) {
   T value;
   std::memcpy(&value, bytes.data() + offset, sizeof value);
   return value;
-}
-
-template <typename T>
-void put(std::string& out, T value) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
 StoredToken type_of(uint8_t code, const std::string& name) {
@@ -66,10 +62,12 @@ struct Tables {
   std::string_view bytes;
   size_t sequences = 0;
   size_t entries = 0;
-  int64_t length(size_t i) const { return at<int32_t>(bytes, kFixedBytes + 4 * i); }
-  int64_t begin(size_t i) const { return at<int64_t>(bytes, kFixedBytes + 4 * sequences + 8 * i); }
+  int64_t length(size_t i) const { return at<int32_t>(bytes, kIndexFixedBytes + 4 * i); }
+  int64_t begin(size_t i) const {
+    return at<int64_t>(bytes, kIndexFixedBytes + 4 * sequences + 8 * i);
+  }
   int64_t first_of_document(size_t i) const {
-    return at<int64_t>(bytes, kFixedBytes + 12 * sequences + 8 * i);
+    return at<int64_t>(bytes, kIndexFixedBytes + 12 * sequences + 8 * i);
   }
 };
 
@@ -77,15 +75,17 @@ Tables tables_of(std::string_view bytes, const std::string& name) {
   if (!bytes.starts_with(kIndexedMagic)) {
     refuse(name, "the file does not begin with MMIDIDX", "be the index of a Megatron token file");
   }
-  if (bytes.size() < kFixedBytes) {
-    refuse(name, cat("the file has ", bytes.size(), " bytes"), cat("have at least ", kFixedBytes));
+  if (bytes.size() < kIndexFixedBytes) {
+    refuse(name, cat("the file has ", bytes.size(), " bytes"),
+           cat("have at least ", kIndexFixedBytes));
   }
   const auto version = at<uint64_t>(bytes, 9);
-  if (version != kVersion) refuse(name, cat("the version is ", version), cat("be ", kVersion));
+  if (version != kIndexVersion)
+    refuse(name, cat("the version is ", version), cat("be ", kIndexVersion));
   const auto sequences = at<uint64_t>(bytes, 18);
   const auto entries = at<uint64_t>(bytes, 26);
-  const uint64_t least = kFixedBytes + 12 * sequences + 8 * entries;
-  if (sequences > kMaxCount || entries > kMaxCount || entries == 0 ||
+  const uint64_t least = kIndexFixedBytes + 12 * sequences + 8 * entries;
+  if (sequences > kMaxIndexCount || entries > kMaxIndexCount || entries == 0 ||
       (bytes.size() != least && bytes.size() != least + sequences)) {
     refuse(name,
            cat("the file has ", bytes.size(), " bytes and says it lists ", sequences,
@@ -176,7 +176,7 @@ void write_indexed(const TokenFile& from, const fs::path& stem) {
   }
   bin.commit();
   std::string index(kIndexedMagic);
-  put(index, kVersion);
+  put(index, kIndexVersion);
   put(index, static_cast<uint8_t>(small ? 8 : 4));
   put(index, static_cast<uint64_t>(header.documents()));
   put(index, static_cast<uint64_t>(header.documents() + 1));

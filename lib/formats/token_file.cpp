@@ -12,6 +12,7 @@
 #include "base/hex.h"
 #include "base/random_id.h"
 #include "base/text.h"
+#include "formats/put.h"
 
 namespace tptrain::formats {
 
@@ -28,11 +29,6 @@ constexpr size_t kHexBytes = 64;
 constexpr size_t kFixedBytes = 8 + 2 * 4 + 4 * 8 + 2 * kHexBytes;
 // Sizes beyond this are damage, and would overflow the sums below.
 constexpr uint64_t kMaxCount = uint64_t{1} << 56;
-
-template <typename T>
-void put(std::string& out, T value) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 template <typename T>
 T take(std::string_view& in) {

@@ -8,6 +8,7 @@
 #include "comm/communicator.h"
 #include "model/decoder.h"
 #include "model/families/family.h"
+#include "model/names_of.h"
 #include "sharding/shard_spec.h"
 
 namespace tptrain::model {
@@ -76,12 +77,6 @@ std::vector<std::string> words_of_modules(const DecoderConfig& config) {
     add_once(words, last_part(without_ending(tensor.stored_name)));
   if (config.tie_word_embeddings) add_once(words, kHead);
   return words;
-}
-
-std::vector<std::string> names_of(const Parameter& parameter) {
-  std::vector<std::string> names;
-  for (const NamedSlice& slice : parameter.slices) names.push_back(slice.spec.name);
-  return names;
 }
 
 int64_t count_in(const Parameter& parameter, const std::set<std::string>& names) {

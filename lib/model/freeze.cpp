@@ -7,6 +7,7 @@
 #include "base/wildcard.h"
 #include "comm/communicator.h"
 #include "model/decoder.h"
+#include "model/names_of.h"
 #include "optim/parameter_groups.h"
 
 namespace tptrain::model {
@@ -28,12 +29,6 @@ int64_t frozen_slices(const Parameter& parameter, const std::vector<std::string>
 
 bool is_split(const Parameter& parameter, int64_t frozen) {
   return frozen > 0 && frozen < static_cast<int64_t>(parameter.slices.size());
-}
-
-std::vector<std::string> names_of(const Parameter& parameter) {
-  std::vector<std::string> names;
-  for (const NamedSlice& slice : parameter.slices) names.push_back(slice.spec.name);
-  return names;
 }
 
 }  // namespace

@@ -11,32 +11,27 @@
 
 #include "kernels/cuda/stream.h"
 #include "zero/gradient_row.h"
+#include "zero/word_loops.h"
 
 namespace tptrain::zero {
 namespace {
 
-constexpr uint32_t kExponent = 0x7f800000u;  // of fp32: all ones in inf and nan alone
-constexpr int64_t kChunk = 16384;
-
-bool chunk_is_finite(const uint32_t* words, int64_t count) {
-  uint32_t bad = 0;  // no branch within a chunk: the compiler makes vectors of it
-  for (int64_t i = 0; i < count; ++i) bad |= (words[i] & kExponent) == kExponent ? 1u : 0u;
-  return bad == 0;
-}
+constexpr int64_t kSearchedAtOnce = 16384;
 
 bool is_finite_on_cpu(const at::Tensor& gradient) {
   const at::Tensor values = gradient.to(at::kFloat);  // itself, where it is
   const auto* words = static_cast<const uint32_t*>(values.const_data_ptr());
   const int64_t numel = values.numel();
   std::atomic<bool> finite = true;
-  at::parallel_for(0, (numel + kChunk - 1) / kChunk, 4, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t begin = chunk * kChunk;
-      if (chunk_is_finite(words + begin, std::min(kChunk, numel - begin))) continue;
-      finite.store(false, std::memory_order_relaxed);
-      return;
-    }
-  });
+  at::parallel_for(
+      0, (numel + kSearchedAtOnce - 1) / kSearchedAtOnce, 4, [&](int64_t first, int64_t last) {
+        for (int64_t chunk = first; chunk < last; ++chunk) {
+          const int64_t begin = chunk * kSearchedAtOnce;
+          if (words_are_finite(words + begin, std::min(kSearchedAtOnce, numel - begin))) continue;
+          finite.store(false, std::memory_order_relaxed);
+          return;
+        }
+      });
   return finite;
 }
 

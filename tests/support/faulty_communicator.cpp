@@ -1,6 +1,7 @@
 #include "support/faulty_communicator.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace tptrain::testing {
 

@@ -1,7 +1,7 @@
 #include "support/reference_decoder.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/generated/variable_factories.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <limits>

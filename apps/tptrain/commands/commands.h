@@ -2,9 +2,14 @@
 // Error, whose code main returns.
 #pragma once
 
+#include <cstdint>
+
 #include "cli.h"
 
 namespace tptrain::apps {
+
+/// Of a run file or a config.json.
+constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
 
 /// Starts MPI, which may take its own arguments out of argv.
 int run_train(const TrainCommand& command, int* argc, char*** argv);

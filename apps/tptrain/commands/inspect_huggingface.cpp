@@ -83,12 +83,12 @@ void inspect_file(const fs::path& path) {
 
 // What config.json says, and what it says it of. A model that tptrain cannot train can be looked at
 // all the same; a config.json that is broken is a broken rule.
-struct Config {
+struct ConfigSeen {
   std::string text;
   std::optional<model::DecoderConfig> decoder;
 };
 
-Config config_of(const fs::path& directory) {
+ConfigSeen config_seen_in(const fs::path& directory) {
   const fs::path path = directory / "config.json";
   if (!is_taken(path)) {
     return {"none: the tensors are checked against no model", std::nullopt};
@@ -110,7 +110,7 @@ Config config_of(const fs::path& directory) {
   }
 }
 
-void print(const checkpoint::HuggingFaceFiles& files, const Config& config) {
+void print(const checkpoint::HuggingFaceFiles& files, const ConfigSeen& config) {
   Totals totals;
   std::vector<Line> rows = {{"tensor", "dtype", "shape", "file"}};
   int64_t bytes = 0;
@@ -140,7 +140,7 @@ void print(const checkpoint::HuggingFaceFiles& files, const Config& config) {
 }
 
 void inspect_directory(const fs::path& directory) {
-  const Config config = config_of(directory);
+  const ConfigSeen config = config_seen_in(directory);
   if (!config.decoder) {
     print(checkpoint::HuggingFaceFiles(directory), config);
     return;

@@ -25,8 +25,6 @@
 namespace tptrain::apps {
 namespace {
 
-constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
-
 struct Subject {
   inference::DecidedModel model;
   planner::Layout layout;

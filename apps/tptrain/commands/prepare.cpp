@@ -28,7 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kTextLimitBytes = int64_t{1} << 24;
 constexpr size_t kShownBytes = 2000;
 
 /// A name that a file may have: of a path, its letters and digits.

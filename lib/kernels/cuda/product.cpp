@@ -24,7 +24,7 @@ constexpr int kFewestRounds = 3;
 constexpr int kMostRounds = 6;
 constexpr float kMeasuringMs = 80.0f;  // of more than the fewest rounds
 constexpr float kTie = 1.01f;
-constexpr float kGain = 0.98f;  // of ATen's time, at most
+constexpr float kShareOfAten = 0.98f;  // of ATen's time, at most
 // Larger products stay with ATen: their candidates differ by less than a GPU at its power limit
 // does from one second to the next, and what wins alone loses beside collectives. Llama-3-8B, dp 2,
 // reaches 85.0 % of its limit with none of them measured, 84.4 % with those up to 1 TFLOP, 83.9 %
@@ -89,7 +89,7 @@ std::optional<Algorithm> fastest(const Call& call, const ByAten& by_aten) {
   const std::vector<float>& ms = race.best_ms();
   const auto of_library = ms.begin() + static_cast<std::ptrdiff_t>(algorithms.size());
   const float best = *std::min_element(ms.begin(), of_library);
-  if (by_aten && best > kGain * ms.back()) return std::nullopt;
+  if (by_aten && best > kShareOfAten * ms.back()) return std::nullopt;
   const auto chosen =
       std::find_if(ms.begin(), of_library, [&](float time) { return time <= kTie * best; });
   return algorithms[static_cast<size_t>(chosen - ms.begin())];

@@ -16,14 +16,14 @@ namespace {
 using sharding::StoredModel;
 using sharding::StoredTensor;
 
-void set_form(DecoderConfig& config) {
+void set_form_gpt2(DecoderConfig& config) {
   config.norm = Norm::layer;
   config.feed_forward = FeedForward::gelu;
   config.positions = Positions::learned;
   config.mlp_bias = true;
 }
 
-void read(ConfigKeys& keys, DecoderConfig& config) {
+void read_gpt2(ConfigKeys& keys, DecoderConfig& config) {
   config.qkv_bias = true;
   config.o_bias = true;
   config.vocab_size = keys.positive_integer("vocab_size", std::nullopt);
@@ -51,7 +51,7 @@ void read(ConfigKeys& keys, DecoderConfig& config) {
   keys.refuse_unless("add_cross_attention", false, "Cross attention is not built.");
 }
 
-void write(const DecoderConfig& config, nlohmann::ordered_json& out) {
+void write_gpt2(const DecoderConfig& config, nlohmann::ordered_json& out) {
   out["vocab_size"] = config.vocab_size;
   out["n_embd"] = config.hidden_size;
   out["n_inner"] = config.intermediate_size;
@@ -106,7 +106,7 @@ class Stored {
   StoredModel model_;
 };
 
-StoredModel stored(const DecoderConfig& config) {
+StoredModel stored_gpt2(const DecoderConfig& config) {
   const int64_t hidden = config.hidden_size;
   Stored out;
   out.renamed("model.embed_tokens.weight", "transformer.wte.weight", {config.vocab_size, hidden});
@@ -144,10 +144,10 @@ Family gpt2_family() {
           .architecture = "GPT2LMHeadModel",
           .attention_bias = AttentionBias::always,
           .fused_heads = true,
-          .set_form = set_form,
-          .read = read,
-          .write = write,
-          .stored = stored};
+          .set_form = set_form_gpt2,
+          .read = read_gpt2,
+          .write = write_gpt2,
+          .stored = stored_gpt2};
 }
 
 }  // namespace tptrain::model

@@ -7,14 +7,14 @@ namespace tptrain::model {
 
 namespace {
 
-void read(ConfigKeys& keys, DecoderConfig& config) {
+void read_llama(ConfigKeys& keys, DecoderConfig& config) {
   read_llama_keys(keys, {}, config);
   config.qkv_bias = keys.boolean("attention_bias", false);
   config.o_bias = config.qkv_bias;
   config.mlp_bias = keys.boolean("mlp_bias", false);
 }
 
-void write(const DecoderConfig& config, nlohmann::ordered_json& out) {
+void write_llama(const DecoderConfig& config, nlohmann::ordered_json& out) {
   write_llama_keys(config, out);
   out["attention_bias"] = config.qkv_bias;
   out["mlp_bias"] = config.mlp_bias;
@@ -27,8 +27,8 @@ Family llama_family() {
           .architecture = "LlamaForCausalLM",
           .attention_bias = AttentionBias::optional,
           .set_form = [](DecoderConfig&) {},
-          .read = read,
-          .write = write,
+          .read = read_llama,
+          .write = write_llama,
           .stored = stored_with_llama_names};
 }
 

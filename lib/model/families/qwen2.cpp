@@ -6,7 +6,7 @@ namespace tptrain::model {
 
 namespace {
 
-void read(ConfigKeys& keys, DecoderConfig& config) {
+void read_qwen2(ConfigKeys& keys, DecoderConfig& config) {
   read_llama_keys(keys, {.num_key_value_heads = 32}, config);
   config.qkv_bias = true;
   keys.refuse_unless("attention_bias", true, "Qwen2 has biases of q, k and v in every checkpoint.");
@@ -14,7 +14,7 @@ void read(ConfigKeys& keys, DecoderConfig& config) {
   keys.refuse_unless("use_mrope", false, "Multimodal rotary positions are not built.");
 }
 
-void write(const DecoderConfig& config, nlohmann::ordered_json& out) {
+void write_qwen2(const DecoderConfig& config, nlohmann::ordered_json& out) {
   write_llama_keys(config, out);
   out["use_sliding_window"] = false;
 }
@@ -26,8 +26,8 @@ Family qwen2_family() {
           .architecture = "Qwen2ForCausalLM",
           .attention_bias = AttentionBias::always_qkv,
           .set_form = [](DecoderConfig&) {},
-          .read = read,
-          .write = write,
+          .read = read_qwen2,
+          .write = write_qwen2,
           .stored = stored_with_llama_names};
 }
 

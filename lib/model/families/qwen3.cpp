@@ -7,14 +7,14 @@ namespace tptrain::model {
 
 namespace {
 
-void read(ConfigKeys& keys, DecoderConfig& config) {
+void read_qwen3(ConfigKeys& keys, DecoderConfig& config) {
   read_llama_keys(keys, {.num_key_value_heads = 32, .head_dim = 128}, config);
   config.qkv_bias = keys.boolean("attention_bias", false);
   config.o_bias = config.qkv_bias;
   refuse_windowed_layers(keys, config);
 }
 
-void write(const DecoderConfig& config, nlohmann::ordered_json& out) {
+void write_qwen3(const DecoderConfig& config, nlohmann::ordered_json& out) {
   write_llama_keys(config, out);
   out["attention_bias"] = config.qkv_bias;
   out["use_sliding_window"] = false;
@@ -27,8 +27,8 @@ Family qwen3_family() {
           .architecture = "Qwen3ForCausalLM",
           .attention_bias = AttentionBias::optional,
           .set_form = [](DecoderConfig& config) { config.qk_norm = true; },
-          .read = read,
-          .write = write,
+          .read = read_qwen3,
+          .write = write_qwen3,
           .stored = stored_with_llama_names};
 }
 
