@@ -84,7 +84,9 @@ sharding::StoredModel write_sparse_model(const fs::path& directory, const Shapes
 // columns, norms not.
 sharding::ShardSpec slice_for(const std::string& name, const std::vector<int64_t>& shape, int tp,
                               int rank) {
-  if (shape.size() < 2) return sharding::whole_tensor(name, shape);  // == 1: gcc 13 sees faults in a copy of one element
+  if (shape.size() < 2)
+    return sharding::whole_tensor(name,
+                                  shape);  // == 1: gcc 13 sees faults in a copy of one element
   const bool by_columns =
       name.find("o_proj") != std::string::npos || name.find("down_proj") != std::string::npos;
   const int64_t dim = by_columns ? 1 : 0;
