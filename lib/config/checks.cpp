@@ -134,7 +134,7 @@ void check_sources(const Key& key, const std::vector<DataSource>& sources, const
     if (!source.name.empty()) only_of_training("name", source.name);
     if (!source.subset.empty() && !share_of(source.subset)) {
       complain("subset", source.subset, "be a share of the rows such as 5%, or a number of rows",
-               "");
+               hint_for_share(source.subset));
     }
   }
 }

@@ -191,9 +191,9 @@ class CrossChecker {
     if (!usable({"data.eval_share"}) || text.empty()) return;
     const std::optional<Share> share = share_of(text);
     if (!share || share->count > 0 || share->fraction >= 1) {
-      complain(
-          {"data.eval_share"},
-          problem(cat("data.eval_share is ", text)).must("be a share below 100%, as 1% or 0.5%"));
+      complain({"data.eval_share"}, problem(cat("data.eval_share is ", text))
+                                        .must("be a share below 100%, as 1% or 0.5%")
+                                        .remedy(hint_for_share(text)));
     }
     if (!usable({"data.eval"}) || config_.data.eval.empty()) return;
     complain({"data.eval_share"}, problem("data.eval_share stands beside data.eval")

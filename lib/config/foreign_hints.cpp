@@ -72,6 +72,32 @@ const std::vector<GivenLine>& given_names() {
   return kLines;
 }
 
+struct MemberLine {
+  std::vector<const char*> names;
+  const char* hint;
+};
+
+/// What other trainers write in an entry of a list of data sets.
+const std::vector<MemberLine>& source_members() {
+  static const std::vector<MemberLine> kLines = {
+      {{"type", "ds_type", "formatting", "columns", "prompt_style", "conversation", "roles",
+        "field_messages", "field_instruction", "field_input", "field_output", "field_tools",
+        "message_property_mappings", "message_field_role", "message_field_content"},
+       "What a row is its own keys say: docs/data.md lists them."},
+      {{"split", "data_files", "data_dir", "revision", "file", "files", "filename", "data_path"},
+       "path names the files: a glob of those of the split."},
+      {{"probability", "ratio", "proportion", "fraction", "sampling_weight"},
+       "Its name here is weight."},
+      {{"shards", "num_samples", "max_samples", "num_rows"},
+       "Its name here is subset: 5% of the rows, or 1000 of them."},
+      {{"epochs", "repeats", "num_repeats", "oversample"}, "Its name here is repeat."},
+      {{"field", "text_key", "text_column"}, "data.text_key is one for all sources."},
+      {{"chat_template"}, "data.chat_template is one for all sources."},
+      {{"train_on", "train_on_inputs", "roles_to_train"}, "data.train_on is one for all sources."},
+  };
+  return kLines;
+}
+
 bool holds(const std::vector<const char*>& words, const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
@@ -150,6 +176,11 @@ const std::vector<WordLine>& foreign_words() {
       {"packing", {"wrapped", "concat"}, "stream", ""},
       {"format", {"json", "ndjson"}, "jsonl", ""},
       {"format", {"txt", "plain"}, "text", ""},
+      {"format",
+       {"chat", "conversation", "conversations", "chat_template", "sharegpt", "alpaca", "messages",
+        "chatml", "completion", "instruction"},
+       "jsonl",
+       "Which kind a row is its keys say."},
       {"nonfinite", {"raise", "error", "true"}, "stop", ""},
       {"nonfinite", {"ignore", "false"}, "skip", ""},
       {"optimizer.type",
@@ -217,6 +248,14 @@ std::string hint_for_name(const std::string& path, const std::string& value) {
   if (hint.empty()) hint = typing_error(path);
   if (hint.empty()) hint = typing_error_elsewhere(last_part(path));
   return hint;
+}
+
+std::string hint_for_member(const std::string& list, const std::string& name) {
+  if (!list.starts_with("data.")) return "";
+  for (const MemberLine& line : source_members()) {
+    if (holds(line.names, normal(name))) return line.hint;
+  }
+  return "";
 }
 
 std::string hint_for_word(const Key& key, const std::string& word) {

@@ -21,6 +21,10 @@ struct Meaning {
 /// lower case, with _ for -.
 const std::map<std::string, Meaning>& foreign_names();
 
+/// What to say of `name`, which an entry of the list `list` ("data.train[0]", "data.eval.wiki[1]")
+/// does not have; "" where nothing is known of it.
+std::string hint_for_member(const std::string& list, const std::string& name);
+
 /// What to say of `word`, which `key` does not allow; "" where nothing is known of it.
 std::string hint_for_word(const Key& key, const std::string& word);
 

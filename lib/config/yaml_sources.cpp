@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "config/foreign_names.h"
 #include "config/keys.h"
 #include "config/yaml_values.h"
 
@@ -123,7 +124,8 @@ bool ValueReader::source_member(const std::string& full, const Member& member, D
     if (!source.format) {
       complain(problem(cat(full, " is ", *word))
                    .at(member.place)
-                   .must(cat("be one of ", join(find_key("data.format")->allowed))));
+                   .must(cat("be one of ", join(find_key("data.format")->allowed)))
+                   .remedy(hint_for_word(*find_key("data.format"), *word)));
     }
     return source.format.has_value();
   }

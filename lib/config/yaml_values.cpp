@@ -345,11 +345,13 @@ std::optional<std::vector<ValueReader::Member>> ValueReader::members_of(
     complained = true;
     if (!key) continue;
     const std::string meant = nearest_word(*key, known);
+    const std::string hint = hint_for_member(name, *key);
     complain(problem(cat(shown(cat(name, ".", *key)), " is no known key"))
                  .at(place_of_(key_node.Mark()))
-                 .remedy(!meant.empty() ? cat("Did you mean ", name, ".", meant, "?")
-                                        : cat(name, " has the key", known.size() > 1 ? "s " : " ",
-                                              join(known), ".")));
+                 .remedy(!hint.empty()    ? hint
+                         : !meant.empty() ? cat("Did you mean ", name, ".", meant, "?")
+                                          : cat(name, " has the key", known.size() > 1 ? "s " : " ",
+                                                join(known), ".")));
   }
   return complained ? std::nullopt : std::optional(std::move(members));
 }

@@ -60,6 +60,7 @@ void DocumentWriter::ids(const JsonlRow& row) {
 void DocumentWriter::begin_parts() {
   flush();
   last_id_ = -1;
+  behind_cut_ = false;
   const std::vector<int32_t> before = around_text(tokenizer_).before;
   if (before.empty()) return;
   output_.append(before);
@@ -70,8 +71,12 @@ int32_t DocumentWriter::parts(std::span<const std::string_view> parts, const Cor
   interruption_point();
   const tokenizer::EncodeOptions options = {.add_special = false,
                                             .special_as_text = options_.special_as_text};
+  std::vector<std::string_view> texts(parts.begin(), parts.end());
+  for (std::string_view& text : texts) {
+    if (std::exchange(behind_cut_, true)) text.remove_prefix(tokenizer_.skipped_behind_cut());
+  }
   for (const std::vector<int32_t>& ids :
-       tokenizer::encode_documents(tokenizer_, parts, options, threads_)) {
+       tokenizer::encode_documents(tokenizer_, texts, options, threads_)) {
     check_rows(ids, {&file, 0});
     output_.append(ids);
     if (!ids.empty()) last_id_ = ids.back();

@@ -33,7 +33,10 @@ class DocumentWriter {
   /// The id that was written last of the document.
   int32_t parts(std::span<const std::string_view> parts, const CorpusFile& file);
   /// As begin_parts, of one of which something is written already.
-  void go_on_in_parts(int32_t last_id) { last_id_ = last_id; }
+  void go_on_in_parts(int32_t last_id) {
+    last_id_ = last_id;
+    behind_cut_ = true;
+  }
   void end_parts(const CorpusFile& file);
 
   /// Writes what waits.
@@ -54,7 +57,8 @@ class DocumentWriter {
   std::vector<std::string> waiting_;
   std::vector<Place> places_;  // of those
   size_t waiting_bytes_ = 0;
-  int32_t last_id_ = -1;  // of the document in parts
+  int32_t last_id_ = -1;     // of the document in parts
+  bool behind_cut_ = false;  // of which a part has been taken
 };
 
 }  // namespace tptrain::data

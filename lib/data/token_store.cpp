@@ -1,6 +1,7 @@
 #include "data/token_store.h"
 
 #include <algorithm>
+#include <map>
 #include <system_error>
 
 #include "base/background.h"
@@ -80,6 +81,24 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
     hash.update(cat(reading_of(file, corpus.chat, chat_template), " ", file.sha256, "\n"));
   }
   return hash.hex();
+}
+
+/// What the files were recognised as, and how many of each.
+std::string read_as(const std::vector<CorpusFile>& files) {
+  std::map<std::string, size_t> files_of;
+  for (const CorpusFile& file : files) {
+    const bool table = file.kind.layout != RowLayout::lines && file.kind.layout != RowLayout::array;
+    ++files_of[file.kind.format == Format::text      ? "text"
+               : file.kind.format == Format::indexed ? "token files of Megatron-LM"
+               : !file.rows
+                   ? "no row"
+                   : cat(table ? "rows of a table, each " : "rows, each ", describe(*file.rows))];
+  }
+  std::vector<std::string> parts;
+  for (const auto& [what, count] : files_of)
+    parts.push_back(cat(what, " (", with_thousands(static_cast<int64_t>(count)),
+                        count == 1 ? " file)" : " files)"));
+  return join(parts, "; ");
 }
 
 /// Nothing came of the files.
@@ -242,6 +261,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   std::vector<CorpusFile> files = choose_files(expand_sources(corpus.sources, key, corpus.first),
                                                corpus, key, vocab_size, prepared.notes);
   prepared.split = split;
+  prepared.read_as = read_as(files);
   if (any_indexed(files))
     return prepare_indexed(files, corpus, key, vocab_size, std::move(prepared));
   if (corpus.special_as_text && any_has(files, RowKind::Content::conversation))

@@ -81,6 +81,7 @@ struct PreparedTokens {
   /// Megatron's token files, which are read where they lie, by their stems; `path` is the first.
   std::vector<std::filesystem::path> indexed = {};
   int64_t vocab_size = 0;               // with `indexed`: ids must be below
+  std::string read_as = {};             // "rows, each a conversation (2 files); text (1 file)"
   std::vector<std::string> notes = {};  // sentences for the user: files of directories and rows
                                         // (of tokens made now) that were left out
 };

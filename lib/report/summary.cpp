@@ -68,11 +68,25 @@ double recent(const Columns& rows, const std::string& column) {
   return last[last.size() / 2];
 }
 
+namespace {
+
+// Where logging.every_steps is not 1 the last steps may have no line of their own; a save and an
+// evaluation say how far a run was, too.
+int64_t last_step(const Metrics& metrics) {
+  int64_t last = metrics.steps.steps().back();
+  if (!metrics.saves.empty()) last = std::max(last, metrics.saves.steps().back());
+  for (const auto& [name, rows] : metrics.evaluations)
+    if (!rows.empty()) last = std::max(last, rows.steps().back());
+  return last;
+}
+
+}  // namespace
+
 double seconds_left(const RunRecord& run) {
   const Columns& rows = run.metrics.steps;
   if (rows.empty() || run.max_steps() == 0) return kNoNumber;
   const auto steps =
-      static_cast<double>(std::max<int64_t>(0, run.max_steps() - rows.steps().back()));
+      static_cast<double>(std::max<int64_t>(0, run.max_steps() - last_step(run.metrics)));
   return steps * recent(rows, "step_time_s");
 }
 
@@ -93,7 +107,7 @@ Summary summary_of(const RunRecord& run) {
   if (!run.checkpoints.empty()) s.last_checkpoint = run.checkpoints.back().name;
   s.best_eval = best_evaluation(run.metrics);
   if (rows.empty()) return s;
-  s.step = cat(rows.steps().back(), run.max_steps() > 0 ? cat("/", run.max_steps()) : "");
+  s.step = cat(last_step(run.metrics), run.max_steps() > 0 ? cat("/", run.max_steps()) : "");
   if (const double loss = rows.last("loss"); std::isfinite(loss)) s.loss = fixed(loss, 4);
   const double speed = recent(rows, "tokens_per_second");
   if (speed >= 0 && speed < 1e15) s.tokens_per_second = with_thousands(std::llround(speed));

@@ -19,7 +19,6 @@ namespace {
 
 constexpr uint32_t kNoRank = std::numeric_limits<uint32_t>::max();
 constexpr uint64_t kFreePair = std::numeric_limits<uint64_t>::max();
-constexpr std::string_view kMetaspace = "\xE2\x96\x81";  // U+2581
 // Below it, looking through all pairs is faster than keeping a heap of them.
 constexpr size_t kShortPiece = 96;
 

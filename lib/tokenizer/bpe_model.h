@@ -61,6 +61,8 @@ class BpeModel {
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   const BpeOptions& options() const { return options_; }
+  /// Whether no metaspace goes with a character before it, in a piece of any length.
+  bool metaspace_begins() const { return metaspace_begins_ && !options_.ignore_merges; }
 
   /// Results of pieces, and room to work in; for one thread at a time.
   class Scratch;

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "tokenizer/character_classes.h"
 #include "tokenizer/code_points.h"
+#include "tokenizer/cut_places.h"
 
 namespace tptrain::tokenizer {
 
@@ -42,8 +43,7 @@ class BpeTokenizer final : public Tokenizer {
       pre_tokenizer_.drop_last();
     }
     known_split_ = pre_tokenizer_.only_known_split();
-    cuts_at_lines_ = known_split_ != KnownPattern::none && normalizer_.keeps_lines_apart() &&
-                     std::none_of(parts.added.begin(), parts.added.end(), goes_over_lines);
+    find_cuts(parts);
   }
 
   int64_t vocab_size() const override { return end_id_; }
@@ -98,23 +98,32 @@ class BpeTokenizer final : public Tokenizer {
 
   std::string hash() const override { return hash_; }
 
-  // Behind a line end between a visible ASCII character and a letter. All known patterns end a
-  // piece there, and what stands before it becomes the same pieces without what follows; a longer
-  // run of white space would not (GPT-2's last alternatives look ahead).
-  size_t last_cut(std::string_view text) const override {
-    if (!cuts_at_lines_) return 0;
-    const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-    const auto is_visible = [](char c) { return c > ' ' && c < 0x7f; };
-    for (size_t at = text.size(); at-- > 2;) {
-      if (text[at - 1] == '\n' && is_letter(text[at]) && is_visible(text[at - 2])) return at;
-    }
-    return 0;
-  }
+  size_t last_cut(std::string_view text) const override { return cuts_.last(text); }
+  size_t skipped_behind_cut() const override { return skipped_behind_cut_; }
 
  private:
-  /// Whether it may be found, or not, by what stands on both sides of a line end.
-  static bool goes_over_lines(const AddedToken& token) {
-    return token.lstrip || token.single_word || token.content.find('\n') != std::string::npos;
+  CutPlaces::Pieces known_pieces() const {
+    using Pieces = CutPlaces::Pieces;
+    if (known_split_ != KnownPattern::none) {
+      if (!normalizer_.keeps_lines_apart()) return Pieces::unknown;
+      return known_split_ == KnownPattern::gpt2 ? Pieces::gpt2 : Pieces::cl100k;
+    }
+    // A space is cut at by a pre-tokenizer that is left none.
+    const bool written = normalizer_.replaces_spaces() || pre_tokenizer_.writes_metaspaces();
+    return written && model_.metaspace_begins() && normalizer_.only_writes_metaspaces() &&
+                   pre_tokenizer_.only_cuts_words()
+               ? Pieces::metaspaces
+               : Pieces::unknown;
+  }
+
+  void find_cuts(const BpeParts& parts) {
+    const CutPlaces::Pieces pieces = known_pieces();
+    if (pieces == CutPlaces::Pieces::metaspaces) {
+      const std::optional<size_t> skipped = skipped_behind_space(*this);
+      if (!skipped) return;
+      skipped_behind_cut_ = *skipped;
+    }
+    cuts_ = CutPlaces(pieces, parts.added);
   }
 
   // What one thread needs to encode; kept between calls, for the pieces it has seen.
@@ -293,7 +302,8 @@ class BpeTokenizer final : public Tokenizer {
   TokenDecoder decoder_;
   bool split_special_tokens_;
   KnownPattern known_split_ = KnownPattern::none;
-  bool cuts_at_lines_ = false;
+  CutPlaces cuts_;
+  size_t skipped_behind_cut_ = 0;
   AddedTokenMatcher as_written_;  // looked for before normalisation
   AddedTokenMatcher normalised_;  // looked for after it
   std::unordered_map<std::string, int32_t> added_by_content_;

@@ -123,6 +123,19 @@ bool Normalizer::keeps_lines_apart() const {
   });
 }
 
+bool Normalizer::only_writes_metaspaces() const {
+  return std::all_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return (step.kind == Kind::prepend && step.text == kMetaspace) ||
+           (step.kind == Kind::replace && step.pattern.literal() == " " && step.text == kMetaspace);
+  });
+}
+
+bool Normalizer::replaces_spaces() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return step.kind == Kind::replace && step.pattern.literal() == " ";
+  });
+}
+
 std::string_view Normalizer::apply(std::string_view text, std::string& buffer,
                                    bool& at_start) const {
   const size_t limit = growth_limit(text.size());

@@ -19,6 +19,8 @@ class Pattern {
 
   /// As Regex::find_all.
   void find_all(std::string_view text, std::vector<Span>& spans) const;
+  /// What it is, where it is no regular expression; else "".
+  const std::string& literal() const { return literal_; }
   /// `text` with each match replaced by `content`.
   std::string replace_all(std::string_view text, const std::string& content) const;
 
@@ -26,6 +28,9 @@ class Pattern {
   std::string literal_;
   std::unique_ptr<Regex> regex_;
 };
+
+/// What tokenizers without patterns write for a space, U+2581.
+inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
 class Normalizer {
  public:
@@ -47,6 +52,10 @@ class Normalizer {
   bool empty() const { return steps_.empty(); }
   /// Whether what stands before a line end and what stands behind it are normalised by themselves.
   bool keeps_lines_apart() const;
+  /// Whether it does nothing but write metaspaces for spaces, and one before the text; and whether
+  /// it replaces spaces.
+  bool only_writes_metaspaces() const;
+  bool replaces_spaces() const;
   size_t size() const { return steps_.size(); }
 
   /// The normalised text: `text` itself where nothing changes, else `buffer`'s content. `at_start`

@@ -110,6 +110,21 @@ KnownPattern PreTokenizer::only_known_split() const {
   return steps_.size() == 1 ? steps_[0].known : KnownPattern::none;
 }
 
+bool PreTokenizer::writes_metaspaces() const {
+  return std::any_of(steps_.begin(), steps_.end(),
+                     [](const Step& step) { return step.kind == Kind::metaspace; });
+}
+
+bool PreTokenizer::only_cuts_words() const {
+  return std::all_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    if (step.kind == Kind::metaspace) return step.replacement == kMetaspace;
+    if (step.kind != Kind::split || step.matcher != Matcher::pattern || step.invert) return false;
+    return (step.pattern.literal() == kMetaspace &&
+            step.behavior == SplitBehavior::merged_with_next) ||
+           (step.pattern.literal() == " " && step.behavior != SplitBehavior::removed);
+  });
+}
+
 void PreTokenizer::find(const Step& step, std::string_view text, std::vector<Span>& spans) {
   const std::vector<uint8_t>& classes = character_classes();
   switch (step.matcher) {

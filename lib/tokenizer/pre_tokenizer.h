@@ -36,6 +36,10 @@ class PreTokenizer {
   void drop_last() { steps_.pop_back(); }
   /// Where the whole of it is one known pattern: that one.
   KnownPattern only_known_split() const;
+  /// Whether it turns spaces into metaspaces; and whether it does nothing else but cut before them
+  /// and at spaces.
+  bool writes_metaspaces() const;
+  bool only_cuts_words() const;
 
   struct Piece {
     size_t begin;

@@ -10,7 +10,9 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "tokenizer/cut_places.h"
 #include "tokenizer/sentencepiece_file.h"
+#include "tokenizer/string_finder.h"
 
 namespace tptrain::tokenizer {
 
@@ -44,51 +46,11 @@ std::string with_spaces(std::string_view piece) {
   return text;
 }
 
-/// Strings to be found in a text: the leftmost, of those at one place the longest.
-class StringFinder {
- public:
-  struct Entry {
-    std::string text;
-    int32_t id = -1;
-    bool special = true;
-  };
-  void add(Entry entry) {
-    auto& bucket = by_first_byte_[static_cast<unsigned char>(entry.text[0])];
-    const auto shorter = std::find_if(bucket.begin(), bucket.end(), [&](const Entry& other) {
-      return other.text.size() < entry.text.size();
-    });
-    bucket.insert(shorter, std::move(entry));
-    empty_ = false;
-  }
-  bool empty() const { return empty_; }
-  /// Calls between(text) and found(id) in turn; between may get "".
-  template <typename Between, typename Found>
-  void split(std::string_view text, bool special_as_text, Between between, Found found) const {
-    size_t begin = 0;
-    for (size_t at = 0; at < text.size();) {
-      const Entry* entry = entry_at(text.substr(at), special_as_text);
-      if (entry == nullptr) {
-        ++at;
-        continue;
-      }
-      between(text.substr(begin, at - begin));
-      found(entry->id);
-      at += entry->text.size();
-      begin = at;
-    }
-    between(text.substr(begin));
-  }
-
- private:
-  const Entry* entry_at(std::string_view text, bool special_as_text) const {
-    for (const Entry& entry : by_first_byte_[static_cast<unsigned char>(text[0])]) {
-      if ((!entry.special || !special_as_text) && text.starts_with(entry.text)) return &entry;
-    }
-    return nullptr;
-  }
-  std::vector<Entry> by_first_byte_[256];  // longest first
-  bool empty_ = true;
-};
+/// Whether a space stands behind another character.
+bool has_space_symbol_inside(std::string_view piece) {
+  while (piece.starts_with(kSpaceSymbol)) piece.remove_prefix(kSpaceSymbol.size());
+  return piece.find(kSpaceSymbol) != piece.npos;
+}
 
 /// What an id stands for.
 struct Word {
@@ -135,6 +97,7 @@ class SentencepieceTokenizer final : public Tokenizer {
     if (adds_begin_ && begin_of_text_ < 0) missing_token("add_bos_token", "bos_token", config);
     if (adds_end_ && end_of_text_ < 0) missing_token("add_eos_token", "eos_token", config);
     hash_ = make_hash(model);
+    find_cuts(config);
   }
 
   int64_t vocab_size() const override { return static_cast<int64_t>(words_.size()); }
@@ -175,8 +138,28 @@ class SentencepieceTokenizer final : public Tokenizer {
     return found == ids_.end() ? -1 : found->second;
   }
   std::string hash() const override { return hash_; }
+  size_t last_cut(std::string_view text) const override { return cuts_.last(text); }
+  size_t skipped_behind_cut() const override { return skipped_behind_cut_; }
 
  private:
+  void find_cuts(const TokenizerConfig& config) {
+    const bool begins =
+        std::none_of(file_.pieces.begin(), file_.pieces.end(),
+                     [](const Piece& piece) { return has_space_symbol_inside(piece.text); });
+    if (!begins || find(kSpaceSymbol) < 0 || file_.changes_characters ||
+        file_.remove_extra_whitespaces)
+      return;
+    const std::optional<size_t> skipped = skipped_behind_space(*this);
+    if (!skipped) return;
+    skipped_behind_cut_ = *skipped;
+    std::vector<AddedToken> added = config.added;
+    for (const Word& word : words_) {
+      if (word.special) added.push_back({.content = word.entry});
+    }
+    for (const auto& [key, named] : config.named) added.push_back(named);
+    cuts_ = CutPlaces(CutPlaces::Pieces::metaspaces, added);
+  }
+
   static bool has_normalized_token(const TokenizerConfig& config) {
     const auto normalized = [](const AddedToken& token) { return token.normalized; };
     return std::any_of(config.added.begin(), config.added.end(), normalized) ||
@@ -360,6 +343,8 @@ class SentencepieceTokenizer final : public Tokenizer {
   bool adds_begin_ = false;
   bool adds_end_ = false;
   std::string hash_;
+  CutPlaces cuts_;
+  size_t skipped_behind_cut_ = 0;
 };
 
 }  // namespace

@@ -50,6 +50,9 @@ class Tokenizer {
   virtual size_t last_cut(std::string_view text) const {
     return encodes_piecewise() ? text.size() : 0;
   }
+  /// Bytes that a part behind such a cut is to be encoded without: 1 of a tokenizer that puts a
+  /// space before every text, in place of the one that the part begins with.
+  virtual size_t skipped_behind_cut() const { return 0; }
 };
 
 /// "bytes": ids 0-255 are the bytes, 256 is end of text. Else a directory or a file of one:

@@ -16,13 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Of rows of which a part is learned: how that came out.
-void log_first_row(const data::PreparedTokens& prepared, const tokenizer::Tokenizer& tokenizer,
-                   Logger& log) {
+void log_first_row(const data::SourceTokens& source, const std::string& of_source,
+                   const tokenizer::Tokenizer& tokenizer, Logger& log) {
   constexpr size_t kMostBytes = 1500;
-  const formats::TokenFile file = data::open_tokens(prepared);
+  const formats::TokenFile file = data::open_tokens(source.tokens);
   if (!file.header().labelled) return;
-  log.info(cat("data: the first row, what is learned in [[ ]]: ",
-               data::show_row(file, 0, tokenizer, kMostBytes)));
+  log.info(cat("data: the first row", of_source,
+               ", what is learned in [[ ]]: ", data::show_row(file, 0, tokenizer, kMostBytes)));
 }
 
 std::vector<std::string> texts_of(const std::vector<fs::path>& paths) {
@@ -51,6 +51,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"rebuilt_because", prepared.rebuilt_because},
                                   {"indexed", texts_of(prepared.indexed)},
                                   {"vocab_size", prepared.vocab_size},
+                                  {"read_as", prepared.read_as},
                                   {"notes", prepared.notes}};
   // Notes name files, whose names may be any bytes.
   const std::string wire = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -63,6 +64,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           .rebuilt_because = received["rebuilt_because"],
           .indexed = paths_of(received["indexed"].get<std::vector<std::string>>()),
           .vocab_size = received["vocab_size"],
+          .read_as = received["read_as"],
           .notes = received["notes"]};
 }
 
@@ -90,6 +92,11 @@ int64_t documents_of(const std::vector<data::SourceTokens>& sources) {
   int64_t documents = 0;
   for (const data::SourceTokens& source : sources) documents += source.tokens.documents;
   return documents;
+}
+
+/// " of NAME", where there are several.
+std::string of_source(const TrainingData& data, const data::SourceTokens& source) {
+  return data.sources.size() > 1 ? cat(" of ", source.name) : "";
 }
 
 /// Of a mixture, what each source gives.
@@ -125,6 +132,9 @@ void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& 
                    : "",
                "; max_steps is ", fixed(epochs, 2), epochs == 1 ? " epoch" : " epochs"));
   log_sources(data, resolved, log);
+  for (const data::SourceTokens& source : data.sources)
+    log.info(cat(data.sources.size() > 1 ? cat("source ", source.name) : "data", ": read as ",
+                 source.tokens.read_as));
   if (run.data.document_mask) log.info("documents in a sequence do not see each other");
   for (const TrainingData::EvalSet& set : data.eval) {
     log.info(cat("held out", set.name.empty() ? "" : " as ", set.name, ": ",
@@ -236,7 +246,7 @@ TrainingData prepare_data(comm::MpiSession& session, ResolvedConfig& resolved,
         " tokens; data.packing is none, so what is beyond is left out (best_fit would keep it)"));
   if (session.rank() == 0) {
     for (const data::SourceTokens& source : data.sources)
-      log_first_row(source.tokens, tokenizer, log);
+      log_first_row(source, of_source(data, source), tokenizer, log);
   }
   return data;
 }

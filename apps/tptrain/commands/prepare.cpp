@@ -66,7 +66,7 @@ class Preparation {
                 << (!prepared.indexed.empty() ? "read where they lie, "
                     : prepared.reused         ? "there already, "
                                               : "")
-                << prepared.path.string() << ".bin\n"
+                << prepared.path.string() << ".bin\n  read as " << prepared.read_as << "\n"
                 << std::flush;
       const formats::TokenFile file = data::open_tokens(prepared);
       show(file);

@@ -211,6 +211,16 @@ TEST_CASE("words of other trainers") {
       {"parallel.tp_overlap=true", "Its name here is auto."},
       {"parallel.tp_overlap=false", "Its name here is off."},
       {"data.packing=true", "Its name here is best_fit."},
+      {"data.format=alpaca", "Its name here is jsonl. Which kind a row is its keys say."},
+      {"data.eval_share=0.05", "Write 5%."},
+      {"data.train=[{path: a, subset: 0.005}]", "Write 0.5%."},
+      {"data.train=[{path: a, format: alpaca}]",
+       "Its name here is jsonl. Which kind a row is its keys say."},
+      {"data.train=[{path: a, type: alpaca}]",
+       "What a row is its own keys say: docs/data.md lists them."},
+      {"data.eval={wiki: [{path: a, split: test}]}",
+       "path names the files: a glob of those of the split."},
+      {"data.train=[{path: a, probability: 0.5}]", "Its name here is weight."},
   };
   for (const auto& [set, hint] : words) {
     const std::string message = refusal(kMinimal, {set});

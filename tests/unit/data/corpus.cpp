@@ -384,32 +384,46 @@ TEST_CASE("messages name the sources as the caller does") {
   CHECK(has(failure(dir, named), "--data[0]: \""));
 }
 
-/// Letters that may be cut behind line ends.
+TEST_CASE("what files were read as is said, with how many of each") {
+  const TempDir dir;
+  dir.put("rows/a.jsonl", "{\"text\": \"a\"}\n");
+  dir.put("rows/b.jsonl", "{\"input_ids\": [1], \"labels\": [1]}\n");
+  dir.put("rows/c.jsonl", "{\"text\": \"c\"}\n");
+  dir.put("rows/d.txt", "d");
+  CHECK(prepare(dir, corpus(dir / "rows")).read_as ==
+        "rows, each input_ids with labels (1 file); rows, each text (2 files); text (1 file)");
+}
+
+/// Letters that may be cut behind line ends, or before spaces: then a text gets a space of its own.
 class LineTokenizer final : public tokenizer::Tokenizer {
  public:
-  explicit LineTokenizer(bool cuts) : cuts_(cuts) {}
+  enum class Cuts { none, lines, spaces };
+  explicit LineTokenizer(Cuts cuts, bool spaced = false) : cuts_(cuts), spaced_(spaced) {}
   int64_t vocab_size() const override { return letters_.vocab_size(); }
   int32_t end_of_text() const override { return letters_.end_of_text(); }
   std::vector<int32_t> encode(std::string_view text,
                               const tokenizer::EncodeOptions& options) const override {
     longest_ = std::max(longest_.load(), text.size());
-    return letters_.encode(text, options);
+    return letters_.encode(spaced_ ? " " + std::string(text) : std::string(text), options);
   }
   std::string decode(const std::vector<int32_t>&, const tokenizer::DecodeOptions&) const override {
     return "";
   }
   std::string token(int32_t) const override { return ""; }
   int32_t find(std::string_view) const override { return -1; }
-  std::string hash() const override { return "lines"; }
+  std::string hash() const override { return spaced_ ? "spaced" : "lines"; }
   size_t last_cut(std::string_view text) const override {
-    const size_t end = text.rfind('\n');
-    return cuts_ && end != std::string_view::npos ? end + 1 : 0;
+    if (cuts_ == Cuts::none) return 0;
+    const size_t found = text.rfind(cuts_ == Cuts::lines ? '\n' : ' ');
+    return found == text.npos ? 0 : cuts_ == Cuts::lines ? found + 1 : found;
   }
+  size_t skipped_behind_cut() const override { return spaced_ ? 1 : 0; }
   size_t longest() const { return longest_; }
 
  private:
   LetterTokenizer letters_;
-  bool cuts_;
+  Cuts cuts_;
+  bool spaced_;
   mutable std::atomic<size_t> longest_ = 0;
 };
 
@@ -419,17 +433,18 @@ TEST_CASE("a large text in parts is the document that it is whole, by any number
   while (text.size() < (size_t{5} << 20)) text += "line " + std::to_string(text.size()) + "\n";
   text += "no line end, and a long rest " + std::string(300000, 'x');
   const fs::path file = dir.put("a.txt", text);
-  const LineTokenizer whole(/*cuts=*/false);
-  const LineTokenizer lines(/*cuts=*/true);
+  using Cuts = LineTokenizer::Cuts;
+  const LineTokenizer whole(Cuts::none), lines(Cuts::lines);
+  const LineTokenizer spaced(Cuts::none, true), spaces(Cuts::spaces, true);
   Corpus by_one = corpus(file);
   by_one.threads = 1;
   Corpus by_three = by_one;
   by_three.threads = 3;
   const auto hash = [&](const Corpus& of, const tokenizer::Tokenizer& tokenizer,
-                        const std::string& folder) {
+                        const std::string& folder, int64_t more = 2) {
     const PreparedTokens prepared = prepare_tokens(of, tokenizer, dir / folder, "train");
     CHECK(prepared.documents == 1);
-    CHECK(prepared.tokens == static_cast<int64_t>(text.size()) + 2);
+    CHECK(prepared.tokens == static_cast<int64_t>(text.size()) + more);
     return formats::TokenFile(prepared.path).header().bin_sha256;
   };
   const std::string expected = hash(by_one, whole, "whole");
@@ -437,6 +452,11 @@ TEST_CASE("a large text in parts is the document that it is whole, by any number
   CHECK(hash(by_one, lines, "one") == expected);
   CHECK(hash(by_three, lines, "three") == expected);
   CHECK(lines.longest() < (size_t{1} << 20));
+  // One space stands before the text, none before its parts.
+  const std::string expected_spaced = hash(by_one, spaced, "spaced", 3);
+  CHECK(hash(by_one, spaces, "spaces one", 3) == expected_spaced);
+  CHECK(hash(by_three, spaces, "spaces three", 3) == expected_spaced);
+  CHECK(spaces.longest() < (size_t{1} << 20));
   // A line that is no UTF-8 is found in any part.
   text.insert(text.find("line 9"), "\xff");
   const auto line =

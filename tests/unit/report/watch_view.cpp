@@ -64,6 +64,12 @@ TEST_CASE("a run whose numbers stop is silent, whose log says so is done", "[rep
   CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "done"));
 }
 
+TEST_CASE("the last step of a run that logs every few steps is that of its last save", "[report]") {
+  RunRecord run = run_of("a", 24);
+  run.metrics.saves.begin_row(27);
+  CHECK(has(watch_view({&run}, {.now = 1030}), "step 27/1000"));
+}
+
 TEST_CASE("a view is never wider or longer than its terminal", "[report]") {
   std::vector<RunRecord> runs;
   for (int i = 0; i < 40; ++i)

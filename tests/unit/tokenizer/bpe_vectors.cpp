@@ -1,6 +1,8 @@
 // BPE tokenizers of real models against the vectors of the Hugging Face library. Needs
 // TPTRAIN_TEST_DATA.
 #include <bit>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "base/error.h"
@@ -10,6 +12,8 @@
 #include "support/temp_dir.h"
 #include "support/tokenizer_test_data.h"
 #include "tokenizer/bpe_loaders.h"
+#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/tokenizer_config.h"
 
 namespace tptrain::tokenizer {
 namespace {
@@ -156,6 +160,39 @@ TEST_CASE("the hash tells tokenizers apart and stays as it is") {
   CHECK(load_tokenizer_json(changed, "changed", "")->hash() != tokenizer_json("gpt2")->hash());
 }
 
+/// The tokenizer of Llama-2 as those after it are written: other ways of putting spaces.
+std::unique_ptr<Tokenizer> llama2_with(const std::string& normalizer,
+                                       const std::string& pre_tokenizer) {
+  auto json = testing::json_of(testing::tokenizer_data("llama2") / "tokenizer.json");
+  json["normalizer"] = nlohmann::ordered_json::parse(normalizer);
+  json["pre_tokenizer"] = nlohmann::ordered_json::parse(pre_tokenizer);
+  auto token = json["added_tokens"].back();
+  token["id"] = json["model"]["vocab"].size();
+  token["content"] = "\n\n";
+  token["normalized"] = false;
+  json["added_tokens"].push_back(token);
+  return load_tokenizer_json(json.dump(), "llama2 changed", "");
+}
+
+std::vector<std::pair<std::string, std::shared_ptr<Tokenizer>>> tokenizers_that_are_cut() {
+  const auto folder = testing::tokenizer_data("llama2");
+  const std::string spaces =
+      R"({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"})";
+  return {{"qwen2", tokenizer_json("qwen2")},
+          {"gpt2", tokenizer_json("gpt2")},
+          {"llama3", tokenizer_json("llama3")},
+          {"llama2", tokenizer_json("llama2")},
+          {"sentencepiece",
+           load_sentencepiece(testing::content_of(folder / "tokenizer.model"), "tokenizer.model",
+                              read_tokenizer_config(folder.string()))},
+          {"gemma", llama2_with(spaces, R"({"type": "Split", "pattern": {"String": " "},
+                                        "behavior": "MergedWithPrevious", "invert": false})")},
+          {"first", llama2_with("null", R"({"type": "Metaspace", "replacement": "\u2581",
+                                        "prepend_scheme": "first", "split": false})")},
+          {"always", llama2_with("null", R"({"type": "Metaspace", "replacement": "\u2581",
+                                         "prepend_scheme": "always", "split": true})")}};
+}
+
 TEST_CASE("a text may be cut where the tokenizer says, whatever stands on both sides") {
   // Characters that the patterns treat in ways of their own, words, and special tokens.
   const std::vector<std::string> bricks = {"a",
@@ -187,12 +224,25 @@ TEST_CASE("a text may be cut where the tokenizer says, whatever stands on both s
                                            "\n<",
                                            "A",
                                            "z",
-                                           "Z\n"};
+                                           "Z\n",
+                                           "\r\n",
+                                           "\n7",
+                                           "\n\xD0\x96",
+                                           "\xD0\x96\n",
+                                           "\n\xCC\x81",
+                                           "\xF0\x9F\x8C\x8D\n",
+                                           " \xD0\xB6",
+                                           "<s>",
+                                           "</s>",
+                                           " <s>",
+                                           "\xE2\x96\x81",
+                                           " x",
+                                           "y ",
+                                           "\xC3\xA9 "};
   std::mt19937_64 random(20261130);
-  int cuts = 0;
-  for (const std::string model : {"qwen2", "gpt2", "llama3"}) {
-    const auto tokenizer = tokenizer_json(model);
-    for (int round = 0; round < 2000; ++round) {
+  for (const auto& [name, tokenizer] : tokenizers_that_are_cut()) {
+    int cuts = 0;
+    for (int round = 0; round < 1000; ++round) {
       std::string text;
       for (int n = 0; n < 30; ++n) text += bricks[random() % bricks.size()];
       const Ids whole = tokenizer->encode(text);
@@ -202,19 +252,36 @@ TEST_CASE("a text may be cut where the tokenizer says, whatever stands on both s
            cut = tokenizer->last_cut(std::string_view(text).substr(0, cut)))
         at.push_back(cut);
       for (size_t begin = 0; !at.empty(); at.pop_back()) {
-        const std::string_view part = std::string_view(text).substr(begin, at.back() - begin);
-        const Ids ids = tokenizer->encode(part);
+        const size_t skipped = begin > 0 ? tokenizer->skipped_behind_cut() : 0;
+        const Ids ids = tokenizer->encode(
+            std::string_view(text).substr(begin + skipped, at.back() - begin - skipped));
         parts.insert(parts.end(), ids.begin(), ids.end());
         begin = at.back();
         ++cuts;
       }
-      INFO(model << ": " << text);
+      INFO(name << ": " << text);
       REQUIRE(parts == whole);
     }
+    INFO(name);
+    CHECK(cuts > 2000);
   }
-  CHECK(cuts > 7000);  // 6,000 texts
-  // Sentencepiece's pieces go over lines.
-  CHECK(tokenizer_json("llama2")->last_cut("a.\nb") == 0);
+}
+
+TEST_CASE("text of any script and with any line ends has places to be cut at") {
+  for (const auto& [name, tokenizer] : tokenizers_that_are_cut()) {
+    const bool at_lines = name == "qwen2" || name == "gpt2" || name == "llama3";
+    for (const std::string text : {"a.\nb", "7\n7", "\xD0\x96\n\xD0\x96",
+                                   "\xE6\x97\xA5\n\xE6\x97\xA5", "a\r\nb", "a\n\nb", "a \nb"}) {
+      INFO(name << ": " << text);
+      CHECK((tokenizer->last_cut(text) > 0) == at_lines);
+    }
+    CHECK(tokenizer->last_cut("\xD0\x96 \xD0\x96") == 2);  // one long line
+    // Beside what is not whole characters there is none.
+    for (const std::string text : {"7\n\xFF", "7\n\xE6\x97", "7\n", "\n", "7 \xD0", " a"}) {
+      INFO(name << ": " << text);
+      CHECK(tokenizer->last_cut(text) == 0);
+    }
+  }
 }
 
 }  // namespace
