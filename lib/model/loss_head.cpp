@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "tensor_parallel/vocab_parallel.h"
 
@@ -46,11 +47,13 @@ LossHead::Result LossHead::loss_and_gradient(const at::Tensor& x, const at::Tens
   Result result = {.sums = {}, .grad = at::empty_like(x)};
   for_each_chunk(x.size(0), [&](int64_t first, int64_t count) {
     const at::Tensor rows = x.narrow(0, first, count);
-    const tensor_parallel::CrossEntropyGradient found =
+    tensor_parallel::CrossEntropyGradient found =
         tensor_parallel::vocab_parallel_cross_entropy_gradient(
             logits_of(rows), targets.narrow(0, first, count), table_, tp_, scale, z_loss);
     result.sums = result.sums.defined() ? result.sums.add_(found.sums) : found.sums;
-    const at::Tensor grad_logits = found.grad_logits.to(x.scalar_type());  // [T', V/tp]
+    // What the CPU has widened goes before the products.
+    const at::Tensor grad_logits =
+        std::exchange(found.grad_logits, {}).to(x.scalar_type());  // [T', V/tp]
     at::Tensor grad = result.grad.narrow(0, first, count);
     tensor_parallel::vocab_parallel_logits_backward(grad_logits, rows, table_, grad);
   });
