@@ -172,7 +172,8 @@ TEST_CASE("what is saved beside the steps is the state of its step, though it ch
     }
     CHECK(rank.saved.size() == 3);
     CHECK(rank.saved[2].bytes > 0);
-    CHECK(rank.saved[2].save_s >= rank.saved[2].stall_s);
+    CHECK(rank.saved[2].save_s > 0);
+    CHECK(rank.saved[2].stall_s > 0);  // what is old may be removed after the commit: beyond save_s
     rank.save(4);
     rank.save(5);  // the one under way is waited for
     rank.saver.finish();
