@@ -179,7 +179,7 @@ TEST_CASE("a job that was stopped as a whole goes on", "[e2e]") {
 TEST_CASE("an evaluation that takes longer than the watchdog's time is left alone", "[e2e]") {
   Job job;
   std::string text;
-  for (int i = 0; i < 12000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
+  for (int i = 0; i < 24000; ++i) text += "Sentence " + std::to_string(i) + " is held out.\n";
   write_text(job.directory() / "text/eval.txt", text);
   job.edit("device: cpu", "device: cpu\n  hang_timeout_s: 2");
   job.edit("eval: {every_steps: 4}", "eval: {every_steps: 0, max_batches: 0}");
