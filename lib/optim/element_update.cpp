@@ -196,7 +196,7 @@ class ElementUpdate final : public Update {
   ElementUpdate(std::vector<UpdateRange> ranges, const UpdateSettings& settings)
       : ranges_(std::move(ranges)), begins_(begins_of_parts(ranges_)), settings_(settings) {
     for (size_t i = 0; i < ranges_.size(); ++i)
-      check(ranges_[i], i, settings.device, slots_of<Rule>(), kTakesBf16Gradients<Rule>);
+      check(ranges_[i], i, settings.device, slot_names_of<Rule>(), kTakesBf16Gradients<Rule>);
     if (settings.device.is_cuda())
       on_cuda_.emplace(ranges_, begins_, settings.device, settings.seed);
   }
@@ -246,7 +246,7 @@ class ElementUpdate final : public Update {
 }  // namespace
 
 template <typename Rule>
-const std::vector<std::string>& slots_of() {
+const std::vector<std::string>& slot_names_of() {
   static const std::vector<std::string> slots(std::begin(Rule::kSlotNames),
                                               std::end(Rule::kSlotNames));
   return slots;
@@ -259,7 +259,7 @@ std::unique_ptr<Update> element_update(std::vector<UpdateRange> ranges,
 }
 
 #define TPTRAIN_INSTANTIATE(Rule)                                                 \
-  template const std::vector<std::string>& slots_of<Rule>();                      \
+  template const std::vector<std::string>& slot_names_of<Rule>();                 \
   template std::unique_ptr<Update> element_update<Rule>(std::vector<UpdateRange>, \
                                                         const UpdateSettings&);
 TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)

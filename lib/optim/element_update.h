@@ -11,7 +11,16 @@
 namespace tptrain::optim {
 
 template <typename Rule>
-const std::vector<std::string>& slots_of();
+const std::vector<std::string>& slot_names_of();
+
+/// One pass reads and writes them all, in packs of one width: they have one type, that of moments.
+template <typename Rule>
+std::vector<Slot> slots_of(const config::OptimizerConfig& options) {
+  std::vector<Slot> slots;
+  for (const std::string& name : slot_names_of<Rule>())
+    slots.push_back({.name = name, .dtype = scalar_type(options.moments_dtype)});
+  return slots;
+}
 
 /// As UpdateRule::update_of.
 template <typename Rule>

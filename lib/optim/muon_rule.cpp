@@ -115,15 +115,15 @@ Unit MuonRule::unit(const parameters::Parameter& parameter) const {
   return of_layers && parameter.shape.size() == 2 ? Unit::matrix : Unit::element;
 }
 
-const std::vector<std::string>& MuonRule::slots(Unit unit) const {
-  return unit == Unit::matrix ? slots_of<MuonMomentum>() : slots_of<AdamW>();
+std::vector<Slot> MuonRule::slots(Unit unit, const config::OptimizerConfig& options) const {
+  return unit == Unit::matrix ? slots_of<MuonMomentum>(options) : slots_of<AdamW>(options);
 }
 
 const std::vector<std::string>& MuonRule::all_slots() const {
   static const std::vector<std::string> all = [] {
-    std::vector<std::string> slots = slots_of<MuonMomentum>();
-    slots.insert(slots.end(), slots_of<AdamW>().begin(), slots_of<AdamW>().end());
-    return slots;
+    std::vector<std::string> names = slot_names_of<MuonMomentum>();
+    names.insert(names.end(), slot_names_of<AdamW>().begin(), slot_names_of<AdamW>().end());
+    return names;
   }();
   return all;
 }

@@ -11,7 +11,7 @@ class MuonRule final : public UpdateRule {
   std::string_view name() const override { return "muon"; }
   Unit unit(const parameters::Parameter& parameter) const override;
   bool takes_bf16_gradients() const override { return false; }
-  const std::vector<std::string>& slots(Unit unit) const override;
+  std::vector<Slot> slots(Unit unit, const config::OptimizerConfig& options) const override;
   const std::vector<std::string>& all_slots() const override;
   std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
                                     const UpdateSettings& settings) const override;

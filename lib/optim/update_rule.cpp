@@ -17,8 +17,10 @@ class ElementRule final : public UpdateRule {
   std::string_view name() const override { return Rule::kName; }
   Unit unit(const parameters::Parameter&) const override { return Unit::element; }
   bool takes_bf16_gradients() const override { return kTakesBf16Gradients<Rule>; }
-  const std::vector<std::string>& slots(Unit) const override { return slots_of<Rule>(); }
-  const std::vector<std::string>& all_slots() const override { return slots_of<Rule>(); }
+  std::vector<Slot> slots(Unit, const config::OptimizerConfig& options) const override {
+    return slots_of<Rule>(options);
+  }
+  const std::vector<std::string>& all_slots() const override { return slot_names_of<Rule>(); }
   std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
                                     const UpdateSettings& settings) const override {
     return element_update<Rule>(std::move(ranges), settings);
@@ -56,7 +58,7 @@ std::string rule_keeping(const std::vector<std::string>& slots) {
     if (wanted == set_of(rule->all_slots())) return std::string(rule->name());
   }
   for (const UpdateRule* rule : rules()) {
-    if (wanted == set_of(rule->slots(Unit::matrix))) return std::string(rule->name());
+    if (wanted == set_of(names_of(rule->slots(Unit::matrix, {})))) return std::string(rule->name());
   }
   return "";
 }

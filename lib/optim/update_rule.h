@@ -17,6 +17,7 @@
 #include "config/run_config.h"
 #include "optim/newton_schulz.h"
 #include "optim/rule_options.h"
+#include "optim/slot.h"
 #include "optim/unit.h"
 #include "parameters/parameter.h"
 #include "sharding/shard_spec.h"
@@ -33,8 +34,8 @@ struct RoundingSite {
 /// One contiguous range that is updated alike; all 1-D of equal size on one device.
 struct UpdateRange {
   at::Tensor master = {};              // fp32; or bf16, then `rounding` is given
-  std::vector<at::Tensor> slots = {};  // the rule's, in its order: all fp32 or all bf16 (computed
-                                       // in fp32, stored rounded to nearest)
+  std::vector<at::Tensor> slots = {};  // the rule's, in its order and types (computed in fp32, bf16
+                                       // stored rounded to nearest)
   at::Tensor gradient = {};            // fp32 (of a rule by elements: or bf16), reduced, unclipped
   at::Tensor weights = {};  // undefined, or bf16: receives the new master, rounded to nearest
   RuleOptions options = {};
@@ -111,10 +112,11 @@ class UpdateRule {
   virtual std::string_view name() const = 0;
   virtual Unit unit(const parameters::Parameter& parameter) const = 0;
   virtual bool takes_bf16_gradients() const = 0;
-  /// Names of what is kept beside the master of a parameter of this unit, each of its size:
-  /// "exp_avg". Checkpoints call them so.
-  virtual const std::vector<std::string>& slots(Unit unit) const = 0;
-  /// Of all units, in the order in which files and messages have them.
+  /// What is kept beside the master of a parameter of this unit, each of its size. In which type is
+  /// the rule's to say: moments as optimizer.moments_dtype wants them, what must be more exact in
+  /// fp32 whatever that says. Names do not depend on the options.
+  virtual std::vector<Slot> slots(Unit unit, const config::OptimizerConfig& options) const = 0;
+  /// The names of all units' slots, in the order in which files and messages have them.
   virtual const std::vector<std::string>& all_slots() const = 0;
   /// The ranges, in the order of their parts; their tensors keep their memory as long as the
   /// update lives. With matrices among them apply() is collective (MatrixExchange). Gradients are

@@ -74,11 +74,19 @@ void add_rank(const optim::UpdateRule& rule, std::vector<TensorPlan>& tensors,
   }
 }
 
+/// Of what trains.
+bool keeps_bf16(const zero::StateLayout& layout) {
+  for (const optim::Unit unit : {optim::Unit::element, optim::Unit::matrix}) {
+    for (const zero::StateTensor& state : zero::state_tensors(/*trains=*/true, unit, layout))
+      if (state.dtype == at::kBFloat16) return true;
+  }
+  return false;
+}
+
 /// A chunk of the largest slice as the checkpoint moves it: in fp32, and on a load as bf16 too.
 /// fp32 in the memory of the host is written from where it lies.
 int64_t chunk_bytes(const model::Decoder& decoder, const Layout& layout) {
-  const bool has_bf16 =
-      layout.master_dtype == at::kBFloat16 || layout.moments_dtype == at::kBFloat16;
+  const bool has_bf16 = keeps_bf16(zero_layout(layout, static_cast<int>(layout.zero_stage)).state);
   if (layout.device == Device::cpu && !has_bf16) return 0;
   int64_t largest = 0;
   for (const Parameter* parameter : decoder.parameters()) {

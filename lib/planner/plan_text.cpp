@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "optim/update_rule.h"
 #include "planner/plan.h"
+#include "planner/zero_layout.h"
 
 namespace tptrain::planner {
 
@@ -117,6 +118,20 @@ std::vector<std::string> stage_header(const Plan& plan) {
 const std::vector<Align> kStageColumns = {Align::left,  Align::right, Align::right,
                                           Align::right, Align::right, Align::left};
 
+/// What the rule keeps, and in which types: one word where all are alike, else theirs in order.
+std::string moments_note(const Layout& layout) {
+  const zero::StateLayout state = zero_layout(layout, static_cast<int>(layout.zero_stage)).state;
+  std::vector<std::string> types;
+  for (const auto& slots : {state.matrix_slots, state.element_slots}) {
+    for (const optim::Slot& slot : slots) {
+      const std::string type = dtype_name(slot.dtype);
+      if (std::ranges::find(types, type) == types.end()) types.push_back(type);
+    }
+  }
+  return cat(join(state.rule->all_slots(), " and "), " of ", state.rule->name(), ", ",
+             join(types, " and "));
+}
+
 std::string memory_table(const Plan& plan) {
   const Layout& l = plan.layout;
   std::vector<std::vector<std::string>> rows = {stage_header(plan)};
@@ -142,9 +157,7 @@ std::string memory_table(const Plan& plan) {
         cat("master weights, ", dtype_name(l.master_dtype)));
   }
   add(
-      "  moments", [](const MemoryPlan& m) { return m.moments; },
-      cat(join(optim::update_rule(l.update_rule).all_slots(), " and "), " of ", word(l.update_rule),
-          ", ", dtype_name(l.moments_dtype)));
+      "  moments", [](const MemoryPlan& m) { return m.moments; }, moments_note(l));
   add(
       "  buffers", [](const MemoryPlan& m) { return m.buffers; },
       "gradients and gathered parameters of the blocks at work");

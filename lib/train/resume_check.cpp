@@ -170,13 +170,13 @@ void check_resumable(const checkpoint::CheckpointInfo& info, const checkpoint::T
 }
 
 void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
-                       config::OptimizerType type) {
-  const optim::UpdateRule& rule = optim::update_rule(type);
+                       const config::OptimizerConfig& optimizer) {
+  const optim::UpdateRule& rule = optim::update_rule(optimizer.type);
   std::set<std::string> wanted;  // of what trains: a rule may keep this of some and that of others
   for (const parameters::Parameter* parameter : engine.decoder().parameters()) {
     if (!parameter->trains) continue;
-    const std::vector<std::string>& slots = rule.slots(rule.unit(*parameter));
-    wanted.insert(slots.begin(), slots.end());
+    for (const optim::Slot& slot : rule.slots(rule.unit(*parameter), optimizer))
+      wanted.insert(slot.name);
   }
   std::vector<std::string> kept;
   for (const sharding::StateKind& kind : info.kinds) {
@@ -187,8 +187,8 @@ void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
   throw CheckpointError(
       problem(cat("the checkpoint was trained with ",
                   trained_with.empty() ? std::string("another update rule") : trained_with,
-                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ", word(type), " (",
-                  join(rule.all_slots(), " and "), ")"))
+                  " (it keeps ", join(kept, " and "), "), and optimizer.type is ",
+                  word(optimizer.type), " (", join(rule.all_slots(), " and "), ")"))
           .at(info.path.string())
           .remedy(trained_with.empty() ? std::string("Train in another run_dir.")
                                        : cat("Set optimizer.type to ", trained_with,

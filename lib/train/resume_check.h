@@ -18,7 +18,7 @@ void check_same_adapter(const checkpoint::CheckpointInfo& info, const checkpoint
                         const config::RunConfig& run);
 /// What another rule has kept is no state of this one.
 void check_update_rule(const checkpoint::CheckpointInfo& info, Engine& engine,
-                       config::OptimizerType type);
+                       const config::OptimizerConfig& optimizer);
 /// `never` asks for a run of its own settings: under others it is not the run that is going on.
 /// Throws ConfigError.
 void check_same_run(const checkpoint::CheckpointInfo& info, const checkpoint::TrainState& fresh);

@@ -251,7 +251,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
   comm::agree(session, [&] {
     if (run.checkpoint.resumes() == config::Resume::never) check_same_run(from, state);
     check_resumable(from, state, run);
-    check_update_rule(from, engine, run.optimizer.type);
+    check_update_rule(from, engine, run.optimizer);
   });
   if (session.rank() == 0) log_changed_settings(from, state, log);
   if (from.state.step > run.train.max_steps ||

@@ -1,6 +1,7 @@
 // The rules of the stages in one place.
 #include "zero/state_layout.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -10,8 +11,18 @@
 namespace tptrain::zero {
 namespace {
 
-at::ScalarType scalar_type(config::Dtype dtype) {
-  return dtype == config::Dtype::bf16 ? at::kBFloat16 : at::kFloat;
+/// State is handed out by all_slots(): what is not among them would be lost on the way to a file.
+std::vector<optim::Slot> checked_slots(const optim::UpdateRule& rule, optim::Unit unit,
+                                       const config::OptimizerConfig& options) {
+  std::vector<optim::Slot> slots = rule.slots(unit, options);
+  for (const optim::Slot& slot : slots) {
+    const bool is_named = std::ranges::find(rule.all_slots(), slot.name) != rule.all_slots().end();
+    if (is_named && (slot.dtype == at::kFloat || slot.dtype == at::kBFloat16)) continue;
+    throw InternalError(
+        problem(cat("the slot '", slot.name, "' of ", rule.name(), ", ", at::toString(slot.dtype)))
+            .must("be of fp32 or bf16, and among all_slots()"));
+  }
+  return slots;
 }
 
 }  // namespace
@@ -32,9 +43,11 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
                             .must("be in fp32 or bf16"));
   }
   StateLayout layout;
-  layout.master_dtype = scalar_type(options.optimizer.master_dtype);
-  layout.rule = &optim::update_rule(options.optimizer.type);
-  layout.slots_dtype = scalar_type(options.optimizer.moments_dtype);
+  layout.master_dtype = optim::scalar_type(options.optimizer.master_dtype);
+  layout.rule =
+      buckets.rule != nullptr ? buckets.rule : &optim::update_rule(options.optimizer.type);
+  layout.element_slots = checked_slots(*layout.rule, optim::Unit::element, options.optimizer);
+  layout.matrix_slots = checked_slots(*layout.rule, optim::Unit::matrix, options.optimizer);
   if (layout.master_dtype == at::kBFloat16 && buckets.dtype != at::kBFloat16) {
     throw InternalError(
         problem("master_dtype bf16 with fp32 parameters").must("be fp32, or the parameters bf16"));
@@ -69,8 +82,8 @@ std::vector<StateTensor> state_tensors(bool trains, optim::Unit unit, const Stat
   std::vector<StateTensor> tensors = {
       {.kind = sharding::kMaster, .dtype = own ? layout.master_dtype : layout.parameter_dtype}};
   if (!trains) return tensors;
-  for (const std::string& slot : layout.rule->slots(unit))
-    tensors.push_back({.kind = slot, .dtype = layout.slots_dtype});
+  for (const optim::Slot& slot : layout.slots(unit))
+    tensors.push_back({.kind = slot.name, .dtype = slot.dtype});
   return tensors;
 }
 

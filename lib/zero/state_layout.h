@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "optim/slot.h"
 #include "optim/unit.h"
 #include "sharding/state_dict.h"
 #include "zero/allocation.h"
@@ -28,14 +29,18 @@ struct StateLayout {
   bool own_masters = false;  // else the masters are the parameters themselves
   at::ScalarType master_dtype = at::kFloat;
   const optim::UpdateRule* rule = nullptr;
-  at::ScalarType slots_dtype = at::kFloat;
-  bool casts_for_reduction = false;  // gradients go over dp as bf16
+  std::vector<optim::Slot> element_slots, matrix_slots;  // what it keeps, by unit
+  bool casts_for_reduction = false;                      // gradients go over dp as bf16
   FrozenValues frozen_values = FrozenValues::in_state;
 
+  const std::vector<optim::Slot>& slots(optim::Unit unit) const {
+    return unit == optim::Unit::matrix ? matrix_slots : element_slots;
+  }
   /// Checkpoints are told of what trains, or does not.
   bool is_in_state(bool trains) const { return trains || frozen_values == FrozenValues::in_state; }
 };
 
+/// Of the rule that the buckets are laid out for; where they name none, of the options'.
 /// Throws InternalError for what no stage can do; the config says it to users first.
 StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& options, int dp_size);
 

@@ -265,8 +265,13 @@ TEST_CASE("muon's units and slots", "[optim]") {
   CHECK(unit(Role::column_parallel, {8}) == Unit::element);    // a bias
   CHECK(unit(Role::vocab_parallel, {8, 4}) == Unit::element);  // embedding, head
   CHECK(unit(Role::replicated, {8, 4}) == Unit::element);      // positions
-  CHECK(muon.slots(Unit::matrix) == std::vector<std::string>{"momentum_buffer"});
-  CHECK(muon.slots(Unit::element) == update_rule(config::OptimizerType::adamw).all_slots());
+  CHECK(names_of(muon.slots(Unit::matrix, {})) == std::vector<std::string>{"momentum_buffer"});
+  CHECK(names_of(muon.slots(Unit::element, {})) ==
+        update_rule(config::OptimizerType::adamw).all_slots());
+  for (const config::Dtype moments : {config::Dtype::fp32, config::Dtype::bf16}) {
+    for (const Slot& slot : muon.slots(Unit::matrix, {.moments_dtype = moments}))
+      CHECK(slot.dtype == scalar_type(moments));
+  }
   CHECK(rule_keeping({"exp_avg", "momentum_buffer", "exp_avg_sq"}) == "muon");
   CHECK(rule_keeping({"momentum_buffer"}) == "muon");  // of a run that trains matrices alone
   CHECK(rule_keeping({"exp_avg_sq", "exp_avg"}) == "adamw");

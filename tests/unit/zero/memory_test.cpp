@@ -9,6 +9,7 @@
 #include "kernels/cpu/counting_allocator.h"
 #include "optim/update_rule.h"
 #include "support/catch.h"
+#include "unit/zero/mixed_slots_rule.h"
 #include "unit/zero/synthetic_model.h"
 #include "zero/state_layout.h"
 #include "zero/zero_optimizer.h"
@@ -60,6 +61,33 @@ TEST_CASE("the forecast counts every byte that a rank allocates", "[zero]") {
           }
         }
       }
+    }
+  }
+}
+
+TEST_CASE("the forecast counts each slot in the type that the rule says", "[zero]") {
+  const CountingAllocator& allocator = CountingAllocator::install();
+  const testing::MixedSlotsRule rule;
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const config::Dtype moments : {config::Dtype::fp32, config::Dtype::bf16}) {
+      INFO("stage " << stage << ", " << config::word(moments));
+      SyntheticModel model = synthetic_model(1, 2);
+      const ParamBuckets::Options bucket_options{
+          .dtype = at::kBFloat16, .zero_stage = stage, .rule = &rule};
+      ZeroOptimizer::Options options{.zero_stage = stage};
+      options.optimizer.moments_dtype = moments;
+      const auto tp = comm::planning_communicator("tp", 1, 2);
+      const auto dp = comm::planning_communicator("dp", 0, 3);
+      const int64_t before = allocator.live_bytes();
+      ParamBuckets buckets(model.blocks, {.rank = 0, .size = 3}, bucket_options);
+      ZeroOptimizer zero(buckets, *tp, *dp, options);
+      const int64_t allocated = allocator.live_bytes() - before;
+      const BucketMemory memory =
+          bucket_memory(model.blocks, {.tp = 2, .dp = 3}, bucket_options, options);
+      CHECK(memory.total() == allocated);
+      CHECK(memory.masters > 0);
+      // fp32 masters lie beside the slots, element by element.
+      CHECK(memory.slots == (moments == config::Dtype::bf16 ? 6 : 8) * (memory.masters / 4));
     }
   }
 }

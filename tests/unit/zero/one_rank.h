@@ -44,10 +44,12 @@ inline std::string message_of(const auto& action) {
 
 // The whole of ZeRO on one rank, or as a rank of a grid that is only planned.
 struct OneRank {
-  explicit OneRank(ZeroOptimizer::Options options, at::ScalarType dtype = at::kFloat)
+  /// Without a rule: that of the options.
+  explicit OneRank(ZeroOptimizer::Options options, at::ScalarType dtype = at::kFloat,
+                   const optim::UpdateRule* rule = nullptr)
       : model(synthetic_model(0, 1)),
         buckets(model.blocks, {.rank = 0, .size = 1},
-                {.dtype = dtype, .zero_stage = options.zero_stage}),
+                {.dtype = dtype, .zero_stage = options.zero_stage, .rule = rule}),
         tp(comm::single_rank_communicator("tp")),
         dp(comm::single_rank_communicator("dp")),
         zero(buckets, *tp, *dp, options) {

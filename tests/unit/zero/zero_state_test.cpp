@@ -5,8 +5,11 @@
 
 #include "base/error.h"
 #include "base/stop.h"
+#include "checkpoint/checkpoint_store.h"
 #include "comm/control.h"
 #include "support/catch.h"
+#include "support/temp_dir.h"
+#include "unit/zero/mixed_slots_rule.h"
 #include "unit/zero/one_rank.h"
 #include "zero/state_snapshot.h"
 
@@ -57,6 +60,80 @@ TEST_CASE("bf16 masters and moments are handed out as they are and written back"
       CHECK(testing::relative_difference(masters[i], reference.master[i]) < 0.05);
     }
   }
+}
+
+TEST_CASE("each slot of a rule has the type that the rule says, also after a save and a resume",
+          "[zero]") {
+  const testing::MixedSlotsRule rule;
+  config::OptimizerConfig optimizer = optimizer_config();
+  optimizer.moments_dtype = config::Dtype::bf16;
+  optimizer.max_grad_norm = 0.0;  // does not clip
+  const auto begun = [&](int stage) {
+    return std::make_unique<OneRank>(
+        ZeroOptimizer::Options{.zero_stage = stage, .optimizer = optimizer, .seed = 5},
+        at::kBFloat16, &rule);
+  };
+  for (const int stage : {0, 1, 2, 3}) {
+    INFO("stage " << stage);
+    const auto straight = begun(stage), first = begun(stage), second = begun((stage + 1) % 4);
+    straight->step(0, optimizer);
+    const auto squares = assembled(straight->zero, "squares");
+    const auto gradient = testing::reference_gradient(0);
+    bool more_exact = false;
+    for (size_t i = 0; i < squares.size(); ++i) {
+      CHECK(at::equal(squares[i], gradient[i] * gradient[i]));
+      more_exact |= !at::equal(squares[i], squares[i].to(at::kBFloat16).to(at::kFloat));
+    }
+    CHECK(more_exact);
+    for (int step = 1; step < 5; ++step) straight->step(step, optimizer);
+    for (int step = 0; step < 3; ++step) first->step(step, optimizer);
+
+    const testing::TempDir dir;
+    comm::SingleRank rank;
+    checkpoint::CheckpointStore store(rank, {.directory = dir.path()});
+    const checkpoint::CheckpointInfo saved = store.save(
+        first->zero.state().state_dict(),
+        {.step = 3, .updates_done = first->zero.state().updates_done(), .zero_stage = stage});
+    CHECK(saved.kinds == std::vector<StateKind>{sharding::kMaster, "mean", "squares"});
+    sharding::StateDict state = second->zero.state().state_dict();
+    for (const StatePiece& piece : state.pieces)
+      REQUIRE(piece.data.scalar_type() == (piece.kind == "mean" ? at::kBFloat16 : at::kFloat));
+    store.load_into(state, *store.newest().info);
+    second->zero.state().state_loaded(saved.state.updates_done);
+    for (int step = 3; step < 5; ++step) second->step(step, optimizer);
+    for (const StateKind kind : {sharding::kMaster, "mean", "squares"}) {
+      const auto expected = assembled(straight->zero, kind), actual = assembled(second->zero, kind);
+      for (size_t i = 0; i < expected.size(); ++i) CHECK(at::equal(expected[i], actual[i]));
+    }
+  }
+}
+
+TEST_CASE("a slot that would not reach a checkpoint, or of another type, is refused", "[zero]") {
+  class Wrong final : public optim::UpdateRule {
+   public:
+    explicit Wrong(optim::Slot slot) : slot_(std::move(slot)) {}
+    std::string_view name() const override { return "wrong"; }
+    optim::Unit unit(const parameters::Parameter&) const override { return optim::Unit::element; }
+    bool takes_bf16_gradients() const override { return false; }
+    std::vector<optim::Slot> slots(optim::Unit, const config::OptimizerConfig&) const override {
+      return {slot_};
+    }
+    const std::vector<std::string>& all_slots() const override {
+      static const std::vector<std::string> names = {"mean"};
+      return names;
+    }
+    std::unique_ptr<optim::Update> update_of(std::vector<optim::UpdateRange> ranges,
+                                             const optim::UpdateSettings&) const override {
+      return std::make_unique<testing::MixedSlotsUpdate>(std::move(ranges));
+    }
+
+   private:
+    optim::Slot slot_;
+  };
+  const Wrong unnamed({.name = "hidden"}), half({.name = "mean", .dtype = at::kHalf});
+  CHECK(message_of([&] { OneRank({}, at::kFloat, &unnamed); }).find("'hidden'") !=
+        std::string::npos);
+  CHECK(message_of([&] { OneRank({}, at::kFloat, &half); }).find("Half") != std::string::npos);
 }
 
 TEST_CASE(
