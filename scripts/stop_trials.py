@@ -5,11 +5,11 @@
                                                    with 0 where it was done before; started again until it is done, its metrics must be those
                                                    of an undisturbed run
     scripts/stop_trials.py --trials 30 --freeze    a rank is stopped (SIGSTOP) at a random moment of its start-up: the job must be gone within
-                                                   hang_timeout + 5 s, with exit code 6 and the rank named
+                                                   hang_timeout + --grace s, with exit code 6 and the rank named
     scripts/stop_trials.py --trials 20 --hang      a rank is stopped, or runs in a circle (tests/faults/rank_faults.cpp), at a random step: the same,
                                                    and every survivor names the rank in one line, on standard error and in log.txt
     scripts/stop_trials.py --trials 100 --death    a rank dies at a random moment (SIGKILL, SIGSEGV, SIGABRT, or an exit with 0): all are gone within
-                                                   5 s, the exit code is not 0, nothing is left in /dev/shm; --launch: under tptrain launch
+                                                   --grace s, the exit code is not 0, nothing is left in /dev/shm; --launch: under tptrain launch
     scripts/stop_trials.py --trials 20 --restart   a rank is killed at a random step under tptrain launch: within 30 s the first step behind the
                                                    checkpoint is done, and the run ends with the metrics of an undisturbed one
 
@@ -23,13 +23,14 @@ Prints a line a trial and a summary; exit code 1 where any trial failed.
 """
 import argparse
 import ctypes
+import math
 import os
 import shutil
 import signal
 import sys
 import time
 
-from trial_job import (MAX_STEPS, RANKS, ROOT, SAVE_STEPS, Run, add_common_options, checkpoints, differences, done_so_far, hears, metrics, run_trials, undisturbed, with_folders)
+from trial_job import (MAX_STEPS, RANKS, ROOT, SAVE_STEPS, Run, add_common_options, checkpoints, differences, done_so_far, hears, make_job, metrics, run_trials, undisturbed, with_folders)
 
 SYS_TGKILL = 234 if os.uname().machine == "x86_64" else 131  # 131: of aarch64
 
@@ -65,7 +66,7 @@ def trial_of_signal(options, folder, choose):
         except ProcessLookupError:
             pass  # it was done before
     asked = time.monotonic()
-    code = run.wait(120 + 20 * options.whole_s)  # a signal that came before the job runs to its end, on whatever machine
+    code = run.wait(options.patience_s)  # after a signal that came before it the job runs to its end
     took = time.monotonic() - asked
     what = (f"{signal.Signals(number).name} to {'the ranks' if to_ranks else 'mpirun'} at {delay:.2f} s "
             f"({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s")
@@ -104,21 +105,21 @@ def trial_of_freeze(options, folder, choose):
     time.sleep(delay)
     pid = run.ranks().get(rank)
     if pid is None or done_so_far(folder):
-        run.wait(60)
+        run.wait(options.patience_s)
         return None  # its start-up was over
     os.kill(pid, signal.SIGSTOP)
     begin = time.monotonic()
     step = done_so_far(folder)
     limit = options.hang_timeout
-    code = run.wait(limit + 30)
+    code = run.wait(limit + options.grace + 30)
     took = time.monotonic() - begin
     what = (f"rank {rank} stopped {delay:.2f} s after the ranks appeared ({'in start-up' if step is None else f'at step {step}'}): "
             f"{code} after {took:.2f} s")
     problems = []
     if code != 6:
         problems.append(f"exit code {code}")
-    if took > limit + 5:
-        problems.append(f"not gone within {limit + 5} s")
+    if took > limit + options.grace:
+        problems.append(f"not gone within {limit + options.grace} s")
     named = (f"On this host rank {rank} (process {pid}) is stopped", f"its process {pid} is stopped")  # before MPI is up, and after
     if not any(name in run.output() for name in named):
         problems.append("the rank is not named")
@@ -145,7 +146,7 @@ def trial_of_hang(options, folder, choose):
         time.sleep(0.002)
     pid = run.ranks().get(rank)
     if pid is None:
-        run.wait(60)
+        run.wait(options.patience_s)
         return None  # it was done before
     if kind == "stopped":
         os.kill(pid, signal.SIGSTOP)
@@ -153,7 +154,7 @@ def trial_of_hang(options, folder, choose):
         tell_main_thread(pid, signal.SIGRTMIN + 5)
     begin = time.monotonic()
     step = done_so_far(folder)
-    code = run.wait(options.hang_timeout + 30)
+    code = run.wait(options.hang_timeout + options.grace + 30)
     took = time.monotonic() - begin
     if code == 0 or (step or 0) >= MAX_STEPS:
         return None  # it was on its way out: training was done, and its watchdog with it
@@ -162,8 +163,8 @@ def trial_of_hang(options, folder, choose):
     problems = []
     if code != 6:
         problems.append(f"exit code {code}")
-    if took > options.hang_timeout + 5:
-        problems.append(f"not gone within {options.hang_timeout + 5} s")
+    if took > options.hang_timeout + options.grace:
+        problems.append(f"not gone within {options.hang_timeout + options.grace} s")
     for where, text in (("standard error", run.output()), ("log.txt", (folder / "run" / "log.txt").read_text(errors="replace"))):
         named = lines_that_name(text, rank, others)
         if named < len(others):
@@ -187,28 +188,28 @@ def trial_of_death(options, folder, choose):
     step = done_so_far(folder)
     pid = run.ranks().get(rank)
     if pid is None:
-        run.wait(60)
+        run.wait(options.patience_s)
         return None  # not yet there, or gone
     if kind == "exit with 0":
         tell_main_thread(pid, signal.SIGRTMIN + 6)
     else:
         os.kill(pid, getattr(signal, kind))
     begin = time.monotonic()
-    while run.ranks() and time.monotonic() - begin < 30:
+    while run.ranks() and time.monotonic() - begin < options.grace + 30:
         time.sleep(0.01)
     ranks_took = time.monotonic() - begin
-    code = run.wait(30)
+    code = run.wait(options.grace + 30)
     took = time.monotonic() - begin
     if code == 0 and metrics(folder) == options.expected:
         return None  # it was on its way out
     what = f"rank {rank}: {kind} at {delay:.2f} s ({'in start-up' if step is None else f'after step {step}'}): {code} after {took:.2f} s"
     problems = []
-    if code is None and not options.launch and step is None and ranks_took < 5 and LOST_WHILE_CONNECTING in run.output():
+    if code is None and not options.launch and step is None and ranks_took < options.grace and LOST_WHILE_CONNECTING in run.output():
         what += f"; the launcher's: its ranks were gone after {ranks_took:.2f} s"
         code, kind, took = 1, f"{kind} while it connected to mpirun, which stayed alone: the launcher's", ranks_took
     if code in (0, None):
         problems.append(f"exit code {code}")
-    limit = 5 + options.launch * LAUNCH_TAKES
+    limit = options.grace + options.launch * LAUNCH_TAKES
     if took > limit:
         problems.append(f"not gone within {limit} s")
     left = segments() - before
@@ -229,7 +230,7 @@ def trial_of_restart(options, folder, choose):
         time.sleep(0.002)
     pid = run.ranks().get(rank)
     if pid is None:
-        run.wait(60)
+        run.wait(options.patience_s)
         return None  # it was done before
     step = done_so_far(folder)
     os.kill(pid, signal.SIGKILL)
@@ -273,7 +274,8 @@ def main():
     parser.add_argument("--rank-faults", default=str(ROOT / "build/cpu/tests/faults/librank_faults.so"), metavar="LIBRARY", help="of --hang and --death")
     parser.add_argument("--hang-kind", choices=HANG_KINDS, help="of --hang; default: either")
     parser.add_argument("--launch", action="store_true", help="of --death: under tptrain launch instead of mpirun")
-    parser.add_argument("--hang-timeout", type=int, default=6, metavar="SECONDS")
+    parser.add_argument("--hang-timeout", type=int, default=6, metavar="SECONDS", help="of --freeze and --hang; longer where an undisturbed run takes more than half of it")
+    parser.add_argument("--grace", type=float, default=5, metavar="SECONDS", help="within which all are gone; more on a machine that is slow or busy")
     parser.add_argument("--earliest", type=float, default=0.05, metavar="SECONDS", help="no signal before")
     options = parser.parse_args()
     options.rank_faults = os.path.abspath(options.rank_faults)  # the loader takes no other where a rank changes its folder
@@ -282,8 +284,12 @@ def main():
     options.hang_kinds = [HANG_KINDS[options.hang_kind]] if options.hang_kind else list(HANG_KINDS.values())
 
     def body():
-        limited = options.freeze or options.hang
-        options.expected, _, options.whole_s = undisturbed(options.binary, options.folders, options.hang_timeout if limited else 120)
+        options.expected, _, options.whole_s = undisturbed(options.binary, options.folders, 120)
+        options.patience_s = 120 + 20 * options.whole_s  # for a run to its end, on whatever machine
+        if options.freeze or options.hang:  # a slow start is no hang
+            options.hang_timeout = max(options.hang_timeout, math.ceil(2 * options.whole_s))
+            for folder in options.folders:
+                make_job(folder, options.hang_timeout)
         if options.freeze:
             shutil.rmtree(options.folders[0] / "run")
             options.start_up_s = start_up_of(options, options.folders[0])

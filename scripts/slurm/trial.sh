@@ -53,7 +53,21 @@ daemons+=($!)
 
 # The controller is on this machine as it is. One node is the machine itself; of several each is a namespace, joined by a bridge.
 host=$(hostname -s)
-port=$((20000 + RANDOM % 20000))
+# Two neighbours that nobody listens on, below those that the kernel gives to whoever asks for any.
+port=$(python3 - <<'EOS'
+import random, socket
+while True:
+    port = random.randrange(20000, 32000)
+    try:
+        for number in (port, port + 1):
+            with socket.socket() as one:
+                one.bind(("", number))
+    except OSError:
+        continue
+    print(port)
+    break
+EOS
+)
 controller=127.0.0.1
 names=("$host")
 addresses=(127.0.0.1)
@@ -120,7 +134,7 @@ for i in "${!names[@]}"; do
   daemons+=($!)
 done
 are_idle() { [ "$(sinfo -h -N -o %t 2>/dev/null | grep -c '^idle$')" = "$nodes" ]; }
-for _ in $(seq 60); do
+for _ in $(seq 240); do
   if are_idle; then break; fi
   sleep 0.5
 done
@@ -166,7 +180,7 @@ let_go() {
 # The state of a job that ends.
 state_at_end() {
   local state
-  for _ in $(seq 600); do
+  for _ in $(seq 1800); do
     state=$(state_of "$1")
     case "$state" in
       PENDING) let_go "$1" ;;
@@ -176,6 +190,16 @@ state_at_end() {
     sleep 0.2
   done
   echo "$state, and not at its end"
+}
+
+# Whether the job's script would survive SIGUSR1: Slurm passes it on to one that has not come to its first line as well, and ends it with that.
+script_listens() {
+  local pid caught
+  for pid in $(pgrep -f "$directory/spool/.*slurm_script" || true); do
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null) || continue
+    if [ -n "$caught" ] && [ $((0x$caught >> 9 & 1)) -eq 1 ]; then return 0; fi
+  done
+  return 1
 }
 
 begin=$(date +%s%N)
@@ -189,12 +213,14 @@ echo "undisturbed: $whole_ms ms"
 failed=0
 for trial in $(seq "$trials"); do
   rm -rf run log.txt
-  delay_ms=$((50 + (RANDOM * 32768 + RANDOM) % whole_ms))
+  delay_ms=$(((RANDOM * 32768 + RANDOM) % whole_ms))
   launcher=srun
   # Over nodes mpirun needs an Open MPI that starts its daemons by srun; on one it starts the ranks itself.
   if [ "$nodes" -eq 1 ] && [ $((trial % 2)) -eq 0 ]; then launcher=mpirun; fi
   id=$(LAUNCHER=$launcher submit)
-  until [ "$(state_of "$id")" != PENDING ]; do sleep 0.02; done
+  until script_listens; do
+    case "$(state_of "$id")" in PENDING | CONFIGURING | RUNNING) sleep 0.02 ;; *) break ;; esac
+  done
   sleep "$(printf '%d.%03d' $((delay_ms / 1000)) $((delay_ms % 1000)))"
   at="start-up"
   [ ! -s run/metrics.jsonl ] || at="line $(wc -l <run/metrics.jsonl) of metrics"
@@ -241,7 +267,7 @@ done
 printf -- '--set optimizer.learning_rate=1e-3\n--set optimizer.learning_rate=1e-2\n' >sweep.txt
 id=$(cd "$root" && sbatch "${here[@]}" --ntasks-per-node=$((2 / nodes)) --time=10 --array=1-2 --chdir="$job" --output="$job/sweep-%a.txt" scripts/slurm/sweep.sbatch run.yaml sweep.txt \
   --set parallel.dp_size=1 --set train.max_steps=10)
-for _ in $(seq 120); do
+for _ in $(seq 400); do
   if [ -z "$(squeue -h -j "$id" 2>/dev/null)" ]; then break; fi
   sleep 1
 done

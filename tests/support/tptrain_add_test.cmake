@@ -1,5 +1,6 @@
 # tptrain_add_test(<name> LABEL unit|mpi|gpu|e2e SOURCES a.cpp ... [LINK tptrain::x ...] [RANKS 1 2 4] [TIMEOUT s] [TORCH] [DATA])
-# One executable and one ctest entry, or one entry a rank count (name_n4) for tests that run under mpirun. Every test has a time-out.
+# One executable and one ctest entry, or one entry a rank count (name_n4) for tests that run under mpirun. Every test has a time-out,
+# for what hangs: ten times and more what the test takes, for a slow and busy machine.
 # TORCH: uses the shared precompiled header. DATA: gets the extra label `data` (needs TPTRAIN_TEST_DATA).
 set(TPTRAIN_MPIRUN_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1
@@ -11,7 +12,7 @@ function(tptrain_add_test name)
     message(FATAL_ERROR "tptrain_add_test(${name}): LABEL must be unit, mpi, gpu or e2e")
   endif()
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 120)
+    set(arg_TIMEOUT 600)
   endif()
   if(TPTRAIN_SANITIZE)
     math(EXPR arg_TIMEOUT "10 * ${arg_TIMEOUT}")  # a sanitizer slows a test three- to twentyfold

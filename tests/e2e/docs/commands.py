@@ -227,12 +227,12 @@ exec "{program}" "$@" "${{more[@]}}"
         path.write_text(text)
 
     def shell(self, script):
-        result = subprocess.run(["bash", "-c", script], cwd=self.path, env=self.environment, timeout=300,
+        result = subprocess.run(["bash", "-c", script], cwd=self.path, env=self.environment, timeout=1200,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return result.returncode, result.stdout
 
     def tool(self, *arguments):
-        result = subprocess.run([self.program, *arguments], cwd=self.path, env=self.environment, timeout=120,
+        result = subprocess.run([self.program, *arguments], cwd=self.path, env=self.environment, timeout=600,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return result.returncode, result.stdout
 

@@ -44,6 +44,7 @@ class Repository:
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a program fetches several files at once, and this machine may be busy
 
     def handle_error(self, *_):
         pass  # the other side went away: it does so on purpose
@@ -58,7 +59,7 @@ class HubServer:
         self.draw, self.lock = random.Random(seed), threading.Lock()
         self.answering, self.slowness_s = 0, 0.02
         self.release = threading.Event()  # what a held answer waits for, in its middle
-        self.log = []  # (path, first byte asked for, bytes sent, fault) of each answer with a file, when it has ended
+        self.log = []  # [path, first byte asked for, bytes sent, fault] of each answer with a file, as they began
         self.complaints = []
         self.faulted = 0
         hub, store = (self._serve(handler) for handler in (Hub, Store))
@@ -88,7 +89,7 @@ class HubServer:
             return self.plan.pop(0) if self.plan else None
 
     def ended(self):
-        """The log, when no answer is under way any more."""
+        """The log, when no answer is under way any more: the bytes sent are known then."""
         while self.answering:
             time.sleep(0.01)
         return self.log
@@ -152,12 +153,16 @@ class Answers(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         sent = 0
+        # At its beginning: one that stalls ends behind the next.
+        entry = [path, first, 0, fault]
+        with self.hub.lock:
+            self.hub.log.append(entry)
         try:
             sent = self.send_file(data, asked, first, fault) or 0
         except OSError:
             pass
         with self.hub.lock:
-            self.hub.log.append((path, first, sent, fault))
+            entry[2] = sent
             self.hub.answering -= 1
 
     def send_file(self, data, asked, first, fault):
@@ -197,7 +202,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         elif fault == "held":
             self.wfile.write(part[: len(part) // 2])
             self.wfile.flush()
-            self.hub.release.wait(60)
+            self.hub.release.wait(600)
             self.wfile.write(part[len(part) // 2 :])
         elif fault == "slow":
             for at in range(0, len(part), max(1, len(part) // 10)):

@@ -85,7 +85,7 @@ class Browser:
 
     def close(self):
         self.call("Browser.close")
-        self.process.wait(20)
+        self.process.wait(300)
 
 
 def complaints(browser):

@@ -14,7 +14,7 @@ cat >tptrain <<'EOS'
 #!/usr/bin/env bash
 if [ "$1" = inspect ]; then
   echo "inspect $2" >>inspected.txt
-  if [ -n "${SLOW:-}" ]; then touch ready; sleep 0.5; fi
+  if [ -n "${SLOW:-}" ]; then touch ready; until [ -e signalled ]; do sleep 0.05; done; fi
   [ -e "$2/saves" ] || exit 4
   printf 'checkpoint  x\nsave        number %s, id abc, after -\n' "$(wc -l <"$2/saves")"
   exit 0
@@ -25,7 +25,7 @@ save() { if [ -n "${SAVES:-}" ]; then echo >>run/saves; fi; }
 if [ -n "${CODE:-}" ]; then save; exit "$CODE"; fi
 trap 'sleep 0.5; save; exit "${STOPPED:-75}"' USR1
 touch ready
-for _ in $(seq 100); do sleep 0.1; done
+for _ in $(seq 600); do sleep 0.1; done
 EOS
 chmod +x srun scontrol tptrain
 mkdir run other
@@ -55,11 +55,12 @@ CODE=75 run run.yaml
 # signalled ARGS...: runs the script, sends it SIGUSR1 once the program is there, and waits for it.
 signalled() {
   code=0
-  rm -f requeued.txt ready
+  rm -f requeued.txt ready signalled
   bash "$script" "$@" >output.txt 2>&1 &
   job=$!
-  for _ in $(seq 100); do [ -e ready ] && break || sleep 0.1; done
+  for _ in $(seq 600); do [ -e ready ] && break || sleep 0.1; done
   kill -USR1 "$job"
+  touch signalled
   wait "$job" || code=$?
 }
 signalled run.yaml
