@@ -39,18 +39,28 @@ uint32_t amax_bits_of(const uint16_t* x, int64_t count) {
   return static_cast<uint32_t>(most) << 16;
 }
 
+/// Of what they are when rounded to bf16: rounding keeps the order.
+uint32_t amax_bits_of(const float* x, int64_t count) {
+  uint32_t most = 0;
+  for (int64_t i = 0; i < count; ++i)
+    most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return uint32_t{bf16_of(std::bit_cast<float>(most))} << 16;
+}
+
 uint8_t rounded(float value, Fp8 type) {
   return type == Fp8::e4m3 ? c10::detail::fp8e4m3fn_from_fp32_value(value)
                            : c10::detail::fp8e5m2_from_fp32_value(value);
 }
 
-void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known) {
+void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known,
+                 const at::Tensor& amax) {
   const auto* from = static_cast<const uint16_t*>(x.const_data_ptr());
   const int64_t rows = x.size(0), columns = x.size(1);
   auto* scale = to.scale.data_ptr<float>();
   float factor = 1.0f / *scale;
   if (!scale_is_known) {
-    const uint32_t bits = amax_bits_of(from, x.numel());
+    const uint32_t bits = amax.defined() ? static_cast<uint32_t>(*amax.const_data_ptr<int32_t>())
+                                         : amax_bits_of(from, x.numel());
     const int exponent =
         fp8_exponent(bits, type == Fp8::e4m3 ? kTopExponentE4m3 : kTopExponentE5m2);
     const bool finite = fp8_is_finite(bits);
@@ -124,7 +134,7 @@ void cast_on_cuda(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kn
 void cast(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known,
           const at::Tensor& amax = {}) {
   if (x.is_cuda()) return cast_on_cuda(to, x, type, scale_is_known, amax);
-  cast_on_cpu(to, x, type, scale_is_known);
+  cast_on_cpu(to, x, type, scale_is_known, amax);
 }
 
 }  // namespace
@@ -145,13 +155,33 @@ Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& 
   return result;
 }
 
-void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type) {
+void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type, const at::Tensor& amax) {
   check_matrix(x, "to_fp8_out");
   for (const at::Tensor& form : {to.rows, to.columns})
     expect(
         !form.defined() || (form.numel() == x.numel() && form.scalar_type() == scalar_type(type)),
         "to_fp8_out", "get the memory of a cast of the same size and type", x.sizes());
-  cast(to, x, type, /*scale_is_known=*/false);
+  cast(to, x, type, /*scale_is_known=*/false, amax);
+}
+
+void raise_amax(at::Tensor amax, const at::Tensor& values) {
+  if (values.numel() == 0) return;
+  if (values.is_cpu()) {
+    expect_contiguous(values, "raise_amax");
+    const void* const x = values.const_data_ptr();
+    const uint32_t bits = values.scalar_type() == at::kFloat
+                              ? amax_bits_of(static_cast<const float*>(x), values.numel())
+                              : amax_bits_of(static_cast<const uint16_t*>(x), values.numel());
+    auto& most = *amax.mutable_data_ptr<int32_t>();
+    most = std::max(most, static_cast<int32_t>(bits));
+    return;
+  }
+  constexpr int64_t kAtOnce = int64_t{1} << 24;  // what it takes meanwhile: 4 bytes an element
+  for (const at::Tensor& part : values.reshape({-1}).split(kAtOnce)) {
+    // Without the sign their order is that of their bits, NaN above infinity.
+    const at::Tensor bits = part.to(at::kBFloat16).view(at::kShort).bitwise_and(0x7fff);
+    amax.copy_(at::maximum(amax, bits.max().to(at::kInt).bitwise_left_shift(16)));
+  }
 }
 
 void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, Fp8Sums sums,

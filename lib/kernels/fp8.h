@@ -47,7 +47,10 @@ at::Tensor fp8_amax(const at::Tensor& like);
 Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale = {},
                  const at::Tensor& amax = {});
 /// The same into the memory of `to`, which an earlier cast of the same sizes, type and form made.
-void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
+void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type, const at::Tensor& amax = {});
+/// Raises amax (as fp8_amax says, on either device) to the largest magnitude of `values`, fp32 or
+/// bf16 of any shape; fp32 as they are when rounded to bf16.
+void raise_amax(at::Tensor amax, const at::Tensor& values);
 
 /// One side of a product: rows [M, K] or [N, K], N and K multiples of 16.
 struct Fp8Operand {

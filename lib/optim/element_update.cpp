@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <utility>
 
 #include "base/error.h"
@@ -67,6 +69,13 @@ void check(const UpdateRange& range, size_t index, const at::Device& device,
     check_tensor(range, index, range.weights, "weights",
                  range.weights.scalar_type() == at::kBFloat16, "bf16");
   }
+  if (range.amax.defined() &&
+      (!finds_amax(device) || range.amax.numel() != 1 || range.amax.scalar_type() != at::kInt ||
+       range.amax.device() != range.master.device())) {
+    throw InternalError(
+        problem(cat("update: the largest magnitude of range ", index, " on ", device.str()))
+            .must("be asked for where updates find it, as one int32 on the master's device"));
+  }
   if (!is_on(device, range.master)) {
     throw InternalError(
         problem(cat("update: range ", index, " is on ", range.master.device().str()))
@@ -122,24 +131,50 @@ void update_block(RuleArrays<Rule, Master, Slot> arrays, const UpdateRange& rang
   update_elements(arrays, constants, rounding, 0, end - begin);
 }
 
-/// fp32 master: one loop, or block by block with the rounded copy.
+/// What the threads of an update find of UpdateRange::amax; nothing where nobody asks.
+class Amax {
+ public:
+  explicit Amax(const UpdateRange& range)
+      : bits_(range.amax.defined() ? data_of<int32_t>(range.amax) : nullptr) {}
+  bool wanted() const { return bits_ != nullptr; }
+  template <typename Master>
+  void raise(const Master* masters, int64_t begin, int64_t end) const {
+    if (bits_ == nullptr) return;
+    uint32_t most = largest_magnitude(masters, begin, end);
+    // Rounding keeps the order: the largest rounded is the rounded largest.
+    if constexpr (sizeof(Master) == sizeof(float))
+      most = uint32_t{kernels::cpu::narrow<Bf16>(std::bit_cast<float>(most)).bits} << 16;
+    const std::atomic_ref<int32_t> shared(*bits_);
+    auto known = shared.load();
+    while (known < static_cast<int32_t>(most) &&
+           !shared.compare_exchange_weak(known, static_cast<int32_t>(most))) {
+    }
+  }
+
+ private:
+  int32_t* bits_;
+};
+
+/// fp32 master: one loop, or block by block with the rounded copy and the largest magnitude.
 template <typename Rule, typename Slot>
 void update_fp32(const UpdateRange& range, const typename Rule::Constants& constants) {
   const auto arrays = arrays_of<Rule, float, Slot>(range);
+  const Amax amax(range);
   Bf16* weights = range.weights.defined() ? data_of<Bf16>(range.weights) : nullptr;
-  kernels::cpu::parallel_rows(range.master.numel(), kElementsPerThread,
-                              [&](int64_t begin, int64_t end) {
-                                if (weights == nullptr && arrays.gradient != nullptr) {
-                                  update_elements(arrays, constants, nullptr, begin, end);
-                                  return;
-                                }
-                                for (int64_t block = begin; block < end; block += kBlock) {
-                                  const int64_t block_end = std::min(block + kBlock, end);
-                                  update_block(arrays, range, constants, nullptr, block, block_end);
-                                  if (weights == nullptr) continue;
-                                  narrow_elements(arrays.master, weights, block, block_end);
-                                }
-                              });
+  kernels::cpu::parallel_rows(
+      range.master.numel(), kElementsPerThread, [&](int64_t begin, int64_t end) {
+        if (weights == nullptr && !amax.wanted() && arrays.gradient != nullptr) {
+          update_elements(arrays, constants, nullptr, begin, end);
+          return;
+        }
+        for (int64_t block = begin; block < end; block += kBlock) {
+          const int64_t block_end = std::min(block + kBlock, end);
+          update_block(arrays, range, constants, nullptr, block, block_end);
+          amax.raise(arrays.master, block, block_end);
+          if (weights == nullptr) continue;
+          narrow_elements(arrays.master, weights, block, block_end);
+        }
+      });
 }
 
 /// bf16 master: block by block, each with its random bits.
@@ -147,6 +182,7 @@ template <typename Rule, typename Slot>
 void update_bf16(const UpdateRange& range, const typename Rule::Constants& constants, uint64_t seed,
                  uint32_t update) {
   const auto arrays = arrays_of<Rule, Bf16, Slot>(range);
+  const Amax amax(range);
   Bf16* weights = range.weights.defined() ? data_of<Bf16>(range.weights) : nullptr;
   const std::array<uint32_t, 2> key = rounding_key(seed, range.rounding->spec.name);
   kernels::cpu::parallel_rows(
@@ -156,6 +192,7 @@ void update_bf16(const UpdateRange& range, const typename Rule::Constants& const
           const int64_t block_end = std::min(block + kBlock, end);
           fill_rounding_bits(*range.rounding, key, update, block, block_end, bits);
           update_block(arrays, range, constants, bits, block, block_end);
+          amax.raise(arrays.master, block, block_end);
           if (weights != nullptr)
             std::copy(arrays.master + block, arrays.master + block_end, weights + block);
         }
@@ -230,6 +267,7 @@ class ElementUpdate final : public Update {
     *count += 1.0f;
     constants_.clear();
     for (const UpdateRange& range : ranges_) {
+      if (range.amax.defined()) *data_of<int32_t>(range.amax) = 0;
       constants_.push_back(Rule::constants_of(
           range.options, *step.learning_rate.const_data_ptr<double>(), static_cast<double>(*count),
           *step.gradient_scale.const_data_ptr<float>()));

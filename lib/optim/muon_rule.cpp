@@ -21,6 +21,7 @@ UpdateRange momentum_range(const UpdateRange& range) {
   UpdateRange momentum = range;
   momentum.master = range.work;
   momentum.weights = at::Tensor();
+  momentum.amax = at::Tensor();
   momentum.rounding.reset();
   return momentum;
 }

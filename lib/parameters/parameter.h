@@ -92,6 +92,11 @@ struct Parameter {
   bool adapter = false;
 
   at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
+  /// Whoever uses it casts it by its largest magnitude: who changes values can keep that in `amax`.
+  bool wants_amax = false;
+  /// int32 [1], the bits of an fp32: the largest magnitude of `data`, on this rank; undefined: not
+  /// kept.
+  at::Tensor amax;
   const PackedValues* packed = nullptr;  // where it is packed: then `data` is undefined
   at::Tensor
       main_grad;  // `shape`, of one that trains (or undefined); fp32, or train.gradient_dtype

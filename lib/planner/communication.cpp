@@ -9,6 +9,7 @@
 #include "optim/newton_schulz.h"
 #include "planner/plan.h"
 #include "planner/zero_layout.h"
+#include "zero/bucket_state.h"
 #include "zero/layout.h"
 #include "zero/matrix_shares.h"
 
@@ -159,6 +160,17 @@ void send_rows(const zero::StateLayout& state, const Layout& layout,
       table.numel * static_cast<int64_t>(c10::elementSize(layout.reduce_dtype)));
 }
 
+/// Of the words of largest magnitudes, once a block and step, where ranks hold parts of it
+/// (zero/gatherer.h).
+void gather_amax(const zero::StateLayout& state, int64_t dp_size,
+                 const std::vector<zero::Bucket>& buckets, StageCommunication& dp) {
+  for (const zero::Bucket& bucket : buckets) {
+    const auto gathered =
+        zero::bucket_allocations(bucket, state, static_cast<int>(dp_size)).gathered_amax;
+    if (gathered) add(dp.dp_all_gather, 1, gathered->bytes());
+  }
+}
+
 Collective times(const Collective& one, int64_t count) {
   return {.calls = one.calls * count, .bytes = one.bytes * count};
 }
@@ -235,6 +247,7 @@ StageCommunication of_stage(int stage, const Layout& layout,
     for (int64_t i = 0; i < layout.micro_batches; ++i) gathers.micro_batch();
     result.dp_all_gather = gathers.total();
   }
+  gather_amax(state, layout.dp_size, buckets, result);
   send_rows(state, layout, blocks, buckets.front(), reductions, result);
   return result;
 }

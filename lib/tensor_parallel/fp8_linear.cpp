@@ -64,27 +64,29 @@ Fp8Matrix Fp8Linear::cast_input(const at::Tensor& x, LinearInput* input) const {
   return result;
 }
 
+Fp8Matrix Fp8Linear::cast_weight(Fp8Form form) const {
+  return cast(Fp8Observer::Of::weight, weight_.data, form, {}, weight_.amax);
+}
+
 const Fp8Matrix& Fp8Linear::kept_weight() {
   if (kept_version_ == settings_.weights_version) return kept_weight_;
   if (kept_version_) {
     // In the memory of before: a captured graph holds its address.
-    kernels::to_fp8_out(kept_weight_, weight_.data, Fp8::e4m3);
+    kernels::to_fp8_out(kept_weight_, weight_.data, Fp8::e4m3, weight_.amax);
     if (settings_.observer != nullptr)
       settings_.observer->cast(weight_, Fp8Observer::Of::weight, weight_.data, kept_weight_);
   } else {
-    kept_weight_ = cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::both);
+    kept_weight_ = cast_weight(Fp8Form::both);
   }
   kept_version_ = settings_.weights_version;
   return kept_weight_;
 }
 
 Fp8Matrix Fp8Linear::weight_rows() {
-  return settings_.keep_weights ? kept_weight()
-                                : cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::rows);
+  return settings_.keep_weights ? kept_weight() : cast_weight(Fp8Form::rows);
 }
 Fp8Matrix Fp8Linear::weight_columns() {
-  return settings_.keep_weights ? kept_weight()
-                                : cast(Fp8Observer::Of::weight, weight_.data, Fp8Form::columns);
+  return settings_.keep_weights ? kept_weight() : cast_weight(Fp8Form::columns);
 }
 
 at::Tensor Fp8Linear::forward(const at::Tensor& x, const parameters::Parameter* bias,

@@ -37,7 +37,9 @@ class Fp8Linear {
   static bool takes(const parameters::Parameter& weight);
 
   Fp8Linear(const Fp8Settings& settings, parameters::Parameter& weight)
-      : settings_(settings), weight_(weight) {}
+      : settings_(settings), weight_(weight) {
+    weight.wants_amax = true;
+  }
 
   /// x [S, B, in] -> [S, B, out]. `bias` and `input` may be null.
   at::Tensor forward(const at::Tensor& x, const parameters::Parameter* bias, LinearInput* input);
@@ -57,6 +59,7 @@ class Fp8Linear {
   kernels::Fp8Matrix cast(Fp8Observer::Of of, const at::Tensor& values, kernels::Fp8Form form,
                           const at::Tensor& scale = {}, const at::Tensor& amax = {}) const;
   kernels::Fp8Matrix cast_input(const at::Tensor& x, LinearInput* input) const;
+  kernels::Fp8Matrix cast_weight(kernels::Fp8Form form) const;
   kernels::Fp8Matrix weight_rows();
   kernels::Fp8Matrix weight_columns();
   const kernels::Fp8Matrix& kept_weight();

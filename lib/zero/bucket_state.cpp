@@ -1,6 +1,8 @@
 // Allocation of what is held beside the buckets.
 #include "zero/bucket_state.h"
 
+#include <algorithm>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -51,7 +53,25 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
   }
 }
 
+/// Memory of largest magnitudes, and the parameters' views of it.
+void make_amax(BucketState& state, const BucketAllocations& allocated, at::Device device) {
+  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
+  if (allocated.held_amax) state.held_amax = allocated.held_amax->zeros(device);
+  state.amax = allocated.amax ? allocated.amax->zeros(device) : state.held_amax;
+  if (allocated.gathered_amax) state.gathered_amax = allocated.gathered_amax->zeros(device);
+  for (size_t i = 0; i < wanting.size(); ++i)
+    wanting[i]->amax =
+        state.amax.defined() ? state.amax.narrow(0, static_cast<int64_t>(i), 1) : at::Tensor();
+}
+
 }  // namespace
+
+std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket) {
+  std::vector<parameters::Parameter*> wanting;
+  std::ranges::copy_if(bucket.parameters, std::back_inserter(wanting),
+                       &parameters::Parameter::wants_amax);
+  return wanting;
+}
 
 BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size) {
   const int64_t shard = bucket.numel / dp_size;
@@ -67,6 +87,12 @@ BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& la
   }
   if (bucket.trains && layout.accumulates)
     result.grad_shard = Allocation{.shape = {shard}, .dtype = at::kFloat};
+  const auto magnitudes = static_cast<int64_t>(wanting_amax(bucket).size());
+  if (!layout.keeps_amax || magnitudes == 0) return result;
+  result.held_amax = Allocation{.shape = {magnitudes}, .dtype = at::kInt};
+  if (held == bucket.numel) return result;
+  result.amax = result.held_amax;
+  result.gathered_amax = Allocation{.shape = {dp_size, magnitudes}, .dtype = at::kInt};
   return result;
 }
 
@@ -103,6 +129,7 @@ std::vector<BucketState> make_states(ParamBuckets& buckets, const StateLayout& l
           allocated.grad_shard ? allocated.grad_shard->zeros(device) : state.main_grad_shard;
       state.gradient = held == state.shard_numel() ? state.grad_shard : bucket.main_grad;
     }
+    make_amax(state, allocated, device);
     states.push_back(std::move(state));
   }
   make_sent(states, buckets, layout);

@@ -35,6 +35,12 @@ struct BucketState {
   at::Tensor written_rows;  // of the one parameter: uint8 [rows], 0 where the gradient's row holds
                             // zeros alone (WrittenRows); undefined: not known
 
+  // Of its parameters that ask for their largest magnitude, in their order, int32 [their number]
+  // each, the bits of fp32; undefined where there is none or casts find it themselves.
+  at::Tensor held_amax;      // of what this rank holds: the update's
+  at::Tensor gathered_amax;  // [dp, ..] those of all ranks; undefined where this rank holds all
+  at::Tensor amax;           // of the whole: theirs, or the same as held_amax
+
   // What goes over dp as bf16, in memory shared with the buckets of the same slot; undefined:
   // main_grad goes.
   at::Tensor sent;        // [numel]
@@ -53,7 +59,12 @@ struct BucketAllocations {
   std::optional<Allocation> master;      // else the parameters themselves
   std::vector<Allocation> slots;         // of the update rule
   std::optional<Allocation> grad_shard;  // of a bucket that accumulates
+  std::optional<Allocation> held_amax;
+  std::optional<Allocation> gathered_amax, amax;  // where this rank holds a part
 };
+/// Of the bucket's parameters, those that ask for their largest magnitude: the order of amax.
+std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket);
+
 BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size);
 
 /// The bf16 memory through which the buckets of a slot go over dp.

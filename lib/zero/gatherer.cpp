@@ -2,6 +2,8 @@
 // same on every rank, so the decisions are too.
 #include "zero/gatherer.h"
 
+#include <ATen/ops/amax.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -32,6 +34,7 @@ Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states
                    const parameters::Parameter* table, std::function<void(int)> before_reading)
     : buckets_(buckets),
       of_block_(buckets.blocks().size()),
+      has_amax_(buckets.blocks().size(), false),
       dp_(dp),
       before_reading_(std::move(before_reading)),
       active_(layout.gathers_parameters),
@@ -94,6 +97,7 @@ void Gatherer::invalidate() {
   }
   wait(table_buffer_);
   table_buffer_.block = -1;
+  std::fill(has_amax_.begin(), has_amax_.end(), false);
 }
 
 Gatherer::Buffer& Gatherer::buffer(int block) {
@@ -113,7 +117,21 @@ void Gatherer::start_without_table(int block) {
   wait(target);
   target.block = block;
   before_reading_(block);
+  start_amax(block, target);
   for (BucketState* state : of_block_[block]) start_gather(*state, target);
+}
+
+// Before the parameters, whose casts wait for it. A few words, as the bits of fp32: nothing adds
+// them.
+void Gatherer::start_amax(int block, Buffer& target) {
+  if (has_amax_[block]) return;
+  has_amax_[block] = true;
+  for (BucketState* state : of_block_[block]) {
+    if (!state->gathered_amax.defined()) continue;
+    at::Tensor all = state->gathered_amax.view(at::kFloat);
+    target.in_flight.push_back(dp_.start_all_gather(all, state->held_amax.view(at::kFloat)));
+    target.amax_in_flight.push_back(state);
+  }
 }
 
 void Gatherer::start_table() {
@@ -160,6 +178,9 @@ bool Gatherer::uses(int block, int buffer) const {
 void Gatherer::wait(Buffer& buffer) {
   for (const auto& work : buffer.in_flight) work->wait();
   buffer.in_flight.clear();
+  for (BucketState* state : buffer.amax_in_flight)
+    at::amax_out(state->amax, state->gathered_amax, /*dim=*/{0});
+  buffer.amax_in_flight.clear();
 }
 
 void Gatherer::wait_for(int block) {

@@ -45,6 +45,7 @@ class Gatherer {
   struct Buffer {
     int block = -1;  // what it holds, or will when they are done
     std::vector<std::unique_ptr<comm::Work>> in_flight;
+    std::vector<BucketState*> amax_in_flight;
   };
   Buffer& buffer(int block);
   void start(int block);
@@ -52,6 +53,7 @@ class Gatherer {
   void start_table();
   void start_all_of(int block);
   void start_gather(BucketState& state, Buffer& buffer);
+  void start_amax(int block, Buffer& buffer);
   void prefetch(int block, int in_use);
   void wait(Buffer& buffer);
   void wait_for(int block);
@@ -60,6 +62,8 @@ class Gatherer {
 
   const ParamBuckets& buckets_;
   std::vector<std::vector<BucketState*>> of_block_;
+  /// Whether largest magnitudes have been gathered since the masters changed, by block.
+  std::vector<bool> has_amax_;
   comm::Communicator& dp_;
   std::function<void(int)> before_reading_;
   bool active_;

@@ -42,12 +42,14 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
       (bucket.trains ? memory.masters : memory.parameters) += allocated.master->bytes();
     for (const Allocation& slot : allocated.slots) memory.slots += slot.bytes();
     if (allocated.grad_shard) memory.gradients += allocated.grad_shard->bytes();
+    for (const auto& amax : {allocated.held_amax, allocated.gathered_amax, allocated.amax})
+      if (amax) memory.bookkeeping += amax->bytes();
   }
   for (const SentAllocations& slot : sent_allocations(blocks, buckets, layout))
     memory.dp_staging += slot.sharded.bytes() + slot.replicated.bytes();
   memory.matrices =
       matrix_memory(buckets, matrix_grid(layout, grid.tp, grid.dp)).bytes(options.device);
-  memory.bookkeeping = step_tensors(parameter_count(blocks)).bytes();
+  memory.bookkeeping += step_tensors(parameter_count(blocks)).bytes();
   return memory;
 }
 

@@ -1,5 +1,6 @@
 #include "zero/shard_update.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "optim/parameter_groups.h"
@@ -11,30 +12,46 @@ namespace {
 struct SettingsRange {
   int64_t begin = 0;  // element of the bucket
   int64_t end = 0;
+  const parameters::Parameter* parameter = nullptr;  // the first
   optim::GroupSettings settings;
   std::optional<optim::RoundingSite> rounding;
   std::vector<int64_t> matrix;
 };
 
+/// Where the update leaves the largest magnitude of what this rank holds of the parameter.
+at::Tensor amax_of(const BucketState& state, const parameters::Parameter* parameter) {
+  if (!state.held_amax.defined() || !parameter->wants_amax) return at::Tensor();
+  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
+  return state.held_amax.narrow(0, std::ranges::find(wanting, parameter) - wanting.begin(), 1);
+}
+
 // Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
 // rounded by the place of each element in its tensor, so there a range ends where its slice does; a
-// matrix is scaled by its size, and ends there too. Padding is in none of them.
+// matrix is scaled by its size, and ends there too; one with a largest magnitude of its own ends
+// with its parameter. Padding is in none of them.
 std::vector<SettingsRange> settings_ranges(const BucketState& state,
                                            const config::OptimizerConfig& optimizer) {
   const bool rounds = state.master.scalar_type() == at::kBFloat16;
   const bool of_matrices = state.bucket->unit == optim::Unit::matrix;
+  const auto keeps_amax = [&](const parameters::Parameter* parameter) {
+    return state.held_amax.defined() && parameter->wants_amax;
+  };
   std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
     const sharding::ShardSpec& spec = piece.slice->spec;
     const optim::GroupSettings settings = optim::group_settings(optimizer, spec);
     const int64_t end = piece.bucket_begin + piece.count;
-    if (!rounds && !of_matrices && !found.empty() && found.back().end == piece.bucket_begin &&
-        found.back().settings == settings) {
+    const bool goes_on = !found.empty() && found.back().end == piece.bucket_begin &&
+                         found.back().settings == settings &&
+                         (found.back().parameter == piece.parameter ||
+                          !(keeps_amax(found.back().parameter) || keeps_amax(piece.parameter)));
+    if (!rounds && !of_matrices && goes_on) {
       found.back().end = end;
       continue;
     }
     SettingsRange next{.begin = piece.bucket_begin,
                        .end = end,
+                       .parameter = piece.parameter,
                        .settings = settings,
                        .rounding = {},
                        .matrix = {}};
@@ -104,6 +121,7 @@ void ShardUpdate::append_ranges(const BucketState& state, int part,
     update.rounding = std::move(range.rounding);
     update.part = part;
     update.matrix = std::move(range.matrix);
+    update.amax = amax_of(state, range.parameter);
     update.written_rows = state.written_rows;  // of a bucket with one range
     if (of_matrices) update.work = matrices_->work_of(state).narrow(0, held, numel);
   }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/fp8.h"
 #include "optim/update_rule.h"
 #include "parameters/load_parameters.h"
 #include "zero/bucket_state.h"
@@ -47,6 +48,19 @@ std::vector<parameters::SliceValues> masters_of_shard(const std::vector<BucketSt
   return masters;
 }
 
+// As updates do from then on.
+void find_amax(BucketState& state) {
+  if (!state.held_amax.defined()) return;
+  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
+  state.held_amax.zero_();
+  for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
+    const auto found = std::ranges::find(wanting, piece.parameter);
+    if (found == wanting.end()) continue;
+    kernels::raise_amax(state.held_amax.narrow(0, found - wanting.begin(), 1),
+                        state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count));
+  }
+}
+
 /// [held] of one kind; undefined where none of it is kept of the bucket.
 at::Tensor state_of_kind(const BucketState& state, const StateLayout& layout,
                          const StateKind& kind) {
@@ -73,11 +87,16 @@ void ShardedState::load_parameters(const sharding::TensorSource& source, const L
   parts_.update.restart();
 }
 
-// Makes parameters from masters; other ranks' shards of them are gathered when they are needed.
+// Other ranks' shards of parameters are gathered when they are needed, and so is what they hold of
+// largest magnitudes.
 void ShardedState::publish(Written written) {
   parts_.gatherer.invalidate();
+  if (parts_.layout.parameter_buffers == Buffers::own) make_parameters(written);
+  for (BucketState& state : parts_.states) find_amax(state);
+}
+
+void ShardedState::make_parameters(Written written) {
   const StateLayout& layout = parts_.layout;
-  if (layout.parameter_buffers == Buffers::shared) return;
   for (BucketState& state : parts_.states) {
     const bool holds_all = layout.holds_all || !state.bucket->trains;
     if (holds_all && written == Written::shard && parts_.dp.size() > 1) {

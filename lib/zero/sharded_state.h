@@ -86,6 +86,8 @@ class ShardedState {
   /// Which of the masters were just written.
   enum class Written { shard, held };
   void publish(Written written);
+  /// From masters.
+  void make_parameters(Written written);
   void append_pieces(sharding::StateDict& dict, const sharding::StateKind& kind) const;
 
   Parts parts_;

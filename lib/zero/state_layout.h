@@ -31,6 +31,8 @@ struct StateLayout {
   const optim::UpdateRule* rule = nullptr;
   std::vector<optim::Slot> element_slots, matrix_slots;  // what it keeps, by unit
   bool casts_for_reduction = false;                      // gradients go over dp as bf16
+  /// The largest magnitudes of parameters that ask for it (Parameter::wants_amax) are kept.
+  bool keeps_amax = false;
   FrozenValues frozen_values = FrozenValues::in_state;
 
   const std::vector<optim::Slot>& slots(optim::Unit unit) const {

@@ -32,6 +32,17 @@ model::DecoderConfig odd_sizes(bool tied) {
           .qkv_bias = true};
 }
 
+/// Whose linears FP8 takes on up to 4 tp ranks, but for those whose outputs are
+/// `intermediate_size`.
+model::DecoderConfig sizes_for_fp8() {
+  model::DecoderConfig config = odd_sizes(true);
+  config.hidden_size = 64;
+  config.num_attention_heads = 8;
+  config.num_key_value_heads = 4;
+  config.head_dim = 16;
+  return config;
+}
+
 comm::CommCounters minus(const comm::CommCounters& a, const comm::CommCounters& b) {
   return {.all_reduces = a.all_reduces - b.all_reduces,
           .reduce_scatters = a.reduce_scatters - b.reduce_scatters,
@@ -135,6 +146,8 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
       here.reduce_dtype = at::kBFloat16;
       here.training.recompute = Recompute::selective;
       check_layout(odd_sizes(true), here, zero_stage);
+      here.training.fp8.on = true;
+      check_layout(sizes_for_fp8(), here, zero_stage);
     }
     Layout here = layout;
     here.tp_size = tp_size;

@@ -76,6 +76,15 @@ std::string Setup::text() const {
 
 namespace {
 
+/// That which it asks for, where updates find it.
+bool has_its_amax(const parameters::Parameter& parameter) {
+  const bool kept = parameter.wants_amax && parameter.data.scalar_type() == at::kBFloat16 &&
+                    optim::finds_amax(parameter.data.device());
+  if (!kept) return !parameter.amax.defined();
+  return at::equal(parameter.amax.view(at::kFloat).cpu(),
+                   parameter.data.cpu().to(at::kFloat).abs().max().view({1}));
+}
+
 zero::ZeroOptimizer::Options options_of(const Setup& setup) {
   zero::ZeroOptimizer::Options options{
       .zero_stage = setup.stage,
@@ -201,6 +210,8 @@ std::vector<std::string> GridRun::stale_parameters(const std::vector<at::Tensor>
   run_forward(
       model, zero, {.use = [&](int block) {
         for (const parameters::Parameter* parameter : model.blocks[block].parameters) {
+          if (!has_its_amax(*parameter))
+            stale.push_back(cat("the largest magnitude of ", parameter->name, " is another"));
           const at::Tensor flat = parameter->data.cpu().view({-1});
           for (const parameters::NamedSlice& slice : parameter->slices) {
             const at::Tensor expected = master[index.at(slice.spec.name)].to(setup.dtype);

@@ -68,7 +68,8 @@ class GridRun {
   /// The reduced gradient, likewise.
   std::vector<at::Tensor> gradient(std::vector<std::string>& complaints);
   /// What is wrong with this rank's parameters where a forward uses them: not the assembled master
-  /// in the compute dtype, or padding that is not zero any more. Collective over dp.
+  /// in the compute dtype, a largest magnitude that is not theirs, or padding that is not zero any
+  /// more. Collective over dp.
   std::vector<std::string> stale_parameters(const std::vector<at::Tensor>& master);
   /// Complaints of the audit: copies with hashes of their own. Collective over the world.
   std::vector<std::string> drifted_copies();

@@ -90,6 +90,32 @@ TEST_CASE("a cast to FP8 again in the memory of before is the cast of what is th
   CHECK(same_bits(cast.scale, expected.scale));
 }
 
+TEST_CASE("a largest magnitude that is known beforehand gives the cast that would find it",
+          "[kernels]") {
+  const at::Tensor values = normal({48, 96}, 5, 3.0);
+  const at::Tensor x = on_device(values, at::kBFloat16);
+  at::Tensor amax = at::zeros({1}, x.options().dtype(at::kInt));
+  raise_amax(amax, x.narrow(0, 0, 7));
+  raise_amax(amax, x.narrow(0, 7, 0));
+  raise_amax(amax, on_device(values, at::kFloat).narrow(0, 7, 41));  // to be rounded
+  CHECK(amax.view(at::kFloat).item<float>() == x.to(at::kFloat).abs().max().item<float>());
+  const Fp8Matrix expected = to_fp8(x, Fp8::e4m3, Fp8Form::both);
+  const Fp8Matrix cast = to_fp8(x, Fp8::e4m3, Fp8Form::both, {}, amax);
+  CHECK(same_bits(cast.rows.view(at::kByte), expected.rows.view(at::kByte)));
+  CHECK(same_bits(cast.columns.view(at::kByte), expected.columns.view(at::kByte)));
+  CHECK(same_bits(cast.scale, expected.scale));
+  Fp8Matrix again = to_fp8(on_device(normal({48, 96}, 6), at::kBFloat16), Fp8::e4m3, Fp8Form::both);
+  to_fp8_out(again, x, Fp8::e4m3, amax);
+  CHECK(same_bits(again.rows.view(at::kByte), expected.rows.view(at::kByte)));
+  // It is taken at its word: eight times as large leaves three binades unused.
+  amax.add_(3 << 23);
+  CHECK(to_fp8(x, Fp8::e4m3, Fp8Form::rows, {}, amax).scale.item<float>() ==
+        8 * expected.scale.item<float>());
+  at::Tensor of_none = at::zeros_like(amax);
+  raise_amax(of_none, on_device(at::full({3}, std::nan("")), at::kFloat));
+  CHECK(std::isnan(to_fp8(x, Fp8::e4m3, Fp8Form::rows, {}, of_none).scale.item<float>()));
+}
+
 TEST_CASE("a cast to FP8 of extremes: zeros, the largest and smallest numbers, and no number",
           "[kernels]") {
   const auto filled = [](double value) {

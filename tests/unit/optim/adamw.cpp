@@ -194,6 +194,44 @@ TEST_CASE("parts in any order are the update, to the bit", "[optim]") {
                  "range 1 is of part 0: it must follow the ranges of the parts before it"));
 }
 
+TEST_CASE("an update leaves the largest magnitude of what it has written", "[optim]") {
+  UpdateRange asking = fresh(normal({8}, 8), {});
+  asking.amax = at::zeros({finds_amax(device()) ? 2 : 1}, asking.master.options().dtype(at::kInt));
+  CHECK(contains(message_of([&] { AdamWUpdate({asking}, {.device = device()}); }),
+                 "the largest magnitude of range 0"));
+  if (!finds_amax(device())) return;
+  for (const at::ScalarType master_type : {at::kFloat, at::kBFloat16}) {
+    for (const at::ScalarType gradient_type : {at::kFloat, at::kBFloat16}) {
+      for (const bool weights : {true, false}) {
+        for (const int64_t size : {1, 7, 2048, 70001}) {
+          CAPTURE(at::toString(master_type), at::toString(gradient_type), weights, size);
+          UpdateRange whole = fresh(normal({size}, 11), {.weight_decay = 0.1});
+          whole.master = whole.master.to(master_type);
+          whole.gradient = normal({size}, 12).to(device(), gradient_type);
+          if (weights) whole.weights = at::zeros_like(whole.master, at::kBFloat16);
+          if (master_type == at::kBFloat16)
+            whole.rounding =
+                RoundingSite{.spec = tptrain::sharding::whole_tensor("w", {size}), .begin = 0};
+          whole.amax = at::full({1}, 0x7f000000, whole.master.options().dtype(at::kInt));
+          // Two ranges of one tensor, and one that nobody asks about.
+          std::vector<UpdateRange> ranges = {cut(whole, 0, size / 3), cut(whole, size / 3, size),
+                                             fresh(normal({5}, 13) * 1000, {})};
+          AdamWUpdate adamw(ranges, {.device = device()});
+          const at::Tensor updates = scalar(0.0);
+          for (const bool finite : {false, true, true, false}) {
+            const at::Tensor before = whole.amax.clone();
+            adamw.update(step_of(updates, {.learning_rate = 0.3, .finite = finite}));
+            if (!finite) CHECK(same_bits(whole.amax, before));
+            if (updates.item<float>() == 0.0f) continue;
+            CHECK(whole.amax.view(at::kFloat).item<float>() ==
+                  whole.master.to(at::kBFloat16).to(at::kFloat).abs().max().item<float>());
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("tensors that do not belong together are refused", "[optim]") {
   std::vector<UpdateRange> ranges = {fresh(normal({8}, 8), {})};
   ranges[0].gradient = at::zeros({7}, ranges[0].master.options());

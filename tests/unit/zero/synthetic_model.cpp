@@ -83,6 +83,8 @@ class Builder {
     model_.parameters.push_back(std::move(parameter));
   }
 
+  void wants_amax(const std::string& name) { model_.parameter(name).wants_amax = true; }
+
   SyntheticModel take() { return std::move(model_); }
 
  private:
@@ -135,6 +137,7 @@ SyntheticModel synthetic_model(int tp_rank, int tp_size, Head head) {
     b.add(layer_name(i, "o"), {kHidden, kQueryRows / tp_size}, kSharded,
           {b.cut(layer_name(i, "o"), {kHidden, kQueryRows}, 1, kNormal)}, TpGradient::whole,
           Role::row_parallel);
+    for (const char* matrix : {"qkv", "o"}) b.wants_amax(layer_name(i, matrix));
     replicated("router", {5, kHidden}, kNormal, TpGradient::whole);
     replicated("o_bias", {kHidden}, {}, TpGradient::partial);
   }
