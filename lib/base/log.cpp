@@ -40,7 +40,7 @@ struct Logger::Impl {
   }
 
   // The other sinks have the line; what spdlog calls this from must not be logged to again.
-  void note(const std::string& reason) {
+  void tell_failure(const std::string& reason) {
     const std::lock_guard lock(mutex);
     if (!failed.note(reason)) return;
     std::fprintf(stderr, "WARNING: the log could not be written (%s); the run goes on\n",
@@ -61,6 +61,7 @@ Logger::Logger(const LogOptions& options) : impl_(std::make_unique<Impl>()) {
       console = std::make_shared<spdlog::sinks::stderr_sink_mt>();
     }
     console->set_pattern("%H:%M:%S %v");
+    console->set_level(spdlog::level::info);
     sinks.push_back(std::move(console));
   }
   if (first && !options.file.empty()) {
@@ -77,11 +78,11 @@ Logger::Logger(const LogOptions& options) : impl_(std::make_unique<Impl>()) {
     }
   }
   impl_->log = std::make_unique<spdlog::logger>("tptrain", sinks.begin(), sinks.end());
-  impl_->log->set_level(first ? spdlog::level::info : spdlog::level::warn);
+  impl_->log->set_level(first ? spdlog::level::debug : spdlog::level::warn);
   Impl* const impl = impl_.get();  // stays where it is when the logger moves
-  impl_->log->set_error_handler([impl](const std::string& reason) { impl->note(reason); });
+  impl_->log->set_error_handler([impl](const std::string& reason) { impl->tell_failure(reason); });
   // A run that is killed must not take its last lines with it; lines are few.
-  impl_->log->flush_on(spdlog::level::info);
+  impl_->log->flush_on(spdlog::level::debug);
   if (!first) impl_->prefix = "[rank " + std::to_string(options.rank) + "] ";
 }
 
@@ -90,6 +91,7 @@ Logger::Logger(Logger&&) noexcept = default;
 Logger& Logger::operator=(Logger&&) noexcept = default;
 
 void Logger::info(std::string_view message) { impl_->write(spdlog::level::info, "", message); }
+void Logger::note(std::string_view message) { impl_->write(spdlog::level::debug, "", message); }
 void Logger::warn(std::string_view message) {
   impl_->write(spdlog::level::warn, "WARNING: ", message);
 }

@@ -29,6 +29,7 @@ class Logger {
   Logger& operator=(Logger&&) noexcept;
 
   void info(std::string_view message);   // rank 0 only
+  void note(std::string_view message);   // rank 0 only, to the file alone
   void warn(std::string_view message);   // every rank, with "[rank r]" before it where r > 0
   void error(std::string_view message);  // every rank, likewise
   void flush();

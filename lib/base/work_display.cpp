@@ -70,8 +70,8 @@ bool WorkLines::due(const WorkState& work, Time now) {
   return true;
 }
 
-WorkDisplay::WorkDisplay(TerminalLine& line, std::function<void(const std::string&)> say)
-    : line_(line), say_(std::move(say)), thread_([this] { watch(); }) {
+WorkDisplay::WorkDisplay(TerminalLine& line, Say say, Say note)
+    : line_(line), say_(std::move(say)), note_(std::move(note)), thread_([this] { watch(); }) {
   // At once: what follows the work may print to the same terminal.
   observe_end_of_work([this] {
     const std::lock_guard lock(mutex_);
@@ -105,10 +105,9 @@ void WorkDisplay::hide() {
 void WorkDisplay::show(const WorkState& work) {
   const Clock::time_point now = Clock::now();
   const std::string text = work_text(work, seconds_since(work.begun, now));
-  if (!line_.on_terminal()) {
-    if (lines_.due(work, now)) say_(text);
-    return;
-  }
+  const Say& tell = line_.on_terminal() ? note_ : say_;
+  if (tell && lines_.due(work, now)) tell(text);
+  if (!line_.on_terminal()) return;
   const std::string bar = work.total > 0 ? bar_text(share_of(work)) : "";
   const auto room = static_cast<size_t>(std::max(0, line_.width() - 1));
   shown_ = true;

@@ -38,9 +38,11 @@ class WorkLines {
 
 class WorkDisplay {
  public:
-  /// `say` gets the lines where `line` is no terminal. Both outlive this.
+  using Say = std::function<void(const std::string&)>;
+  /// `say` gets the lines where `line` is no terminal, `note` where it is one: whoever reads a log
+  /// learns from them as well what is under way. All outlive this.
   /// One at a time.
-  WorkDisplay(TerminalLine& line, std::function<void(const std::string&)> say);
+  WorkDisplay(TerminalLine& line, Say say, Say note = {});
   ~WorkDisplay();
   WorkDisplay(const WorkDisplay&) = delete;
   WorkDisplay& operator=(const WorkDisplay&) = delete;
@@ -51,7 +53,8 @@ class WorkDisplay {
   void show(const WorkState& work);
 
   TerminalLine& line_;
-  std::function<void(const std::string&)> say_;
+  Say say_;
+  Say note_;
   WorkLines lines_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -48,11 +48,26 @@ std::optional<Save> save_of(std::string_view text, std::string_view when) {
   return save;
 }
 
+/// "evaluating: 3 of 12 (25 %), ETA 1m 2s" is "evaluating (25 %)", "building the model: 12s so far"
+/// is "building the model"; "" of another line.
+std::string work_of(std::string_view text) {
+  const size_t colon = text.find(": ");
+  if (colon == std::string_view::npos) return "";
+  const std::string_view what = text.substr(0, colon), rest = text.substr(colon + 2);
+  if (rest.ends_with(" so far")) return shown(what);
+  const size_t open = rest.find(" ("), close = rest.find(" %)");
+  const size_t of = rest.find(" of ");
+  if (of == std::string_view::npos || open == std::string_view::npos || open < of) return "";
+  if (close == std::string_view::npos || !number_in(rest)) return "";
+  return shown(what) + shown(rest.substr(open, close + 3 - open));
+}
+
 class Reader {
  public:
   LogFacts facts;
 
   void take(std::string_view when, std::string_view text) {
+    facts.work = work_of(text);
     if (text.starts_with("step ")) return;  // nearly all are
     if (text.starts_with("tptrain ")) program_ = shown(text);
     if (const auto begun = behind(text, "started ")) return begin(*begun);

@@ -1,6 +1,6 @@
 // What run_dir/log.txt tells beside the steps: each start with its host, devices and end, each save
-// with its time, and what was warned of. Written for lines as this program's log has them; others
-// are passed over.
+// with its time, what was warned of, and the work that is under way. Written for lines as this
+// program's log has them; others are passed over.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,10 @@ struct LogFacts {
   std::vector<Save> saves;
   int64_t warnings = 0;
   std::vector<std::string> last_warnings;  // with their time, the newest last; 50 at most
+  /// "evaluating (25 %)", "building the model": what the last line says of work that takes its
+  /// time, as base/work_display.h writes it every fifteen seconds; "" where the last line is
+  /// another.
+  std::string work;
 };
 
 /// `text`: the file's bytes, which may be anything; or its last ones, whose first start lacks then

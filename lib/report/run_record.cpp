@@ -170,6 +170,9 @@ void LiveRun::refresh() {
     record_.log = read_log(std::string(std::istreambuf_iterator<char>(file), {}));
     try_to(record_, [&] { record_.settings = read_settings(record_.path / kSettingsFile); });
   }
+  struct stat facts {};
+  if (::stat((record_.path / "log.txt").c_str(), &facts) == 0)
+    record_.log_time = static_cast<double>(facts.st_mtime);
   record_.checkpoints = stored_checkpoints(record_.path);
 }
 

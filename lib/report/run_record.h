@@ -33,6 +33,7 @@ struct RunRecord {
   std::string name;  // for people: unlike those of the other runs
   Metrics metrics;
   LogFacts log;
+  double log_time = 0;                   // seconds since 1970 when log.txt was written last
   Settings settings;                     // of the last start
   std::vector<SettingsOfStart> changed;  // by the step behind which each began, the last one too
   std::vector<StoredCheckpoint> checkpoints;  // that are there now, by step

@@ -64,18 +64,31 @@ class Dots {
   std::vector<unsigned char> bits_;
 };
 
+/// When the numbers of an evaluation came last; 0 where there are none.
+double last_evaluation(const RunRecord& run) {
+  double last = 0;
+  for (const auto& [set, rows] : run.metrics.evaluations) {
+    if (!rows.empty() && rows.last("time") > last) last = rows.last("time");
+  }
+  return last;
+}
+
 struct State {
   std::string text;
   Colour colour = Colour::green;
 };
 
-// A run says nothing when it is killed: what tells is that its numbers stop.
+// A run says nothing when it is killed: what tells is that its numbers stop, and the lines of the
+// log that long work writes every fifteen seconds.
 State state_of(const RunRecord& run, const Summary& summary, double now) {
   if (summary.state == "done") return {"done", Colour::green};
   if (summary.state == "stopped") return {"stopped", Colour::yellow};
   if (summary.state == "failed") return {"failed", Colour::red};
+  constexpr double kBetweenLines = 60;  // four of them: a log on a far disk comes late
+  if (!run.log.work.empty() && now - run.log_time <= kBetweenLines)
+    return {run.log.work, Colour::green};
   if (run.metrics.steps.empty()) return {"no step yet", Colour::yellow};
-  const double silent = now - run.metrics.steps.last("time");
+  const double silent = now - std::max(run.metrics.steps.last("time"), last_evaluation(run));
   const double patience = std::max(60.0, 20 * recent(run.metrics.steps, "step_time_s"));
   if (silent > patience) return {cat("silent for ", duration_text(silent)), Colour::red};
   return {"running", Colour::green};
@@ -83,7 +96,9 @@ State state_of(const RunRecord& run, const Summary& summary, double now) {
 
 std::string eta_of(const RunRecord& run, const State& state) {
   const double left = seconds_left(run);
-  return state.text != "running" || !std::isfinite(left) ? "" : cat("ETA ", duration_text(left));
+  return state.text != "running" || !std::isfinite(left)
+             ? ""
+             : cat("ETA ", duration_text(left));
 }
 
 std::span<const double> losses_of(const RunRecord& run) {

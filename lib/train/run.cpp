@@ -280,7 +280,9 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
   log_begin(session, request, *log);
   std::optional<WorkDisplay> display;
   if (session.rank() == 0)
-    display.emplace(terminal, [&log](const std::string& line) { log->info(line); });
+    display.emplace(
+        terminal, [&log](const std::string& line) { log->info(line); },
+        [&log](const std::string& line) { log->note(line); });
   Machine machine;
   try {
     return train(session, request, resolved, *read.tokenizer, hosts, directory, *log, terminal,

@@ -8,6 +8,7 @@
 #endif
 
 #include <ATen/Parallel.h>
+#include <sys/prctl.h>
 
 #include <cstdio>
 #include <functional>
@@ -93,6 +94,8 @@ void before_session_ends(std::function<void()> what) { last_things.push_back(std
 int main(int argc, char** argv) {
   using namespace tptrain;
   device::ask_for_queues();
+  // What a process takes is measured: in pages of one size, whatever this machine is set to.
+  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   at::set_num_threads(1);  // several ranks share the cores
   testing::the_session = std::make_unique<comm::MpiSession>(&argc, &argv);
   const int verdict = testing::run(argc, argv);

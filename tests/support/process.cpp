@@ -69,8 +69,9 @@ void Process::signal_group(int number) { kill(-pid_, number); }
 ProcessResult Process::wait(std::chrono::seconds limit) {
   ProcessResult result;
   int status = 0;
+  const auto begin = std::chrono::steady_clock::now();
   while (waitpid(pid_, &status, WNOHANG) == 0) {
-    if (!result.timed_out && std::chrono::steady_clock::now() - start_ > limit) {
+    if (!result.timed_out && std::chrono::steady_clock::now() - begin > limit) {
       result.timed_out = true;
       signal_group(SIGKILL);
     }
@@ -84,8 +85,15 @@ ProcessResult Process::wait(std::chrono::seconds limit) {
   return result;
 }
 
-ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit,
-                          const std::filesystem::path& directory) {
+bool Process::has_ended() const {
+  siginfo_t ended{};
+  return reaped_ ||
+         (waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+          ended.si_pid == pid_);
+}
+
+ProcessResult run_process(const std::vector<std::string>& argv,
+                          const std::filesystem::path& directory, std::chrono::seconds limit) {
   return Process(argv, directory).wait(limit);
 }
 

@@ -9,6 +9,14 @@
 
 namespace tptrain::testing {
 
+/// How long a test waits for what must come: many times what a slow and busy machine takes, so that
+/// only what hangs is given up. A test that passes never waits so long.
+inline constexpr std::chrono::seconds kPatience{300};
+
+/// The bound of a test for what the program promises within `promised` on a machine of its own:
+/// tests run on slower ones as well, beside other work.
+constexpr std::chrono::seconds within(std::chrono::seconds promised) { return 8 * promised; }
+
 struct ProcessResult {
   int exit_code = -1;  // 128 + signal where a signal ended it
   std::string standard_output;
@@ -28,8 +36,10 @@ class Process {
   /// Signals the child, or its whole group.
   void signal(int number);
   void signal_group(int number);
-  /// Waits; past the limit the group is killed and timed_out is set.
-  ProcessResult wait(std::chrono::seconds limit);
+  /// Waits; past the limit, counted from here, the group is killed and timed_out is set.
+  ProcessResult wait(std::chrono::seconds limit = kPatience);
+  /// Whether it has ended, waited for or not.
+  bool has_ended() const;
   int pid() const { return pid_; }
 
  private:
@@ -40,7 +50,8 @@ class Process {
   std::chrono::steady_clock::time_point start_;
 };
 
-ProcessResult run_process(const std::vector<std::string>& argv, std::chrono::seconds limit,
-                          const std::filesystem::path& directory = ".");
+ProcessResult run_process(const std::vector<std::string>& argv,
+                          const std::filesystem::path& directory = ".",
+                          std::chrono::seconds limit = kPatience);
 
 }  // namespace tptrain::testing

@@ -6,9 +6,13 @@
 #include <catch2/catch.hpp>
 #endif
 
+#include <sys/prctl.h>
+
 #include "support/checked_session.h"
 
 int main(int argc, char** argv) {
   using namespace tptrain::testing;
+  // What a process takes is measured: in pages of one size, whatever this machine is set to.
+  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   return run_tests(argc, argv, /*ranks=*/1, Asserts::in_each_test);
 }

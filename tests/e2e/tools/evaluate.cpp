@@ -59,8 +59,7 @@ const Job& trained() {
 }
 
 nlohmann::json on_ranks(int ranks, const Arguments& more) {
-  return json_of(run_process(trained().command(ranks, evaluate(more)), std::chrono::seconds(60),
-                             trained().directory()));
+  return json_of(run_process(trained().command(ranks, evaluate(more)), trained().directory()));
 }
 
 double last_eval_loss(const fs::path& run_dir) {
@@ -178,7 +177,7 @@ TEST_CASE("bf16 is near fp32; several files; the report in words; nothing stays 
   Arguments command = {"env", "TMPDIR=" + temporary.string(), TPTRAIN_BINARY};
   for (const std::string& argument : evaluate({"--data", "text/eval.txt", "--seq-length", "32"}))
     command.push_back(argument);
-  const ProcessResult words = run_process(command, std::chrono::seconds(60), job.directory());
+  const ProcessResult words = run_process(command, job.directory());
   INFO(words.output);
   CHECK(words.exit_code == 0);
   for (const char* part :

@@ -67,8 +67,7 @@ TEST_CASE("the text is the same by itself and on two ranks, from any name of the
   CHECK(text.size() > std::string("Sentence ").size());
   CHECK(text_of(job.tool(generate("run/checkpoints"))) == text);
   CHECK(text_of(job.tool(generate(newest))) == text);
-  CHECK(text_of(run_process(job.command(2, generate("run")), std::chrono::seconds(60),
-                            job.directory())) == text);
+  CHECK(text_of(run_process(job.command(2, generate("run")), job.directory())) == text);
 }
 
 TEST_CASE("a seed decides a sampled text", "[e2e]") {
@@ -122,8 +121,7 @@ TEST_CASE("a Hugging Face directory generates, and so does a run begun with it w
                                 "bytes",    "--prompt", "Sentence ", "--max-new-tokens",
                                 "12"};
   const std::string text = text_of(job.tool(from_model));
-  CHECK(text_of(run_process(job.command(4, from_model), std::chrono::seconds(60),
-                            job.directory())) == text);
+  CHECK(text_of(run_process(job.command(4, from_model), job.directory())) == text);
 
   // A learning rate of next to nothing: the run's model is the directory's.
   job.edit(
@@ -180,7 +178,7 @@ TEST_CASE("what generate cannot do is refused", "[e2e]") {
   check_refused(job.tool(generate("run", {"--top-k", "5"})), 2,
                 "top_k or top_p is given with temperature 0");
   check_refused(
-      run_process(job.command(3, generate("run")), std::chrono::seconds(60), job.directory()), 2,
+      run_process(job.command(3, generate("run")), job.directory()), 2,
       "there are 3 ranks, and generate cuts the model over all of them: it must be a tp size that "
       "divides "
       "the model.\n  tp sizes that work for this model: 1, 2, 4. Start that many ranks.");

@@ -87,8 +87,8 @@ TEST_CASE("what the training refuses is not planned, and refused in the same wor
     }
     int64_t ranks = 4;
     for (const std::string& set : refused.sets) ranks = set == "parallel.tp_size=3" ? 3 : ranks;
-    const ProcessResult trained = run_process(job.command(static_cast<int>(ranks), arguments),
-                                              std::chrono::seconds(60), job.directory());
+    const ProcessResult trained =
+        run_process(job.command(static_cast<int>(ranks), arguments), job.directory());
     arguments.insert(arguments.begin(), "plan");
     const ProcessResult planned = job.tool(arguments);
     check_output(planned, 2, {"config error: ", refused.message});

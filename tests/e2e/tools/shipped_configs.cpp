@@ -76,7 +76,7 @@ TEST_CASE("Qwen2.5-0.5B trains on WikiText-2 with its own tokenizer, tp 2 x dp 2
     arguments.push_back(setting);
   }
   const ProcessResult result =
-      run_process(job.command(4, arguments), std::chrono::seconds(840), job.directory());
+      run_process(job.command(4, arguments), job.directory(), 3 * kPatience);
   INFO(result.output);
   REQUIRE(result.exit_code == 0);
   const std::string metrics = read_text(job.run_dir() / "metrics.jsonl");

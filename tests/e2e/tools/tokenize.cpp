@@ -48,8 +48,7 @@ struct Folder : TempDir {
   ProcessResult tokenize(const std::string& options) const {
     return run_process({"bash", "-c",
                         std::string(TPTRAIN_BINARY) + " tokenize " + options + " < " +
-                            (path() / "input").string()},
-                       std::chrono::seconds(120));
+                            (path() / "input").string()});
   }
   static std::vector<json> parsed(const std::string& output) {
     std::vector<json> rows;

@@ -76,8 +76,8 @@ TEST_CASE("bad run files are refused with exit code 2", "[e2e]") {
 
 TEST_CASE("a wrong command line is refused once, not once a rank", "[e2e]") {
   const Job job;
-  const ProcessResult result = run_process(job.command(3, {"--cofnig", "run.yaml"}),
-                                           std::chrono::seconds(60), job.directory());
+  const ProcessResult result =
+      run_process(job.command(3, {"--cofnig", "run.yaml"}), job.directory());
   check_refused(result, 2, {"--cofnig"});
   INFO(result.output);
   CHECK(result.output.find("--cofnig") == result.output.rfind("--cofnig"));
@@ -146,10 +146,10 @@ TEST_CASE("two runs in one run_dir: the second is refused, the first goes on", "
   job.edit("save_steps: 3", "save_steps: 0");
   Process first(job.command(2, {"--config", "run.yaml", "--set", "parallel.tp_size=1"}),
                 job.directory());
-  REQUIRE(wait_for_step(job.run_dir(), 3));
+  REQUIRE(wait_for_step(first, job.run_dir(), 3));
   check_refused(job.run(), 2, {"config error: ", "in use"});
   first.signal(SIGUSR1);
-  const ProcessResult result = first.wait(std::chrono::seconds(90));
+  const ProcessResult result = first.wait();
   INFO(result.output);
   CHECK(result.exit_code == 75);  // it went on until it was asked to stop
 }

@@ -102,9 +102,9 @@ TEST_CASE("an evaluation that fails ends neither the run nor its saves", "[e2e]"
   job.edit("save_steps: 3", "save_steps: 0");
   job.edit("every_steps: 4", "every_steps: 50");
   Process process(job.command(4, {"--config", "run.yaml"}), job.directory());
-  REQUIRE(wait_for_step(job.run_dir(), 3));
+  REQUIRE(wait_for_step(process, job.run_dir(), 3));
   spoil_tokens(job.run_dir() / "data", "eval");
-  const ProcessResult result = process.wait(std::chrono::seconds(90));
+  const ProcessResult result = process.wait();
   INFO(result.output);
   CHECK(result.exit_code == 0);
   CHECK(metric_lines(job.run_dir()).size() == 400);

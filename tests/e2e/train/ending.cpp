@@ -43,7 +43,7 @@ TEST_CASE("the end of a Slurm job is known, whatever signal the scheduler sends"
   std::vector<std::string> command = job.command(4, {"--config", "run.yaml"});
   const std::string end = std::to_string(std::time(nullptr) + 14);
   command.insert(command.begin(), {"env", "SLURM_JOB_END_TIME=" + end});
-  const ProcessResult result = run_process(command, std::chrono::seconds(90), job.directory());
+  const ProcessResult result = run_process(command, job.directory());
   check_stopped_in_time(job, result, "the end of the Slurm job");
 }
 
@@ -75,7 +75,7 @@ TEST_CASE("an exit handler that hangs keeps no rank, and the exit code stays", "
         2, {"--config", "run.yaml", "--set", sets, "--set", "parallel={tp_size: 1, dp_size: 2}"});
     command.insert(command.begin() + 1,
                    {"-x", cat("LD_PRELOAD=", TPTRAIN_RANK_FAULTS), "-x", "RANK_FAULTS_AT_EXIT=1"});
-    const ProcessResult result = run_process(command, std::chrono::seconds(40), job.directory());
+    const ProcessResult result = run_process(command, job.directory());
     INFO(result.output);
     CHECK_FALSE(result.timed_out);
     CHECK(result.exit_code == code);

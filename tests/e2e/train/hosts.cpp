@@ -24,7 +24,7 @@ ProcessResult run_in_two_folders(const Job& job, const std::vector<std::string>&
     }
   }
   argv.insert(argv.end(), extra_of_second.begin(), extra_of_second.end());
-  return run_process(argv, std::chrono::seconds(90), job.directory());
+  return run_process(argv, job.directory());
 }
 
 void check_refused(const ProcessResult& result, const std::vector<std::string>& parts) {
@@ -89,7 +89,7 @@ TEST_CASE("a task that a launcher started without MPI is refused, once", "[e2e]"
     argv.insert(argv.end(), environment.begin(), environment.end());
     argv.insert(argv.end(), {TPTRAIN_BINARY, "--config", "run.yaml", "--set", "parallel.tp_size=1",
                              "--set", "parallel.dp_size=1", "--set", "train.max_steps=1"});
-    return run_process(argv, std::chrono::seconds(60), job.directory());
+    return run_process(argv, job.directory());
   };
   check_refused(start({"SLURM_NTASKS=4", "SLURM_STEP_NUM_TASKS=4", "SLURM_PROCID=0"}),
                 {"config error: the launcher (Slurm) has 4 tasks", "srun --mpi=pmix"});

@@ -1,5 +1,6 @@
 #include "training_job.h"
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -73,13 +74,13 @@ std::vector<std::string> Job::command(int ranks, const std::vector<std::string>&
 ProcessResult Job::run(int ranks, const std::vector<std::string>& more) const {
   std::vector<std::string> arguments = {"--config", "run.yaml"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  return run_process(command(ranks, arguments), std::chrono::seconds(90), directory());
+  return run_process(command(ranks, arguments), directory());
 }
 
 ProcessResult Job::tool(const std::vector<std::string>& arguments) const {
   std::vector<std::string> argv = {TPTRAIN_BINARY};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
-  return run_process(argv, std::chrono::seconds(60), directory());
+  return run_process(argv, directory());
 }
 
 std::vector<std::string> metric_lines(const fs::path& run_dir) {
@@ -118,29 +119,79 @@ std::vector<int> processes_with(const std::string& text) {
   return found;
 }
 
-bool all_gone(const std::string& text) {
-  for (int i = 0; i < 250 && !processes_with(text).empty(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return processes_with(text).empty();
-}
-
-bool wait_for(const fs::path& path) {
-  for (int i = 0; i < 6000 && !fs::exists(path); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  return fs::exists(path);
-}
-
-bool wait_for_step(const fs::path& run_dir, int64_t step) {
-  const fs::path path = run_dir / "metrics.jsonl";
-  for (int i = 0; i < 3000; ++i) {
-    if (fs::exists(path) &&
-        read_text(path).find(cat("\"step\":", step, ",")) != std::string::npos) {
-      return true;
+std::map<int, int> ranks_with(const std::string& text) {
+  const std::string variable = "OMPI_COMM_WORLD_RANK=";
+  std::map<int, int> ranks;
+  for (const int pid : processes_with(text)) {
+    try {
+      std::istringstream environment(read_text(cat("/proc/", pid, "/environ")));
+      for (std::string entry; std::getline(environment, entry, '\0');)
+        if (entry.starts_with(variable)) ranks[std::stoi(entry.substr(variable.size()))] = pid;
+    } catch (const std::exception&) {
+      continue;  // it has ended meanwhile
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return ranks;
+}
+
+bool hears(int pid, int signal) {
+  std::istringstream status;
+  try {
+    status.str(read_text(cat("/proc/", pid, "/status")));
+  } catch (const std::exception&) {
+    return false;  // it has ended
+  }
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("SigBlk:") && !line.starts_with("SigCgt:")) continue;
+    if (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) return true;
   }
   return false;
+}
+
+bool all_gone(const std::string& text) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (!processes_with(text).empty()) {
+    if (std::chrono::steady_clock::now() - begin > within(std::chrono::seconds(5))) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return true;
+}
+
+bool wait_until(const Process& process, const std::function<bool()>& holds) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (!holds()) {
+    // What was done last counts: it is looked at once more.
+    if (process.has_ended()) return holds();
+    if (std::chrono::steady_clock::now() - begin > kPatience) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
+bool wait_for(const Process& process, const fs::path& path) {
+  return wait_until(process, [&] { return fs::exists(path); });
+}
+
+bool wait_for_step(const Process& process, const fs::path& run_dir, int64_t step) {
+  const fs::path path = run_dir / "metrics.jsonl";
+  const std::string row = cat("\"step\":", step, ",");
+  return wait_until(
+      process, [&] { return fs::exists(path) && read_text(path).find(row) != std::string::npos; });
+}
+
+std::map<int, int> wait_for_ranks(const Process& process, const std::string& marker, size_t count) {
+  std::map<int, int> ranks;
+  wait_until(process, [&] { return (ranks = ranks_with(marker)).size() == count; });
+  return ranks;
+}
+
+int hang_timeout_s(int least) {
+  static const double start_s = [] {
+    const ProcessResult result = Job().run(4, {"--set", "train.max_steps=1"});
+    if (result.exit_code != 0) throw std::runtime_error("a job of one step: " + result.output);
+    return result.seconds;
+  }();
+  return std::max(least, static_cast<int>(std::ceil(2 * start_s)));
 }
 
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -45,12 +46,25 @@ std::vector<std::string> metric_lines(const fs::path& run_dir);
 std::map<std::string, std::string> shards_of(const fs::path& checkpoint);
 /// Processes whose command line holds `text`.
 std::vector<int> processes_with(const std::string& text);
-/// Whether the last of them ends within 5 s: a killed process needs a moment to give back its memory.
+/// Rank -> process id of the ranks among them that are there: mpirun's child is one once it has
+/// become the program.
+std::map<int, int> ranks_with(const std::string& text);
+/// Whether the process would survive the signal: it catches it, or holds it back until it does.
+bool hears(int pid, int signal);
+/// Whether the last of them ends, in a multiple of the 5 s that the program promises: a killed
+/// process needs a moment to give back its memory.
 bool all_gone(const std::string& text);
-/// Waits up to 30 s for the path to appear.
-bool wait_for(const fs::path& path);
-/// Waits up to 30 s for that step to stand in metrics.jsonl.
-bool wait_for_step(const fs::path& run_dir, int64_t step);
+/// Waits until it holds; false where the process has ended without it, or after kPatience.
+bool wait_until(const Process& process, const std::function<bool()>& holds);
+/// ... for the path to appear.
+bool wait_for(const Process& process, const fs::path& path);
+/// ... for that step to stand in metrics.jsonl.
+bool wait_for_step(const Process& process, const fs::path& run_dir, int64_t step);
+/// ... until so many ranks are there, which are returned: fewer where the wait was in vain.
+std::map<int, int> wait_for_ranks(const Process& process, const std::string& marker, size_t count);
+/// A train.hang_timeout_s that is no shorter than `least` and so long that this machine, busy as it
+/// is, does not take the start of four ranks for one that hangs.
+int hang_timeout_s(int least);
 /// The one checkpoint directory of that step.
 fs::path checkpoint_at(const fs::path& run_dir, int64_t step);
 

@@ -49,7 +49,7 @@ struct Running {
   std::vector<int> ranks;
 
   explicit Running(Way of = {}) : way(std::move(of)), process(start()) {
-    REQUIRE(wait_for(checkpoint_at(job.run_dir(), 50)));
+    REQUIRE(wait_for(process, checkpoint_at(job.run_dir(), 50)));
     for (const int pid : processes_with(marker)) {
       if (pid != process.pid()) ranks.push_back(pid);
     }
@@ -115,7 +115,7 @@ TEST_CASE("with train.deterministic the same run file gives the same bits twice"
   for (size_t i = 0; i < runs.size(); ++i) {
     const DeterministicRun& run = *runs[i];
     INFO(run.layout << ", document_mask: " << run.mask);
-    const ProcessResult result = runs[i]->process.wait(seconds(90));
+    const ProcessResult result = runs[i]->process.wait();
     INFO(result.output);
     REQUIRE(result.exit_code == 0);
     CHECK(metric_lines(run.job.run_dir()).size() >= 30);
@@ -132,10 +132,10 @@ TEST_CASE("a rank that hangs ends the job with code 6, whatever is under way", "
   for (const auto& run : jobs) kill(run->ranks[1], SIGSTOP);
   const auto begin = std::chrono::steady_clock::now();
   for (const auto& run : jobs) {
-    const ProcessResult result = run->process.wait(seconds(120));
+    const ProcessResult result = run->process.wait();
     INFO(run->way.layout << ", graphs " << run->way.graphs << "\n" << result.output);
     CHECK(result.exit_code == 6);
-    CHECK(std::chrono::steady_clock::now() - begin < seconds(25));
+    CHECK(std::chrono::steady_clock::now() - begin < seconds(10) + within(seconds(5)));
     check_says(result, {"] communication error: no progress for ", " s: step ", "last collective"});
     CHECK(all_gone(run->marker));
   }
@@ -146,17 +146,17 @@ TEST_CASE("a rank that is killed ends the job at once, whatever is under way", "
   for (const auto& run : jobs) {
     kill(run->ranks[1], SIGKILL);
     const auto begin = std::chrono::steady_clock::now();
-    const ProcessResult result = run->process.wait(seconds(120));
+    const ProcessResult result = run->process.wait();
     INFO(run->way.layout << ", graphs " << run->way.graphs << "\n" << result.output);
     CHECK(result.exit_code != 0);
-    CHECK(std::chrono::steady_clock::now() - begin < seconds(10));
+    CHECK(std::chrono::steady_clock::now() - begin < within(seconds(5)));
     CHECK(all_gone(run->marker));
   }
 }
 
 TEST_CASE("a rank that never enters a collective ends the job with code 6", "[gpu]") {
-  const ProcessResult result = run_process(
-      {TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY}, seconds(90));
+  const ProcessResult result =
+      run_process({TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY});
   INFO(result.output);
   CHECK(result.exit_code == 6);
   CHECK_FALSE(result.timed_out);
@@ -168,8 +168,7 @@ TEST_CASE("a rank that never enters a collective ends the job with code 6", "[gp
 
 TEST_CASE("a rank that fails with pushes under way ends the job with its error", "[gpu]") {
   const ProcessResult result = run_process(
-      {TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY, "fails"},
-      seconds(90));
+      {TPTRAIN_MPIRUN, "--oversubscribe", "-n", "2", TPTRAIN_NEVER_COMES_BINARY, "fails"});
   INFO(result.output);
   CHECK(result.exit_code == 2);  // 6: it hung, and the watchdog ended it
   check_says(result, {"[rank 1] config error: an error of one rank alone"});

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/watchdog.h"
 #include "comm/device_mesh.h"
+#include "device/gpu_environment.h"
 
 namespace tptrain {
 namespace {
@@ -59,6 +60,7 @@ int run(comm::MpiSession& session, std::string_view mode) {
 
 int main(int argc, char** argv) {
   using namespace tptrain;
+  device::ask_for_queues();  // before anything can touch the driver, as the program does
   comm::MpiSession session(&argc, &argv);
   const Watchdog watchdog(*session.board(),
                           {.limit = std::chrono::seconds(3), .rank = session.rank()});

@@ -89,6 +89,20 @@ TEST_CASE("rank 0 appends to the file with day and time; other ranks leave it al
   CHECK(contents_of(path) == text);
 }
 
+TEST_CASE("a note stands in the file alone") {
+  const TempDir dir;
+  const std::string path = (dir / "log.txt").string();
+  {
+    const Redirect out(STDOUT_FILENO, dir / "out");
+    Logger log({.file = path});
+    log.note("evaluating: 3 of 12");
+    log.info("done");
+    Logger({.rank = 1, .file = path}).note("not of this rank");
+  }
+  CHECK(without_times(contents_of(path)) == "T evaluating: 3 of 12\nT done\n");
+  CHECK(without_times(contents_of(dir / "out")) == "T done\n");
+}
+
 TEST_CASE("a line is in the file as soon as it is logged") {
   const TempDir dir;
   Logger log({.console = false, .file = (dir / "log.txt").string()});

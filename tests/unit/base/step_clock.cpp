@@ -17,26 +17,35 @@ double of(const StepClock::Seconds& seconds, StepPhase phase) {
   return seconds[static_cast<size_t>(phase)];
 }
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 TEST_CASE("what is inside a phase is no part of it, and all phases are the whole") {
   StepClock clock;
+  double inside = 0;
   const auto begin = std::chrono::steady_clock::now();
   {
     const StepClock::In step(&clock, StepPhase::forward_backward);
+    const auto begun = std::chrono::steady_clock::now();
     std::this_thread::sleep_for(kWhile);
     {
       const StepClock::In collective(&clock, StepPhase::communication);
       std::this_thread::sleep_for(kWhile);
     }
     std::this_thread::sleep_for(kWhile);
+    inside = seconds_since(begun);
   }
   const StepClock::Seconds seconds = clock.take();
-  const double all =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double around = seconds_since(begin);
   CHECK(of(seconds, StepPhase::communication) >= kWhileS);
   CHECK(of(seconds, StepPhase::forward_backward) >= 2 * kWhileS);
-  CHECK(of(seconds, StepPhase::forward_backward) <=
-        all - of(seconds, StepPhase::communication) + 1e-3);
-  CHECK(std::accumulate(seconds.begin(), seconds.end(), 0.0) == Approx(all).margin(1e-3));
+  // A busy machine may stop this thread anywhere, between the clocks' readings too.
+  const double all = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+  CHECK(all >= inside - 1e-6);
+  CHECK(all <= around + 1e-6);
+  CHECK(of(seconds, StepPhase::forward_backward) + of(seconds, StepPhase::communication) ==
+        Approx(all));
   CHECK(of(clock.take(), StepPhase::communication) == 0);  // it begins anew
 }
 

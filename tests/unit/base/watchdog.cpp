@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -185,7 +186,7 @@ TEST_CASE(
   CHECK(ended.error.starts_with("[rank 2] communication error: no progress for 0."));
   CHECK(ended.error.find("step 8, training, no collective yet") != std::string::npos);
   CHECK(ended.error.find("exit handlers ran") == std::string::npos);
-  CHECK(ended.lasted < 6s);
+  CHECK(ended.lasted < 60s);
   std::ostringstream logged;
   logged << std::ifstream(log).rdbuf();
   CHECK(logged.str() + "\n" == ended.error);
@@ -234,7 +235,7 @@ TEST_CASE("a log that hangs keeps no process alive") {
   });
   CHECK(ended.exit_code == static_cast<int>(ExitCode::communication));
   CHECK(ended.error.find("no progress") != std::string::npos);
-  CHECK(ended.lasted < 10s);
+  CHECK(ended.lasted < 60s);
 }
 
 TEST_CASE("long work that passes interruption points is left alone, and work that stops is not") {
@@ -269,25 +270,35 @@ TEST_CASE("the time is set anew while it is watched, and 0 switches it off") {
   INFO(ended.error);
   CHECK(ended.exit_code == static_cast<int>(ExitCode::communication));
   CHECK(ended.lasted > 700ms);
-  CHECK(ended.lasted < 10s);
+  CHECK(ended.lasted < 60s);  // not an hour
 }
 
-TEST_CASE("a process with progress is left alone, and a watchdog ends in no time") {
+TEST_CASE("a process with progress is left alone") {
   const Ended ended = run_child([] {
     ProgressBoard board;
     const auto limit = std::chrono::seconds(2);
-    auto watchdog = std::make_unique<Watchdog>(board, Watchdog::Options{.limit = limit});
+    const Watchdog watchdog(board, {.limit = limit});
     const auto begin = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() - begin < 2 * limit) {
       board.collective("dp", "all_reduce", 4);
       std::this_thread::sleep_for(20ms);
     }
-    const auto end = std::chrono::steady_clock::now();
-    watchdog.reset();
-    _exit(std::chrono::steady_clock::now() - end < 1s ? 42 : 43);
+    _exit(42);
   });
   INFO(ended.error);
   CHECK(ended.exit_code == 42);
+}
+
+TEST_CASE("a watchdog ends in no time, though it looks but once a second") {
+  ProgressBoard board;
+  auto fastest = std::chrono::steady_clock::duration::max();  // of some: the machine may be busy
+  for (int i = 0; i < 10; ++i) {
+    auto watchdog = std::make_unique<Watchdog>(board, Watchdog::Options{.limit = 1h});
+    const auto begin = std::chrono::steady_clock::now();
+    watchdog.reset();
+    fastest = std::min(fastest, std::chrono::steady_clock::now() - begin);
+  }
+  CHECK(fastest < 300ms);
 }
 
 }  // namespace tptrain

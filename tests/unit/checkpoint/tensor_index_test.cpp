@@ -2,7 +2,7 @@
 // the check stays fast where a rank's slice is a column strip of many rows.
 #include "checkpoint/tensor_index.h"
 
-#include <chrono>
+#include <ctime>
 #include <string>
 
 #include "support/catch.h"
@@ -82,10 +82,9 @@ TEST_CASE("a strip of columns with a billion rows costs no more than its pieces"
           piece(slice_of("a", {rows, 64}, 1, tp, tp + 1), rows / 64 * dp, rows / 64 * (dp + 1)));
     }
   }
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of the processor: the machine may be busy
   CHECK(refusal(pieces) == "(nothing was thrown)");
-  CHECK(std::chrono::steady_clock::now() - begin <
-        std::chrono::seconds(5));  // one run per row would take minutes
+  CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);  // one run per row would take minutes
 }
 
 }  // namespace

@@ -231,7 +231,7 @@ TEST_CASE("whoever waits for another's preparation sees its progress") {
   std::optional<PreparingLock> held(dir / "tokens/train-00");
   std::jthread waiting([&] { const PreparingLock second(dir / "tokens/train-00"); });
   int64_t seen = 0;
-  for (int tries = 0; tries < 500 && seen < 1000; ++tries) {
+  for (int tries = 0; tries < 15000 && seen < 1000; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     if (const auto work = current_work()) seen = work->done;
   }

@@ -64,6 +64,21 @@ TEST_CASE("a run whose numbers stop is silent, whose log says so is done", "[rep
   CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "done"));
 }
 
+TEST_CASE("a run at long work says which, as long as its log goes on", "[report]") {
+  RunRecord run = run_of("a", 3);
+  run.log.work = "evaluating (25 %)";
+  run.log_time = 1003 + 290;
+  CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "a  evaluating (25 %)  step 3/1000\n"));
+  CHECK(has(watch_view({&run}, {.now = 1003 + 400}), "silent for 6m 40s"));  // killed in it
+  run.log.work.clear();
+  CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "silent for 5m 0s"));
+  // Behind it the first step may take its time again.
+  Columns& evaluations = run.metrics.evaluations[""];
+  evaluations.begin_row(3);
+  evaluations.set("time", 1003 + 280);
+  CHECK(has(watch_view({&run}, {.now = 1003 + 300}), "a  running"));
+}
+
 TEST_CASE("the last step of a run that logs every few steps is that of its last save", "[report]") {
   RunRecord run = run_of("a", 24);
   run.metrics.saves.begin_row(27);
