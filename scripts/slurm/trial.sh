@@ -194,9 +194,9 @@ state_at_end() {
 
 # Whether the job's script would survive SIGUSR1: Slurm passes it on to one that has not come to its first line as well, and ends it with that.
 script_listens() {
-  local pid caught
-  for pid in $(pgrep -f "$directory/spool/.*slurm_script" || true); do
-    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null) || continue
+  local command caught
+  for command in $(grep -lsa "$directory/spool/.*slurm_script" /proc/[0-9]*/cmdline || true); do
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "${command%cmdline}status" 2>/dev/null) || continue
     if [ -n "$caught" ] && [ $((0x$caught >> 9 & 1)) -eq 1 ]; then return 0; fi
   done
   return 1
