@@ -11,8 +11,8 @@
 #include "base/text.h"
 
 // One version of a loop for every x86 processor and one for those with AVX2, chosen when the
-// program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// program starts. Not under ThreadSanitizer: what chooses would run before its memory is there.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define TPTRAIN_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define TPTRAIN_VECTOR_CLONES
