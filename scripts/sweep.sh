@@ -5,16 +5,18 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/sweep.sh --config FILE --grid KEY=V1,V2,... [--grid ...] [--ranks N] [--out DIR] [-- MPIRUN_ARGS...]
+usage: scripts/sweep.sh --config FILE --grid KEY=V1,V2,... [--grid ...] [--set KEY=V ...] [--ranks N] [--out DIR] [-- MPIRUN_ARGS...]
 
 Trains the cartesian product of all grids, each run in its own run_dir under DIR, then prints one table (also DIR/table.tsv).
 
   --config FILE     run file; run_dir and the grid's keys are overridden with --set
   --grid KEY=V,...  values of one config key, for example optimizer.learning_rate=1e-3,3e-3; may be given again for other keys.
                     Commas inside [...] or {...} belong to the value: optimizer.betas=[0.9,0.95],[0.9,0.99]
+  --set KEY=V       a value of one config key for all runs; may be repeated
   --ranks N         ranks of every run (default 1)
   --out DIR         where the runs go (default runs/sweep). A run that ended well
-                    with the same run file and ranks is not run again, so an interrupted sweep can go on
+                    with the same run file, values and ranks is not run again, so an interrupted sweep can go on.
+                    One of others in its place is moved to DIR.earlier: gone on from, it would be a mixture of both
   -- ARGS           all that follows is given to mpirun, for example -- --bind-to core
 
 environment: TPTRAIN (the program; default: tptrain on the PATH, else the newest build/*/bin/tptrain), MPIRUN (default: mpirun)
@@ -29,15 +31,20 @@ fail() {
 }
 
 config="" out="runs/sweep" ranks=1
-grids=() mpirun_args=()
+grids=() fixed=() mpirun_args=()
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) usage; exit 0 ;;
-    --config | --grid | --ranks | --out)
+    --config | --grid | --set | --ranks | --out)
       [ $# -ge 2 ] || fail "$1 needs a value"
       case "$1" in
         --config) config=$2 ;;
         --grid) grids+=("$2") ;;
+        --set)
+          [[ "$2" == ?*=* ]] || fail "--set '$2' must have the form section.key=VALUE"
+          [[ "$2" != run_dir=* ]] || fail "--set cannot give run_dir: each run gets its own"
+          fixed+=("$2")
+          ;;
         --ranks) ranks=$2 ;;
         --out) out=$2 ;;
       esac
@@ -116,6 +123,19 @@ EOF
 total=$(printf '%s\n' "$combinations" | wc -l)
 
 mkdir -p "$out"
+# What stands in run_dir is another run: its checkpoints must not be gone on from.
+set_aside() {
+  local run_dir=$1 kept copy=1
+  [ -e "$run_dir/metrics.jsonl" ] || [ -e "$run_dir/checkpoints" ] || return 0
+  if [ -e "$run_dir/.lock" ] && ! flock -n "$run_dir/.lock" true; then
+    fail "$run_dir is in use by a run of other settings: end it, or take another --out"
+  fi
+  while kept="${out%/}.earlier/$(basename "$run_dir").$copy" && [ -e "$kept" ]; do copy=$((copy + 1)); done
+  mkdir -p "$(dirname "$kept")"
+  mv "$run_dir" "$kept"
+  mkdir "$run_dir"
+  echo "sweep.sh: $run_dir held a run of other settings, which is now $kept" >&2
+}
 number=0 failed=0
 interrupted() {
   echo "sweep.sh: interrupted; the same command goes on with the runs that are missing" >&2
@@ -128,16 +148,17 @@ while IFS=$'\t' read -r name rest <&3; do
   run_dir="$out/$name"
   mkdir -p "$run_dir"
   # What decides the run: a changed run file or rank count is another run, not one that is done.
-  identity=$(printf '%s\n' "${overrides[@]}" "ranks=$ranks" "config=$(sha256sum <"$config" | cut -d' ' -f1)")
-  if [ "$(cat "$run_dir/sweep.exit_code" 2>/dev/null || true)" = 0 ] \
-      && [ "$(cat "$run_dir/sweep.identity" 2>/dev/null || true)" = "$identity" ]; then
+  identity=$(printf '%s\n' "${overrides[@]}" "${fixed[@]}" "ranks=$ranks" "config=$(sha256sum <"$config" | cut -d' ' -f1)")
+  if [ "$(cat "$run_dir/sweep.identity" 2>/dev/null || true)" != "$identity" ]; then
+    set_aside "$run_dir"
+  elif [ "$(cat "$run_dir/sweep.exit_code" 2>/dev/null || true)" = 0 ]; then
     echo "[$number/$total] $name: done before"
     continue
   fi
   rm -f "$run_dir/sweep.exit_code"
   printf '%s\n' "$identity" >"$run_dir/sweep.identity"
   sets=(--set "run_dir=$run_dir")
-  for override in "${overrides[@]}"; do sets+=(--set "$override"); done
+  for override in "${fixed[@]}" "${overrides[@]}"; do sets+=(--set "$override"); done
   begin=$(date +%s.%N)
   code=0
   "$mpirun" -n "$ranks" "${mpirun_args[@]}" "$tptrain" --config "$config" "${sets[@]}" \

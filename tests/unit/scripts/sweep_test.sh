@@ -74,6 +74,19 @@ echo "# changed" >>run.yaml
 "${again[@]}" >/dev/null 2>&1 || true
 [ "$(wc -l <runs.txt)" -eq 3 ] || fail "a changed run file must run all again"
 
+# Another run in the place of a run would be gone on from: it is moved away, and nothing of it is lost.
+[ -f out2.earlier/learning_rate=1e-3.1/metrics.jsonl ] || fail "the run of the earlier run file is kept"
+"$sweep" --config run.yaml --ranks 2 --grid optimizer.learning_rate=1e-3 --set train.max_steps=9 --out out2 >/dev/null 2>stderr.txt
+grep -q "out2/learning_rate=1e-3 held a run of other settings, which is now out2.earlier/learning_rate=1e-3.2" stderr.txt \
+  || fail "what was moved is said: $(cat stderr.txt)"
+[ -f out2.earlier/learning_rate=1e-3.2/metrics.jsonl ] || fail "a second one is kept beside it"
+tail -n 1 runs.txt | grep -q -- "--set train.max_steps=9 --set optimizer.learning_rate=1e-3" || fail "--set reaches every run: $(tail -n 1 runs.txt)"
+: >out2/learning_rate=1e-3/.lock
+exec 9<out2/learning_rate=1e-3/.lock
+flock 9
+expect_error "is in use by a run of other settings" --config run.yaml --grid optimizer.learning_rate=1e-3 --out out2
+exec 9<&-
+
 "$sweep" --config run.yaml --grid 'optimizer.betas=[0.9,0.95],[0.9, 0.99]' --out out3 >/dev/null || fail "commas in brackets"
 [ -d "out3/betas=_0.9__0.99" ] && [ -d "out3/betas=_0.9_0.95" ] || fail "run_dirs: $(ls out3)"
 
@@ -83,6 +96,8 @@ expect_error "--config nowhere.yaml: no such file" --config nowhere.yaml
 expect_error "--config needs a value" --config
 expect_error "--grid is missing" --config run.yaml
 expect_error "unknown argument '--gird'" --config run.yaml --gird a.b=1
+expect_error "--set 'a.b' must have the form" --config run.yaml --grid a.b=1 --set a.b
+expect_error "--set cannot give run_dir" --config run.yaml --grid a.b=1 --set run_dir=x
 expect_error "--ranks is 'two'" --config run.yaml --grid a.b=1 --ranks two
 expect_error "must have the form section.key=V1,V2" --config run.yaml --grid learning_rate=1
 expect_error "has an empty value" --config run.yaml --grid a.b=1,
