@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 #include "base/interruption.h"
+#include "base/printable.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "data/for_each_index.h"
 
 namespace tptrain::data {
@@ -16,11 +18,23 @@ namespace {
 constexpr size_t kRowsAtOnce = 512;
 constexpr size_t kBytesAtOnce = size_t{4} << 20;  // of their lines: what is made of them is more
 
+/// "user, bot": who speaks in a conversation, in the order of their first messages.
+std::string roles_of(const Conversation& conversation) {
+  std::vector<std::string> roles;
+  for (const nlohmann::ordered_json& message : conversation.messages) {
+    const std::string role =
+        printable_line(utf8_prefix(message.at("role").get_ref<const std::string&>(), /*limit=*/40));
+    if (std::find(roles.begin(), roles.end(), role) == roles.end()) roles.push_back(role);
+  }
+  return join(roles);
+}
+
 /// The error with the row's place in front, as one of the data.
 BadRow at_row(const Error& error, const std::string& place) {
   std::string text = error.what();
   const size_t kind = text.find(" error: ");
   if (kind != std::string::npos) text.erase(0, kind + std::string_view(" error: ").size());
+  if (text.ends_with('.')) text.pop_back();  // the sentence goes on
   return BadRow(problem(std::move(text)).at(place));
 }
 
@@ -74,6 +88,7 @@ void ChatWriter::flush() {
       append(*encoded[i], waiting_[i].place);
     } else if (unlearned_++ == 0) {
       first_unlearned_ = waiting_[i].place;
+      roles_of_unlearned_ = roles_of(waiting_[i].row.conversation);
     }
   }
   waiting_.clear();

@@ -39,6 +39,8 @@ class ChatWriter {
   /// Rows of which nothing is learned; they are left out.
   int64_t unlearned() const { return unlearned_; }
   const std::string& first_unlearned() const { return first_unlearned_; }
+  /// The roles in that row; empty where it has none, or was counted before.
+  const std::string& roles_of_unlearned() const { return roles_of_unlearned_; }
   /// What was counted before, of the same file.
   void go_on(int64_t rows, int64_t unlearned, std::string first_unlearned) {
     rows_ = rows;
@@ -62,6 +64,7 @@ class ChatWriter {
   int64_t rows_ = 0;
   int64_t unlearned_ = 0;
   std::string first_unlearned_;
+  std::string roles_of_unlearned_;
 };
 
 }  // namespace tptrain::data

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <string_view>
 #include <utility>
 
@@ -69,6 +70,25 @@ ordered_json message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
 }
 
+/// [{"type": "text", "text": "..."}] is the text: many templates take nothing else, and those that
+/// take parts write the same of either.
+ordered_json plain_content(const ordered_json& content) {
+  if (!content.is_array() || content.size() != 1 || !content[0].is_object()) return content;
+  const ordered_json& part = content[0];
+  const auto type = part.find("type");
+  const auto text = part.find("text");
+  const bool is_text = type != part.end() && *type == "text" && text != part.end();
+  return is_text && text->is_string() ? *text : content;
+}
+
+/// The ways in which other trainers name what a message holds: what to do about them.
+std::string remedy_of_message(const ordered_json& one) {
+  if (one.is_object() && one.contains("from") && one.contains("value")) {
+    return "Rename the list of messages to \"conversations\".";
+  }
+  return "Write it as {\"role\": \"user\", \"content\": \"...\"}.";
+}
+
 /// Messages as templates take them. Arrow writes every key that any message has, null where a
 /// message has none: templates look whether a key is there.
 ordered_json plain_messages(const dom::element& value, std::string_view key,
@@ -83,11 +103,13 @@ ordered_json plain_messages(const dom::element& value, std::string_view key,
     const bool has_role = one.is_object() && one.contains("role") && one["role"].is_string();
     if (!has_role) {
       refuse(cat(key, "[", i, "] has no role"), "be an object with a string \"role\"",
-             "Write it as {\"role\": \"user\", \"content\": \"...\"}.");
+             remedy_of_message(one));
     }
     ordered_json kept = ordered_json::object();
     for (const auto& [name, field] : one.items()) {
-      if (!field.is_null() || name == "content") kept[name] = field;
+      if (!field.is_null() || name == "content") {
+        kept[name] = name == "content" ? plain_content(field) : field;
+      }
     }
     one = std::move(kept);
   }
@@ -143,17 +165,46 @@ ordered_json sharegpt_messages(const dom::element& value, const RefuseRow& refus
   return messages;
 }
 
+/// The turns before a row's own, as LLaMA-Factory has them: [[question, answer], ...].
+void add_history(const dom::object& row, ordered_json& messages, const RefuseRow& refuse) {
+  const auto history = member(row, "history");
+  if (!history) return;
+  const auto check = [&](bool holds) {
+    if (holds) return;
+    refuse("\"history\" is no list of pairs", "be a list of questions with their answers",
+           "Write it as [[\"question\", \"answer\"], ...].");
+  };
+  check(history->is_array());
+  for (const ordered_json& turn : json_of(*history)) {
+    check(turn.is_array() && turn.size() == 2 && turn[0].is_string() && turn[1].is_string());
+    messages.push_back(message("user", turn[0].get<std::string>()));
+    messages.push_back(message("assistant", turn[1].get<std::string>()));
+  }
+}
+
+/// The first of several names that the row has.
+std::optional<std::string> text_of(const dom::object& row,
+                                   std::initializer_list<std::string_view> keys,
+                                   const RefuseRow& refuse) {
+  for (const std::string_view key : keys) {
+    if (auto text = text_member(row, key, refuse)) return text;
+  }
+  return std::nullopt;
+}
+
 Conversation alpaca(const dom::object& row, const RefuseRow& refuse) {
   Conversation conversation;
-  const auto output = text_member(row, "output", refuse);
+  conversation.from_instruction = true;
+  const auto output = text_of(row, {"output", "response"}, refuse);
   if (!output) {
     refuse("there is \"instruction\" and no \"output\"",
            "have both: {\"instruction\": \"...\", \"input\": \"...\", \"output\": \"...\"}",
            "Rename the key that holds the answer.");
   }
   const auto instruction = text_member(row, "instruction", refuse);
-  const std::string input = text_member(row, "input", refuse).value_or("");
+  const std::string input = text_of(row, {"input", "context"}, refuse).value_or("");
   const std::string question = instruction.value_or("");
+  add_history(row, conversation.messages, refuse);
   conversation.messages.push_back(
       message("user", input.empty() ? question : cat(question, "\n\n", input)));
   conversation.messages.push_back(message("assistant", *output));
@@ -202,7 +253,25 @@ std::optional<Conversation> without_system(const dom::object& row, const RefuseR
   return std::nullopt;
 }
 
+bool is_filled_list(const std::optional<dom::element>& value) {
+  dom::array list;
+  return value && value->get(list) == simdjson::SUCCESS && list.size() > 0;
+}
+
+bool is_text(const std::optional<dom::element>& value) { return value && value->is_string(); }
+
 }  // namespace
+
+bool is_conversation_beside_text(const dom::object& row) {
+  if (is_filled_list(member(row, "messages"))) return true;
+  if (is_filled_list(member(row, "conversations"))) return true;
+  const auto prompt = member(row, "prompt");
+  const auto completion = member(row, "completion");
+  if (is_text(prompt) && is_text(completion)) return true;
+  if (is_filled_list(prompt) && is_filled_list(completion)) return true;
+  return is_text(member(row, "instruction")) &&
+         (is_text(member(row, "output")) || is_text(member(row, "response")));
+}
 
 std::optional<Conversation> conversation_of(const dom::object& row, const RefuseRow& refuse) {
   std::optional<Conversation> conversation = without_system(row, refuse);

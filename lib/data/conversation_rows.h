@@ -19,9 +19,14 @@ using RefuseRow = std::function<void(std::string, std::string, std::string)>;
 ///   {"conversations": [{"from": "human", "value"}], "system": "..."}    sharegpt
 ///   {"prompt": [messages], "completion": [messages]}                    answers of completion
 ///   count
-///   {"instruction", "input", "output"}                                  alpaca
+///   {"instruction", "input", "output", "system", "history": [["question", "answer"]]}   alpaca,
+///   with LLaMA-Factory's earlier turns; "response" and "context" as dolly names output and input
 /// None where the row is none of them; what else it holds is ignored.
 std::optional<Conversation> conversation_of(const simdjson::dom::object& row,
                                             const RefuseRow& refuse);
+
+/// Whether a row is, whole, one of these, or a prompt with its completion: then a "text" beside it
+/// is the same once more, as somebody rendered it.
+bool is_conversation_beside_text(const simdjson::dom::object& row);
 
 }  // namespace tptrain::data

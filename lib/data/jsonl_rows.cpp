@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "data/conversation_rows.h"
@@ -103,6 +105,55 @@ constexpr std::array<std::string_view, 8> kOtherKeys = {"messages",   "conversat
                                                         "completion", "instruction",   "chosen",
                                                         "rejected",   "output"};
 
+std::string shown_key(std::string_view key) { return printable_line(utf8_prefix(key, 40)); }
+
+/// ", but "question" and "answer"": the first keys of a row.
+std::string keys_instead(const dom::object& object) {
+  constexpr size_t kMost = 8;
+  std::vector<std::string> keys;
+  for (const dom::key_value_pair field : object) {
+    if (keys.size() == kMost) {
+      keys.emplace_back("...");
+      break;
+    }
+    keys.push_back(cat("\"", shown_key(field.key), "\""));
+  }
+  return keys.empty() ? "" : cat(", but ", join(keys));
+}
+
+std::string_view first_text_key(const dom::object& object, std::span<const std::string_view> keys) {
+  for (const std::string_view key : keys) {
+    dom::element value;
+    if (object.at_key(key).get(value) == simdjson::SUCCESS && value.is_string()) return key;
+  }
+  return {};
+}
+
+/// Of a row of no known kind: what to rename so that it is of one.
+std::string remedy_of_keys(const dom::object& object) {
+  for (const dom::key_value_pair field : object) {
+    dom::array list;
+    dom::object first;
+    dom::element role;
+    if (field.value.get(list) == simdjson::SUCCESS && list.size() > 0 &&
+        list.at(0).get(first) == simdjson::SUCCESS &&
+        first.at_key("role").get(role) == simdjson::SUCCESS) {
+      return cat("Rename \"", shown_key(field.key), "\" to \"messages\".");
+    }
+  }
+  constexpr std::array<std::string_view, 6> kQuestions = {"question", "query",   "prompt",
+                                                          "problem",  "request", "input"};
+  constexpr std::array<std::string_view, 6> kAnswers = {"answer",     "response", "output",
+                                                        "completion", "solution", "reply"};
+  const std::string_view question = first_text_key(object, kQuestions);
+  const std::string_view answer = first_text_key(object, kAnswers);
+  if (question.empty() || answer.empty())
+    return "Set data.text_key to the key that holds the text.";
+  return cat("To train on \"", answer, "\" as the answer to \"", question,
+             "\", rename them: jq -c '{instruction: .", question, ", output: .", answer,
+             "}' FILE > rows.jsonl.");
+}
+
 /// A row that is neither text nor ids.
 JsonlRow other_row(const dom::object& object, const std::string& text_key, const Place& place) {
   const RefuseRow refuse_row = [&](std::string received, std::string constraint, std::string fix) {
@@ -110,7 +161,8 @@ JsonlRow other_row(const dom::object& object, const std::string& text_key, const
   };
   JsonlRow row;
   if (auto conversation = conversation_of(object, refuse_row)) {
-    row.kind.content = RowKind::Content::conversation;
+    row.kind = {.content = RowKind::Content::conversation,
+                .instruction = conversation->from_instruction};
     row.conversation = std::move(*conversation);
     return row;
   }
@@ -123,15 +175,16 @@ JsonlRow other_row(const dom::object& object, const std::string& text_key, const
     row.completion = completion;
     return row;
   }
-  dom::element ignored;
-  if (object.at_key("chosen").get(ignored) == simdjson::SUCCESS) {
+  dom::element chosen;
+  if (object.at_key("chosen").get(chosen) == simdjson::SUCCESS) {
     refuse(
         place, "the row is a preference pair: it has \"chosen\"", must_be_a_row(),
-        "Training on preferences (DPO) is not built; to train on what was chosen, rename the key "
-        "to \"messages\".");
+        cat("Training on preferences (DPO) is not built; to train on what was chosen, rename the "
+            "key to \"",
+            chosen.is_array() ? "messages" : "completion", "\"."));
   }
-  refuse(place, cat("there is neither \"", text_key, "\" nor \"input_ids\""), must_be_a_row(),
-         "Set data.text_key to the key that holds the text.");
+  refuse(place, cat("there is neither \"", text_key, "\" nor \"input_ids\"", keys_instead(object)),
+         must_be_a_row(), remedy_of_keys(object));
 }
 
 Columns columns_of(const dom::object& object, const std::string& text_key, const Place& place) {
@@ -243,7 +296,8 @@ bool is_row_key(std::string_view key) {
 
 std::string describe(const RowKind& kind) {
   if (kind.content == RowKind::Content::text) return "text";
-  if (kind.content == RowKind::Content::conversation) return "a conversation";
+  if (kind.content == RowKind::Content::conversation)
+    return kind.instruction ? "an instruction with its answer" : "a conversation";
   if (kind.content == RowKind::Content::completion) return "a prompt with its completion";
   const bool labelled = kind.content == RowKind::Content::labelled_ids;
   return cat("input_ids", labelled ? " with labels" : "",
@@ -293,7 +347,11 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
     refuse(place, cat("the line is ", kind_of(document)), must_be_a_row(),
            "Write the row as an object.");
   }
-  const Columns columns = columns_of(object, impl_->text_key, place);
+  Columns columns = columns_of(object, impl_->text_key, place);
+  // A data set often has its conversations rendered by some template as well. Who names another key
+  // than "text" means it.
+  if (columns.text && impl_->text_key == kTextKey && is_conversation_beside_text(object))
+    columns.text.reset();
   if (!columns.text && !columns.ids) return other_row(object, impl_->text_key, place);
 
   JsonlRow row;

@@ -36,7 +36,8 @@ bool is_row_key(std::string_view key);
 struct RowKind {
   enum class Content { text, ids, labelled_ids, conversation, completion };
   Content content = Content::text;
-  bool masked = false;  // ids with an attention_mask
+  bool masked = false;       // ids with an attention_mask
+  bool instruction = false;  // a conversation of {"instruction", "output", ...}
   bool operator==(const RowKind&) const = default;
 };
 
@@ -65,7 +66,8 @@ class JsonlParser {
   /// None where the line is blank. {text_key: "..."} or {"input_ids": [...]}, the latter with
   /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
   /// Else a conversation in one of the forms of conversation_rows.h, or {"prompt": "...",
-  /// "completion": "..."}. Other keys are ignored, whatever numbers they hold. `file` and
+  /// "completion": "..."}, which a key that is called "text" beside it does not change. Other keys
+  /// are ignored, whatever numbers they hold. `file` and
   /// `line_number` (from 1) are for messages. Throws BadRow: not JSON, not UTF-8, no object,
   /// none of the keys or both, a key twice, a value of another kind, an id that is no integer or
   /// not in the vocabulary, labels or a mask of another number than ids, a mask with a hole.

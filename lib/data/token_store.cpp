@@ -51,7 +51,9 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
   if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
   return cat(reading, conversations ? " conversations 2 " : " completions 2 ", word(chat.train_on),
              chat.train_on_end ? " with end" : "",
-             conversations ? cat(" ", chat_template->hash()) : "");
+             conversations
+                 ? cat(file.rows->instruction ? " with their history " : " ", chat_template->hash())
+                 : "");
 }
 
 /// What the tokens depend on, and nothing else: neither names nor times, so a corpus that moves to

@@ -24,7 +24,10 @@ void report_unlearned(const CorpusFile& file, const ChatWriter& chat, TrainOn tr
   if (chat.unlearned() == chat.rows()) {
     throw DataError(
         problem(cat("none of its ", with_thousands(chat.rows()),
-                    " rows holds a token that is to be learned"))
+                    " rows holds a token that is to be learned",
+                    chat.roles_of_unlearned().empty()
+                        ? ""
+                        : cat(" (the roles of its first are ", chat.roles_of_unlearned(), ")")))
             .at(file.path.string())
             .must(cat("hold answers of the assistant (data.train_on is ", word(train_on), ")"))
             .remedy("Look at the roles of its messages; data.train_on: all learns every "

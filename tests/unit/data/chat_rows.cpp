@@ -2,6 +2,7 @@
 #include "data/chat_rows.h"
 
 #include "base/error.h"
+#include "base/text.h"
 #include "chat_template/chat_template.h"
 #include "data/align_tokens.h"
 #include "data/packing.h"
@@ -175,7 +176,11 @@ TEST_CASE("every form in which data sets have conversations") {
        R"({"conversations": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]})",
        R"({"prompt": [{"role": "user", "content": "Q"}], "completion": [{"role": "assistant", "content": "A"}]})",
        R"({"instruction": "Q", "input": "", "output": "A", "text_": 3})",
-       R"({"instruction": "Q", "input": null, "output": "A"})"}) {
+       R"({"instruction": "Q", "input": null, "output": "A"})",
+       R"({"instruction": "Q", "context": "", "response": "A", "category": "x"})",
+       R"({"instruction": "Q", "output": "A", "history": []})",
+       R"({"instruction": "Q", "output": "A", "text": "### Q ### A"})",
+       R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, {"role": "assistant", "content": "A"}]})"}) {
     INFO(row);
     CHECK(learned(dir, std::string(row) + "\n") == Texts{expected});
   }
@@ -183,6 +188,16 @@ TEST_CASE("every form in which data sets have conversations") {
                      "\n") ==
         Texts{"<|start|>system\nS<|end|>\n<|start|>user\nQ\n\nI<|end|>\n<|start|>assistant\n"
               "[[A<|end|>]]\n"});
+  // Earlier turns are turns like any other.
+  const std::string with_history =
+      R"({"instruction": "R", "output": "B", "history": [["Q", "A"]], "system": "S"})"
+      "\n";
+  CHECK(
+      learned(dir, with_history) ==
+      Texts{"<|start|>system\nS<|end|>\n<|start|>user\nQ<|end|>\n<|start|>assistant\n[[A<|end|>]]\n"
+            "<|start|>user\nR<|end|>\n<|start|>assistant\n[[B<|end|>]]\n"});
+  CHECK(learned(dir, with_history, {.train_on = TrainOn::last}).at(0).find("[[A") ==
+        std::string::npos);
   // The answers of a prompt are part of it.
   CHECK(learned(dir,
                 R"({"prompt": [{"role": "assistant", "content": "P"}], "completion": )"
@@ -214,9 +229,15 @@ TEST_CASE("rows that are wrong are refused with their place") {
   CHECK(has(failure(dir, R"({"conversations": [3]})"), "conversations[0] is no object"));
   CHECK(has(failure(dir, R"({"instruction": "a"})"), "there is \"instruction\" and no \"output\""));
   CHECK(has(failure(dir, R"({"messages": [], "tools": "no"})"), "\"tools\" is no list"));
+  for (const char* history : {"\"x\"", "[[\"a\"]]", "[{\"a\": 1}]", "[[\"a\", 1]]"}) {
+    const std::string row = cat(R"({"instruction": "a", "output": "b", "history": )", history, "}");
+    CHECK(has(failure(dir, row), "\"history\" is no list of pairs"));
+  }
   CHECK(has(failure(dir, R"({"prompt": "a", "completion": 3})"), "there is neither \"text\" nor"));
   CHECK(has(failure(dir, one_line(kRow) + R"({"text": "a"})"),
             ":2: the row is text, that of line 1 is a conversation"));
+  CHECK(has(failure(dir, one_line(kRow) + R"({"instruction": "a", "output": "b"})"),
+            ":2: the row is an instruction with its answer, that of line 1 is a conversation"));
   Corpus strict = corpus(dir.put("s.jsonl", one_line(kRow) + one_line(kRow)));
   strict.chat_template = [] {
     return std::make_shared<const ChatTemplate>(
@@ -226,6 +247,7 @@ TEST_CASE("rows that are wrong are refused with their place") {
       message_of<DataError>([&] { prepare_tokens(strict, ChatTokenizer(), dir / "t", "train"); });
   CHECK(has(refused, "data error: " + (dir / "s.jsonl").string() + ":1: "));
   CHECK(has(refused, "the chat template refuses this conversation: no"));
+  CHECK(refused.find("..") == std::string::npos);
 }
 
 TEST_CASE("rows of which nothing is learned are counted; a file of them is refused") {
@@ -240,8 +262,8 @@ TEST_CASE("rows of which nothing is learned are counted; a file of them is refus
                                 file.string() + ":2"});
   CHECK(failure(dir, silent + silent) ==
         "data error: " + (dir / "rows.jsonl").string() +
-            ": none of its 2 rows holds a token that is to be learned: it must hold answers of the "
-            "assistant (data.train_on is assistant).\n"
+            ": none of its 2 rows holds a token that is to be learned (the roles of its first are "
+            "user): it must hold answers of the assistant (data.train_on is assistant).\n"
             "  Look at the roles of its messages; data.train_on: all learns every token.");
 }
 

@@ -258,9 +258,9 @@ TEST_CASE("the key of the text is chosen, and another key of that name is none")
   CHECK(has(failure(dir, corpus(dir.put("b.jsonl", "{\"content\": \"a\"}\n"))),
             "b.jsonl:1: there is neither \"text\" nor \"input_ids\""));
   chosen.sources[0].path = dir.put("b.jsonl", "{\"text\": \"a\"}\n").string();
-  CHECK(
-      has(failure(dir, chosen),
-          "b.jsonl:1: there is neither \"content\" nor \"input_ids\": it must be one JSON object"));
+  CHECK(has(
+      failure(dir, chosen),
+      "b.jsonl:1: there is neither \"content\" nor \"input_ids\", but \"text\": it must be one"));
 }
 
 TEST_CASE(

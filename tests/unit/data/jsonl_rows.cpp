@@ -82,9 +82,10 @@ TEST_CASE("a row that is wrong is refused with its place, what it is and what it
   CHECK(has(failure(R"({"text": "a", "input_ids": [1]})"),
             "there are both \"text\" and \"input_ids\": it must be one of them"));
   CHECK(has(failure(R"({"text": "a", "text": "b"})"), "the key \"text\" stands twice"));
-  CHECK(has(failure(R"({"Text": "a"})"),
-            "d/a.jsonl:7: there is neither \"text\" nor \"input_ids\": it must be one JSON object "
-            "a line, {\"text\": \"...\"} or {\"input_ids\": [...]}"));
+  CHECK(
+      has(failure(R"({"Text": "a"})"),
+          "d/a.jsonl:7: there is neither \"text\" nor \"input_ids\", but \"Text\": it must be one "
+          "JSON object a line, {\"text\": \"...\"} or {\"input_ids\": [...]}"));
   CHECK(has(failure(R"({"text": null})"), "\"text\" is null: it must be a string"));
   CHECK(has(failure(R"(["text"])"), "the line is a list: it must be one JSON object a line"));
   CHECK(has(failure("17"), "the line is a number"));
@@ -127,14 +128,50 @@ TEST_CASE("padding by attention_mask is left out, at both ends") {
   CHECK(has(failure(R"({"input_ids": [1], "attention_mask": 1})"), "attention_mask is a number"));
 }
 
-TEST_CASE("text and ids go before conversations; other kinds are called by their kind") {
-  CHECK(parse(R"({"messages": [], "text": "a"})").kind.content == RowKind::Content::text);
+TEST_CASE("a conversation goes before its own rendering; other kinds are called by their kind") {
+  using Content = RowKind::Content;
+  const std::string messages = R"({"messages": [{"role": "user", "content": "a"}], )";
+  // As tatsu-lab/alpaca and many others have it: the text is the row once more, by some template.
+  CHECK(parse(messages + R"("text": "a"})").kind.content == Content::conversation);
+  CHECK(parse(messages + R"("text": null})").kind.content == Content::conversation);
+  CHECK(parse(R"({"instruction": "a", "input": "", "output": "b", "text": "c"})").kind ==
+        RowKind{.content = Content::conversation, .instruction = true});
+  CHECK(parse(R"({"prompt": "a", "completion": "b", "text": "c"})").kind.content ==
+        Content::completion);
+  // A text beside what only looks like one is a text.
+  for (const char* row : {R"({"messages": [], "text": "a"})", R"({"messages": 12, "text": "a"})",
+                          R"({"instruction": "a", "text": "a"})", R"({"prompt": "a", "text": "a"})",
+                          R"({"messages": null, "text": "a"})"}) {
+    INFO(row);
+    CHECK(parse(row).kind.content == Content::text);
+  }
+  JsonlParser named(300, "body");
+  CHECK(named.parse(messages + R"("body": "a"})", "f", 1)->kind.content == Content::text);
+
   const JsonlRow row = parse(R"({"messages": [{"role": "user", "content": "a", "x": null}]})");
-  CHECK(row.kind.content == RowKind::Content::conversation);
+  CHECK(row.kind.content == Content::conversation);
   CHECK(row.conversation.messages.dump() == R"([{"role":"user","content":"a"}])");
-  CHECK(parse(R"({"prompt": "a", "completion": "b"})").kind.content ==
-        RowKind::Content::completion);
-  CHECK(has(failure(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "a preference pair"));
+  CHECK(parse(R"({"prompt": "a", "completion": "b"})").kind.content == Content::completion);
+}
+
+TEST_CASE("a row of no known kind is told its keys, and what to rename") {
+  CHECK(has(failure(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
+            "rename the key to \"completion\""));
+  CHECK(has(failure(R"({"chosen": [{"role": "user", "content": "a"}], "rejected": []})"),
+            "rename the key to \"messages\""));
+  const std::string pair = failure(R"({"id": 1, "question": "a", "answer": "b"})");
+  CHECK(has(pair,
+            "there is neither \"text\" nor \"input_ids\", but \"id\", \"question\", \"answer\""));
+  CHECK(has(pair, "jq -c '{instruction: .question, output: .answer}'"));
+  CHECK(has(failure(R"({"dialogue": [{"role": "user", "content": "a"}]})"),
+            "Rename \"dialogue\" to \"messages\""));
+  CHECK(has(failure(R"({"messages": [{"from": "human", "value": "a"}]})"),
+            "Rename the list of messages to \"conversations\""));
+  CHECK(has(failure(R"({"content": "a"})"), "Set data.text_key to the key that holds the text."));
+  // Keys are foreign text.
+  const std::string controls = failure("{\"a\\u001b[2Jb\": 1}");
+  CHECK(has(controls, "\"a\\x1b[2Jb\""));
+  CHECK(controls.find('\x1b') == std::string::npos);
 }
 
 TEST_CASE("what is no JSON or no UTF-8 is refused") {
