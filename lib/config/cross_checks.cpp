@@ -225,6 +225,19 @@ class CrossChecker {
                  .remedy("Leave it out for a tenth of train.max_steps."));
   }
 
+  void min_lr() {
+    const SchedulerConfig& scheduler = config_.scheduler;
+    if (!usable({"scheduler.min_lr", "scheduler.type", "optimizer.learning_rate"})) return;
+    if (scheduler.type == Schedule::constant) return;
+    if (scheduler.min_lr <= config_.optimizer.learning_rate) return;
+    complain(
+        {"scheduler.min_lr", "optimizer.learning_rate"},
+        problem(cat("scheduler.min_lr is ", yaml_text(scheduler.min_lr),
+                    " and optimizer.learning_rate ", yaml_text(config_.optimizer.learning_rate)))
+            .must("be at most the learning rate, which falls to it")
+            .remedy("Lower it with the learning rate: a tenth of that is usual."));
+  }
+
   void max_time() {
     const std::string& text = config_.train.max_time;
     if (!usable({"train.max_time"}) || text.empty() || seconds_of(text)) return;
@@ -247,6 +260,13 @@ class CrossChecker {
       complain({"checkpoint.keep_best"},
                problem("checkpoint.keep_best is eval_loss, and there is no data.eval")
                    .must("stand beside data.eval or data.eval_share, of which that is the loss"));
+    }
+    if (usable({"eval.patience", "data.eval", "data.eval_share"}) && config_.eval.patience > 0 &&
+        !config_.data.evaluates()) {
+      complain(
+          {"eval.patience"},
+          problem(cat("eval.patience is ", config_.eval.patience, ", and there is no data.eval"))
+              .must("stand beside data.eval or data.eval_share, whose losses it counts"));
     }
     if (usable({"checkpoint.init_from", "checkpoint.resume"}) && !checkpoint.init_from.empty() &&
         checkpoint.resumes() == Resume::path) {
@@ -298,6 +318,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.mixture();
   checker.eval_share();
   checker.decay_steps();
+  checker.min_lr();
   checker.max_time();
   checker.store_rules();
   return checker.take();

@@ -88,7 +88,7 @@ key is an error, as are a key given twice, a value of another type (`3.0` or `"3
 errors of a file are reported at once, each with `file:line:column`. `tptrain schema` prints the JSON Schema, for editors.
 
 In a path `~` at the start is the home directory. `$` is refused: no shell reads the file, so that a variable would stay as it is.
-Names that DeepSpeed, Megatron-LM, torchtitan, axolotl or the Hugging Face Trainer give a key are refused with the name it has here.
+Names that DeepSpeed, Megatron-LM, torchtitan, axolotl, LLaMA-Factory or the Hugging Face Trainer give a key are refused with the name it has here.
 
 ```yaml
 run_dir: runs/quickstart

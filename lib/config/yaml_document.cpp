@@ -64,6 +64,22 @@ class Survey final : public YAML::EventHandler {
   std::optional<YAML::Mark> second_;
 };
 
+// The first tab that a line is indented with, up to a line: YAML forbids it, and yaml-cpp says
+// something else.
+std::optional<YAML::Mark> indenting_tab(const std::string& text, int last_line) {
+  std::istringstream lines(text);
+  std::string line;
+  YAML::Mark mark;
+  for (mark.line = 0; mark.line <= last_line && std::getline(lines, line); ++mark.line) {
+    const size_t tab = line.find_first_not_of(' ');
+    if (tab == std::string::npos || line[tab] != '\t') continue;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    mark.column = static_cast<int>(tab);
+    return mark;
+  }
+  return std::nullopt;
+}
+
 // What yaml-cpp leaves unsaid, or says in words of its own source.
 Problem invalid_yaml(const YAML::Exception& e, const std::string& remedy) {
   if (dynamic_cast<const YAML::DeepRecursion*>(&e) != nullptr) {
@@ -92,7 +108,10 @@ std::optional<YAML::Node> load_document(const std::string& text, const PlaceOf& 
         problem(cat("there is the byte 0x", to_hex(bad->byte, 2, HexCase::upper)))
             .at(place_of(mark))
             .must("be text in UTF-8, without control characters")
-            .remedy(bad->byte == 0xED
+            .remedy(text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")
+                        ? "It seems to be UTF-16: save it as UTF-8, for example with iconv -f "
+                          "utf-16 -t utf-8."
+                    : bad->byte == 0xED
                         ? "Half of a surrogate pair stands here: save the text as UTF-8, "
                           "each character whole."
                         : "Save the text as UTF-8."));
@@ -114,6 +133,13 @@ std::optional<YAML::Node> load_document(const std::string& text, const PlaceOf& 
                            .remedy("Name many files by a glob or by their folder."));
     return std::nullopt;
   } catch (const YAML::Exception& e) {
+    if (const std::optional<YAML::Mark> tab = indenting_tab(text, e.mark.line)) {
+      problems.push_back(problem("the line is indented with a tab")
+                             .at(place_of(*tab))
+                             .must("be indented with spaces")
+                             .remedy("Two spaces a level; an editor can be told to write them."));
+      return std::nullopt;
+    }
     problems.push_back(invalid_yaml(e, remedy).at(place_of(e.mark)));
     return std::nullopt;
   }

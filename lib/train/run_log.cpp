@@ -95,6 +95,16 @@ void log_model(const ResolvedConfig& resolved, Logger& log) {
                  with_thousands(sequences * resolved.batch.seq_length),
                  " tokens, whatever they are: a larger train.global_batch_size makes it a smaller "
                  "part"));
+  if (run.scheduler.warmup_steps >= run.train.max_steps)
+    log.warn(cat("scheduler.warmup_steps is ", run.scheduler.warmup_steps, ", train.max_steps ",
+                 run.train.max_steps, ": the learning rate never reaches its peak"));
+  if (!run.data.evaluates() && (run.eval.every_steps > 0 || run.eval.every_epochs > 0))
+    log.warn("eval says when to evaluate, and there is no data.eval: nothing is evaluated");
+  const int64_t positions = resolved.decoder.max_position_embeddings;
+  if (positions > 0 && run.train.seq_length > positions)
+    log.warn(cat("train.seq_length is ", run.train.seq_length,
+                 ", the model's max_position_embeddings ", positions,
+                 ": it has not learned the positions beyond"));
   if (run.train.attention_dropout > 0)
     log.warn(
         "train.attention_dropout is above 0: attention takes the unfused path, which is slower "

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdio>
 #include <string_view>
 
 #include "base/text.h"
 #include "config/key_values.h"
+#include "optim/schedule.h"
 
 namespace tptrain::train {
 namespace {
@@ -29,6 +32,12 @@ bool is_decisive(const std::string& key) {
   if (key.starts_with("parallel.")) return key == "parallel.reduce_dtype";
   return std::none_of(kOtherSections.begin(), kOtherSections.end(),
                       [&](std::string_view section) { return key.starts_with(section); });
+}
+
+std::string shown_rate(double rate) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.3g", rate);
+  return text.data();
 }
 
 }  // namespace
@@ -62,6 +71,24 @@ std::string text_of(const std::vector<Change>& changes) {
   for (const Change& change : changes)
     texts.push_back(cat(change.key, ": ", change.before, " -> ", change.now));
   return join(texts, "; ");
+}
+
+std::string moved_schedule(const Settings& before, const config::RunConfig& run, int64_t step) {
+  const auto found = before.find("train.max_steps");
+  if (found == before.end()) return "";
+  const std::string& said = found->second;
+  int64_t max_steps = 0;
+  if (std::from_chars(said.data(), said.data() + said.size(), max_steps).ec != std::errc())
+    return "";
+  const auto rate = [&](int64_t end) {
+    return optim::LearningRateSchedule(run.scheduler, run.optimizer.learning_rate, end)
+        .learning_rate(step);
+  };
+  if (rate(max_steps) == rate(run.train.max_steps)) return "";
+  return cat("train.max_steps: ", max_steps, " -> ", run.train.max_steps,
+             " moves the end of scheduler.type ", word(run.scheduler.type),
+             ": the learning rate goes on with ", shown_rate(rate(run.train.max_steps)),
+             " instead of ", shown_rate(rate(max_steps)));
 }
 
 bool decides_the_sequences(const std::string& key) {

@@ -31,6 +31,11 @@ std::vector<Change> changed_settings(const Settings& before, const Settings& now
 /// "optimizer.learning_rate: 0.003 -> 0.01; train.seed: 42 -> 7"
 std::string text_of(const std::vector<Change>& changes);
 
+/// What another train.max_steps does to a learning rate that falls until there: a sentence that has
+/// the rate of the update of `step` (0 is the first) now and as it would have been. Empty where
+/// they are the same, or the checkpoint does not tell its max_steps.
+std::string moved_schedule(const Settings& before, const config::RunConfig& run, int64_t step);
+
 /// Keys whose change gives the position in the data another meaning (beside the data itself, the
 /// tokenizer and the global batch).
 bool decides_the_sequences(const std::string& key);

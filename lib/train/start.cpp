@@ -205,9 +205,9 @@ void begin_anew(const StartParts& parts, checkpoint::TrainState& state) {
                fixed(seconds.count(), 2), " s"));
 }
 
-/// What the run goes on with otherwise than before: one line, or none.
+/// What the run goes on with otherwise than before: a line or two, or none.
 void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoint::TrainState& now,
-                          Logger& log) {
+                          const config::RunConfig& run, Logger& log) {
   if (from.state.settings.empty()) {
     if (from.state.config_hash != now.config_hash)
       log.warn(cat("resume: some settings may have changed since ", from.path.string(),
@@ -217,6 +217,8 @@ void log_changed_settings(const checkpoint::CheckpointInfo& from, const checkpoi
   const std::vector<Change> changes = changed_settings(from.state.settings, now.settings);
   if (!changes.empty())
     log.warn(cat("resume: settings changed: ", checkpoint::one_line(text_of(changes))));
+  const std::string schedule = moved_schedule(from.state.settings, run, from.state.step);
+  if (!schedule.empty()) log.warn(cat("resume: ", schedule));
 }
 
 }  // namespace
@@ -253,7 +255,7 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     check_resumable(from, state, run);
     check_update_rule(from, engine, run.optimizer);
   });
-  if (session.rank() == 0) log_changed_settings(from, state, log);
+  if (session.rank() == 0) log_changed_settings(from, state, run, log);
   if (from.state.step > run.train.max_steps ||
       (from.state.step == run.train.max_steps &&
        !owes_evaluation(session, run, run.train.max_steps, {}))) {

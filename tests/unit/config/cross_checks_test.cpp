@@ -111,6 +111,19 @@ TEST_CASE("sequence_parallel may be given with one tp rank") {
             .parallel.sequence_parallel);
 }
 
+TEST_CASE("a learning rate falls, and does not rise to its minimum") {
+  CHECK(refusal(kMinimal, {"scheduler.type=cosine", "scheduler.min_lr=1e-4"}) ==
+        "config error: --set scheduler.min_lr=1e-4: scheduler.min_lr is 0.0001 and "
+        "optimizer.learning_rate 1e-5: it must be at most the learning rate, which falls to it.\n"
+        "  Lower it with the learning rate: a tenth of that is usual.");
+  for (const char* set : {"scheduler.type=constant", "optimizer.learning_rate=1e-4"}) {
+    INFO(set);
+    CHECK(
+        parse(kMinimal, {"scheduler.type=linear", "scheduler.min_lr=1e-4", set}).scheduler.min_lr ==
+        1e-4);
+  }
+}
+
 TEST_CASE("what shall be kept must be saved, evaluated, and be of one origin") {
   CHECK(refusal(kMinimal, {"checkpoint.keep_every=100"}) ==
         "config error: --set checkpoint.keep_every=100: checkpoint.keep_every is 100 and "
@@ -119,6 +132,10 @@ TEST_CASE("what shall be kept must be saved, evaluated, and be of one origin") {
             .find("checkpoint.save_steps 30") != std::string::npos);
   CHECK(parse(kMinimal, {"checkpoint.keep_every=90", "checkpoint.save_steps=30"})
             .checkpoint.keep_every == 90);
+  CHECK(
+      refusal(kMinimal, {"eval.patience=3"}) ==
+      "config error: --set eval.patience=3: eval.patience is 3, and there is no data.eval: it must "
+      "stand beside data.eval or data.eval_share, whose losses it counts.");
   CHECK(
       refusal(kMinimal, {"checkpoint.keep_best=eval_loss"}) ==
       "config error: --set checkpoint.keep_best=eval_loss: checkpoint.keep_best is eval_loss, and "

@@ -420,7 +420,12 @@ TEST_CASE("invalid YAML is refused with its place") {
   CHECK(refusal("run_dir: [a\n") ==
         "config error: run.yaml:2:1: this is not valid YAML: end of sequence flow not found.\n"
         "  Indent with spaces, and quote texts that hold : # [ ] { } * or &.");
-  check_contains(refusal("run_dir: a\n\tmodel: b\n"), "config error: run.yaml:2:");
+  const std::string tab =
+      "the line is indented with a tab: it must be indented with spaces.\n"
+      "  Two spaces a level; an editor can be told to write them.";
+  CHECK(refusal("run_dir: a\n\tmodel: b\n") == "config error: run.yaml:2:1: " + tab);
+  CHECK(refusal("data:\n  \ttrain: [a]\n  eval: [b]\n") == "config error: run.yaml:2:3: " + tab);
+  check_contains(refusal(std::string("\xFF\xFEr\0u\0", 6)), "It seems to be UTF-16");
   check_contains(refusal("run_dir: *nowhere\n"), "run.yaml:1:10: this is not valid YAML");
   // A second document, and characters that yaml-cpp counts to no document.
   const std::string goes_on =

@@ -30,7 +30,9 @@ TEST_CASE("each foreign name means a key or section that there is, or says why t
 }
 
 // name as written, with its section -> the key that its hint names
-TEST_CASE("a file of the Hugging Face Trainer, axolotl, torchtitan, DeepSpeed or Megatron-LM") {
+TEST_CASE(
+    "a file of the Hugging Face Trainer, axolotl, LLaMA-Factory, torchtitan, DeepSpeed or "
+    "Megatron-LM") {
   const std::map<std::string, std::string> names = {
       // Hugging Face
       {"output_dir", "run_dir"},
@@ -110,6 +112,22 @@ TEST_CASE("a file of the Hugging Face Trainer, axolotl, torchtitan, DeepSpeed or
       {"bf16.enabled", "train.dtype"},
       {"tensor_parallel.autotp_size", "parallel.tp_size"},
       {"steps_per_print", "logging.every_steps"},
+      // LLaMA-Factory
+      {"dataset", "data.train"},
+      {"template", "data.chat_template"},
+      {"cutoff_len", "train.seq_length"},
+      {"max_samples", "data.train"},
+      {"interleave_probs", "data.train"},
+      {"mask_history", "data.train_on"},
+      {"train_on_prompt", "data.train_on"},
+      {"neat_packing", "data.packing"},
+      {"finetuning_type", "adapter"},
+      {"lora_rank", "adapter.rank"},
+      {"lora_target", "adapter.targets"},
+      {"adapter_name_or_path", "model.adapter"},
+      {"quantization_bit", "adapter.base_dtype"},
+      {"freeze_trainable_layers", "model.freeze"},
+      {"val_size", "data.eval_share"},
       // Megatron-LM
       {"tensor-model-parallel-size", "parallel.tp_size"},
       {"train-iters", "train.max_steps"},

@@ -246,6 +246,8 @@ TEST_CASE("to_yaml parses back to an equal config") {
     config.data.eval_share = integer(0, 1) ? "" : "0.5%";
     if (!config.data.eval_share.empty()) config.data.eval.clear();
     if (!config.data.evaluates()) checkpoint.keep_best = config::KeepBest::none;
+    if (!config.data.evaluates()) config.eval.patience = 0;
+    config.scheduler.min_lr = std::min(config.scheduler.min_lr, config.optimizer.learning_rate);
     if (checkpoint.resumes() == config::Resume::path) checkpoint.init_from = "";
     if (!config.model.adapter.empty()) checkpoint.init_from = "";
     const std::string yaml = config::to_yaml(config);

@@ -3,6 +3,7 @@
 
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "train/run_log.h"
 
 namespace tptrain::train {
 namespace {
@@ -36,6 +37,31 @@ TEST_CASE("dp and the global batch are derived", "[train]") {
 
   const ResolvedConfig same = resolved({"train.global_batch_size=24"}, 2);
   CHECK(same.batch.accumulation == 12);
+}
+
+TEST_CASE("settings that cannot do what they say are told", "[train]") {
+  const testing::TempDir dir;
+  int logs = 0;
+  const auto said = [&](const std::string& override) {
+    const std::string file = (dir / std::to_string(++logs)).string();
+    {
+      Logger log({.console = false, .file = file});
+      log_model(resolved({override}, 2), log);
+    }
+    const std::string text = testing::contents_of(file);
+    const size_t warning = text.find("WARNING: ");
+    return warning == std::string::npos ? "" : text.substr(warning + 9);
+  };
+  CHECK(said("model.architecture.max_position_embeddings=31") ==
+        "train.seq_length is 32, the model's max_position_embeddings 31: it has not learned the "
+        "positions beyond\n");
+  CHECK(said("model.architecture.max_position_embeddings=32") == "");
+  CHECK(said("scheduler.warmup_steps=8") ==
+        "scheduler.warmup_steps is 8, train.max_steps 8: the learning rate never reaches its "
+        "peak\n");
+  CHECK(said("scheduler.warmup_steps=7") == "");
+  CHECK(said("eval.every_steps=2") ==
+        "eval says when to evaluate, and there is no data.eval: nothing is evaluated\n");
 }
 
 TEST_CASE("the training hash ignores the layout and where things are written", "[train]") {

@@ -35,6 +35,26 @@ TEST_CASE("what does not change the training is not told", "[train]") {
                  "data.train=[b]"}) == "");
 }
 
+TEST_CASE("more steps move the end of a falling learning rate, which is told", "[train]") {
+  const auto moved = [](const std::vector<std::string>& sets, int64_t step) {
+    config::RunConfig now;
+    now.optimizer.learning_rate = 1e-3;
+    now.scheduler.type = config::Schedule::cosine;
+    now.train.max_steps = 20;
+    return moved_schedule(settings(sets), now, step);
+  };
+  CHECK(
+      moved({}, 10) ==
+      "train.max_steps: 10 -> 20 moves the end of scheduler.type cosine: the learning rate goes on "
+      "with 0.0005 instead of 0");
+  CHECK(moved({}, 0) == "");  // both at the peak
+  CHECK(moved({"train.max_steps=20"}, 10) == "");
+  config::RunConfig constant;
+  constant.train.max_steps = 20;
+  CHECK(moved_schedule(settings({}), constant, 10) == "");
+  CHECK(moved_schedule({}, constant, 10) == "");
+}
+
 TEST_CASE("a key that the checkpoint does not know counts as its default", "[train]") {
   Settings old = settings({});
   old.erase("train.z_loss");
