@@ -108,6 +108,16 @@ script=$sweep
 CODE=0 SLURM_ARRAY_TASK_ID=2 run run.yaml grid.txt --set train.max_steps=3
 [ "$code" -eq 0 ] || fail "sweep.sbatch ended with $code: $(cat output.txt)"
 [ "$(cat arguments.txt)" = "--config run.yaml --set train.max_steps=3 --set data.train=[a b.txt] --set run_dir=sweep/2" ] || fail "a line of a sweep: $(cat arguments.txt)"
+# Another grid over the same folder is refused, but for the array job that began it; the same line goes on under any.
+line() { CODE=0 SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_JOB_ID=$1 run run.yaml "$2" --set train.max_steps=3; }
+line 71 grid.txt
+printf 'x\n--set optimizer.learning_rate=2e-3\n' >other_grid.txt
+line 72 other_grid.txt
+{ [ "$code" -eq 2 ] && grep -q "sweep/2 holds the run of array job 71 with other settings" output.txt; } || fail "another grid became $code: $(cat output.txt)"
+line 72 grid.txt
+[ "$code" -eq 0 ] || fail "the same line under another job became $code: $(cat output.txt)"
+line 72 other_grid.txt
+[ "$code" -eq 0 ] || fail "a changed line of the job that began it became $code: $(cat output.txt)"
 for number in "" 3; do
   SLURM_ARRAY_TASK_ID=$number run run.yaml grid.txt
   [ "$code" -eq 2 ] || fail "line '$number' of a sweep of two became $code"
