@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* kChatTemplate = "chat_template.jinja";
 // A tokenizer.json of a quarter million entries is 20 MB.
 constexpr int64_t kFileBytesLimit = int64_t{1} << 30;
 
@@ -37,7 +38,7 @@ fs::path model_files_of_checkpoint(const fs::path& checkpoint) {
 }
 
 void keep_model_files(const fs::path& run_dir, const std::string& model_path,
-                      const std::string& tokenizer) {
+                      const std::string& tokenizer, const std::string& chat_template) {
   std::map<std::string, fs::path> files;  // by the name of the copy
   if (!model_path.empty()) {
     for (const char* name : {"config.json", "generation_config.json"}) {
@@ -53,8 +54,12 @@ void keep_model_files(const fs::path& run_dir, const std::string& model_path,
     for (const std::string& name : tokenizer::tokenizer_file_names(tokenizer))
       files[name] = fs::path(tokenizer).parent_path() / name;
   }
+  // What the run trains on is what its checkpoints are to be asked in.
+  const bool own_template = !chat_template.empty() && tokenizer != "bytes";
+  if (own_template) files[kChatTemplate] = chat_template;
   if (files.empty()) return;
   const fs::path directory = model_files_of_run(run_dir);
+  if (!files.contains(kChatTemplate)) fs::remove(directory / kChatTemplate, ignored);
   for (const auto& [name, from] : files) {
     create_directories_durably((directory / name).parent_path(), FailAs::checkpoint_error);
     keep(from, directory / name);

@@ -137,6 +137,20 @@ LabelledIds encode_conversation(const Conversation& conversation,
   return row;
 }
 
+int32_t end_of_turn(const chat_template::ChatTemplate& chat_template,
+                    const tokenizer::Tokenizer& tokenizer) {
+  Conversation example;
+  example.messages = {{{"role", "user"}, {"content", "Hello"}},
+                      {{"role", "assistant"}, {"content", "Hello"}}};
+  const LabelledIds row = encode_conversation(example, chat_template, tokenizer, {});
+  const LabelledIds without =
+      encode_conversation(example, chat_template, tokenizer, {.train_on_end = false});
+  for (size_t i = row.ids.size(); i-- > 0;) {
+    if (row.labels[i] != without.labels[i]) return row.ids[i];
+  }
+  return -1;
+}
+
 LabelledIds encode_completion(const std::string& prompt, const std::string& completion,
                               const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
   const std::string text = prompt + completion;

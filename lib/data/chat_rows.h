@@ -25,6 +25,11 @@ LabelledIds encode_conversation(const Conversation& conversation,
                                 const chat_template::ChatTemplate& chat_template,
                                 const tokenizer::Tokenizer& tokenizer, const ChatOptions& options);
 
+/// The special token by which the template ends what the assistant says (<|im_end|>, <|eot_id|>);
+/// -1 where it ends it with none. Throws as encode_conversation.
+int32_t end_of_turn(const chat_template::ChatTemplate& chat_template,
+                    const tokenizer::Tokenizer& tokenizer);
+
 /// The two texts end to end, with what the tokenizer puts before and behind a text; the completion
 /// and its end are learned. Throws DataError likewise.
 LabelledIds encode_completion(const std::string& prompt, const std::string& completion,

@@ -80,7 +80,8 @@ Watchdog::Options watchdog_options(const RunRequest& request, const ResolvedConf
 /// The files of run_dir become those of the run that goes on or begins.
 void take_run_dir_over(const config::RunConfig& config, const Started& started) {
   const fs::path run_dir = config.run_dir;
-  checkpoint::keep_model_files(run_dir, config.model.path, config.data.tokenizer);
+  checkpoint::keep_model_files(run_dir, config.model.path, config.data.tokenizer,
+                               config.data.chat_template);
   const std::string& run = started.state.run.id;
   const std::optional<checkpoint::RunIdentity> before = checkpoint::read_run_identity(run_dir);
   // Without a name on it metrics.jsonl is of the checkpoint's run, if that goes on.

@@ -18,6 +18,7 @@
 #include "comm/mpi_session.h"
 #include "commands/commands.h"
 #include "commands/device_option.h"
+#include "data/chat_rows.h"
 #include "device/device_facts.h"
 #include "inference/generator.h"
 #include "inference/model_source.h"
@@ -43,12 +44,26 @@ void check_ranks(const model::DecoderConfig& config, int ranks) {
                       ". Start that many ranks.")));
 }
 
+/// A base model that was trained on conversations ends its answers as their template does, whatever
+/// its generation_config.json names.
+void stop_at_end_of_turn(const chat_template::ChatTemplate& chat, inference::OpenedModel& model) {
+  try {
+    const int32_t end = data::end_of_turn(chat, *model.tokenizer);
+    if (end >= 0 && end < model.config.vocab_size) model.stop_ids.push_back(end);
+  } catch (const DataError& error) {
+    model.notes.push_back(
+        cat("where an answer ends cannot be told from the chat template, and "
+            "eos_token_id alone ends it: ",
+            error.what()));
+  }
+}
+
 /// The command's prompt, plain or as the user's turn of a conversation.
-std::vector<int32_t> prompt_ids(const GenerateCommand& command,
-                                const inference::OpenedModel& model) {
+std::vector<int32_t> prompt_ids(const GenerateCommand& command, inference::OpenedModel& model) {
   if (!command.chat) return model.tokenizer->encode(command.prompt, {.add_special = true});
   const chat_template::ChatTemplate chat =
       chat_template::ChatTemplate::from_tokenizer(model.tokenizer_path);
+  stop_at_end_of_turn(chat, model);
   std::vector<chat_template::ChatMessage> messages;
   if (!command.system.empty()) messages.push_back({.role = "system", .content = command.system});
   messages.push_back({.role = "user", .content = command.prompt});
@@ -103,8 +118,6 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
                                       .adapter = command.from.adapter,
                                       .base = command.from.base,
                                       .tokenizer = command.tokenizer});
-  for (const std::string& line : model.not_used) std::cerr << "not used: " << line << "\n";
-  for (const std::string& line : model.notes) std::cerr << "note: " << line << "\n";
   comm::DeviceType device = comm::DeviceType::cpu;
   std::vector<int32_t> prompt;
   comm::agree(session, [&] {
@@ -117,6 +130,10 @@ void generate(comm::MpiSession& session, const GenerateCommand& command) {
         model::check_seq_length(model.config, tokens, "the prompt with --max-new-tokens");
     if (!problems.empty()) throw ConfigError(problems);
   });
+  if (session.rank() == 0) {
+    for (const std::string& line : model.not_used) std::cerr << "not used: " << line << "\n";
+    for (const std::string& line : model.notes) std::cerr << "note: " << line << "\n";
+  }
   sampling.vocab_limit = model.tokenizer->vocab_size();
 
   board.enter("setting up the device mesh");

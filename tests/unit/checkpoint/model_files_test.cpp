@@ -31,7 +31,7 @@ TEST_CASE("the model's configuration and the tokenizer's files are kept, weights
   temporary.put("tok/chat_template.jinja", "chat");
   temporary.put("tok/notes.txt", "no part of it");
   const fs::path run = temporary / "run";
-  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string());
+  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string(), "");
   const fs::path kept = model_files_of_run(run);
   CHECK(names_in(kept) == std::vector<std::string>{"chat_template.jinja", "config.json",
                                                    "generation_config.json", "tokenizer.json"});
@@ -42,14 +42,33 @@ TEST_CASE("the model's configuration and the tokenizer's files are kept, weights
   temporary.put("tok/tokenizer.json", "changed");
   const auto before = fs::last_write_time(kept / "config.json") - std::chrono::hours(1);
   fs::last_write_time(kept / "config.json", before);  // not to be mistaken for a write of now
-  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string());
+  keep_model_files(run, (temporary / "model").string(), (temporary / "tok").string(), "");
   CHECK(contents_of(kept / "tokenizer.json") == "changed");
   CHECK(fs::last_write_time(kept / "config.json") == before);
 }
 
+TEST_CASE("the template that a run trains on stands in the place of the tokenizer's own") {
+  const TempDir temporary;
+  temporary.put("tok/tokenizer.json", "tok");
+  const std::string chosen = temporary.put("mine.j2", "mine").string();
+  const std::string tokenizer = (temporary / "tok").string();
+  const fs::path run = temporary / "run";
+  const fs::path kept = model_files_of_run(run) / "chat_template.jinja";
+  keep_model_files(run, "", tokenizer, chosen);
+  CHECK(contents_of(kept) == "mine");
+  temporary.put("tok/chat_template.jinja", "its own");
+  keep_model_files(run, "", tokenizer, chosen);
+  CHECK(contents_of(kept) == "mine");
+  keep_model_files(run, "", tokenizer, "");
+  CHECK(contents_of(kept) == "its own");
+  fs::remove(temporary / "tok/chat_template.jinja");
+  keep_model_files(run, "", tokenizer, "");
+  CHECK_FALSE(fs::exists(kept));
+}
+
 TEST_CASE("a run of its own making keeps nothing") {
   const TempDir temporary;
-  keep_model_files(temporary / "run", "", "bytes");
+  keep_model_files(temporary / "run", "", "bytes", "");
   CHECK(!fs::exists(temporary / "run"));
 }
 

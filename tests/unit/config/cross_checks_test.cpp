@@ -113,7 +113,7 @@ TEST_CASE("sequence_parallel may be given with one tp rank") {
 
 TEST_CASE("a learning rate falls, and does not rise to its minimum") {
   CHECK(refusal(kMinimal, {"scheduler.type=cosine", "scheduler.min_lr=1e-4"}) ==
-        "config error: --set scheduler.min_lr=1e-4: scheduler.min_lr is 0.0001 and "
+        "config error: --set scheduler.min_lr=1e-4: scheduler.min_lr is 1e-4 and "
         "optimizer.learning_rate 1e-5: it must be at most the learning rate, which falls to it.\n"
         "  Lower it with the learning rate: a tenth of that is usual.");
   for (const char* set : {"scheduler.type=constant", "optimizer.learning_rate=1e-4"}) {

@@ -147,6 +147,18 @@ TEST_CASE("what the assistant says is learned, with the token that ends it") {
               "\nHo<|end|>\n]]"});
 }
 
+TEST_CASE("the token that ends a turn is the template's") {
+  const ChatTokenizer tokenizer;
+  const auto end_in = [&](const char* source) {
+    return end_of_turn(ChatTemplate::from_source(source, "t"), tokenizer);
+  };
+  CHECK(end_in(kTemplate) == tokenizer.find("<|end|>"));
+  CHECK(end_in("{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}"
+               "{% if m.role == 'assistant' %}{{ '</s>' }}{% endif %}{% endfor %}") ==
+        tokenizer.find("</s>"));
+  CHECK(end_in("{% for m in messages %}{{ m.content + '\\n' }}{% endfor %}") == -1);
+}
+
 TEST_CASE("reasoning and tool calls are learned with what the template writes around them") {
   const TempDir dir;
   CHECK(learned(dir,
