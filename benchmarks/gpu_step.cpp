@@ -70,6 +70,7 @@ struct Arguments {
   std::string master_dtype = "fp32";
   std::string moments_dtype = "fp32";
   std::string fp8 = "off";
+  std::string fp8_all_gather = "off";
   std::string optimizer = "adamw";
   std::string recompute = "none";
   std::string cuda_graphs = "auto";
@@ -103,6 +104,9 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--master-dtype", a.master_dtype)->check(types);
   app.add_option("--moments-dtype", a.moments_dtype)->check(types);
   app.add_option("--fp8", a.fp8, "Linears of the layers in FP8; so are those of the limit")
+      ->check(CLI::IsMember({"off", "on"}));
+  app.add_option("--fp8-all-gather", a.fp8_all_gather,
+                 "One scale for a tensor in parts, gathers of it in bytes")
       ->check(CLI::IsMember({"off", "on"}));
   app.add_option("--optimizer", a.optimizer, "Update rule")
       ->check(CLI::IsMember({"adamw", "lion", "muon"}));
@@ -449,7 +453,8 @@ int main(int argc, char** argv) {
                     .recompute = arguments.recompute == "full"        ? model::Recompute::full
                                  : arguments.recompute == "selective" ? model::Recompute::selective
                                                                       : model::Recompute::none,
-                    .fp8 = {.on = arguments.fp8 == "on"},
+                    .fp8 = {.on = arguments.fp8 == "on",
+                            .all_gather = arguments.fp8_all_gather == "on"},
                     .head_chunk_tokens = arguments.head_chunk,
                     .adapter = adapter_of(arguments)},
        .zero = {.zero_stage = arguments.zero_stage, .optimizer = optimizer},
@@ -507,8 +512,11 @@ int main(int argc, char** argv) {
       config.model_type.c_str(), static_cast<int>(config.num_hidden_layers),
       with_thousands(model::parameter_count(config)).c_str(), shape.tp_size, shape.dp_size,
       device.c_str(), arguments.zero_stage, arguments.dtype.c_str(),
-      arguments.fp8 == "on" ? " with FP8" : "", arguments.recompute.c_str(), arguments.seq_length,
-      arguments.micro_batch_size, arguments.accumulation);
+      arguments.fp8 == "off"              ? ""
+      : arguments.fp8_all_gather == "off" ? " with FP8"
+                                          : " with FP8, gathered as such",
+      arguments.recompute.c_str(), arguments.seq_length, arguments.micro_batch_size,
+      arguments.accumulation);
   if (adapter)
     std::printf("  adapters of rank %ld on %s: %s parameters train\n", adapter->rank,
                 join(adapter->targets).c_str(),

@@ -89,6 +89,13 @@ class CrossChecker {
   }
 
   void fp8() {
+    if (usable({"train.fp8", "train.fp8_all_gather"}) && config_.train.fp8_all_gather == Fp8::on &&
+        config_.train.fp8 == Fp8::off) {
+      complain({"train.fp8_all_gather", "train.fp8"},
+               problem("train.fp8_all_gather is on and train.fp8 off")
+                   .must("stand beside train.fp8 on, whose casts are what is gathered")
+                   .remedy("Set train.fp8 to on, or leave train.fp8_all_gather out."));
+    }
     if (!usable({"train.fp8", "train.dtype"})) return;
     if (config_.train.fp8 != Fp8::on || config_.train.dtype == Dtype::bf16) return;
     complain({"train.fp8", "train.dtype"},

@@ -104,6 +104,13 @@ std::vector<Key> numbers_keys() {
             .limits = kNotNegative,
             .doc = "Layers at the end whose linears stay bf16 with train.fp8."},
            &RunConfig::train, &TrainConfig::fp8_bf16_last_layers),
+      bind({.path = "train.fp8_all_gather",
+            .doc = "`on`, with train.fp8: a tensor that ranks hold in parts is cast with one scale "
+                   "for the whole of it, and what sequence parallelism gathers of activations and "
+                   "gradients, and ZeRO-3 of the layers' matrices, travels in FP8, in half the "
+                   "bytes. `off`: in bf16, and scales are those of a rank's part. See "
+                   "docs/layouts.md."},
+           &RunConfig::train, &TrainConfig::fp8_all_gather),
       bind({.path = "train.attention_dropout",
             .type = Type::real,
             .limits = kShareOfDropped,

@@ -255,6 +255,7 @@ struct TrainConfig {
   Fp8 fp8 = Fp8::off;                  // the layers' linears
   int64_t fp8_bf16_first_layers = 0;   // that stay bf16
   int64_t fp8_bf16_last_layers = 0;
+  Fp8 fp8_all_gather = Fp8::off;  // scales of whole tensors, and what is gathered of them in bytes
   double attention_dropout = 0.0;
   double residual_dropout = 0.0;          // of each sublayer's output and of the embedding
   double z_loss = 0.0;                    // coefficient of the mean of logsumexp(logits)^2

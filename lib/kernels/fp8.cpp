@@ -83,6 +83,24 @@ void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kno
     std::fill(as_columns + c * padded(rows) + rows, as_columns + (c + 1) * padded(rows), 0);
 }
 
+// [R, C] -> [C, R and padding], by tiles that fit the first cache.
+void turn_on_cpu(const at::Tensor& rows, at::Tensor& columns) {
+  constexpr int64_t kTile = 64;
+  const auto* from = static_cast<const uint8_t*>(rows.const_data_ptr());
+  auto* to = static_cast<uint8_t*>(columns.mutable_data_ptr());
+  const int64_t height = rows.size(0), width = rows.size(1), length = columns.size(1);
+  cpu::parallel_rows(width, cpu::grain_of(length), [&](int64_t begin, int64_t end) {
+    for (int64_t first = 0; first < height; first += kTile) {
+      const int64_t last = std::min(first + kTile, height);
+      for (int64_t c = begin; c < end; ++c) {
+        for (int64_t r = first; r < last; ++r) to[c * length + r] = from[r * width + c];
+      }
+    }
+    for (int64_t c = begin; c < end; ++c)
+      std::fill(to + c * length + height, to + (c + 1) * length, 0);
+  });
+}
+
 /// By which a product of these makes up for what their casts took.
 float given_back(const at::Tensor& a, const at::Tensor& b) {
   const auto of = [](const at::Tensor& matrix) {
@@ -137,10 +155,17 @@ void cast(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_known,
   cast_on_cpu(to, x, type, scale_is_known, amax);
 }
 
+void check_memory(const Fp8Matrix& to, const at::Tensor& x, Fp8 type, const char* function) {
+  for (const at::Tensor& form : {to.rows, to.columns})
+    expect(
+        !form.defined() || (form.numel() == x.numel() && form.scalar_type() == scalar_type(type)),
+        function, "get the memory of a cast of the same size and type", x.sizes());
+}
+
 }  // namespace
 
 at::Tensor fp8_amax(const at::Tensor& like) {
-  return like.is_cuda() ? at::zeros({1}, like.options().dtype(at::kInt)) : at::Tensor();
+  return like.is_cuda() ? at::zeros({kFp8AmaxWords}, like.options().dtype(at::kInt)) : at::Tensor();
 }
 
 Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& scale,
@@ -157,11 +182,14 @@ Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& 
 
 void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type, const at::Tensor& amax) {
   check_matrix(x, "to_fp8_out");
-  for (const at::Tensor& form : {to.rows, to.columns})
-    expect(
-        !form.defined() || (form.numel() == x.numel() && form.scalar_type() == scalar_type(type)),
-        "to_fp8_out", "get the memory of a cast of the same size and type", x.sizes());
+  check_memory(to, x, type, "to_fp8_out");
   cast(to, x, type, /*scale_is_known=*/false, amax);
+}
+
+void to_fp8_at_scale_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type) {
+  check_matrix(x, "to_fp8_at_scale_out");
+  check_memory(to, x, type, "to_fp8_at_scale_out");
+  cast(to, x, type, /*scale_is_known=*/true);
 }
 
 void raise_amax(at::Tensor amax, const at::Tensor& values) {
@@ -176,12 +204,50 @@ void raise_amax(at::Tensor amax, const at::Tensor& values) {
     most = std::max(most, static_cast<int32_t>(bits));
     return;
   }
+  // What the kernel reads; all else ATen does.
+  if (values.scalar_type() == at::kBFloat16 && values.is_contiguous() && values.numel() % 8 == 0 &&
+      reinterpret_cast<uintptr_t>(values.const_data_ptr()) % 16 == 0) {
+    cuda::amax_of(values.const_data_ptr(), values.numel(),
+                  static_cast<uint32_t*>(amax.mutable_data_ptr()), cuda::stream_of(values));
+    return cuda::check_launch("raise_amax");
+  }
   constexpr int64_t kAtOnce = int64_t{1} << 24;  // what it takes meanwhile: 4 bytes an element
   for (const at::Tensor& part : values.reshape({-1}).split(kAtOnce)) {
     // Without the sign their order is that of their bits, NaN above infinity.
     const at::Tensor bits = part.to(at::kBFloat16).view(at::kShort).bitwise_and(0x7fff);
     amax.copy_(at::maximum(amax, bits.max().to(at::kInt).bitwise_left_shift(16)));
   }
+}
+
+// fp8_exponent()'s arithmetic on tensors: the exponents of scales, 2^-e.
+at::Tensor fp8_scales(const at::Tensor& amax, Fp8 type) {
+  expect(amax.scalar_type() == at::kInt && amax.dim() == 1, "fp8_scales", "be int32 [k]",
+         amax.sizes());
+  constexpr int64_t kOne = 127, kMantissaBits = 23, kLeast = 1;
+  const int64_t top = type == Fp8::e4m3 ? kTopExponentE4m3 : kTopExponentE5m2;
+  const at::Tensor beyond = amax.bitwise_and(0x7fffff).gt(0x600000).to(at::kInt);
+  const at::Tensor exponents =
+      amax.bitwise_right_shift(kMantissaBits).add_(beyond).sub_(top).clamp_min_(kLeast);
+  exponents.masked_fill_(amax.eq(0), kOne);
+  const at::Tensor bits = exponents.bitwise_left_shift(kMantissaBits);
+  bits.masked_fill_(amax.ge(0x7f800000), static_cast<int64_t>(kNanBits));
+  return bits.view(at::kFloat);
+}
+
+at::Tensor fp8_columns(const at::Tensor& rows) {
+  expect(rows.dim() == 2 && rows.element_size() == 1, "fp8_columns", "be rows of FP8",
+         rows.sizes());
+  expect_contiguous(rows, "fp8_columns");
+  const int64_t length = rows.size(0);
+  at::Tensor columns = at::empty({rows.size(1), padded(length)}, rows.options());
+  at::Tensor bytes = columns.view(at::kByte);
+  if (rows.is_cuda()) {
+    bytes.narrow(1, 0, length).copy_(rows.view(at::kByte).t());
+    bytes.narrow(1, length, padded(length) - length).zero_();
+    return columns;
+  }
+  turn_on_cpu(rows, bytes);
+  return columns;
 }
 
 void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, Fp8Sums sums,

@@ -38,9 +38,14 @@ struct Fp8Matrix {
 };
 enum class Fp8Form { rows, columns, both };
 
-/// Where whoever makes a tensor like this leaves its largest magnitude: int32 [1], the bits of an
-/// fp32, 0 to begin with. Undefined where casts find it themselves (not on CUDA).
+/// Words of a tensor whose first holds a largest magnitude: what GPUs exchange directly is a
+/// multiple of 16 bytes.
+inline constexpr int64_t kFp8AmaxWords = 4;
+/// Where whoever makes a tensor like this leaves its largest magnitude: int32 [kFp8AmaxWords], the
+/// bits of an fp32, 0 to begin with. Undefined where casts find it themselves (not on CUDA).
 at::Tensor fp8_amax(const at::Tensor& like);
+/// The scales [k], fp32, that casts of these largest magnitudes [k] take.
+at::Tensor fp8_scales(const at::Tensor& amax, Fp8 type);
 /// x [R, C] bf16, contiguous, C a multiple of 16 -> FP8, rounded to nearest even. `scale`: of the
 /// same values, where it is known from an earlier cast; undefined: from their largest magnitude,
 /// which is `amax` where that is defined.
@@ -48,9 +53,15 @@ Fp8Matrix to_fp8(const at::Tensor& x, Fp8 type, Fp8Form form, const at::Tensor& 
                  const at::Tensor& amax = {});
 /// The same into the memory of `to`, which an earlier cast of the same sizes, type and form made.
 void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type, const at::Tensor& amax = {});
-/// Raises amax (as fp8_amax says, on either device) to the largest magnitude of `values`, fp32 or
-/// bf16 of any shape; fp32 as they are when rounded to bf16.
+/// Raises amax (its first word, as fp8_amax says, on either device) to the largest magnitude of
+/// `values`, fp32 or bf16 of any shape; fp32 as they are when rounded to bf16. Bits of what is not
+/// negative are in the order of their numbers: as fp32 the largest of several ranks is an
+/// all-reduce (max). That may lose a NaN, which the cast of whoever has it then keeps as such.
 void raise_amax(at::Tensor amax, const at::Tensor& values);
+/// The same at the scale that `to` has.
+void to_fp8_at_scale_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
+/// The columns of a cast whose rows are at hand: bytes are moved, nothing is rounded.
+at::Tensor fp8_columns(const at::Tensor& rows);
 
 /// One side of a product: rows [M, K] or [N, K], N and K multiples of 16.
 struct Fp8Operand {

@@ -18,7 +18,8 @@ Range in_elements(const Range& heads, int64_t head_dim) {
 tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& config,
                                                            const std::string& name,
                                                            const HeadShare& share,
-                                                           const LinearSettings& linears) {
+                                                           const LinearSettings& linears,
+                                                           int tp_size) {
   const int64_t head_dim = config.head_dim;
   const auto kv = [&](const char* projection) {
     return tensor_parallel::ColumnParallelLinear::Output{
@@ -39,7 +40,13 @@ tensor_parallel::ColumnParallelLinear::Options qkv_options(const DecoderConfig& 
           .in_features = config.hidden_size,
           .bias = config.qkv_bias ? Bias::learned : Bias::none,
           .init_std = config.initializer_range,
-          .fp8 = linears.fp8,
+          .fp8 = linears.fp8_of(tp_size,
+                                [&](int rank) {
+                                  const HeadShare of = head_share(config, rank, tp_size);
+                                  return std::pair(
+                                      (of.heads.size() + 2 * of.kv_heads.size()) * head_dim,
+                                      config.hidden_size);
+                                }),
           .low_rank = linears.low_rank()};
 }
 
@@ -66,7 +73,7 @@ Attention::Attention(const DecoderConfig& config, const std::string& name,
       shape_({.heads = share_.heads.size(),
               .kv_heads = share_.kv_heads.size(),
               .head_dim = config.head_dim}),
-      qkv_proj_(qkv_options(config, name, share_, linears), tp),
+      qkv_proj_(qkv_options(config, name, share_, linears, tp.size()), tp),
       q_norm_(norm_weight(config, name + ".q_norm", tp)),
       k_norm_(norm_weight(config, name + ".k_norm", tp)),
       o_proj_({.name = name + ".o_proj",
@@ -76,7 +83,12 @@ Attention::Attention(const DecoderConfig& config, const std::string& name,
                .bias = config.o_bias ? Bias::learned : Bias::none,
                .init_std = config.initializer_range,
                .bias_gradient = linears.replicated_gradient,
-               .fp8 = linears.fp8,
+               .fp8 = linears.fp8_of(tp.size(),
+                                     [&](int rank) {
+                                       const HeadShare of = head_share(config, rank, tp.size());
+                                       return std::pair(config.hidden_size,
+                                                        of.heads.size() * config.head_dim);
+                                     }),
                .adapter = linears.adapter_of(name + ".o_proj"),
                .low_rank = linears.low_rank()},
               tp) {}
@@ -155,6 +167,11 @@ std::vector<parameters::Parameter*> Attention::parameters() {
   if (q_norm_) all.insert(all.end(), {q_norm_.get(), k_norm_.get()});
   for (parameters::Parameter* parameter : o_proj_.parameters()) all.push_back(parameter);
   return all;
+}
+
+void Attention::add_fp8(std::vector<tensor_parallel::Fp8Linear*>& linears) const {
+  if (qkv_proj_.fp8() != nullptr) linears.push_back(qkv_proj_.fp8());
+  if (o_proj_.fp8() != nullptr) linears.push_back(o_proj_.fp8());
 }
 
 void Attention::add_linears_in_bf16(std::vector<std::string>& names) const {

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -35,6 +36,17 @@ class Attention {
     at::Tensor unnormed;  // [S, B, (heads + kv_heads)/tp * D]: q and k before their norm, for
                           // backward; undefined where there is none
   };
+  /// Begins to gather x for qkv(), or, with what it left in `before`, for its weights' gradients.
+  tensor_parallel::GatheredSequence start_gather(
+      at::Tensor slice, const tensor_parallel::SequenceRegion& region,
+      const tensor_parallel::LinearInput* before = nullptr) const {
+    return qkv_proj_.start_gather(std::move(slice), region, before);
+  }
+  /// Begins to gather the gradient of project()'s output.
+  tensor_parallel::GatheredSequence start_gather_gradient(
+      at::Tensor slice, const tensor_parallel::SequenceRegion& region) const {
+    return o_proj_.start_gather(std::move(slice), region);
+  }
   /// x [S, B, H], of the positions in `rotary`.
   Qkv qkv(tensor_parallel::GatheredSequence& x, const kernels::RotaryTable& rotary,
           tensor_parallel::LinearInput* input) const;
@@ -92,6 +104,8 @@ class Attention {
   std::vector<parameters::Parameter*> parameters();
   /// Adds the names of the linears that do not run in FP8.
   void add_linears_in_bf16(std::vector<std::string>& names) const;
+  /// Adds those that do.
+  void add_fp8(std::vector<tensor_parallel::Fp8Linear*>& linears) const;
 
  private:
   kernels::HeadNorm head_norm() const;

@@ -49,7 +49,9 @@ struct Decoder::Impl {
       : config(decoder_config),
         options(training_options),
         tp(tp_axis),
-        fp8({.keep_weights = options.fp8.keep_weights, .observer = options.fp8.observer}),
+        fp8({.keep_weights = options.fp8.keep_weights,
+             .observer = options.fp8.observer,
+             .tp = options.fp8.all_gather ? &tp_axis : nullptr}),
         adapters(options.adapter ? Adapters(config, *options.adapter) : Adapters()),
         embedding(
             tensor_parallel::vocab_parallel_table(table_options(config, "model.embed_tokens"), tp)),
@@ -220,7 +222,6 @@ Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp,
     : impl_(std::make_unique<Impl>(config, tp, options)) {}
 
 Decoder::~Decoder() = default;
-
 const DecoderConfig& Decoder::config() const { return impl_->config; }
 const std::vector<ParameterBlock>& Decoder::blocks() const { return impl_->blocks; }
 int Decoder::first_training_block() const { return impl_->first_training; }
@@ -234,7 +235,6 @@ std::vector<Parameter*> Decoder::parameters() const {
 }
 
 const std::vector<Parameter*>& Decoder::packed_parameters() const { return impl_->packed; }
-
 void Decoder::weights_changed() { ++impl_->fp8.weights_version; }
 
 std::vector<std::string> Decoder::linears_left_in_bf16() const {

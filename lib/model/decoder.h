@@ -41,6 +41,8 @@ enum class Recompute {
 struct Fp8Layers {
   bool on = false;
   bool counts_casts = false;  // of a training: what they lose
+  /// Ranks of tp share scales and gather bytes (fp8_linear.h); over_dp() asks the same of dp.
+  bool all_gather = false;
   int64_t first_in_bf16 = 0;
   int64_t last_in_bf16 = 0;
   /// Casts of weights stay between the micro-batches of a step: 2 bytes an element.
@@ -50,6 +52,8 @@ struct Fp8Layers {
   bool takes(int64_t layer, int64_t layers) const {
     return on && layer >= first_in_bf16 && layer < layers - last_in_bf16;
   }
+  /// Whether matrices are gathered as FP8 over so many ranks, where they are gathered for use.
+  bool over_dp(int64_t dp_size) const { return on && all_gather && dp_size > 1; }
 };
 
 struct TrainingOptions {

@@ -8,6 +8,7 @@
 
 namespace tptrain::model {
 
+using tensor_parallel::Fp8Linear;
 using tensor_parallel::GatheredSequence;
 using tensor_parallel::LinearGradient;
 using tensor_parallel::LinearInput;
@@ -53,11 +54,15 @@ DecoderLayer::DecoderLayer(const DecoderConfig& config, const Options& options,
       input_norm_(config, norm_options(options, ".input_layernorm"), tp),
       attention_(config, options.name + ".self_attn", linear_settings(options), tp),
       post_attention_norm_(config, norm_options(options, ".post_attention_layernorm"), tp),
-      mlp_(config, options.name + ".mlp", linear_settings(options), tp) {}
+      mlp_(config, options.name + ".mlp", linear_settings(options), tp) {
+  attention_.add_fp8(fp8_linears_);
+  mlp_.add_fp8(fp8_linears_);
+}
 
 DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerContext& context,
                                              Use use) const {
   const auto& region = context.region;
+  Fp8Linear::share_weight_amax(fp8_linears_);
   Kept kept;
   // Columns of a whole sequence in 8 bits, for a slice of it in 16: only where nothing is cut.
   for (LinearInput* input : {&kept.qkv_input, &kept.up_input, &kept.down_input})
@@ -73,7 +78,7 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
   kept.attention_statistics = std::move(norm.statistics);
   kept.attention_input = std::move(norm.output);
   {
-    GatheredSequence input = region.start_gather(kept.attention_input);
+    GatheredSequence input = attention_.start_gather(kept.attention_input, region);
     kept.qkv = attention_.qkv(input, context.rotary, &kept.qkv_input);
   }
   if (kept.qkv_input.has_columns()) kept.attention_input.reset();
@@ -90,7 +95,7 @@ DecoderLayer::Kept DecoderLayer::activations(ResidualStream stream, const LayerC
   kept.mlp_statistics = std::move(norm.statistics);
   kept.mlp_input = std::move(norm.output);
   {
-    GatheredSequence input = region.start_gather(kept.mlp_input);
+    GatheredSequence input = mlp_.start_gather(kept.mlp_input, region);
     Mlp::Activated activated = mlp_.up_and_activation(input, &kept.up_input, &kept.down_input);
     kept.up = std::move(activated.up);
     kept.activation = std::move(activated.activation);
@@ -180,12 +185,12 @@ ResidualGradient DecoderLayer::mlp_backward(const ResidualGradient& grad, Kept& 
   const auto [grad_sum, column_sums] =
       dropout_backward(grad, context.dropout.residual(index_, "mlp"), region.first_position());
   mlp_.bias_backward(grad_sum, column_sums);
-  std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
+  std::optional<GatheredSequence> grad_output = mlp_.start_gather_gradient(grad_sum, region);
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.up_input.has_columns()) {
     if (!kept.mlp_input.defined())
       kept.mlp_input = post_attention_norm_.recompute(kept.mlp_sum, kept.mlp_statistics);
-    input = region.start_gather(std::exchange(kept.mlp_input, {}));
+    input = mlp_.start_gather(std::exchange(kept.mlp_input, {}), region, &kept.up_input);
   }
   if (!kept.activation.defined() && !kept.down_input.has_columns())
     kept.activation = mlp_.activation(kept.up);
@@ -214,12 +219,13 @@ ResidualGradient DecoderLayer::attention_backward(const ResidualGradient& grad, 
   const auto [grad_sum, column_sums] = dropout_backward(
       grad, context.dropout.residual(index_, "attention"), region.first_position());
   attention_.bias_backward(grad_sum, column_sums);
-  std::optional<GatheredSequence> grad_output = region.start_gather(grad_sum);
+  std::optional<GatheredSequence> grad_output = attention_.start_gather_gradient(grad_sum, region);
   std::optional<GatheredSequence> input;  // none: its columns are there
   if (!kept.qkv_input.has_columns()) {
     if (!kept.attention_input.defined())
       kept.attention_input = input_norm_.recompute(kept.attention_sum, kept.attention_statistics);
-    input = region.start_gather(std::exchange(kept.attention_input, {}));
+    input =
+        attention_.start_gather(std::exchange(kept.attention_input, {}), region, &kept.qkv_input);
   }
   LinearGradient of_o, of_qkv;
   at::Tensor grad_context = attention_.project_input_gradient(*grad_output, kept.o_input, of_o);
@@ -246,6 +252,7 @@ ResidualStream DecoderLayer::forward_cached(const ResidualStream& stream,
                                             const tensor_parallel::SequenceRegion& region,
                                             const kernels::RotaryTable& rotary,
                                             KvCache& cache) const {
+  Fp8Linear::share_weight_amax(fp8_linears_);
   const NormLayer::Result first = input_norm_.forward(stream);
   at::Tensor attended =
       region.reduce(attention_.forward_cached(first.output, rotary, cache, index_));

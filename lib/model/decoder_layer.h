@@ -113,6 +113,7 @@ class DecoderLayer {
 
   int64_t index_;
   bool in_fp8_;
+  std::vector<tensor_parallel::Fp8Linear*> fp8_linears_;
   NormLayer input_norm_;
   Attention attention_;
   NormLayer post_attention_norm_;

@@ -13,6 +13,10 @@ using tensor_parallel::ColumnParallelLinear;
 
 Bias bias_of(const DecoderConfig& config) { return config.mlp_bias ? Bias::learned : Bias::none; }
 
+int64_t ffn_of(const DecoderConfig& config, int rank, const comm::Communicator& tp) {
+  return tensor_parallel::share_of(config.intermediate_size, rank, tp.size()).size();
+}
+
 ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std::string& name,
                                          const LinearSettings& linears,
                                          const comm::Communicator& tp) {
@@ -28,9 +32,12 @@ ColumnParallelLinear::Options up_options(const DecoderConfig& config, const std:
                                            .in_features = config.hidden_size,
                                            .bias = bias_of(config),
                                            .init_std = config.initializer_range,
-                                           .fp8 = linears.fp8,
                                            .low_rank = linears.low_rank()};
-  if (config.feed_forward == FeedForward::swiglu) {
+  const bool gated = config.feed_forward == FeedForward::swiglu;
+  options.fp8 = linears.fp8_of(tp.size(), [&](int rank) {
+    return std::pair((gated ? 2 : 1) * ffn_of(config, rank, tp), config.hidden_size);
+  });
+  if (gated) {
     options.name = name + ".gate_up_proj";
     options.outputs.insert(options.outputs.begin(), output(".gate_proj"));
   }
@@ -51,7 +58,9 @@ Mlp::Mlp(const DecoderConfig& config, const std::string& name, const LinearSetti
            .bias = bias_of(config),
            .init_std = config.initializer_range,
            .bias_gradient = linears.replicated_gradient,
-           .fp8 = linears.fp8,
+           .fp8 = linears.fp8_of(
+               tp.size(),
+               [&](int rank) { return std::pair(config.hidden_size, ffn_of(config, rank, tp)); }),
            .adapter = linears.adapter_of(name + ".down_proj"),
            .low_rank = linears.low_rank()},
           tp) {}
@@ -91,6 +100,11 @@ std::vector<parameters::Parameter*> Mlp::parameters() {
   std::vector<parameters::Parameter*> all = up_proj_.parameters();
   for (parameters::Parameter* parameter : down_proj_.parameters()) all.push_back(parameter);
   return all;
+}
+
+void Mlp::add_fp8(std::vector<tensor_parallel::Fp8Linear*>& linears) const {
+  if (up_proj_.fp8() != nullptr) linears.push_back(up_proj_.fp8());
+  if (down_proj_.fp8() != nullptr) linears.push_back(down_proj_.fp8());
 }
 
 void Mlp::add_linears_in_bf16(std::vector<std::string>& names) const {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -20,6 +21,17 @@ class Mlp {
   Mlp(const DecoderConfig& config, const std::string& name, const LinearSettings& linears,
       const comm::Communicator& tp);
 
+  /// Begins to gather x for up(), or, with what it left in `before`, for its weights' gradients.
+  tensor_parallel::GatheredSequence start_gather(
+      at::Tensor slice, const tensor_parallel::SequenceRegion& region,
+      const tensor_parallel::LinearInput* before = nullptr) const {
+    return up_proj_.start_gather(std::move(slice), region, before);
+  }
+  /// Begins to gather the gradient of down()'s output.
+  tensor_parallel::GatheredSequence start_gather_gradient(
+      at::Tensor slice, const tensor_parallel::SequenceRegion& region) const {
+    return down_proj_.start_gather(std::move(slice), region);
+  }
   /// x [S, B, H] -> [S, B, 2 F/tp] of SwiGLU, [S, B, F/tp] of GELU.
   at::Tensor up(tensor_parallel::GatheredSequence& x, tensor_parallel::LinearInput* input) const {
     return up_proj_.forward(x, input);
@@ -73,6 +85,8 @@ class Mlp {
   std::vector<parameters::Parameter*> parameters();
   /// Adds the names of those that do not run in FP8.
   void add_linears_in_bf16(std::vector<std::string>& names) const;
+  /// Adds those that do.
+  void add_fp8(std::vector<tensor_parallel::Fp8Linear*>& linears) const;
 
  private:
   FeedForward form_;

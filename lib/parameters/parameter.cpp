@@ -1,6 +1,7 @@
 #include "parameters/parameter.h"
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace tptrain::parameters {
 
@@ -16,6 +17,13 @@ std::string_view role_name(Role role) {
       return "replicated";
   }
   throw InternalError(problem("a Role outside its enumeration"));
+}
+
+at::Tensor Parameter::values() const {
+  if (packed != nullptr) return packed->values(*this);
+  if (!fp8.rows.defined()) return data;
+  throw InternalError(problem(cat("the values of '", name, "', which is gathered as FP8"))
+                          .must("be read as FP8: there are no others"));
 }
 
 int64_t Parameter::numel() const {

@@ -74,6 +74,12 @@ class PackedValues {
   ~PackedValues() = default;
 };
 
+/// A matrix as FP8, where whoever gathers it leaves it so.
+struct Fp8Values {
+  at::Tensor rows;   // `shape`, e4m3
+  at::Tensor scale;  // fp32 [1]: a value is what is stored times this
+};
+
 struct Parameter {
   std::string name;  // "model.layers.0.self_attn.qkv_proj.weight": for messages; global names are
                      // in the slices
@@ -92,18 +98,21 @@ struct Parameter {
   bool adapter = false;
 
   at::Tensor data;  // `shape`, compute dtype: a view, bound by a ParameterStore
-  /// Whoever uses it casts it by its largest magnitude: who changes values can keep that in `amax`.
+  /// Whoever uses it casts it to FP8 by its largest magnitude, and reads nothing else of it: who
+  /// changes values can keep that in `amax`, who gathers them can leave them in `fp8`.
   bool wants_amax = false;
   /// int32 [1], the bits of an fp32: the largest magnitude of `data`, on this rank; undefined: not
   /// kept.
   at::Tensor amax;
   const PackedValues* packed = nullptr;  // where it is packed: then `data` is undefined
+  /// Bound where it is gathered as FP8: `data` then is the memory of that, and no values.
+  Fp8Values fp8 = {};
   at::Tensor
       main_grad;  // `shape`, of one that trains (or undefined); fp32, or train.gradient_dtype
   GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
 
-  /// `data`, or what is packed, for one product.
-  at::Tensor values() const { return packed == nullptr ? data : packed->values(*this); }
+  /// `data`, or what is packed, for one product. Throws InternalError where `fp8` is bound.
+  at::Tensor values() const;
 
   int64_t numel() const;
   /// With the padding.

@@ -32,6 +32,21 @@ class ActivationTensors {
     if (s_.sliced && pushes_over_tp(options_)) return t_.make(0);
     return gather(outside);
   }
+  /// Of an FP8 linear's input or gradient: in bytes, from a slice that is cast and stays until the
+  /// whole is waited for (tensor_parallel/fp8_linear.h).
+  struct Gathering {
+    Buffer cast_slice, whole;
+  };
+  bool gathers_bytes(bool fp8) const {
+    return fp8 && options_.training.fp8.all_gather && s_.sliced;
+  }
+  Gathering start_gather_for(bool fp8, const Buffer& outside) {
+    if (!gathers_bytes(fp8)) return {.cast_slice = {}, .whole = start_gather(outside)};
+    Buffer slice = t_.make(s_.slice_tokens * s_.hidden);
+    const bool pushed = pushes_over_tp(options_);
+    return {.cast_slice = std::move(slice),
+            .whole = t_.make(pushed ? 0 : s_.padded_tokens * s_.hidden)};
+  }
   Buffer gather(const Buffer& outside) {
     return s_.sliced ? t_.make(s_.padded_tokens * s_.hidden * s_.element) : outside;
   }

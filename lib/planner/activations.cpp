@@ -145,6 +145,16 @@ class Run {
   LayerActivations layers_;
 };
 
+// Gathers of the compute dtype have the size of a sum; of bytes half of it, in their own blocks
+// where they come first, else in those of the larger.
+int64_t gather_slot_bytes(const Sizes& s, const ActivationOptions& options) {
+  const int64_t bytes = s.padded_tokens * s.hidden;
+  const model::Fp8Layers& fp8 = options.training.fp8;
+  if (!fp8.on || !fp8.all_gather || fp8.first_in_bf16 > 0) return bytes * s.element;
+  const int64_t of_fp8 = bytes > comm::kMostDirectBytes ? bytes : 0;
+  return of_fp8 + (fp8.last_in_bf16 > 0 ? bytes * s.element : 0);
+}
+
 }  // namespace
 
 int64_t peak_activation_bytes(const model::DecoderConfig& config,
@@ -161,7 +171,7 @@ int64_t push_buffer_bytes(const model::DecoderConfig& config, const ActivationOp
   bytes += kOfDirectCalls;
   const int64_t slot = s.padded_tokens * s.hidden * s.element;
   if (s.sliced && slot > comm::kMostDirectBytes)
-    bytes += (comm::kGatherSlots + comm::kReduceSlots) * slot;
+    bytes += comm::kReduceSlots * slot + comm::kGatherSlots * gather_slot_bytes(s, options);
   return bytes;
 }
 

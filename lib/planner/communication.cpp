@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "kernels/fp8.h"
 #include "model/freeze.h"
 #include "model/loss_head.h"
 #include "optim/newton_schulz.h"
@@ -49,6 +50,55 @@ BackwardExtent backward_extent(const Layout& layout,
   return extent;
 }
 
+/// A layer's linears in FP8, by what of them a rank holds whole.
+struct Fp8Linears {
+  int64_t columns = 0, rows = 0;
+  bool unread_last = false;  // of the rows, which does not train
+};
+
+Fp8Linears fp8_linears(const parameters::ParameterBlock& block) {
+  Fp8Linears result;
+  for (const parameters::Parameter* parameter : block.parameters) {
+    if (!parameter->wants_amax) continue;
+    const bool row = parameter->role == parameters::Role::row_parallel;
+    ++(row ? result.rows : result.columns);
+    if (row)
+      result.unread_last =
+          !parameter->trains && parameter->name.find(".down_proj.") != std::string::npos;
+  }
+  return result;
+}
+
+bool shares_scales_over_tp(const Layout& layout) {
+  return layout.tp_size > 1 && layout.training.fp8.on && layout.training.fp8.all_gather;
+}
+
+/// What changes in a micro-batch where ranks share scales: words are exchanged before casts
+/// (tensor_parallel/fp8_linear.h), and gathers of `bytes` in bf16 are of half of them.
+void exchange_scales(const Layout& layout, const std::vector<parameters::ParameterBlock>& blocks,
+                     int64_t backward_layers, int64_t bytes, TpCommunication& tp) {
+  if (!shares_scales_over_tp(layout)) return;
+  const bool sliced = layout.training.sequence_parallel == tensor_parallel::SequenceParallel::on;
+  const auto layers = static_cast<int64_t>(blocks.size()) - 2;
+  int64_t scales = 0, gathers = 0;
+  for (int64_t i = 0; i < layers; ++i) {
+    const Fp8Linears fp8 = fp8_linears(blocks[static_cast<size_t>(i + 1)]);
+    const bool backward = i >= layers - backward_layers;
+    const bool again = backward && layout.training.recompute == model::Recompute::full;
+    // Forward: inputs of rows, and of columns where they are slices; again, of the last without its
+    // product, for its weight's gradient. Backward: gradients of columns, and of rows likewise;
+    // inputs of columns again.
+    scales += (again ? 2 : 1) * fp8.rows - (again && fp8.unread_last ? 1 : 0) +
+              (backward ? fp8.columns : 0);
+    if (!sliced) continue;
+    scales += (again ? 2 : 1) * fp8.columns + (backward ? fp8.rows : 0);
+    gathers += (again ? 2 : 1) * fp8.columns + (backward ? fp8.rows + fp8.columns : 0);
+  }
+  tp.all_reduce.calls += scales;
+  tp.all_reduce.bytes += scales * kernels::kFp8AmaxWords * kBytesOfFp32;
+  tp.all_gather.bytes -= gathers * (bytes / 2);
+}
+
 TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout,
                         const std::vector<parameters::ParameterBlock>& blocks) {
   TpCommunication tp;
@@ -69,6 +119,7 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
     const int64_t calls = 2 * layers + 2 * backward.layers + again + 2 - backward.fewer_reductions;
     tp.all_reduce.calls += calls;
     tp.all_reduce.bytes += calls * tokens * config.hidden_size * element;
+    exchange_scales(layout, blocks, backward.layers, 0, tp);
     return tp;
   }
   // Slices of each sequence; of documents with a mask, of the micro-batch as one sequence.
@@ -82,6 +133,7 @@ TpCommunication over_tp(const model::DecoderConfig& config, const Layout& layout
       2 * layers + 2 * backward.layers + again + 2 - backward.fewer_reductions;
   tp.all_gather.bytes = tp.all_gather.calls * bytes;
   tp.reduce_scatter.bytes = tp.reduce_scatter.calls * bytes;
+  exchange_scales(layout, blocks, backward.layers, bytes, tp);
   return tp;
 }
 
@@ -184,7 +236,7 @@ class Gathers {
     const auto element = static_cast<int64_t>(c10::elementSize(dtype));
     for (const zero::Bucket& bucket : buckets) {
       ++of_block_[bucket.block].calls;
-      of_block_[bucket.block].bytes += bucket.numel * element;
+      of_block_[bucket.block].bytes += bucket.numel * (bucket.fp8 ? 1 : element);
     }
   }
   void micro_batch() {
@@ -226,6 +278,31 @@ void bring_matrices_together(const ZeroLayout& of_zero, const Layout& layout,
   result.tp_all_to_all = {.calls = traffic.tp_calls, .bytes = width * traffic.tp_elements};
 }
 
+/// Of weights, once an update: a layer's together; those that travel as FP8 by their bucket.
+void exchange_scales_of_weights(const Layout& layout, bool gathered_in_fp8,
+                                const std::vector<parameters::ParameterBlock>& blocks,
+                                const std::vector<zero::Bucket>& buckets,
+                                StageCommunication& result) {
+  std::vector<int64_t> linears(blocks.size(), 0);  // that are cast where they are used
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const Fp8Linears fp8 = fp8_linears(blocks[i]);
+    linears[i] = fp8.columns + fp8.rows;
+  }
+  const auto of_bucket = [&](const zero::Bucket& bucket, Collective& scales) {
+    add(scales, 1, static_cast<int64_t>(bucket.parameters.size()) * kBytesOfFp32);
+  };
+  for (const zero::Bucket& bucket : buckets) {
+    if (!bucket.fp8 || !gathered_in_fp8) continue;
+    of_bucket(bucket, result.dp_fp8_scales);
+    if (shares_scales_over_tp(layout)) of_bucket(bucket, result.tp_fp8_scales);
+    linears[bucket.block] -= static_cast<int64_t>(bucket.parameters.size());
+  }
+  if (!shares_scales_over_tp(layout)) return;
+  for (const int64_t count : linears) {
+    if (count > 0) add(result.tp_fp8_scales, 1, count * kBytesOfFp32);
+  }
+}
+
 StageCommunication of_stage(int stage, const Layout& layout,
                             const std::vector<parameters::ParameterBlock>& blocks,
                             const std::vector<zero::Bucket>& buckets) {
@@ -236,6 +313,8 @@ StageCommunication of_stage(int stage, const Layout& layout,
   if (layout.tp_size > 1)
     result.tp_gradients = times(tp_gradient_sums(blocks, buckets), reductions);
   bring_matrices_together(of_zero, layout, buckets, result);
+  exchange_scales_of_weights(layout, state.parameter_buffers == zero::Buffers::shared, blocks,
+                             buckets, result);
   if (layout.dp_size == 1) return result;
   result.dp_reduce_scatter = times(gradients_of(buckets, layout.reduce_dtype), reductions);
   if (state.holds_all) {

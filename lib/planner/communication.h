@@ -36,6 +36,9 @@ struct StageCommunication {
   Collective tp_gradients;       // all-reduce: partial gradients, copies of kv heads
   Collective dp_reduce_scatter;  // gradients
   Collective dp_all_gather;      // 0: reduced gradients; 1, 2: updated parameters; 3: before use
+  // All-reduce: largest magnitudes of weights that are cast to FP8, once an update.
+  Collective tp_fp8_scales;
+  Collective dp_fp8_scales;
   // Of a rule by matrices, which are brought together and sent back (zero/rank_matrices.h):
   Collective dp_all_to_all;
   Collective tp_all_to_all;

@@ -55,7 +55,7 @@ Buffer LayerActivations::columns_of(bool fp8, LayerTensor tensor) {
 
 // Of a forward's input: its rows, as many bytes as its columns, which stay or are not made.
 Cast LayerActivations::cast_for_forward(bool fp8, LayerTensor columns) {
-  if (!fp8) return {};
+  if (!fp8 || make_.gathers_bytes(fp8)) return {};
   Cast result = {.rows = make_.kept(columns), .columns = {}};
   if (stays(fp8, columns)) result.columns = make_.kept(columns);
   return result;
@@ -77,6 +77,15 @@ Cast LayerActivations::cast(bool fp8, int64_t width, bool rows, bool columns) {
   return result;
 }
 
+// Of a gradient that was gathered in bytes, its columns are made of them behind the product.
+Cast LayerActivations::cast_gathered_gradient(bool fp8) {
+  return cast(fp8 && !make_.gathers_bytes(fp8), s_.hidden, true, true);
+}
+void LayerActivations::turn_gathered_gradient(bool fp8, Cast& cast) {
+  cast.rows.reset();
+  if (make_.gathers_bytes(fp8)) cast.columns = byte_matrix(true, s_.hidden);
+}
+
 // Of a forward's input: what backward gets of it, behind the product's output.
 Buffer LayerActivations::cast_for_backward(Cast cast, Buffer& input) {
   if (cast.columns) input.reset();
@@ -93,7 +102,7 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
   kept[attention_statistics] = std::move(normed.statistics);
   kept[attention_input] = std::move(normed.output);
   {
-    Buffer whole = make_.start_gather(kept[attention_input]);
+    auto [slice, whole] = make_.start_gather_for(fp8, kept[attention_input]);
     Cast input = cast_for_forward(fp8, qkv_columns);
     kept[qkv] = make_.kept(qkv);
     kept[unnormed] = make_.kept(unnormed);
@@ -118,7 +127,7 @@ Kept LayerActivations::activations(Stream stream, bool fp8) {
   kept[mlp_statistics] = std::move(normed.statistics);
   kept[mlp_input] = std::move(normed.output);
   {
-    Buffer whole = make_.start_gather(kept[mlp_input]);
+    auto [slice, whole] = make_.start_gather_for(fp8, kept[mlp_input]);
     Cast input = cast_for_forward(fp8, up_columns);
     kept[up] = make_.kept(up);
     kept[up_down] = adapter_down(up_down, s_.hidden);
@@ -158,22 +167,29 @@ Buffer LayerActivations::backward(Buffer grad, Kept kept) {
 
 Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
   const Buffer grad_sum = make_.dropout_backward(grad);
-  Buffer grad_output = make_.start_gather(grad_sum);
+  auto [grad_slice, grad_output] = make_.start_gather_for(kept.fp8, grad_sum);
   Buffer being_gathered, input;
   if (!kept[up_columns]) {
     if (!kept[mlp_input]) kept[mlp_input] = make_.slice();
     being_gathered = std::exchange(kept[mlp_input], {});
-    input = make_.start_gather(being_gathered);
+    if (make_.gathers_bytes(kept.fp8)) {
+      auto gathering = make_.start_gather_for(true, being_gathered);
+      being_gathered = std::move(gathering.cast_slice);
+      input = std::move(gathering.whole);
+    } else {
+      input = make_.start_gather(being_gathered);
+    }
   }
   if (!kept[activation] && !kept[down_columns]) kept[activation] = make_.kept(activation);
-  Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
+  Cast grad_cast = cast_gathered_gradient(kept.fp8);
   Buffer grad_up, grad_down_down, grad_up_down;
   {
     // GELU's derivative works in the memory of the gradient behind it.
     const bool in_place = s_.up == s_.ffn && !kept.fp8 && s_.adapters.down.columns == 0;
     const Buffer grad_activation = in_place ? Buffer{} : make_.columns(s_.ffn);
+    grad_slice.reset();
     if (kept.fp8) fp8_product(s_.tokens, s_.ffn, s_.hidden);
-    grad_cast.rows.reset();
+    turn_gathered_gradient(kept.fp8, grad_cast);
     grad_down_down = adapter_grad_down(s_.adapters.down.columns, s_.ffn);
     grad_up = make_.columns(s_.up);
   }
@@ -209,18 +225,25 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
 
 Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   const Buffer grad_sum = make_.dropout_backward(grad);
-  Buffer grad_output = make_.start_gather(grad_sum);
+  auto [grad_slice, grad_output] = make_.start_gather_for(kept.fp8, grad_sum);
   Buffer being_gathered, input;
   if (!kept[qkv_columns]) {
     if (!kept[attention_input]) kept[attention_input] = make_.slice();
     being_gathered = std::exchange(kept[attention_input], {});
-    input = make_.start_gather(being_gathered);
+    if (make_.gathers_bytes(kept.fp8)) {
+      auto gathering = make_.start_gather_for(true, being_gathered);
+      being_gathered = std::move(gathering.cast_slice);
+      input = std::move(gathering.whole);
+    } else {
+      input = make_.start_gather(being_gathered);
+    }
   }
-  Cast grad_cast = cast(kept.fp8, s_.hidden, true, true);
+  Cast grad_cast = cast_gathered_gradient(kept.fp8);
   Buffer grad_context = make_.columns(s_.context);
   Buffer grad_o_down = adapter_grad_down(s_.adapters.o.columns, s_.context);
+  grad_slice.reset();
   if (kept.fp8) fp8_product(s_.tokens, s_.context, s_.hidden);
-  grad_cast.rows.reset();
+  turn_gathered_gradient(kept.fp8, grad_cast);
   {
     const Cast of_context = cast(kept.fp8, s_.context, false, true);
     weight_gradient(kept.fp8, s_.hidden, s_.context, s_.adapters.o);

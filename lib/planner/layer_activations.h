@@ -48,6 +48,8 @@ class LayerActivations {
   Buffer byte_matrix(bool made, int64_t width);
   Cast cast(bool fp8, int64_t width, bool rows, bool columns);
   Buffer columns_of(bool fp8, model::LayerTensor tensor);
+  Cast cast_gathered_gradient(bool fp8);
+  void turn_gathered_gradient(bool fp8, Cast& cast);
   Cast cast_for_forward(bool fp8, model::LayerTensor columns);
   Buffer cast_for_backward(Cast cast, Buffer& input);
   Kept activations(Stream stream, bool fp8);

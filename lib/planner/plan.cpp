@@ -163,8 +163,11 @@ std::vector<TensorPlan> tensors_of(const model::DecoderConfig& config, const Lay
 
 RankPlan plan_of(const model::DecoderConfig& config, const Layout& layout,
                  const model::Decoder& decoder, int tp_rank) {
-  const std::vector<zero::Bucket> buckets = zero::lay_out(
-      decoder.blocks(), static_cast<int>(layout.dp_size), &rule_of(layout), layout.gradient_dtype);
+  // Buckets are those of every stage.
+  const zero::ParamBuckets::Options options_of_buckets = zero_layout(layout, 1).buckets;
+  const std::vector<zero::Bucket> buckets =
+      zero::lay_out(decoder.blocks(), static_cast<int>(layout.dp_size), options_of_buckets.rule,
+                    layout.gradient_dtype, options_of_buckets.fp8_matrices);
   RankPlan rank;
   for (const Parameter* parameter : decoder.parameters()) rank.parameters += parameter->numel();
   const std::vector<Parameter*>& packed = decoder.packed_parameters();

@@ -198,6 +198,8 @@ std::string communication_table(const Plan& plan) {
   add("  tp all-reduce", &StageCommunication::tp_gradients, "gradients of what tp ranks share");
   add("  dp reduce-scatter", &StageCommunication::dp_reduce_scatter, "gradients");
   add("  dp all-gather", &StageCommunication::dp_all_gather, "ZeRO 0: gradients, else parameters");
+  add("  tp all-reduce", &StageCommunication::tp_fp8_scales, "scales of weights in FP8");
+  add("  dp all-reduce", &StageCommunication::dp_fp8_scales, "scales of weights in FP8");
   add("  tp all-to-all", &StageCommunication::tp_all_to_all, "matrices of the update, and back");
   add("  dp all-to-all", &StageCommunication::dp_all_to_all, "matrices of the update, and back");
   if (rows.size() == 1) return "communication of a rank: none\n";

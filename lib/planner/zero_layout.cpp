@@ -21,7 +21,10 @@ ZeroLayout zero_layout(const Layout& layout, int zero_stage) {
                   .dtype = layout.dtype,
                   .zero_stage = zero_stage,
                   .gradient_dtype = gradient_dtype,
-                  .rule = &optim::update_rule(layout.update_rule)},
+                  .rule = &optim::update_rule(layout.update_rule),
+                  .fp8_matrices = layout.training.fp8.over_dp(layout.dp_size)
+                                      ? zero::Fp8Matrices::apart
+                                      : zero::Fp8Matrices::with_others},
       .zero = {.zero_stage = zero_stage,
                .reduce_per_micro_batch = layout.reduce_per_micro_batch,
                .reduce_dtype = layout.reduce_dtype,

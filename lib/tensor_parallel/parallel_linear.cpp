@@ -78,9 +78,9 @@ void declare_packed(Parameter& parameter, const ColumnParallelLinear::Options& o
   parameter.placement = Placement::tp_sharded;
 }
 
-std::unique_ptr<Fp8Linear> fp8_of(const Fp8Settings* settings, Parameter& weight) {
+std::unique_ptr<Fp8Linear> fp8_of(const Fp8Settings* settings, Fp8Cut cut, Parameter& weight) {
   if (settings == nullptr || !Fp8Linear::takes(weight)) return nullptr;
-  return std::make_unique<Fp8Linear>(*settings, weight);
+  return std::make_unique<Fp8Linear>(*settings, cut, weight);
 }
 
 // Outputs of one name share their A: they are one linear in the model's files.
@@ -237,7 +237,7 @@ ColumnParallelLinear::ColumnParallelLinear(const Options& options, const comm::C
     : adapter_(adapter_of(options, tp)) {
   declare_packed(weight_, options, ".weight", {options.in_features},
                  {.kind = Init::Kind::normal, .std = options.init_std});
-  fp8_ = fp8_of(options.fp8, weight_);
+  fp8_ = fp8_of(options.fp8, Fp8Cut::columns, weight_);
   refuse_both(fp8_.get(), adapter_.get(), options.name);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
@@ -249,7 +249,7 @@ at::Tensor ColumnParallelLinear::forward(const at::Tensor& x) const {
 }
 
 at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, LinearInput* input) const {
-  if (fp8_) return fp8_->forward(x.whole(), bias_.get(), input);
+  if (fp8_) return fp8_->forward(x, bias_.get(), input);
   if (!adapter_) return linear(x, weight_, bias_.get());
   at::Tensor output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
   const at::Tensor down = adapter_->empty_down(output);
@@ -323,7 +323,7 @@ RowParallelLinear::RowParallelLinear(const Options& options, const comm::Communi
        .offset = 0,
        .owned = true,
        .init = {.kind = Init::Kind::normal, .std = options.init_std}});
-  fp8_ = fp8_of(options.fp8, weight_);
+  fp8_ = fp8_of(options.fp8, Fp8Cut::rows, weight_);
   refuse_both(fp8_.get(), adapter_.get(), options.name);
   if (options.bias == Bias::none) return;
   bias_ = std::make_unique<Parameter>();
@@ -353,7 +353,7 @@ ReducedSequence RowParallelLinear::forward(const at::Tensor& x, const SequenceRe
 
 at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
                                              const LinearInput& input, LinearGradient& grad) const {
-  if (fp8_) return fp8_->input_gradient(grad_output.whole(), grad.cast);
+  if (fp8_) return fp8_->input_gradient(grad_output, grad.cast);
   if (!adapter_) return linear_input_gradient(grad_output, weight_);
   const int64_t length = grad_output.length(), batch = grad_output.batch();
   at::Tensor gradient = at::empty({length, batch, weight_.shape[1]}, grad_output.options());

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -88,6 +89,15 @@ class ColumnParallelLinear {
   /// x [S, B, in] whole -> [S, B, sum of local features]: this rank's rows of each output, one
   /// output after the other.
   at::Tensor forward(const at::Tensor& x) const;
+  /// Begins to gather what forward() will read, in the form in which it multiplies; `before`: of
+  /// the forward of the same values, where this is for backward, else null. Collective over tp
+  /// where sliced.
+  GatheredSequence start_gather(at::Tensor slice, const SequenceRegion& region,
+                                const LinearInput* before) const {
+    if (!fp8_) return region.start_gather(std::move(slice));
+    return fp8_->start_gather(std::move(slice), region,
+                              before != nullptr ? before->cast.scale : at::Tensor());
+  }
   /// `input`: for backward, may be null.
   at::Tensor forward(GatheredSequence& x, LinearInput* input) const;
   /// Whether a product can give its GELU in passing: not in FP8, not with an adapter behind it.
@@ -111,6 +121,7 @@ class ColumnParallelLinear {
   }
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
+  Fp8Linear* fp8() const { return fp8_.get(); }
   const std::string& name() const { return weight_.name; }
   /// Weight, then bias, then the adapters'.
   std::vector<parameters::Parameter*> parameters();
@@ -150,6 +161,12 @@ class RowParallelLinear {
 
   /// As ColumnParallelLinear's.
   bool fuses_gelu() const { return !fp8_ && !adapter_; }
+  /// Begins to gather what input_gradient() will read, in the form in which it multiplies.
+  /// Collective over tp where sliced.
+  GatheredSequence start_gather(at::Tensor grad_slice, const SequenceRegion& region) const {
+    if (!fp8_) return region.start_gather(std::move(grad_slice));
+    return fp8_->start_gather(std::move(grad_slice), region);
+  }
   /// Backward in two halves: the gradient of x; and those of weight and adapter. `input` is
   /// forward's, `grad` the first half's for the second; x is not read where `input` has columns.
   at::Tensor input_gradient(GatheredSequence& grad_output, const LinearInput& input,
@@ -163,6 +180,7 @@ class RowParallelLinear {
   void bias_backward(const at::Tensor& grad_sum, const at::Tensor& column_sums = {});
 
   bool runs_in_fp8() const { return fp8_ != nullptr; }
+  Fp8Linear* fp8() const { return fp8_.get(); }
   const std::string& name() const { return weight_.name; }
   /// Weight, then bias, then the adapter's.
   std::vector<parameters::Parameter*> parameters();

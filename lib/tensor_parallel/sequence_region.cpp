@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace tptrain::tensor_parallel {
@@ -24,11 +25,12 @@ GatheredSequence::GatheredSequence(at::Tensor whole)
     : own_(std::move(whole)), length_(own_.size(0)) {}
 
 GatheredSequence::GatheredSequence(std::unique_ptr<comm::PiecewiseGather> gather, at::Tensor own,
-                                   int tp_rank, int64_t length)
+                                   int tp_rank, int64_t length, at::Tensor scale)
     : gather_(std::move(gather)),
       tp_size_(static_cast<int>(gather_->whole().size(0) / own.size(0))),
       tp_rank_(tp_rank),
-      length_(length) {
+      length_(length),
+      scale_(std::move(scale)) {
   const bool pays = gather_->in_pieces() && tp_size_ * own.size(0) == length &&
                     own.size(0) * own.size(1) >= kTokensOfAPiece;
   if (pays) own_ = std::move(own);
@@ -74,6 +76,10 @@ int64_t SequenceRegion::rows() const {
 
 int64_t SequenceRegion::first_position() const { return sliced_ ? tp_.rank() * rows() : 0; }
 
+int64_t SequenceRegion::counted_rows() const {
+  return std::clamp<int64_t>(length_ - first_position(), 0, rows());
+}
+
 at::Tensor SequenceRegion::gather(const at::Tensor& slice) const {
   if (!sliced_) return slice;
   at::Tensor whole = at::empty(with_rows(slice, tp_.size() * rows()), slice.options());
@@ -99,10 +105,11 @@ at::Tensor SequenceRegion::reduce(at::Tensor partial) const {
   return slice;
 }
 
-GatheredSequence SequenceRegion::start_gather(at::Tensor slice) const {
+GatheredSequence SequenceRegion::start_gather(at::Tensor slice, at::Tensor scale) const {
   if (!sliced_) return GatheredSequence(std::move(slice));
   auto gather = tp_.gather_in_pieces(slice);
-  return GatheredSequence(std::move(gather), std::move(slice), tp_.rank(), length_);
+  return GatheredSequence(std::move(gather), std::move(slice), tp_.rank(), length_,
+                          std::move(scale));
 }
 
 ReducedSequence SequenceRegion::start_reduce(

@@ -33,12 +33,15 @@ class GatheredSequence {
   /// Already whole.
   explicit GatheredSequence(at::Tensor whole);
   /// `own` [n, B, X] is this rank's piece of what `gather` brings, of which `length` rows count.
+  /// `scale`: of FP8, else undefined.
   GatheredSequence(std::unique_ptr<comm::PiecewiseGather> gather, at::Tensor own, int tp_rank,
-                   int64_t length);
+                   int64_t length, at::Tensor scale);
 
   int64_t length() const { return length_; }
   int64_t batch() const { return memory().size(1); }
   at::TensorOptions options() const { return memory().options(); }
+  /// fp32 [1] where what comes is FP8 (kernels/fp8.h): its values are what comes times this.
+  const at::Tensor& scale() const { return scale_; }
 
   /// All of it: orders the current stream behind the last piece. Contiguous.
   at::Tensor whole();
@@ -54,6 +57,7 @@ class GatheredSequence {
   int tp_size_ = 1;
   int tp_rank_ = 0;
   int64_t length_;
+  at::Tensor scale_;
 };
 
 /// A sum over tp under way.
@@ -79,11 +83,14 @@ class SequenceRegion {
   /// Rows of S that this rank holds outside, padding included, and the position of the first.
   int64_t rows() const;
   int64_t first_position() const;
+  /// Of these rows, those within the sequence.
+  int64_t counted_rows() const;
 
   /// [rows, B, X] -> [S, B, X]. Collective over tp where sliced.
   at::Tensor gather(const at::Tensor& slice) const;
-  /// The same, begun; `slice` may be let go of. Collective over tp where sliced.
-  GatheredSequence start_gather(at::Tensor slice) const;
+  /// The same, begun; `slice` may be let go of. Collective over tp where sliced. `scale`: of FP8
+  /// rows, the same on every tp rank; only where sliced.
+  GatheredSequence start_gather(at::Tensor slice, at::Tensor scale = {}) const;
   /// [S, B, X] of partial sums -> their sum over tp, [rows, B, X]. May work in the memory of
   /// `partial`, which must be fresh. Collective over tp.
   at::Tensor reduce(at::Tensor partial) const;

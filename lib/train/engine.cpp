@@ -59,7 +59,10 @@ Engine::Engine(const Options& options, comm::Communicator& tp, comm::Communicato
                 .dtype = options.dtype,
                 .zero_stage = options.zero.zero_stage,
                 .gradient_dtype = options.gradient_dtype,
-                .rule = &optim::update_rule(options.zero.optimizer.type)}),
+                .rule = &optim::update_rule(options.zero.optimizer.type),
+                .fp8_matrices = options.training.fp8.over_dp(dp.size())
+                                    ? zero::Fp8Matrices::apart
+                                    : zero::Fp8Matrices::with_others}),
       zero_(buckets_, tp, dp, zero_options_of(options, device)) {
   if (const auto& packed = decoder_.packed_parameters(); !packed.empty()) {
     const std::vector<Problem> problems = tensor_parallel::check_nf4_cuts(packed, tp.size());

@@ -26,7 +26,8 @@ void log_fp8(const ResolvedConfig& resolved, const model::Decoder& decoder, Logg
       std::max<int64_t>(0, resolved.decoder.num_hidden_layers - train.fp8_bf16_first_layers -
                                train.fp8_bf16_last_layers);
   log.info(cat("FP8: the linears of ", layers, " of ", resolved.decoder.num_hidden_layers,
-               " layers; MFU is of the bf16 peak"));
+               " layers", train.fp8_all_gather == config::Fp8::on ? ", gathered as such" : "",
+               "; MFU is of the bf16 peak"));
   if (!left.empty())
     log.warn(cat("FP8: ", left.size(),
                  " linears stay bf16, since a size of theirs on a rank is no "

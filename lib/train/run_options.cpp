@@ -53,6 +53,7 @@ model::TrainingOptions training_options(const config::RunConfig& run) {
           .seed = run.train.seed,
           .fp8 = {.on = run.train.fp8 == config::Fp8::on,
                   .counts_casts = run.logging.fp8_counts,
+                  .all_gather = run.train.fp8_all_gather == config::Fp8::on,
                   .first_in_bf16 = run.train.fp8_bf16_first_layers,
                   .last_in_bf16 = run.train.fp8_bf16_last_layers},
           .freeze = run.model.freeze,

@@ -57,7 +57,10 @@ void make_sent(std::vector<BucketState>& states, const ParamBuckets& buckets,
 void make_amax(BucketState& state, const BucketAllocations& allocated, at::Device device) {
   const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
   if (allocated.held_amax) state.held_amax = allocated.held_amax->zeros(device);
-  state.amax = allocated.amax ? allocated.amax->zeros(device) : state.held_amax;
+  if (allocated.amax)
+    state.amax = allocated.amax->zeros(device);
+  else if (state.held_end - state.held_begin == state.bucket->numel)
+    state.amax = state.held_amax;
   if (allocated.gathered_amax) state.gathered_amax = allocated.gathered_amax->zeros(device);
   for (size_t i = 0; i < wanting.size(); ++i)
     wanting[i]->amax =
@@ -65,6 +68,10 @@ void make_amax(BucketState& state, const BucketAllocations& allocated, at::Devic
 }
 
 }  // namespace
+
+bool is_gathered_as_fp8(const Bucket& bucket, const StateLayout& layout, int dp_size) {
+  return bucket.fp8 && layout.parameter_buffers == Buffers::shared && dp_size > 1;
+}
 
 std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket) {
   std::vector<parameters::Parameter*> wanting;
@@ -90,7 +97,7 @@ BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& la
   const auto magnitudes = static_cast<int64_t>(wanting_amax(bucket).size());
   if (!layout.keeps_amax || magnitudes == 0) return result;
   result.held_amax = Allocation{.shape = {magnitudes}, .dtype = at::kInt};
-  if (held == bucket.numel) return result;
+  if (held == bucket.numel || is_gathered_as_fp8(bucket, layout, dp_size)) return result;
   result.amax = result.held_amax;
   result.gathered_amax = Allocation{.shape = {dp_size, magnitudes}, .dtype = at::kInt};
   return result;

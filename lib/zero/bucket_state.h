@@ -39,7 +39,8 @@ struct BucketState {
   // each, the bits of fp32; undefined where there is none or casts find it themselves.
   at::Tensor held_amax;      // of what this rank holds: the update's
   at::Tensor gathered_amax;  // [dp, ..] those of all ranks; undefined where this rank holds all
-  at::Tensor amax;           // of the whole: theirs, or the same as held_amax
+  at::Tensor amax;           // of the whole: theirs, or the same as held_amax; undefined where
+                             // it comes as FP8
 
   // What goes over dp as bf16, in memory shared with the buckets of the same slot; undefined:
   // main_grad goes.
@@ -64,6 +65,9 @@ struct BucketAllocations {
 };
 /// Of the bucket's parameters, those that ask for their largest magnitude: the order of amax.
 std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket);
+
+/// Whether the bucket comes over dp as FP8 (fp8_shards.h).
+bool is_gathered_as_fp8(const Bucket& bucket, const StateLayout& layout, int dp_size);
 
 BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size);
 

@@ -30,7 +30,7 @@ int first_training_block(const std::vector<BucketState>& states, size_t blocks) 
 }  // namespace
 
 Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states,
-                   const StateLayout& layout, comm::Communicator& dp,
+                   const StateLayout& layout, comm::Communicator& tp, comm::Communicator& dp,
                    const parameters::Parameter* table, std::function<void(int)> before_reading)
     : buckets_(buckets),
       of_block_(buckets.blocks().size()),
@@ -41,7 +41,8 @@ Gatherer::Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states
       buffers_of_blocks_(layout.parameter_buffers),
       look_ahead_(layout.parameter_buffers == Buffers::own ? kAheadOfOwnBuffer : kAheadOfSlot),
       first_training_(first_training_block(states, buckets.blocks().size())),
-      buffers_(buffer_count(buckets.blocks(), layout.parameter_buffers)) {
+      buffers_(buffer_count(buckets.blocks(), layout.parameter_buffers)),
+      fp8_(states, layout, tp, dp) {
   for (BucketState& state : states) {
     // What does not train is where it was loaded to, unless others take its memory in turn.
     if (!state.bucket->trains && buffers_of_blocks_ == Buffers::own) continue;
@@ -86,8 +87,17 @@ void Gatherer::before_backward(int block) {
 
 void Gatherer::gather(int block) {
   if (!active_) return;
-  start(block);
-  wait_for(block);
+  if (fp8_.empty()) {
+    start(block);
+    wait_for(block);
+    return;
+  }
+  Buffer& target = buffer(block);
+  wait(target);
+  target.block = -1;  // of values, which no product reads
+  before_reading_(block);
+  for (BucketState* state : of_block_[block]) start_gather_of_values(*state, target);
+  wait(target);
 }
 
 void Gatherer::invalidate() {
@@ -98,6 +108,7 @@ void Gatherer::invalidate() {
   wait(table_buffer_);
   table_buffer_.block = -1;
   std::fill(has_amax_.begin(), has_amax_.end(), false);
+  fp8_.invalidate();
 }
 
 Gatherer::Buffer& Gatherer::buffer(int block) {
@@ -148,6 +159,11 @@ void Gatherer::start_all_of(int block) {
 }
 
 void Gatherer::start_gather(BucketState& state, Buffer& target) {
+  if (!fp8_.takes(state)) return start_gather_of_values(state, target);
+  target.in_flight.push_back(fp8_.start_gather(state));
+}
+
+void Gatherer::start_gather_of_values(BucketState& state, Buffer& target) {
   at::Tensor& data = state.bucket->data;
   if (dp_.size() == 1) {
     data.copy_(state.master);

@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "zero/bucket_state.h"
+#include "zero/fp8_shards.h"
 
 namespace tptrain::zero {
 
@@ -17,11 +18,11 @@ class Gatherer {
   /// All must outlive it. `table`: block 0's, which can come later than the rest of it; null: none
   /// can. before_reading(block) comes before its masters are read.
   Gatherer(const ParamBuckets& buckets, std::vector<BucketState>& states, const StateLayout& layout,
-           comm::Communicator& dp, const parameters::Parameter* table,
+           comm::Communicator& tp, comm::Communicator& dp, const parameters::Parameter* table,
            std::function<void(int block)> before_reading);
 
-  // Each is collective over dp where something is not there yet, and does nothing where ranks hold
-  // all parameters anyway.
+  // Each is collective over dp where something is not there yet (over tp as well, where it is to be
+  // FP8), and does nothing where ranks hold all parameters anyway.
 
   /// The block, and what else it uses, is complete from here on in the current stream; the blocks
   /// behind it are in flight. later: but for the table, which follows when the first blocks are
@@ -32,7 +33,8 @@ class Gatherer {
   void prefetch_behind(int block);
   /// The same for backward, with the block before it in flight.
   void before_backward(int block);
-  /// The block alone is complete from here on in the current stream.
+  /// The block alone is complete from here on in the current stream, in the compute dtype whatever
+  /// its products read. Collective over dp.
   void gather(int block);
   /// The masters change, or have changed: no buffer holds anything any more, and nothing is in
   /// flight.
@@ -54,6 +56,7 @@ class Gatherer {
   void start_all_of(int block);
   void start_gather(BucketState& state, Buffer& buffer);
   void start_amax(int block, Buffer& buffer);
+  void start_gather_of_values(BucketState& state, Buffer& buffer);
   void prefetch(int block, int in_use);
   void wait(Buffer& buffer);
   void wait_for(int block);
@@ -71,6 +74,7 @@ class Gatherer {
   int look_ahead_;
   int first_training_;  // block: backward ends with it
   std::vector<Buffer> buffers_;
+  Fp8Shards fp8_;
   BucketState* table_ = nullptr;
   Buffer table_buffer_;
 };

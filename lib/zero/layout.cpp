@@ -97,9 +97,13 @@ struct Kind {
   Placement placement = Placement::tp_sharded;
   Unit unit = Unit::element;
   at::ScalarType gradient = at::kFloat;
+  bool fp8 = false;
   bool operator==(const Kind&) const = default;
 };
-constexpr Kind kKinds[] = {{true, Placement::tp_sharded, Unit::matrix},
+// Those of FP8 first: their memory begins at a multiple of 16 bytes.
+constexpr Kind kKinds[] = {{true, Placement::tp_sharded, Unit::element, at::kBFloat16, true},
+                           {true, Placement::tp_sharded, Unit::element, at::kFloat, true},
+                           {true, Placement::tp_sharded, Unit::matrix},
                            {true, Placement::tp_sharded, Unit::element, at::kBFloat16},
                            {true, Placement::tp_sharded, Unit::element},
                            {true, Placement::tp_replicated, Unit::element},
@@ -113,12 +117,21 @@ bool is_layer_matrix(const Parameter& parameter) {
                                          parameter.role == parameters::Role::row_parallel);
 }
 
-Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule,
-             at::ScalarType gradient_dtype) {
-  Kind kind{.trains = parameter.trains,
-            .placement = parameter.placement,
-            .unit = parameter.trains && rule != nullptr ? rule->unit(parameter) : Unit::element};
-  if (kind.trains && is_layer_matrix(parameter)) kind.gradient = gradient_dtype;
+/// What decides how buckets are cut, beside the parameters.
+struct Cut {
+  const optim::UpdateRule* rule;
+  at::ScalarType gradient_dtype;
+  Fp8Matrices fp8;
+};
+
+Kind kind_of(const Parameter& parameter, const Cut& cut) {
+  Kind kind{
+      .trains = parameter.trains,
+      .placement = parameter.placement,
+      .unit = parameter.trains && cut.rule != nullptr ? cut.rule->unit(parameter) : Unit::element};
+  if (kind.trains && is_layer_matrix(parameter)) kind.gradient = cut.gradient_dtype;
+  kind.fp8 = cut.fp8 == Fp8Matrices::apart && parameter.wants_amax && kind.trains &&
+             kind.placement == Placement::tp_sharded && kind.unit == Unit::element;
   if (std::ranges::find(kKinds, kind) == std::end(kKinds)) {
     throw InternalError(problem(cat("parameter '", parameter.name, "' is ",
                                     placement_name(kind.placement), " and updated as a matrix"))
@@ -128,19 +141,20 @@ Kind kind_of(const Parameter& parameter, const optim::UpdateRule* rule,
 }
 
 Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& kind, int dp_size,
-                      const optim::UpdateRule* rule, at::ScalarType gradient_dtype) {
+                      const Cut& cut) {
   Bucket bucket;
-  bucket.name =
-      cat(block.name, ", ", placement_name(kind.placement),
-          kind.unit == Unit::matrix ? ", matrices" : "",
-          kind.gradient == at::kBFloat16 ? ", bf16 gradients" : "", kind.trains ? "" : ", frozen");
+  bucket.name = cat(block.name, ", ", placement_name(kind.placement),
+                    kind.unit == Unit::matrix ? ", matrices" : "",
+                    kind.gradient == at::kBFloat16 ? ", bf16 gradients" : "",
+                    kind.fp8 ? ", FP8" : "", kind.trains ? "" : ", frozen");
   bucket.block = block_index;
   bucket.placement = kind.placement;
   bucket.trains = kind.trains;
   bucket.unit = kind.unit;
   bucket.gradient_dtype = kind.gradient;
+  bucket.fp8 = kind.fp8;
   for (Parameter* parameter : block.parameters) {
-    if (kind_of(*parameter, rule, gradient_dtype) == kind) bucket.parameters.push_back(parameter);
+    if (kind_of(*parameter, cut) == kind) bucket.parameters.push_back(parameter);
   }
   const auto first_partial =
       std::stable_partition(bucket.parameters.begin(), bucket.parameters.end(),
@@ -154,7 +168,9 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& 
     next += bucket.parameters[i]->storage_numel();
   }
   // A look-up's gradients reach a table's shards as rows (table_rows.h).
-  const int64_t unit = is_table(bucket) ? bucket.parameters[0]->shape[1] : 1;
+  const int64_t unit = is_table(bucket) ? bucket.parameters[0]->shape[1]
+                       : bucket.fp8     ? kFp8Shard
+                                        : 1;
   bucket.numel = round_up(next, dp_size * unit);
   bucket.partial_begin = whole_ones < bucket.parameters.size() ? partial_begin : bucket.numel;
   return bucket;
@@ -163,18 +179,19 @@ Bucket lay_out_bucket(const ParameterBlock& block, int block_index, const Kind& 
 }  // namespace
 
 std::vector<Bucket> lay_out(const std::vector<ParameterBlock>& blocks, int dp_size,
-                            const optim::UpdateRule* rule, at::ScalarType gradient_dtype) {
+                            const optim::UpdateRule* rule, at::ScalarType gradient_dtype,
+                            Fp8Matrices fp8_matrices) {
   check_blocks(blocks);
+  const Cut cut{.rule = rule, .gradient_dtype = gradient_dtype, .fp8 = fp8_matrices};
   std::vector<Bucket> buckets;
   for (size_t i = 0; i < blocks.size(); ++i) {
-    int64_t sharded = 0, sharded_fp32 = 0;  // that train, so far
+    int64_t sharded = 0, sharded_fp32 = 0, sharded_bf16 = 0;  // that train, so far
     for (const Kind& kind : kKinds) {
-      Bucket bucket =
-          lay_out_bucket(blocks[i], static_cast<int>(i), kind, dp_size, rule, gradient_dtype);
+      Bucket bucket = lay_out_bucket(blocks[i], static_cast<int>(i), kind, dp_size, cut);
       if (kind.trains && kind.placement == Placement::tp_sharded) {
         bucket.memory_begin = std::exchange(sharded, sharded + bucket.numel);
-        if (kind.gradient == at::kFloat)
-          bucket.gradient_begin = std::exchange(sharded_fp32, sharded_fp32 + bucket.numel);
+        int64_t& gradients = kind.gradient == at::kFloat ? sharded_fp32 : sharded_bf16;
+        bucket.gradient_begin = std::exchange(gradients, gradients + bucket.numel);
       }
       if (bucket.numel > 0) buckets.push_back(std::move(bucket));  // none of nothing
     }

@@ -14,13 +14,15 @@ namespace tptrain::zero {
 inline constexpr int kSlots = 4;  // the ends, two of the layers, the head of a tied model
 
 /// The buckets of `blocks` in block order, of each those that train first, and of them the
-/// tp_sharded ones, matrices of `rule` (null: none) before the rest, those whose gradients are bf16
-/// (of the layers' matrices, where `gradient_dtype` is) before others; empty ones are left out.
-/// Padded to a multiple of dp, a table alone to one of dp rows. Data and main_grad are undefined.
-/// Throws InternalError where blocks break their contract.
+/// tp_sharded ones, those of FP8 (where they are apart), then matrices of `rule` (null: none)
+/// before the rest, those whose gradients are bf16 (of the layers' matrices, where `gradient_dtype`
+/// is) before others; empty ones are left out. Padded to a multiple of dp, a table alone to one of
+/// dp rows, FP8 to one of dp * kFp8Shard. Data and main_grad are undefined. Throws InternalError
+/// where blocks break their contract.
 std::vector<Bucket> lay_out(const std::vector<parameters::ParameterBlock>& blocks, int dp_size,
                             const optim::UpdateRule* rule,
-                            at::ScalarType gradient_dtype = at::kFloat);
+                            at::ScalarType gradient_dtype = at::kFloat,
+                            Fp8Matrices fp8_matrices = Fp8Matrices::with_others);
 
 /// The bucket is one vocab-parallel table and nothing else: its shards are whole rows.
 bool is_table(const Bucket& bucket);

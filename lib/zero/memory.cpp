@@ -18,7 +18,7 @@ BucketMemory bucket_memory(const std::vector<parameters::ParameterBlock>& blocks
                            const ParamBuckets::Options& options, const Options& of_zero) {
   const StateLayout layout = state_layout(options, of_zero, grid.dp);
   const std::vector<Bucket> buckets =
-      lay_out(blocks, grid.dp, options.rule, options.gradient_dtype);
+      lay_out(blocks, grid.dp, options.rule, options.gradient_dtype, options.fp8_matrices);
   BucketMemory memory;
   // The store's buffers are of the parameters' type (ParameterStore).
   const Allocation data{.shape = {store_layout(blocks, buckets, layout.parameter_buffers).numel()},

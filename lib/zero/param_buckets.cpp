@@ -80,7 +80,8 @@ ParamBuckets::ParamBuckets(const std::vector<ParameterBlock>& blocks, DpPosition
     : blocks_(&blocks),
       dp_(dp),
       options_(checked(dp, options)),
-      buckets_(lay_out(blocks, dp.size, options.rule, options.gradient_dtype)),
+      buckets_(
+          lay_out(blocks, dp.size, options.rule, options.gradient_dtype, options.fp8_matrices)),
       store_(
           store_layout(blocks, buckets_, options.zero_stage == 3 ? Buffers::shared : Buffers::own),
           {.device = options.device, .dtype = options.dtype}) {

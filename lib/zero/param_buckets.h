@@ -2,9 +2,9 @@
 // parameters, one more of those that the update rule must see as whole matrices, one of those whose
 // gradients are bf16, and two more of
 // those that do not train, where there are some; each padded to a multiple of dp (a table alone: of
-// dp rows). A rank's shard of a bucket is the dp_rank-th of dp equal ranges. The parameters' values
-// lie in a ParameterStore of this layout; here is the memory of gradients beside it.
-// Parameter::main_grad are views of that.
+// dp rows; FP8: of dp * kFp8Shard). A rank's shard of a bucket is the dp_rank-th of dp equal
+// ranges. The parameters' values lie in a ParameterStore of this layout; here is the memory of
+// gradients beside it. Parameter::main_grad are views of that.
 //
 // Memory by ZeRO stage. Stages 0 and 1: every bucket has its own data and main_grad. Stage 2: the
 // gradients of one block at a time live in a slot that blocks share. Stage 3: so do the gathered
@@ -42,12 +42,16 @@ struct Bucket {
   std::vector<int64_t> offsets;  // of each parameter in the flat buffers; dense
   int64_t numel = 0;             // padded, see lay_out()
   int64_t partial_begin = 0;     // first element with a partial gradient; numel: there is none
+  bool fp8 = false;  // matrices that FP8 products alone read: in stage 3 they are gathered as FP8
   at::ScalarType gradient_dtype = at::kFloat;  // of main_grad
   int64_t memory_begin = 0;    // of data: in the memory of its block's buckets of its placement
   int64_t gradient_begin = 0;  // of main_grad: likewise, of those of its gradient_dtype
   at::Tensor data;             // [numel] compute dtype; own memory or part of a slot: the store's
   at::Tensor main_grad;        // [numel]; likewise; undefined where they do not train
 };
+
+/// Whether matrices that FP8 products alone read have buckets of their own.
+enum class Fp8Matrices { with_others, apart };
 
 struct DpPosition {
   int rank = 0;
@@ -75,6 +79,10 @@ struct TpRegion {
   at::Tensor whole;  // both
 };
 
+/// Shards of FP8 buckets are multiples of it: pieces of matrices, which kernels cast as rows of so
+/// many elements.
+inline constexpr int64_t kFp8Shard = 128;
+
 /// The slot of a block: the memory it shares with others (stages 2 and 3).
 int slot_of(const std::vector<parameters::ParameterBlock>& blocks, int block);
 
@@ -89,6 +97,8 @@ class ParamBuckets {
     at::ScalarType gradient_dtype = at::kFloat;
     /// What it must see as whole matrices has buckets of its own; null: nothing is.
     const optim::UpdateRule* rule = nullptr;
+    /// apart: in every stage, so that all have the same pieces. Not those of a rule by matrices.
+    Fp8Matrices fp8_matrices = Fp8Matrices::with_others;
   };
   /// Lays the parameters of `blocks` out and allocates (zeroed). Blocks and parameters must outlive
   /// it. Throws InternalError for blocks that break the contract of parameters/parameter.h.

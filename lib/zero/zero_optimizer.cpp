@@ -70,7 +70,7 @@ struct ZeroOptimizer::Impl {
         layout(state_layout(buckets.options(), options, dp.size())),
         states(make_states(buckets, layout)),
         table_rows(table_of(states, dp, options.lookup_rows)),
-        gatherer(buckets, states, layout, dp, table_rows ? &table_rows->table() : nullptr,
+        gatherer(buckets, states, layout, tp, dp, table_rows ? &table_rows->table() : nullptr,
                  [this](int block) { update.wait_for(block); }),
         reducer(buckets, states, layout, tp, dp, table_rows ? &*table_rows : nullptr),
         norm(buckets, states, reducer, tp, dp),

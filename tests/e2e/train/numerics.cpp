@@ -92,6 +92,21 @@ TEST_CASE("a run in FP8 says so, learns as bf16 does, and resumes bit for bit", 
   check_done(job.run(4, fp8({"--set", "checkpoint.resume=" + third})));
   CHECK(shards_of(checkpoint_at(job.run_dir(), 8)) ==
         shards_of(checkpoint_at(job.directory() / "whole", 8)));
+
+  // So does one that gathers FP8, in the stage that gathers most; audits read its parameters.
+  const auto gathered = [&](const std::string& run_dir, const std::string& resume) {
+    return fp8({"--set", "train.fp8_all_gather=on", "--set", "parallel.zero_stage=3", "--set",
+                "logging.audit_steps=2", "--set", "run_dir=" + run_dir, "--set",
+                "checkpoint.resume=" + resume});
+  };
+  const ProcessResult as_fp8 = job.run(4, gathered("gathered", "auto"));
+  check_done(as_fp8);
+  CHECK(has(as_fp8.output, "FP8: the linears of 2 of 2 layers, gathered as such"));
+  CHECK(std::abs(last_loss(job.directory() / "gathered") - expected) <= 0.02 * expected);
+  const std::string middle = checkpoint_at(job.directory() / "gathered", 3).string();
+  check_done(job.run(4, gathered("again", middle)));
+  CHECK(shards_of(checkpoint_at(job.directory() / "again", 8)) ==
+        shards_of(checkpoint_at(job.directory() / "gathered", 8)));
 }
 
 TEST_CASE("numbers that are not finite stop the run, or are skipped for a while", "[e2e]") {

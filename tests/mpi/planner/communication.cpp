@@ -73,7 +73,10 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
                              {.device = at::kCPU,
                               .dtype = layout.dtype,
                               .zero_stage = zero_stage,
-                              .rule = &optim::update_rule(layout.update_rule)});
+                              .rule = &optim::update_rule(layout.update_rule),
+                              .fp8_matrices = layout.training.fp8.over_dp(layout.dp_size)
+                                                  ? zero::Fp8Matrices::apart
+                                                  : zero::Fp8Matrices::with_others});
   config::OptimizerConfig rule;
   rule.type = layout.update_rule;
   zero::ZeroOptimizer optimizer(buckets, mesh.tp(), mesh.dp(),
@@ -89,6 +92,7 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
     const comm::CommCounters dp_before = mesh.dp().counters();
     optimizer.prepare_step(1e-3);
     optimizer.begin_step();
+    decoder.weights_changed();
     at::Tensor losses = at::zeros({2});
     for (int64_t i = 0; i < layout.micro_batches; ++i) {
       optimizer.begin_micro_batch(i + 1 < layout.micro_batches ? zero::MicroBatchPlace::before_last
@@ -113,18 +117,20 @@ void check_layout(const model::DecoderConfig& config, Layout layout, int zero_st
       tp.bytes -
       times * (planned.tp.all_gather.bytes + planned.tp.reduce_scatter.bytes +
                planned.tp.all_reduce.bytes) -
-      stage.tp_gradients.bytes;
+      stage.tp_gradients.bytes - stage.tp_fp8_scales.bytes;
   CHECK(tp_all_to_all_bytes >= 0);
   CHECK(session().max(tp_all_to_all_bytes) == stage.tp_all_to_all.bytes);
   CHECK(tp.all_gathers == times * planned.tp.all_gather.calls);
   CHECK(tp.reduce_scatters == times * planned.tp.reduce_scatter.calls);
-  CHECK(tp.all_reduces == times * planned.tp.all_reduce.calls + stage.tp_gradients.calls);
+  CHECK(tp.all_reduces ==
+        times * planned.tp.all_reduce.calls + stage.tp_gradients.calls + stage.tp_fp8_scales.calls);
   CHECK(tp.all_to_alls == stage.tp_all_to_all.calls);
   CHECK(dp.all_to_alls == stage.dp_all_to_all.calls);
   CHECK(dp.reduce_scatters == stage.dp_reduce_scatter.calls);
   CHECK(dp.all_gathers == stage.dp_all_gather.calls);
-  CHECK(dp.bytes ==
-        stage.dp_reduce_scatter.bytes + stage.dp_all_gather.bytes + stage.dp_all_to_all.bytes);
+  CHECK(dp.all_reduces == stage.dp_fp8_scales.calls);
+  CHECK(dp.bytes == stage.dp_reduce_scatter.bytes + stage.dp_all_gather.bytes +
+                        stage.dp_all_to_all.bytes + stage.dp_fp8_scales.bytes);
 }
 
 TEST_CASE("planned communication is what a step moves, to the call and the byte", "[planner]") {
@@ -161,6 +167,34 @@ TEST_CASE("planned communication is what a step moves, to the call and the byte"
       for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
         here.training = {.sequence_parallel = sequence, .recompute = recompute};
         check_layout(odd_sizes(false), here, 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("what FP8 gathers in bytes, and the scales it exchanges, are in the plan", "[planner]") {
+  Layout layout = {.seq_length = 15, .micro_batch_size = 2, .micro_batches = 2};
+  layout.dtype = at::kBFloat16;
+  model::DecoderConfig even = sizes_for_fp8(), narrow = even;
+  even.intermediate_size = 192;
+  narrow.intermediate_size = 200;  // of a rank 100 or 50: no multiple of 16
+  for (int tp_size = 1; tp_size <= session().size(); tp_size *= 2) {
+    layout.tp_size = tp_size;
+    for (const int zero_stage : {1, 3}) {
+      for (const SequenceParallel sequence : {SequenceParallel::off, SequenceParallel::on}) {
+        if (zero_stage == 3 && sequence == SequenceParallel::off) continue;
+        for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+          layout.training = {.sequence_parallel = sequence, .recompute = recompute};
+          layout.training.fp8 = {
+              .on = true, .all_gather = true, .first_in_bf16 = 1, .keep_weights = zero_stage < 3};
+          check_layout(even, layout, zero_stage);
+        }
+        layout.training.freeze = {"*.down_proj.*"};
+        check_layout(even, layout, zero_stage);
+        layout.training.freeze = {};
+        check_layout(narrow, layout, zero_stage);
+        layout.training.freeze = {"model.embed_tokens.*", "model.layers.0.*", "model.layers.1.*"};
+        check_layout(even, layout, zero_stage);
       }
     }
   }

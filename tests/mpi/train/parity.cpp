@@ -379,6 +379,23 @@ TEST_CASE("FP8 trains within 0.1 % of FP8 on one rank on every layout, and its s
       again.model.recompute = recompute;
       CHECK(bitwise_equal(train(even_llama(), axes, again), *first));
     }
+    // One scale for a tensor in parts, what is gathered of it in bytes: the same, and its stages
+    // alike, though ZeRO-3 casts shards of the masters before they meet.
+    TrainingOptions shared = options;
+    shared.model.fp8.all_gather = true;
+    shared.model.sequence_parallel = SequenceParallel::on;
+    std::optional<TrainingRun> first_shared;
+    for (const int stage : {0, 3, 2}) {
+      shared.zero_stage = stage;
+      if (stage == 2) shared.model.recompute = model::Recompute::full;
+      CAPTURE(shape.tp_size, shape.dp_size, stage);
+      const TrainingRun run = train(even_llama(), axes, shared);
+      CHECK(compare(run, reference).loss <= 0.003);
+      CHECK(std::abs(mean_of(run.losses) / mean_of(reference.losses) - 1) <= 0.001);
+      if (first_shared) CHECK(bitwise_equal(run, *first_shared));
+      if (!first_shared) first_shared = run;
+    }
+    if (shape.tp_size > 1) CHECK_FALSE(bitwise_equal(*first_shared, *first));  // it is shared
     TrainingOptions ends = options;
     ends.model.fp8.first_in_bf16 = 1;
     ends.model.fp8.last_in_bf16 = 1;

@@ -64,6 +64,12 @@ TEST_CASE("FP8 is cast from bf16") {
         "beside train.dtype bf16, which is what FP8 is cast from.\n"
         "  Set train.dtype to bf16, or leave train.fp8 out.");
   CHECK(parse(kMinimal, {"train.fp8=on", "train.dtype=bf16"}).train.fp8 == Fp8::on);
+  CHECK(refusal(kMinimal, {"train.fp8_all_gather=on"}) ==
+        "config error: --set train.fp8_all_gather=on: train.fp8_all_gather is on and train.fp8 "
+        "off: it must stand beside train.fp8 on, whose casts are what is gathered.\n"
+        "  Set train.fp8 to on, or leave train.fp8_all_gather out.");
+  CHECK(parse(kMinimal, {"train.fp8=on", "train.dtype=bf16", "train.fp8_all_gather=on"})
+            .train.fp8_all_gather == Fp8::on);
 }
 
 TEST_CASE("documents that do not see each other train without dropout") {

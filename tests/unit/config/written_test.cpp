@@ -51,6 +51,7 @@ train:
   fp8: "off"
   fp8_bf16_first_layers: 0
   fp8_bf16_last_layers: 0
+  fp8_all_gather: "off"
   attention_dropout: 0.0
   residual_dropout: 0.0
   z_loss: 0.0
@@ -224,6 +225,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (config.train.dtype == config::Dtype::fp32)
       config.optimizer.master_dtype = config::Dtype::fp32;
     if (config.train.dtype == config::Dtype::fp32) config.train.fp8 = config::Fp8::off;
+    if (config.train.fp8 == config::Fp8::off) config.train.fp8_all_gather = config::Fp8::off;
     if (config.train.dtype == config::Dtype::fp32 ||
         config.optimizer.type == config::OptimizerType::muon || config.parallel.zero_stage == 0)
       config.train.gradient_dtype = config::Dtype::fp32;
@@ -236,6 +238,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
         config.adapter->base_dtype = config::BaseDtype::nf4;
       if (config.data.document_mask) config.adapter->dropout = 0.0;
       config.train.fp8 = config::Fp8::off;
+      config.train.fp8_all_gather = config::Fp8::off;
       if (config.optimizer.type == config::OptimizerType::muon)
         config.optimizer.type = config::OptimizerType::lion;
     }

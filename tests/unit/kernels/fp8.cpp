@@ -143,6 +143,67 @@ TEST_CASE("a cast to FP8 of extremes: zeros, the largest and smallest numbers, a
   }
 }
 
+TEST_CASE("the largest magnitude of parts is that of the whole, and a cast takes what it is given",
+          "[kernels]") {
+  const at::Tensor x =
+      on_device(normal({40, 96}, 8) * at::exp(2.5 * normal({40, 96}, 9)), at::kBFloat16);
+  at::Tensor amax = at::zeros({3}, x.options().dtype(at::kInt));
+  at::Tensor one = amax.narrow(0, 1, 1);
+  for (const int64_t part : {8, 0, 32}) raise_amax(one, x.narrow(0, part == 32 ? 8 : 0, part));
+  CHECK(same_bits(one.view(at::kFloat), x.abs().max().to(at::kFloat).reshape({1})));
+  CHECK(amax[0].item<int32_t>() == 0);
+  CHECK(amax[2].item<int32_t>() == 0);
+  for (const Type& type : kTypes) {
+    const Fp8Matrix expected = to_fp8(x, type.type, Fp8Form::both);
+    const Fp8Matrix given = to_fp8(x, type.type, Fp8Form::both, {}, one);
+    CHECK(same_bits(given.scale, expected.scale));
+    CHECK(same_bits(given.rows.view(at::kByte), expected.rows.view(at::kByte)));
+    // The largest magnitude of others: the same values at a larger scale.
+    const at::Tensor larger = one.add(5 << 23);
+    Fp8Matrix of_more = to_fp8(x, type.type, Fp8Form::rows, {}, larger);
+    CHECK(same_bits(of_more.scale, expected.scale * 32));
+    const at::Tensor bytes_of_more = bytes(of_more.rows).clone();
+    of_more.rows.view(at::kByte).zero_();
+    to_fp8_at_scale_out(of_more, x, type.type);
+    CHECK(bytes(of_more.rows).equal(bytes_of_more));
+    CHECK(
+        bytes(of_more.rows).equal(bytes((x.to(at::kFloat) / of_more.scale).cpu().to(type.scalar))));
+  }
+}
+
+TEST_CASE("scales of largest magnitudes are those that casts take", "[kernels]") {
+  at::Tensor values = at::tensor({0.0, 1.0, 1.75, 1.7578125, 3.0e38, 1e-38, 1e-40, 448.0, 57344.0,
+                                  57345.0, static_cast<double>(INFINITY), static_cast<double>(NAN)},
+                                 at::kDouble)
+                          .to(at::kBFloat16);
+  const int64_t count = values.numel();
+  values = on_device(values.to(at::kDouble), at::kBFloat16);
+  at::Tensor amax = at::zeros({count}, values.options().dtype(at::kInt));
+  for (const Type& type : kTypes) {
+    std::vector<at::Tensor> expected;
+    for (int64_t i = 0; i < count; ++i) {
+      const at::Tensor x = at::zeros({1, 16}, values.options());
+      x[0][3] = -values[i];
+      at::Tensor one = amax.narrow(0, i, 1);
+      raise_amax(one, x);
+      expected.push_back(to_fp8(x, type.type, Fp8Form::rows).scale);
+    }
+    CHECK(same_bits(fp8_scales(amax, type.type), at::cat(expected)));
+  }
+}
+
+TEST_CASE("columns that are made of rows are those of the cast", "[kernels]") {
+  for (const std::vector<int64_t>& sizes :
+       {std::vector<int64_t>{16, 16}, {1, 32}, {7, 272}, {395, 144}, {1040, 896}}) {
+    CAPTURE(sizes);
+    const Fp8Matrix cast =
+        to_fp8(on_device(normal(sizes, 10), at::kBFloat16), Fp8::e5m2, Fp8Form::both);
+    const at::Tensor columns = fp8_columns(cast.rows);
+    CHECK(columns.scalar_type() == at::kFloat8_e5m2);
+    CHECK(same_bits(columns.view(at::kByte), cast.columns.view(at::kByte)));
+  }
+}
+
 TEST_CASE("products of FP8 are those of what the casts stored, and near fp64", "[kernels]") {
   struct Product {
     int64_t m, n, k;

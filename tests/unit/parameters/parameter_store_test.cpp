@@ -156,6 +156,17 @@ TEST_CASE("what is no layout or no dtype is refused", "[parameters]") {
         "internal error: parameters of dtype Half: it must be fp32 or bf16.");
 }
 
+TEST_CASE("values of a matrix that is gathered as FP8 are nobody's to read") {
+  Parameter matrix;
+  matrix.name = "w";
+  matrix.data = at::ones({2, 2});
+  CHECK(matrix.values().equal(matrix.data));
+  matrix.fp8.rows = at::ones({2, 2}).to(at::kFloat8_e4m3fn);
+  CHECK(message_of([&] { (void)matrix.values(); }) ==
+        "internal error: the values of 'w', which is gathered as FP8: it must be read as FP8: "
+        "there are no others.");
+}
+
 TEST_CASE("roles have their names", "[parameters]") {
   CHECK(role_name(Role::vocab_parallel) == "vocab-parallel");
   CHECK(role_name(Role::column_parallel) == "column-parallel");

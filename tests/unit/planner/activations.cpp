@@ -244,6 +244,8 @@ TEST_CASE("what FP8 casts and keeps is in the plan", "[planner]") {
     training.sequence_parallel = SequenceParallel::on;
     check(even, {.tp_size = 4, .bf16 = true, .training = training});
     check_layer(even, {.tp_size = 4, .bf16 = true, .training = training});
+    training.fp8.all_gather = true;
+    check(even, {.tp_size = 4, .bf16 = true, .training = training});
   }
 }
 

@@ -67,6 +67,29 @@ TEST_CASE("a block has one bucket a placement, in block order, dense and padded 
   }
 }
 
+TEST_CASE("matrices that FP8 products alone read have buckets of their own, if asked to",
+          "[zero]") {
+  for (const Fp8Matrices where : {Fp8Matrices::with_others, Fp8Matrices::apart}) {
+    SyntheticModel model = synthetic_model(0, 2);
+    const int64_t matrices = std::ranges::count_if(
+        model.parameters, [](const auto& parameter) { return parameter->wants_amax; });
+    REQUIRE(matrices > 0);
+    const ParamBuckets buckets(model.blocks, {.rank = 1, .size = 3},
+                               {.zero_stage = 3, .fp8_matrices = where});
+    int64_t found = 0;
+    for (const Bucket& bucket : buckets.buckets()) {
+      for (const parameters::Parameter* parameter : bucket.parameters)
+        CHECK(bucket.fp8 == (where == Fp8Matrices::apart && parameter->wants_amax));
+      if (!bucket.fp8) continue;
+      found += static_cast<int64_t>(bucket.parameters.size());
+      CHECK(bucket.name.ends_with(", FP8"));
+      CHECK(bucket.numel % (3 * kFp8Shard) == 0);
+      CHECK(bucket.memory_begin == 0);  // at the beginning of memory that kernels can read
+    }
+    CHECK(found == (where == Fp8Matrices::apart ? matrices : 0));
+  }
+}
+
 TEST_CASE("the replicated buckets have the same layout on every tp rank", "[zero]") {
   SyntheticModel first = synthetic_model(0, 4), last = synthetic_model(3, 4);
   const ParamBuckets a(first.blocks, {.rank = 0, .size = 2}, {});
