@@ -92,7 +92,8 @@ std::vector<Key> output_keys() {
       bind({.path = "logging.every_steps",
             .type = Type::integer,
             .limits = kPositive,
-            .doc = "Steps from one log line, and line of metrics.jsonl, to the next."},
+            .doc = "Steps from one log line, and line of metrics.jsonl, to the next; step "
+                   "train.max_steps has them in any case."},
            &RunConfig::logging, &LoggingConfig::every_steps),
       bind({.path = "logging.audit_steps",
             .type = Type::integer,

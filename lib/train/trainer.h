@@ -120,6 +120,7 @@ class Trainer {
   void skip_or_go_back(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
                       int64_t tokens_seen);
+  bool is_logged(int64_t step) const;
   /// Where they are asked for and the step has a line. Waits for the device.
   std::optional<tensor_parallel::Fp8Counters::Counts> fp8_counts_at(int64_t step) const;
   void add_fp8_counts(metrics::StepMetrics& step, const Pending& pending);

@@ -147,7 +147,7 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
 
   pace_.add(step.step, step.step_time_s);
   const double eta_s = pace_.seconds_left();
-  if (due(pending.step, parts_.config.run.logging.every_steps)) {
+  if (is_logged(pending.step)) {
     add_fp8_counts(step, pending);
     parts_.recorder->step(step);
     parts_.log.info(
@@ -156,9 +156,14 @@ void Trainer::publish(const Pending& pending, double loss, double norm) {
   parts_.progress->update(step, eta_s);
 }
 
+bool Trainer::is_logged(int64_t step) const {
+  const config::RunConfig& run = parts_.config.run;
+  return due(step, run.logging.every_steps) || step == run.train.max_steps;
+}
+
 std::optional<tensor_parallel::Fp8Counters::Counts> Trainer::fp8_counts_at(int64_t step) const {
   const tensor_parallel::Fp8Counters* counters = parts_.engine.fp8_counters();
-  if (counters == nullptr || !due(step, parts_.config.run.logging.every_steps)) return std::nullopt;
+  if (counters == nullptr || !is_logged(step)) return std::nullopt;
   return counters->read();
 }
 

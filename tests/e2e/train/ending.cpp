@@ -67,6 +67,18 @@ TEST_CASE("evaluations that do not get better end a run, also over restarts", "[
   CHECK(has(read_text(job.run_dir() / "resolved_config.2.2.yaml"), "patience: 5"));
 }
 
+TEST_CASE("the last step is recorded whatever logging.every_steps says", "[e2e]") {
+  const Job job;
+  const ProcessResult result =
+      job.run(1, {"--set", "logging.every_steps=3", "--set", "parallel={tp_size: 1, dp_size: 1}"});
+  INFO(result.output);
+  CHECK(result.exit_code == 0);
+  const std::vector<std::string> lines = metric_lines(job.run_dir());
+  REQUIRE(lines.size() == 3);  // of steps 3, 6 and 8
+  CHECK(lines.back().starts_with("8 "));
+  CHECK(has(result.output, "step 8/8"));
+}
+
 TEST_CASE("an exit handler that hangs keeps no rank, and the exit code stays", "[e2e]") {
   Job job;
   // A run that is done, and one that fails: either leaves by its own way.
