@@ -22,9 +22,9 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }
 
 TEST_CASE("what is inside a phase is no part of it, and all phases are the whole") {
+  const auto begin = std::chrono::steady_clock::now();
   StepClock clock;
   double inside = 0;
-  const auto begin = std::chrono::steady_clock::now();
   {
     const StepClock::In step(&clock, StepPhase::forward_backward);
     const auto begun = std::chrono::steady_clock::now();
@@ -44,8 +44,10 @@ TEST_CASE("what is inside a phase is no part of it, and all phases are the whole
   const double all = std::accumulate(seconds.begin(), seconds.end(), 0.0);
   CHECK(all >= inside - 1e-6);
   CHECK(all <= around + 1e-6);
-  CHECK(of(seconds, StepPhase::forward_backward) + of(seconds, StepPhase::communication) ==
-        Approx(all));
+  const double phases =
+      of(seconds, StepPhase::forward_backward) + of(seconds, StepPhase::communication);
+  CHECK(phases >= inside - 1e-6);
+  CHECK(phases + of(seconds, StepPhase::other) == Approx(all));
   CHECK(of(clock.take(), StepPhase::communication) == 0);  // it begins anew
 }
 
