@@ -19,7 +19,7 @@ namespace tptrain {
 inline constexpr int64_t kHashChunkBytes = int64_t{32} << 20;
 
 constexpr int64_t hash_chunks_of(int64_t size_bytes) {
-  return (size_bytes + kHashChunkBytes - 1) / kHashChunkBytes;
+  return size_bytes / kHashChunkBytes + (size_bytes % kHashChunkBytes > 0 ? 1 : 0);  // of any size
 }
 
 /// Of bytes that come in any pieces. Holds two chunks more than it has threads, at most.

@@ -13,9 +13,6 @@ namespace tptrain {
 
 namespace {
 
-// A write takes less than a microsecond: one that is under way for longer was stopped in its
-// middle. So long that a writer who writes without a pause leaves a gap in it.
-constexpr int64_t kReadWithinNs = 50'000'000;
 constexpr size_t kMostNamed = 4;
 
 std::string where_it_stands(const RankState& state, bool alone = false) {
@@ -58,14 +55,14 @@ void SharedState::write(const RankState& state) {
   version_.store(version + 2, std::memory_order_release);
 }
 
-RankState SharedState::read() const {
+RankState SharedState::read(int64_t within_ns) const {
   uint64_t words[kWords];
   for (const int64_t begin = monotonic_ns();;) {
     const uint64_t before = version_.load(std::memory_order_acquire);
     for (size_t i = 0; i < kWords; ++i) words[i] = words_[i].load(std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_acquire);
     if (before % 2 == 0 && version_.load(std::memory_order_relaxed) == before) break;
-    if (monotonic_ns() - begin > kReadWithinNs) break;
+    if (monotonic_ns() - begin > within_ns) break;
   }
   RankState state;
   std::memcpy(&state, words, sizeof state);
