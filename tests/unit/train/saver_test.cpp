@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <map>
+#include <mutex>
 
 #include "base/text.h"
 #include "support/catch.h"
@@ -150,6 +151,11 @@ struct Ranks {
     store.load_into(state, store.open(dir / "checkpoints" / cat("step-0000000", step)));
     return wrong_elements(state, step);
   }
+  /// Catch takes one thread's checks at a time: those of a rank go through here.
+  void in_turn(const std::function<void()>& checks) {
+    const std::lock_guard lock(checking);
+    checks();
+  }
   bool has_unfinished() const {
     for (const auto& entry : std::filesystem::directory_iterator(dir / "checkpoints"))
       if (has(entry.path().filename().string(), ".tmp-")) return true;
@@ -158,26 +164,29 @@ struct Ranks {
 
   TempDir dir;
   std::function<void(int rank, std::string_view point)> fault;
+  std::mutex checking;
 };
 
 TEST_CASE("what is saved beside the steps is the state of its step, though it changes meanwhile",
           "[train]") {
   Ranks ranks;
-  ranks.run(OnFailure::go_on, [](Ranks::Rank& rank) {
+  ranks.run(OnFailure::go_on, [&](Ranks::Rank& rank) {
     for (const int64_t step : {1, 2, 3}) {
       rank.save(step);
       rank.set(7);  // the next step's update
       for (int i = 0; i < 1000 && rank.saver.is_saving(); ++i) rank.boundary();
       rank.saver.finish();
     }
-    CHECK(rank.saved.size() == 3);
-    CHECK(rank.saved[2].bytes > 0);
-    CHECK(rank.saved[2].save_s > 0);
-    CHECK(rank.saved[2].stall_s > 0);  // what is old may be removed after the commit: beyond save_s
+    ranks.in_turn([&] {
+      REQUIRE(rank.saved.size() == 3);
+      CHECK(rank.saved[2].bytes > 0);
+      CHECK(rank.saved[2].save_s > 0);
+      CHECK(rank.saved[2].stall_s > 0);  // what is old may be removed after the commit
+    });
     rank.save(4);
     rank.save(5);  // the one under way is waited for
     rank.saver.finish();
-    CHECK(rank.saved.size() == 5);
+    ranks.in_turn([&] { CHECK(rank.saved.size() == 5); });
   });
   CHECK(ranks.wrong_elements_at(4) == 0);
   CHECK(ranks.wrong_elements_at(5) == 0);
@@ -222,12 +231,14 @@ TEST_CASE("a disk that fails one rank's save beside the steps: all try again, or
       rank.save(1);
       rank.set(2);
       for (int i = 0; i < 100000 && rank.saver.is_saving(); ++i) rank.boundary();
-      CHECK(!rank.saver.is_saving());
-      CHECK(rank.saved.size() == (failures == 1 ? 1 : 0));
-      CHECK(rank.saver.last_failed() == (failures == 2));
+      ranks.in_turn([&] {
+        CHECK(!rank.saver.is_saving());
+        CHECK(rank.saved.size() == (failures == 1 ? 1 : 0));
+        CHECK(rank.saver.last_failed() == (failures == 2));
+      });
       rank.save(3);
       rank.saver.finish();
-      CHECK_NOTHROW(rank.saver.throw_if_last_failed());
+      ranks.in_turn([&] { CHECK_NOTHROW(rank.saver.throw_if_last_failed()); });
     });
     if (failures == 1) CHECK(ranks.wrong_elements_at(1) == 0);
     CHECK(ranks.wrong_elements_at(3) == 0);
@@ -251,7 +262,7 @@ TEST_CASE("a commit that fails beside the steps ends the run where on_failure is
     } catch (const Error& error) {
       thrown += error.agreed() && has(error.what(), "no commit today");
     }
-    CHECK_FALSE(rank.saver.is_saving());
+    ranks.in_turn([&] { CHECK_FALSE(rank.saver.is_saving()); });
   });
   CHECK(thrown == 4);
   CHECK_FALSE(ranks.has_unfinished());
