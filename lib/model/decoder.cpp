@@ -222,6 +222,7 @@ Decoder::Decoder(const DecoderConfig& config, comm::Communicator& tp,
     : impl_(std::make_unique<Impl>(config, tp, options)) {}
 
 Decoder::~Decoder() = default;
+
 const DecoderConfig& Decoder::config() const { return impl_->config; }
 const std::vector<ParameterBlock>& Decoder::blocks() const { return impl_->blocks; }
 int Decoder::first_training_block() const { return impl_->first_training; }
@@ -235,6 +236,7 @@ std::vector<Parameter*> Decoder::parameters() const {
 }
 
 const std::vector<Parameter*>& Decoder::packed_parameters() const { return impl_->packed; }
+
 void Decoder::weights_changed() { ++impl_->fp8.weights_version; }
 
 std::vector<std::string> Decoder::linears_left_in_bf16() const {
@@ -248,12 +250,9 @@ std::vector<std::string> Decoder::linears_left_in_bf16() const {
 
 int64_t Decoder::fp8_weight_bytes() const {
   int64_t elements = 0;
-  const auto layers = static_cast<int64_t>(impl_->layers.size());
-  for (int64_t i = 0; i < layers; ++i) {
-    if (!impl_->options.fp8.takes(i, layers)) continue;
-    for (const Parameter* parameter : impl_->layers[i]->parameters()) {
-      const bool matrix = parameter->shape.size() == 2;
-      if (matrix && tensor_parallel::Fp8Linear::takes(*parameter)) elements += parameter->numel();
+  for (const auto& layer : impl_->layers) {
+    for (const Parameter* parameter : layer->parameters()) {
+      if (parameter->wants_amax) elements += parameter->numel();
     }
   }
   return 2 * elements;  // rows and columns

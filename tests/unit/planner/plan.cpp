@@ -40,6 +40,23 @@ std::string refusal(const model::DecoderConfig& config, const Layout& layout) {
   return "no ConfigError";
 }
 
+TEST_CASE("casts of weights to FP8 are counted where all tp ranks make them", "[planner]") {
+  model::DecoderConfig config = tiny();
+  config.hidden_size = 64;
+  config.head_dim = 16;
+  config.intermediate_size = 95;  // 48 on one rank, 47 on the other: no multiple of 16
+  Layout layout = {.tp_size = 2};
+  layout.dtype = at::kBFloat16;
+  const auto buffers = [&](bool fp8) {
+    layout.training.fp8.on = fp8;
+    return make_plan(config, layout).memory[1].buffers;
+  };
+  const int64_t casts = buffers(true) - buffers(false);
+  const int64_t of_attention = config.num_hidden_layers * (64 * 64 + 64 * 32);  // qkv and o
+  CHECK(casts >= 2 * of_attention);
+  CHECK(casts < 2 * of_attention + 1024);  // beside them largest magnitudes
+}
+
 TEST_CASE("every global tensor stands once, with its role and each tp rank's shape", "[planner]") {
   const Plan plan = make_plan(tiny(), {.tp_size = 2, .dp_size = 2});
   // Per layer 7 matrices and 2 norms; embedding, final norm, head.
