@@ -47,6 +47,12 @@ class ActivationTensors {
     return {.cast_slice = std::move(slice),
             .whole = t_.make(pushed ? 0 : s_.padded_tokens * s_.hidden)};
   }
+  /// The same of a slice that the gather alone reads: its cast takes its place.
+  Buffer start_last_gather(bool fp8, Buffer& slice) {
+    Gathering gathering = start_gather_for(fp8, slice);
+    if (gathering.cast_slice) slice = std::move(gathering.cast_slice);
+    return std::move(gathering.whole);
+  }
   Buffer gather(const Buffer& outside) {
     return s_.sliced ? t_.make(s_.padded_tokens * s_.hidden * s_.element) : outside;
   }

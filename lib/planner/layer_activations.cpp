@@ -172,13 +172,7 @@ Buffer LayerActivations::mlp_backward(const Buffer& grad, Kept& kept) {
   if (!kept[up_columns]) {
     if (!kept[mlp_input]) kept[mlp_input] = make_.slice();
     being_gathered = std::exchange(kept[mlp_input], {});
-    if (make_.gathers_bytes(kept.fp8)) {
-      auto gathering = make_.start_gather_for(true, being_gathered);
-      being_gathered = std::move(gathering.cast_slice);
-      input = std::move(gathering.whole);
-    } else {
-      input = make_.start_gather(being_gathered);
-    }
+    input = make_.start_last_gather(kept.fp8, being_gathered);
   }
   if (!kept[activation] && !kept[down_columns]) kept[activation] = make_.kept(activation);
   Cast grad_cast = cast_gathered_gradient(kept.fp8);
@@ -230,13 +224,7 @@ Buffer LayerActivations::attention_backward(const Buffer& grad, Kept& kept) {
   if (!kept[qkv_columns]) {
     if (!kept[attention_input]) kept[attention_input] = make_.slice();
     being_gathered = std::exchange(kept[attention_input], {});
-    if (make_.gathers_bytes(kept.fp8)) {
-      auto gathering = make_.start_gather_for(true, being_gathered);
-      being_gathered = std::move(gathering.cast_slice);
-      input = std::move(gathering.whole);
-    } else {
-      input = make_.start_gather(being_gathered);
-    }
+    input = make_.start_last_gather(kept.fp8, being_gathered);
   }
   Cast grad_cast = cast_gathered_gradient(kept.fp8);
   Buffer grad_context = make_.columns(s_.context);
