@@ -9,6 +9,7 @@
 
 #include "base/bf16.h"
 #include "kernels/composition.h"
+#include "kernels/cpu/magnitude.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cuda/fp8.h"
 #include "kernels/cuda/product.h"
@@ -33,18 +34,11 @@ int64_t padded(int64_t rows) { return (rows + kFp8Multiple - 1) / kFp8Multiple *
 
 // --- The CPU
 
-uint32_t amax_bits_of(const uint16_t* x, int64_t count) {
-  uint16_t most = 0;
-  for (int64_t i = 0; i < count; ++i) most = std::max<uint16_t>(most, x[i] & 0x7fff);
-  return static_cast<uint32_t>(most) << 16;
-}
-
-/// Of what they are when rounded to bf16: rounding keeps the order.
-uint32_t amax_bits_of(const float* x, int64_t count) {
-  uint32_t most = 0;
-  for (int64_t i = 0; i < count; ++i)
-    most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
-  return uint32_t{bf16_of(std::bit_cast<float>(most))} << 16;
+uint32_t amax_bits_of(const at::Tensor& x) {
+  const void* const from = x.const_data_ptr();
+  return x.scalar_type() == at::kFloat
+             ? cpu::largest_magnitude(static_cast<const float*>(from), x.numel())
+             : cpu::largest_magnitude(static_cast<const cpu::Bf16*>(from), x.numel());
 }
 
 uint8_t rounded(float value, Fp8 type) {
@@ -59,8 +53,8 @@ void cast_on_cpu(Fp8Matrix& to, const at::Tensor& x, Fp8 type, bool scale_is_kno
   auto* scale = to.scale.data_ptr<float>();
   float factor = 1.0f / *scale;
   if (!scale_is_known) {
-    const uint32_t bits = amax.defined() ? static_cast<uint32_t>(*amax.const_data_ptr<int32_t>())
-                                         : amax_bits_of(from, x.numel());
+    const uint32_t bits =
+        amax.defined() ? static_cast<uint32_t>(*amax.const_data_ptr<int32_t>()) : amax_bits_of(x);
     const int exponent =
         fp8_exponent(bits, type == Fp8::e4m3 ? kTopExponentE4m3 : kTopExponentE5m2);
     const bool finite = fp8_is_finite(bits);
@@ -196,12 +190,8 @@ void raise_amax(at::Tensor amax, const at::Tensor& values) {
   if (values.numel() == 0) return;
   if (values.is_cpu()) {
     expect_contiguous(values, "raise_amax");
-    const void* const x = values.const_data_ptr();
-    const uint32_t bits = values.scalar_type() == at::kFloat
-                              ? amax_bits_of(static_cast<const float*>(x), values.numel())
-                              : amax_bits_of(static_cast<const uint16_t*>(x), values.numel());
     auto& most = *amax.mutable_data_ptr<int32_t>();
-    most = std::max(most, static_cast<int32_t>(bits));
+    most = std::max(most, static_cast<int32_t>(amax_bits_of(values)));
     return;
   }
   // What the kernel reads; all else ATen does.

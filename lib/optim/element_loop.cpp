@@ -80,24 +80,6 @@ void widen_elements(const Bf16* from, float* to, int64_t begin, int64_t end) {
 }
 
 TPTRAIN_CPU_CLONES
-uint32_t largest_magnitude(const float* values, int64_t begin, int64_t end) {
-  uint32_t most = 0;
-#pragma omp simd reduction(max : most)
-  for (int64_t i = begin; i < end; ++i)
-    most = std::max(most, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
-  return most;
-}
-
-TPTRAIN_CPU_CLONES
-uint32_t largest_magnitude(const Bf16* values, int64_t begin, int64_t end) {
-  uint32_t most = 0;
-#pragma omp simd reduction(max : most)
-  for (int64_t i = begin; i < end; ++i)
-    most = std::max(most, static_cast<uint32_t>(values[i].bits & 0x7fffu));
-  return most << 16;
-}
-
-TPTRAIN_CPU_CLONES
 void rounding_halves(std::array<uint32_t, 2> key, uint32_t update, int64_t first, int64_t count,
                      uint16_t* out) {
   int64_t skipped = first % 8;  // elements of the first group that lie before `first`

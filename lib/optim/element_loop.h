@@ -38,11 +38,6 @@ void narrow_elements(const float* from, Bf16* to, int64_t begin, int64_t end);
 /// to[i - begin] = from[i].
 void widen_elements(const Bf16* from, float* to, int64_t begin, int64_t end);
 
-/// The largest magnitude of values[begin, end), as the bits of an fp32: those of NaN are above
-/// infinity's.
-uint32_t largest_magnitude(const float* values, int64_t begin, int64_t end);
-uint32_t largest_magnitude(const Bf16* values, int64_t begin, int64_t end);
-
 /// 16 random bits for each of the global elements [first, first + count): eight elements share a
 /// Philox call with the counter (element / 8 in two words, update, 0); the lower half of a word
 /// comes first.

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/cpu/magnitude.h"
 #include "kernels/cpu/parallel.h"
 #include "optim/cuda_update.h"
 #include "optim/element_loop.h"
@@ -140,10 +140,7 @@ class Amax {
   template <typename Master>
   void raise(const Master* masters, int64_t begin, int64_t end) const {
     if (bits_ == nullptr) return;
-    uint32_t most = largest_magnitude(masters, begin, end);
-    // Rounding keeps the order: the largest rounded is the rounded largest.
-    if constexpr (sizeof(Master) == sizeof(float))
-      most = uint32_t{kernels::cpu::narrow<Bf16>(std::bit_cast<float>(most)).bits} << 16;
+    const uint32_t most = kernels::cpu::largest_magnitude(masters + begin, end - begin);
     const std::atomic_ref<int32_t> shared(*bits_);
     auto known = shared.load();
     while (known < static_cast<int32_t>(most) &&

@@ -69,9 +69,6 @@ ReducedSequence multiply_reduced(const at::Tensor& x, const Fp8Matrix& rows,
 bool Fp8Linear::takes(int64_t out, int64_t in) {
   return out % kernels::kFp8Multiple == 0 && in % kernels::kFp8Multiple == 0;
 }
-bool Fp8Linear::takes(const parameters::Parameter& weight) {
-  return takes(weight.shape[0], weight.shape[1]);
-}
 
 Fp8Linear::Fp8Linear(const Fp8Settings& settings, Fp8Cut cut, parameters::Parameter& weight)
     : settings_(settings), cut_(cut), weight_(weight) {

@@ -52,7 +52,6 @@ enum class Fp8Cut { columns, rows };
 class Fp8Linear {
  public:
   /// Sizes that FP8 products take.
-  static bool takes(const parameters::Parameter& weight);
   static bool takes(int64_t out, int64_t in);
 
   Fp8Linear(const Fp8Settings& settings, Fp8Cut cut, parameters::Parameter& weight);

@@ -79,7 +79,7 @@ void declare_packed(Parameter& parameter, const ColumnParallelLinear::Options& o
 }
 
 std::unique_ptr<Fp8Linear> fp8_of(const Fp8Settings* settings, Fp8Cut cut, Parameter& weight) {
-  if (settings == nullptr || !Fp8Linear::takes(weight)) return nullptr;
+  if (settings == nullptr || !Fp8Linear::takes(weight.shape[0], weight.shape[1])) return nullptr;
   return std::make_unique<Fp8Linear>(*settings, cut, weight);
 }
 

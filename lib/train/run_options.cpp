@@ -6,10 +6,6 @@
 #include "model/adapter.h"
 
 namespace tptrain::train {
-at::ScalarType scalar_type(config::Dtype dtype) {
-  return dtype == config::Dtype::bf16 ? at::kBFloat16 : at::kFloat;
-}
-
 model::Recompute recompute_of(config::Recompute recompute) {
   switch (recompute) {
     case config::Recompute::none:

@@ -2,20 +2,19 @@
 // mapping for the run, its forecast and `tptrain plan`.
 #pragma once
 
-#include <c10/core/ScalarType.h>
-
 #include <string>
 
 #include "comm/device_mesh.h"
 #include "config/run_config.h"
 #include "model/decoder.h"
+#include "optim/slot.h"
 #include "planner/plan.h"
 #include "train/resolve.h"
 #include "zero/options.h"
 
 namespace tptrain::train {
 
-at::ScalarType scalar_type(config::Dtype dtype);
+using optim::scalar_type;  // of a config::Dtype
 model::Recompute recompute_of(config::Recompute recompute);
 /// As the run file or, with ZeRO 2 and 3, the stage says.
 bool reduces_per_micro_batch(const config::ParallelConfig& parallel);

@@ -80,6 +80,12 @@ std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket) {
   return wanting;
 }
 
+at::Tensor held_amax_of(const BucketState& state, const parameters::Parameter& parameter) {
+  if (!state.held_amax.defined() || !parameter.wants_amax) return at::Tensor();
+  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
+  return state.held_amax.narrow(0, std::ranges::find(wanting, &parameter) - wanting.begin(), 1);
+}
+
 BucketAllocations bucket_allocations(const Bucket& bucket, const StateLayout& layout, int dp_size) {
   const int64_t shard = bucket.numel / dp_size;
   const int64_t held = holds_all(bucket, layout) ? bucket.numel : shard;

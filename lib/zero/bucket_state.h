@@ -65,6 +65,8 @@ struct BucketAllocations {
 };
 /// Of the bucket's parameters, those that ask for their largest magnitude: the order of amax.
 std::vector<parameters::Parameter*> wanting_amax(const Bucket& bucket);
+/// The parameter's word of held_amax; undefined where there is none.
+at::Tensor held_amax_of(const BucketState& state, const parameters::Parameter& parameter);
 
 /// Whether the bucket comes over dp as FP8 (fp8_shards.h).
 bool is_gathered_as_fp8(const Bucket& bucket, const StateLayout& layout, int dp_size);

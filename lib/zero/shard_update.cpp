@@ -18,13 +18,6 @@ struct SettingsRange {
   std::vector<int64_t> matrix;
 };
 
-/// Where the update leaves the largest magnitude of what this rank holds of the parameter.
-at::Tensor amax_of(const BucketState& state, const parameters::Parameter* parameter) {
-  if (!state.held_amax.defined() || !parameter->wants_amax) return at::Tensor();
-  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
-  return state.held_amax.narrow(0, std::ranges::find(wanting, parameter) - wanting.begin(), 1);
-}
-
 // Neighbours with equal settings become one range: few ranges are few rows. A bf16 master is
 // rounded by the place of each element in its tensor, so there a range ends where its slice does; a
 // matrix is scaled by its size, and ends there too; one with a largest magnitude of its own ends
@@ -34,7 +27,7 @@ std::vector<SettingsRange> settings_ranges(const BucketState& state,
   const bool rounds = state.master.scalar_type() == at::kBFloat16;
   const bool of_matrices = state.bucket->unit == optim::Unit::matrix;
   const auto keeps_amax = [&](const parameters::Parameter* parameter) {
-    return state.held_amax.defined() && parameter->wants_amax;
+    return held_amax_of(state, *parameter).defined();
   };
   std::vector<SettingsRange> found;
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
@@ -121,7 +114,7 @@ void ShardUpdate::append_ranges(const BucketState& state, int part,
     update.rounding = std::move(range.rounding);
     update.part = part;
     update.matrix = std::move(range.matrix);
-    update.amax = amax_of(state, range.parameter);
+    update.amax = held_amax_of(state, *range.parameter);
     update.written_rows = state.written_rows;  // of a bucket with one range
     if (of_matrices) update.work = matrices_->work_of(state).narrow(0, held, numel);
   }

@@ -51,12 +51,11 @@ std::vector<parameters::SliceValues> masters_of_shard(const std::vector<BucketSt
 // As updates do from then on.
 void find_amax(BucketState& state) {
   if (!state.held_amax.defined()) return;
-  const std::vector<parameters::Parameter*> wanting = wanting_amax(*state.bucket);
   state.held_amax.zero_();
   for (const BucketPiece& piece : pieces_of(*state.bucket, state.held_begin, state.held_end)) {
-    const auto found = std::ranges::find(wanting, piece.parameter);
-    if (found == wanting.end()) continue;
-    kernels::raise_amax(state.held_amax.narrow(0, found - wanting.begin(), 1),
+    const at::Tensor amax = held_amax_of(state, *piece.parameter);
+    if (!amax.defined()) continue;
+    kernels::raise_amax(amax,
                         state.master.narrow(0, piece.bucket_begin - state.held_begin, piece.count));
   }
 }
