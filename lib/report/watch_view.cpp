@@ -96,9 +96,7 @@ State state_of(const RunRecord& run, const Summary& summary, double now) {
 
 std::string eta_of(const RunRecord& run, const State& state) {
   const double left = seconds_left(run);
-  return state.text != "running" || !std::isfinite(left)
-             ? ""
-             : cat("ETA ", duration_text(left));
+  return state.text != "running" || !std::isfinite(left) ? "" : cat("ETA ", duration_text(left));
 }
 
 std::span<const double> losses_of(const RunRecord& run) {

@@ -2,8 +2,9 @@
 // accumulation x model against one rank without communication, and the faults that must turn it
 // red.
 //
-// By default a pairwise sample, always the same; TPTRAIN_PARITY_SEED is that of another, or `random`;
-// TPTRAIN_PARITY=all runs the whole product, as scripts/parity.sh does for docs/parity.md.
+// By default a pairwise sample, always the same; TPTRAIN_PARITY_SEED is that of another, or
+// `random`; TPTRAIN_PARITY=all runs the whole product, as scripts/parity.sh does for
+// docs/parity.md.
 #include <ATen/Parallel.h>
 
 #include <cmath>
