@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "kernels/fp8.h"
 #include "kernels/kernels.h"
 #include "optim/update_rule.h"
 #include "zero/gradient_norm.h"
@@ -378,6 +379,19 @@ Work sum_product() {
               kernels::scaled_product_out(to, x, weight.t(), 1.0, kernels::Accumulate::add);
           }};
 }
+
+/// What a rank makes of FP8 rows that it gathered.
+template <By by, int64_t height, int64_t width>
+Work fp8_columns() {
+  const at::Tensor rows = at::zeros({height, width}, cuda(at::kFloat8_e4m3fn));
+  return {.bytes = 2.0 * static_cast<double>(rows.nbytes()), .run = [rows] {
+            if constexpr (by == By::aten)
+              rows.view(at::kByte).t().contiguous();
+            else
+              kernels::fp8_columns(rows);
+          }};
+}
+
 #define PRODUCT(name, work, ...)                              \
   {"product, " name ", ATen", work<By::aten, __VA_ARGS__>}, { \
     "product, " name, work<By::choice, __VA_ARGS__>           \
@@ -469,6 +483,12 @@ const Entry kEntries[] = {
     {"cross entropy, gradient 8192 x 151936", cross_entropy_gradient<8192, 151936>},
     {"cross entropy, gradient 16384 x 50257", cross_entropy_gradient<16384, 50257>},
     {"cross entropy, gradient 8192 x 32000", cross_entropy_gradient<8192, 32000>},
+    {"fp8 columns 8192 x 4096, ATen", fp8_columns<By::aten, 8192, 4096>},
+    {"fp8 columns 8192 x 4096", fp8_columns<By::choice, 8192, 4096>},
+    {"fp8 columns 8192 x 14336, ATen", fp8_columns<By::aten, 8192, 14336>},
+    {"fp8 columns 8192 x 14336", fp8_columns<By::choice, 8192, 14336>},
+    {"fp8 columns 28672 x 4096, ATen", fp8_columns<By::aten, 28672, 4096>},
+    {"fp8 columns 28672 x 4096", fp8_columns<By::choice, 28672, 4096>},
     {"embedding gradient 8192 x 4096", embedding_gradient<8192, 4096>},
     {"embedding gradient 65536 x 768", embedding_gradient<65536, 768>},
     {"bias gradient 65536 x 2304", bias_gradient<65536, 2304>},

@@ -225,18 +225,25 @@ at::Tensor fp8_scales(const at::Tensor& amax, Fp8 type) {
 }
 
 at::Tensor fp8_columns(const at::Tensor& rows) {
-  expect(rows.dim() == 2 && rows.element_size() == 1, "fp8_columns", "be rows of FP8",
+  // At 8 bytes, as CUDA's kernel reads them.
+  expect(rows.dim() == 2 && rows.element_size() == 1 && rows.size(1) % kFp8Multiple == 0 &&
+             rows.numel() > 0 && reinterpret_cast<uintptr_t>(rows.const_data_ptr()) % 8 == 0,
+         "fp8_columns", "be rows of FP8 at 8 bytes, whose columns are a multiple of 16",
          rows.sizes());
   expect_contiguous(rows, "fp8_columns");
   const int64_t length = rows.size(0);
   at::Tensor columns = at::empty({rows.size(1), padded(length)}, rows.options());
-  at::Tensor bytes = columns.view(at::kByte);
   if (rows.is_cuda()) {
-    bytes.narrow(1, 0, length).copy_(rows.view(at::kByte).t());
-    bytes.narrow(1, length, padded(length) - length).zero_();
+    cuda::fp8_turn({.as_rows = rows.const_data_ptr(),
+                    .as_columns = columns.mutable_data_ptr(),
+                    .rows = length,
+                    .columns = rows.size(1),
+                    .column_length = padded(length)},
+                   cuda::stream_of(rows));
+    cuda::check_launch("fp8_columns");
     return columns;
   }
-  turn_on_cpu(rows, bytes);
+  turn_on_cpu(rows, columns);
   return columns;
 }
 

@@ -60,7 +60,8 @@ void to_fp8_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type, const at::Tensor& 
 void raise_amax(at::Tensor amax, const at::Tensor& values);
 /// The same at the scale that `to` has.
 void to_fp8_at_scale_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
-/// The columns of a cast whose rows are at hand: bytes are moved, nothing is rounded.
+/// The columns [C, R and padding] of a cast whose rows [R, C] are at hand, contiguous and at 8
+/// bytes: bytes are moved, nothing is rounded.
 at::Tensor fp8_columns(const at::Tensor& rows);
 
 /// One side of a product: rows [M, K] or [N, K], N and K multiples of 16.

@@ -27,6 +27,7 @@ bool takes_product(const Product&) { return false; }
 void multiply(const Product&, const ByAten&) { absent(); }
 void multiply_fp8(const Product&) { absent(); }
 bool multiplies_fp8(int) { absent(); }
+void fp8_turn(const Fp8Turn&, Stream) { absent(); }
 void amax_of(const void*, int64_t, uint32_t*, Stream) { absent(); }
 void fp8_cast(const Fp8Cast&, Stream) { absent(); }
 void nf4_values(const Nf4&, Element, void*, Stream) { absent(); }

@@ -74,6 +74,47 @@ __device__ inline uint2 cast_pack(const uint4& pack, float factor) {
 /// then meet every bank once.
 __device__ inline int swizzle(int column) { return column / kColumnsEach * 2; }
 
+/// Four rows of eight bytes become eight columns of four, in the tile.
+__device__ inline void put_columns(uint32_t* tile, const uint2 (&rows)[kRowsEach], int word,
+                                   int across) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const auto of = [&](int i) { return half == 0 ? rows[i].x : rows[i].y; };
+    const uint32_t low01 = __byte_perm(of(0), of(1), 0x5140);   // r0c0 r1c0 r0c1 r1c1
+    const uint32_t high01 = __byte_perm(of(0), of(1), 0x7362);  // of columns 2 and 3
+    const uint32_t low23 = __byte_perm(of(2), of(3), 0x5140);
+    const uint32_t high23 = __byte_perm(of(2), of(3), 0x7362);
+    const uint32_t columns[4] = {
+        __byte_perm(low01, low23, 0x5410), __byte_perm(low01, low23, 0x7632),
+        __byte_perm(high01, high23, 0x5410), __byte_perm(high01, high23, 0x7632)};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int local = across * kColumnsEach + half * 4 + j;
+      tile[local * kWords + (word ^ swizzle(local))] = columns[j];
+    }
+  }
+}
+
+/// The tile's columns to memory, when the whole block has put its own.
+__device__ inline void store_columns(const uint32_t* tile, void* as_columns, int64_t width,
+                                     int64_t column_length, int64_t first_row,
+                                     int64_t first_column) {
+  constexpr int kQuads = kWords / 4;  // 16 bytes each
+  const int quad = static_cast<int>(threadIdx.x) % kQuads;
+#pragma unroll
+  for (int local = static_cast<int>(threadIdx.x) / kQuads; local < kTile;
+       local += kThreads / kQuads) {
+    const int turned = swizzle(local);
+    uint4 words =
+        *reinterpret_cast<const uint4*>(tile + local * kWords + (quad ^ (turned >> 2)) * 4);
+    if (turned & 2) words = make_uint4(words.z, words.w, words.x, words.y);
+    const int64_t row = first_row + quad * 16;
+    if (first_column + local < width && row < column_length)
+      store_word(static_cast<uint8_t*>(as_columns) + (first_column + local) * column_length + row,
+                 words);
+  }
+}
+
 // Long: one pass over a tile; what it holds in registers and shared memory, every part of it uses.
 template <__nv_fp8_interpretation_t kType, bool kRows, bool kColumns>
 __global__ void __launch_bounds__(kThreads) cast_kernel(Fp8Cast args) {
@@ -123,44 +164,41 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(Fp8Cast args) {
       }
     }
     if constexpr (kColumns) {
-      // Four rows of eight bytes become eight columns of four.
-      const int word = pass * (kDown / 4) + down;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const auto of = [&](int i) { return half == 0 ? cast[i].x : cast[i].y; };
-        const uint32_t low01 = __byte_perm(of(0), of(1), 0x5140);   // r0c0 r1c0 r0c1 r1c1
-        const uint32_t high01 = __byte_perm(of(0), of(1), 0x7362);  // of columns 2 and 3
-        const uint32_t low23 = __byte_perm(of(2), of(3), 0x5140);
-        const uint32_t high23 = __byte_perm(of(2), of(3), 0x7362);
-        const uint32_t columns[4] = {
-            __byte_perm(low01, low23, 0x5410), __byte_perm(low01, low23, 0x7632),
-            __byte_perm(high01, high23, 0x5410), __byte_perm(high01, high23, 0x7632)};
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int local = across * kColumnsEach + half * 4 + j;
-          tile[local * kWords + (word ^ swizzle(local))] = columns[j];
-        }
-      }
+      put_columns(tile, cast, pass * (kDown / 4) + down, across);
     }
   }
   if constexpr (kColumns) {
     __syncthreads();
-    constexpr int kQuads = kWords / 4;  // 16 bytes each
-    const int quad = static_cast<int>(threadIdx.x) % kQuads;
+    store_columns(tile, args.as_columns, args.columns, args.column_length, first_row, first_column);
+  }
+}
+
+/// The columns of rows that are bytes already.
+__global__ void __launch_bounds__(kThreads) turn_kernel(Fp8Turn args) {
+  __shared__ __align__(16) uint32_t tile[kTile * kWords];
+  const int across = static_cast<int>(threadIdx.x) % kAcross;
+  const int down = static_cast<int>(threadIdx.x) / kAcross;
+  const int64_t first_row = int64_t{blockIdx.y} * kTile;
+  const int64_t first_column = int64_t{blockIdx.x} * kTile;
+  const int64_t column = first_column + across * kColumnsEach;
+  uint2 packs[kPasses][kRowsEach];
 #pragma unroll
-    for (int local = static_cast<int>(threadIdx.x) / kQuads; local < kTile;
-         local += kThreads / kQuads) {
-      const int turned = swizzle(local);
-      uint4 words =
-          *reinterpret_cast<const uint4*>(tile + local * kWords + (quad ^ (turned >> 2)) * 4);
-      if (turned & 2) words = make_uint4(words.z, words.w, words.x, words.y);
-      const int64_t row = first_row + quad * 16;
-      if (first_column + local < args.columns && row < args.column_length)
-        store_word(static_cast<uint8_t*>(args.as_columns) +
-                       (first_column + local) * args.column_length + row,
-                   words);
+  for (int pass = 0; pass < kPasses; ++pass) {
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) {
+      const int64_t row = first_row + pass * kDown + down * kRowsEach + i;
+      const bool inside = row < args.rows && column < args.columns;
+      packs[pass][i] =
+          inside ? *reinterpret_cast<const uint2*>(static_cast<const uint8_t*>(args.as_rows) +
+                                                   row * args.columns + column)
+                 : make_uint2(0, 0);
     }
   }
+#pragma unroll
+  for (int pass = 0; pass < kPasses; ++pass)
+    put_columns(tile, packs[pass], pass * (kDown / 4) + down, across);
+  __syncthreads();
+  store_columns(tile, args.as_columns, args.columns, args.column_length, first_row, first_column);
 }
 
 template <__nv_fp8_interpretation_t kType>
@@ -185,6 +223,12 @@ void amax_of(const void* x, int64_t count, uint32_t* amax_bits, Stream stream) {
   amax_kernel<<<static_cast<unsigned>(std::max<int64_t>(1, blocks)), kThreads, 0,
                 static_cast<cudaStream_t>(stream)>>>(static_cast<const uint4*>(x), packs,
                                                      amax_bits);
+}
+
+void fp8_turn(const Fp8Turn& args, Stream stream) {
+  const dim3 grid(static_cast<unsigned>((args.columns + kTile - 1) / kTile),
+                  static_cast<unsigned>((args.column_length + kTile - 1) / kTile));
+  turn_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
 }
 
 void fp8_cast(const Fp8Cast& args, Stream stream) {

@@ -27,4 +27,14 @@ struct Fp8Cast {
 };
 void fp8_cast(const Fp8Cast& args, Stream stream);
 
+/// Columns of rows that were cast before.
+struct Fp8Turn {
+  const void* as_rows = nullptr;  // bytes [rows, columns], at 8 bytes, columns a multiple of 16
+  void* as_columns = nullptr;     // [columns, column_length]
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t column_length = 0;  // rows or more, a multiple of 16; zeros behind rows
+};
+void fp8_turn(const Fp8Turn& args, Stream stream);
+
 }  // namespace tptrain::kernels::cuda
