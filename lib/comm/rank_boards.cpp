@@ -45,9 +45,12 @@ Card card_from(const std::string& text) {
   return card;
 }
 
-// Over so long a rank without progress is watched to see whether it asks the system for anything.
-constexpr int64_t kWatchedNs = 1'000'000'000;
-constexpr int64_t kTicks = 10;  // fewer in its program say nothing
+// Every second a rank without progress is looked at, until its program has had so many ticks: fewer
+// do not say whether it asks the system for anything, and where cores are shared by many they take
+// longer. Who has not had them for so long does not compute.
+constexpr int64_t kLookNs = 1'000'000'000;
+constexpr int64_t kTicks = 10;
+constexpr int64_t kLongestNs = 20'000'000'000;
 
 void look_at_process(RankState& state) {
   const ProcessStatus status = process_status(state.process);
@@ -87,6 +90,20 @@ class HostGroup final : public ControlGroup {
 };
 
 }  // namespace
+
+bool SelfWatch::wants(int64_t now_ns) const { return !first_ || now_ns >= next_ns_; }
+
+bool SelfWatch::computes_alone(int64_t now_ns, const ProcessStatus& status) {
+  const bool runs = status.state == 'R';  // or waits for a core
+  const bool asks = first_ && status.in_system != first_->in_system;
+  const bool has_computed = first_ && status.in_program - first_->in_program >= kTicks;
+  next_ns_ = now_ns + kLookNs;
+  if (first_ && runs && !asks && !has_computed && now_ns - since_ns_ < kLongestNs) return alone_;
+  alone_ = runs && !asks && has_computed;
+  first_ = status;
+  since_ns_ = now_ns;
+  return alone_;
+}
 
 RankBoards::RankBoards(ControlGroup& world, ControlGroup& host) : own_(&alone_) {
   std::string why_not;
@@ -167,25 +184,14 @@ void RankBoards::show(const ProgressBoard::Entry& entry) {
   if (std::exchange(writes_, entry.writes) != entry.writes) {
     state.written_ns = monotonic_ns();
     state.computes_alone = 0;
-    watched_.reset();
-  } else {
-    watch_itself(state);
+    watch_.restart();
+  } else if (const int64_t now = monotonic_ns(); watch_.wants(now)) {
+    state.computes_alone = watch_.computes_alone(now, process_status(state.process)) ? 1 : 0;
   }
   set_text(state.phase, entry.phase);
   set_text(state.axis, entry.axis);
   set_text(state.call, entry.call);
   own_->write(state);
-}
-
-void RankBoards::watch_itself(RankState& state) {
-  const int64_t now = monotonic_ns();
-  if (watched_ && now - watched_->since_ns < kWatchedNs) return;
-  const ProcessStatus status = process_status(state.process);
-  if (watched_) {
-    state.computes_alone = status.in_program - watched_->status.in_program >= kTicks &&
-                           status.in_system == watched_->status.in_system;
-  }
-  watched_ = {.since_ns = now, .status = status};
 }
 
 StallSpeaker RankBoards::speak_before_the_end() {

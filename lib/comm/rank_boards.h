@@ -21,6 +21,23 @@
 
 namespace tptrain::comm {
 
+/// Whether a rank without progress computes and asks the system for nothing: who waits in MPI gives
+/// its core away again and again, or sleeps. Judges by the statuses of its first thread.
+class SelfWatch {
+ public:
+  /// There is progress: what was seen counts no more.
+  void restart() { *this = {}; }
+  /// Whether it wants to see the status now.
+  bool wants(int64_t now_ns) const;
+  bool computes_alone(int64_t now_ns, const ProcessStatus& status);
+
+ private:
+  std::optional<ProcessStatus> first_;  // of what is watched
+  int64_t since_ns_ = 0;
+  int64_t next_ns_ = 0;
+  bool alone_ = false;  // what was seen last
+};
+
 class RankBoards {
  public:
   /// `host`: the ranks of `world` that share memory. Collective over both.
@@ -50,22 +67,15 @@ class RankBoards {
     std::vector<int> ranks;
     std::vector<BoardEndpoint> endpoints;  // of each rank
   };
-  struct Watched {
-    int64_t since_ns = 0;
-    ProcessStatus status = {};
-  };
   std::vector<RankState> states_here() const;
-  /// Whether its first thread computes and asks the system for nothing: who waits in MPI gives its
-  /// core away again and again, or sleeps.
-  void watch_itself(RankState& state);
 
   std::unique_ptr<HostSegment> segment_;  // null: this rank's state alone
   SharedState alone_;
   SharedState* own_;
   std::atomic<int> gpu_ = -1;
-  uint64_t writes_ = 0;             // of the board, when it was shown last
-  std::optional<Watched> watched_;  // since there has been no progress
-  int states_ = 1;                  // in the segment
+  uint64_t writes_ = 0;  // of the board, when it was shown last
+  SelfWatch watch_;
+  int states_ = 1;  // in the segment
   std::string secret_;
   std::vector<Neighbour> neighbours_;
   std::unique_ptr<BoardServer> server_;  // null: there is one host. Goes first.

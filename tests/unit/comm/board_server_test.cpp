@@ -109,6 +109,43 @@ TEST_CASE("a rank alone sees itself, and says where it is") {
   CHECK(boards.own().ends_itself == 1);
 }
 
+TEST_CASE("whoever computes and asks the system for nothing is known on a busy host too") {
+  constexpr int64_t second = 1'000'000'000;
+  SelfWatch watch;
+  int64_t now = 5 * second;
+  ProcessStatus status{.state = 'R', .parent = 1, .in_program = 700, .in_system = 40};
+  CHECK(watch.wants(now));
+  CHECK_FALSE(watch.computes_alone(now, status));
+  CHECK_FALSE(watch.wants(now + second / 2));
+  // Twenty-five share a core: four ticks a second.
+  const auto after_a_second = [&](int64_t in_program, int64_t in_system = 0) {
+    now += second;
+    status.in_program += in_program;
+    status.in_system += in_system;
+    CHECK(watch.wants(now));
+    return watch.computes_alone(now, status);
+  };
+  CHECK_FALSE(after_a_second(4));
+  CHECK_FALSE(after_a_second(4));
+  CHECK(after_a_second(4));
+  CHECK(after_a_second(4));  // until there is something else to say
+  SECTION("one request of the system takes it back") { CHECK_FALSE(after_a_second(40, 1)); }
+  SECTION("so does progress") {
+    watch.restart();
+    CHECK_FALSE(after_a_second(4));
+  }
+  SECTION("so does sleep") {
+    status.state = 'S';
+    CHECK_FALSE(after_a_second(4));
+    CHECK_FALSE(after_a_second(40));
+  }
+  SECTION("and a core that is not to be had for long") {
+    int seconds = 1;
+    while (after_a_second(0)) ++seconds;
+    CHECK(seconds == 19);  // of twenty
+  }
+}
+
 TEST_CASE("a rank without progress that asks the system for nothing is known by that") {
   SingleRank group;
   RankBoards boards(group, group);
