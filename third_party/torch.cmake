@@ -49,6 +49,20 @@ target_link_libraries(tptrain_torch INTERFACE "${TPTRAIN_TORCH_DIR}/lib/libtorch
 # DT_RPATH (not RUNPATH) is inherited by torch's own libraries and goes before LD_LIBRARY_PATH: the wheel's cuDNN and NCCL are the ones
 # loaded even where others stand on the library path. --allow-shlib-undefined: the linker need not chase the wheels' own dependencies.
 target_link_options(tptrain_torch INTERFACE "LINKER:--disable-new-dtags" "LINKER:--allow-shlib-undefined")
+
+# Loops on the CPU run on torch's threads: its own libgomp is linked, not the compiler's, which has the same soname and would be hidden by it at
+# run time. A file with such a loop, or with at::parallel_for, is compiled with ${OpenMP_CXX_FLAGS}: without them it runs on one thread.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+add_library(tptrain_openmp INTERFACE)
+add_library(tptrain::openmp ALIAS tptrain_openmp)
+file(GLOB torch_gomp "${TPTRAIN_TORCH_DIR}/lib/libgomp*.so*")  # the zip's has a hash in its name
+if(torch_gomp)
+  list(GET torch_gomp 0 torch_gomp)
+  target_link_libraries(tptrain_openmp INTERFACE "${torch_gomp}")
+else()
+  target_link_libraries(tptrain_openmp INTERFACE ${OpenMP_CXX_LIBRARIES})
+endif()
+
 if(TPTRAIN_CUDA)
   target_compile_definitions(tptrain_torch INTERFACE TPTRAIN_CUDA=1)
   find_path(TPTRAIN_NCCL_INCLUDE nccl.h HINTS "${TPTRAIN_NVIDIA_DIR}/nccl/include" REQUIRED)

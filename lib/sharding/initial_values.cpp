@@ -13,6 +13,10 @@
 #include "random/philox.h"
 #include "sharding/cuda/fill_normal.h"
 
+#ifndef _OPENMP
+#error "at::parallel_for runs on one thread in a file that is compiled without OpenMP"
+#endif
+
 namespace tptrain::sharding {
 namespace {
 

@@ -2,13 +2,13 @@
 #include "zero/gradient_norm.h"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
 
+#include "kernels/cpu/parallel.h"
 #include "kernels/cuda/stream.h"
 #include "zero/gradient_row.h"
 
@@ -41,12 +41,13 @@ double sum_on_cpu(const at::Tensor& view) {
   const float* values = wide.const_data_ptr<float>();
   const int64_t numel = wide.numel();
   std::vector<double> sums((numel + kChunk - 1) / kChunk);
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t begin = chunk * kChunk;
-      sums[chunk] = chunk_sum(values + begin, std::min(kChunk, numel - begin));
-    }
-  });
+  kernels::cpu::parallel_rows(
+      static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t last) {
+        for (int64_t chunk = first; chunk < last; ++chunk) {
+          const int64_t begin = chunk * kChunk;
+          sums[chunk] = chunk_sum(values + begin, std::min(kChunk, numel - begin));
+        }
+      });
   double total = 0;
   for (const double sum : sums) total += sum;
   return total;

@@ -1,14 +1,13 @@
 // The exponent bits of every word: a loop on the CPU, one launch over all gradients on CUDA.
 #include "zero/nonfinite.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
 #include <utility>
 
+#include "kernels/cpu/parallel.h"
 #include "kernels/cuda/stream.h"
 #include "zero/gradient_row.h"
 #include "zero/word_loops.h"
@@ -23,8 +22,8 @@ bool is_finite_on_cpu(const at::Tensor& gradient) {
   const auto* words = static_cast<const uint32_t*>(values.const_data_ptr());
   const int64_t numel = values.numel();
   std::atomic<bool> finite = true;
-  at::parallel_for(
-      0, (numel + kSearchedAtOnce - 1) / kSearchedAtOnce, 4, [&](int64_t first, int64_t last) {
+  kernels::cpu::parallel_rows(
+      (numel + kSearchedAtOnce - 1) / kSearchedAtOnce, 4, [&](int64_t first, int64_t last) {
         for (int64_t chunk = first; chunk < last; ++chunk) {
           const int64_t begin = chunk * kSearchedAtOnce;
           if (words_are_finite(words + begin, std::min(kSearchedAtOnce, numel - begin))) continue;
