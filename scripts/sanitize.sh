@@ -10,7 +10,8 @@ usage: scripts/sanitize.sh asan|tsan [--quick | --training | ctest options ...]
   --quick     some minutes: the unit tests of base, config and formats (asan), of folders with threads of
               their own (tsan)
   --training  the program itself: a training of two ranks that evaluates, saves beside the steps and goes on in another layout
-Without further words: all unit tests, every test of two ranks, and that training.
+Without further words: all unit tests, every test of two ranks, and that training: 140 tests, hours on
+two cores, 19 GB in build/asan.
 exit code   0: nothing found; else ctest's
 environment:
   JOBS      compilers and tests at a time (the cores of this host)
