@@ -17,12 +17,14 @@ usage: scripts/setup.sh [--cpu | --cuda] [--parquet] [--tests] [--fuzz] [--print
 environment:
   TPTRAIN_TORCH_DIR  folder of a LibTorch 2.11 that is already here (with include/ and lib/); nothing of it is downloaded then
   TPTRAIN_ARROW_DIR  the same for Arrow C++ with Parquet: a folder with include/ and libarrow.so.*, for setup and for cmake
+  TPTRAIN_CUDNN_FRONTEND_DIR  for cmake: a folder with cudnn_frontend.h 1.18, where a LibTorch of TPTRAIN_TORCH_DIR has cuDNN and its headers beside it
 EOF
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 TORCH_VERSION=2.11.0
+CUDNN_FRONTEND_VERSION=1.18.0
 ARROW_VERSION=26.0.1
 # What libtorch_cpu.so of that wheel itself needs to load (CUPTI and the runtime, for its profiler): 0.02 GB beside the wheel's 0.5 GB.
 CPU_WHEELS=(nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96)
@@ -191,6 +193,10 @@ fetch_torch() {
     if ! have "nvidia/cudnn/lib" || ! have "nvidia/nccl/lib"; then
       echo "setup: downloading the wheel's CUDA libraries (cuDNN, NCCL, cuBLAS ...: 2.2 GB)"
       pip_install "torch==$TORCH_VERSION"
+    fi
+    if ! have "nvidia_cudnn_frontend-$CUDNN_FRONTEND_VERSION*.dist-info"; then
+      echo "setup: downloading the headers of cuDNN's graph interface (the PyPI wheel nvidia-cudnn-frontend, 2 MB)"
+      pip_install --no-deps "nvidia-cudnn-frontend==$CUDNN_FRONTEND_VERSION"
     fi
     if [ "$release" != 13 ] && ! have "nvidia/cu13/bin/nvcc"; then
       echo "setup: downloading nvcc 13 (PyPI wheels, 0.3 GB)${nvcc:+: $nvcc is of CUDA ${release_text:-unknown}}"

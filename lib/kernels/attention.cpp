@@ -1,18 +1,19 @@
 // Causal attention with grouped query heads on the packed qkv buffer: which backend serves which
 // tensor, and the views it gets.
 //
-// - CUDA bf16 and fp16: cuDNN or FlashAttention-2, whichever is faster on this GPU; the latter
-// where deterministic algorithms are on, since cuDNN's backward uses atomics, and for documents.
+// - CUDA bf16 and fp16: cuDNN or FlashAttention-2, whichever is faster on this GPU
+// (attention_fused.cpp); the latter where deterministic algorithms are on, since cuDNN's backward
+// uses atomics. Documents take cuDNN on Hopper, where the program was built with its graph
+// interface (attention_cudnn.cpp).
 // - CUDA fp32: memory-efficient attention, keys and values repeated over their group.
 // - CPU fp32 and bf16: the blocked loops (attention_loops.cpp), two to three times ATen's flash
 // attention for the CPU at head_dim 32.
 // - Anything else, and a single position (cuDNN refuses it): plain composition
 // (attention_composition.cpp).
-// All but cuDNN take documents; the fused ones of CUDA in attention_documents.cpp.
+// All of them take documents; the fused ones of LibTorch in attention_documents.cpp.
 #include <tuple>
 
 #include "kernels/attention_parts.h"
-#include "kernels/cuda/attention_race.h"
 
 namespace tptrain::kernels {
 
@@ -20,41 +21,18 @@ namespace {
 
 using namespace attention;
 
-enum class Backend { cpu_loops, cudnn, cuda_flash, cuda_efficient, composition };
-
-AttentionMask mask_of(const Documents* documents) {
-  return documents != nullptr ? AttentionMask::documents : AttentionMask::causal;
-}
+enum class Backend { cpu_loops, cuda_fused, cuda_efficient, composition };
 
 bool is_half(const at::Tensor& qkv) {
   return qkv.scalar_type() == at::kBFloat16 || qkv.scalar_type() == at::kHalf;
 }
 
-/// Whether cuDNN serves such a call, so that it is to be chosen from two.
-bool takes_cudnn(const AttentionShape& shape, AttentionMask mask) {
-  // Not for documents: at::_cudnn_attention_backward of LibTorch 2.11 takes head_dim for the
-  // longest one's length (query.size(2) of [T, n, D]) and writes past its sum of dQ (pytorch
-  // #186142).
-  return shape.head_dim % 8 == 0 && shape.head_dim <= 128 && mask == AttentionMask::causal &&
-         !at::globalContext().deterministicAlgorithms();
-}
-
-Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape, AttentionMask mask) {
+Backend backend_for(const at::Tensor& qkv, const AttentionShape& shape) {
   if (takes_cpu_loops(qkv)) return Backend::cpu_loops;
   if (!qkv.is_cuda() || qkv.size(0) == 1) return Backend::composition;
-  if (is_half(qkv) && shape.head_dim % 8 == 0 && shape.head_dim <= 256)
-    return takes_cudnn(shape, mask) && cudnn_is_faster(qkv, shape) ? Backend::cudnn
-                                                                   : Backend::cuda_flash;
+  if (is_half(qkv) && shape.head_dim % 8 == 0 && shape.head_dim <= 256) return Backend::cuda_fused;
   if (qkv.scalar_type() == at::kFloat && shape.head_dim % 4 == 0) return Backend::cuda_efficient;
   return Backend::composition;
-}
-
-std::string faster_than_flash(const AttentionShape& shape, AttentionMask mask) {
-  if (shape.head_dim > 128) return "cuDNN, which serves head_dim up to 128";
-  if (mask == AttentionMask::documents)
-    return "cuDNN, whose backward LibTorch 2.11 calls wrongly for documents packed into one "
-           "sequence";
-  return "cuDNN, whose backward is not deterministic";
 }
 
 }  // namespace
@@ -65,13 +43,11 @@ AttentionResult causal_attention(const at::Tensor& qkv, const AttentionShape& sh
   check_documents(documents, qkv, "causal_attention");
   const Views views = split(qkv, shape);
   const int64_t group = shape.heads / shape.kv_heads;
-  switch (backend_for(qkv, shape, mask_of(documents))) {
+  switch (backend_for(qkv, shape)) {
     case Backend::cpu_loops:
       return loops_forward(qkv, shape, documents);
-    case Backend::cudnn:
-      return cudnn_forward(views);
-    case Backend::cuda_flash:
-      return documents != nullptr ? flash_documents(views, *documents) : flash_forward(views);
+    case Backend::cuda_fused:
+      return fused_forward(qkv, shape, documents);
     case Backend::cuda_efficient: {
       if (documents != nullptr) return efficient_documents(views, shape, *documents);
       const auto result = at::_scaled_dot_product_efficient_attention(
@@ -100,7 +76,7 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   const int64_t group = shape.heads / shape.kv_heads;
   const at::Tensor grad = heads_first(grad_context, shape.head_dim);
   const at::Tensor context = heads_first(forward.context, shape.head_dim);
-  const Backend backend = backend_for(qkv, shape, mask_of(documents));
+  const Backend backend = backend_for(qkv, shape);
   if (backend == Backend::cpu_loops) {
     at::Tensor grad_qkv = loops_backward(grad_context, qkv, forward, shape, documents);
     if (rotated_by != nullptr)
@@ -111,13 +87,8 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
   at::Tensor grad_qkv = at::empty_like(qkv);
   Views gradient;
   switch (backend) {
-    case Backend::cudnn:
-      gradient = cudnn_backward(grad, views, context, forward.logsumexp);
-      break;
-    case Backend::cuda_flash:
-      gradient = documents != nullptr
-                     ? flash_documents_backward(grad, views, context, forward.logsumexp, *documents)
-                     : flash_backward(grad, views, context, forward.logsumexp);
+    case Backend::cuda_fused:
+      gradient = fused_backward(grad_context, qkv, forward, grad_qkv, shape, documents);
       break;
     case Backend::cuda_efficient: {
       if (documents != nullptr) {
@@ -140,23 +111,23 @@ at::Tensor causal_attention_backward(const at::Tensor& grad_context, const at::T
       gradient = composition_backward(grad, views, context, forward.logsumexp, shape, documents);
       break;
   }
+  if (gradient.k.is_alias_of(grad_qkv)) {
+    if (rotated_by != nullptr)
+      rotate_(grad_qkv, *rotated_by, shape.heads + shape.kv_heads, shape.head_dim,
+              Rotation::inverse);
+    return grad_qkv;
+  }
   pack_gradient(gradient, grad_qkv, shape, rotated_by, totals);
   return grad_qkv;
 }
 
 AttentionBackend attention_backend(const at::Tensor& qkv, const AttentionShape& shape,
                                    AttentionMask mask) {
-  // Looked at before backend_for, which would try two on the few positions that stand for all.
-  const bool of_two = qkv.is_cuda() && is_half(qkv) && takes_cudnn(shape, mask);
-  if (of_two && !cuda::known_attention())
-    return {"cuDNN or FlashAttention-2, whichever is faster at the first call", ""};
-  switch (backend_for(qkv, shape, mask)) {
+  switch (backend_for(qkv, shape)) {
     case Backend::cpu_loops:
       return {"blocked loops of the CPU", ""};
-    case Backend::cudnn:
-      return {"cuDNN", ""};
-    case Backend::cuda_flash:
-      return {"FlashAttention-2", of_two ? "" : faster_than_flash(shape, mask)};
+    case Backend::cuda_fused:
+      return fused_backend(qkv, shape, mask);
     case Backend::cuda_efficient:
       return {"memory-efficient attention", "cuDNN, which serves bf16 only"};
     case Backend::composition:

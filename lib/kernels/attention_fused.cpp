@@ -1,6 +1,10 @@
-// Causal attention by the fused kernels of LibTorch that serve bf16 and fp16 on CUDA: cuDNN and
-// FlashAttention-2, forward and backward, and which of both a call takes.
+// Causal attention by the fused kernels that serve bf16 and fp16 on CUDA, forward and backward, and
+// which of them a call takes. All of them keep one logsumexp of whole sequences, natural and
+// [B, heads, S], so that a forward and its backward may be two kernels': each takes the faster one.
+#include <algorithm>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "kernels/attention_parts.h"
 #include "kernels/cuda/attention_race.h"
@@ -14,59 +18,160 @@ at::Tensor no_seed(const at::Tensor& like) {
   return at::empty({}, like.options().dtype(at::kLong));
 }
 
-}  // namespace
-
-AttentionResult cudnn_forward(const Views& views) {
+AttentionResult cudnn_forward(const at::Tensor& qkv, const AttentionShape& shape) {
+  const Views views = split(qkv, shape);
   const auto result = at::_scaled_dot_product_cudnn_attention(
       views.q, views.k, views.v, /*attn_bias=*/std::nullopt,
       /*compute_log_sumexp=*/true, /*dropout_p=*/0.0, /*is_causal=*/true);
-  return {pack_context(std::get<0>(result)), std::get<1>(result)};
+  return {pack_context(std::get<0>(result)),
+          std::get<1>(result).view({qkv.size(1), shape.heads, qkv.size(0)})};
 }
 
-Views cudnn_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
-                     const at::Tensor& logsumexp) {
+/// By the graph interface where that is to be had, straight into its place.
+Views cudnn_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                     const AttentionResult& forward, at::Tensor& grad_qkv,
+                     const AttentionShape& shape) {
+  if (cudnn_backward_packs(qkv, shape))
+    return cudnn_packed_backward(grad_context, qkv, forward, grad_qkv, shape);
+  const Views views = split(qkv, shape);
   const at::Tensor none;
-  const int64_t length = views.q.size(2);
+  const int64_t length = qkv.size(0);
   Views gradient;
   std::tie(gradient.q, gradient.k, gradient.v) = at::_scaled_dot_product_cudnn_attention_backward(
-      grad, views.q, views.k, views.v, context, logsumexp, no_seed(views.q), no_seed(views.q), none,
-      none, none, length, length,
+      heads_first(grad_context, shape.head_dim), views.q, views.k, views.v,
+      heads_first(forward.context, shape.head_dim), forward.logsumexp.unsqueeze(3),
+      no_seed(views.q), no_seed(views.q), none, none, none, length, length,
       /*dropout_p=*/0.0, /*is_causal=*/true);
   return gradient;
 }
 
-AttentionResult flash_forward(const Views& views) {
+AttentionResult flash_forward(const at::Tensor& qkv, const AttentionShape& shape) {
+  const Views views = split(qkv, shape);
   const auto result = at::_scaled_dot_product_flash_attention(
       views.q, views.k, views.v, /*dropout_p=*/0.0, /*is_causal=*/true);
   return {pack_context(std::get<0>(result)), std::get<1>(result)};
 }
 
-Views flash_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
-                     const at::Tensor& logsumexp) {
+Views flash_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                     const AttentionResult& forward, at::Tensor& /*grad_qkv*/,
+                     const AttentionShape& shape) {
+  const Views views = split(qkv, shape);
   const at::Tensor none;
-  const int64_t length = views.q.size(2);
+  const int64_t length = qkv.size(0);
   Views gradient;
   std::tie(gradient.q, gradient.k, gradient.v) = at::_scaled_dot_product_flash_attention_backward(
-      grad, views.q, views.k, views.v, context, logsumexp, none, none, length, length,
+      heads_first(grad_context, shape.head_dim), views.q, views.k, views.v,
+      heads_first(forward.context, shape.head_dim), forward.logsumexp, none, none, length, length,
       /*dropout_p=*/0.0,
       /*is_causal=*/true, no_seed(views.q), no_seed(views.q));
   return gradient;
 }
 
-bool cudnn_is_faster(const at::Tensor& qkv, const AttentionShape& shape) {
-  const cuda::AttentionKey key = {qkv.size(0),    qkv.size(1),
-                                  shape.heads,    shape.kv_heads,
-                                  shape.head_dim, static_cast<int64_t>(qkv.scalar_type())};
-  const auto run = [&](cuda::FusedAttention which) {
-    const Views views = split(qkv, shape);
-    const bool cudnn = which == cuda::FusedAttention::cudnn;
-    const AttentionResult result = cudnn ? cudnn_forward(views) : flash_forward(views);
-    const at::Tensor context = heads_first(result.context, shape.head_dim);
-    // What the gradients are of takes no other time.
-    cudnn ? cudnn_backward(context, views, context, result.logsumexp)
-          : flash_backward(context, views, context, result.logsumexp);
+/// Of whole sequences. A backward writes into grad_qkv, and returns the parts of that, or returns
+/// gradients that lie apart.
+struct Contender {
+  cuda::FusedAttention which;
+  AttentionResult (*forward)(const at::Tensor& qkv, const AttentionShape& shape);
+  Views (*backward)(const at::Tensor& grad_context, const at::Tensor& qkv,
+                    const AttentionResult& forward, at::Tensor& grad_qkv,
+                    const AttentionShape& shape);
+};
+constexpr Contender kCudnn = {cuda::FusedAttention::cudnn, cudnn_forward, cudnn_backward};
+constexpr Contender kFlash = {cuda::FusedAttention::flash, flash_forward, flash_backward};
+
+/// Whether cuDNN serves such heads at all.
+bool takes_cudnn(const AttentionShape& shape) {
+  return shape.head_dim % 8 == 0 && shape.head_dim <= 128 &&
+         !at::globalContext().deterministicAlgorithms();
+}
+
+/// The one before stays unless the next is clearly faster.
+std::vector<Contender> contenders(const AttentionShape& shape) {
+  std::vector<Contender> all;
+  if (takes_cudnn(shape)) all.push_back(kCudnn);
+  all.push_back(kFlash);
+  return all;
+}
+
+/// Which of them serves such tensors on this GPU: the same answer as long as the process lives. The
+/// first call of a size may try all (cuda/attention_race.h).
+Contender chosen(const at::Tensor& qkv, const AttentionShape& shape, cuda::AttentionPass pass) {
+  const std::vector<Contender> all = contenders(shape);
+  if (all.size() == 1) return all.front();
+  const cuda::AttentionKey key = {qkv.size(0),
+                                  qkv.size(1),
+                                  shape.heads,
+                                  shape.kv_heads,
+                                  shape.head_dim,
+                                  static_cast<int64_t>(qkv.scalar_type()),
+                                  static_cast<int64_t>(pass)};
+  std::vector<cuda::FusedAttention> names;
+  for (const Contender& one : all) names.push_back(one.which);
+  const auto named = [&](cuda::FusedAttention which) {
+    return *std::ranges::find(all, which, &Contender::which);
   };
-  return cuda::faster_attention(key, qkv, run) == cuda::FusedAttention::cudnn;
+  AttentionResult done;
+  at::Tensor grad_qkv;
+  const auto run = [&](cuda::FusedAttention which) {
+    if (pass == cuda::AttentionPass::forward) {
+      named(which).forward(qkv, shape);
+      return;
+    }
+    if (!done.context.defined()) {
+      done = kFlash.forward(qkv, shape);
+      grad_qkv = at::empty_like(qkv);
+    }
+    // What the gradients are of takes no other time.
+    named(which).backward(done.context, qkv, done, grad_qkv, shape);
+  };
+  return named(cuda::faster_attention(key, qkv, names, run));
+}
+
+/// Documents go to cuDNN's graph interface alone: at::_cudnn_attention_backward of LibTorch 2.11
+/// takes head_dim for the longest one's length (query.size(2) of [T, n, D]) and writes past its sum
+/// of dQ (pytorch #186142).
+bool documents_by_cudnn(const at::Tensor& qkv, const AttentionShape& shape,
+                        const Documents& documents) {
+  return takes_cudnn(shape) && cudnn_serves_documents(qkv, shape, documents);
+}
+
+}  // namespace
+
+AttentionResult fused_forward(const at::Tensor& qkv, const AttentionShape& shape,
+                              const Documents* documents) {
+  if (documents == nullptr)
+    return chosen(qkv, shape, cuda::AttentionPass::forward).forward(qkv, shape);
+  if (documents_by_cudnn(qkv, shape, *documents)) return cudnn_documents(qkv, shape, *documents);
+  return flash_documents(split(qkv, shape), *documents);
+}
+
+Views fused_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                     const AttentionResult& forward, at::Tensor& grad_qkv,
+                     const AttentionShape& shape, const Documents* documents) {
+  if (documents == nullptr)
+    return chosen(qkv, shape, cuda::AttentionPass::backward)
+        .backward(grad_context, qkv, forward, grad_qkv, shape);
+  if (documents_by_cudnn(qkv, shape, *documents))
+    return cudnn_documents_backward(grad_context, qkv, forward, grad_qkv, shape, *documents);
+  return flash_documents_backward(heads_first(grad_context, shape.head_dim), split(qkv, shape),
+                                  heads_first(forward.context, shape.head_dim), forward.logsumexp,
+                                  *documents);
+}
+
+AttentionBackend fused_backend(const at::Tensor& qkv, const AttentionShape& shape,
+                               AttentionMask mask) {
+  if (shape.head_dim > 128) return {"FlashAttention-2", "cuDNN, which serves head_dim up to 128"};
+  if (!takes_cudnn(shape))
+    return {"FlashAttention-2", "cuDNN, whose backward is not deterministic"};
+  if (mask == AttentionMask::documents) {
+    const std::string refusal = cudnn_refuses_documents(qkv, shape);
+    if (refusal.empty()) return {"cuDNN", ""};
+    return {"FlashAttention-2",
+            cat("cuDNN, which does not serve packed documents here: ", refusal)};
+  }
+  const auto known = cuda::known_attention();
+  if (!known) return {"cuDNN or FlashAttention-2, whichever is faster at the first call", ""};
+  return {*known == cuda::FusedAttention::cudnn ? "cuDNN" : "FlashAttention-2", ""};
 }
 
 }  // namespace tptrain::kernels::attention

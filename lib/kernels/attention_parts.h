@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <string>
 
 #include "kernels/composition.h"
 #include "kernels/kernels.h"
@@ -49,16 +50,41 @@ Views composition_backward(const at::Tensor& grad, const Views& views, const at:
                            const at::Tensor& logsumexp, const AttentionShape& shape,
                            const Documents* documents);
 
-/// CUDA, bf16 and fp16, whole sequences. What logsumexp looks like is each one's own.
-AttentionResult cudnn_forward(const Views& views);
-Views cudnn_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
-                     const at::Tensor& logsumexp);
-AttentionResult flash_forward(const Views& views);
-Views flash_backward(const at::Tensor& grad, const Views& views, const at::Tensor& context,
-                     const at::Tensor& logsumexp);
-/// Which of both serves such tensors on this GPU: the same answer as long as the process lives. The
-/// first call of a size may try both (cuda/attention_race.h).
-bool cudnn_is_faster(const at::Tensor& qkv, const AttentionShape& shape);
+/// CUDA, bf16 and fp16: the fastest of the fused kernels that serve. What logsumexp of documents
+/// looks like is each one's own.
+AttentionResult fused_forward(const at::Tensor& qkv, const AttentionShape& shape,
+                              const Documents* documents);
+/// The gradients in their places in grad_qkv, or apart.
+Views fused_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                     const AttentionResult& forward, at::Tensor& grad_qkv,
+                     const AttentionShape& shape, const Documents* documents);
+/// Which it will be; qkv has a few positions that stand for all.
+AttentionBackend fused_backend(const at::Tensor& qkv, const AttentionShape& shape,
+                               AttentionMask mask);
+
+// By cuDNN's graph interface (attention_cudnn.cpp), where the program was built with it; CUDA,
+// bf16.
+
+/// Whether the backward of whole sequences goes straight into the packed buffer. The first call of
+/// a size builds it.
+bool cudnn_backward_packs(const at::Tensor& qkv, const AttentionShape& shape);
+/// logsumexp: [B, heads, S], natural.
+Views cudnn_packed_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                            const AttentionResult& forward, at::Tensor& grad_qkv,
+                            const AttentionShape& shape);
+/// Whether it serves such documents.
+bool cudnn_serves_documents(const at::Tensor& qkv, const AttentionShape& shape,
+                            const Documents& documents);
+/// Why it serves none of such heads and type on this card; empty: it does. Of qkv's sizes nothing
+/// is looked at.
+std::string cudnn_refuses_documents(const at::Tensor& qkv, const AttentionShape& shape);
+/// logsumexp: [T, heads].
+AttentionResult cudnn_documents(const at::Tensor& qkv, const AttentionShape& shape,
+                                const Documents& documents);
+/// Where each of the gradients lies: in its place in grad_qkv, or (k and v in groups) apart.
+Views cudnn_documents_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                               const AttentionResult& forward, at::Tensor& grad_qkv,
+                               const AttentionShape& shape, const Documents& documents);
 
 /// CUDA, bf16 and fp16, documents only. logsumexp: [heads, T].
 AttentionResult flash_documents(const Views& views, const Documents& documents);

@@ -55,7 +55,7 @@ at::Tensor output_by_composition(const at::Tensor& x, const at::Tensor& weight,
   return (x.to(type) * inverse_rms * weight.to(type)).to(x.scalar_type());
 }
 
-RmsNormResult norm_by_composition(const at::Tensor& x, const at::Tensor& weight, double eps) {
+RmsNormResult rms_norm_by_composition(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor wide = x.to(compute_type(x));
   const at::Tensor inverse_rms = at::rsqrt(at::mean(wide * wide, {-1}, /*keepdim=*/true) + eps);
   return {output_by_composition(x, weight, inverse_rms), inverse_rms.reshape({-1})};
@@ -179,7 +179,7 @@ RmsNormResult rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps
   check_forward(x, weight, "rms_norm");
   if (takes_cpu_loops(x)) return norm_by_loops(x, nullptr, nullptr, weight, eps);
   if (takes_cuda_norms(x)) return norm_by_cuda(x, nullptr, nullptr, weight, eps);
-  return norm_by_composition(x, weight, eps);
+  return rms_norm_by_composition(x, weight, eps);
 }
 
 at::Tensor rms_norm_again(const at::Tensor& x, const at::Tensor& weight,
@@ -218,7 +218,7 @@ AddRmsNormResult add_rms_norm(const at::Tensor& residual, const at::Tensor& delt
     return {std::move(sum), std::move(norm)};
   }
   at::Tensor sum = residual + delta;  // rounded to its type: the norm is of the sum as stored
-  RmsNormResult norm = norm_by_composition(sum, weight, eps);
+  RmsNormResult norm = rms_norm_by_composition(sum, weight, eps);
   return {std::move(sum), std::move(norm)};
 }
 

@@ -73,6 +73,18 @@ int64_t AttentionActivations::logsumexp_bytes() const {
   return static_cast<int64_t>(entries - 1) * s_.heads * rows * kFp32;
 }
 
+// The gradient of q in fp32, a number a row, and, of heads in groups, the gradients of k and v for
+// each query head. Of documents the first has the rows of the packed buffer, there is room for the
+// others in fp32, and k, v and their gradients lie apart (kernels/attention_cudnn.cpp).
+int64_t AttentionActivations::cudnn_workspace_bytes() const {
+  const int64_t grouped = s_.heads == s_.kv_heads ? 0 : 1;
+  const int64_t of_query_heads = grouped * 2 * s_.context;
+  if (!s_.masked)
+    return s_.tokens * ((s_.context + s_.heads) * kFp32 + of_query_heads * s_.element);
+  const int64_t apart = grouped * 2 * (s_.qkv - s_.context);
+  return s_.tokens * ((s_.qkv + s_.heads + of_query_heads) * kFp32 + apart * s_.element);
+}
+
 Buffer AttentionActivations::attend_backward() {
   if (options_.training.attention_dropout > 0) {
     const DropoutSizes d = dropout_sizes();
@@ -81,11 +93,15 @@ Buffer AttentionActivations::attend_backward() {
     t_.touch(d.future, kv, 2 * d.one_head, 3 * d.rows, 4 * d.matrix);
     return grad_qkv;
   }
+  if (s_.on_gpu && options_.bf16) {
+    Buffer grad_qkv = make_.columns(s_.qkv);
+    t_.touch(cudnn_workspace_bytes());
+    return grad_qkv;
+  }
   if (s_.on_gpu) {
-    // The gradients of q, k and v apart; cuDNN's and FlashAttention's workspace: that of q in
-    // fp32, and a number a row.
+    // The gradients of q, k and v apart; workspace: that of q, and a number a row.
     const Buffer apart = make_.columns(s_.qkv);
-    // FlashAttention-2 takes 128 rows more for each document.
+    // Of documents 128 rows more for each.
     const int64_t rows = s_.masked ? s_.tokens + s_.tokens / kTokensOfDocument * 128 : s_.tokens;
     t_.touch(rows * (s_.context + s_.heads) * kFp32);
     return make_.columns(s_.qkv);

@@ -1,6 +1,7 @@
 // A build without CUDA: the ATen composition serves what would come here.
 #include "base/error.h"
 #include "kernels/cuda/attention_race.h"
+#include "kernels/cuda/documents.h"
 #include "kernels/cuda/fp8.h"
 #include "kernels/cuda/nf4.h"
 #include "kernels/cuda/product.h"
@@ -18,8 +19,11 @@ namespace {
 
 bool built() { return false; }
 Stream stream_of(const at::Tensor&) { absent(); }
+Properties properties() { absent(); }
+std::optional<FusedAttention> chosen_attention() { absent(); }
 std::optional<FusedAttention> known_attention() { absent(); }
 FusedAttention faster_attention(const AttentionKey&, const at::Tensor&,
+                                const std::vector<FusedAttention>&,
                                 const std::function<void(FusedAttention)>&) {
   absent();
 }
@@ -50,6 +54,7 @@ void gelu_tanh_backward(Element, const void*, const void*, void*, int64_t, Strea
 void rotate(const Rotary&, Stream) { absent(); }
 void dropout(const DropoutRows&, Stream) { absent(); }
 void pack_heads(const PackHeads&, Stream) { absent(); }
+void document_rows(const DocumentRows&, Stream) { absent(); }
 void vocab_statistics(const Vocab&, Stream) { absent(); }
 void vocab_rescale(const Vocab&, Stream) { absent(); }
 void vocab_backward(const Vocab&, Stream) { absent(); }

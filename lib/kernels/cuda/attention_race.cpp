@@ -17,7 +17,8 @@ namespace tptrain::kernels::cuda {
 namespace {
 
 constexpr int kRounds = 5;
-/// cuDNN stays unless the other is so much faster: a near tie must not change from run to run.
+/// The one before stays unless the next is so much faster: a near tie must not change from run to
+/// run.
 constexpr float kGain = 0.98f;
 
 /// Whether `work` runs at all.
@@ -33,19 +34,28 @@ bool runs(const std::function<void()>& work) {
   }
 }
 
-FusedAttention race(const at::Tensor& on, const std::function<void(FusedAttention)>& run) {
-  const auto cudnn = [&] { run(FusedAttention::cudnn); };
-  const auto flash = [&] { run(FusedAttention::flash); };
+FusedAttention race(const at::Tensor& on, const std::vector<FusedAttention>& contenders,
+                    const std::function<void(FusedAttention)>& run) {
   try {
     c10::cuda::device_synchronize();  // nothing else shall run meanwhile
-    if (!runs(cudnn)) return FusedAttention::flash;
-    if (!runs(flash)) return FusedAttention::cudnn;
-    Race both({cudnn, flash}, c10::cuda::getCurrentCUDAStream(on.device().index()));
-    for (int round = 0; round < kRounds; ++round) both.round();
-    const std::vector<float>& ms = both.best_ms();
-    return ms[1] < kGain * ms[0] ? FusedAttention::flash : FusedAttention::cudnn;
+    std::vector<FusedAttention> able;
+    std::vector<std::function<void()>> each;
+    for (const FusedAttention one : contenders) {
+      const auto once = [&run, one] { run(one); };
+      if (!runs(once)) continue;
+      able.push_back(one);
+      each.push_back(once);
+    }
+    if (able.empty()) return contenders.front();
+    Race all(std::move(each), c10::cuda::getCurrentCUDAStream(on.device().index()));
+    for (int round = 0; able.size() > 1 && round < kRounds; ++round) all.round();
+    size_t best = 0;
+    for (size_t i = 1; i < able.size(); ++i) {
+      if (all.best_ms()[i] < kGain * all.best_ms()[best]) best = i;
+    }
+    return able[best];
   } catch (const c10::OutOfMemoryError&) {
-    return FusedAttention::cudnn;
+    return contenders.front();
   }
 }
 
@@ -61,6 +71,7 @@ std::optional<FusedAttention> known_attention() {
 }
 
 FusedAttention faster_attention(const AttentionKey& key, const at::Tensor& on,
+                                const std::vector<FusedAttention>& contenders,
                                 const std::function<void(FusedAttention)>& run) {
   const c10::cuda::CUDAGuard guard(on.device());
   if (const auto known = known_attention()) return *known;
@@ -71,7 +82,8 @@ FusedAttention faster_attention(const AttentionKey& key, const at::Tensor& on,
   if (const auto at = found.find(place); at != found.end()) return at->second;
   const bool captured =
       c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
-  return found.emplace(place, captured ? FusedAttention::cudnn : race(on, run)).first->second;
+  return found.emplace(place, captured ? contenders.front() : race(on, contenders, run))
+      .first->second;
 }
 
 }  // namespace tptrain::kernels::cuda

@@ -5,9 +5,12 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/properties.h"
 #include "kernels/kernels.h"
 #include "support/catch.h"
 
@@ -69,6 +72,9 @@ struct Case {
   double tolerance;    // of the CPU's fp32
 };
 const std::vector<Case> kCases = {
+    {"cuDNN", at::kBFloat16, {14, 2, 64}, false, false, 1.2e-2},
+    {"cuDNN", at::kBFloat16, {4, 4, 64}, false, false, 1.2e-2},
+    {"cuDNN", at::kBFloat16, {8, 2, 128}, false, false, 1.2e-2},
     {"FlashAttention-2", at::kBFloat16, {14, 2, 64}, false, false, 1.2e-2},
     {"FlashAttention-2", at::kBFloat16, {14, 2, 64}, true, true, 1.2e-2},
     {"FlashAttention-2", at::kBFloat16, {4, 4, 128}, true, true, 1.2e-2},
@@ -85,6 +91,14 @@ TEST_CASE("a captured graph serves the documents of each replay", "[kernels]") {
   for (const Case& c : kCases) {
     CAPTURE(c.backend, c.type, c.shape.heads, c.shape.head_dim, c.deterministic);
     const DeterministicMode mode(c.deterministic);
+    const cuda::TakenFor card(cuda::properties(), c.backend == "FlashAttention-2"
+                                                      ? std::optional(cuda::FusedAttention::flash)
+                                                      : std::nullopt);
+    if (c.backend == "cuDNN" && !(cuda::has_cudnn_graphs() && cuda::capability() / 10 == 9)) {
+      WARN(
+          "not by cuDNN: this program was built without its graph interface, or this is no Hopper");
+      continue;
+    }
     const at::TensorOptions options = at::TensorOptions(at::Device("cuda")).dtype(c.type);
     const int64_t width = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim;
     const at::Tensor qkv = at::empty({kTokens, 1, width}, options);

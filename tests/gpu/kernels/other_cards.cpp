@@ -2,6 +2,7 @@
 // two fused attentions beside each other.
 #include <string>
 
+#include "kernels/cuda/cudnn_graph.h"
 #include "kernels/cuda/properties.h"
 #include "kernels/fp8.h"
 #include "kernels/kernels.h"
@@ -73,6 +74,38 @@ TEST_CASE("cuDNN, FlashAttention-2 and the one that wins their race agree with f
   }
   const TakenFor card(kH200);
   CHECK(attention_backend(qkv, kShape).name == "cuDNN");
+}
+
+// What the graph interface is for is the place of the gradient; its numbers are those of before. dQ
+// is a sum by atomics, which no two calls add in one order.
+TEST_CASE("a gradient that cuDNN writes into the packed buffer is LibTorch's", "[kernels]") {
+  if (!cuda::has_cudnn_graphs()) {
+    WARN("this program was built without cuDNN's graph interface");
+    return;
+  }
+  const TakenFor card(kH200);
+  constexpr int64_t kLength = 384, kBatch = 3, kDim = 64;
+  for (const AttentionShape shape : {AttentionShape{14, 2, kDim}, AttentionShape{6, 6, kDim}}) {
+    CAPTURE(shape.heads, shape.kv_heads);
+    const int64_t all = shape.heads + 2 * shape.kv_heads;
+    const at::Tensor qkv = random({kLength, kBatch, all * kDim}, 3, at::kBFloat16);
+    const at::Tensor grad = random({kLength, kBatch, shape.heads * kDim}, 4, at::kBFloat16);
+    const AttentionResult forward = causal_attention(qkv, shape);
+    const auto heads = [&](const at::Tensor& packed, int64_t first, int64_t count) {
+      return packed.view({kLength, kBatch, -1, kDim}).permute({1, 2, 0, 3}).narrow(1, first, count);
+    };
+    const at::Tensor seed = at::empty({}, qkv.options().dtype(at::kLong)), none;
+    const auto [dq, dk, dv] = at::_scaled_dot_product_cudnn_attention_backward(
+        heads(grad, 0, shape.heads), heads(qkv, 0, shape.heads),
+        heads(qkv, shape.heads, shape.kv_heads),
+        heads(qkv, shape.heads + shape.kv_heads, shape.kv_heads),
+        heads(forward.context, 0, shape.heads), forward.logsumexp.unsqueeze(3), seed, seed, none,
+        none, none, kLength, kLength, /*dropout_p=*/0.0, /*is_causal=*/true);
+    const at::Tensor received = causal_attention_backward(grad, qkv, forward, shape);
+    CHECK(at::equal(heads(received, shape.heads, shape.kv_heads), dk));
+    CHECK(at::equal(heads(received, shape.heads + shape.kv_heads, shape.kv_heads), dv));
+    CHECK_CLOSE(heads(received, 0, shape.heads), dq, 1e-2);
+  }
 }
 
 TEST_CASE("rows of norms too long for a card's shared memory are read again instead", "[kernels]") {

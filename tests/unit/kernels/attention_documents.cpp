@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/properties.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 
@@ -257,8 +259,12 @@ TEST_CASE("what serves documents is named", "[kernels]") {
     CHECK(backend(at::kDouble, shape).name == "plain ATen");
     return;
   }
-  CHECK(backend(at::kBFloat16, shape).name == "FlashAttention-2");
-  CHECK(contains(backend(at::kBFloat16, shape).slower_than, "documents"));
+  const AttentionShape odd{.heads = 4, .kv_heads = 2, .head_dim = 24};
+  CHECK(backend(at::kBFloat16, odd).name == "FlashAttention-2");
+  CHECK(contains(backend(at::kBFloat16, odd).slower_than, "documents"));
+  const bool cudnn = cuda::has_cudnn_graphs() && cuda::capability() / 10 == 9;
+  CHECK(backend(at::kBFloat16, shape).name == (cudnn ? "cuDNN" : "FlashAttention-2"));
+  CHECK(backend(at::kBFloat16, shape).slower_than.empty() == cudnn);
   CHECK(backend(at::kFloat, shape).name == "memory-efficient attention");
   CHECK(contains(backend(at::kFloat, {.heads = 1, .kv_heads = 1, .head_dim = 6}).name, "plain"));
 }
