@@ -196,7 +196,8 @@ fetch_torch() {
     fi
     if ! have "nvidia_cudnn_frontend-$CUDNN_FRONTEND_VERSION*.dist-info"; then
       echo "setup: downloading the headers of cuDNN's graph interface (the PyPI wheel nvidia-cudnn-frontend, 2 MB)"
-      pip_install --no-deps "nvidia-cudnn-frontend==$CUDNN_FRONTEND_VERSION"
+      pip_install --no-deps "nvidia-cudnn-frontend==$CUDNN_FRONTEND_VERSION" ||
+        echo "setup: nvidia-cudnn-frontend could not be installed: attention of packed documents will be slower"
     fi
     if [ "$release" != 13 ] && ! have "nvidia/cu13/bin/nvcc"; then
       echo "setup: downloading nvcc 13 (PyPI wheels, 0.3 GB)${nvcc:+: $nvcc is of CUDA ${release_text:-unknown}}"
