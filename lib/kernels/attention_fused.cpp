@@ -78,6 +78,7 @@ struct Contender {
 };
 constexpr Contender kCudnn = {cuda::FusedAttention::cudnn, cudnn_forward, cudnn_backward};
 constexpr Contender kFlash = {cuda::FusedAttention::flash, flash_forward, flash_backward};
+constexpr Contender kFlash3 = {cuda::FusedAttention::flash3, flash3_forward, flash3_backward};
 
 /// Whether cuDNN serves such heads at all.
 bool takes_cudnn(const AttentionShape& shape) {
@@ -86,17 +87,21 @@ bool takes_cudnn(const AttentionShape& shape) {
 }
 
 /// The one before stays unless the next is clearly faster.
-std::vector<Contender> contenders(const AttentionShape& shape) {
-  std::vector<Contender> all;
-  if (takes_cudnn(shape)) all.push_back(kCudnn);
-  all.push_back(kFlash);
+std::vector<Contender> contenders(const at::Tensor& qkv, const AttentionShape& shape) {
+  if (!takes_cudnn(shape)) return {kFlash};
+  const auto known = cuda::known_attention();
+  if (known == cuda::FusedAttention::flash) return {kFlash};
+  if (known == cuda::FusedAttention::flash3) return {kFlash3};
+  std::vector<Contender> all = {kCudnn};
+  if (!known) all.push_back(kFlash);
+  if (!cuda::chosen_attention() && flash3_serves(qkv, shape)) all.push_back(kFlash3);
   return all;
 }
 
 /// Which of them serves such tensors on this GPU: the same answer as long as the process lives. The
 /// first call of a size may try all (cuda/attention_race.h).
 Contender chosen(const at::Tensor& qkv, const AttentionShape& shape, cuda::AttentionPass pass) {
-  const std::vector<Contender> all = contenders(shape);
+  const std::vector<Contender> all = contenders(qkv, shape);
   if (all.size() == 1) return all.front();
   const cuda::AttentionKey key = {qkv.size(0),
                                   qkv.size(1),
@@ -169,9 +174,15 @@ AttentionBackend fused_backend(const at::Tensor& qkv, const AttentionShape& shap
     return {"FlashAttention-2",
             cat("cuDNN, which does not serve packed documents here: ", refusal)};
   }
-  const auto known = cuda::known_attention();
-  if (!known) return {"cuDNN or FlashAttention-2, whichever is faster at the first call", ""};
-  return {*known == cuda::FusedAttention::cudnn ? "cuDNN" : "FlashAttention-2", ""};
+  std::vector<const char*> names;
+  for (const Contender& one : contenders(qkv, shape)) {
+    if (one.which == cuda::FusedAttention::cudnn) names.push_back("cuDNN");
+    if (one.which == cuda::FusedAttention::flash) names.push_back("FlashAttention-2");
+    if (one.which == cuda::FusedAttention::flash3) names.push_back("FlashAttention-3");
+  }
+  return {
+      cat(join(names, " or "), names.size() > 1 ? ", whichever is faster at the first call" : ""),
+      ""};
 }
 
 }  // namespace tptrain::kernels::attention

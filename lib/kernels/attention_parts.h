@@ -62,6 +62,15 @@ Views fused_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
 AttentionBackend fused_backend(const at::Tensor& qkv, const AttentionShape& shape,
                                AttentionMask mask);
 
+/// FlashAttention-3 (attention_flash3.cpp), where the program was built with it: CUDA, bf16, whole
+/// sequences.
+bool flash3_serves(const at::Tensor& qkv, const AttentionShape& shape);
+/// logsumexp: [B, heads, S], natural.
+AttentionResult flash3_forward(const at::Tensor& qkv, const AttentionShape& shape);
+Views flash3_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
+                      const AttentionResult& forward, at::Tensor& grad_qkv,
+                      const AttentionShape& shape);
+
 // By cuDNN's graph interface (attention_cudnn.cpp), where the program was built with it; CUDA,
 // bf16.
 

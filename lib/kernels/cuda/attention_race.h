@@ -15,7 +15,8 @@
 
 namespace tptrain::kernels::cuda {
 
-/// Of the current device; none where it is to be tried.
+/// Which of cuDNN and FlashAttention-2, of the current device; none where it is to be tried. Or
+/// what a test chose.
 std::optional<FusedAttention> known_attention();
 
 enum class AttentionPass { forward, backward };

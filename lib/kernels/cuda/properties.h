@@ -20,7 +20,7 @@ inline int shared_bytes_of_multiprocessor() { return properties().shared_bytes_o
 inline int capability() { return properties().capability; }
 
 /// The fused attentions of which a card may have either; see attention_race.h.
-enum class FusedAttention { cudnn, flash };
+enum class FusedAttention { cudnn, flash, flash3 };
 /// What a test chose; else none.
 std::optional<FusedAttention> chosen_attention();
 

@@ -1,8 +1,13 @@
 // What the kernels choose by the card: each card's choices, taken on the one that is there, and the
-// two fused attentions beside each other.
+// fused attentions beside each other.
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
+
 #include <string>
 
 #include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/flash3.h"
 #include "kernels/cuda/properties.h"
 #include "kernels/fp8.h"
 #include "kernels/kernels.h"
@@ -73,7 +78,77 @@ TEST_CASE("cuDNN, FlashAttention-2 and the one that wins their race agree with f
     CHECK(at::equal(first.context, again.context));
   }
   const TakenFor card(kH200);
-  CHECK(attention_backend(qkv, kShape).name == "cuDNN");
+  CHECK(attention_backend(qkv, kShape).name ==
+        (cuda::has_flash3() ? "cuDNN or FlashAttention-3, whichever is faster at the first call"
+                            : "cuDNN"));
+}
+
+// Lengths that no tile divides; heads of one and of several queries.
+TEST_CASE("FlashAttention-3 agrees with fp32, with a backward or forward of another as well",
+          "[kernels]") {
+  if (!cuda::has_flash3() || cuda::capability() != 90) {
+    WARN("this program was built without FlashAttention-3, or this is no Hopper");
+    return;
+  }
+  struct Case {
+    int64_t positions, batch;
+    AttentionShape shape;
+  };
+  const FusedAttention all[] = {FusedAttention::flash3, FusedAttention::cudnn,
+                                FusedAttention::flash};
+  for (const Case& c : {Case{2, 1, {1, 1, 64}}, Case{200, 3, {6, 6, 64}}, Case{333, 2, {14, 2, 64}},
+                        Case{129, 2, {3, 3, 128}}, Case{1000, 1, {8, 2, 128}}}) {
+    CAPTURE(c.positions, c.batch, c.shape.heads, c.shape.kv_heads, c.shape.head_dim);
+    const int64_t of_q = c.shape.heads * c.shape.head_dim;
+    const int64_t of_kv = c.shape.kv_heads * c.shape.head_dim;
+    const at::Tensor qkv = random({c.positions, c.batch, of_q + 2 * of_kv}, 5, at::kBFloat16);
+    const at::Tensor grad = random({c.positions, c.batch, of_q}, 6, at::kBFloat16);
+    const at::Tensor qkv32 = qkv.to(at::kFloat);
+    const AttentionResult forward32 = causal_attention(qkv32, c.shape);
+    const at::Tensor expected =
+        causal_attention_backward(grad.to(at::kFloat), qkv32, forward32, c.shape);
+    for (const FusedAttention first : all) {
+      for (const FusedAttention second : all) {
+        if (first != FusedAttention::flash3 && second != FusedAttention::flash3) continue;
+        CAPTURE(static_cast<int>(first), static_cast<int>(second));
+        const AttentionResult forward = [&] {
+          const TakenFor card(kH200, first);
+          return causal_attention(qkv, c.shape);
+        }();
+        CHECK_CLOSE(forward.context, forward32.context, 1.2e-2);
+        const TakenFor card(kH200, second);
+        const at::Tensor received = causal_attention_backward(grad, qkv, forward, c.shape);
+        CHECK_CLOSE(received.narrow(2, 0, of_q), expected.narrow(2, 0, of_q), 1.2e-2);
+        CHECK_CLOSE(received.narrow(2, of_q, of_kv), expected.narrow(2, of_q, of_kv), 1.2e-2);
+        CHECK_CLOSE(received.narrow(2, of_q + of_kv, of_kv),
+                    expected.narrow(2, of_q + of_kv, of_kv), 1.2e-2);
+      }
+    }
+  }
+}
+
+TEST_CASE("FlashAttention-3 in a captured graph attends to what is there at the replay",
+          "[kernels]") {
+  if (!cuda::has_flash3() || cuda::capability() != 90) {
+    WARN("this program was built without FlashAttention-3, or this is no Hopper");
+    return;
+  }
+  const c10::cuda::CUDAStreamGuard guard(at::cuda::getStreamFromPool());
+  const TakenFor card(kH200, FusedAttention::flash3);
+  const at::Tensor qkv = random({384, 2, 18 * 64}, 7, at::kBFloat16);
+  const at::Tensor grad = random({384, 2, 14 * 64}, 8, at::kBFloat16);
+  attend(qkv, grad);  // what the first call sets up
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin();
+  const Attended replayed = attend(qkv, grad);
+  graph.capture_end();
+  for (uint64_t seed = 9; seed < 12; ++seed) {
+    qkv.copy_(random(qkv.sizes(), seed, at::kBFloat16));
+    graph.replay();
+    const Attended eager = attend(qkv, grad);
+    CHECK(at::equal(replayed.context, eager.context));
+    CHECK_CLOSE(replayed.gradient, eager.gradient, 1e-2);  // a sum by atomics
+  }
 }
 
 // What the graph interface is for is the place of the gradient; its numbers are those of before. dQ
