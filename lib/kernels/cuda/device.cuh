@@ -77,11 +77,27 @@ __device__ inline void store_pack(T* to, const Pack<T, kWidth>& pack) {
     store_word(to, word);
   }
 }
+/// All of a pack at once: one instruction an element of bf16, where taking a word's upper half for
+/// itself costs two.
+template <typename T, int kWidth>
+__device__ inline void widen(const Pack<T, kWidth>& pack, float (&to)[kWidth]) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16> && kWidth % 2 == 0) {
+    uint32_t words[kWidth / 2];
+    static_assert(sizeof(words) == sizeof(pack), "two of bf16 a word");
+    memcpy(words, &pack, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < kWidth; i += 2) {
+      to[i] = __uint_as_float(words[i / 2] << 16);
+      to[i + 1] = __uint_as_float(words[i / 2] & 0xffff0000u);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) to[i] = wide(pack.values[i]);
+  }
+}
 template <typename T, int kWidth>
 __device__ inline void load(const T* from, float (&to)[kWidth]) {
-  const Pack<T, kWidth> pack = load_pack<T, kWidth>(from);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) to[i] = wide(pack.values[i]);
+  widen(load_pack<T, kWidth>(from), to);
 }
 template <typename T, int kWidth>
 __device__ inline void store(T* to, const float (&from)[kWidth]) {

@@ -218,34 +218,74 @@ TEST_CASE("vocab_statistics_ is both steps of one slice", "[kernels]") {
 
 TEST_CASE("statistics and gradient at once have the bits of one after the other", "[kernels]") {
   at::set_num_threads(1);
-  // Clusters of one to eight blocks of a GPU; rows that end in no load of 16 bytes; with a row of
-  // padding between rows; beyond what eight blocks hold (fp32).
-  for (const int64_t vocab : {1, 7, 172, 4099, 50257, 128256, 151936, 600000}) {
+  // One block or a cluster of two to eight blocks of a GPU; rows that end in no load of 16 bytes;
+  // with a row of padding between rows; beyond what eight blocks hold (fp32). Many rows: each block
+  // has several.
+  struct Case {
+    int64_t vocab, repeats;
+  };
+  for (const Case& c : std::vector<Case>{{1, 1},
+                                         {7, 300},
+                                         {172, 300},
+                                         {4099, 200},
+                                         {50257, 100},
+                                         {128256, 50},
+                                         {151936, 25},
+                                         {600000, 1}}) {
+    const int64_t vocab = c.vocab, tokens = 6 * (device().is_cuda() ? c.repeats : 1);
+    const int64_t stride = device().is_cuda() ? (vocab + 63) / 64 * 64 : vocab;
+    const at::Tensor drawn = normal({6, stride}, 45, 3.0);
     for (const Precision precision : fused_precisions()) {
-      CAPTURE(vocab, precision.type);
-      const int64_t stride = device().is_cuda() ? (vocab + 63) / 64 * 64 : vocab;
-      at::Tensor whole = on_device(normal({6, stride}, 45, 3.0), precision.type);
-      const at::Tensor logits = whole.narrow(1, 0, vocab);
-      logits[4].fill_(-std::numeric_limits<double>::infinity());
-      logits[5][vocab / 2] = std::numeric_limits<double>::quiet_NaN();
-      at::Tensor targets = random_targets(6, 2 * vocab, 46);
-      targets[0] = vocab / 2;  // the first of the slice
-      targets[1] = vocab / 2 + vocab - 1;
-      targets[2] = -100;
-      targets = targets.to(device());
-      const at::Tensor scale =
-          at::scalar_tensor(0.25, on_device(at::zeros({1}), at::kFloat).options());
-      at::Tensor whole_twin = whole.clone(), twin = whole_twin.narrow(1, 0, vocab),
-                 ours = whole.narrow(1, 0, vocab);
-      const VocabStatistics expected = vocab_statistics_(twin, targets, vocab / 2);
-      vocab_softmax_backward_(twin, expected.sums, expected.row_max, targets, vocab / 2, scale,
-                              0.1);
-      const VocabStatistics received =
-          vocab_softmax_gradient_(ours, targets, vocab / 2, scale, 0.1);
-      CHECK(same_bits(received.row_max, expected.row_max));
-      CHECK(same_bits(received.sums, expected.sums));
-      CHECK(same_bits(whole, whole_twin));
+      // The small scale lets exponentials of bf16 that are no normal numbers be zeros, which rows
+      // of a large spread have.
+      for (const double scale_value : {0.25, 1e-4}) {
+        CAPTURE(vocab, precision.type, scale_value);
+        at::Tensor six = on_device(drawn, precision.type).clone();
+        six[3].mul_(20.0);
+        six[4].narrow(0, 0, vocab).fill_(-std::numeric_limits<double>::infinity());
+        six[5][vocab / 2] = std::numeric_limits<double>::quiet_NaN();
+        at::Tensor whole = six.repeat({tokens / 6, 1});
+        at::Tensor targets = random_targets(tokens, 2 * vocab, 46);
+        targets[0] = vocab / 2;  // the first of the slice
+        targets[1] = vocab / 2 + vocab - 1;
+        targets.slice(0, 2, tokens, 13).fill_(-100);
+        targets = targets.to(device());
+        const at::Tensor scale =
+            at::scalar_tensor(scale_value, on_device(at::zeros({1}), at::kFloat).options());
+        at::Tensor whole_twin = whole.clone(), twin = whole_twin.narrow(1, 0, vocab),
+                   ours = whole.narrow(1, 0, vocab);
+        const VocabStatistics expected = vocab_statistics_(twin, targets, vocab / 2);
+        vocab_softmax_backward_(twin, expected.sums, expected.row_max, targets, vocab / 2, scale,
+                                0.1);
+        const VocabStatistics received =
+            vocab_softmax_gradient_(ours, targets, vocab / 2, scale, 0.1);
+        CHECK(same_bits(received.row_max, expected.row_max));
+        CHECK(same_bits(received.sums, expected.sums));
+        CHECK(same_bits(whole, whole_twin));
+      }
     }
+  }
+}
+
+TEST_CASE("a gradient in bf16 is that of exact exponentials down to bf16's least", "[kernels]") {
+  at::set_num_threads(1);
+  // Logits from 0 to 110 below the largest, where e^x passes 2^-126 and 2^-133; a target none of
+  // them is. Scales on either side of what lets small exponentials be zeros.
+  const int64_t vocab = 4096;
+  const at::Tensor logits =
+      at::linspace(-110.0, 0.0, vocab, at::kDouble).unsqueeze(0).to(at::kBFloat16);
+  for (const double scale_value : {1e-3, 0.5, 100.0, 1e4}) {
+    CAPTURE(scale_value);
+    at::Tensor received = logits.to(device()).clone();
+    const at::Tensor elsewhere = at::full({1}, 1 << 30, at::kLong).to(device());
+    if (device().is_cpu()) received = received.to(at::kFloat);
+    const at::Tensor scale = at::full({}, scale_value, received.options().dtype(at::kFloat));
+    vocab_softmax_gradient_(received, elsewhere, 0, scale, 0.0);
+    const at::Tensor x = logits.to(at::kDouble);
+    const at::Tensor expected = at::softmax(x, {1}) * scale_value;
+    // 2^-8 of rounding to bf16, half of its least number, and what fp32's exponential lacks.
+    const at::Tensor error = (received.cpu().to(at::kDouble) - expected).abs();
+    CHECK((error - expected / 256 * 1.01).max().item<double>() <= 1.001 * std::ldexp(1.0, -134));
   }
 }
 
