@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
   float output_sums[F::kLayer ? kColumns : 1] = {};
   const T* weight = static_cast<const T*>(args.weight);  // from the cache: sums have the registers
   const auto* grad_sum = static_cast<const T*>(args.grad_sum);
-  extern __shared__ uint4 memory[];
+  extern __shared__ __align__(128) uint4 memory[];
   Rows rows(memory);
   float next_inverse = 0;
   float next_mean = 0;
@@ -110,17 +110,16 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
     for (int p = 0; p < F::kPacks; ++p) {
       const int i = (p * F::kLanes + lane) * F::kWidth;
       if (i >= hidden) break;
-      const auto x = rows.pack(turn, Rows::x, p);
-      const auto grad = rows.pack(turn, Rows::grad, p);
-      float w[F::kWidth];
+      float x[F::kWidth], grad[F::kWidth], w[F::kWidth];
+      widen(rows.pack(turn, Rows::x, p), x);
+      widen(rows.pack(turn, Rows::grad, p), grad);
       load<T, F::kWidth>(weight + i, w);
 #pragma unroll
       for (int j = 0; j < F::kWidth; ++j) {
-        const float normed = (wide(x.values[j]) - mean) * inverse;
-        const float g = wide(grad.values[j]);
-        const float scaled = g * w[j];
-        weight_sums[p * F::kWidth + j] += g * normed;
-        if (F::kLayer) bias_sums[p * F::kWidth + j] += g;
+        const float normed = (x[j] - mean) * inverse;
+        const float scaled = grad[j] * w[j];
+        weight_sums[p * F::kWidth + j] += grad[j] * normed;
+        if (F::kLayer) bias_sums[p * F::kWidth + j] += grad[j];
         dot += scaled * normed;
         plain += scaled;
       }
@@ -133,20 +132,21 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
     for (int p = 0; p < F::kPacks; ++p) {
       const int i = (p * F::kLanes + lane) * F::kWidth;
       if (i >= hidden) break;
-      const auto x = rows.pack(turn, Rows::x, p);
-      const auto grad = rows.pack(turn, Rows::grad, p);
-      float g[F::kWidth], w[F::kWidth];
+      float x[F::kWidth], grad[F::kWidth], g[F::kWidth], w[F::kWidth];
+      widen(rows.pack(turn, Rows::x, p), x);
+      widen(rows.pack(turn, Rows::grad, p), grad);
       load<T, F::kWidth>(weight + i, w);
 #pragma unroll
       for (int j = 0; j < F::kWidth; ++j) {
-        const float normed = (wide(x.values[j]) - mean) * inverse;
-        const float scaled = wide(grad.values[j]) * w[j];
+        const float normed = (x[j] - mean) * inverse;
+        const float scaled = grad[j] * w[j];
         g[j] = inverse * (scaled - mean_plain - normed * mean_dot);
       }
       if (grad_sum != nullptr) {
-        const auto extra = rows.pack(turn, Rows::extra, p);
+        float extra[F::kWidth];
+        widen(rows.pack(turn, Rows::extra, p), extra);
 #pragma unroll
-        for (int j = 0; j < F::kWidth; ++j) g[j] += wide(extra.values[j]);
+        for (int j = 0; j < F::kWidth; ++j) g[j] += extra[j];
       }
       store<T, F::kWidth>(out + i, g);
       if (F::kLayer) {
@@ -155,10 +155,12 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
       }
     }
   }
-  // The block's rows join in the order of its groups.
+  // The block's rows join in the order of its groups, 16 bytes at a time: a thread's sums are
+  // neighbours, and one by one their stores would be as many as the rows' own.
   constexpr int kMost = kColumns * F::kLanes;
-  __shared__ float joined[F::kRows > 1 ? (F::kLayer ? 3 : 1) * kMost : 1];
-  float* partial = args.partial + int64_t{blockIdx.x} * (F::kLayer ? 3 : 1) * hidden;
+  constexpr int kSums = F::kLayer ? 3 : 1;
+  __shared__ alignas(16) float joined[F::kRows > 1 ? kSums * kMost : 1];
+  float* partial = args.partial + int64_t{blockIdx.x} * kSums * hidden;
   for (int turn_of = 0; turn_of < F::kRows; ++turn_of) {
     if (group == turn_of) {
 #pragma unroll
@@ -166,20 +168,27 @@ __global__ void __launch_bounds__(F::kBlock, Residence<F>::kBlocks)
         const int i = (p * F::kLanes + lane) * F::kWidth;
         if (i >= hidden) break;
 #pragma unroll
-        for (int j = 0; j < F::kWidth; ++j) {
-          float weight_sum = weight_sums[p * F::kWidth + j];
-          float bias_sum = F::kLayer ? bias_sums[p * F::kWidth + j] : 0.0f;
-          float output_sum = F::kLayer ? output_sums[p * F::kWidth + j] : 0.0f;
-          if (F::kRows > 1 && turn_of > 0) {
-            weight_sum += joined[i + j];
-            if (F::kLayer) bias_sum += joined[kMost + i + j];
-            if (F::kLayer) output_sum += joined[2 * kMost + i + j];
+        for (int of = 0; of < kSums; ++of) {
+          float sums[F::kWidth];
+#pragma unroll
+          for (int j = 0; j < F::kWidth; ++j) {
+            const int own = p * F::kWidth + j;
+            sums[j] = of == 0 ? weight_sums[own] : of == 1 ? bias_sums[own] : output_sums[own];
           }
-          float* to = turn_of + 1 == F::kRows ? partial : joined;
-          const int distance = turn_of + 1 == F::kRows ? hidden : kMost;
-          to[i + j] = weight_sum;
-          if (F::kLayer) to[distance + i + j] = bias_sum;
-          if (F::kLayer) to[2 * distance + i + j] = output_sum;
+          if (F::kRows > 1 && turn_of > 0) {
+            float before[F::kWidth];
+            load_floats(joined + of * kMost + i, before);
+#pragma unroll
+            for (int j = 0; j < F::kWidth; ++j) sums[j] += before[j];
+          }
+          if (turn_of + 1 == F::kRows) {
+            store_floats(partial + of * hidden + i, sums);
+          } else {
+#pragma unroll
+            for (int j = 0; j < F::kWidth; j += 4)
+              *reinterpret_cast<float4*>(joined + of * kMost + i + j) =
+                  make_float4(sums[j], sums[j + 1], sums[j + 2], sums[j + 3]);
+          }
         }
       }
     }

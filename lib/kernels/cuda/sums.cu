@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(1024) add_partials_kernel(Partials args) {
   const float* partial = args.partial + blockIdx.y * args.columns;
   float sum = 0;
   if (column < args.columns) {
-#pragma unroll 4
+#pragma unroll 16
     for (int64_t block = threadIdx.y; block < args.blocks; block += 32)
       sum += partial[block * args.stride + column];
   }
