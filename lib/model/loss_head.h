@@ -2,8 +2,8 @@
 // chunk exist at a time, and the gradient of the head is made on the way. Per chunk: logits, their
 // statistics (reduced over tp), the gradient in their memory, and its two products. Nothing is made
 // twice. What a chunk more costs is one more pass over the table's fp32 gradient, and smaller
-// products: 0.2 % of a step of GPT-2 124M (65,536 tokens), 0.9 % of Qwen2.5-0.5B (16,384), by pairs
-// on an H200.
+// products: nothing that pairs of steps show of GPT-2 124M (65,536 tokens), 0.3 % of Qwen2.5-0.5B
+// (16,384), on an H200.
 #pragma once
 
 #include <ATen/core/Tensor.h>

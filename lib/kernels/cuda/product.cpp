@@ -30,11 +30,12 @@ constexpr float kShareOfAten = 0.98f;  // of ATen's time, at most
 // reaches 85.0 % of its limit with none of them measured, 84.4 % with those up to 1 TFLOP, 83.9 %
 // with all. The layers of Qwen2.5-0.5B and GPT-2 at sizes of benchmarks/ have up to 0.31 TFLOP.
 constexpr double kMostMeasuredFlops = 0.35e12;
-// But for short sums, where candidates differ by a tenth: cuBLAS' own choice multiplies the heads
-// of GPT-2 and Qwen2.5-0.5B (768 and 896) at 657 and 672 TFLOP/s beside layers of the same length
-// at 730 and 740.
-constexpr int64_t kShortSum = 1024;
-constexpr double kMostMeasuredFlopsOfShortSums = 4e12;
+// But for those with a short side, where candidates differ by a tenth: tiles cover it with more or
+// less waste. cuBLAS' own choice multiplies the heads of GPT-2 and Qwen2.5-0.5B (768 and 896) at
+// 657 and 672 TFLOP/s beside layers of the same length at 730 and 740, and makes the gradients of
+// Qwen2.5-0.5B's head in tiles of 256 columns of which an eighth is waste.
+constexpr int64_t kShortSide = 1024;
+constexpr double kMostMeasuredFlopsOfShortSides = 4e12;
 
 /// Those without a workspace first, each once.
 std::vector<Algorithm> candidates(const Call& call) {
@@ -190,7 +191,8 @@ bool takes_product(const Product& p) {
   if (p.a.scalar_type() != at::kBFloat16 || p.b.scalar_type() != at::kBFloat16) return false;
   if (p.a.dim() != 2 || p.b.dim() != 2) return false;
   const int64_t m = p.a.size(0), k = p.a.size(1), n = p.b.size(1);
-  if (flops_of(p) > (k <= kShortSum ? kMostMeasuredFlopsOfShortSums : kMostMeasuredFlops))
+  const bool short_side = std::min({m, n, k}) <= kShortSide;
+  if (flops_of(p) > (short_side ? kMostMeasuredFlopsOfShortSides : kMostMeasuredFlops))
     return false;
   if (!is_matrix(p.a, m, k) || !is_matrix(p.b, k, n) || !is_matrix(p.out, m, n)) return false;
   if (p.out.scalar_type() != at::kBFloat16 && p.out.scalar_type() != at::kFloat) return false;
