@@ -27,11 +27,13 @@ class CudaUpdate {
     kernels::cuda::Element slots;
     kernels::cuda::Element gradient;
     kernels::cuda::DeviceTable<cuda::Range> ranges;
-    kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks;
+    std::vector<cuda::LaunchedRanges> words;
+    kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks;  // of what is not in `words`
   };
   kernels::cuda::DeviceTable<RuleOptions> options_;  // each once
   kernels::cuda::DeviceTable<typename Rule::Constants> constants_;
-  std::vector<std::vector<Pass>> passes_;  // of each part
+  kernels::cuda::DeviceTable<uint32_t*> amax_;  // each once
+  std::vector<std::vector<Pass>> passes_;       // of each part
 };
 
 }  // namespace tptrain::optim

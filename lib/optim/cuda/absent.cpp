@@ -20,10 +20,15 @@ template <typename Rule>
 void update(const Pass<Rule>&, Stream) {
   absent();
 }
+template <typename Rule>
+void update_words(const Pass<Rule>&, const LaunchedRanges&, Stream) {
+  absent();
+}
 
 #define TPTRAIN_INSTANTIATE(Rule)                  \
   template void begin(const Begin<Rule>&, Stream); \
-  template void update(const Pass<Rule>&, Stream);
+  template void update(const Pass<Rule>&, Stream); \
+  template void update_words(const Pass<Rule>&, const LaunchedRanges&, Stream);
 TPTRAIN_ELEMENT_RULES(TPTRAIN_INSTANTIATE)
 #undef TPTRAIN_INSTANTIATE
 

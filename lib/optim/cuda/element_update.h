@@ -30,8 +30,9 @@ struct Range {
   void* master = nullptr;
   void* slots[kMostSlots] = {};
   const void* gradient = nullptr;
-  void* weights = nullptr;  // bf16, or null
-  int64_t options = 0;      // its row in the table of options
+  void* weights = nullptr;   // bf16, or null
+  uint32_t* amax = nullptr;  // UpdateRange's, or null
+  int64_t options = 0;       // its row in the table of options
   kernels::cuda::WrittenRows of_gradient;
   Rounding rounding;
 };
@@ -39,12 +40,24 @@ struct Range {
 /// Elements a chunk has at most: eight a thread, so that all its loads are on their way at once.
 inline constexpr int64_t kChunkElements = 2048;
 
-/// constants[i] of options[i], and updates += 1, where finite; nothing where not.
+/// Ranges that travel with a launch: a kernel has its parameters at hand, while out of a table in
+/// memory it reads where its elements are before it can read them. Of each range the whole chunks;
+/// chunks [first_chunk[i], first_chunk[i + 1]) of the launch are range i's.
+struct LaunchedRanges {
+  static constexpr int kMost = 32;
+  Range ranges[kMost];
+  int32_t first_chunk[kMost + 1] = {};
+  int32_t count = 0;
+};
+
+/// constants[i] of options[i], *amax[i] = 0 and updates += 1, where finite; nothing where not.
 template <typename Rule>
 struct Begin {
   const RuleOptions* options = nullptr;
   typename Rule::Constants* constants = nullptr;
   int64_t count = 0;
+  uint32_t* const* amax = nullptr;
+  int64_t amax_count = 0;
   const double* learning_rate = nullptr;
   const float* gradient_scale = nullptr;
   const bool* finite = nullptr;
@@ -68,5 +81,9 @@ struct Pass {
 };
 template <typename Rule>
 void update(const Pass<Rule>& args, Stream stream);
+/// Of bf16 masters whose arrays begin at a multiple of 16 bytes, and eight neighbours of which
+/// share their random bits: `args` without ranges and chunks.
+template <typename Rule>
+void update_words(const Pass<Rule>& args, const LaunchedRanges& ranges, Stream stream);
 
 }  // namespace tptrain::optim::cuda

@@ -61,12 +61,7 @@ __device__ inline __nv_bfloat16 round_stochastically(float value, uint32_t rando
   return __ushort_as_bfloat16(static_cast<unsigned short>((bits + random) >> 16));
 }
 
-/// Whether any eight neighbours of the range, from such an element on, share a Philox call.
-__device__ inline bool in_eights(const Rounding& site, int64_t first) {
-  const int64_t all = site.begin | site.local_block | site.global_block | site.global_begin | first;
-  return all % 8 == 0;
-}
-/// The bits of those eight: 16 each, the first in the low half of x.
+/// Those of eight neighbours that share a Philox call: 16 each, the first in the low half of x.
 __device__ inline uint4 bits_of_eight(const Rounding& site, int64_t first, uint32_t update) {
   const auto local = static_cast<uint64_t>(site.begin + first);
   const auto local_block = static_cast<uint64_t>(site.local_block);

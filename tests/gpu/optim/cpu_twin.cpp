@@ -55,12 +55,14 @@ struct Buffers {
       range.options.weight_decay = i % 2 == 0 ? 0.1 : 0.0;
       if (i % 3 == 0) range.options.learning_rate_scale = 0.5;
       if (types.master == at::kBFloat16) {
-        // Whole tensors, rows, and columns that begin anywhere in a group of eight.
+        // Whole tensors, rows, and columns that begin anywhere in a group of eight; every other one
+        // of the first two at the begin of one.
         const int64_t n = sizes[i];
-        range.rounding = RoundingSite{i % 3 == 0   ? whole_tensor("a.weight", {n + 5})
-                                      : i % 3 == 1 ? slice_of("b.weight", {3, n, 2}, 0, 1, 2)
-                                                   : slice_of("c.weight", {n + 2, 29}, 1, 3, 16),
-                                      static_cast<int64_t>(i % 3 == 0 ? i % 6 : i % 2)};
+        range.rounding =
+            RoundingSite{i % 3 == 0   ? whole_tensor("a.weight", {n + (i % 2 == 0 ? 8 : 5)})
+                         : i % 3 == 1 ? slice_of("b.weight", {3, n, 2}, 0, 1, 2)
+                                      : slice_of("c.weight", {n + 2, 29}, 1, 3, 16),
+                         static_cast<int64_t>(i % 3 == 0 ? i % 6 : i % 2)};
       }
       ranges.push_back(std::move(range));
       begin += sizes[i];
@@ -125,6 +127,15 @@ TEST_CASE("ranges of ten million elements beside tiny ones", "[optim]") {
   for (const Types& types :
        {Types{at::kFloat, at::kFloat, true}, Types{at::kBFloat16, at::kBFloat16, false}}) {
     check_updates({3, 10'000'000, 896}, 0, types);
+    check_updates({10'000'000, 3, 896}, 0, types);  // of bf16 masters: in words
+  }
+}
+
+TEST_CASE("more ranges than travel with one launch", "[optim]") {
+  for (const at::ScalarType moments : {at::kFloat, at::kBFloat16}) {
+    for (const at::ScalarType gradient : {at::kFloat, at::kBFloat16})
+      check_updates(std::vector<int64_t>(160, 2056), 0,
+                    {at::kBFloat16, moments, gradient == at::kFloat, gradient});
   }
 }
 
