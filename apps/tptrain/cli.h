@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -70,7 +72,8 @@ struct EvaluateCommand {
   std::vector<std::string> data;  // files, directories, globs; at least one
   std::string format;             // text | jsonl | indexed; "": by the file's name and contents
   std::string text_key = "text";
-  std::string chat_template;           // a file; "": that of the tokenizer
+  std::map<std::string, std::string, std::less<>> columns;  // as data.columns
+  std::string chat_template;                                // a file; "": that of the tokenizer
   std::string train_on = "assistant";  // assistant | last | all: what is predicted of conversations
   std::string packing = "stream";
   bool document_mask = false;
@@ -108,6 +111,7 @@ struct ExportCommand {
 /// .safetensors file.
 struct InspectCommand {
   std::string path;
+  bool json = false;
 };
 /// PATH: a checkpoint, a directory of checkpoints, or a run directory.
 struct VerifyCommand {

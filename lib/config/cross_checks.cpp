@@ -190,7 +190,21 @@ class CrossChecker {
         complain({"data.train"}, problem(cat(name, ".name is ", source.name, " again"))
                                      .must("be another for each entry"));
       }
+      named_twice(sources, i);
     }
+  }
+
+  void columns() {
+    if (!usable({"data.columns", "data.columns.text", "data.text_key"})) return;
+    const DataConfig& data = config_.data;
+    const auto text = data.columns.find("text");
+    if (text == data.columns.end() || data.text_key == "text" || data.text_key == text->second)
+      return;
+    complain(
+        {"data.columns.text", "data.text_key"},
+        problem(cat("data.columns.text is ", text->second, " and data.text_key ", data.text_key))
+            .must("name one key")
+            .remedy("Leave data.text_key out."));
   }
 
   void eval_share() {
@@ -206,6 +220,24 @@ class CrossChecker {
     complain({"data.eval_share"}, problem("data.eval_share stands beside data.eval")
                                       .must("be one of the two")
                                       .remedy("Files to evaluate on need nothing held out."));
+  }
+
+  /// One path in two entries that read it alike, and say of it different things.
+  void named_twice(const std::vector<DataSource>& sources, size_t i) {
+    const DataSource& source = sources[i];
+    for (size_t j = 0; j < i; ++j) {
+      const DataSource& earlier = sources[j];
+      if (earlier == source || earlier.path != source.path || earlier.format != source.format ||
+          earlier.columns != source.columns)
+        continue;
+      complain(
+          {"data.train"},
+          problem(cat("data.train[", j, "] and data.train[", i, "] are both ", source.path))
+              .must("be one entry, which says how much of it is trained on")
+              .remedy("Add up their weights, or write repeat; files of two entries are trained "
+                      "on twice."));
+      return;
+    }
   }
 
   void decay_steps() {
@@ -323,6 +355,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.adapter();
   checker.document_mask();
   checker.mixture();
+  checker.columns();
   checker.eval_share();
   checker.decay_steps();
   checker.min_lr();

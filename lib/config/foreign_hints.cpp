@@ -77,13 +77,35 @@ struct MemberLine {
   const char* hint;
 };
 
+/// What other trainers call columns, in data.columns and in the columns of an entry.
+const std::vector<MemberLine>& column_names() {
+  static const std::vector<MemberLine> kLines = {
+      {{"query", "context"}, "Its name here is input; what goes before it is instruction."},
+      {{"response", "answer"},
+       "Its name here is output, beside instruction; of a prompt without a template, completion."},
+      {{"question", "human"}, "Its name here is instruction; the answer is output."},
+      {{"conversation", "dialog", "dialogue", "chat"},
+       "The name here stands first: messages: NAME_IN_THE_FILE."},
+      {{"role_tag", "from", "speaker"}, "Its name here is role."},
+      {{"content_tag", "value"}, "Its name here is content."},
+      {{"user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"},
+       "The words human, gpt, observation and the like are known; others are read as they are."},
+      {{"chosen", "rejected", "ranking", "kto_tag"}, "Training on preferences is not built."},
+      {{"images", "videos", "audios"}, "Text alone is read."},
+  };
+  return kLines;
+}
+
 /// What other trainers write in an entry of a list of data sets.
 const std::vector<MemberLine>& source_members() {
   static const std::vector<MemberLine> kLines = {
-      {{"type", "ds_type", "formatting", "columns", "prompt_style", "conversation", "roles",
-        "field_messages", "field_instruction", "field_input", "field_output", "field_tools",
-        "message_property_mappings", "message_field_role", "message_field_content"},
-       "What a row is its own keys say: docs/data.md lists them."},
+      {{"type", "ds_type", "formatting", "prompt_style", "conversation", "roles"},
+       "What a row is its own keys say, or columns: docs/data.md lists them."},
+      {{"field_messages", "field_instruction", "field_input", "field_output", "field_tools",
+        "field_system", "message_property_mappings", "message_field_role", "message_field_content",
+        "tags", "column_mapping", "field_human", "field_model"},
+       "Their names here are columns: {messages: dialog, role: from, content: value}, our name and "
+       "then the file's."},
       {{"split", "data_files", "data_dir", "revision", "file", "files", "filename", "data_path"},
        "path names the files: a glob of those of the split."},
       {{"probability", "ratio", "proportion", "fraction", "sampling_weight"},
@@ -91,7 +113,7 @@ const std::vector<MemberLine>& source_members() {
       {{"shards", "num_samples", "max_samples", "num_rows"},
        "Its name here is subset: 5% of the rows, or 1000 of them."},
       {{"epochs", "repeats", "num_repeats", "oversample"}, "Its name here is repeat."},
-      {{"field", "text_key", "text_column"}, "data.text_key is one for all sources."},
+      {{"field", "text_key", "text_column"}, "Its name here is columns: {text: KEY}."},
       {{"chat_template"}, "data.chat_template is one for all sources."},
       {{"train_on", "train_on_inputs", "roles_to_train"}, "data.train_on is one for all sources."},
   };
@@ -100,6 +122,13 @@ const std::vector<MemberLine>& source_members() {
 
 bool holds(const std::vector<const char*>& words, const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+std::string said_of_member(const std::vector<MemberLine>& lines, const std::string& name) {
+  for (const MemberLine& line : lines) {
+    if (holds(line.names, normal(name))) return line.hint;
+  }
+  return "";
 }
 
 std::string said_of_given(const std::string& name, const std::string& value) {
@@ -231,6 +260,10 @@ std::string switch_word(const Key& key, const std::string& word) {
 
 std::string exact_hint_for_name(const std::string& path, const std::string& value) {
   const std::string whole = normal(path);
+  if (parent_of(whole) == "data.columns") {
+    const std::string hint = said_of_member(column_names(), last_part(whole));
+    if (!hint.empty()) return hint;
+  }
   std::string hint = said_of_given(whole, value);
   if (hint.empty()) hint = said_of_given(last_part(whole), value);
   if (hint.empty()) hint = said_of_foreign(whole);
@@ -252,10 +285,7 @@ std::string hint_for_name(const std::string& path, const std::string& value) {
 
 std::string hint_for_member(const std::string& list, const std::string& name) {
   if (!list.starts_with("data.")) return "";
-  for (const MemberLine& line : source_members()) {
-    if (holds(line.names, normal(name))) return line.hint;
-  }
-  return "";
+  return said_of_member(list.ends_with(".columns") ? column_names() : source_members(), name);
 }
 
 std::string hint_for_word(const Key& key, const std::string& word) {

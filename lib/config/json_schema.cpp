@@ -57,12 +57,15 @@ Json strict_object(Json properties, const std::string& required) {
 }
 
 Json source_schema(const Json& glob) {
+  Json columns = {{"type", "object"}, {"additionalProperties", false}};
+  for (const char* name : kColumnNames) columns["properties"][name] = glob;
   return strict_object({{"path", glob},
                         {"name", {{"type", "string"}, {"minLength", 1}}},
                         {"weight", {{"type", "number"}, {"exclusiveMinimum", 0}}},
                         {"format", {{"enum", find_key("data.format")->allowed}}},
                         {"subset", {{"type", {"string", "integer"}}}},
-                        {"repeat", {{"type", "integer"}, {"minimum", 1}}}},
+                        {"repeat", {{"type", "integer"}, {"minimum", 1}}},
+                        {"columns", columns}},
                        "path");
 }
 

@@ -59,6 +59,11 @@ const std::vector<Section>& sections() {
        "How the ranks share the work; the training is the same for every layout (reduce_dtype "
        "alone changes numbers)."},
       {"data", "What to train on."},
+      {"data.columns",
+       "What columns of rows are called in the files, where it is not what they are called here: "
+       "`{messages: dialog}`. Where these say what rows are (text, input_ids, messages, "
+       "conversations, instruction with output, prompt with completion), they are read as nothing "
+       "else. An entry of data.train or data.eval may have `columns` of its own."},
       {"train", "Batch, length, device and numbers of the training."},
       {"train.guard",
        "What becomes of a step whose loss or gradient norm lies far above those before it."},

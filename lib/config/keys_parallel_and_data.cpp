@@ -3,6 +3,52 @@
 
 namespace tptrain::config {
 
+namespace {
+
+/// Of kColumnNames, in its order: what stands in each.
+constexpr std::array<const char*, kColumnNames.size()> kColumnDocs = {
+    "The text of a row.",
+    "The ids of a text that is tokenized already.",
+    "Beside input_ids: what each is to be predicted as, -100 where it is no target.",
+    "Beside input_ids: 0 where there is padding.",
+    "The list of messages of a conversation.",
+    "Such a list in sharegpt's form: from `human` or `gpt`, and a value.",
+    "Within a message: who speaks. Where it is named, `human` and `gpt` are user and assistant in "
+    "`messages` too.",
+    "Within a message: what is said.",
+    "What the system says before the first message.",
+    "The tools that a conversation may call.",
+    "The question, in alpaca's form.",
+    "Beside instruction: what follows it.",
+    "Beside instruction: the answer.",
+    "Beside instruction: the turns before, as pairs.",
+    "What goes before the completion, as a text or as messages; it is not learned.",
+    "What is learned behind the prompt, as a text (without a chat template) or as messages."};
+
+Key column_key(size_t i) {
+  const std::string name = kColumnNames[i];
+  Key key = {.path = cat("data.columns.", name),
+             .presence = Presence::absent,
+             .doc = kColumnDocs[i],
+             .hint = cat("`", name, "`")};
+  key.get = [name](const RunConfig& config) -> std::optional<Value> {
+    const auto found = config.data.columns.find(name);
+    return found == config.data.columns.end() ? std::nullopt : std::optional<Value>(found->second);
+  };
+  key.set = [name](RunConfig& config, const Value& value) {
+    config.data.columns[name] = std::get<std::string>(value);
+  };
+  return key;
+}
+
+std::vector<Key> column_keys() {
+  std::vector<Key> keys;
+  for (size_t i = 0; i < kColumnNames.size(); ++i) keys.push_back(column_key(i));
+  return keys;
+}
+
+}  // namespace
+
 std::vector<Key> parallel_keys() {
   return {
       bind({.path = "parallel.tp_size",
@@ -68,24 +114,26 @@ std::vector<Key> parallel_keys() {
 
 // Long: a table, an entry a key, in the order of docs/configuration.md.
 std::vector<Key> data_keys() {
-  return {
-      bind({.path = "data.train",
-            .type = Type::sources,
-            .presence = Presence::required,
-            .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
-                   "text or as `{path: GLOB, ...}` with, as it is needed, `weight` (its part of "
-                   "the sequences, in any unit; given for all entries or for none), `name` (in "
-                   "metrics), `format`, `subset` (`5%` of its rows, or `1000` of them) and "
-                   "`repeat` (how often an epoch visits it). Plain texts together are one source.",
-            .hint = "[\"corpus/*.txt\"]"},
-           &RunConfig::data, &DataConfig::train),
+  std::vector<Key> keys = {
       bind(
-          {.path = "data.eval",
-           .type = Type::source_sets,
-           .doc = "Files to evaluate on, written likewise (`path`, `format`, `subset`); or several "
-                  "sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
-           .hint = "no evaluation"},
-          &RunConfig::data, &DataConfig::eval),
+          {.path = "data.train",
+           .type = Type::sources,
+           .presence = Presence::required,
+           .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
+                  "text or as `{path: GLOB, ...}` with, as it is needed, `weight` (its part of "
+                  "the sequences, in any unit; given for all entries or for none), `name` (in "
+                  "metrics), `format`, `columns` (in place of data.columns), `subset` (`5%` of its "
+                  "rows, or `1000` of them) and `repeat` (how often an epoch visits it). Plain "
+                  "texts together are one source.",
+           .hint = "[\"corpus/*.txt\"]"},
+          &RunConfig::data, &DataConfig::train),
+      bind({.path = "data.eval",
+            .type = Type::source_sets,
+            .doc = "Files to evaluate on, written likewise (`path`, `format`, `columns`, "
+                   "`subset`); or several "
+                   "sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
+            .hint = "no evaluation"},
+           &RunConfig::data, &DataConfig::eval),
       bind({.path = "data.eval_share",
             .presence = Presence::absent,
             .doc = "In place of data.eval: the share of the documents of data.train that is held "
@@ -114,7 +162,8 @@ std::vector<Key> data_keys() {
             .hint = "each file by its name and contents; what is neither is refused"},
            &RunConfig::data, &DataConfig::format),
       bind({.path = "data.text_key",
-            .doc = "Key of a row that holds its text; a dot is a part of its name."},
+            .doc = "Key of a row that holds its text; a dot is a part of its name. Other columns, "
+                   "and what rows are where they could be several things: data.columns."},
            &RunConfig::data, &DataConfig::text_key),
       bind({.path = "data.max_bad_fraction",
             .type = Type::real,
@@ -178,6 +227,7 @@ std::vector<Key> data_keys() {
             .doc = "Each epoch visits the sequences in another order, drawn from train.seed."},
            &RunConfig::data, &DataConfig::shuffle),
   };
+  return joined({std::move(keys), column_keys()});
 }
 
 }  // namespace tptrain::config

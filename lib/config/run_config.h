@@ -6,6 +6,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -195,6 +197,13 @@ struct ParallelConfig {
   bool operator==(const ParallelConfig&) const = default;
 };
 
+/// What columns of rows are called in the files: our name, one of kColumnNames -> theirs.
+using Columns = std::map<std::string, std::string, std::less<>>;
+inline constexpr std::array kColumnNames = {
+    "text",   "input_ids", "labels", "attention_mask", "messages",    "conversations",
+    "role",   "content",   "system", "tools",          "instruction", "input",
+    "output", "history",   "prompt", "completion"};
+
 struct DataSource {
   std::string path;       // glob: *, ?, [..], **
   std::string name = {};  // in metrics and messages; "": the path
@@ -203,6 +212,7 @@ struct DataSource {
   std::optional<DataFormat> format = {};  // as data.format, which it takes the place of
   std::string subset = {};                // of the rows: "5%" | "1000" (config/share.h); "": all
   int64_t repeat = 1;                     // how often an epoch visits it
+  Columns columns = {};                   // in place of data.columns and data.text_key
   std::string set = {};                   // of data.eval: the name of the set that it is in
 
   bool operator==(const DataSource&) const = default;
@@ -215,6 +225,7 @@ struct DataConfig {
   std::string tokenizer;                  // "": that of model.path, else bytes
   std::optional<DataFormat> format;       // nothing: by each file's name and contents
   std::string text_key = "text";          // of rows: the key of their text
+  Columns columns = {};                   // of rows: what else is called otherwise in the files
   double max_bad_fraction = 0.0;          // of rows: how many may be malformed, and are left out
   std::string chat_template;              // a file; "": that of the tokenizer
   TrainOn train_on = TrainOn::assistant;  // of conversations and completions

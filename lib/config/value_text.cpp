@@ -57,6 +57,12 @@ std::string source_text(const DataSource& source) {
   if (source.format) add("format", quoted_text(word(*source.format)));
   if (!source.subset.empty()) add("subset", quoted_text(source.subset));
   if (source.repeat != 1) add("repeat", std::to_string(source.repeat));
+  if (!source.columns.empty()) {
+    std::vector<std::string> columns;
+    for (const auto& [ours, theirs] : source.columns)
+      columns.push_back(cat(ours, ": ", quoted_text(theirs)));
+    add("columns", cat("{", join(columns), "}"));
+  }
   const std::string path = quoted_text(source.path);
   return more.empty() ? path : cat("{path: ", path, more, "}");
 }

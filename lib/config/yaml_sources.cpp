@@ -82,7 +82,7 @@ std::optional<DataSource> ValueReader::source(const std::string& name, const YAM
     return std::nullopt;
   }
   const std::optional<std::vector<Member>> members =
-      members_of(name, node, {"path", "name", "weight", "format", "subset", "repeat"});
+      members_of(name, node, {"path", "name", "weight", "format", "subset", "repeat", "columns"});
   if (!members) return std::nullopt;
   bool usable = true;
   bool has_path = false;
@@ -96,7 +96,37 @@ std::optional<DataSource> ValueReader::source(const std::string& name, const YAM
   return usable && has_path ? std::optional(result) : std::nullopt;
 }
 
+bool ValueReader::source_columns(const std::string& full, const Member& member,
+                                 DataSource& source) {
+  if (!member.value.IsMap()) {
+    complain(problem(received(full, member.value))
+                 .at(member.place)
+                 .must("be a mapping of columns")
+                 .remedy("Write {messages: NAME}, the name that the file has."));
+    return false;
+  }
+  const auto columns = members_of(full, member.value, {kColumnNames.begin(), kColumnNames.end()});
+  if (!columns) return false;
+  bool usable = true;
+  for (const Member& column : *columns) {
+    const std::string path = cat(full, ".", column.name);
+    const auto name = column.value.IsScalar() ? text(path, column.value, column.place)
+                                              : std::optional<std::string>();
+    if (!name || name->empty()) {
+      usable = false;
+      if (!column.value.IsScalar() || name)
+        complain(problem(name ? cat(path, " is \"\"") : received(path, column.value))
+                     .at(column.place)
+                     .must("be the name of a column"));
+      continue;
+    }
+    source.columns[column.name] = *name;
+  }
+  return usable;
+}
+
 bool ValueReader::source_member(const std::string& full, const Member& member, DataSource& source) {
+  if (member.name == "columns") return source_columns(full, member, source);
   if (!member.value.IsScalar()) {
     complain(problem(cat(full, " is ", described(member.value)))
                  .at(member.place)

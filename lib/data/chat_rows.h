@@ -13,6 +13,9 @@
 
 namespace tptrain::data {
 
+/// Under which name a checkpoint keeps the end_of_turn that its run has learned, in digits.
+inline constexpr const char* kEndOfTurnExtra = "end_of_turn";
+
 struct LabelledIds {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;  // the id, or formats::kNoLabel

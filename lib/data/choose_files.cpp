@@ -17,7 +17,7 @@ namespace {
 
 std::optional<RowKind> first_row_kind(const CorpusFile& file, const Corpus& corpus,
                                       int64_t vocab_size) {
-  JsonlParser parser(vocab_size, corpus.text_key);
+  JsonlParser parser(vocab_size, corpus.names);
   RowTally tally(corpus.max_bad_fraction);  // not closed: the rows are counted when tokenized
   const std::optional<JsonlRow> row = CorpusRows(file, parser, tally).next();
   return row ? std::optional(row->kind) : std::nullopt;
@@ -45,7 +45,7 @@ CorpusFile look_at(const SourceFile& source, const Corpus& corpus) {
   FileReader reader(source.path);
   const std::string_view head = reader.next();
   CorpusFile file{.path = source.path,
-                  .kind = kind_of_file(source.path, head, corpus.format, corpus.text_key)};
+                  .kind = kind_of_file(source.path, head, corpus.format, corpus.names)};
   file.any_bytes = corpus.format == config::DataFormat::text;
   file.marked = !file.any_bytes && without_mark(head).size() < head.size();
   return file;

@@ -49,22 +49,33 @@ ordered_json json_of(const dom::element& value) {
   return nullptr;
 }
 
-std::optional<dom::element> member(const dom::object& object, std::string_view key) {
-  dom::element value;
-  if (object.at_key(key).get(value) != simdjson::SUCCESS || value.is_null()) return std::nullopt;
-  return value;
-}
+/// A row, or a message within one, by our names of what it holds.
+struct Fields {
+  const dom::object& object;
+  const RowNames& names;
+  const RefuseRow& refuse;
 
-std::optional<std::string> text_member(const dom::object& object, std::string_view key,
-                                       const RefuseRow& refuse) {
-  const auto value = member(object, key);
-  if (!value) return std::nullopt;
-  std::string_view text;
-  if (value->get(text) != simdjson::SUCCESS) {
-    refuse(cat("\"", key, "\" is no string"), "be a string", "Write it in quotes.");
+  std::optional<dom::element> member(std::string_view ours) const {
+    dom::element value;
+    if (object.at_key(names.of(ours)).get(value) != simdjson::SUCCESS || value.is_null())
+      return std::nullopt;
+    return value;
   }
-  return std::string(text);
-}
+  std::optional<std::string> text(std::string_view ours) const {
+    const auto value = member(ours);
+    if (!value) return std::nullopt;
+    std::string_view text;
+    if (value->get(text) != simdjson::SUCCESS) {
+      refuse(cat("\"", names.of(ours), "\" is no string"), "be a string", "Write it in quotes.");
+    }
+    return std::string(text);
+  }
+  /// The first of several that the row has; the others are other trainers' names of the first.
+  std::optional<std::string> text(std::string_view ours, std::string_view other) const {
+    auto found = text(ours);
+    return found || names.says(ours) ? found : text(other);
+  }
+};
 
 ordered_json message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
@@ -82,38 +93,11 @@ ordered_json plain_content(const ordered_json& content) {
 }
 
 /// The ways in which other trainers name what a message holds: what to do about them.
-std::string remedy_of_message(const ordered_json& one) {
-  if (one.is_object() && one.contains("from") && one.contains("value")) {
-    return "Rename the list of messages to \"conversations\".";
-  }
-  return "Write it as {\"role\": \"user\", \"content\": \"...\"}.";
-}
-
-/// Messages as templates take them. Arrow writes every key that any message has, null where a
-/// message has none: templates look whether a key is there.
-ordered_json plain_messages(const dom::element& value, std::string_view key,
-                            const RefuseRow& refuse) {
-  if (!value.is_array()) {
-    refuse(cat("\"", key, "\" is no list"), "be a list of messages",
-           "Write it as [{\"role\": \"user\", \"content\": \"...\"}, ...].");
-  }
-  ordered_json messages = json_of(value);
-  for (size_t i = 0; i < messages.size(); ++i) {
-    ordered_json& one = messages[i];
-    const bool has_role = one.is_object() && one.contains("role") && one["role"].is_string();
-    if (!has_role) {
-      refuse(cat(key, "[", i, "] has no role"), "be an object with a string \"role\"",
-             remedy_of_message(one));
-    }
-    ordered_json kept = ordered_json::object();
-    for (const auto& [name, field] : one.items()) {
-      if (!field.is_null() || name == "content") {
-        kept[name] = name == "content" ? plain_content(field) : field;
-      }
-    }
-    one = std::move(kept);
-  }
-  return messages;
+std::string remedy_of_message(const ordered_json& one, std::string_view key) {
+  if (one.is_object() && one.contains("from") && one.contains("value"))
+    return cat("Set data.columns: {conversations: ", key, "}.");
+  return "Write it as {\"role\": \"user\", \"content\": \"...\"}, or name its keys: data.columns: "
+         "{role: KEY, content: KEY}.";
 }
 
 struct SharegptRole {
@@ -129,36 +113,90 @@ constexpr std::array kSharegptRoles = {
     SharegptRole{"observation", "tool"},  SharegptRole{"function_response", "tool"},
 };
 
-ordered_json sharegpt_messages(const dom::element& value, const RefuseRow& refuse) {
+const char* sharegpt_role(std::string_view from) {
+  const auto known = std::find_if(kSharegptRoles.begin(), kSharegptRoles.end(),
+                                  [&](const SharegptRole& role) { return role.from == from; });
+  return known == kSharegptRoles.end() ? nullptr : known->role;
+}
+
+/// The message under the names that templates know: a field that columns name takes its place.
+/// Arrow writes every key that any message has, null where a message has none: templates look
+/// whether a key is there.
+ordered_json plain_message(const ordered_json& one, const RowNames& names) {
+  ordered_json kept = ordered_json::object();
+  for (const auto& [key, field] : one.items()) {
+    const bool is_role = key == names.of("role");
+    const bool is_content = key == names.of("content");
+    if (is_role && names.says("role")) {
+      const auto from = field.get<std::string>();
+      const char* role = sharegpt_role(from);
+      kept["role"] = role != nullptr ? role : from;
+    } else if (is_content) {
+      kept["content"] = plain_content(field);
+    } else if (!field.is_null() && (is_role || (key != "role" && key != "content"))) {
+      kept[key] = field;
+    }
+  }
+  return kept;
+}
+
+/// Messages as templates take them; `ours` is the column that holds them.
+ordered_json plain_messages(const Fields& row, const dom::element& value, std::string_view ours) {
+  const std::string_view key = row.names.of(ours);
+  if (!value.is_array()) {
+    row.refuse(cat("\"", key, "\" is no list"), "be a list of messages",
+               "Write it as [{\"role\": \"user\", \"content\": \"...\"}, ...].");
+  }
+  const std::string role_key(row.names.of("role"));
+  ordered_json messages = json_of(value);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    ordered_json& one = messages[i];
+    const bool has_role = one.is_object() && one.contains(role_key) && one[role_key].is_string();
+    if (!has_role) {
+      row.refuse(
+          cat(key, "[", i, "] has no ", role_key == "role" ? "role" : cat("\"", role_key, "\"")),
+          cat("be an object with a string \"", role_key, "\""), remedy_of_message(one, key));
+    }
+    one = plain_message(one, row.names);
+  }
+  return messages;
+}
+
+ordered_json sharegpt_messages(const Fields& row, const dom::element& value) {
+  const std::string_view key = row.names.of("conversations");
   dom::array list;
   if (value.get(list) != simdjson::SUCCESS) {
-    refuse("\"conversations\" is no list", "be a list of messages",
-           "Write it as [{\"from\": \"human\", \"value\": \"...\"}, ...].");
+    row.refuse(cat("\"", key, "\" is no list"), "be a list of messages",
+               "Write it as [{\"from\": \"human\", \"value\": \"...\"}, ...].");
   }
+  if (row.names.says("role") || row.names.says("content"))
+    return plain_messages(row, value, "conversations");
   ordered_json messages = ordered_json::array();
   for (const dom::element element : list) {
     dom::object object;
-    const auto at = [&] { return cat("conversations[", messages.size(), "]"); };
+    const auto at = [&] { return cat(key, "[", messages.size(), "]"); };
     if (element.get(object) != simdjson::SUCCESS) {
-      refuse(cat(at(), " is no object"), "have \"from\" and \"value\"",
-             "Write it as {\"from\": \"human\", \"value\": \"...\"}.");
+      row.refuse(cat(at(), " is no object"), "have \"from\" and \"value\"",
+                 "Write it as {\"from\": \"human\", \"value\": \"...\"}.");
     }
-    if (member(object, "role")) return plain_messages(value, "conversations", refuse);
-    const auto from = text_member(object, "from", refuse);
-    const auto content = text_member(object, "value", refuse);
+    const Fields one = {object, row.names, row.refuse};
+    if (one.member("role")) return plain_messages(row, value, "conversations");
+    const auto from = one.text("from");
+    const auto content = one.text("value");
     if (!from || !content) {
-      refuse(cat(at(), " has no \"", from ? "value" : "from", "\""), "have \"from\" and \"value\"",
-             "Write it as {\"from\": \"human\", \"value\": \"...\"}.");
+      row.refuse(cat(at(), " has no \"", from ? "value" : "from", "\""),
+                 "have \"from\" and \"value\"",
+                 "Write it as {\"from\": \"human\", \"value\": \"...\"}, or name its keys: "
+                 "data.columns: {role: KEY, content: KEY}.");
     }
-    const auto known = std::find_if(kSharegptRoles.begin(), kSharegptRoles.end(),
-                                    [&](const SharegptRole& role) { return role.from == *from; });
-    if (known == kSharegptRoles.end()) {
-      refuse(cat(at(), " is from \"", *from, "\""), "be from human, gpt, system or tool",
-             "Write the conversation as \"messages\" with the roles that the template knows.");
+    const char* role = sharegpt_role(*from);
+    if (role == nullptr) {
+      row.refuse(cat(at(), " is from \"", *from, "\""), "be from human, gpt, system or tool",
+                 "Write the conversation as \"messages\" with the roles that the template knows.");
     }
-    messages.push_back(message(known->role, *content));
+    messages.push_back(message(role, *content));
     for (const std::string_view mark : {"weight", "train", "training"}) {  // of what is learned
-      if (const auto marked = member(object, mark))
+      if (const auto marked = one.member(mark))
         messages.back()[std::string(mark)] = json_of(*marked);
     }
   }
@@ -166,13 +204,14 @@ ordered_json sharegpt_messages(const dom::element& value, const RefuseRow& refus
 }
 
 /// The turns before a row's own, as LLaMA-Factory has them: [[question, answer], ...].
-void add_history(const dom::object& row, ordered_json& messages, const RefuseRow& refuse) {
-  const auto history = member(row, "history");
+void add_history(const Fields& row, ordered_json& messages) {
+  const auto history = row.member("history");
   if (!history) return;
   const auto check = [&](bool holds) {
     if (holds) return;
-    refuse("\"history\" is no list of pairs", "be a list of questions with their answers",
-           "Write it as [[\"question\", \"answer\"], ...].");
+    row.refuse(cat("\"", row.names.of("history"), "\" is no list of pairs"),
+               "be a list of questions with their answers",
+               "Write it as [[\"question\", \"answer\"], ...].");
   };
   check(history->is_array());
   for (const ordered_json& turn : json_of(*history)) {
@@ -182,29 +221,19 @@ void add_history(const dom::object& row, ordered_json& messages, const RefuseRow
   }
 }
 
-/// The first of several names that the row has.
-std::optional<std::string> text_of(const dom::object& row,
-                                   std::initializer_list<std::string_view> keys,
-                                   const RefuseRow& refuse) {
-  for (const std::string_view key : keys) {
-    if (auto text = text_member(row, key, refuse)) return text;
-  }
-  return std::nullopt;
-}
-
-Conversation alpaca(const dom::object& row, const RefuseRow& refuse) {
+Conversation alpaca(const Fields& row) {
   Conversation conversation;
   conversation.from_instruction = true;
-  const auto output = text_of(row, {"output", "response"}, refuse);
+  const auto output = row.text("output", "response");
   if (!output) {
-    refuse("there is \"instruction\" and no \"output\"",
-           "have both: {\"instruction\": \"...\", \"input\": \"...\", \"output\": \"...\"}",
-           "Rename the key that holds the answer.");
+    row.refuse(cat("there is \"", row.names.of("instruction"), "\" and no \"",
+                   row.names.of("output"), "\""),
+               "have both: {\"instruction\": \"...\", \"input\": \"...\", \"output\": \"...\"}",
+               "Name the column that holds the answer: data.columns: {output: KEY}.");
   }
-  const auto instruction = text_member(row, "instruction", refuse);
-  const std::string input = text_of(row, {"input", "context"}, refuse).value_or("");
-  const std::string question = instruction.value_or("");
-  add_history(row, conversation.messages, refuse);
+  const std::string question = row.text("instruction").value_or("");
+  const std::string input = row.text("input", "context").value_or("");
+  add_history(row, conversation.messages);
   conversation.messages.push_back(
       message("user", input.empty() ? question : cat(question, "\n\n", input)));
   conversation.messages.push_back(message("assistant", *output));
@@ -212,8 +241,8 @@ Conversation alpaca(const dom::object& row, const RefuseRow& refuse) {
 }
 
 /// A list, or the text of one: data sets of tables keep it so.
-ordered_json tools_of(const dom::object& row, const RefuseRow& refuse) {
-  const auto value = member(row, "tools");
+ordered_json tools_of(const Fields& row) {
+  const auto value = row.member("tools");
   if (!value) return nullptr;
   ordered_json tools = json_of(*value);
   if (tools.is_string()) {
@@ -224,32 +253,36 @@ ordered_json tools_of(const dom::object& row, const RefuseRow& refuse) {
     }
   }
   if (!tools.is_array()) {
-    refuse("\"tools\" is no list", "be a list of tools", "Write it as [{\"type\": ...}, ...].");
+    row.refuse(cat("\"", row.names.of("tools"), "\" is no list"), "be a list of tools",
+               "Write it as [{\"type\": ...}, ...].");
   }
   return tools.empty() ? ordered_json(nullptr) : tools;
 }
 
-std::optional<Conversation> without_system(const dom::object& row, const RefuseRow& refuse) {
+std::optional<Conversation> without_system(const Fields& row) {
   Conversation conversation;
-  if (const auto messages = member(row, "messages")) {
-    conversation.messages = plain_messages(*messages, "messages", refuse);
+  const auto column = [&](std::string_view ours) {
+    return row.names.may_be(ours) ? row.member(ours) : std::nullopt;
+  };
+  if (const auto messages = column("messages")) {
+    conversation.messages = plain_messages(row, *messages, "messages");
     return conversation;
   }
-  if (const auto conversations = member(row, "conversations")) {
-    conversation.messages = sharegpt_messages(*conversations, refuse);
+  if (const auto conversations = column("conversations")) {
+    conversation.messages = sharegpt_messages(row, *conversations);
     return conversation;
   }
-  const auto prompt = member(row, "prompt");
-  const auto completion = member(row, "completion");
+  const auto prompt = column("prompt");
+  const auto completion = column("completion");
   if (prompt && completion && prompt->is_array()) {
-    conversation.messages = plain_messages(*prompt, "prompt", refuse);
+    conversation.messages = plain_messages(row, *prompt, "prompt");
     conversation.first_answer = static_cast<int32_t>(conversation.messages.size());
-    for (const auto& answer : plain_messages(*completion, "completion", refuse)) {
+    for (const auto& answer : plain_messages(row, *completion, "completion")) {
       conversation.messages.push_back(answer);
     }
     return conversation;
   }
-  if (member(row, "instruction")) return alpaca(row, refuse);
+  if (column("instruction")) return alpaca(row);
   return std::nullopt;
 }
 
@@ -262,22 +295,26 @@ bool is_text(const std::optional<dom::element>& value) { return value && value->
 
 }  // namespace
 
-bool is_conversation_beside_text(const dom::object& row) {
-  if (is_filled_list(member(row, "messages"))) return true;
-  if (is_filled_list(member(row, "conversations"))) return true;
-  const auto prompt = member(row, "prompt");
-  const auto completion = member(row, "completion");
+bool is_conversation_beside_text(const dom::object& object, const RowNames& names) {
+  const RefuseRow nobody = [](const std::string&, const std::string&, const std::string&) {};
+  const Fields row = {object, names, nobody};
+  if (is_filled_list(row.member("messages"))) return true;
+  if (is_filled_list(row.member("conversations"))) return true;
+  const auto prompt = row.member("prompt");
+  const auto completion = row.member("completion");
   if (is_text(prompt) && is_text(completion)) return true;
   if (is_filled_list(prompt) && is_filled_list(completion)) return true;
-  return is_text(member(row, "instruction")) &&
-         (is_text(member(row, "output")) || is_text(member(row, "response")));
+  return is_text(row.member("instruction")) &&
+         (is_text(row.member("output")) || is_text(row.member("response")));
 }
 
-std::optional<Conversation> conversation_of(const dom::object& row, const RefuseRow& refuse) {
-  std::optional<Conversation> conversation = without_system(row, refuse);
+std::optional<Conversation> conversation_of(const dom::object& object, const RowNames& names,
+                                            const RefuseRow& refuse) {
+  const Fields row = {object, names, refuse};
+  std::optional<Conversation> conversation = without_system(row);
   if (!conversation) return conversation;
-  conversation->tools = tools_of(row, refuse);
-  const auto system = member(row, "system");
+  conversation->tools = tools_of(row);
+  const auto system = row.member("system");
   const bool has_one =
       !conversation->messages.empty() && conversation->messages.front()["role"] == "system";
   if (system && system->is_string() && !has_one) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "data/conversation.h"
+#include "data/row_names.h"
 
 namespace tptrain::data {
 
@@ -21,12 +22,13 @@ using RefuseRow = std::function<void(std::string, std::string, std::string)>;
 ///   count
 ///   {"instruction", "input", "output", "system", "history": [["question", "answer"]]}   alpaca,
 ///   with LLaMA-Factory's earlier turns; "response" and "context" as dolly names output and input
-/// None where the row is none of them; what else it holds is ignored.
-std::optional<Conversation> conversation_of(const simdjson::dom::object& row,
+/// by the names that the columns have; where those of a message are named, who speaks may be said
+/// as in sharegpt. None where the row is none of them; what else it holds is ignored.
+std::optional<Conversation> conversation_of(const simdjson::dom::object& row, const RowNames& names,
                                             const RefuseRow& refuse);
 
 /// Whether a row is, whole, one of these, or a prompt with its completion: then a "text" beside it
 /// is the same once more, as somebody rendered it.
-bool is_conversation_beside_text(const simdjson::dom::object& row);
+bool is_conversation_beside_text(const simdjson::dom::object& row, const RowNames& names);
 
 }  // namespace tptrain::data

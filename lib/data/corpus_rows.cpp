@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/cause.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -14,14 +15,6 @@ namespace tptrain::data {
 namespace {
 
 constexpr size_t kMostNamed = 3;
-
-/// The first line of an error's message, without its kind.
-std::string short_message(const Error& error) {
-  constexpr std::string_view kKind = "data error: ";
-  std::string text = error.what();
-  if (text.starts_with(kKind)) text.erase(0, kKind.size());
-  return text.substr(0, text.find('\n'));
-}
 
 int64_t rows_of(const CorpusFile& file) {
   if (file.kind.format == Format::text) return 1;
@@ -85,7 +78,7 @@ void RowTally::go_on(Counts counts) {
 void RowTally::bad(const BadRow& bad) {
   if (max_bad_fraction_ == 0) throw bad;
   ++bad_;
-  if (first_.size() < kMostNamed) first_.push_back(short_message(bad));
+  if (first_.size() < kMostNamed) first_.push_back(cause_of(bad));
 }
 
 void RowTally::close(const std::string& key, std::vector<std::string>& notes) const {

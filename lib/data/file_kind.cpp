@@ -143,9 +143,9 @@ FirstObject look_at_object(std::string_view head) {
   return object;
 }
 
-bool has_row_key(const FirstObject& object, std::string_view text_key) {
+bool has_row_key(const FirstObject& object, const RowNames& names) {
   return std::any_of(object.keys.begin(), object.keys.end(),
-                     [&](std::string_view key) { return key == text_key || is_row_key(key); });
+                     [&](std::string_view key) { return names.is_row_key(key); });
 }
 
 FileKind refused(std::string is, std::string remedy) {
@@ -158,7 +158,7 @@ FileKind rows(std::string_view begin) {
 }
 
 /// Of a .json, which may be anything.
-FileKind kind_of_json(std::string_view begin, std::string_view text_key) {
+FileKind kind_of_json(std::string_view begin, const RowNames& names) {
   if (begin.empty() || begin.starts_with('[')) return rows(begin);
   if (!begin.starts_with('{')) return refused("named as JSON and holds none", kToText);
   const FirstObject object = look_at_object(begin);
@@ -167,7 +167,7 @@ FileKind kind_of_json(std::string_view begin, std::string_view text_key) {
                    "Write a row a line, or one array of rows: jq -c '.data[]' FILE > rows.jsonl "
                    "(where data is the key that holds them).");
   }
-  if (!object.complete || has_row_key(object, text_key)) return rows(begin);
+  if (!object.complete || has_row_key(object, names)) return rows(begin);
   return refused("JSON whose first line is no row", cat("A row is ", kRowForms, "."));
 }
 
@@ -184,7 +184,7 @@ bool named_text(const fs::path& path) {
 }
 
 FileKind kind_of_file(const fs::path& path, std::string_view head, std::optional<DataFormat> format,
-                      std::string_view text_key) {
+                      const RowNames& names) {
   constexpr std::string_view kMark = "\xEF\xBB\xBF";
   const std::string_view begin =
       without_space(head.starts_with(kMark) ? head.substr(kMark.size()) : head);
@@ -217,13 +217,13 @@ FileKind kind_of_file(const fs::path& path, std::string_view head, std::optional
   for (const NamedKind& named : kNamed) {
     if (extension == named.extension) return refused(named.is, named.remedy);
   }
-  if (extension == ".json") return kind_of_json(begin, text_key);
+  if (extension == ".json") return kind_of_json(begin, names);
   // A .jsonl is rows whatever stands in it: its first line will say what is wrong.
   if (named_rows(path)) return rows(begin);
   const bool array = begin.starts_with('[') && without_space(begin.substr(1)).starts_with('{');
   if (array || begin.starts_with('{')) {
     const std::string_view object = array ? without_space(begin.substr(1)) : begin;
-    if (has_row_key(look_at_object(object), text_key)) {
+    if (has_row_key(look_at_object(object), names)) {
       return refused("named as text, and begins with a JSON row",
                      "Say which it is: data.format: jsonl reads its rows, data.format: text trains "
                      "on it as it is written.");

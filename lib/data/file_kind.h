@@ -26,11 +26,9 @@ struct FileKind {
 };
 
 /// `head`: the first bytes, unpacked, 64 KiB where there are as many. `format`, of data.format:
-/// what a user says counts for more than what a file looks like. `text_key`: the key of a row's
-/// text.
+/// what a user says counts for more than what a file looks like. `names`: of the keys of rows.
 FileKind kind_of_file(const std::filesystem::path& path, std::string_view head,
-                      std::optional<config::DataFormat> format,
-                      std::string_view text_key = kTextKey);
+                      std::optional<config::DataFormat> format, const RowNames& names = {});
 
 /// Whether the name (without .gz and .zst) says rows: .jsonl, .ndjson, .json, in any case.
 bool named_rows(const std::filesystem::path& path);

@@ -3,15 +3,13 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <array>
-#include <span>
 
 #include "base/error.h"
-#include "base/printable.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "data/conversation_rows.h"
 #include "data/row_reader.h"
+#include "data/unknown_row.h"
 #include "data/wild_numbers.h"
 #include "formats/token_file.h"
 
@@ -34,8 +32,6 @@ struct Place {
                    .must(std::move(constraint))
                    .remedy(std::move(fix)));
 }
-
-std::string must_be_a_row() { return cat("be one JSON object a line, ", kRowForms); }
 
 std::string_view kind_of(const dom::element& value) {
   switch (value.type()) {
@@ -100,67 +96,13 @@ struct Columns {
   std::optional<dom::element> mask;
 };
 
-// Keys of rows of other kinds than text and ids.
-constexpr std::array<std::string_view, 8> kOtherKeys = {"messages",   "conversations", "prompt",
-                                                        "completion", "instruction",   "chosen",
-                                                        "rejected",   "output"};
-
-std::string shown_key(std::string_view key) { return printable_line(utf8_prefix(key, 40)); }
-
-/// ", but "question" and "answer"": the first keys of a row.
-std::string keys_instead(const dom::object& object) {
-  constexpr size_t kMost = 8;
-  std::vector<std::string> keys;
-  for (const dom::key_value_pair field : object) {
-    if (keys.size() == kMost) {
-      keys.emplace_back("...");
-      break;
-    }
-    keys.push_back(cat("\"", shown_key(field.key), "\""));
-  }
-  return keys.empty() ? "" : cat(", but ", join(keys));
-}
-
-std::string_view first_text_key(const dom::object& object, std::span<const std::string_view> keys) {
-  for (const std::string_view key : keys) {
-    dom::element value;
-    if (object.at_key(key).get(value) == simdjson::SUCCESS && value.is_string()) return key;
-  }
-  return {};
-}
-
-/// Of a row of no known kind: what to rename so that it is of one.
-std::string remedy_of_keys(const dom::object& object) {
-  for (const dom::key_value_pair field : object) {
-    dom::array list;
-    dom::object first;
-    dom::element role;
-    if (field.value.get(list) == simdjson::SUCCESS && list.size() > 0 &&
-        list.at(0).get(first) == simdjson::SUCCESS &&
-        first.at_key("role").get(role) == simdjson::SUCCESS) {
-      return cat("Rename \"", shown_key(field.key), "\" to \"messages\".");
-    }
-  }
-  constexpr std::array<std::string_view, 6> kQuestions = {"question", "query",   "prompt",
-                                                          "problem",  "request", "input"};
-  constexpr std::array<std::string_view, 6> kAnswers = {"answer",     "response", "output",
-                                                        "completion", "solution", "reply"};
-  const std::string_view question = first_text_key(object, kQuestions);
-  const std::string_view answer = first_text_key(object, kAnswers);
-  if (question.empty() || answer.empty())
-    return "Set data.text_key to the key that holds the text.";
-  return cat("To train on \"", answer, "\" as the answer to \"", question,
-             "\", rename them: jq -c '{instruction: .", question, ", output: .", answer,
-             "}' FILE > rows.jsonl.");
-}
-
 /// A row that is neither text nor ids.
-JsonlRow other_row(const dom::object& object, const std::string& text_key, const Place& place) {
+JsonlRow other_row(const dom::object& object, const RowNames& names, const Place& place) {
   const RefuseRow refuse_row = [&](std::string received, std::string constraint, std::string fix) {
     refuse(place, std::move(received), std::move(constraint), std::move(fix));
   };
   JsonlRow row;
-  if (auto conversation = conversation_of(object, refuse_row)) {
+  if (auto conversation = conversation_of(object, names, refuse_row)) {
     row.kind = {.content = RowKind::Content::conversation,
                 .instruction = conversation->from_instruction};
     row.conversation = std::move(*conversation);
@@ -168,33 +110,31 @@ JsonlRow other_row(const dom::object& object, const std::string& text_key, const
   }
   std::string_view prompt;
   std::string_view completion;
-  if (object.at_key("prompt").get(prompt) == simdjson::SUCCESS &&
-      object.at_key("completion").get(completion) == simdjson::SUCCESS) {
+  if (names.may_be("completion") &&
+      object.at_key(names.of("prompt")).get(prompt) == simdjson::SUCCESS &&
+      object.at_key(names.of("completion")).get(completion) == simdjson::SUCCESS) {
     row.kind.content = RowKind::Content::completion;
     row.prompt = prompt;
     row.completion = completion;
     return row;
   }
-  dom::element chosen;
-  if (object.at_key("chosen").get(chosen) == simdjson::SUCCESS) {
-    refuse(
-        place, "the row is a preference pair: it has \"chosen\"", must_be_a_row(),
-        cat("Training on preferences (DPO) is not built; to train on what was chosen, rename the "
-            "key to \"",
-            chosen.is_array() ? "messages" : "completion", "\"."));
-  }
-  refuse(place, cat("there is neither \"", text_key, "\" nor \"input_ids\"", keys_instead(object)),
-         must_be_a_row(), remedy_of_keys(object));
+  throw BadRow(unknown_row(object, names).at(place.text()));
 }
 
-Columns columns_of(const dom::object& object, const std::string& text_key, const Place& place) {
+Columns columns_of(const dom::object& object, const RowNames& names, const Place& place) {
+  const std::string_view text_key = names.of(kTextKey);
+  const std::string_view ids_key = names.of("input_ids");
+  const std::string_view labels_key = names.of("labels");
+  const std::string_view mask_key = names.of("attention_mask");
+  const bool may_be_text = names.may_be(kTextKey);
+  const bool may_be_ids = names.may_be("input_ids");
   Columns columns;
   for (const dom::key_value_pair field : object) {
-    std::optional<dom::element>* column = field.key == text_key           ? &columns.text
-                                          : field.key == "input_ids"      ? &columns.ids
-                                          : field.key == "labels"         ? &columns.labels
-                                          : field.key == "attention_mask" ? &columns.mask
-                                                                          : nullptr;
+    std::optional<dom::element>* column = may_be_text && field.key == text_key    ? &columns.text
+                                          : may_be_ids && field.key == ids_key    ? &columns.ids
+                                          : may_be_ids && field.key == labels_key ? &columns.labels
+                                          : may_be_ids && field.key == mask_key   ? &columns.mask
+                                                                                  : nullptr;
     if (column == nullptr) continue;
     if (column->has_value()) {
       refuse(place, cat("the key \"", field.key, "\" stands twice"), "stand once",
@@ -203,12 +143,13 @@ Columns columns_of(const dom::object& object, const std::string& text_key, const
     *column = field.value;
   }
   if (columns.text && columns.ids) {
-    refuse(place, cat("there are both \"", text_key, "\" and \"input_ids\""), "be one of them",
-           cat("Remove \"", text_key,
-               "\" to train on the ids as they are, or \"input_ids\" to have the text tokenized."));
+    refuse(place, cat("there are both \"", text_key, "\" and \"", ids_key, "\""), "be one of them",
+           cat("Set data.columns: {input_ids: ", ids_key,
+               "} to train on the ids as they are, or {text: ", text_key,
+               "} to have the text tokenized."));
   }
   if (columns.text && columns.labels) {
-    refuse(place, cat("there are \"labels\" beside \"", text_key, "\""),
+    refuse(place, cat("there are \"", labels_key, "\" beside \"", text_key, "\""),
            "belong to \"input_ids\", one an id",
            "Remove \"labels\", or give the row as input_ids.");
   }
@@ -289,11 +230,6 @@ bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r\n") == std::string_view::npos;
 }
 
-bool is_row_key(std::string_view key) {
-  if (key == "input_ids") return true;
-  return std::find(kOtherKeys.begin(), kOtherKeys.end(), key) != kOtherKeys.end();
-}
-
 std::string describe(const RowKind& kind) {
   if (kind.content == RowKind::Content::text) return "text";
   if (kind.content == RowKind::Content::conversation)
@@ -305,15 +241,15 @@ std::string describe(const RowKind& kind) {
 }
 
 struct JsonlParser::Impl {
-  Impl(int64_t vocab, std::string text) : vocab_size(vocab), text_key(std::move(text)) {}
+  Impl(int64_t vocab, RowNames row_names) : vocab_size(vocab), names(std::move(row_names)) {}
   int64_t vocab_size;
-  std::string text_key;
+  RowNames names;
   dom::parser parser{static_cast<size_t>(kMaxLineBytes)};
   std::string quoted;
 };
 
-JsonlParser::JsonlParser(int64_t vocab_size, std::string text_key)
-    : impl_(std::make_unique<Impl>(vocab_size, std::move(text_key))) {}
+JsonlParser::JsonlParser(int64_t vocab_size, RowNames names)
+    : impl_(std::make_unique<Impl>(vocab_size, std::move(names))) {}
 JsonlParser::~JsonlParser() = default;
 
 std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_view file,
@@ -347,18 +283,20 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
     refuse(place, cat("the line is ", kind_of(document)), must_be_a_row(),
            "Write the row as an object.");
   }
-  Columns columns = columns_of(object, impl_->text_key, place);
+  const RowNames& names = impl_->names;
+  Columns columns = columns_of(object, names, place);
   // A data set often has its conversations rendered by some template as well. Who names another key
   // than "text" means it.
-  if (columns.text && impl_->text_key == kTextKey && is_conversation_beside_text(object))
+  const std::string_view text_key = names.of(kTextKey);
+  if (columns.text && text_key == kTextKey && is_conversation_beside_text(object, names))
     columns.text.reset();
-  if (!columns.text && !columns.ids) return other_row(object, impl_->text_key, place);
+  if (!columns.text && !columns.ids) return other_row(object, names, place);
 
   JsonlRow row;
   if (columns.text) {
     std::string_view text;
     if (columns.text->get(text) != simdjson::SUCCESS) {
-      refuse(place, cat("\"", impl_->text_key, "\" is ", kind_of(*columns.text)), "be a string",
+      refuse(place, cat("\"", text_key, "\" is ", kind_of(*columns.text)), "be a string",
              "Write it in quotes, or remove the row.");
     }
     row.text = text;

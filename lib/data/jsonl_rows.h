@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/conversation.h"
+#include "data/row_names.h"
 
 namespace tptrain::data {
 
@@ -21,17 +22,13 @@ inline constexpr int64_t kMaxLineBytes = int64_t{32} << 20;
 /// What a row may be, for messages.
 inline constexpr const char* kRowForms =
     "{\"text\": \"...\"} or {\"input_ids\": [...]}, the latter with \"labels\": [...] or without, "
-    "or a "
-    "conversation such as {\"messages\": [...]} (docs/data.md)";
-
-/// The key that holds the text of a row, where data.text_key does not say another.
-inline constexpr const char* kTextKey = "text";
+    "or a conversation such as {\"messages\": [...]} (docs/data.md)";
+inline std::string must_be_a_row() {
+  return std::string("be one JSON object a line, ") + kRowForms;
+}
 
 /// Whether a line is no row.
 bool is_blank(std::string_view line);
-
-/// Whether a key is one that rows of data sets hold beside the text's: "input_ids", "messages" ...
-bool is_row_key(std::string_view key);
 
 struct RowKind {
   enum class Content { text, ids, labelled_ids, conversation, completion };
@@ -58,19 +55,20 @@ struct JsonlRow {
 /// Keeps its buffers from line to line.
 class JsonlParser {
  public:
-  /// ids and labels must be below vocab_size.
-  explicit JsonlParser(int64_t vocab_size, std::string text_key = kTextKey);
+  /// ids and labels must be below vocab_size; `names` says what the keys are called.
+  explicit JsonlParser(int64_t vocab_size, RowNames names = {});
   ~JsonlParser();
   JsonlParser(const JsonlParser&) = delete;
 
-  /// None where the line is blank. {text_key: "..."} or {"input_ids": [...]}, the latter with
+  /// None where the line is blank. {"text": "..."} or {"input_ids": [...]}, the latter with
   /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
   /// Else a conversation in one of the forms of conversation_rows.h, or {"prompt": "...",
-  /// "completion": "..."}, which a key that is called "text" beside it does not change. Other keys
-  /// are ignored, whatever numbers they hold. `file` and
-  /// `line_number` (from 1) are for messages. Throws BadRow: not JSON, not UTF-8, no object,
-  /// none of the keys or both, a key twice, a value of another kind, an id that is no integer or
-  /// not in the vocabulary, labels or a mask of another number than ids, a mask with a hole.
+  /// "completion": "..."}, which a key that is called "text" beside it does not change. Where the
+  /// names say a kind of row, of that kind alone. Other keys are ignored, whatever they hold.
+  /// `file` and `line_number` (from 1) are for messages. Throws BadRow: not JSON, not UTF-8, no
+  /// object, none of the keys or both, a key twice, a value of another kind, an id that is no
+  /// integer or not in the vocabulary, labels or a mask of another number than ids, a mask with a
+  /// hole.
   std::optional<JsonlRow> parse(std::string_view line, std::string_view file, int64_t line_number);
 
  private:

@@ -2,6 +2,7 @@
 // file.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <system_error>
 
 #include "base/error.h"
@@ -13,8 +14,34 @@ namespace tptrain::data {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// Files that two of the sources name, which are read once nevertheless.
+class NamedTwice {
+ public:
+  void add(const fs::path& file, const std::string& by, const std::string& earlier) {
+    if (!files_.insert(file.native()).second || files_.size() > 1) return;
+    first_ = cat(file.string(), " (by ", earlier, " and ", by, ")");
+  }
+  void tell(std::vector<std::string>& notes) const {
+    if (files_.size() == 1) notes.push_back(cat("named twice and read once: ", first_));
+    if (files_.size() > 1) {
+      notes.push_back(
+          cat("named twice and read once: ", with_thousands(static_cast<int64_t>(files_.size())),
+              " files, the first is ", first_));
+    }
+  }
+
+ private:
+  std::set<std::string> files_;
+  std::string first_;
+};
+
+}  // namespace
+
 std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
-                                       const std::string& key, size_t first) {
+                                       const std::string& key, size_t first,
+                                       std::vector<std::string>& notes) {
   if (sources.empty()) {
     throw DataError(problem("no text is named")
                         .at(key)
@@ -24,6 +51,7 @@ std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& so
   // By absolute name, so that one file named twice in two ways is read once.
   std::map<std::string, SourceFile> files;
   std::vector<Problem> problems;
+  NamedTwice named_twice;
   for (size_t i = 0; i < sources.size(); ++i) {
     const std::string& path = sources[i].path;
     const GlobResult found = expand_glob(path);
@@ -33,6 +61,8 @@ std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& so
                         SourceFile{.path = file, .source = i, .in_directory = found.directory});
       // Named by one source and found by another: named.
       if (!added && !found.directory) known->second.in_directory = false;
+      if (!added && known->second.source != i)  // one glob may find a file twice
+        named_twice.add(known->second.path, path, sources[known->second.source].path);
     }
     if (!found.files.empty()) continue;
     Problem p =
@@ -54,6 +84,7 @@ std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& so
     problems.push_back(std::move(p));
   }
   if (!problems.empty()) throw DataError(problems);
+  named_twice.tell(notes);
   std::vector<SourceFile> sorted;
   for (auto& [absolute, file] : files) sorted.push_back(std::move(file));
   // By bytes, not by components as operator< of paths: the order must be the one that `ls` in the C

@@ -119,8 +119,8 @@ std::vector<std::string> places_of_documents(const Corpus& corpus, const std::st
   std::vector<std::string> ignored;
   const Work work("finding rows without a target");
   const std::vector<CorpusFile> files = choose_files(
-      expand_sources(corpus.sources, key, corpus.first), corpus, key, vocab_size, ignored);
-  JsonlParser parser(vocab_size, corpus.text_key);
+      expand_sources(corpus.sources, key, corpus.first, ignored), corpus, key, vocab_size, ignored);
+  JsonlParser parser(vocab_size, corpus.names);
   RowTally tally(corpus.max_bad_fraction, subset_of(corpus, files, ignored), corpus.holdout);
   DocumentPlaces places(documents);
   for (const CorpusFile& file : files) {

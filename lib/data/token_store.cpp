@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "base/work.h"
 #include "chat_template/chat_template.h"
+#include "data/chat_rows.h"
 #include "data/file_reader.h"
 #include "data/for_each_index.h"
 #include "data/known_files.h"
@@ -66,7 +67,10 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
   hash.update(tokenizer.hash() + "\n");
   hash.update(cat("special as text: ", corpus.special_as_text, "\n"));
   // Said only where it is not as it was before the keys were there, likewise.
-  if (corpus.text_key != kTextKey) hash.update(cat("text key: ", corpus.text_key, "\n"));
+  const std::string_view text_key = corpus.names.of(kTextKey);
+  if (text_key != kTextKey) hash.update(cat("text key: ", text_key, "\n"));
+  if (const std::string columns = corpus.names.said(); !columns.empty())
+    hash.update(cat("columns: ", columns, "\n"));
   if (corpus.max_bad_fraction > 0) {
     hash.update(cat("rows that may be malformed: ", corpus.max_bad_fraction, "\n"));
   }
@@ -253,6 +257,18 @@ bool take_existing(PreparedTokens& prepared, int64_t vocab_size, KnownFiles& kno
                   "own."));
 }
 
+/// chat_rows.h; -1 where there are no conversations, or it is not learned.
+int32_t learned_end_of_turn(const chat_template::ChatTemplate* chat_template,
+                            const tokenizer::Tokenizer& tokenizer, const ChatOptions& options) {
+  if (chat_template == nullptr) return -1;
+  if (!options.train_on_end && options.train_on != TrainOn::all) return -1;
+  try {
+    return end_of_turn(*chat_template, tokenizer);
+  } catch (const DataError&) {
+    return -1;  // the template has no such conversation: its rows may be read all the same
+  }
+}
+
 }  // namespace
 
 PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& tokenizer,
@@ -260,8 +276,9 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
   const std::string key = corpus.key.empty() ? "data." + split : corpus.key;
   const int64_t vocab_size = corpus.vocab_size > 0 ? corpus.vocab_size : tokenizer.vocab_size();
   PreparedTokens prepared;
-  std::vector<CorpusFile> files = choose_files(expand_sources(corpus.sources, key, corpus.first),
-                                               corpus, key, vocab_size, prepared.notes);
+  std::vector<CorpusFile> files =
+      choose_files(expand_sources(corpus.sources, key, corpus.first, prepared.notes), corpus, key,
+                   vocab_size, prepared.notes);
   prepared.split = split;
   prepared.read_as = read_as(files);
   if (any_indexed(files))
@@ -281,6 +298,7 @@ PreparedTokens prepare_tokens(const Corpus& corpus, const tokenizer::Tokenizer& 
                         .remedy("Name files with text."));
   }
   const auto chat_template = chat_template_for(corpus, files);
+  prepared.end_of_turn = learned_end_of_turn(chat_template.get(), tokenizer, corpus.chat);
   prepared.identity = identity_of(corpus, tokenizer, chat_template.get(), files);
   prepared.path = directory / cat(split, "-", prepared.identity);
 

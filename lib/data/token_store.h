@@ -24,6 +24,7 @@
 #include "config/run_config.h"
 #include "config/share.h"
 #include "data/holdout.h"
+#include "data/row_names.h"
 #include "data/train_on.h"
 #include "tokenizer/tokenizer.h"
 
@@ -41,10 +42,12 @@ struct SourceFile {
 
 /// The files that `sources` name, sorted by bytes and without repeats; relative paths start at the
 /// current directory. Globs: data/glob.h. A directory means its regular files, recursively, without
-/// hidden ones. Throws DataError with every source that matches nothing, naming it as an entry of
-/// `key`, of which these are those from `first` on.
+/// hidden ones. `notes` gets a sentence where a file is named by two. Throws DataError with every
+/// source that matches nothing, naming it as an entry of `key`, of which these are those from
+/// `first` on.
 std::vector<SourceFile> expand_sources(const std::vector<config::DataSource>& sources,
-                                       const std::string& key = "data.train", size_t first = 0);
+                                       const std::string& key, size_t first,
+                                       std::vector<std::string>& notes);
 
 /// What is tokenized, and how.
 struct Corpus {
@@ -52,7 +55,7 @@ struct Corpus {
   std::optional<config::DataFormat> format = {};  // nothing: each file by its contents and name
   std::optional<config::Share> subset = {};       // of the rows; none: all
   Holdout holdout = {};                           // of these, which documents
-  std::string text_key = "text";                  // of rows: the key of their text
+  RowNames names = {};                            // of the columns of rows
   double max_bad_fraction = 0;   // of rows: how many may be malformed, and are left out
   bool special_as_text = false;  // special tokens' strings in the text are ordinary text
   /// Ids, of rows and of text, and labels must be below it: the model's rows. 0: the tokenizer's.
@@ -80,8 +83,9 @@ struct PreparedTokens {
   std::string rebuilt_because;  // what was wrong with the file that stood there; "" where none did
   /// Megatron's token files, which are read where they lie, by their stems; `path` is the first.
   std::vector<std::filesystem::path> indexed = {};
-  int64_t vocab_size = 0;               // with `indexed`: ids must be below
-  std::string read_as = {};             // "rows, each a conversation (2 files); text (1 file)"
+  int64_t vocab_size = 0;    // with `indexed`: ids must be below
+  std::string read_as = {};  // "rows, each a conversation (2 files); text (1 file)"
+  int32_t end_of_turn = -1;  // what conversations end an answer with, where that is learned
   std::vector<std::string> notes = {};  // sentences for the user: files of directories and rows
                                         // (of tokens made now) that were left out
 };

@@ -49,7 +49,7 @@ class Reading {
         tokenizer_(tokenizer),
         corpus_(corpus),
         threads_(corpus.threads > 0 ? corpus.threads : usable_cores()),
-        parser_(vocab_size, corpus.text_key),
+        parser_(vocab_size, corpus.names),
         tally_(corpus.max_bad_fraction, subset_of(corpus, files, notes), corpus.holdout),
         documents_(tokenizer, vocab_size, corpus, threads_, output),
         chat_{.tokenizer = tokenizer,

@@ -1,8 +1,10 @@
 #include "train/corpora.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 
+#include "base/error.h"
 #include "base/text.h"
 #include "chat_template/chat_template.h"
 #include "config/share.h"
@@ -35,7 +37,8 @@ data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources
   return {.sources = std::move(sources),
           .format = format,
           .subset = subset,
-          .text_key = run.data.text_key,
+          .names = first.columns.empty() ? data::RowNames(run.data.columns, run.data.text_key)
+                                         : data::RowNames(first.columns),
           .max_bad_fraction = run.data.max_bad_fraction,
           .special_as_text = run.data.special_as_text,
           .vocab_size = vocab_size,
@@ -75,6 +78,31 @@ std::vector<NamedCorpus> corpora_of(const config::RunConfig& run, int64_t vocab_
   return corpora;
 }
 
+struct SharedFiles {
+  int64_t count = 0;
+  std::string first = {};
+  void add(const std::string& file, const std::string& where) {
+    if (count++ == 0) first = where.empty() ? file : cat(file, " (", where, ")");
+  }
+  std::string are(const std::string& what) const {
+    return count == 1 ? cat(first, " is ", what)
+                      : cat(with_thousands(count), " files are ", what, "; the first is ", first);
+  }
+};
+
+std::vector<std::string> files_of(const data::Corpus& corpus) {
+  std::vector<std::string> files;
+  std::vector<std::string> notes;
+  try {
+    for (const data::SourceFile& file :
+         data::expand_sources(corpus.sources, corpus.key, corpus.first, notes))
+      files.push_back(std::filesystem::absolute(file.path).lexically_normal().string());
+  } catch (const DataError&) {
+    files.clear();  // said by whoever reads them
+  }
+  return files;
+}
+
 }  // namespace
 
 std::filesystem::path data_directory(const config::RunConfig& run) {
@@ -112,6 +140,35 @@ std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t voca
     begin = end;
   }
   return all;
+}
+
+std::vector<std::string> shared_files(const std::vector<NamedCorpus>& train,
+                                      const std::vector<NamedCorpus>& eval) {
+  std::map<std::string, const NamedCorpus*> trained;
+  SharedFiles twice;
+  SharedFiles evaluated;
+  for (const NamedCorpus& named : train) {
+    for (const std::string& file : files_of(named.corpus)) {
+      const auto [known, added] = trained.emplace(file, &named);
+      const data::Corpus& earlier = known->second->corpus;
+      if (!added && earlier.names.said() == named.corpus.names.said() &&
+          earlier.format == named.corpus.format)
+        twice.add(file, cat(known->second->name, " and ", named.name));
+    }
+  }
+  for (const NamedCorpus& named : eval) {
+    if (named.corpus.holdout.any()) continue;
+    for (const std::string& file : files_of(named.corpus)) {
+      if (trained.contains(file)) evaluated.add(file, named.set);
+    }
+  }
+  std::vector<std::string> sentences;
+  if (twice.count > 0) sentences.push_back(twice.are("in two sources, and trained on in both"));
+  if (evaluated.count > 0)
+    sentences.push_back(
+        evaluated.are("both trained on and evaluated on, so that the loss says what "
+                      "was learned by heart"));
+  return sentences;
 }
 
 std::string eval_split(const config::RunConfig& run) {

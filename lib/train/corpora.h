@@ -30,6 +30,12 @@ std::vector<NamedCorpus> train_corpora(const config::RunConfig& run, int64_t voc
 /// What data.eval names, or what data.eval_share holds out of data.train.
 std::vector<NamedCorpus> eval_corpora(const config::RunConfig& run, int64_t vocab_size);
 
+/// Sentences: files that two sources of the training read alike, and so count twice; and files that
+/// are both trained on and evaluated on, where none are held out. Empty where what is named cannot
+/// be looked up.
+std::vector<std::string> shared_files(const std::vector<NamedCorpus>& train,
+                                      const std::vector<NamedCorpus>& eval);
+
 /// What the token files of these are called, and messages name: "eval" or "eval_share".
 std::string eval_split(const config::RunConfig& run);
 

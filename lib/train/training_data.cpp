@@ -52,6 +52,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
                                   {"indexed", texts_of(prepared.indexed)},
                                   {"vocab_size", prepared.vocab_size},
                                   {"read_as", prepared.read_as},
+                                  {"end_of_turn", prepared.end_of_turn},
                                   {"notes", prepared.notes}};
   // Notes name files, whose names may be any bytes.
   const std::string wire = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -65,6 +66,7 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           .indexed = paths_of(received["indexed"].get<std::vector<std::string>>()),
           .vocab_size = received["vocab_size"],
           .read_as = received["read_as"],
+          .end_of_turn = received["end_of_turn"],
           .notes = received["notes"]};
 }
 
@@ -117,7 +119,9 @@ void log_sources(const TrainingData& data, const ResolvedConfig& resolved, Logge
   }
 }
 
-void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& log) {
+/// `asked_epochs`: train.epochs of the run file, 0 where it gives steps.
+void log_data(const TrainingData& data, const ResolvedConfig& resolved, double asked_epochs,
+              Logger& log) {
   const config::RunConfig& run = resolved.run;
   const int64_t sequences = data.train->windows();
   const double epochs = static_cast<double>(run.train.max_steps) *
@@ -126,11 +130,14 @@ void log_data(const TrainingData& data, const ResolvedConfig& resolved, Logger& 
   const int64_t documents = documents_of(data.sources);
   log.info(cat("data: ", with_thousands(tokens_of(data.sources)), " tokens in ",
                with_thousands(documents), documents == 1 ? " document" : " documents"));
-  log.info(cat("sequences: ", with_thousands(sequences), " of ", resolved.batch.seq_length,
-               data.train->padding() > 0
-                   ? cat(", ", fixed(100 * data.train->padding(), 1), " % padding")
-                   : "",
-               "; max_steps is ", fixed(epochs, 2), epochs == 1 ? " epoch" : " epochs"));
+  log.info(cat(
+      "sequences: ", with_thousands(sequences), " of ", resolved.batch.seq_length,
+      data.train->padding() > 0 ? cat(", ", fixed(100 * data.train->padding(), 1), " % padding")
+                                : "",
+      asked_epochs > 0
+          ? cat("; ", asked_epochs, asked_epochs == 1 ? " epoch is " : " epochs are ",
+                with_thousands(run.train.max_steps), run.train.max_steps == 1 ? " step" : " steps")
+          : cat("; max_steps is ", fixed(epochs, 2), epochs == 1 ? " epoch" : " epochs")));
   log_sources(data, resolved, log);
   for (const data::SourceTokens& source : data.sources)
     log.info(cat(data.sources.size() > 1 ? cat("source ", source.name) : "data", ": read as ",
@@ -233,10 +240,15 @@ TrainingData prepare_data(comm::MpiSession& session, ResolvedConfig& resolved,
       session,
       [&] { data.train.emplace(data.sources, resolved.batch, sampler_options(resolved.run)); },
       OnStop::give_up);
+  const double asked_epochs = resolved.run.train.epochs;
   resolve_epochs(resolved, data.train->windows());
   log_notes(session, data.sources, log);
   for (const TrainingData::EvalSet& set : data.eval) log_notes(session, set.sources, log);
-  log_data(data, resolved, log);
+  if (session.rank() == 0) {
+    const auto eval = eval_corpora(resolved.run, resolved.decoder.vocab_size);
+    for (const std::string& what : shared_files(corpora, eval)) log.warn(cat("data: ", what));
+  }
+  log_data(data, resolved, asked_epochs, log);
   for (size_t i = 0; i < corpora.size(); ++i)
     tell_targetless(session, resolved, data.sources[i].tokens, corpora[i].corpus, tokenizer, log);
   if (session.rank() == 0 && data.train->truncated() > 0)

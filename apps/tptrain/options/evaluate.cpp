@@ -32,6 +32,21 @@ void check_values(VerbParser& parser, const EvaluateCommand& command) {
   at_least("--tp-size", command.tp_size, 1);
 }
 
+void read_columns(VerbParser& parser, const std::vector<std::string>& columns,
+                  EvaluateCommand& command) {
+  const auto& known = config::kColumnNames;
+  for (const std::string& column : columns) {
+    const size_t equals = column.find('=');
+    const std::string name = column.substr(0, equals);
+    const bool has_key = equals != std::string::npos && equals + 1 < column.size();
+    parser.require(has_key && std::find(known.begin(), known.end(), name) != known.end(),
+                   cat("--column is ", column),
+                   cat("be NAME=KEY with a name of ",
+                       join(std::vector<std::string>(known.begin(), known.end()))));
+    if (has_key) command.columns[name] = column.substr(equals + 1);
+  }
+}
+
 }  // namespace
 
 Command parse_evaluate(const std::vector<std::string>& arguments) {
@@ -48,6 +63,10 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   parser.values("--data", command.data, "PATH ...", "Files, directories or globs with the text");
   parser.option("--format", command.format, "text|jsonl|parquet|indexed",
                 "What the files are (by name and contents)");
+  std::vector<std::string> columns;
+  parser.list("--column", columns, "NAME=KEY",
+              "A column of rows that is called otherwise, as in data.columns: messages=dialog; may "
+              "be repeated");
   parser.option("--text-key", command.text_key, "KEY", "Key of a row that holds its text (text)");
   parser.option("--chat-template", command.chat_template, "FILE",
                 "Template that renders conversations, instead of the tokenizer's");
@@ -77,6 +96,7 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   require_one_model(parser, command.from);
   parser.require(!command.data.empty(), "--data is missing",
                  "name at least one file, directory or glob");
+  read_columns(parser, columns, command);
   check_values(parser, command);
   require_hang_timeout(parser, command.hang_timeout_s);
   parser.finish();

@@ -69,6 +69,9 @@ TEST_CASE("a mixture trains alike on every layout and over a restart, by epochs"
   CHECK(output.find("source rows: ") != std::string::npos);
   CHECK(output.find("of 61 rows are malformed and left out") != std::string::npos);
   CHECK(output.find("held out as text: ") != std::string::npos);
+  CHECK(output.find("text/rows.jsonl (rows) is both trained on and evaluated on") !=
+        std::string::npos);
+  CHECK(output.find("; 0.25 epochs are ") != std::string::npos);
   const auto whole = lines_of(job.directory() / "a", "loss");
   REQUIRE(whole.size() > 4);
   const auto& last = whole.back();

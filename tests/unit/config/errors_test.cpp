@@ -285,7 +285,7 @@ TEST_CASE("sources: lists of globs only") {
       with_train("[{path: a.txt, frobnicate: 2.0}]") ==
       at +
           "30: data.train[0].frobnicate is no known key.\n  data.train[0] has the keys path, name, "
-          "weight, format, subset, repeat.");
+          "weight, format, subset, repeat, columns.");
   CHECK(with_train("[{}]") == at + "16: data.train[0] has no path: it must be {path: GLOB}.");
   CHECK(with_train("[{path: [a]}]") == at + "23: data.train[0].path is a list: it must be a glob.");
   CHECK(with_train("[{path: a, path: b}]") ==
@@ -322,6 +322,53 @@ TEST_CASE("sources: what one is to the training, each value at its own place") {
                  "data.train[0] has weight 1 and repeat 2: it must have one of them");
   check_contains(with_train("[{path: a, name: x}, {path: b, name: x}]"),
                  "data.train[1].name is x again: it must be another for each entry");
+}
+
+TEST_CASE("a file of two entries is one entry, unless they read it as different things") {
+  const auto with_train = [](const std::string& value) {
+    return refusal(kMinimal, {"data.train=" + value});
+  };
+  check_contains(with_train("[{path: a, weight: 1}, {path: a, weight: 3}]"),
+                 "data.train[0] and data.train[1] are both a: it must be one entry, which says how "
+                 "much of it is trained on.\n  Add up their weights, or write repeat");
+  check_contains(with_train("[b, {path: a, subset: 5%}, a]"),
+                 "data.train[1] and data.train[2] are both a");
+  parse(kMinimal, {"data.train=[a, a]"});  // one source, of which the log says that it is read once
+  parse(kMinimal, {"data.train=[{path: a, columns: {text: q}}, {path: a, columns: {text: r}}]"});
+}
+
+TEST_CASE("columns by other names, for all files and for those of an entry") {
+  const config::DataConfig data =
+      parse(kMinimal,
+            {"data.columns={messages: dialog, role: from}",
+             "data.train=[{path: a, columns: {instruction: q, output: \"the answer\"}}, b]"})
+          .data;
+  CHECK(data.columns == config::Columns{{"messages", "dialog"}, {"role", "from"}});
+  CHECK(data.train[0].columns == config::Columns{{"instruction", "q"}, {"output", "the answer"}});
+  CHECK(data.train[1].columns.empty());
+  const auto columns = [](const std::string& value) {
+    return refusal(kMinimal, {"data.columns=" + value});
+  };
+  check_contains(columns("{mesages: a}"),
+                 "data.columns.mesages is no known key.\n  Did you mean "
+                 "data.columns.messages?");
+  check_contains(columns("{response: a}"), "Its name here is output, beside instruction");
+  check_contains(columns("dialog"),
+                 "data.columns is dialog: it must be a mapping of the keys text, ");
+  check_contains(columns("{messages: [a]}"), "data.columns.messages is a list");
+  check_contains(columns("{messages: \"\"}"),
+                 "data.columns.messages is \"\": it must not be empty");
+  const auto entry = [](const std::string& value) {
+    return refusal(kMinimal, {"data.train=[{path: a, columns: " + value + "}]"});
+  };
+  check_contains(entry("dialog"),
+                 "data.train[0].columns is dialog: it must be a mapping of columns");
+  check_contains(entry("{mesages: a}"), "Did you mean data.train[0].columns.messages?");
+  check_contains(entry("{value: a}"), "Its name here is content.");
+  check_contains(entry("{messages: {a: b}}"), "data.train[0].columns.messages is a mapping");
+  check_contains(entry("{messages: \"\"}"), "data.train[0].columns.messages is \"\"");
+  check_contains(refusal(kMinimal, {"data.text_key=a", "data.columns={text: b}"}),
+                 "data.columns.text is b and data.text_key a: it must name one key");
 }
 
 TEST_CASE("data.eval: a list or lists by name, of entries without what is of the training alone") {

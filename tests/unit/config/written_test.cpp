@@ -174,11 +174,13 @@ TEST_CASE("to_yaml parses back to an equal config") {
           std::vector<config::DataSource> list;
           for (int64_t n = integer(1, 3); n > 0; --n) {
             list.push_back(
-                {.path = text(),
+                {.path = text() + std::to_string(n),
                  .name = integer(0, 1) ? "" : text() + std::to_string(n),
                  .format = integer(0, 1) ? std::nullopt : std::optional(config::DataFormat::jsonl),
                  .subset = integer(0, 1) ? "" : "5%",
-                 .repeat = integer(1, 2)});
+                 .repeat = integer(1, 2),
+                 .columns = integer(0, 1) ? config::Columns()
+                                          : config::Columns{{"messages", text()}, {"role", "r"}}});
           }
           if (integer(0, 1)) {
             for (config::DataSource& source : list) {
@@ -250,6 +252,7 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (!config.data.eval_share.empty()) config.data.eval.clear();
     if (!config.data.evaluates()) checkpoint.keep_best = config::KeepBest::none;
     if (!config.data.evaluates()) config.eval.patience = 0;
+    if (config.data.columns.contains("text")) config.data.text_key = "text";
     config.scheduler.min_lr = std::min(config.scheduler.min_lr, config.optimizer.learning_rate);
     if (checkpoint.resumes() == config::Resume::path) checkpoint.init_from = "";
     if (!config.model.adapter.empty()) checkpoint.init_from = "";
@@ -275,6 +278,9 @@ TEST_CASE("sources are one line, plain where they are only a path") {
   check_contains(yaml,
                  "\n  train: [{path: a.txt, weight: 0.5}, {path: b, name: c, weight: 2.0}]\n");
   check_contains(yaml, "\n  eval: {wiki: [w], chat: [{path: d, subset: \"1000\"}, e]}\n");
+  check_contains(config::to_yaml(parse(kMinimal, {"data.columns={messages: dialog}",
+                                                  "data.train=[{path: a, columns: {text: b}}]"})),
+                 "  train: [{path: a, columns: {text: b}}]\n  eval: []\n");
 }
 
 TEST_CASE("the list of keys has a sentence, a section and one entry for every key") {
@@ -331,12 +337,19 @@ TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
                    "learning_rate_scale": {"type": "number", "minimum": 0, "default": 1.0}},
     "required": ["match"],
     "additionalProperties": false})"));
-  CHECK(properties["data"]["properties"]["train"]["items"] == nlohmann::json::parse(R"({"oneOf": [
+  std::string column_schemas;
+  for (const char* name : config::kColumnNames)
+    column_schemas += std::string(column_schemas.empty() ? "" : ", ") + "\"" + name +
+                      R"(": {"type": "string", "minLength": 1})";
+  CHECK(properties["data"]["properties"]["train"]["items"] ==
+        nlohmann::json::parse(R"({"oneOf": [
     {"type": "string", "minLength": 1},
     {"type": "object", "properties": {"path": {"type": "string", "minLength": 1},
       "name": {"type": "string", "minLength": 1}, "weight": {"type": "number", "exclusiveMinimum": 0},
       "format": {"enum": ["text", "jsonl", "parquet", "indexed"]}, "subset": {"type": ["string", "integer"]},
-      "repeat": {"type": "integer", "minimum": 1}},
+      "repeat": {"type": "integer", "minimum": 1},
+      "columns": {"type": "object", "additionalProperties": false, "properties": {)" +
+                              column_schemas + R"(}}},
      "required": ["path"], "additionalProperties": false}]})"));
   CHECK(properties["data"]["properties"]["eval"]["type"] ==
         nlohmann::json::parse(R"(["array", "object"])"));

@@ -252,7 +252,7 @@ TEST_CASE("what a corpus cannot hold is refused with its place, and leaves no to
 TEST_CASE("the key of the text is chosen, and another key of that name is none") {
   const TempDir dir;
   Corpus chosen = corpus(dir.put("a.json", "{\"content\": \"a\", \"text\": 7}\n"));
-  chosen.text_key = "content";
+  chosen.names = RowNames({}, "content");
   const PreparedTokens prepared = prepare(dir, chosen);
   CHECK(documents_of(prepared).ids == std::vector<Ids>{{257, 'a', 256}});
   CHECK(has(failure(dir, corpus(dir.put("b.jsonl", "{\"content\": \"a\"}\n"))),

@@ -145,7 +145,7 @@ TEST_CASE("a conversation goes before its own rendering; other kinds are called 
     INFO(row);
     CHECK(parse(row).kind.content == Content::text);
   }
-  JsonlParser named(300, "body");
+  JsonlParser named(300, RowNames({}, "body"));
   CHECK(named.parse(messages + R"("body": "a"})", "f", 1)->kind.content == Content::text);
 
   const JsonlRow row = parse(R"({"messages": [{"role": "user", "content": "a", "x": null}]})");
@@ -154,24 +154,109 @@ TEST_CASE("a conversation goes before its own rendering; other kinds are called 
   CHECK(parse(R"({"prompt": "a", "completion": "b"})").kind.content == Content::completion);
 }
 
-TEST_CASE("a row of no known kind is told its keys, and what to rename") {
+TEST_CASE("a row of no known kind is told its keys, and what to call them") {
   CHECK(has(failure(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
-            "rename the key to \"completion\""));
+            "data.columns: {completion: chosen}"));
   CHECK(has(failure(R"({"chosen": [{"role": "user", "content": "a"}], "rejected": []})"),
-            "rename the key to \"messages\""));
+            "data.columns: {messages: chosen}"));
   const std::string pair = failure(R"({"id": 1, "question": "a", "answer": "b"})");
   CHECK(has(pair,
             "there is neither \"text\" nor \"input_ids\", but \"id\", \"question\", \"answer\""));
-  CHECK(has(pair, "jq -c '{instruction: .question, output: .answer}'"));
+  CHECK(has(pair, "data.columns: {instruction: question, output: answer}"));
   CHECK(has(failure(R"({"dialogue": [{"role": "user", "content": "a"}]})"),
-            "Rename \"dialogue\" to \"messages\""));
+            "Set data.columns: {messages: dialogue}."));
+  CHECK(has(failure(R"({"dialogue": [{"from": "human", "value": "a"}]})"),
+            "Set data.columns: {conversations: dialogue}."));
   CHECK(has(failure(R"({"messages": [{"from": "human", "value": "a"}]})"),
-            "Rename the list of messages to \"conversations\""));
-  CHECK(has(failure(R"({"content": "a"})"), "Set data.text_key to the key that holds the text."));
+            "Set data.columns: {conversations: messages}."));
+  CHECK(has(failure(R"({"content": "a"})"), "data.columns: {text: KEY}"));
   // Keys are foreign text.
   const std::string controls = failure("{\"a\\u001b[2Jb\": 1}");
   CHECK(has(controls, "\"a\\x1b[2Jb\""));
   CHECK(controls.find('\x1b') == std::string::npos);
+}
+
+struct Named {
+  RowNames::Columns columns;
+  const char* row;
+  JsonlRow read() const {
+    JsonlParser parser(300, RowNames(columns));
+    return parser.parse(row, "d/a.jsonl", 7).value();
+  }
+  std::string failure() const {
+    return message_of<DataError>([&] { read(); });
+  }
+};
+
+TEST_CASE("columns by other names: every kind of row, and nothing else beside it") {
+  using Content = RowKind::Content;
+  const std::string turns = R"([{"role":"user","content":"a"},{"role":"assistant","content":"b"}])";
+  const auto messages = [](const Named& named) {
+    const JsonlRow row = named.read();
+    CHECK(row.kind.content == Content::conversation);
+    return row.conversation.messages.dump();
+  };
+  // What is named goes before what else there is, a text and other messages too.
+  CHECK(messages({{{"messages", "dialog"}},
+                  R"({"text": "t", "messages": [{"role": "user", "content": "x"}], "dialog":
+                     [{"role":"user","content":"a"},{"role":"assistant","content":"b"}]})"}) ==
+        turns);
+  CHECK(
+      messages({{{"conversations", "chat"}},
+                R"({"chat": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]})"}) ==
+      turns);
+  CHECK(messages({{{"messages", "m"}, {"role", "from"}, {"content", "value"}},
+                  R"({"m": [{"from": "human", "value": "a"}, {"value": "b", "from": "gpt"}]})"})
+            .find("assistant") != std::string::npos);
+  CHECK(messages({{{"role", "who"}, {"content", "says"}},
+                  R"({"conversations": [{"who": "critic", "says": "a", "role": "x"}]})"}) ==
+        R"([{"role":"critic","content":"a"}])");
+  CHECK(messages({{{"instruction", "question"}, {"output", "answer"}},
+                  R"({"question": "a", "answer": "b", "output": "x", "text": "t"})"}) == turns);
+  CHECK(messages({{{"instruction", "q"}, {"input", "c"}, {"output", "r"}, {"history", "h"}},
+                  R"({"q": "a", "c": "d", "r": "b", "h": [["e", "f"]]})"}) ==
+        R"([{"role":"user","content":"e"},{"role":"assistant","content":"f"},)"
+        R"({"role":"user","content":"a\n\nd"},{"role":"assistant","content":"b"}])");
+  const JsonlRow with_tools =
+      Named{{{"messages", "m"}, {"system", "s"}, {"tools", "functions"}},
+            R"({"m": [{"role": "user", "content": "a"}], "s": "be brief", "tools": 3,
+                "functions": "[{\"name\": \"f\"}]"})"}
+          .read();
+  CHECK(with_tools.conversation.messages[0]["content"] == "be brief");
+  CHECK(with_tools.conversation.tools.dump() == R"([{"name":"f"}])");
+
+  const JsonlRow pair =
+      Named{{{"prompt", "q"}, {"completion", "a"}}, R"({"q": "x", "a": "y", "messages": []})"}
+          .read();
+  CHECK(pair.kind.content == Content::completion);
+  CHECK(pair.prompt + pair.completion == "xy");
+  CHECK(Named{{{"text", "body"}}, R"({"body": "b", "text": "t", "messages": []})"}.read().text ==
+        "b");
+  const JsonlRow ids = Named{{{"input_ids", "tokens"}, {"labels", "targets"}},
+                             R"({"tokens": [1, 2], "targets": [-100, 2], "text": "t"})"}
+                           .read();
+  CHECK(ids.kind.content == Content::labelled_ids);
+  CHECK(ids.labels == std::vector<int32_t>{-100, 2});
+}
+
+TEST_CASE("a column that is named and not there is said with the keys that are, not read past") {
+  const std::string missing =
+      Named{{{"messages", "dialogg"}}, R"({"id": 1, "dialog": [], "text": "t"})"}.failure();
+  CHECK(has(missing,
+            "d/a.jsonl:7: there is no \"dialogg\" (messages), but \"id\", \"dialog\", \"text\""));
+  CHECK(has(missing, "have the columns that are named: {messages: dialogg}"));
+  CHECK(has(
+      Named{{{"instruction", "q"}, {"output", "answer"}}, R"({"q": "a", "reply": "b"})"}.failure(),
+      "there is \"q\" and no \"answer\""));
+  CHECK(has(Named{{{"completion", "c"}}, R"({"prompt": 1, "c": "a"})"}.failure(),
+            "neither text nor a list of messages: it must be a row by the columns that are named"));
+  CHECK(has(Named{{{"completion", "c"}}, R"({"c": "a", "text": "b"})"}.failure(),
+            "there is no \"prompt\", but \"c\", \"text\""));
+  CHECK(
+      has(Named{{{"text", "body"}}, R"({"text": "b"})"}.failure(), "there is no \"body\" (text)"));
+  CHECK(has(Named{{{"messages", "m"}}, R"({"m": 3})"}.failure(), "\"m\" is no list"));
+  CHECK(has(Named{{{"messages", "m"}, {"role", "who"}}, R"({"m": [{"role": "user"}]})"}.failure(),
+            "m[0] has no \"who\""));
 }
 
 TEST_CASE("what is no JSON or no UTF-8 is refused") {

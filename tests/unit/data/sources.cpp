@@ -40,12 +40,21 @@ std::vector<config::DataSource> sources(const std::vector<std::string>& paths) {
 /// "a.txt b.txt"
 std::string expanded(const std::vector<std::string>& paths) {
   std::vector<std::string> names;
-  for (const SourceFile& file : expand_sources(sources(paths))) names.push_back(file.path.string());
+  std::vector<std::string> notes;
+  for (const SourceFile& file : expand_sources(sources(paths), "data.train", 0, notes))
+    names.push_back(file.path.string());
   return join(names, " ");
 }
 
 std::string failure(const std::vector<std::string>& paths) {
-  return message_of<DataError>([&] { expand_sources(sources(paths), "data.eval"); });
+  std::vector<std::string> notes;
+  return message_of<DataError>([&] { expand_sources(sources(paths), "data.eval", 0, notes); });
+}
+
+std::string notes_of(const std::vector<std::string>& paths) {
+  std::vector<std::string> notes;
+  expand_sources(sources(paths), "data.train", 0, notes);
+  return join(notes, "; ");
 }
 
 TEST_CASE("one component: *, ?, sets and ranges as in a shell") {
@@ -98,6 +107,18 @@ TEST_CASE("many stars stay quick") {
   std::string pattern;
   for (int i = 0; i < 50; ++i) pattern += "a*";
   CHECK_FALSE(matches_component(pattern + "b", name));
+}
+
+TEST_CASE("a file that two sources name is said to be read once") {
+  const TempDir dir;
+  for (const char* name : {"a.txt", "b.txt", "d/c.txt"}) dir.put(name, "x");
+  const CurrentDirectory here(dir.path());
+  CHECK(notes_of({"a.txt", "b.txt", "d"}).empty());
+  CHECK(notes_of({"**/**/*.txt"}).empty());  // one glob, whichever ways it finds a file
+  CHECK(notes_of({"*.txt", "./a.txt"}) ==
+        "named twice and read once: a.txt (by *.txt and ./a.txt)");
+  CHECK(notes_of({"**/*.txt", "*.txt", "a.txt"}) ==
+        "named twice and read once: 2 files, the first is a.txt (by **/*.txt and *.txt)");
 }
 
 TEST_CASE("sources: files, directories and globs, sorted by bytes, each file once") {
