@@ -11,6 +11,11 @@ namespace tptrain {
 /// A config.json has a few KiB; a larger file than this is none.
 inline constexpr int64_t kMostConfigJsonBytes = int64_t{16} << 20;
 
+/// A mark for the words that JSON has not, and as it is spelled in a written text: no model has
+/// this character, which is nobody's, in a text.
+inline constexpr const char* kBareNumberMark = "\xee\x80\x80";
+inline constexpr const char* kBareNumberMarkEscaped = "\\ue000";
+
 /// The text with such words, outside of strings, as strings: Infinity becomes "Infinity", with
 /// `mark` before it. Whoever reads the key then meets a string where a number must be.
 std::string quote_bare_numbers(std::string_view text, std::string_view mark = "");

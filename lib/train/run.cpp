@@ -21,6 +21,7 @@
 #include "comm/device_mesh.h"
 #include "config/duration.h"
 #include "config/parse.h"
+#include "data/chat_rows.h"
 #include "inference/model_directory.h"
 #include "metrics/hand_over.h"
 #include "tokenizer/tokenizer.h"
@@ -150,6 +151,10 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
       start_or_resume(start, tokenizer, data::identity_of(data.sources));
   if (!started) return ExitCode::done;  // nothing is left to train
   checkpoint::TrainState state = started->state;
+  for (const data::SourceTokens& source : data.sources) {
+    if (source.tokens.end_of_turn >= 0)
+      state.extra[data::kEndOfTurnExtra] = std::to_string(source.tokens.end_of_turn);
+  }
   OutlierGuard guard(run.train.guard);
   comm::agree(session, [&] { guard.restore(kept_guard(state)); });
   const std::string space = store.require_space(engine.state().state_dict(), state.run,

@@ -25,6 +25,7 @@
 #include "checkpoint/huggingface_writer.h"
 #include "checkpoint/model_files.h"
 #include "commands/commands.h"
+#include "commands/generation_config.h"
 #include "commands/new_model_files.h"
 #include "formats/links.h"
 #include "formats/strict_json.h"
@@ -68,18 +69,14 @@ std::optional<Dtype> requested_dtype(const std::string& option) {
   return std::nullopt;
 }
 
-// Before the words that JSON has not (base/python_json.h), while a config.json is changed: no model
-// has this character, which is nobody's, in a text.
-constexpr const char* kMark = "\xee\x80\x80";
-constexpr const char* kMarkEscaped = "\\ue000";
-
 /// A config.json: its text, and the type it names, under the key of transformers 5 or of 4.
 class ModelConfig {
  public:
   ModelConfig(std::string text, std::string where)
       : text_(std::move(text)),
         decoder_(model::decoder_config_from_json(text_, where)),
-        json_(formats::parse_strict_ordered_json(quote_bare_numbers(text_, kMark), where)),
+        json_(
+            formats::parse_strict_ordered_json(quote_bare_numbers(text_, kBareNumberMark), where)),
         where_(std::move(where)) {}
 
   const model::DecoderConfig& decoder() const { return decoder_; }
@@ -122,7 +119,8 @@ class ModelConfig {
     if (!named && dtype != Dtype::f32) changed[newer ? "dtype" : "torch_dtype"] = name;
     if (untied_) changed["tie_word_embeddings"] = false;
     if (changed == json_) return text_;
-    return bare_numbers_again(changed.dump(2, ' ', /*ensure_ascii=*/true), kMarkEscaped) + "\n";
+    return bare_numbers_again(changed.dump(2, ' ', /*ensure_ascii=*/true), kBareNumberMarkEscaped) +
+           "\n";
   }
 
  private:
@@ -315,6 +313,8 @@ void export_checkpoint(const ExportCommand& command) {
   std::error_code ignored;
   if (fs::is_directory(files, ignored)) add_side_files(files, order);
   for (checkpoint::SideFile& file : made.files) order.side_files.push_back(std::move(file));
+  const std::string ending = add_end_of_turn(info.state, order.side_files.front().text, order);
+  if (!ending.empty()) std::cout << "note: " << ending << "\n";
   const std::unique_ptr<sharding::TensorSource> source =
       whole_model(command, std::move(reader), adapter, config.decoder());
   write(command, cat(info.path.string(), " (step ", info.state.step, ")"), *source,

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "options/options.h"
 #include "options/verb_parser.h"
 
@@ -10,6 +12,10 @@ template <typename PathCommand>
 Command parse_path(VerbParser& parser, const std::vector<std::string>& arguments,
                    const std::string& more = "") {
   PathCommand command;
+  if constexpr (std::is_same_v<PathCommand, InspectCommand>) {
+    parser.flag("--json", command.json,
+                "Print one JSON object with all that there is, config.json whole");
+  }
   parser.positional("PATH", command.path,
                     cat("A checkpoint, a directory of checkpoints, or a run directory", more));
   if (auto help = parser.parse(arguments)) return *help;
@@ -28,7 +34,7 @@ Command parse_inspect(const std::vector<std::string>& arguments) {
                     "checking its headers, its index and its tensors against config.json.\n"
                     "Exit code 4: a rule is broken.",
                     "  tptrain inspect runs/a\n"
-                    "  tptrain inspect runs/a/checkpoints/step-00000100\n"
+                    "  tptrain inspect runs/a/checkpoints/step-00000100 --json\n"
                     "  tptrain inspect models/Qwen2.5-0.5B\n"
                     "  tptrain inspect model-00001-of-00004.safetensors");
   return parse_path<InspectCommand>(parser, arguments,

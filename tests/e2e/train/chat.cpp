@@ -44,6 +44,24 @@ std::vector<Row> train(const Job& job, const std::string& run_dir, int ranks,
   return rows;
 }
 
+/// The tokenizer as base models have it: what ends a text is not what ends a turn.
+void put_base_tokenizer(const fs::path& from, const fs::path& to) {
+  write_text(to / "tokenizer.json", read_text(from / "tokenizer.json"));
+  auto config = nlohmann::json::parse(read_text(from / "tokenizer_config.json"));
+  config["eos_token"] = "<|endoftext|>";
+  write_text(to / "tokenizer_config.json", config.dump());
+}
+
+nlohmann::json exported_end(const Job& job, const std::string& run_dir, std::string& output) {
+  const ProcessResult result =
+      job.tool({"export", "--checkpoint", run_dir, "--out", run_dir + "-exported"});
+  output = result.output;
+  INFO(output);
+  REQUIRE(result.exit_code == 0);
+  const fs::path file = job.directory() / (run_dir + "-exported") / "generation_config.json";
+  return nlohmann::json::parse(read_text(file)).at("eos_token_id");
+}
+
 }  // namespace
 
 TEST_CASE("packed conversations train as one conversation a sequence", "[e2e]") {
@@ -54,12 +72,17 @@ TEST_CASE("packed conversations train as one conversation a sequence", "[e2e]") 
   std::istringstream all(read_text(fs::path(data) / "text/chat.jsonl"));
   std::string rows;
   std::string line;
-  for (int i = 0; i < 24 && std::getline(all, line); ++i) rows += line + "\n";
+  const std::string messages = "{\"messages\"";
+  for (int i = 0; i < 24 && std::getline(all, line); ++i) {
+    REQUIRE(line.starts_with(messages));
+    rows += cat("{\"text\": \"not read\", \"dialog\"", line.substr(messages.size()), "\n");
+  }
   write_text(job.directory() / "text/chat.jsonl", rows);
   job.edit("vocab_size: 272", "vocab_size: 151936");
   job.edit("train: [text/train.txt]\n  eval: [text/eval.txt]",
-           cat("train: [text/chat.jsonl]\n  cache_dir: cache\n  tokenizer: ", data,
-               "/tokenizers/qwen2"));
+           "train: [text/chat.jsonl]\n  columns: {messages: dialog}\n  cache_dir: cache\n"
+           "  tokenizer: tokenizer");
+  put_base_tokenizer(fs::path(data) / "tokenizers/qwen2", job.directory() / "tokenizer");
   job.edit("eval: {every_steps: 4}", "");
   job.edit("  seq_length: 32\n  micro_batch_size: 1\n  global_batch_size: 4\n  max_steps: 8",
            "  seq_length: 96\n  micro_batch_size: 2\n  epochs: 3");
@@ -85,6 +108,10 @@ TEST_CASE("packed conversations train as one conversation a sequence", "[e2e]") 
     CHECK(std::abs(packed[i].loss / alone[i].loss - 1) <= 1e-5);
     CHECK(std::abs(packed[i].norm / alone[i].norm - 1) <= 1e-5);
   }
+  // Whoever loads the model stops where it has learned to.
+  CHECK(exported_end(job, "packed", output) == nlohmann::json({151643, 151645}));
+  CHECK(output.find("note: generation_config.json: 151645 is added to eos_token_id") !=
+        std::string::npos);
 }
 
 }  // namespace tptrain::testing

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
@@ -18,6 +19,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using sharding::StateKind;
+
+constexpr const char* kModel =
+    R"({"model_type":"llama","vocab_size":272,"hidden_size":64,"intermediate_size":128,)"
+    R"("num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"rope_theta":500000.0})";
 
 // A run directory with checkpoints of steps 10, 20, ..., written by one rank; removed at the end.
 class RunDirectory {
@@ -33,7 +38,7 @@ class RunDirectory {
       state.step = 10 * save;
       state.updates_done = 10 * save;
       state.tokens_seen = 12345 * save;
-      state.model_json = R"({"model_type":"llama"})";
+      state.model_json = kModel;
       state.config_hash = "c0ffee";
       state.tokenizer_name = "bytes";
       state.tokenizer_hash = "7e57";
@@ -167,14 +172,28 @@ TEST_CASE("inspect shows the manifest's facts and every tensor") {
   const std::string text = inspect(run.path).text;
   for (const char* part :
        {"step-00000020", "20 (20 updates, 24,690 tokens seen)", "number 2, id ",
-        "tp 1 x dp 1, ZeRO-0, global batch of 8 sequences", R"({"model_type":"llama"})",
-        "bytes, hash 7e57", "d474", "c0ffee", "2, 17 elements",
+        "tp 1 x dp 1, ZeRO-0, global batch of 8 sequences",
+        "model        llama, 108,864 parameters\n",
+        "layers       2 of width 64, feed-forward 128 (SwiGLU), RMSNorm\n",
+        "attention    4 heads of 16 on 2 of keys and values\n",
+        "vocabulary   272, with a head of its own\n",
+        "positions    no bound said, rotary, theta 500000\n", "bytes, hash 7e57", "d474", "c0ffee",
+        "2, 17 elements",
         "tensor       shape   cut over tp  master pieces  exp_avg pieces  exp_avg_sq pieces\n",
         "a.weight     [4, 3]  dim 0        2              2               2\n",
         "norm.weight  [5]     no           1              1               1\n",
         "The newest of 2; tptrain verify lists all."}) {
     check_contains(text, part);
   }
+  CHECK(text.find("{") == std::string::npos);
+  const auto json = nlohmann::json::parse(
+      captured([&] { return apps::run_inspect({.path = run.path.string(), .json = true}); }).text);
+  CHECK(json["step"] == 20);
+  CHECK(json["model"] == nlohmann::json::parse(kModel));
+  CHECK(json["tensors"][0] ==
+        nlohmann::json::parse(R"({"name": "a.weight", "shape": [4, 3], "cut_dim": 0,
+                                  "pieces": {"master": 2, "exp_avg": 2, "exp_avg_sq": 2}})"));
+  CHECK(json["shards"][0]["name"] == "shard-00000-of-00001.safetensors");
   const Output older = inspect(run.saved[0]);
   CHECK(older.code == 0);
   check_contains(older.text, "step-00000010");

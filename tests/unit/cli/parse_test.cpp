@@ -205,6 +205,10 @@ TEST_CASE("evaluate") {
                                                 "d.jsonl",
                                                 "--format",
                                                 "jsonl",
+                                                "--column",
+                                                "messages=dialog",
+                                                "--column",
+                                                "role=from=x",
                                                 "--packing",
                                                 "none",
                                                 "--special-as-text",
@@ -226,6 +230,9 @@ TEST_CASE("evaluate") {
   CHECK(command.tokenizer == "t");
   CHECK(command.data == Strings{"a.txt", "b c.txt", "d.jsonl"});
   CHECK(command.format == "jsonl");
+  CHECK(command.columns.size() == 2);
+  CHECK(command.columns.at("messages") == "dialog");
+  CHECK(command.columns.at("role") == "from=x");
   CHECK(command.packing == "none");
   CHECK(command.special_as_text);
   CHECK(command.seq_length == 64);
@@ -241,6 +248,14 @@ TEST_CASE("evaluate") {
   CHECK(!defaults.seq_length);
   CHECK(defaults.tp_size == 1);
   CHECK(defaults.dtype == "auto");
+}
+
+TEST_CASE("evaluate: a column is one that is known, with a name") {
+  for (const char* column : {"mesages=a", "messages=", "messages", "=a"}) {
+    check_contains(
+        refusal({"evaluate", "--model", "m", "--data", "a", "--column", column}),
+        std::string("--column is ") + column + ": it must be NAME=KEY with a name of text, ");
+  }
 }
 
 TEST_CASE("evaluate: everything wrong is named at once") {
@@ -323,6 +338,8 @@ TEST_CASE("tokenize") {
 
 TEST_CASE("inspect, verify, schema") {
   CHECK(parsed<InspectCommand>({"inspect", "runs/a"}).path == "runs/a");
+  CHECK(!parsed<InspectCommand>({"inspect", "runs/a"}).json);
+  CHECK(parsed<InspectCommand>({"inspect", "runs/a", "--json"}).json);
   CHECK(parsed<VerifyCommand>({"verify", "runs/a"}).path == "runs/a");
   const auto report = parsed<ReportCommand>({"report", "runs/a", "runs/b", "--out", "x.html"});
   CHECK(report.runs == Strings{"runs/a", "runs/b"});
