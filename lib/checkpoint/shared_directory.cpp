@@ -3,6 +3,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/cause.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/host.h"
@@ -41,7 +42,7 @@ bool sees_nonce(const fs::path& file, const std::string& nonce,
 
 ConfigError unwritable_run_dir(const fs::path& run_dir, const ConfigError& reason) {
   return ConfigError(
-      problem(cat("run_dir ", run_dir.string(), " cannot be written: ", plain_message(reason)))
+      problem(cat("run_dir ", run_dir.string(), " cannot be written: ", cause_of(reason)))
           .must("be a directory this user may write to")
           .remedy("Set run_dir to another directory, or mend its permissions."));
 }

@@ -6,6 +6,7 @@
 
 #include "base/background.h"
 #include "base/chunk_hash.h"
+#include "base/directory.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
@@ -44,6 +45,7 @@ void check_shard_header(const fs::path& directory, const Manifest& manifest, int
 std::string read_manifest_text(const fs::path& directory) {
   const fs::path path = directory / kManifestName;
   std::error_code error;
+  if (!is_taken(directory)) throw Refused("there is no such directory");
   if (!fs::exists(path, error))
     throw Refused("has no manifest.json: it was never committed, or is being deleted");
   return read_file(path, kMaxManifestBytes);

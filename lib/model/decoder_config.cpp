@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/directory.h"
@@ -209,9 +210,14 @@ void check_model_directory(const std::string& path) {
                     "that lies here without its adapter, take the adapter's files away."));
   }
   if (is_file(file)) return;
-  throw ConfigError(problem(cat("model.path is ", path, ", and ", file.string(), " is no file"))
-                        .remedy("Name the directory of a Hugging Face model: config.json, "
-                                "*.safetensors and the tokenizer stand in it."));
+  std::error_code ignored;
+  throw ConfigError(
+      problem(fs::is_directory(path, ignored) ? "there is no config.json in it"
+                                              : "there is no such directory")
+          .at(path)
+          .must("be the directory of a Hugging Face model")
+          .remedy("config.json, *.safetensors and the tokenizer stand in one; `tptrain "
+                  "fetch OWNER/NAME` brings one from the hub."));
 }
 
 DecoderConfig decoder_config(const config::ModelConfig& model, int64_t tokenizer_vocab_size) {

@@ -168,7 +168,8 @@ void LiveRun::refresh() {
     std::ifstream file(record_.path / "log.txt", std::ios::binary);
     file.seekg(std::max<int64_t>(0, log_bytes_ - kTail));
     record_.log = read_log(std::string(std::istreambuf_iterator<char>(file), {}));
-    try_to(record_, [&] { record_.settings = read_settings(record_.path / kSettingsFile); });
+    if (fs::exists(record_.path / kSettingsFile, failed))  // there with the first step
+      try_to(record_, [&] { record_.settings = read_settings(record_.path / kSettingsFile); });
   }
   struct stat facts {};
   if (::stat((record_.path / "log.txt").c_str(), &facts) == 0)

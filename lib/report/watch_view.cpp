@@ -151,16 +151,21 @@ std::vector<std::string> block(const RunRecord& run, const ViewOptions& options)
   const std::string rest = parts({named("step ", s.step), eta_of(run, state)}, room);
   lines.push_back(cat(begin, coloured(state_text, state.colour, options.colour),
                       rest.empty() ? "" : "  ", rest));
-  lines.push_back(parts({named("loss ", s.loss), named("held out ", s.best_eval),
-                         s.tokens_per_second.empty() ? "" : cat(s.tokens_per_second, " tokens/s"),
-                         named("mfu ", s.mfu), named("peak ", s.peak_memory)},
-                        options.width));
-  const std::vector<std::string> dots =
-      plot(losses_of(run), options.width, kPlotRows, options.unicode);
+  const std::string numbers =
+      parts({named("loss ", s.loss), named("held out ", s.best_eval),
+             s.tokens_per_second.empty() ? "" : cat(s.tokens_per_second, " tokens/s"),
+             named("mfu ", s.mfu), named("peak ", s.peak_memory)},
+            options.width);
+  if (!numbers.empty()) lines.push_back(numbers);
+  std::vector<std::string> dots;
+  if (!losses_of(run).empty())
+    dots = plot(losses_of(run), options.width, kPlotRows, options.unicode);
   for (const std::string& row : dots) lines.push_back(coloured(row, Colour::cyan, options.colour));
   if (const std::string sources = sources_text(run); !sources.empty())
     lines.push_back(cut(cat("sources: ", sources), options.width));
   lines.push_back(cut(cat("checkpoint: ", last_save(run, options.now)), options.width));
+  if (state.text == "failed")
+    lines.push_back(cut(cat("! ", run.log.starts.back().end), options.width));
   for (const std::string& text : run.problems) lines.push_back(cut(cat("! ", text), options.width));
   lines.push_back("");
   return lines;

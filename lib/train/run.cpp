@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/cause.h"
 #include "base/files.h"
 #include "base/interruption.h"
 #include "base/log.h"
@@ -53,9 +54,10 @@ std::string broadcast_config_text(comm::MpiSession& session, const std::string& 
     try {
       text = read_file(path, kMaxRunFileBytes);
     } catch (const Error& error) {
-      throw ConfigError(problem(cat("the run file cannot be read (", error.what(), ")"))
-                            .at(path)
-                            .remedy("Check the path given with --config."));
+      // Its message begins with the path.
+      throw ConfigError(problem(cause_of(error))
+                            .remedy("Check the path given with --config; a relative one starts at "
+                                    "the current directory."));
     }
   });
   return session.broadcast(text, 0);
@@ -226,6 +228,21 @@ void tell_failure(const std::exception& error, const ResolvedConfig& resolved,
              own != nullptr ? error.what() : cat("internal error: ", error.what()));
 }
 
+/// log.txt gets what ends the run as well: the console of a batch job may be gone, and `watch` and
+/// `report` read there how a run has ended. What all ranks say alike is said once.
+void leave_in_log(const std::exception& error, const fs::path& file, int rank) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  const bool agreed = own != nullptr && own->agreed();
+  if (agreed && rank != 0) return;
+  const std::string what = own != nullptr ? error.what() : cat("internal error: ", error.what());
+  try {
+    Logger({.rank = 0, .console = false, .file = file.string()})
+        .error(agreed ? what : cat("[rank ", rank, "] ", what));
+  } catch (const std::exception&) {
+    // The error itself goes its way, whether it can be written here or not.
+  }
+}
+
 /// What was asked for, understood; the same on every rank.
 struct Request {
   ResolvedConfig resolved;
@@ -299,7 +316,13 @@ ExitCode run_training(comm::MpiSession& session, const RunRequest& request) {
                     ": there is nothing to save"));
       return ExitCode::stopped;
     }
-    tell_failure(error, resolved, machine, *session.board());
+    try {
+      tell_failure(error, resolved, machine, *session.board());
+    } catch (const std::exception& told) {
+      leave_in_log(told, run_dir / "log.txt", session.rank());
+      throw;
+    }
+    leave_in_log(error, run_dir / "log.txt", session.rank());
     throw;
   }
 }

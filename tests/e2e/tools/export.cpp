@@ -244,7 +244,7 @@ TEST_CASE("what export cannot do is refused", "[e2e]") {
   check_refused(job.tool({"export", "--checkpoint", "nowhere", "--out", "x"}), 4,
                 "checkpoint error: nowhere: there is no such directory");
   check_refused(job.tool({"export", "--model", "nowhere", "--out", "x"}), 2,
-                "config error: model.path is nowhere, and nowhere/config.json is no file");
+                "config error: nowhere: there is no such directory: it must be the directory of a");
   fs::create_directories(job.directory() / "pickled");
   fs::copy(job.directory() / "twice/config.json", job.directory() / "pickled/config.json");
   write_text(job.directory() / "pickled/pytorch_model-00001-of-00002.bin", "");

@@ -92,6 +92,16 @@ TEST_CASE("bad data is refused with exit code 3", "[e2e]") {
   SECTION("no such file") {
     check_refused(job.run(4, {"--set", "data.train=[nowhere/*.txt]"}), 3,
                   {"data error: ", "nowhere/*.txt"});
+    // Said in the log as well, where those who come later look.
+    const std::string log = read_text(job.run_dir() / "log.txt");
+    INFO(log);
+    CHECK(log.find("ERROR: data error: [rank 0] data.train[0]: \"nowhere/*.txt\"") !=
+          std::string::npos);
+    const ProcessResult watched = job.tool({"watch", "run", "--once"});
+    INFO(watched.output);
+    CHECK(watched.output.find("failed") != std::string::npos);
+    CHECK(watched.output.find("nowhere/*.txt") != std::string::npos);
+    CHECK(watched.output.find("resolved_config") == std::string::npos);
   }
   SECTION("text shorter than one batch") {
     write_text(job.directory() / "text/train.txt", "only a few words");
@@ -132,6 +142,8 @@ TEST_CASE("damaged and foreign checkpoints are refused, and the newest valid one
   SECTION("another model") {
     check_refused(job.run(4, {"--set", "model.architecture.hidden_size=64"}), 4,
                   {"checkpoint error: ", "another model"});
+    CHECK(read_text(job.run_dir() / "log.txt").find("ERROR: checkpoint error: ") !=
+          std::string::npos);
   }
   SECTION("other data") {
     write_text(job.directory() / "text/train.txt",

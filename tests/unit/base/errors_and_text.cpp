@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/cause.h"
 #include "base/error.h"
 #include "base/terminal_colour.h"
 #include "base/text.h"
@@ -20,6 +21,15 @@ TEST_CASE("a problem reads: place, received, constraint, remedy; what is empty i
 TEST_CASE("each problem of an error is a message of its own, with the kind before it") {
   const DataError error(std::vector<Problem>{problem("a").at("f:1"), problem("b").at("f:2")});
   CHECK(std::string(error.what()) == "data error: f:1: a.\ndata error: f:2: b.");
+}
+
+TEST_CASE("an error within another's sentence is what it says, and nothing around it") {
+  CHECK(cause_of(DataError(problem("x is 4").at("f").must("be 2").remedy("Set x."))) ==
+        "f: x is 4: it must be 2");
+  CHECK(cause_of(DataError(std::vector<Problem>{problem("a").remedy("b"), problem("c")})) == "a");
+  CHECK(cause_of(std::runtime_error("in file.cc: disk error: no room.")) ==
+        "in file.cc: disk error: no room");
+  CHECK(cause_of(std::runtime_error("")).empty());
 }
 
 TEST_CASE("the exit code is that of the kind") {

@@ -265,7 +265,7 @@ TEST_CASE("hostile values in a signed manifest are refused and never crash") {
 
 TEST_CASE("what is no directory, no file or no JSON is a verdict, not an exception") {
   const TempDir dir;
-  CHECK(has(verify(dir / "nowhere", Depth::contents).problem, "has no manifest.json"));
+  CHECK(has(verify(dir / "nowhere", Depth::contents).problem, "there is no such directory"));
   CHECK(has(verify(dir.put("file", "x"), Depth::contents).problem, "has no manifest.json"));
   fs::create_directories(dir / "a" / "manifest.json");
   CHECK(has(verify(dir / "a", Depth::contents).problem, "this is a directory"));

@@ -427,10 +427,15 @@ TEST_CASE("a model directory is read through its config.json") {
   const TempDir directory;
   config::ModelConfig model;
   model.path = directory.path().string();
-  const std::string file = (directory.path() / "config.json").string();
-  CHECK(refusal(model, 0) == "config error: model.path is " + model.path + ", and " + file +
-                                 " is no file.\n  Name the directory of a Hugging Face model: "
-                                 "config.json, *.safetensors and the tokenizer stand in it.");
+  CHECK(
+      refusal(model, 0) ==
+      "config error: " + model.path +
+          ": there is no config.json in it: it must be the directory of a Hugging Face model.\n"
+          "  config.json, *.safetensors and the tokenizer stand in one; `tptrain fetch OWNER/NAME` "
+          "brings one from the hub.");
+  CHECK(
+      refusal({.path = model.path + "/x"}, 0).find("/x: there is no such directory: it must be") !=
+      std::string::npos);
   directory.put("config.json", "{" + kLlama + "}");
   CHECK(decoder_config(model, 90).vocab_size == 96);  // tables are often padded
 }

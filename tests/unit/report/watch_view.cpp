@@ -47,6 +47,17 @@ TEST_CASE("one run: how far, how good, how fast, a plot", "[report]") {
                     [](char c) { return c == '\n' || (c >= ' ' && c < 127); }));
 }
 
+TEST_CASE("a run that failed before its first step says with what, and draws nothing", "[report]") {
+  RunRecord run = run_of("first", 0);
+  CHECK(watch_view({&run}, {.width = 79, .height = 23, .now = 1102}) ==
+        "first  no step yet\ncheckpoint: none\n");
+  run.log = read_log(
+      "11-30 17:40:08 started 2026-11-30 17:40:08 UTC by: tptrain\n"
+      "11-30 17:40:09 ERROR: [rank 0] data error: a.txt: it is empty.\n  Name text.\n");
+  CHECK(watch_view({&run}, {.width = 79, .height = 23, .now = 1102}) ==
+        "first  failed\ncheckpoint: none\n! ERROR: [rank 0] data error: a.txt: it is empty.\n");
+}
+
 TEST_CASE("a mixture's sources have a line of their own", "[report]") {
   RunRecord run = run_of("first", 100);
   run.metrics.steps.set("sources/wiki/sequences", 70);
