@@ -53,7 +53,7 @@ struct CudnnTensors {
   const void* v = nullptr;
   void* context = nullptr;
   float* logsumexp = nullptr;  // [batch, heads, positions]; of documents [tokens, heads]
-  CudnnDocuments documents;
+  CudnnDocuments documents = {};
   // Backward alone.
   const void* grad_context = nullptr;
   void* grad_q = nullptr;
