@@ -233,7 +233,8 @@ TEST_CASE("rows that are wrong are refused with their place") {
   CHECK(failure(dir, R"({"messages": [{"content": "Q"}]})") ==
         "data error: " + place +
             ":1: messages[0] has no role: it must be an object with a string \"role\".\n"
-            "  Write it as {\"role\": \"user\", \"content\": \"...\"}.");
+            "  Write it as {\"role\": \"user\", \"content\": \"...\"}, or name its keys: "
+            "data.columns: {role: KEY, content: KEY}.");
   CHECK(has(failure(dir, R"({"messages": "hi"})"), ":1: \"messages\" is no list"));
   CHECK(has(failure(dir, R"({"conversations": [{"from": "alien", "value": "Q"}]})"),
             "conversations[0] is from \"alien\""));
