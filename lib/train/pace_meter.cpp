@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,12 +16,15 @@
 namespace tptrain::train {
 namespace {
 
-// Some tenths of a millisecond on a large GPU, and long enough on a small one to be measured.
 constexpr int64_t kProbeSize = 2048;
-constexpr int kProbes = 10;
+constexpr int kProducts = 1000;  // what is told is the time of so many
+// A GPU that processes share is theirs in turns of some milliseconds: products that run for less
+// than a turn do not see the others.
+constexpr double kProbedMs = 10;
 
-/// Of one product, on the device alone: a GPU that is throttled, or shared with another process,
-/// shows by it, whatever it waits for in the steps. 0 on a CPU, whose own work is measured.
+/// Of products of a fixed size, on the device alone: a GPU that is throttled, or shared with
+/// another process, shows by it, whatever it waits for in the steps. 0 on a CPU, whose own work is
+/// measured.
 double probe_seconds(at::Device device) {
   if (!device.is_cuda()) return 0;
   const at::NoGradGuard no_grad;
@@ -27,9 +32,14 @@ double probe_seconds(at::Device device) {
   const at::Tensor factor = at::full({kProbeSize, kProbeSize}, 1.0 / kProbeSize, options);
   at::Tensor product = at::empty_like(factor);
   at::mm_out(product, factor, factor);  // the first one sets its library up
-  const std::unique_ptr<StepMark> begin = mark_on(device);
-  for (int i = 0; i < kProbes; ++i) at::mm_out(product, factor, factor);
-  return mark_on(device)->ms_since(*begin) / 1000.0 / kProbes;
+  const auto ms_of = [&](int products) -> double {
+    const std::unique_ptr<StepMark> begin = mark_on(device);
+    for (int i = 0; i < products; ++i) at::mm_out(product, factor, factor);
+    return mark_on(device)->ms_since(*begin) / products;
+  };
+  constexpr int kFewest = 10;
+  const double few = kProbedMs / std::max(ms_of(kFewest), kProbedMs / kProducts);
+  return ms_of(std::max(kFewest, static_cast<int>(few))) * kProducts / 1000.0;
 }
 
 std::string place_of(int rank, const std::string& host, at::Device device) {

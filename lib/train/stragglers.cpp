@@ -54,7 +54,7 @@ PaceReport pace_report(const std::vector<RankPace>& of_ranks,
   const std::vector<Phase> phases = {
       {"data", ms_of(of_ranks, &RankPace::data_s)},
       {"own work", ms_of(of_ranks, &RankPace::compute_s)},
-      {"a product of a fixed size", ms_of(probed, &RankPace::probe_s)}};
+      {"a thousand products of a fixed size", ms_of(probed, &RankPace::probe_s)}};
   PaceReport report;
   std::vector<std::string> texts;
   for (const Phase& phase : phases) {

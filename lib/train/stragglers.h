@@ -14,7 +14,7 @@ struct RankPace {
   double data_s = 0;     // reading its batches
   double compute_s = 0;  // the step without waiting in collectives; CPU alone
   double waiting_s = 0;  // in collectives, for others mostly; CPU alone
-  double probe_s = 0;    // a product of a fixed size on its GPU, now; GPUs alone
+  double probe_s = 0;    // a thousand products of a fixed size on its GPU, now; GPUs alone
 };
 
 std::string to_wire(const RankPace& pace);

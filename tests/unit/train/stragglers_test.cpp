@@ -30,14 +30,14 @@ TEST_CASE("a rank that takes longer than the others is named") {
   ranks[2] = ranks[0];
   ranks[1].data_s = 0.05;
   CHECK(pace_report(ranks, places).warnings.empty());
-  // A product on the GPU is one, whatever the number of steps.
-  for (RankPace& rank : ranks) rank.probe_s = 0.004;
-  ranks[3].probe_s = 0.006;
+  // Products on the GPU are a thousand, whatever the number of steps.
+  for (RankPace& rank : ranks) rank.probe_s = 0.024;
+  ranks[3].probe_s = 0.036;
   REQUIRE(pace_report(ranks, places).warnings.size() == 1);
   CHECK(pace_report(ranks, places)
             .warnings[0]
             .find("rank 3 on b (GPU 1) holds the others up: a "
-                  "product of a fixed size takes 6.00 ms") == 0);
+                  "thousand products of a fixed size takes 36.00 ms") == 0);
 }
 
 TEST_CASE("a pace travels as bytes") {
