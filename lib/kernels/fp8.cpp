@@ -252,6 +252,10 @@ void fp8_product_out(at::Tensor& out, const Fp8Operand& a, const Fp8Operand& b, 
   expect(a.matrix.dim() == 2 && b.matrix.dim() == 2 && a.matrix.size(1) == b.matrix.size(1) &&
              out.dim() == 2 && out.size(0) == a.matrix.size(0) && out.size(1) == b.matrix.size(0),
          "fp8_product_out", "be [M, N] of rows [M, K] and rows [N, K]", out.sizes());
+  // cuBLASLt refuses any other, and says no more than that it does not support it.
+  for (const at::Tensor* operand : {&a.matrix, &b.matrix, &a.scale, &b.scale})
+    expect(reinterpret_cast<uintptr_t>(operand->const_data_ptr()) % 16 == 0, "fp8_product_out",
+           "have matrices and scales that begin at 16 bytes", operand->sizes());
   if (!out.is_cuda()) return multiply_on_cpu(out, a, b, bias, accumulate);
   cuda::multiply_fp8({.out = out,
                       .a = a.matrix,

@@ -64,7 +64,8 @@ void to_fp8_at_scale_out(Fp8Matrix& to, const at::Tensor& x, Fp8 type);
 /// bytes: bytes are moved, nothing is rounded.
 at::Tensor fp8_columns(const at::Tensor& rows);
 
-/// One side of a product: rows [M, K] or [N, K], N and K multiples of 16.
+/// One side of a product: rows [M, K] or [N, K], N and K multiples of 16, and their scale, which
+/// both begin at 16 bytes.
 struct Fp8Operand {
   const at::Tensor& matrix;
   const at::Tensor& scale;

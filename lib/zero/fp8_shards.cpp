@@ -11,6 +11,16 @@
 
 namespace tptrain::zero {
 
+namespace {
+
+constexpr int64_t kScaleWords = 4;  // of which the first is one: products read scales at 16 bytes
+
+at::Tensor scale_of(const at::Tensor& scales, int64_t parameter) {
+  return scales.select(0, parameter).narrow(0, 0, 1);
+}
+
+}  // namespace
+
 Fp8Shards::Fp8Shards(std::vector<BucketState>& states, const StateLayout& layout,
                      comm::Communicator& tp, comm::Communicator& dp)
     : tp_(tp), dp_(dp) {
@@ -31,12 +41,12 @@ Fp8Shards::Shard Fp8Shards::shard_of(BucketState& state) {
   shard.values = bucket.data.narrow(0, bucket.numel / 2, state.shard_numel());
   const auto count = static_cast<int64_t>(bucket.parameters.size());
   shard.amax = at::zeros({count}, bucket.data.options().dtype(at::kInt));
-  shard.scales = at::ones({count}, bucket.data.options().dtype(at::kFloat));
+  shard.scales = at::ones({count, kScaleWords}, bucket.data.options().dtype(at::kFloat));
   for (int64_t i = 0; i < count; ++i) {
     parameters::Parameter& parameter = *bucket.parameters[static_cast<size_t>(i)];
     const int64_t offset = bucket.offsets[static_cast<size_t>(i)], numel = parameter.numel();
     parameter.fp8 = {.rows = shard.bytes.narrow(0, offset, numel).view(parameter.shape),
-                     .scale = shard.scales.narrow(0, i, 1)};
+                     .scale = scale_of(shard.scales, i)};
     const int64_t begin = std::max(offset, state.shard_begin);
     const int64_t end = std::min(offset + numel, state.shard_end);
     if (begin >= end) continue;
@@ -69,7 +79,7 @@ void Fp8Shards::find_scales(Shard& shard) {
   at::Tensor numbers = shard.amax.view(at::kFloat);
   dp_.all_reduce(numbers, comm::ReduceOp::max);
   if (tp_.size() > 1) tp_.all_reduce(numbers, comm::ReduceOp::max);
-  shard.scales.copy_(kernels::fp8_scales(shard.amax, kernels::Fp8::e4m3));
+  shard.scales.select(1, 0).copy_(kernels::fp8_scales(shard.amax, kernels::Fp8::e4m3));
   shard.scales_known = true;
 }
 
@@ -83,7 +93,7 @@ std::unique_ptr<comm::Work> Fp8Shards::start_gather(const BucketState& state) {
   if (!shard.scales_known) find_scales(shard);
   for (const Piece& piece : shard.pieces) {
     kernels::Fp8Matrix to = {
-        .rows = piece.bytes, .columns = {}, .scale = shard.scales.narrow(0, piece.parameter, 1)};
+        .rows = piece.bytes, .columns = {}, .scale = scale_of(shard.scales, piece.parameter)};
     kernels::to_fp8_at_scale_out(to, piece.values, kernels::Fp8::e4m3);
   }
   return dp_.start_all_gather(shard.bytes, shard.own);

@@ -46,7 +46,7 @@ class Fp8Shards {
     at::Tensor bytes;   // [numel] e4m3
     at::Tensor own;     // [shard] of them
     at::Tensor amax;    // int32 [parameters]
-    at::Tensor scales;  // fp32 likewise
+    at::Tensor scales;  // fp32 [parameters, 4]
     std::vector<Piece> pieces;
     bool scales_known = false;
   };

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "kernels/reference.h"
 
 using namespace tptrain::kernels;
@@ -202,6 +203,21 @@ TEST_CASE("columns that are made of rows are those of the cast", "[kernels]") {
     CHECK(columns.scalar_type() == at::kFloat8_e5m2);
     CHECK(same_bits(columns.view(at::kByte), cast.columns.view(at::kByte)));
   }
+}
+
+TEST_CASE("a product of FP8 refuses scales and matrices that begin within 16 bytes", "[kernels]") {
+  const Fp8Matrix a =
+      to_fp8(on_device(normal({48, 64}, 5), at::kBFloat16), Fp8::e4m3, Fp8Form::rows);
+  at::Tensor out = on_device(at::zeros({48, 32}), at::kFloat);
+  const at::Tensor scales = on_device(at::ones({8}), at::kFloat);
+  const auto multiply = [&](int64_t first_row, int64_t first_byte, int64_t scale) {
+    const at::Tensor rows =
+        a.rows.view({-1}).narrow(0, first_row * 64 + first_byte, 32 * 64).view({32, 64});
+    fp8_product_out(out, {a.rows, a.scale}, {rows, scales.narrow(0, scale, 1)}, Fp8Sums::split);
+  };
+  CHECK_NOTHROW(multiply(1, 0, 4));
+  CHECK_THROWS_AS(multiply(1, 0, 1), tptrain::InternalError);
+  CHECK_THROWS_AS(multiply(1, 8, 4), tptrain::InternalError);
 }
 
 TEST_CASE("products of FP8 are those of what the casts stored, and near fp64", "[kernels]") {
