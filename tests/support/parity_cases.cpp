@@ -70,6 +70,16 @@ const std::vector<model::DecoderConfig>& parity_models() {
   return models;
 }
 
+model::DecoderConfig even_llama() {
+  model::DecoderConfig config = odd_llama();
+  config.hidden_size = 64;
+  config.intermediate_size = 192;
+  config.num_attention_heads = 8;
+  config.num_key_value_heads = 4;
+  config.head_dim = 16;
+  return config;
+}
+
 const model::DecoderConfig& ParityCase::config() const {
   return parity_models().at(static_cast<size_t>(model));
 }

@@ -32,6 +32,7 @@ model::DecoderConfig odd_gpt2();   // LayerNorm, learned positions, GELU, biases
 model::DecoderConfig odd_qwen3();  // norms of q and k; untied; 6 heads, 2 kv heads, scaled rotary
 /// The four of them.
 const std::vector<model::DecoderConfig>& parity_models();
+model::DecoderConfig even_llama();  // sizes that FP8 takes on up to 4 tp ranks
 
 /// Of so many ranks: tp and dp up to 4.
 std::vector<comm::MeshShape> layouts_of(int world_size);

@@ -119,6 +119,38 @@ TEST_CASE("muon on GPUs follows the CPU; stages and replays are bitwise alike", 
   at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
 }
 
+// On one GPU nothing is in parts: then FP8 alone.
+TEST_CASE("FP8 of tensors in parts trains on GPUs like FP8 on the CPU; stages and replays alike",
+          "[gpu][parity]") {
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  TrainingOptions options{.steps = 10, .dtype = at::kBFloat16};
+  options.model.fp8 = {.on = true, .all_gather = true};
+  options.model.sequence_parallel = tensor_parallel::SequenceParallel::on;
+  const TrainingRun reference = train_reference(even_llama(), options);
+  options.accumulation = 2;
+  options.reduce_per_micro_batch = true;
+  for (const comm::MeshShape shape : layouts_of(session().size())) {
+    comm::DeviceMesh mesh(session(), shape, comm::DeviceType::cuda);
+    const Axes axes{.world = session(), .tp = mesh.tp(), .dp = mesh.dp(), .device = mesh.device()};
+    std::optional<TrainingRun> first;
+    for (const int stage : {0, 3, 2}) {
+      options.zero_stage = stage;
+      options.model.recompute = stage == 2 ? model::Recompute::full : model::Recompute::none;
+      options.cuda_graphs = train::CudaGraphs::off;
+      const TrainingRun issued = train(even_llama(), axes, options);
+      const double deviation = compare(issued, reference).loss;
+      CAPTURE(shape.tp_size, shape.dp_size, stage, deviation);
+      CHECK(deviation <= 0.005);
+      options.cuda_graphs = train::CudaGraphs::on;
+      CHECK(bitwise_equal(train(even_llama(), axes, options), issued));
+      if (first) CHECK(bitwise_equal(issued, *first));
+      if (!first) first = issued;
+    }
+  }
+  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
+}
+
 TEST_CASE("measuring which way steps are faster changes no bit", "[gpu][parity]") {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);

@@ -338,17 +338,6 @@ double mean_of(const std::vector<float>& losses) {
   return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
 }
 
-/// Sizes that FP8 takes on up to 4 tp ranks.
-model::DecoderConfig even_llama() {
-  model::DecoderConfig config = odd_llama();
-  config.hidden_size = 64;
-  config.intermediate_size = 192;
-  config.num_attention_heads = 8;
-  config.num_key_value_heads = 4;
-  config.head_dim = 16;
-  return config;
-}
-
 TEST_CASE("FP8 trains within 0.1 % of FP8 on one rank on every layout, and its stages alike",
           "[parity]") {
   at::set_num_threads(1);
