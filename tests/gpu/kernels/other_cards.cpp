@@ -158,7 +158,7 @@ TEST_CASE("a gradient that cuDNN writes into the packed buffer is LibTorch's", "
     WARN("this program was built without cuDNN's graph interface");
     return;
   }
-  const TakenFor card(kH200);
+  const TakenFor card(kH200, FusedAttention::cudnn);
   constexpr int64_t kLength = 384, kBatch = 3, kDim = 64;
   for (const AttentionShape shape : {AttentionShape{14, 2, kDim}, AttentionShape{6, 6, kDim}}) {
     CAPTURE(shape.heads, shape.kv_heads);
