@@ -24,7 +24,7 @@ class Refused : public std::runtime_error {
 /// One line fit for a log, whatever bytes a hostile file brought: no control characters, bounded
 /// length, valid UTF-8.
 std::string one_line(std::string_view text);
-/// The message of any exception without "... error: " before it, on one line.
+/// The cause of any exception (base/cause.h) on one line.
 std::string plain_message(const std::exception& error);
 
 struct ManifestFile {

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
+#include "base/cause.h"
 #include "base/hex.h"
 #include "base/text.h"
 #include "checkpoint/manifest.h"
@@ -43,17 +43,7 @@ std::string one_line(std::string_view text) {
       .get<std::string>();
 }
 
-std::string plain_message(const std::exception& error) {
-  std::string_view text = error.what();
-  constexpr std::string_view kMark = " error: ";
-  if (const size_t mark = text.find(kMark);
-      dynamic_cast<const Error*>(&error) != nullptr && mark != text.npos && mark < 16) {
-    text.remove_prefix(mark + kMark.size());
-  }
-  // It will stand inside another sentence.
-  while (text.ends_with('.') || text.ends_with('\n')) text.remove_suffix(1);
-  return one_line(text);
-}
+std::string plain_message(const std::exception& error) { return one_line(cause_of(error)); }
 
 std::string shard_name(int64_t file, int64_t file_count) {
   return "shard-" + padded("%05lld", file) + "-of-" + padded("%05lld", file_count) + ".safetensors";

@@ -69,12 +69,11 @@ void check(const UpdateRange& range, size_t index, const at::Device& device,
     check_tensor(range, index, range.weights, "weights",
                  range.weights.scalar_type() == at::kBFloat16, "bf16");
   }
-  if (range.amax.defined() &&
-      (!finds_amax(device) || range.amax.numel() != 1 || range.amax.scalar_type() != at::kInt ||
-       range.amax.device() != range.master.device())) {
+  if (range.amax.defined() && (range.amax.numel() != 1 || range.amax.scalar_type() != at::kInt ||
+                               range.amax.device() != range.master.device())) {
     throw InternalError(
         problem(cat("update: the largest magnitude of range ", index, " on ", device.str()))
-            .must("be asked for where updates find it, as one int32 on the master's device"));
+            .must("be one int32 on the master's device"));
   }
   if (!is_on(device, range.master)) {
     throw InternalError(

@@ -52,8 +52,6 @@ void Update::run(const UpdateStep& step) {
   for (int part = 0; part < parts(); ++part) apply(part, step);
 }
 
-bool finds_amax(at::Device device) { return device.is_cpu() || device.is_cuda(); }
-
 std::string rule_keeping(const std::vector<std::string>& slots) {
   const std::set<std::string> wanted = set_of(slots);
   for (const UpdateRule* rule : rules()) {

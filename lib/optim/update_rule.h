@@ -43,7 +43,7 @@ struct UpdateRange {
   int part = 0;  // what apply() updates together
   /// int32 [1], which ranges of one part may share: in begin() 0, and by the time that those are
   /// updated the bits, as fp32, of the largest magnitude of their new masters, rounded to bf16
-  /// where they are fp32. Undefined: nobody asks. Only where finds_amax().
+  /// where they are fp32. Undefined: nobody asks.
   at::Tensor amax = {};
   /// Of a parameter whose unit is a matrix: the global tensor's shape, and fp32 memory of the
   /// range's size through which `MatrixExchange` brings together what is to be seen as a whole.
@@ -129,9 +129,6 @@ class UpdateRule {
   virtual std::unique_ptr<Update> update_of(std::vector<UpdateRange> ranges,
                                             const UpdateSettings& settings) const = 0;
 };
-
-/// Whether updates there find UpdateRange::amax.
-bool finds_amax(at::Device device);
 
 /// The name of the rule that keeps these slots, in any order; of one that treats parameters in
 /// several ways, all of them or those of one way alone; "" where none does.

@@ -73,7 +73,7 @@ StateLayout state_layout(const ParamBuckets::Options& buckets, const Options& op
     throw InternalError(problem("bf16 gradients in stage 0, reduced per micro-batch")
                             .must("be fp32, or of another stage"));
   }
-  layout.keeps_amax = buckets.dtype == at::kBFloat16 && optim::finds_amax(buckets.device);
+  layout.keeps_amax = buckets.dtype == at::kBFloat16;
   layout.casts_for_reduction = options.reduce_dtype == at::kBFloat16 && dp_size > 1;
   return layout;
 }
