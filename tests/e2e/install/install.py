@@ -42,7 +42,8 @@ def make_read_only(folder):
 
 
 def check_files(share, docs):
-    for file in (share / "tptrain/configs/quickstart.yaml", share / "tptrain/scripts/sweep.sh", share / "tptrain/scripts/slurm/train.sbatch",
+    for file in (share / "tptrain/configs/quickstart.yaml", share / "tptrain/scripts/sweep.sh", share / "tptrain/scripts/track.py",
+                 share / "tptrain/scripts/slurm/train.sbatch",
                  docs / "docs/troubleshooting.md", docs / "README.md"):
         assert file.is_file(), file
 

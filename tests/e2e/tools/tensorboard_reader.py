@@ -58,5 +58,18 @@ for line in steps:  # each moment of a step counts for one phase
     assert math.isclose(sum(line["phases"].values()), line["step_time_s"], rel_tol=0.02, abs_tol=1e-3), line
 for tag, key in eval_tags.items():
     check(tag, key, evals)
+# scripts/track.py gives trackers the same numbers by the same names.
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "scripts"))
+import track
+given = {}
+for step, _, values in track.Lines(directory / "run/metrics.jsonl").new():
+    for tag, value in values.items():
+        given.setdefault(tag, []).append((step, value))
+assert set(events.Tags()["scalars"]) <= set(given), given.keys()
+for tag in events.Tags()["scalars"]:
+    seen = [(point.step, point.value) for point in events.Scalars(tag)]
+    assert [step for step, _ in seen] == [step for step, _ in given[tag]], tag
+    assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-30) for (_, a), (_, b) in zip(seen, given[tag])), tag
 assert len(steps) == 8 and len(os.listdir(directory / "run/tensorboard")) == 2
 print(f"{len(tags) + len(phase_tags) + len(eval_tags)} curves of {len(steps)} steps read by TensorBoard as metrics.jsonl has them")
