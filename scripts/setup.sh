@@ -72,7 +72,8 @@ if [ -z "$choice" ]; then
 fi
 if [ "$print_preset" = yes ]; then echo "$choice"; exit 0; fi
 
-# Without dpkg (RHEL, SUSE, conda) nothing is installed: what the build looks for is looked for here, and what lacks is said in one line.
+# Where this user installs no packages (no dpkg: RHEL, SUSE; or no root) what the build looks for is looked for itself, wherever it came from,
+# and what lacks is said in one line with the command.
 # dnf and zypper are asked by what a package brings (a program, a pkg-config file, a CMake package), since its name differs between them and their
 # releases. Open MPI alone is asked by name: several packages bring an mpicc, none of them on the PATH.
 wanted_as() {  # MANAGER PART
@@ -82,6 +83,7 @@ wanted_as() {  # MANAGER PART
     mpicc | mpirun) [ "$1" = dnf ] && echo openmpi-devel || echo openmpi4-devel ;;
     cmake | python3) echo "$2" ;;
     pkg-config) echo /usr/bin/pkg-config ;;
+    CLI11 | Catch2) echo "cmake($2)" ;;
     *) echo "pkgconfig($2)" ;;
   esac
 }
@@ -92,12 +94,19 @@ mpi_beside_the_path() {
     if [ -x "$folder/mpicc" ]; then echo "$folder"; return; fi
   done
 }
-look_for_parts() {
-  local lacking=() program module command=() part packages=()
-  for program in g++ cmake ninja mpicc mpirun pkg-config python3; do
+compiler=${CXX:-g++}  # conda's has a long name, which its activation puts there
+has_header() {  # HEADER...: any of them
+  local header condition=0
+  for header in "$@"; do condition+=" || __has_include(<$header>)"; done
+  # shellcheck disable=SC2086  # flags are words
+  printf '#if !(%s)\n#error\n#endif\n' "$condition" | "$compiler" ${CPPFLAGS:-} ${CXXFLAGS:-} -std=c++20 -x c++ -E - >/dev/null 2>&1
+}
+look_for_parts() {  # [COMMAND]: what installs the rest on this machine
+  local lacking=() program module command=${1:-} part packages=() mpi else_from=
+  command -v "$compiler" >/dev/null || lacking+=(g++)
+  for program in cmake ninja mpicc mpirun pkg-config python3; do
     command -v "$program" >/dev/null || lacking+=("$program")
   done
-  local mpi
   if [[ " ${lacking[*]} " == *" mpicc "* ]]; then
     mpi=$(mpi_beside_the_path)
     if [ -n "$mpi" ]; then
@@ -108,25 +117,27 @@ look_for_parts() {
   for module in yaml-cpp spdlog nlohmann_json libcrypto oniguruma libutf8proc sentencepiece simdjson zlib libzstd; do
     pkg-config --exists "$module" 2>/dev/null || lacking+=("$module")
   done
+  has_header CLI/CLI.hpp || lacking+=(CLI11)
+  has_header catch2/catch.hpp catch2/catch_all.hpp || lacking+=(Catch2)
   [ "${#lacking[@]}" -gt 0 ] || return 0
+  if [ -z "$command" ]; then
+    for program in dnf zypper; do
+      if [ -z "$command" ] && command -v "$program" >/dev/null; then
+        for part in "${lacking[@]}"; do
+          part=$(wanted_as "$program" "$part")
+          [[ " ${packages[*]} " == *" '$part' "* ]] || packages+=("'$part'")
+        done
+        command="sudo $program install ${packages[*]}"
+        else_from="on RHEL with EPEL and CRB; "
+      fi
+    done
+  fi
+  [ -z "$command" ] || command+=" (${else_from}without root, or where one is not to be had: conda env create --file scripts/environment.yml)"
   for program in conda mamba micromamba; do
-    if command -v "$program" >/dev/null && [ -n "${CONDA_PREFIX:-}" ]; then
-      command=("$program" env update --file scripts/environment.yml)
-    fi
+    if command -v "$program" >/dev/null && [ -n "${CONDA_PREFIX:-}" ]; then command="$program env update --file scripts/environment.yml"; fi
   done
-  for program in dnf zypper; do
-    if [ "${#command[@]}" -eq 0 ] && command -v "$program" >/dev/null; then
-      for part in "${lacking[@]}" ; do
-        part=$(wanted_as "$program" "$part")
-        [[ " ${packages[*]} " == *" '$part' "* ]] || packages+=("'$part'")
-      done
-      command=(sudo "$program" install "${packages[@]}" "'cmake(CLI11)'" "'cmake(Catch2)'")
-    fi
-  done
-  [ "${#command[@]}" -gt 0 ] || command=("an environment of conda-forge, made with: conda env create --file scripts/environment.yml")
-  local else_from=
-  [ "${command[0]}" != sudo ] || else_from=" (on RHEL with EPEL and CRB; without root, or where one is not to be had: conda env create --file scripts/environment.yml)"
-  echo "setup: this machine has no dpkg, and lacks ${lacking[*]}; install them, then start again: ${command[*]}$else_from" >&2
+  [ -n "$command" ] || command="an environment of conda-forge, made with: conda env create --file scripts/environment.yml"
+  echo "setup: this machine lacks ${lacking[*]}; install them, then start again: $command" >&2
   exit 1
 }
 missing=()
@@ -134,18 +145,17 @@ command -v dpkg-query >/dev/null || { look_for_parts; PACKAGES=(); }
 for package in "${PACKAGES[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
 done
+as_root=()
+if [ "${#missing[@]}" -gt 0 ] && [ "$(id -u)" -ne 0 ]; then
+  if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root=(sudo)
+  else
+    look_for_parts "sudo apt-get update && sudo apt-get install -y ${missing[*]}"
+    missing=()
+  fi
+fi
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "setup: installing ${missing[*]}"
-  as_root=()
-  if [ "$(id -u)" -ne 0 ]; then
-    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-      as_root=(sudo)
-    else
-      echo "setup: these packages are missing and this user may not install them. Run, then start again:" >&2
-      echo "  sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
-      exit 1
-    fi
-  fi
   "${as_root[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
@@ -164,8 +174,12 @@ if [ "$fuzz" = yes ] && ! { command -v clang++ && command -v clang-tidy; } >/dev
 fi
 
 if [ -n "${TPTRAIN_TORCH_DIR:-}" ]; then
-  header=$(ls "$TPTRAIN_TORCH_DIR"/include/torch/headeronly/version.h "$TPTRAIN_TORCH_DIR"/include/torch/csrc/api/include/torch/version.h 2>/dev/null | head -n 1)
-  if [ -z "$header" ] || ! grep -q 'TORCH_VERSION_MINOR 11' "$header"; then
+  version_of_torch=
+  for header in torch/headeronly/version.h torch/csrc/api/include/torch/version.h; do
+    header=$TPTRAIN_TORCH_DIR/include/$header
+    if [ -z "$version_of_torch" ] && [ -e "$header" ]; then version_of_torch=$(sed -nE 's/^#define TORCH_VERSION_(MAJOR|MINOR) ([0-9]+).*/\2/p' "$header" | tr '\n' .); fi
+  done
+  if [ "$version_of_torch" != 2.11. ]; then
     echo "setup: TPTRAIN_TORCH_DIR=$TPTRAIN_TORCH_DIR is no LibTorch 2.11 (include/ and lib/ of one are expected there). Correct it, or unset it to use .venv." >&2
     exit 1
   fi

@@ -49,11 +49,13 @@ TPTRAIN_TORCH_DIR="$directory/torch" expect cpu "has no CUDA"
 [ "$(PATH="$directory/bin" bash "$setup" --cpu --print-preset 2>&1)" = cpu ] || fail "--cpu"
 # Without dpkg: one line that names what lacks and the package manager that is there, and nothing is installed.
 printf '#!/usr/bin/env bash\n[ "$2" != simdjson ] && [ "$2" != oniguruma ]\n' >bin/pkg-config
-for program in g++ cmake ninja mpicc mpirun python3 dnf; do printf '#!/usr/bin/env bash\nexit 0\n' >"bin/$program"; done
+for program in cmake ninja mpicc mpirun python3 dnf; do printf '#!/usr/bin/env bash\nexit 0\n' >"bin/$program"; done
+printf '#!/usr/bin/env bash\n! grep -q CLI/CLI.hpp\n' >bin/g++  # asked whether headers are there
+ln -s "$(command -v grep)" bin/
 chmod +x bin/*
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without oniguruma"; fi
-grep -qF "lacks oniguruma simdjson;" error.txt || fail "what lacks is not in: $(cat error.txt)"
-grep -qF "sudo dnf install 'pkgconfig(oniguruma)' 'pkgconfig(simdjson)' 'cmake(CLI11)'" error.txt || fail "no dnf in: $(cat error.txt)"
+grep -qF "this machine lacks oniguruma simdjson CLI11;" error.txt || fail "what lacks is not in: $(cat error.txt)"
+grep -qF "sudo dnf install 'pkgconfig(oniguruma)' 'pkgconfig(simdjson)' 'cmake(CLI11)' (on RHEL" error.txt || fail "no dnf in: $(cat error.txt)"
 [ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
 rm bin/ninja
 if PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
@@ -75,4 +77,31 @@ cp bin/zypper bin/conda
 if CONDA_PREFIX=$directory PATH="$directory/bin" bash "$setup" --cpu >out.txt 2>error.txt; then fail "went on without ninja"; fi
 grep -qF "conda env update --file scripts/environment.yml" error.txt || fail "no conda in: $(cat error.txt)"
 [ -f "$(dirname "$setup")/environment.yml" ] || fail "there is no scripts/environment.yml"
+# With dpkg and without root: what an environment of conda brings is as good as a package. Its compiler has a long name and is said by CXX.
+printf '#!/usr/bin/env bash\nexit 1\n' >bin/dpkg-query
+printf '#!/usr/bin/env bash\necho 1000\n' >bin/id
+printf '#!/usr/bin/env bash\ncase "$*" in *version_info*) exit 1 ;; esac\n' >bin/python3  # goes on to LibTorch, and ends there
+printf '#!/usr/bin/env bash\nexit 0\n' | tee bin/pkg-config bin/ninja bin/mpicc bin/mpirun bin/long-g++ >/dev/null
+ln -s "$(command -v tr)" bin/
+rm bin/zypper bin/g++
+chmod +x bin/*
+mkdir -p torch/include/torch/headeronly
+printf '#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 11\n' >torch/include/torch/headeronly/version.h
+without_root() { CONDA_PREFIX=$directory TPTRAIN_TORCH_DIR="$directory/torch" PATH="$directory/bin" "$@" bash "$setup" --cpu >out.txt 2>error.txt; }
+without_root env CXX="$directory/bin/long-g++" || fail "conda's parts are not enough: $(cat error.txt)"
+grep -qF "LibTorch of TPTRAIN_TORCH_DIR" out.txt || fail "no LibTorch in: $(cat out.txt)"
+if without_root env; then fail "went on without a compiler"; fi
+[ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
+grep -qF "lacks g++ CLI11 Catch2; install them, then start again: conda env update --file scripts/environment.yml" error.txt || fail "no g++ in: $(cat error.txt)"
+rm bin/conda
+if without_root env; then fail "went on without a compiler"; fi
+grep -qF "sudo apt-get update && sudo apt-get install -y build-essential cmake" error.txt || fail "no apt-get in: $(cat error.txt)"
+grep -qF "conda env create --file scripts/environment.yml" error.txt || fail "no way without root in: $(cat error.txt)"
+[ "$(wc -l <error.txt)" -eq 1 ] || fail "more than a line: $(cat error.txt)"
+# A folder that is no LibTorch 2.11.
+if without_root env CXX="$directory/bin/long-g++" TPTRAIN_TORCH_DIR="$directory/none"; then fail "took a folder that is not there"; fi
+grep -qF "TPTRAIN_TORCH_DIR=$directory/none is no LibTorch 2.11" error.txt || fail "no word of LibTorch in: $(cat error.txt)"
+sed -i 's/MINOR 11/MINOR 12/' torch/include/torch/headeronly/version.h
+if without_root env CXX="$directory/bin/long-g++"; then fail "took LibTorch 2.12"; fi
+grep -qF "is no LibTorch 2.11" error.txt || fail "no word of LibTorch 2.12 in: $(cat error.txt)"
 echo "all passed"
