@@ -73,6 +73,8 @@ std::optional<double> peak_flops(const std::string& device_name, at::ScalarType 
                                             {"RTX 3090", 35.6e12, 71e12},
                                             {"RTX 4090", 82.6e12, 165.2e12},
                                             {"RTX 5090", 104.8e12, 209.5e12}}};
+  // A slice of one has a part of its multiprocessors ("NVIDIA A100-SXM4-40GB MIG 3g.20gb").
+  if (device_name.find(" MIG ") != std::string::npos) return std::nullopt;
   for (const Part& part : kParts) {
     if (has_words(device_name, part.words)) return dtype == at::kBFloat16 ? part.bf16 : part.fp32;
   }

@@ -24,6 +24,9 @@ TEST_CASE("utilisation is of the peak of the type that trains, where the device 
                             "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D",
                             "NVIDIA GB200", "NVIDIA L400"})
     CHECK(!peak_flops(other, at::kBFloat16));
+  // A slice of a card has a part of its multiprocessors.
+  CHECK(!peak_flops("NVIDIA A100-SXM4-80GB MIG 3g.40gb", at::kBFloat16));
+  CHECK(!peak_flops("NVIDIA H200 MIG 1g.18gb", at::kBFloat16));
   CHECK(!peak_flops("Some other device", at::kBFloat16));
   CHECK(!peak_flops(at::Device(at::kCPU), at::kFloat));
 }
