@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 
 namespace tptrain::comm {
 
@@ -13,7 +14,7 @@ std::string mpi_library() {
   if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS)
     return "";  // before MPI_Init, too
   const std::string all(text.data(), static_cast<size_t>(std::max(0, length)));
-  return all.substr(0, all.find('\n'));
+  return all.substr(0, all.find_first_of(std::string_view("\n\0", 2)));  // Open MPI counts the 0
 }
 
 }  // namespace tptrain::comm

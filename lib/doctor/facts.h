@@ -16,9 +16,10 @@ inline constexpr int64_t kUnlimited = -1;
 /// A folder that a run is to write to, and what came of trying.
 struct DirectoryFacts {
   std::string path = {};
-  std::string file_system = {};  // "ext4", "nfs", ...; "": not one of those known here
-  std::string failed = {};       // what a save would do and the folder does not let; "": all went
-  std::string no_locks = {};     // why files cannot be locked; "": they can
+  std::string file_system = {};           // "ext4", "nfs", ...; "": not one of those known here
+  std::optional<bool> of_all_hosts = {};  // a network file system; nothing: not known
+  std::string failed = {};    // what a save would do and the folder does not let; "": all went
+  std::string no_locks = {};  // why files cannot be locked; "": they can
   int64_t free_bytes = 0;
   double write_mib_per_s = 0;  // with fsync
 };
@@ -33,6 +34,7 @@ struct Facts {
   int64_t open_files = kUnlimited;
   int64_t shared_memory_bytes = 0;  // size of /dev/shm; 0: there is none
   int64_t memory_bytes = 0;
+  int64_t available_memory_bytes = 0;  // within the limit of a container or a job
   int cores = 0;
   bool reads_parquet = false;  // the program was built with Arrow
   std::optional<DirectoryFacts> directory = {};

@@ -168,7 +168,7 @@ class Examination {
         launcher.substr(0, launcher.find('.')) == library.substr(0, library.find('.'));
     if (mpi_kind(facts_.mpirun) != kind || (kind == "Open MPI" && !same_release))
       return add(Grade::fault, "mpirun",
-                 cat("\"", facts_.mpirun, "\", but the program uses ", facts_.mpi_library),
+                 cat("\"", facts_.mpirun, "\", but the program uses ", kind, " ", library),
                  "Ranks would each be alone: put the mpirun of that library first on the PATH.");
     add(Grade::fine, "MPI", cat(kind, " ", library));
   }
@@ -196,7 +196,8 @@ class Examination {
         small ? "Ranks of a host talk through it. In a container: --ipc=host or --shm-size=8g."
               : "");
     add(facts_.cores < 2 ? Grade::warning : Grade::fine, "cores",
-        cat(facts_.cores, ", memory ", human_bytes(facts_.memory_bytes)),
+        cat(facts_.cores, ", memory ", human_bytes(facts_.memory_bytes), ", ",
+            human_bytes(facts_.available_memory_bytes), " available"),
         facts_.cores < 2 ? "A rank wants a core of its own: look at --cpus-per-task and taskset."
                          : "");
   }
@@ -212,14 +213,20 @@ class Examination {
   void directory(const DirectoryFacts& at) {
     const std::string where =
         cat(at.path, at.file_system.empty() ? "" : cat(" (", at.file_system, ")"));
-    if (!at.failed.empty())
-      return add(Grade::fault, "run_dir", cat(where, ": ", at.failed),
-                 "Choose a folder on a file system that this user may write to.");
+    if (!at.failed.empty()) {
+      // An error of this program brings its own remedy, below its first line.
+      const size_t end = at.failed.find("\n  ");
+      return add(Grade::fault, "run_dir", cat(where, ": ", at.failed.substr(0, end)),
+                 end == std::string::npos
+                     ? "Choose a folder on a file system that this user may write to."
+                     : at.failed.substr(end + 3));
+    }
     if (at.free_bytes < kGiB)
       add(Grade::fault, "run_dir", cat(where, ": ", human_bytes(at.free_bytes), " are free"),
           "A checkpoint takes 12 to 16 bytes a parameter; tptrain plan says how much.");
     else
       add(Grade::fine, "run_dir", cat(where, ": ", human_bytes(at.free_bytes), " are free"));
+    shared(at);
     if (!at.no_locks.empty())
       add(Grade::warning, "locks", cat("files cannot be locked there (", at.no_locks, ")"),
           "A second run in the same run_dir is then noticed only at the next save: mount with "
@@ -233,6 +240,20 @@ class Examination {
           "Saves will take their time: a faster file system, or a larger checkpoint.save_steps.");
     else
       add(Grade::fine, "writing", cat(std::llround(at.write_mib_per_s), " MiB/s with fsync"));
+  }
+
+  // Only a run over several hosts needs it, and the doctor sees one: no complaint.
+  void shared(const DirectoryFacts& at) {
+    if (at.of_all_hosts.value_or(false))
+      return add(Grade::fine, "shared",
+                 cat(at.file_system, ", which the hosts of a cluster share"));
+    if (at.of_all_hosts)
+      return add(Grade::fine, "shared", cat(at.file_system, ", of this host alone"),
+                 "A run over several hosts needs a run_dir that all of them see: NFS, Lustre ...");
+    add(Grade::fine, "shared",
+        cat("not known of ",
+            at.file_system.empty() ? std::string("this file system") : at.file_system),
+        "A run over several hosts tries at its start whether all of them see its run_dir.");
   }
 
   const Facts& facts_;

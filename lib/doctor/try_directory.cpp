@@ -4,8 +4,8 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
-#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -18,26 +18,33 @@ namespace {
 namespace fs = std::filesystem;
 
 // Linux, include/uapi/linux/magic.h, and those of file systems that are not part of it.
-std::string file_system_of(const fs::path& path) {
-  constexpr std::array<std::pair<int64_t, const char*>, 13> kNames = {{{0xEF53, "ext4"},
-                                                                       {0x58465342, "xfs"},
-                                                                       {0x9123683E, "btrfs"},
-                                                                       {0x01021994, "tmpfs"},
-                                                                       {0x794C7630, "overlay"},
-                                                                       {0x6969, "nfs"},
-                                                                       {0xFF534D42, "cifs"},
-                                                                       {0x0BD00BD0, "lustre"},
-                                                                       {0x47504653, "gpfs"},
-                                                                       {0x19830326, "beegfs"},
-                                                                       {0x00C36400, "ceph"},
-                                                                       {0x2FC12FC1, "zfs"},
-                                                                       {0x65735546, "fuse"}}};
-  struct statfs facts {};
-  if (::statfs(path.c_str(), &facts) != 0) return "";
-  for (const auto& [magic, name] : kNames) {
-    if (static_cast<int64_t>(facts.f_type) == magic) return name;
+void look_at_file_system(const fs::path& path, DirectoryFacts& facts) {
+  struct Known {
+    int64_t magic;
+    const char* name;
+    std::optional<bool> of_all_hosts;
+  };
+  constexpr std::array<Known, 14> kKnown = {{{0xEF53, "ext4", false},
+                                             {0x58465342, "xfs", false},
+                                             {0x9123683E, "btrfs", false},
+                                             {0x2FC12FC1, "zfs", false},
+                                             {0x01021994, "tmpfs", false},
+                                             {0x794C7630, "overlay", false},
+                                             {0x6969, "nfs", true},
+                                             {0xFF534D42, "cifs", true},
+                                             {0xFE534D42, "smb2", true},
+                                             {0x0BD00BD0, "lustre", true},
+                                             {0x47504653, "gpfs", true},
+                                             {0x19830326, "beegfs", true},
+                                             {0x00C36400, "ceph", true},
+                                             {0x65735546, "fuse", std::nullopt}}};
+  struct statfs found {};
+  if (::statfs(path.c_str(), &found) != 0) return;
+  for (const Known& known : kKnown) {
+    if (static_cast<int64_t>(found.f_type) != known.magic) continue;
+    facts.file_system = known.name;
+    facts.of_all_hosts = known.of_all_hosts;
   }
-  return "";
 }
 
 /// `path`, or the nearest folder above it that is there.
@@ -68,7 +75,7 @@ double write_as_a_save(const fs::path& folder) {
 DirectoryFacts try_directory(const std::string& path) {
   DirectoryFacts facts{.path = path};
   const fs::path folder = existing(path);
-  facts.file_system = file_system_of(folder);
+  look_at_file_system(folder, facts);
   const fs::path own = folder / cat(".tptrain-doctor-", ::getpid());
   try {
     if (fs::exists(path) && !fs::is_directory(path))

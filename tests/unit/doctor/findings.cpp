@@ -42,10 +42,14 @@ Facts sound_host() {
   facts.open_files = 1048576;
   facts.shared_memory_bytes = 8 * kGiB;
   facts.memory_bytes = 256 * kGiB;
+  facts.available_memory_bytes = 250 * kGiB;
   facts.cores = 32;
   facts.reads_parquet = true;
-  facts.directory = DirectoryFacts{
-      .path = "runs/a", .file_system = "lustre", .free_bytes = 1000 * kGiB, .write_mib_per_s = 900};
+  facts.directory = DirectoryFacts{.path = "runs/a",
+                                   .file_system = "lustre",
+                                   .of_all_hosts = true,
+                                   .free_bytes = 1000 * kGiB,
+                                   .write_mib_per_s = 900};
   return facts;
 }
 
@@ -133,6 +137,10 @@ TEST_CASE("each planted fault is found, and says what to do", "[doctor]") {
       {"cores", Grade::warning, "1, memory", "taskset", [](Facts& f) { f.cores = 1; }},
       {"run_dir", Grade::fault, "Permission denied", "may write to",
        [](Facts& f) { f.directory->failed = "open failed (Permission denied)"; }},
+      {"run_dir", Grade::fault, "run/f.tmp: write failed: no space", "Free space",
+       [](Facts& f) {
+         f.directory->failed = "data error: run/f.tmp: write failed: no space\n  Free space.";
+       }},
       {"run_dir", Grade::fault, "1.00 MiB are free", "tptrain plan",
        [](Facts& f) { f.directory->free_bytes = 1 << 20; }},
       {"run_dir", Grade::warning, "in memory", "on a disk",
@@ -152,7 +160,40 @@ TEST_CASE("each planted fault is found, and says what to do", "[doctor]") {
     CHECK(found[0].grade == planted.grade);
     CHECK(has(found[0].found, planted.found));
     CHECK(has(found[0].remedy, planted.remedy));
+    CHECK(found[0].found.find('\n') ==
+          std::string::npos);  // a finding is a line, its remedy another
   }
+}
+
+TEST_CASE("whether other hosts see run_dir is said, and is no complaint", "[doctor]") {
+  struct On {
+    const char* file_system;
+    std::optional<bool> of_all_hosts;
+    const char* found;
+    const char* remedy;
+  };
+  for (const On& on : {On{"lustre", true, "lustre, which the hosts of a cluster share", ""},
+                       On{"nfs", true, "nfs, which the hosts of a cluster share", ""},
+                       On{"ext4", false, "ext4, of this host alone", "Lustre"},
+                       On{"fuse", std::nullopt, "not known of fuse", "at its start"},
+                       On{"", std::nullopt, "not known of this file system", "at its start"}}) {
+    Facts facts = sound_host();
+    facts.directory->file_system = on.file_system;
+    facts.directory->of_all_hosts = on.of_all_hosts;
+    INFO(on.file_system);
+    CHECK(complaints(facts).empty());
+    const std::vector<Finding> all = findings(facts);
+    const auto shared = std::find_if(all.begin(), all.end(),
+                                     [](const Finding& one) { return one.what == "shared"; });
+    REQUIRE(shared != all.end());
+    CHECK(has(shared->found, on.found));
+    CHECK(has(shared->remedy, on.remedy));
+  }
+  Facts nowhere = sound_host();
+  nowhere.directory.reset();
+  const std::vector<Finding> all = findings(nowhere);
+  CHECK(std::none_of(all.begin(), all.end(),
+                     [](const Finding& one) { return one.what == "shared"; }));
 }
 
 TEST_CASE("a folder is tried as a save would use it, and left as it was", "[doctor]") {
@@ -160,6 +201,7 @@ TEST_CASE("a folder is tried as a save would use it, and left as it was", "[doct
   const DirectoryFacts facts = try_directory((directory / "not/yet/there").string());
   CHECK(facts.failed.empty());
   CHECK(facts.free_bytes > 0);
+  CHECK((facts.file_system.empty() || facts.file_system == "fuse") == !facts.of_all_hosts);
   CHECK(facts.write_mib_per_s > 0);
   CHECK(std::filesystem::is_empty(directory.path()));
   directory.put("file", "");
@@ -170,8 +212,11 @@ TEST_CASE("a folder is tried as a save would use it, and left as it was", "[doct
 TEST_CASE("this host can be examined", "[doctor]") {
   const Facts facts = examine("");
   CHECK(has(facts.mpi_library, "MPI"));
+  CHECK(facts.mpi_library.find('\0') == std::string::npos);
   CHECK(facts.cores >= 1);
   CHECK(facts.memory_bytes > 0);
+  CHECK(facts.available_memory_bytes > 0);
+  CHECK(facts.available_memory_bytes <= facts.memory_bytes);
   CHECK_FALSE(facts.directory.has_value());
   CHECK_FALSE(findings(facts).empty());
 }
