@@ -44,6 +44,8 @@ _tptrain() {
   elif [[ $COMP_CWORD -eq 1 ]]; then
     COMPREPLY=($(compgen -W ")",
              names_of(verbs), R"(" -- "$word"))
+  elif [[ $verb == completion ]]; then
+    COMPREPLY=($(compgen -W 'bash zsh' -- "$word"))
   else
     compopt -o filenames 2>/dev/null
     mapfile -t COMPREPLY < <(compgen -f -- "$word")
@@ -66,6 +68,8 @@ if [[ ${words[CURRENT]} == -* ]]; then
 elif (( CURRENT == 2 )); then
   compadd -- )",
              names_of(verbs), R"(
+elif [[ ${words[2]} == completion ]]; then
+  compadd -- bash zsh
 else
   _files
 fi

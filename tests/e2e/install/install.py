@@ -49,10 +49,16 @@ def check_files(share, docs):
 
 
 def check_shell_files(share):
-    run("bash", "-n", share / "bash-completion/completions/tptrain")
-    words = run("bash", "-c", f"source '{share}/bash-completion/completions/tptrain'; COMP_WORDS=(tptrain plan --tp); COMP_CWORD=2; _tptrain;"
-                              " echo ${COMPREPLY[@]}")
-    assert words.split() == ["--tp-size"], words
+    completions = share / "bash-completion/completions/tptrain"
+    run("bash", "-n", completions)
+    for words, offered in (("plan --tp", "--tp-size"), ("veri", "verify"), ("completion ''", "bash zsh"), ("--config run.yaml --se", "--set")):
+        count = len(words.split())
+        said = run("bash", "-c", f"source '{completions}'; COMP_WORDS=(tptrain {words}); COMP_CWORD={count}; _tptrain; echo ${{COMPREPLY[@]}}")
+        assert said.strip() == offered, (words, said)
+        if shutil.which("zsh"):  # as its completion system calls it: what is offered, of which zsh itself takes what fits
+            said = run("zsh", "-f", "-c", f"compadd() {{ print -r -- $@ }}; words=(tptrain {words}); CURRENT={count + 1}; "
+                       f"functions[complete]=\"$(tail -n +2 '{share}/zsh/site-functions/_tptrain')\"; complete")
+            assert set(offered.split()) <= set(said.split()), (words, said)
     page = (share / "man/man1/tptrain.1").read_text()
     assert ".SH tptrain plan" in page and "\\-\\-tp\\-size" in page
     if shutil.which("man"):
