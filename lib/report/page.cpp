@@ -45,30 +45,51 @@ std::string section(const std::string& id, const std::string& title, const std::
              "</h2>\n", content, "</section>\n");
 }
 
-constexpr int kColours = 8;  // of the page's style sheet
+constexpr int kColours = 8;          // of the page's style sheet
+constexpr int kColourOfNothing = 8;  // in which nothing was done
 
-std::string swatch(size_t run) {
-  return cat("<span class=\"sw f", run % kColours, "\" aria-hidden=\"true\"></span> ");
+std::string swatch_of(int colour) {
+  return cat("<span class=\"sw f", colour, "\" aria-hidden=\"true\"></span> ");
 }
+std::string swatch(size_t run) { return swatch_of(static_cast<int>(run % kColours)); }
 
 std::string run_cell(size_t number, const RunRecord& run) {
   return cat("<th scope=\"row\">", swatch(number), html_text(run.name), "</th>");
 }
 
 std::string summary_section(const std::vector<RunRecord>& runs) {
+  struct Column {
+    const char* head;
+    std::string Summary::*value;
+  };
+  constexpr std::array<Column, 9> kColumns = {{{"state", &Summary::state},
+                                               {"#step", &Summary::step},
+                                               {"#loss", &Summary::loss},
+                                               {"#best held-out loss", &Summary::best_eval},
+                                               {"#tokens/s", &Summary::tokens_per_second},
+                                               {"#MFU", &Summary::mfu},
+                                               {"#peak memory", &Summary::peak_memory},
+                                               {"last checkpoint", &Summary::last_checkpoint},
+                                               {"#time", &Summary::duration}}};
+  std::vector<Summary> summaries;
   std::vector<Cells> rows;
   for (size_t i = 0; i < runs.size(); ++i) {
-    const Summary s = summary_of(runs[i]);
-    rows.push_back({run_cell(i, runs[i]), text_cell(s.state), number_cell(s.step),
-                    number_cell(s.loss), number_cell(s.best_eval), number_cell(s.tokens_per_second),
-                    number_cell(s.mfu), number_cell(s.peak_memory), text_cell(s.last_checkpoint),
-                    number_cell(s.duration)});
+    summaries.push_back(summary_of(runs[i]));
+    rows.push_back({run_cell(i, runs[i])});
   }
-  return section("summary", "Summary",
-                 table("summary of the runs",
-                       {"run", "state", "#step", "#loss", "#best held-out loss", "#tokens/s",
-                        "#MFU", "#peak memory", "last checkpoint", "#time"},
-                       rows));
+  std::vector<std::string> heads = {"run"};
+  for (const Column& column : kColumns) {
+    // What no run has, as the MFU of CPUs, is left out.
+    if (std::all_of(summaries.begin(), summaries.end(),
+                    [&](const Summary& s) { return (s.*column.value).empty(); }))
+      continue;
+    heads.emplace_back(column.head);
+    for (size_t i = 0; i < runs.size(); ++i) {
+      const std::string& value = summaries[i].*column.value;
+      rows[i].push_back(column.head[0] == '#' ? number_cell(value) : text_cell(value));
+    }
+  }
+  return section("summary", "Summary", table("summary of the runs", heads, rows));
 }
 
 std::string controls(const std::vector<RunRecord>& runs) {
@@ -118,9 +139,13 @@ std::vector<TimePart> time_parts(const TimeShare& share) {
   parts.push_back({"saves", colour++, share.saves_s});
   parts.push_back({"evaluations and other", colour++, share.other_s});
   parts.push_back({"starting", colour++, share.starting_s});
-  parts.push_back({"stopped", colour, share.stopped_s});
   for (TimePart& part : parts) part.colour %= kColours;
+  parts.push_back({"stopped", kColourOfNothing, share.stopped_s});
   return parts;
+}
+
+std::string time_text(double seconds) {
+  return seconds > 0 && seconds < 10 ? cat(fixed(seconds, 2), "s") : duration_text(seconds);
 }
 
 std::string time_section(const std::vector<RunRecord>& runs) {
@@ -137,10 +162,10 @@ std::string time_section(const std::vector<RunRecord>& runs) {
           cat("<rect class=\"f", part.colour, "\" x=\"", fixed(x, 2), "\" width=\"",
               fixed(width, 2), "\" height=\"18\"><title>", html_text(part.name), "</title></rect>");
       x += width;
-      rows.push_back({cat("<th scope=\"row\">", swatch(static_cast<size_t>(part.colour)),
-                          html_text(part.name), "</th>"),
-                      number_cell(duration_text(part.seconds)),
-                      number_cell(cat(fixed(100 * part.seconds / share.total_s(), 1), " %"))});
+      rows.push_back(
+          {cat("<th scope=\"row\">", swatch_of(part.colour), html_text(part.name), "</th>"),
+           number_cell(time_text(part.seconds)),
+           number_cell(cat(fixed(100 * part.seconds / share.total_s(), 1), " %"))});
     }
     out += cat(
         "<h3>", html_text(runs[i].name), "</h3><svg viewBox=\"0 0 1000 18\" width=\"100%\" ",

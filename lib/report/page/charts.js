@@ -2,7 +2,7 @@
 // Curves as SVG: axes, smoothing, and a cursor that a range input moves. Nothing of a run is ever
 // read as HTML: texts become text nodes and attributes.
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 720, HEIGHT = 320, LEFT = 64, RIGHT = 14, TOP = 12, BOTTOM = 40;
+const LEFT = 64, RIGHT = 14, TOP = 12, BOTTOM = 40;
 
 function element(name, attributes, ...children) {
   const made = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
@@ -11,13 +11,24 @@ function element(name, attributes, ...children) {
   return made;
 }
 
-function shortNumber(value) {
+function shortNumber(value, digits = 5) {
   if (!Number.isFinite(value)) return "none";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e15)) return value.toExponential(2).replace(/\.?0+e/, "e");
+  if (size !== 0 && (size < 1e-3 || size >= 1e15)) return value.toExponential(Math.max(2, digits - 3)).replace(/\.?0+e/, "e");
   for (const [unit, name] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]])
-    if (size >= unit) return String(Number((value / (unit === 1e4 ? 1e3 : unit)).toPrecision(4))) + name;
-  return String(Number(value.toPrecision(5)));
+    if (size >= unit) return String(Number((value / (unit === 1e4 ? 1e3 : unit)).toPrecision(Math.max(4, digits - 1)))) + name;
+  return String(Number(value.toPrecision(digits)));
+}
+
+// As many digits as tell neighbours apart: 11.8432 and 11.8436.
+function labels(ticks) {
+  let step = Infinity, size = 0;
+  ticks.forEach((tick, i) => {
+    size = Math.max(size, Math.abs(tick));
+    if (i > 0) step = Math.min(step, tick - ticks[i - 1]);
+  });
+  const digits = Number.isFinite(step) && size > 0 ? Math.ceil(Math.log10(size / step)) + 2 : 5;
+  return ticks.map((tick) => shortNumber(tick, Math.min(12, Math.max(5, digits))));
 }
 
 // Exponential moving average, corrected for its beginning. Holes stay holes.
@@ -76,7 +87,11 @@ function scale(values, from, to, logarithmic) {
   return {
     low, high, logarithmic,
     at: (value) => (value === null || (logarithmic && value <= 0) ? null : at(value)),
-    ticks: (count) => (logarithmic ? logTicks(low, high) : linearTicks(low, high, count)),
+    // Between two powers of ten there may be no round factor: then any round numbers.
+    ticks: (count) => {
+      const ticks = logarithmic ? logTicks(low, high) : [];
+      return ticks.length > 2 ? ticks : linearTicks(low, high, count);
+    },
   };
 }
 
@@ -123,7 +138,7 @@ class Chart {
     this.spec = spec;
     this.runs = runs;
     this.title = element("h3", {id: "chart-" + number}, spec.title + (spec.unit ? " (" + spec.unit + ")" : ""));
-    this.svg = element("svg:svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img"});
+    this.svg = element("svg:svg", {role: "img"});
     this.cursor = element("input", {type: "range", min: 0, max: 1000, value: 1000, "aria-label": "position on the curves of: " + spec.title});
     this.output = element("output", {});
     this.figure = element("figure", {"aria-labelledby": "chart-" + number}, this.title, this.svg, this.cursor, this.output);
@@ -131,32 +146,44 @@ class Chart {
     this.svg.addEventListener("pointermove", (event) => this.follow(event));
   }
 
+  // In the pixels of the page, so that what is written can be read in a narrow window too.
+  fit() {
+    this.width = this.svg.clientWidth || 720;
+    this.height = Math.round(Math.min(320, Math.max(200, this.width * 0.45)));
+    this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+  }
+
   follow(event) {
     if (!this.xScale) return;
     const box = this.svg.getBoundingClientRect();
-    const at = ((event.clientX - box.left) / box.width) * WIDTH;
-    this.cursor.value = String(Math.round(1000 * Math.min(1, Math.max(0, (at - LEFT) / (WIDTH - LEFT - RIGHT)))));
+    const at = ((event.clientX - box.left) / box.width) * this.width;
+    this.cursor.value = String(Math.round(1000 * Math.min(1, Math.max(0, (at - LEFT) / (this.width - LEFT - RIGHT)))));
     this.showValues();
+  }
+
+  resized() {
+    if (this.state && this.svg.clientWidth !== this.width) this.draw(this.state);
   }
 
   draw(state) {
     this.state = state;
+    this.fit();
     this.svg.replaceChildren();
     const shown = this.runs.map((run, index) => ({run, index, line: lineOf(run, this.spec, state.x)}))
       .filter(({index, line}) => line && state.visible[index]);
     for (const one of shown) one.smooth = this.spec.smooth ? smoothed(one.line.mean, state.smoothing) : one.line.mean;
     this.shown = shown;
-    this.xScale = scale(shown.flatMap(({line}) => line.x), LEFT, WIDTH - RIGHT, false);
-    this.yScale = scale(shown.flatMap(({line}) => line.mean), HEIGHT - BOTTOM, TOP, state.logarithmic && this.spec.log);
+    this.xScale = scale(shown.flatMap(({line}) => line.x), LEFT, this.width - RIGHT, false);
+    this.yScale = scale(shown.flatMap(({line}) => line.mean), this.height - BOTTOM, TOP, state.logarithmic && this.spec.log);
     if (!this.xScale || !this.yScale) {
-      this.svg.append(element("svg:text", {x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle"}, "no numbers to show"));
+      this.svg.append(element("svg:text", {x: this.width / 2, y: this.height / 2, "text-anchor": "middle"}, "no numbers to show"));
       this.svg.setAttribute("aria-label", this.spec.title + ": no numbers to show");
       this.output.textContent = "";
       return;
     }
     this.drawAxes(state);
     const clip = "clip-" + this.title.id;
-    this.svg.append(element("svg:clipPath", {id: clip}, element("svg:rect", {x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM})));
+    this.svg.append(element("svg:clipPath", {id: clip}, element("svg:rect", {x: LEFT, y: TOP, width: this.width - LEFT - RIGHT, height: this.height - TOP - BOTTOM})));
     this.plot = element("svg:g", {"clip-path": `url(#${clip})`});
     this.svg.append(this.plot);
     for (const one of shown) this.drawRun(one, state);
@@ -165,16 +192,18 @@ class Chart {
   }
 
   drawAxes(state) {
-    const right = WIDTH - RIGHT, bottom = HEIGHT - BOTTOM;
-    for (const tick of this.yScale.ticks(5)) {
+    const right = this.width - RIGHT, bottom = this.height - BOTTOM;
+    const yTicks = this.yScale.ticks(5), xTicks = this.xScale.ticks(Math.max(3, Math.floor((right - LEFT) / 70)));
+    const yLabels = labels(yTicks), xLabels = labels(xTicks);
+    yTicks.forEach((tick, i) => {
       const y = this.yScale.at(tick);
       this.svg.append(element("svg:line", {class: "grid", x1: LEFT, x2: right, y1: y, y2: y}),
-        element("svg:text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, shortNumber(tick)));
-    }
-    for (const tick of this.xScale.ticks(6))
-      this.svg.append(element("svg:text", {x: this.xScale.at(tick), y: bottom + 16, "text-anchor": "middle"}, shortNumber(tick)));
+        element("svg:text", {class: "y-label", x: LEFT - 6, y: y + 4, "text-anchor": "end"}, yLabels[i]));
+    });
+    xTicks.forEach((tick, i) =>
+      this.svg.append(element("svg:text", {x: this.xScale.at(tick), y: bottom + 16, "text-anchor": "middle"}, xLabels[i])));
     this.svg.append(element("svg:line", {class: "axis", x1: LEFT, x2: right, y1: bottom, y2: bottom}),
-      element("svg:text", {x: right, y: HEIGHT - 6, "text-anchor": "end"}, {step: "step", time: "hours since the first step", tokens: "tokens"}[state.x]));
+      element("svg:text", {x: right, y: this.height - 6, "text-anchor": "end"}, {step: "step", time: "hours since the first step", tokens: "tokens"}[state.x]));
   }
 
   drawRun({run, index, line, smooth}, state) {
@@ -187,7 +216,7 @@ class Chart {
     if (this.spec.evaluation || line.single)
       ys(line.mean).forEach((y, i) => { if (y !== null && xs[i] !== null) this.plot.append(element("svg:circle", {class: `point f${colour}`, cx: xs[i], cy: y, r: 3})); });
     if (!this.spec.marks || state.x !== "step") return;
-    const bottom = HEIGHT - BOTTOM;
+    const bottom = this.height - BOTTOM;
     for (const step of run.saves) {
       const x = this.xScale.at(step);
       this.plot.append(element("svg:path", {class: `save f${colour}`, d: `M${x} ${bottom - 9}l4 8h-8z`}, element("svg:title", {}, `${run.name}: checkpoint of step ${step}`)));
@@ -209,7 +238,7 @@ class Chart {
     if (!this.xScale || !this.yScale) return;
     const x = this.xScale.low + (this.xScale.high - this.xScale.low) * Number(this.cursor.value) / 1000;
     if (this.mark) this.mark.remove();
-    this.mark = element("svg:line", {class: "cursor", x1: this.xScale.at(x), x2: this.xScale.at(x), y1: TOP, y2: HEIGHT - BOTTOM});
+    this.mark = element("svg:line", {class: "cursor", x1: this.xScale.at(x), x2: this.xScale.at(x), y1: TOP, y2: this.height - BOTTOM});
     this.svg.append(this.mark);
     const texts = this.shown.map(({run, line, smooth}) => {
       const at = nearest(line.x, x);

@@ -43,6 +43,7 @@
   const charts = allSpecs().map((spec, number) => new Chart(spec, runs, number));
   document.getElementById("charts").append(...charts.map((chart) => chart.figure));
   const redraw = () => charts.forEach((chart) => chart.draw(state));
+  window.addEventListener("resize", () => charts.forEach((chart) => chart.resized()));
 
   function choice(id, take) {
     const control = document.getElementById(id);

@@ -67,8 +67,8 @@ class Browser:
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.read())
 
-    def value(self, expression):
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+    def value(self, expression, wait=False):
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=wait)
         assert "exceptionDetails" not in result, (expression, result)
         return result["result"].get("value")
 
@@ -163,9 +163,18 @@ def check(browser):
     browser.value("const d = document.querySelector('input[data-run]'); d.checked = false; d.dispatchEvent(new Event('input'))")
     assert browser.value("document.querySelectorAll('figure:first-child path.curve').length") == 1
     assert browser.value(NAMELESS) == [], browser.value(NAMELESS)
-    # Nothing is wider than a narrow window but what scrolls by itself.
+    # Between two powers of ten an axis has numbers all the same, and such as tell them apart.
+    for low, high in ((11.82, 11.95), (11.8431, 11.8439), (2.1, 10.6), (3e-7, 4e-2), (43e9, 43.001e9)):
+        said = browser.value(f"labels(scale([{low}, {high}], 280, 12, true).ticks(5))")
+        assert len(said) > 2 and len(set(said)) == len(said), (low, high, said)
+    unlabelled = browser.value("[...document.querySelectorAll('figure')].filter((figure) => figure.querySelectorAll('.y-label').length < 2).length")
+    assert unlabelled == 0, unlabelled
+    # Nothing is wider than a narrow window but what scrolls by itself, and what is written there can be read.
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True)
     assert browser.value("document.documentElement.scrollWidth") <= 360, browser.value("document.documentElement.scrollWidth")
+    height = "Math.min(...[...document.querySelectorAll('figure svg text')].map((text) => text.getBoundingClientRect().height))"
+    browser.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))", wait=True)
+    assert browser.value(height) >= 12, browser.value(height)
 
 
 directory = pathlib.Path(tempfile.mkdtemp())
