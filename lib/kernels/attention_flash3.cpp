@@ -52,14 +52,13 @@ Views flash3_backward(const at::Tensor& grad_context, const at::Tensor& qkv,
   call.grad_context = grad_context.const_data_ptr();
   call.grad_qkv = grad_qkv.mutable_data_ptr();
   const at::TensorOptions fp32 = qkv.options().dtype(at::kFloat);
-  const int64_t rows = call.batch * call.filled_positions();
-  const at::Tensor sum_q = at::empty({rows * shape.heads * shape.head_dim}, fp32);
-  const at::Tensor numbers = at::empty({2, rows * shape.heads}, fp32);
+  const at::Tensor sum_q = at::empty({call.sum_numel()}, fp32);
+  const at::Tensor numbers = at::empty({2, call.row_numel()}, fp32);
   call.sum_q = sum_q.mutable_data_ptr<float>();
   for (int i = 0; i < 2; ++i) call.rows[i] = numbers.select(0, i).mutable_data_ptr<float>();
   at::Tensor sum_kv;
-  if (shape.heads != shape.kv_heads) {
-    sum_kv = at::zeros({2, rows * shape.kv_heads * shape.head_dim}, fp32);
+  if (call.kv_sum_numel() > 0) {
+    sum_kv = at::zeros({2, call.kv_sum_numel()}, fp32);
     call.sum_k = sum_kv.select(0, 0).mutable_data_ptr<float>();
     call.sum_v = sum_kv.select(0, 1).mutable_data_ptr<float>();
   }

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "kernels/cpu/loops.h"
+#include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/flash3.h"
 
 namespace tptrain::planner {
 namespace {
@@ -73,16 +75,26 @@ int64_t AttentionActivations::logsumexp_bytes() const {
   return static_cast<int64_t>(entries - 1) * s_.heads * rows * kFp32;
 }
 
-// The gradient of q in fp32, a number a row, and, of heads in groups, the gradients of k and v for
-// each query head. Of documents the first has the rows of the packed buffer, there is room for the
-// others in fp32, and k, v and their gradients lie apart (kernels/attention_cudnn.cpp).
-int64_t AttentionActivations::cudnn_workspace_bytes() const {
-  const int64_t grouped = s_.heads == s_.kv_heads ? 0 : 1;
-  const int64_t of_query_heads = grouped * 2 * s_.context;
-  if (!s_.masked)
-    return s_.tokens * ((s_.context + s_.heads) * kFp32 + of_query_heads * s_.element);
-  const int64_t apart = grouped * 2 * (s_.qkv - s_.context);
-  return s_.tokens * ((s_.qkv + s_.heads + of_query_heads) * kFp32 + apart * s_.element);
+// Of those that a backward on Hopper may be given to the most (kernels/attention_fused.cpp): which
+// one it is, is tried on the card.
+int64_t AttentionActivations::fused_backward_bytes() const {
+  using kernels::cuda::CudnnAttention;
+  using kernels::cuda::Flash3;
+  const CudnnAttention cudnn = {.positions = s_.masked ? s_.longest : s_.positions,
+                                .batch = s_.batch,
+                                .tokens = s_.masked ? s_.tokens : 0,
+                                .heads = s_.heads,
+                                .kv_heads = s_.kv_heads,
+                                .head_dim = s_.head_dim};
+  if (s_.masked) return cudnn.backward_bytes();
+  const Flash3 flash3 = {.positions = s_.positions,
+                         .batch = s_.batch,
+                         .heads = s_.heads,
+                         .kv_heads = s_.kv_heads,
+                         .head_dim = s_.head_dim};
+  constexpr int kHopper = 90;
+  const bool may_be_flash3 = kernels::cuda::takes_flash3(flash3, kHopper);
+  return std::max(cudnn.backward_bytes(), may_be_flash3 ? flash3.backward_bytes() : 0);
 }
 
 Buffer AttentionActivations::attend_backward() {
@@ -95,7 +107,7 @@ Buffer AttentionActivations::attend_backward() {
   }
   if (s_.on_gpu && options_.bf16) {
     Buffer grad_qkv = make_.columns(s_.qkv);
-    t_.touch(cudnn_workspace_bytes());
+    t_.touch(fused_backward_bytes());
     return grad_qkv;
   }
   if (s_.on_gpu) {

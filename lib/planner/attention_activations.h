@@ -27,7 +27,7 @@ class AttentionActivations {
   int64_t scratch_bytes(bool backward) const;
   int64_t widened(int64_t width) const;
   int64_t logsumexp_bytes() const;
-  int64_t cudnn_workspace_bytes() const;
+  int64_t fused_backward_bytes() const;
 
   const ActivationOptions& options_;
   const Sizes& s_;

@@ -190,6 +190,55 @@ int64_t keys_in_block(int64_t first_key, int64_t last_query) {
   return std::min(kKeys, padded(last_query - first_key));
 }
 
+// The products of a block: of `rows` queries with `keys` keys. Scores and their gradients have rows
+// of kKeys, all else the padded columns of a head.
+
+/// scores = rows * keys^T; `keys_transposed` is [D, rows of the sequence].
+void scores_of(const float* rows, const float* keys_transposed, const Frame& f, int64_t queries,
+               int64_t keys, float* scores) {
+  small_gemm({.a = rows,
+              .a_row = f.columns,
+              .b = keys_transposed,
+              .b_row = f.rows,
+              .c = scores,
+              .c_row = kKeys,
+              .m = queries,
+              .n = keys,
+              .k = f.head_dim},
+             Into::overwrite);
+}
+
+/// by_query (+)= scores * by_key.
+void sum_over_keys(const float* scores, const float* by_key, const Frame& f, int64_t queries,
+                   int64_t keys, float* by_query, Into into) {
+  small_gemm({.a = scores,
+              .a_row = kKeys,
+              .b = by_key,
+              .b_row = f.columns,
+              .c = by_query,
+              .c_row = f.columns,
+              .m = queries,
+              .n = f.columns,
+              .k = keys},
+             into);
+}
+
+/// by_key += scores^T * by_query.
+void add_over_queries(const float* scores, const float* by_query, const Frame& f, int64_t queries,
+                      int64_t keys, float* by_key) {
+  small_gemm({.a = scores,
+              .a_row = 1,
+              .a_column = kKeys,
+              .b = by_query,
+              .b_row = f.columns,
+              .c = by_key,
+              .c_row = f.columns,
+              .m = keys,
+              .n = f.columns,
+              .k = queries},
+             Into::add);
+}
+
 }  // namespace
 
 int64_t attention_scratch(const Attention& args) {
@@ -221,27 +270,10 @@ void attention_tasks(const Attention& args, float* scratch, int64_t begin, int64
         std::fill_n(state.sum, kQueries, 0.0f);
         for (int64_t key = 0; key < first + queries; key += kKeys) {
           const int64_t keys = keys_in_block(key, first + queries);
-          small_gemm({.a = q + first * f.columns,
-                      .a_row = f.columns,
-                      .b = k_transposed + key,
-                      .b_row = f.rows,
-                      .c = scores,
-                      .c_row = kKeys,
-                      .m = queries,
-                      .n = keys,
-                      .k = f.head_dim},
-                     Into::overwrite);
+          scores_of(q + first * f.columns, k_transposed + key, f, queries, keys, scores);
           softmax_block(scores, state, block, f, first, queries, key, keys);
-          small_gemm({.a = scores,
-                      .a_row = kKeys,
-                      .b = v + key * f.columns,
-                      .b_row = f.columns,
-                      .c = block,
-                      .c_row = f.columns,
-                      .m = queries,
-                      .n = f.columns,
-                      .k = keys},
-                     key == 0 ? Into::overwrite : Into::add);
+          sum_over_keys(scores, v + key * f.columns, f, queries, keys, block,
+                        key == 0 ? Into::overwrite : Into::add);
         }
         finish_rows(block, state, f, queries,
                     args.context + first * f.context_row + f.context_offset(args, b, head),
@@ -253,10 +285,9 @@ void attention_tasks(const Attention& args, float* scratch, int64_t begin, int64
 
 int64_t attention_backward_scratch(const Attention& args) {
   const Frame f(args);
-  return 10 * f.rows * f.columns + 2 * kQueries * kKeys + f.rows;
+  return 9 * f.rows * f.columns + 2 * kQueries * kKeys + f.rows;
 }
 
-// Long: five products over the same blocks, which share what lies in `scratch`.
 void attention_backward_tasks(const Attention& args, float* scratch, int64_t begin, int64_t end) {
   const Frame f(args);
   const int64_t matrix = f.rows * f.columns;
@@ -294,60 +325,16 @@ void attention_backward_tasks(const Attention& args, float* scratch, int64_t beg
         const int64_t queries = std::min(kQueries, f.positions - first);
         for (int64_t key = 0; key < first + queries; key += kKeys) {
           const int64_t keys = keys_in_block(key, first + queries);
-          small_gemm({.a = q + first * f.columns,
-                      .a_row = f.columns,
-                      .b = k_transposed + key,
-                      .b_row = f.rows,
-                      .c = scores,
-                      .c_row = kKeys,
-                      .m = queries,
-                      .n = keys,
-                      .k = f.head_dim},
-                     Into::overwrite);
-          small_gemm({.a = grad + first * f.columns,
-                      .a_row = f.columns,
-                      .b = v_transposed + key,
-                      .b_row = f.rows,
-                      .c = grad_scores,
-                      .c_row = kKeys,
-                      .m = queries,
-                      .n = keys,
-                      .k = f.head_dim},
-                     Into::overwrite);
+          scores_of(q + first * f.columns, k_transposed + key, f, queries, keys, scores);
+          scores_of(grad + first * f.columns, v_transposed + key, f, queries, keys, grad_scores);
           softmax_backward_block(scores, grad_scores, logsumexp + first, dots + first, f, first,
                                  queries, key, keys);
-          small_gemm({.a = grad_scores,
-                      .a_row = kKeys,
-                      .b = k + key * f.columns,
-                      .b_row = f.columns,
-                      .c = grad_q + first * f.columns,
-                      .c_row = f.columns,
-                      .m = queries,
-                      .n = f.columns,
-                      .k = keys},
-                     key == 0 ? Into::overwrite : Into::add);
-          small_gemm({.a = scores,
-                      .a_row = 1,
-                      .a_column = kKeys,
-                      .b = grad + first * f.columns,
-                      .b_row = f.columns,
-                      .c = grad_v + key * f.columns,
-                      .c_row = f.columns,
-                      .m = keys,
-                      .n = f.columns,
-                      .k = queries},
-                     Into::add);
-          small_gemm({.a = grad_scores,
-                      .a_row = 1,
-                      .a_column = kKeys,
-                      .b = q + first * f.columns,
-                      .b_row = f.columns,
-                      .c = grad_k + key * f.columns,
-                      .c_row = f.columns,
-                      .m = keys,
-                      .n = f.columns,
-                      .k = queries},
-                     Into::add);
+          sum_over_keys(grad_scores, k + key * f.columns, f, queries, keys,
+                        grad_q + first * f.columns, key == 0 ? Into::overwrite : Into::add);
+          add_over_queries(scores, grad + first * f.columns, f, queries, keys,
+                           grad_v + key * f.columns);
+          add_over_queries(grad_scores, q + first * f.columns, f, queries, keys,
+                           grad_k + key * f.columns);
         }
       }
       unpack(grad_q, f, args.grad_qkv + q_offset, f.qkv_row);

@@ -35,6 +35,22 @@ struct CudnnAttention {
   /// are as many times as long as those of k and v: in the packed buffer that would be a multiple
   /// of its size.
   bool kv_apart() const { return tokens > 0 && heads != kv_heads; }
+
+  /// What backward takes beside its result, by formula, for forecasts where there is no graph to
+  /// ask: the engine's workspace (a gradient of q in fp32; a number a row and head, of heads that
+  /// are not in groups two; else the gradients of k and v of each query head) and what is apart.
+  /// Of documents the first has the rows of the packed buffer, and there is room for the others in
+  /// fp32: at least what is taken. (unit_planner_gpu, gpu_kernels_other_cards.)
+  int64_t backward_bytes() const {
+    constexpr int64_t kFp32 = 4, kBf16 = 2;
+    const bool grouped = heads != kv_heads;
+    const int64_t of_query_heads = grouped ? 2 * context_width() : 0;
+    if (tokens == 0)
+      return positions * batch *
+             ((context_width() + (grouped ? 1 : 2) * heads) * kFp32 + of_query_heads * kBf16);
+    const int64_t apart = kv_apart() ? 2 * 2 * kv_width() : 0;  // k, v and their gradients
+    return tokens * ((qkv_width() + heads + of_query_heads) * kFp32 + apart * kBf16);
+  }
 };
 
 /// int32, filled on the device. The engines take the rows of a gradient from those of what it is

@@ -35,6 +35,17 @@ struct Flash3 {
 
   static constexpr int64_t kRows = 128;
   int64_t filled_positions() const { return (positions + kRows - 1) / kRows * kRows; }
+  /// Elements of sum_q, of each of rows, and of each of sum_k and sum_v.
+  int64_t sum_numel() const { return row_numel() * head_dim; }
+  int64_t row_numel() const { return batch * heads * filled_positions(); }
+  int64_t kv_sum_numel() const {
+    return heads == kv_heads ? 0 : batch * kv_heads * filled_positions() * head_dim;
+  }
+  /// What backward takes beside its result: all of them.
+  int64_t backward_bytes() const {
+    return (sum_numel() + 2 * row_numel() + 2 * kv_sum_numel()) *
+           static_cast<int64_t>(sizeof(float));
+  }
 };
 
 /// Whether this program was built with it.

@@ -183,6 +183,31 @@ TEST_CASE("a gradient that cuDNN writes into the packed buffer is LibTorch's", "
   }
 }
 
+// What plan counts by (CudnnAttention::backward_bytes), against what cuDNN asks for.
+TEST_CASE("cuDNN's backward takes the memory that forecasts count", "[kernels]") {
+  if (!cuda::has_cudnn_graphs() || cuda::capability() / 10 != 9) {
+    WARN("this program was built without cuDNN's graph interface, or this is no Hopper");
+    return;
+  }
+  for (const cuda::CudnnAttention& attention :
+       {cuda::CudnnAttention{
+            .positions = 1024, .batch = 8, .heads = 12, .kv_heads = 12, .head_dim = 64},
+        cuda::CudnnAttention{
+            .positions = 1024, .batch = 2, .heads = 8, .kv_heads = 8, .head_dim = 128},
+        cuda::CudnnAttention{
+            .positions = 2048, .batch = 4, .heads = 14, .kv_heads = 2, .head_dim = 64},
+        cuda::CudnnAttention{
+            .positions = 4096, .batch = 1, .heads = 32, .kv_heads = 8, .head_dim = 128}}) {
+    CAPTURE(attention.positions, attention.heads, attention.kv_heads, attention.head_dim);
+    const cuda::CudnnAnswer& answer = cuda::cudnn_graph(attention, cuda::CudnnPass::backward);
+    INFO(answer.refusal);
+    REQUIRE(answer.graph != nullptr);
+    const int64_t asked = answer.graph->workspace_bytes();
+    CHECK(asked <= attention.backward_bytes());
+    CHECK(attention.backward_bytes() - asked <= attention.backward_bytes() / 100);
+  }
+}
+
 TEST_CASE("rows of norms too long for a card's shared memory are read again instead", "[kernels]") {
   struct Case {
     int64_t columns;

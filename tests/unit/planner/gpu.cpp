@@ -3,6 +3,8 @@
 // and the micro-batch that fits.
 #include "base/error.h"
 #include "comm/peer_exchange.h"
+#include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/flash3.h"
 #include "planner/plan.h"
 #include "support/catch.h"
 #include "support/published_shapes.h"
@@ -211,6 +213,31 @@ TEST_CASE("masked documents in fp32 keep rows of the longest for each of them", 
   CHECK(kept_by_a_layer(at::kFloat, true) - kept_by_a_layer(at::kFloat, false) ==
         (int64_t{127} * 4096 - 8192) * kHeads * kFp32);
   CHECK(kept_by_a_layer(at::kBFloat16, true) == kept_by_a_layer(at::kBFloat16, false));
+}
+
+// The workspace that cuDNN 9.19 asks for is held to this by gpu_kernels_other_cards.
+TEST_CASE("attention's backward takes a number a row and head more where heads are not in groups",
+          "[planner]") {
+  const auto of_backward = [](int64_t heads, int64_t kv_heads) {
+    return kernels::cuda::CudnnAttention{
+        .positions = 1024, .batch = 4, .heads = heads, .kv_heads = kv_heads, .head_dim = 64}
+        .backward_bytes();
+  };
+  constexpr int64_t kTokens = 4096, kWidth = 12 * 64;
+  CHECK(of_backward(12, 12) == kTokens * (kWidth + 2 * 12) * 4);
+  CHECK(of_backward(12, 4) == kTokens * ((kWidth + 12) * 4 + 2 * kWidth * 2));
+}
+
+// Positions that no tile divides: FlashAttention-3 fills them up, and takes more than cuDNN there.
+TEST_CASE("FlashAttention-3's backward is counted by what it allocates", "[planner]") {
+  const auto of_backward = [](int64_t positions, int64_t kv_heads) {
+    return kernels::cuda::Flash3{
+        .positions = positions, .batch = 2, .heads = 8, .kv_heads = kv_heads, .head_dim = 64}
+        .backward_bytes();
+  };
+  CHECK(of_backward(256, 8) == 2 * 256 * 8 * (64 + 2) * 4);
+  CHECK(of_backward(129, 8) == of_backward(256, 8));
+  CHECK(of_backward(256, 2) == 2 * 256 * (8 * (64 + 2) + 2 * 2 * 64) * 4);
 }
 
 TEST_CASE("the largest micro-batch fits, and one more sequence does not", "[planner]") {

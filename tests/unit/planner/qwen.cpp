@@ -1,5 +1,6 @@
 // The plan of a public model: Qwen2.5-0.5B, from its config.json, against the published shapes.
 // Needs TPTRAIN_TEST_DATA.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -60,11 +61,11 @@ TEST_CASE("Qwen2.5-0.5B on tp 2 x dp 2 with ZeRO 1", "[planner][data]") {
 TEST_CASE("Qwen2.5-0.5B has 2 kv heads, and tp 4 holds each twice", "[planner][data]") {
   const Plan plan = make_plan(qwen(), {.tp_size = 4});
   // 14 query heads over 4 ranks: 4, 3, 4, 3; and 4864 ffn columns, 151936 rows.
-  for (const TensorPlan& tensor : plan.tensors) {
-    if (tensor.name != "model.layers.7.self_attn.q_proj.weight") continue;
-    CHECK(tensor.local_shapes ==
-          std::vector<std::vector<int64_t>>{{256, 896}, {192, 896}, {256, 896}, {192, 896}});
-  }
+  const auto q_proj = std::ranges::find(plan.tensors, "model.layers.7.self_attn.q_proj.weight",
+                                        &TensorPlan::name);
+  REQUIRE(q_proj != plan.tensors.end());
+  CHECK(q_proj->local_shapes ==
+        std::vector<std::vector<int64_t>>{{256, 896}, {192, 896}, {256, 896}, {192, 896}});
   CHECK(plan.communication.stages[1].tp_gradients.calls == 24 + 1);  // layers, and the head's norm
 }
 
