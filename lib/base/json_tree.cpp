@@ -68,8 +68,8 @@ class Builder {
     return !options_.watch || options_.watch(depth, event, parsed);
   }
 
-  // A list moves its elements when it grows, but only its last one can be open, and nothing is added
-  // behind that one while it is.
+  // A list moves its elements when it grows, but only its last one can be open, and nothing is
+  // added behind that one while it is.
   json* place(json v) {
     if (open_.empty()) {
       root_ = std::move(v);
@@ -149,13 +149,15 @@ class Builder {
 
 json parse_json_tree(std::string_view text, const std::string& where,
                      const JsonTreeOptions& options) {
-  // nlohmann takes a NUL byte for the end of the text, so that anything could follow it unseen.
-  if (const size_t nul = text.find('\0'); nul != text.npos) {
-    throw DataError(problem(cat("not valid JSON: byte ", nul, " is NUL")).at(where));
-  }
+  refuse_nul_in_json(text, where);
   Builder builder(where, options);
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
+}
+
+void refuse_nul_in_json(std::string_view text, const std::string& where) {
+  if (const size_t nul = text.find('\0'); nul != text.npos)
+    throw DataError(problem(cat("not valid JSON: byte ", nul, " is NUL")).at(where));
 }
 
 std::string readable_json_error(const char* what) {

@@ -90,6 +90,10 @@ struct PreparedTokens {
                                         // (of tokens made now) that were left out
 };
 
+/// As one rank tells the others: bytes, since names may hold any.
+std::string to_wire(const PreparedTokens& prepared);
+PreparedTokens prepared_from_wire(const std::string& wire);
+
 /// Tokenizes all documents of all files (an empty one is none) into
 /// `directory`/<split>-<identity>.bin and .idx (formats/token_file.h), durably, unless a valid one
 /// is there. Text gets what the tokenizer's post-processor adds (begin of text), and end of text

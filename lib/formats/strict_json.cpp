@@ -11,13 +11,6 @@ namespace tptrain::formats {
 
 namespace {
 
-// nlohmann takes a NUL byte for the end of the text, so that anything could follow it unseen.
-void refuse_nul(std::string_view text, const std::string& where) {
-  if (const size_t nul = text.find('\0'); nul != text.npos) {
-    throw DataError(problem(cat("not valid JSON: byte ", nul, " is NUL")).at(where));
-  }
-}
-
 // A number of megabytes, or as much space before a fault, would be copied a dozen times into
 // nlohmann's message.
 void refuse_endless_tokens(std::string_view text, const std::string& where) {
@@ -106,7 +99,7 @@ class SaxAdapter {
 
 void walk_json(std::string_view text, const std::string& where, JsonEvents& events) {
   text = text.substr(0, text.find_last_not_of(" \t\r\n") + 1);  // padding may be long
-  refuse_nul(text, where);
+  refuse_nul_in_json(text, where);
   refuse_endless_tokens(text, where);
   SaxAdapter adapter(events, where);
   nlohmann::json::sax_parse(text.begin(), text.end(), &adapter);

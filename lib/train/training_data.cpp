@@ -1,7 +1,6 @@
 #include "train/training_data.h"
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -25,13 +24,6 @@ void log_first_row(const data::SourceTokens& source, const std::string& of_sourc
                ", what is learned in [[ ]]: ", data::show_row(file, 0, tokenizer, kMostBytes)));
 }
 
-std::vector<std::string> texts_of(const std::vector<fs::path>& paths) {
-  return {paths.begin(), paths.end()};
-}
-std::vector<fs::path> paths_of(const std::vector<std::string>& texts) {
-  return {texts.begin(), texts.end()};
-}
-
 /// Rank 0 turns text into tokens; every rank learns where they are. Collective.
 data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corpus,
                              const tokenizer::Tokenizer& tokenizer, const fs::path& directory,
@@ -44,30 +36,8 @@ data::PreparedTokens prepare(comm::MpiSession& session, const data::Corpus& corp
           prepared = data::prepare_tokens(corpus, tokenizer, directory, split);
       },
       OnStop::give_up);
-  const nlohmann::json message = {{"path", prepared.path.string()},
-                                  {"identity", prepared.identity},
-                                  {"tokens", prepared.tokens},
-                                  {"documents", prepared.documents},
-                                  {"rebuilt_because", prepared.rebuilt_because},
-                                  {"indexed", texts_of(prepared.indexed)},
-                                  {"vocab_size", prepared.vocab_size},
-                                  {"read_as", prepared.read_as},
-                                  {"end_of_turn", prepared.end_of_turn},
-                                  {"notes", prepared.notes}};
-  // Notes name files, whose names may be any bytes.
-  const std::string wire = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  const nlohmann::json received = nlohmann::json::parse(session.broadcast(wire, 0));
-  return {.path = received["path"].get<std::string>(),
-          .identity = received["identity"],
-          .tokens = received["tokens"],
-          .documents = received["documents"],
-          .split = split,
-          .rebuilt_because = received["rebuilt_because"],
-          .indexed = paths_of(received["indexed"].get<std::vector<std::string>>()),
-          .vocab_size = received["vocab_size"],
-          .read_as = received["read_as"],
-          .end_of_turn = received["end_of_turn"],
-          .notes = received["notes"]};
+  return data::prepared_from_wire(
+      session.broadcast(session.rank() == 0 ? data::to_wire(prepared) : "", 0));
 }
 
 std::vector<data::SourceTokens> prepare_all(comm::MpiSession& session,

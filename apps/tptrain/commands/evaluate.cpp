@@ -77,42 +77,40 @@ class HostTokens {
       if (session.rank() != 0) return;
       for (const std::string& what : tokens_.notes) std::cerr << "note: " << what << "\n";
     });
-    nlohmann::json own = {{"host", host_name()},
-                          {"made", session.local_rank() == 0},
-                          {"path", tokens_.path.string()},
-                          {"identity", tokens_.identity},
-                          {"tokens", tokens_.tokens},
-                          {"documents", tokens_.documents},
-                          {"vocab_size", tokens_.vocab_size},
-                          {"indexed", nlohmann::json::array()}};
-    for (const fs::path& stem : tokens_.indexed) own["indexed"].push_back(stem.string());
-    const std::vector<std::string> all = session.all_gather(own.dump());
+    const Told own = {.made = session.local_rank() == 0, .host = host_name(), .tokens = tokens_};
+    const std::vector<std::string> all = session.all_gather(to_wire(own));
     comm::agree(session, [&] { adopt(all); });
   }
   const data::PreparedTokens& tokens() const { return tokens_; }
 
  private:
+  /// What a rank tells the others.
+  struct Told {
+    bool made;  // the tokens, and not only heard of them
+    std::string host;
+    data::PreparedTokens tokens;
+  };
+  static std::string to_wire(const Told& told) {
+    return cat(told.made ? "+" : "-", told.host, "\n", data::to_wire(told.tokens));
+  }
+  static Told from_wire(const std::string& wire) {
+    const size_t end = wire.find('\n');
+    return {.made = wire.front() == '+',
+            .host = wire.substr(1, end - 1),
+            .tokens = data::prepared_from_wire(wire.substr(end + 1))};
+  }
+
   void adopt(const std::vector<std::string>& all) {
-    const nlohmann::json first = nlohmann::json::parse(all.front());
-    for (const std::string& message : all) {
-      const nlohmann::json one = nlohmann::json::parse(message);
-      if (!one["made"].get<bool>()) continue;
-      if (one["identity"] != first["identity"]) {
-        throw DataError(
-            problem(cat("host ", one["host"].get<std::string>(), " reads other text than host ",
-                        first["host"].get<std::string>()))
-                .at("--data")
-                .must("name the same files on every host"));
+    const Told first = from_wire(all.front());
+    for (const std::string& wire : all) {
+      const Told one = from_wire(wire);
+      if (!one.made) continue;
+      if (one.tokens.identity != first.tokens.identity) {
+        throw DataError(problem(cat("host ", one.host, " reads other text than host ", first.host))
+                            .at("--data")
+                            .must("name the same files on every host"));
       }
-      if (one["host"] != host_name()) continue;
-      tokens_ = {.path = one["path"].get<std::string>(),
-                 .identity = one["identity"],
-                 .tokens = one["tokens"],
-                 .documents = one["documents"],
-                 .split = "text",
-                 .rebuilt_because = "",
-                 .vocab_size = one["vocab_size"]};
-      for (const auto& stem : one["indexed"]) tokens_.indexed.emplace_back(stem.get<std::string>());
+      if (one.host == host_name()) tokens_ = one.tokens;
     }
   }
 
@@ -177,43 +175,63 @@ void check_vocabulary(const EvaluateCommand& command, const inference::OpenedMod
                         .remedy("Leave --tokenizer out to use the model's own."));
 }
 
-void report(const EvaluateCommand& command, const std::string& description,
-            const data::PreparedTokens& tokens, const inference::Evaluation& result,
-            int64_t seq_length, const std::string& dtype, bool whole, comm::MeshShape shape,
-            double seconds) {
-  const double per_second = static_cast<double>(result.target_tokens) / seconds;
+data::SequentialBatches::Options batch_options(const EvaluateCommand& command, int64_t seq_length,
+                                               int dp_size) {
+  return {.seq_length = seq_length,
+          .micro_batch_size = command.micro_batch_size,
+          .dp_size = dp_size,
+          .packing = config::meaning<config::Packing>(command.packing).value(),
+          .document_mask = command.document_mask ? data::DocumentMask::on : data::DocumentMask::off,
+          // Not by the batches of all ranks: then other layouts would see another text.
+          .max_windows = command.max_batches * command.micro_batch_size};
+}
+
+/// An evaluation, and what it was of.
+struct Measurement {
+  std::string model;
+  const data::PreparedTokens& tokens;
+  inference::Evaluation result;
+  int64_t seq_length;
+  std::string dtype;
+  bool whole_text;
+  comm::MeshShape shape;
+  double seconds;
+};
+
+void report(const EvaluateCommand& command, const Measurement& m) {
+  const double per_second = static_cast<double>(m.result.target_tokens) / m.seconds;
   if (command.json) {
-    std::cout << nlohmann::ordered_json{{"model", description},
-                                        {"loss", result.loss},
-                                        {"perplexity", result.perplexity()},
-                                        {"target_tokens", result.target_tokens},
-                                        {"tokens", tokens.tokens},
-                                        {"documents", tokens.documents},
-                                        {"whole_text", whole},
-                                        {"seq_length", seq_length},
+    std::cout << nlohmann::ordered_json{{"model", m.model},
+                                        {"loss", m.result.loss},
+                                        {"perplexity", m.result.perplexity()},
+                                        {"target_tokens", m.result.target_tokens},
+                                        {"tokens", m.tokens.tokens},
+                                        {"documents", m.tokens.documents},
+                                        {"whole_text", m.whole_text},
+                                        {"seq_length", m.seq_length},
                                         {"packing", command.packing},
                                         {"document_mask", command.document_mask},
-                                        {"dtype", dtype},
-                                        {"tp_size", shape.tp_size},
-                                        {"dp_size", shape.dp_size},
-                                        {"seconds", seconds},
+                                        {"dtype", m.dtype},
+                                        {"tp_size", m.shape.tp_size},
+                                        {"dp_size", m.shape.dp_size},
+                                        {"seconds", m.seconds},
                                         {"tokens_per_second", per_second}}
                      .dump()
               << "\n";
     return;
   }
-  std::cout << "model       " << description << "\n"
-            << "loss        " << fixed(result.loss, 6) << " nats a token\n"
-            << "perplexity  " << fixed(result.perplexity(), 4) << "\n"
-            << "tokens      " << with_thousands(result.target_tokens) << " predicted"
-            << (whole ? "" : " (stopped by --max-batches)") << ", of "
-            << with_thousands(tokens.tokens) << " in " << with_thousands(tokens.documents)
-            << (tokens.documents == 1 ? " document" : " documents") << "; windows of " << seq_length
-            << ", packing " << command.packing << (command.document_mask ? ", documents apart" : "")
-            << "\n"
-            << "time        " << fixed(seconds, 2) << " s, "
+  std::cout << "model       " << m.model << "\n"
+            << "loss        " << fixed(m.result.loss, 6) << " nats a token\n"
+            << "perplexity  " << fixed(m.result.perplexity(), 4) << "\n"
+            << "tokens      " << with_thousands(m.result.target_tokens) << " predicted"
+            << (m.whole_text ? "" : " (stopped by --max-batches)") << ", of "
+            << with_thousands(m.tokens.tokens) << " in " << with_thousands(m.tokens.documents)
+            << (m.tokens.documents == 1 ? " document" : " documents") << "; windows of "
+            << m.seq_length << ", packing " << command.packing
+            << (command.document_mask ? ", documents apart" : "") << "\n"
+            << "time        " << fixed(m.seconds, 2) << " s, "
             << with_thousands(static_cast<int64_t>(per_second)) << " tokens/s on tp "
-            << shape.tp_size << " x dp " << shape.dp_size << ", " << dtype << "\n";
+            << m.shape.tp_size << " x dp " << m.shape.dp_size << ", " << m.dtype << "\n";
 }
 
 void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
@@ -243,16 +261,7 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   std::unique_ptr<data::SequentialBatches> batches;
   comm::agree(session, [&] {
     batches = std::make_unique<data::SequentialBatches>(
-        text.tokens(),
-        data::SequentialBatches::Options{
-            .seq_length = seq_length,
-            .micro_batch_size = command.micro_batch_size,
-            .dp_size = shape.dp_size,
-            .packing = config::meaning<config::Packing>(command.packing).value(),
-            .document_mask =
-                command.document_mask ? data::DocumentMask::on : data::DocumentMask::off,
-            // Not by the batches of all ranks: then other layouts would see another text.
-            .max_windows = command.max_batches * command.micro_batch_size});
+        text.tokens(), batch_options(command, seq_length, shape.dp_size));
   });
 
   board.enter("setting up the device mesh");
@@ -270,8 +279,14 @@ void evaluate(comm::MpiSession& session, const EvaluateCommand& command) {
   const inference::Evaluation result = inference::evaluate(decoder, *batches, mesh, session);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   if (session.rank() == 0) {
-    report(command, opened.description, text.tokens(), result, seq_length, dtype,
-           batches->whole_text(), shape, seconds);
+    report(command, {.model = opened.description,
+                     .tokens = text.tokens(),
+                     .result = result,
+                     .seq_length = seq_length,
+                     .dtype = dtype,
+                     .whole_text = batches->whole_text(),
+                     .shape = shape,
+                     .seconds = seconds});
   }
 }
 

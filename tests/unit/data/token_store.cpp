@@ -351,5 +351,34 @@ TEST_CASE("token files that are known are not read again") {
                   .rebuilt_because.empty());
 }
 
+TEST_CASE("what one rank has prepared reaches the others as it is, names of any bytes included") {
+  const PreparedTokens prepared = {.path = "run/data/train-\xff\xfe",
+                                   .identity = "0a1b",
+                                   .tokens = int64_t{1} << 40,
+                                   .documents = 3,
+                                   .split = "train",
+                                   .reused = true,
+                                   .rebuilt_because = "it was damaged",
+                                   .indexed = {"a/\x80", "b"},
+                                   .vocab_size = 300,
+                                   .read_as = "text (1 file)",
+                                   .end_of_turn = 7,
+                                   .notes = {"left out: \xc3", ""}};
+  const PreparedTokens told = prepared_from_wire(to_wire(prepared));
+  CHECK(told.path == prepared.path);
+  CHECK(told.identity == prepared.identity);
+  CHECK(told.tokens == prepared.tokens);
+  CHECK(told.documents == prepared.documents);
+  CHECK(told.split == prepared.split);
+  CHECK(told.reused == prepared.reused);
+  CHECK(told.rebuilt_because == prepared.rebuilt_because);
+  CHECK(told.indexed == prepared.indexed);
+  CHECK(told.vocab_size == prepared.vocab_size);
+  CHECK(told.read_as == prepared.read_as);
+  CHECK(told.end_of_turn == prepared.end_of_turn);
+  CHECK(told.notes == prepared.notes);
+  CHECK(prepared_from_wire(to_wire({})).end_of_turn == -1);
+}
+
 }  // namespace
 }  // namespace tptrain::data
