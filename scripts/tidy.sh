@@ -33,8 +33,10 @@ if [ -z "$tidy" ]; then
   exit 3
 fi
 build=${BUILD:-build/tidy}
-[ -n "${BUILD:-}" ] ||
+if [ -z "${BUILD:-}" ]; then
   cmake --preset cpu -B "$build" -DTPTRAIN_TESTS=OFF -DTPTRAIN_BENCHMARKS=OFF -DTPTRAIN_UNITY=OFF --no-warn-unused-cli >/dev/null
+  cmake --build "$build" --target tptrain_commit >/dev/null # the one header that a build writes
+fi
 
 # Of two implementations of a header the build compiles one; clang cannot read gcc's precompiled header, and takes its text.
 commands=$(mktemp -d)

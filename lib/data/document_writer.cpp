@@ -40,7 +40,7 @@ DocumentWriter::DocumentWriter(const tokenizer::Tokenizer& tokenizer, int64_t vo
 
 void DocumentWriter::text(std::string document, const CorpusFile& file, int64_t line) {
   if (document.empty()) return;
-  waiting_bytes_ += document.size() + sizeof document;  // many small ones count, too
+  waiting_bytes_ += document.size() + sizeof(std::string);  // many small ones count, too
   waiting_.push_back(std::move(document));
   places_.push_back({&file, line});
   if (waiting_bytes_ >= kTextAtOnce) flush();

@@ -40,16 +40,16 @@ std::string padded(const std::string& text, int columns) {
 /// Dots of a plot, two by four in a cell of braille.
 class Dots {
  public:
-  Dots(int columns, int rows) : columns_(columns), bits_(static_cast<size_t>(columns * rows), 0) {}
+  Dots(int columns, int rows) : columns_(columns), bits_(cell(0, rows), 0) {}
   void set(int x, int y) {
     constexpr std::array<std::array<int, 2>, 4> kBit = {{{0, 3}, {1, 4}, {2, 5}, {6, 7}}};
-    bits_[static_cast<size_t>(y / 4 * columns_ + x / 2)] |= static_cast<unsigned char>(
+    bits_[cell(x / 2, y / 4)] |= static_cast<unsigned char>(
         1 << kBit[static_cast<size_t>(y % 4)][static_cast<size_t>(x % 2)]);
   }
   std::string row(int row, bool unicode) const {
     std::string text;
     for (int x = 0; x < columns_; ++x) {
-      const unsigned bits = bits_[static_cast<size_t>(row * columns_ + x)];
+      const unsigned bits = bits_[cell(x, row)];
       if (!unicode || bits == 0) {
         text += bits == 0 ? ' ' : '*';
         continue;
@@ -60,6 +60,10 @@ class Dots {
   }
 
  private:
+  size_t cell(int column, int row) const {
+    return static_cast<size_t>(row) * static_cast<size_t>(columns_) + static_cast<size_t>(column);
+  }
+
   int columns_;
   std::vector<unsigned char> bits_;
 };
@@ -203,8 +207,8 @@ std::string cut(const std::string& text, int columns) {
 std::vector<std::string> plot(std::span<const double> values, int columns, int rows, bool unicode) {
   columns = std::max(columns, 1);
   Dots dots(columns, rows);
-  const Condensed points =
-      condense(values, parts_of(values.size(), static_cast<size_t>(2 * columns)));
+  const size_t dots_across = 2 * static_cast<size_t>(columns);
+  const Condensed points = condense(values, parts_of(values.size(), dots_across));
   double low = kNoNumber, high = kNoNumber;
   for (const double value : points.mean) {
     low = std::fmin(low, value);
@@ -221,9 +225,9 @@ std::vector<std::string> plot(std::span<const double> values, int columns, int r
     const int y = static_cast<int>(std::lround(share * most));
     // Few points are spread over the whole width, each as a step.
     const auto size = points.mean.size();
-    const size_t all = static_cast<size_t>(2 * columns);
-    const int x = static_cast<int>(size >= all ? i : i * all / size);
-    const int x_end = static_cast<int>(size >= all ? i + 1 : (i + 1) * all / size);
+    const bool is_full = size >= dots_across;
+    const int x = static_cast<int>(is_full ? i : i * dots_across / size);
+    const int x_end = static_cast<int>(is_full ? i + 1 : (i + 1) * dots_across / size);
     for (int at = std::min(y, before < 0 ? y : before); at <= std::max(y, before); ++at)
       dots.set(x, at);
     for (int at = x; at < x_end; ++at) dots.set(at, y);
