@@ -25,13 +25,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool has_rows(const CorpusFile& file, RowKind::Content content) {
-  return file.rows && file.rows->content == content;
-}
-
 bool any_has(const std::vector<CorpusFile>& files, RowKind::Content content) {
-  return std::any_of(files.begin(), files.end(),
-                     [&](const CorpusFile& file) { return has_rows(file, content); });
+  return std::any_of(files.begin(), files.end(), [&](const CorpusFile& file) {
+    return file.rows && file.rows->content == content;
+  });
 }
 
 bool any_indexed(const std::vector<CorpusFile>& files) {
@@ -48,13 +45,20 @@ std::string reading_of(const CorpusFile& file, const ChatOptions& chat,
                             : file.kind.layout == RowLayout::array ? "json array"
                                                                    : "table",
                             file.rows && file.rows->masked ? " with attention_mask" : "");
-  const bool conversations = has_rows(file, RowKind::Content::conversation);
-  if (!conversations && !has_rows(file, RowKind::Content::completion)) return reading;
-  return cat(reading, conversations ? " conversations 2 " : " completions 2 ", word(chat.train_on),
-             chat.train_on_end ? " with end" : "",
-             conversations
-                 ? cat(file.rows->instruction ? " with their history " : " ", chat_template->hash())
-                 : "");
+  if (!file.rows) return reading;
+  const std::string learned = cat(word(chat.train_on), chat.train_on_end ? " with end" : "");
+  switch (file.rows->content) {
+    case RowKind::Content::text:
+    case RowKind::Content::ids:
+    case RowKind::Content::labelled_ids:
+      break;
+    case RowKind::Content::conversation:
+      return cat(reading, " conversations 2 ", learned,
+                 file.rows->instruction ? " with their history " : " ", chat_template->hash());
+    case RowKind::Content::completion:
+      return cat(reading, " completions 2 ", learned);
+  }
+  return reading;
 }
 
 /// What the tokens depend on, and nothing else: neither names nor times, so a corpus that moves to
@@ -69,7 +73,7 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
   // Said only where it is not as it was before the keys were there, likewise.
   const std::string_view text_key = corpus.names.of(kTextKey);
   if (text_key != kTextKey) hash.update(cat("text key: ", text_key, "\n"));
-  if (const std::string columns = corpus.names.said(); !columns.empty())
+  if (const std::string columns = corpus.names.named_columns(); !columns.empty())
     hash.update(cat("columns: ", columns, "\n"));
   if (corpus.max_bad_fraction > 0) {
     hash.update(cat("rows that may be malformed: ", corpus.max_bad_fraction, "\n"));
