@@ -1,24 +1,10 @@
 // The decoder cut over all ranks against the full weights on one.
-#include "comm/device_mesh.h"
+#include "support/all_ranks.h"
 #include "support/catch.h"
 #include "support/decoder_checks.h"
-#include "support/mpi.h"
 
 namespace tptrain::testing {
 namespace {
-
-// All ranks as one tp axis. A test that needs several ranks fails on one: it would prove nothing.
-class AllRanks {
- public:
-  AllRanks()
-      : mesh_(session(), {.dp_size = 1, .tp_size = session().size()}, comm::DeviceType::cpu) {
-    REQUIRE(session().size() > 1);
-  }
-  comm::Communicator& tp() { return mesh_.tp(); }
-
- private:
-  comm::DeviceMesh mesh_;
-};
 
 TEST_CASE("losses and gradients equal the reference's, recompute changes no bit") {
   check_decoder_against_reference(AllRanks().tp());

@@ -4,28 +4,14 @@
 #include <limits>
 #include <map>
 
-#include "comm/device_mesh.h"
 #include "kernels/fp8.h"
+#include "support/all_ranks.h"
 #include "support/catch.h"
 #include "support/layer_checks.h"
-#include "support/mpi.h"
 #include "tensor_parallel/fp8_linear.h"
 
 namespace tptrain::testing {
 namespace {
-
-// All ranks as one tp axis. A test that needs several ranks fails on one: it would prove nothing.
-class AllRanks {
- public:
-  AllRanks()
-      : mesh_(session(), {.dp_size = 1, .tp_size = session().size()}, comm::DeviceType::cpu) {
-    REQUIRE(session().size() > 1);
-  }
-  comm::Communicator& tp() { return mesh_.tp(); }
-
- private:
-  comm::DeviceMesh mesh_;
-};
 
 TEST_CASE("a column-parallel linear equals the full linear") {
   check_column_parallel_linear(AllRanks().tp());

@@ -3,6 +3,7 @@
 #include "kernels/cuda/cudnn_graph.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/reference_attention.h"
 
 using namespace tptrain::kernels;
 using namespace tptrain::testing;
@@ -13,27 +14,6 @@ struct Case {
   int64_t positions, batch;
   AttentionShape shape;
 };
-
-/// [S, B, (heads + 2 kv) D] -> [S, B, heads * D], textbook softmax(q k^T / sqrt(D)) v.
-at::Tensor reference_attention(const at::Tensor& qkv, const AttentionShape& shape) {
-  const int64_t positions = qkv.size(0);
-  const int64_t batch = qkv.size(1);
-  const at::Tensor heads =
-      qkv.view({positions, batch, shape.heads + 2 * shape.kv_heads, shape.head_dim})
-          .permute({1, 2, 0, 3});
-  const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor q = heads.narrow(1, 0, shape.heads);
-  const at::Tensor k = heads.narrow(1, shape.heads, shape.kv_heads).repeat_interleave(group, 1);
-  const at::Tensor v =
-      heads.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads).repeat_interleave(group, 1);
-  const at::Tensor future = at::ones({positions, positions}, at::kBool).triu(1);
-  const at::Tensor scores =
-      (at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(shape.head_dim)))
-          .masked_fill(future, -std::numeric_limits<double>::infinity());
-  return at::matmul(at::softmax(scores, -1), v)
-      .permute({2, 0, 1, 3})
-      .reshape({positions, batch, shape.heads * shape.head_dim});
-}
 
 // Lengths around the block sizes of the CPU code; groups of 1, 2 and 4.
 const std::vector<Case> kCases = {

@@ -7,6 +7,7 @@
 #include "kernels/cuda/properties.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/reference_attention.h"
 
 using namespace tptrain::kernels;
 using namespace tptrain::testing;
@@ -52,28 +53,10 @@ at::Tensor random_grad(const Case& c, uint64_t seed) {
   return normal({tokens_of(c), 1, c.shape.heads * c.shape.head_dim}, seed);
 }
 
-/// Textbook attention, -inf at the future and at other documents.
-at::Tensor reference_attention(const at::Tensor& qkv, const Case& c) {
-  const AttentionShape& shape = c.shape;
-  const int64_t tokens = qkv.size(0);
-  const at::Tensor heads =
-      qkv.view({tokens, shape.heads + 2 * shape.kv_heads, shape.head_dim}).transpose(0, 1);
-  const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor q = heads.narrow(0, 0, shape.heads);
-  const at::Tensor k = heads.narrow(0, shape.heads, shape.kv_heads).repeat_interleave(group, 0);
-  const at::Tensor v =
-      heads.narrow(0, shape.heads + shape.kv_heads, shape.kv_heads).repeat_interleave(group, 0);
-  const at::Tensor numbers =
-      at::repeat_interleave(at::tensor(c.lengths, at::kLong));  // of each token's document
-  const at::Tensor hidden = at::ones({tokens, tokens}, at::kBool)
-                                .triu(1)
-                                .logical_or(numbers.unsqueeze(0).ne(numbers.unsqueeze(1)));
-  const at::Tensor scores =
-      (at::matmul(q, k.transpose(1, 2)) / std::sqrt(static_cast<double>(shape.head_dim)))
-          .masked_fill(hidden, -std::numeric_limits<double>::infinity());
-  return at::matmul(at::softmax(scores, -1), v)
-      .transpose(0, 1)
-      .reshape({tokens, 1, shape.heads * shape.head_dim});
+/// Of each two tokens, whether they are of different documents.
+at::Tensor other_document(const Case& c) {
+  const at::Tensor numbers = at::repeat_interleave(at::tensor(c.lengths, at::kLong));
+  return numbers.unsqueeze(0).ne(numbers.unsqueeze(1));
 }
 
 /// q, k and v each against its own largest element: a wrong scale of one must not hide behind
@@ -99,7 +82,7 @@ TEST_CASE("attention of documents and its gradient match a mask and autograd", "
   for (const Case& c : kCases) {
     const at::Tensor qkv = leaf(random_qkv(c, 50));
     const at::Tensor grad = random_grad(c, 51);
-    const at::Tensor expected = reference_attention(qkv, c);
+    const at::Tensor expected = reference_attention(qkv, c.shape, {.hidden = other_document(c)});
     expected.backward(grad);
     for (const Precision precision : precisions()) {
       CAPTURE(c.lengths, c.shape.heads, c.shape.kv_heads, c.shape.head_dim, precision.type);

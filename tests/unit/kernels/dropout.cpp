@@ -2,6 +2,7 @@
 // attention with dropout against fp64 autograd with the mask given.
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
+#include "kernels/reference_attention.h"
 #include "random/philox.h"
 
 using namespace tptrain::kernels;
@@ -40,28 +41,11 @@ const std::vector<Size> kSizes = {{1, 1, 1},   {3, 2, 7},   {5, 1, 64},  {2, 3, 
 const Dropout kDropout = {
     .probability = 0.3, .key = {0x12345678u, 0x9abcdef0u}, .first_sample = 41, .first_head = 5};
 
-/// fp64 attention of the textbook with the mask given: differentiable.
-at::Tensor reference_attention(const at::Tensor& qkv, const AttentionShape& shape,
-                               const Dropout& dropout) {
+/// What dropout does to the probabilities of qkv's attention: [B, heads, S, S].
+at::Tensor factors_of(const at::Tensor& qkv, const AttentionShape& shape, const Dropout& dropout) {
   const int64_t positions = qkv.size(0), batch = qkv.size(1);
-  const at::Tensor heads =
-      qkv.view({positions, batch, shape.heads + 2 * shape.kv_heads, shape.head_dim})
-          .permute({1, 2, 0, 3});
-  const int64_t group = shape.heads / shape.kv_heads;
-  const at::Tensor q = heads.narrow(1, 0, shape.heads);
-  const at::Tensor k = heads.narrow(1, shape.heads, shape.kv_heads).repeat_interleave(group, 1);
-  const at::Tensor v =
-      heads.narrow(1, shape.heads + shape.kv_heads, shape.kv_heads).repeat_interleave(group, 1);
-  const at::Tensor future = at::ones({positions, positions}, at::kBool).triu(1);
-  const at::Tensor scores =
-      (at::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(shape.head_dim)))
-          .masked_fill(future, -std::numeric_limits<double>::infinity());
-  const at::Tensor mask =
-      kept({shape.heads, positions, batch, positions}, dropout, 0).permute({2, 0, 1, 3}) /
-      (1.0 - dropout.probability);  // [B, heads, S, S]
-  return at::matmul(at::softmax(scores, -1) * mask, v)
-      .permute({2, 0, 1, 3})
-      .reshape({positions, batch, shape.heads * shape.head_dim});
+  return kept({shape.heads, positions, batch, positions}, dropout, 0).permute({2, 0, 1, 3}) /
+         (1.0 - dropout.probability);
 }
 
 }  // namespace
@@ -156,7 +140,8 @@ TEST_CASE("attention with dropout and its gradient match autograd", "[kernels]")
         const at::Tensor qkv = leaf(normal({c.positions, c.batch, heads * c.shape.head_dim}, 53));
         const at::Tensor grad =
             normal({c.positions, c.batch, c.shape.heads * c.shape.head_dim}, 54);
-        const at::Tensor expected = reference_attention(qkv, c.shape, dropout);
+        const at::Tensor expected =
+            reference_attention(qkv, c.shape, {.factors = factors_of(qkv, c.shape, dropout)});
         expected.backward(grad);
 
         const at::Tensor local = on_device(qkv.detach(), precision.type);

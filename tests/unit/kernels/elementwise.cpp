@@ -309,29 +309,15 @@ TEST_CASE(
 }
 
 TEST_CASE("the fused loops repeat bit for bit, and two threads agree with one", "[kernels]") {
-  const auto run = [](int threads, at::ScalarType type) {
-    at::set_num_threads(threads);
+  check_repeats_on_threads([](at::ScalarType type) {
     const at::Tensor x = normal({700, 172}, 12).to(device(), type);
     const at::Tensor weight = normal({172}, 13).to(device(), type);
     const RmsNormResult result = rms_norm(x, weight, kEps);
     at::Tensor weight_grad = at::zeros({172}, x.options().dtype(at::kFloat));
     const at::Tensor grad = rms_norm_backward(x, x, weight, result.inverse_rms, weight_grad);
     const at::Tensor activation = swiglu(x);
-    at::set_num_threads(1);
     return std::vector<at::Tensor>{result.output, grad, weight_grad, activation};
-  };
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    for (const int threads : {1, 2}) {
-      const std::vector<at::Tensor> once = run(threads, type);
-      const std::vector<at::Tensor> again = run(threads, type);
-      const std::vector<at::Tensor> one_thread = run(1, type);
-      for (size_t i = 0; i < once.size(); ++i) {
-        CAPTURE(type, threads, i);
-        CHECK(same_bits(once[i], again[i]));
-        CHECK_CLOSE(once[i], one_thread[i], kFp32Tolerance);
-      }
-    }
-  }
+  });
 }
 
 TEST_CASE("a wrong form is refused with the sizes that were received", "[kernels]") {

@@ -240,8 +240,7 @@ TEST_CASE("NaN in a row stays in that row of layer_norm and of a head", "[kernel
 }
 
 TEST_CASE("norms and gelu repeat bit for bit, and two threads agree with one", "[kernels]") {
-  const auto run = [](int threads, at::ScalarType type) {
-    at::set_num_threads(threads);
+  check_repeats_on_threads([](at::ScalarType type) {
     const at::Tensor x = normal({700, 1, 180}, 12).to(device(), type);
     const at::Tensor weight = normal({180}, 13).to(device(), type);
     const LayerNormResult result = layer_norm(x, weight, weight, kEps);
@@ -260,22 +259,9 @@ TEST_CASE("norms and gelu repeat bit for bit, and two threads agree with one", "
     head_rms_norm_backward_(head_grad, x.narrow(2, 0, 8 * 18).contiguous(), norm, shape, q_grad,
                             k_grad);
     const at::Tensor activation = gelu_tanh(x);
-    at::set_num_threads(1);
     return std::vector<at::Tensor>{result.output, grad,   weight_grad, bias_grad, heads,
                                    head_grad,     q_grad, k_grad,      activation};
-  };
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    for (const int threads : {1, 2}) {
-      const std::vector<at::Tensor> once = run(threads, type);
-      const std::vector<at::Tensor> again = run(threads, type);
-      const std::vector<at::Tensor> one_thread = run(1, type);
-      for (size_t i = 0; i < once.size(); ++i) {
-        CAPTURE(type, threads, i);
-        CHECK(same_bits(once[i], again[i]));
-        CHECK_CLOSE(once[i], one_thread[i], kFp32Tolerance);
-      }
-    }
-  }
+  });
 }
 
 TEST_CASE("wrong forms of norms and gelu are refused with the sizes received", "[kernels]") {

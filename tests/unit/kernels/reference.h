@@ -20,6 +20,9 @@
 #define TPTRAIN_TEST_ON_CPU
 #endif
 
+#define CHECK_CLOSE(received, expected, tolerance) \
+  CHECK(::tptrain::testing::relative_error((received), (expected)) <= (tolerance))
+
 namespace tptrain::testing {
 
 /// The same test sources run on the CPU (unit) and on CUDA (gpu).
@@ -84,6 +87,30 @@ inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.cpu().contiguous().view(at::kByte).equal(b.cpu().contiguous().view(at::kByte));
 }
 
+/// Of run(type), which returns what it computes, in every type of the loops: the same bits each
+/// time, and on two threads what one computes.
+template <typename Run>
+void check_repeats_on_threads(const Run& run) {
+  const auto on_threads = [&](int threads, at::ScalarType type) {
+    at::set_num_threads(threads);
+    std::vector<at::Tensor> results = run(type);
+    at::set_num_threads(1);
+    return results;
+  };
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const std::vector<at::Tensor> one_thread = on_threads(1, type);
+    for (const int threads : {1, 2}) {
+      const std::vector<at::Tensor> once = on_threads(threads, type);
+      const std::vector<at::Tensor> again = on_threads(threads, type);
+      for (size_t i = 0; i < once.size(); ++i) {
+        CAPTURE(type, threads, i);
+        CHECK(same_bits(once[i], again[i]));
+        CHECK_CLOSE(once[i], one_thread[i], kFp32Tolerance);
+      }
+    }
+  }
+}
+
 /// What the function throws says, or "" where it does not throw.
 template <typename Function>
 std::string message_of(const Function& function) {
@@ -99,6 +126,3 @@ inline bool contains(const std::string& text, const std::string& part) {
 }
 
 }  // namespace tptrain::testing
-
-#define CHECK_CLOSE(received, expected, tolerance) \
-  CHECK(::tptrain::testing::relative_error((received), (expected)) <= (tolerance))
