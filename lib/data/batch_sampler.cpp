@@ -198,9 +198,6 @@ std::vector<BatchSampler::SourceProgress> BatchSampler::progress(int64_t sequenc
   return all;
 }
 
-int64_t BatchSampler::steps_per_epoch() const {
-  return impl_->windows / impl_->shape.global_batch_size();
-}
 const BatchShape& BatchSampler::shape() const { return impl_->shape; }
 
 }  // namespace tptrain::data

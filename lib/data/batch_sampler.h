@@ -79,10 +79,9 @@ class BatchSampler {
     double epoch = 0;
   };
   std::vector<SourceProgress> progress(int64_t sequences) const;
-  int64_t windows() const;          // sequences per epoch
-  int64_t truncated() const;        // of these, documents of which tokens are left out
-  double padding() const;           // share of an epoch's positions that hold no token
-  int64_t steps_per_epoch() const;  // rounded down
+  int64_t windows() const;    // sequences per epoch
+  int64_t truncated() const;  // of these, documents of which tokens are left out
+  double padding() const;     // share of an epoch's positions that hold no token
   const BatchShape& shape() const;
 
  private:

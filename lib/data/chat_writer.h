@@ -42,7 +42,7 @@ class ChatWriter {
   /// The roles in that row; empty where it has none, or was counted before.
   const std::string& roles_of_unlearned() const { return roles_of_unlearned_; }
   /// What was counted before, of the same file.
-  void go_on(int64_t rows, int64_t unlearned, std::string first_unlearned) {
+  void resume(int64_t rows, int64_t unlearned, std::string first_unlearned) {
     rows_ = rows;
     unlearned_ = unlearned;
     first_unlearned_ = std::move(first_unlearned);

@@ -68,7 +68,7 @@ bool RowTally::takes_file(const CorpusFile& file) const {
                                             : file.sha256);
 }
 
-void RowTally::go_on(Counts counts) {
+void RowTally::resume(Counts counts) {
   passed_ = counts.passed;
   rows_ = counts.rows;
   bad_ = counts.bad;

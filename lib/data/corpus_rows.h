@@ -65,7 +65,7 @@ class RowTally {
     std::vector<std::string> first = {};
   };
   Counts counts() const { return {passed_, rows_, bad_, first_}; }
-  void go_on(Counts counts);
+  void resume(Counts counts);
 
  private:
   double max_bad_fraction_;

@@ -33,7 +33,7 @@ class DocumentWriter {
   /// The id that was written last of the document.
   int32_t parts(std::span<const std::string_view> parts, const CorpusFile& file);
   /// As begin_parts, of one of which something is written already.
-  void go_on_in_parts(int32_t last_id) {
+  void resume_in_parts(int32_t last_id) {
     last_id_ = last_id;
     behind_cut_ = true;
   }

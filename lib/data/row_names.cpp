@@ -59,7 +59,7 @@ bool RowNames::is_row_key(std::string_view key) const {
                                             [&](std::string_view ours) { return key == of(ours); });
 }
 
-std::string RowNames::said() const {
+std::string RowNames::named_columns() const {
   std::vector<std::string> parts;
   for (const auto& [ours, theirs] : columns_) {
     if (ours != kTextKey || columns_say_text_) parts.push_back(cat(ours, ": ", theirs));

@@ -32,7 +32,7 @@ class RowNames {
   bool is_row_key(std::string_view key) const;
 
   /// What decides tokens beside data.text_key: "messages: dialog, role: from"; "" where nothing.
-  std::string said() const;
+  std::string named_columns() const;
 
  private:
   Columns columns_;

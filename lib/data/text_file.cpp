@@ -57,10 +57,10 @@ void check_unchanged(const CorpusFile& file, const std::string& sha256) {
 
 void TextFile::append(const AtPlace& at_place) { append_from(0, at_place); }
 
-void TextFile::go_on(const Place& begin, const AtPlace& at_place) {
+void TextFile::resume(const Place& begin, const AtPlace& at_place) {
   place_ = begin;
   in_parts_ = true;
-  documents_.go_on_in_parts(begin.last_id);
+  documents_.resume_in_parts(begin.last_id);
   append_from(begin.bytes, at_place);
 }
 

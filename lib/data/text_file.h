@@ -33,7 +33,7 @@ class TextFile {
   /// All of it.
   void append(const AtPlace& at_place);
   /// What is behind `begin`.
-  void go_on(const Place& begin, const AtPlace& at_place);
+  void resume(const Place& begin, const AtPlace& at_place);
 
  private:
   void append_from(int64_t begin, const AtPlace& at_place);

@@ -67,9 +67,9 @@ class Reading {
   void run(const std::string& key) {
     size_t file = 0;
     if (const std::optional<ReadingPoint>& begin = output_.begin()) {
-      go_on(*begin);
+      resume(*begin);
       file = begin->file;
-      if (begin->in_document) go_on_in_text(*begin, file++);
+      if (begin->in_document) resume_in_text(*begin, file++);
       if (begin->rows > 0) append_rows(file++, &*begin);
     }
     for (; file < files_.size(); ++file) {
@@ -98,8 +98,8 @@ class Reading {
     CorpusRows rows(file, parser_, tally_);
     if (begin != nullptr) {
       rows.skip(begin->rows, begin->counts.at(first_line));
-      chat.go_on(begin->counts.at(chat_rows), begin->counts.at(unlearned),
-                 begin->texts.at(first_unlearned));
+      chat.resume(begin->counts.at(chat_rows), begin->counts.at(unlearned),
+                  begin->texts.at(first_unlearned));
     }
     while (std::optional<JsonlRow> row = rows.next()) {
       read_ += static_cast<int64_t>(rows.bytes());
@@ -148,19 +148,19 @@ class Reading {
     };
   }
 
-  void go_on_in_text(const ReadingPoint& begin, size_t number) {
+  void resume_in_text(const ReadingPoint& begin, size_t number) {
     TextFile(files_.at(number), tokenizer_, documents_)
-        .go_on({.bytes = begin.text_bytes,
-                .lines = begin.lines,
-                .last_id = static_cast<int32_t>(begin.counts.at(last_id))},
-               at_place_of(number, begin.text_bytes));
+        .resume({.bytes = begin.text_bytes,
+                 .lines = begin.lines,
+                 .last_id = static_cast<int32_t>(begin.counts.at(last_id))},
+                at_place_of(number, begin.text_bytes));
   }
 
-  void go_on(const ReadingPoint& begin) {
-    tally_.go_on({.passed = begin.counts.at(passed),
-                  .rows = begin.counts.at(rows),
-                  .bad = begin.counts.at(bad),
-                  .first = {begin.texts.begin() + first_bad, begin.texts.end()}});
+  void resume(const ReadingPoint& begin) {
+    tally_.resume({.passed = begin.counts.at(passed),
+                   .rows = begin.counts.at(rows),
+                   .bad = begin.counts.at(bad),
+                   .first = {begin.texts.begin() + first_bad, begin.texts.end()}});
     notes_.insert(notes_.end(), begin.notes.begin(), begin.notes.end());
   }
 

@@ -93,14 +93,14 @@ Problem unknown_row(const dom::object& row, const RowNames& names) {
   const std::vector<std::string> missing = missing_columns(row, names);
   if (!missing.empty()) {
     return problem(cat("there is no ", join(missing), keys_instead(row)))
-        .must(cat("have the columns that are named: {", names.said(), "}"))
+        .must(cat("have the columns that are named: {", names.named_columns(), "}"))
         .remedy(
             "Set data.columns to the names that the file has, those of other files by the "
             "columns of their own entry in the list (docs/data.md).");
   }
   if (!names.required().empty()) {
     return problem("what the named columns hold is neither text nor a list of messages")
-        .must(cat("be a row by the columns that are named: {", names.said(), "}"))
+        .must(cat("be a row by the columns that are named: {", names.named_columns(), "}"))
         .remedy("A prompt and its completion are both texts, or both lists of messages.");
   }
   dom::element chosen;

@@ -44,7 +44,7 @@ struct StepMetrics {
 /// A step that changed no parameter.
 struct SkippedStep {
   int64_t step = 0;
-  std::string_view reason = {};  // "nonfinite" | "no_targets"
+  std::string_view reason = {};  // "nonfinite" | "outlier" | "no_targets"
   double lr = 0;                 // that of the schedule, which goes on
   int64_t tokens_seen = 0;
   double epoch = 0;

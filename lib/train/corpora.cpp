@@ -151,7 +151,7 @@ std::vector<std::string> shared_files(const std::vector<NamedCorpus>& train,
     for (const std::string& file : files_of(named.corpus)) {
       const auto [known, added] = trained.emplace(file, &named);
       const data::Corpus& earlier = known->second->corpus;
-      if (!added && earlier.names.said() == named.corpus.names.said() &&
+      if (!added && earlier.names.named_columns() == named.corpus.names.named_columns() &&
           earlier.format == named.corpus.format)
         twice.add(file, cat(known->second->name, " and ", named.name));
     }

@@ -20,8 +20,8 @@ std::string kept_guard(const checkpoint::TrainState& state) {
   return kept == state.extra.end() ? "" : kept->second;
 }
 
-void go_back(const StartParts& parts, const std::optional<checkpoint::CheckpointInfo>& to,
-             int64_t outlier, OutlierGuard& guard, checkpoint::TrainState& state) {
+void roll_back(const StartParts& parts, const std::optional<checkpoint::CheckpointInfo>& to,
+               int64_t outlier, OutlierGuard& guard, checkpoint::TrainState& state) {
   if (!to) {
     NumericsError error(
         problem("it is an outlier, and the save that the run was to go back to has failed")
@@ -31,15 +31,15 @@ void go_back(const StartParts& parts, const std::optional<checkpoint::Checkpoint
     throw error;
   }
   load_state(parts, *to, state);
-  const int64_t met = guard.met();
+  const int64_t outliers = guard.outliers();
   const int64_t left_out = outlier - to->state.step;
   const int64_t passed_over = guard.passed_over() + left_out;
-  comm::agree(parts.session, [&] { guard.restore(kept_guard(to->state)); });
-  guard.go_back(met, passed_over);
+  comm::agree(parts.session, [&] { guard.restore(kept_guard(to->state), to->path.string()); });
+  guard.rolled_back(outliers, passed_over);
   if (parts.session.rank() == 0)
-    parts.log.warn(cat("step ", outlier, " is an outlier (", met, " of at most ", guard.limit(),
-                       "): the run goes back to ", to->path.string(), " and leaves out the ",
-                       left_out, " batches up to it"));
+    parts.log.warn(cat("step ", outlier, " is an outlier (", outliers, " of at most ",
+                       guard.limit(), "): the run goes back to ", to->path.string(),
+                       " and leaves out the ", left_out, " batches up to it"));
 }
 
 }  // namespace tptrain::train

@@ -27,16 +27,6 @@
 namespace tptrain::train {
 namespace {
 
-Engine::Options engine_options(const ResolvedConfig& resolved) {
-  const config::RunConfig& run = resolved.run;
-  return {.decoder = resolved.decoder,
-          .training = training_options(run),
-          .zero = zero_options(run),
-          .dtype = scalar_type(run.train.dtype),
-          .gradient_dtype = scalar_type(run.train.gradient_dtype),
-          .cuda_graphs = run.train.cuda_graphs};
-}
-
 /// Refuses a group of optimizer.groups that decides for no tensor: a typo would change the
 /// training.
 void check_parameter_groups(const config::OptimizerConfig& optimizer,

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json_tree.h"
 #include "base/text.h"
 
 namespace tptrain::train {
@@ -60,10 +61,10 @@ void OutlierGuard::add(int64_t step, double loss, double norm) {
   while (static_cast<int64_t>(seen_.size()) > config_.window + 2) seen_.pop_front();
 }
 
-bool OutlierGuard::may_go_on() { return ++met_ <= config_.limit; }
+bool OutlierGuard::count_outlier() { return ++outliers_ <= config_.limit; }
 
-void OutlierGuard::go_back(int64_t met, int64_t passed_over) {
-  met_ = met;
+void OutlierGuard::rolled_back(int64_t outliers, int64_t passed_over) {
+  outliers_ = outliers;
   passed_over_ = passed_over;
 }
 
@@ -73,24 +74,25 @@ std::string OutlierGuard::to_text() const {
   for (const Seen& one : seen_)
     seen.push_back(
         {one.step, std::bit_cast<uint32_t>(one.loss), std::bit_cast<uint32_t>(one.norm)});
-  return nlohmann::json({{"met", met_}, {"passed_over", passed_over_}, {"seen", seen}}).dump();
+  return nlohmann::json({{"met", outliers_}, {"passed_over", passed_over_}, {"seen", seen}}).dump();
 }
 
-void OutlierGuard::restore(const std::string& text) {
+void OutlierGuard::restore(const std::string& text, const std::string& checkpoint) {
   seen_.clear();
-  met_ = passed_over_ = 0;
+  outliers_ = passed_over_ = 0;
   if (text.empty()) return;
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
-    met_ = json.at("met").get<int64_t>();
+    outliers_ = json.at("met").get<int64_t>();
     passed_over_ = json.at("passed_over").get<int64_t>();
     for (const nlohmann::json& one : json.at("seen"))
       seen_.push_back({one.at(0).get<int64_t>(), std::bit_cast<float>(one.at(1).get<uint32_t>()),
                        std::bit_cast<float>(one.at(2).get<uint32_t>())});
   } catch (const nlohmann::json::exception& error) {
-    throw CheckpointError(
-        problem(cat("what it keeps of train.guard cannot be read: ", error.what()))
-            .remedy("Resume from another checkpoint."));
+    throw CheckpointError(problem(cat("what it keeps of train.guard cannot be read: ",
+                                      readable_json_error(error.what())))
+                              .at(checkpoint)
+                              .remedy("Resume from another checkpoint."));
   }
 }
 

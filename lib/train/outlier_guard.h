@@ -42,22 +42,22 @@ class OutlierGuard {
   /// A step that was applied, in rising order.
   void add(int64_t step, double loss, double norm);
   /// An outlier was met. False where it is one too many.
-  bool may_go_on();
-  int64_t met() const { return met_; }
+  bool count_outlier();
+  int64_t outliers() const { return outliers_; }
   int64_t limit() const { return config_.limit; }
 
   /// Global batches that were passed over by going back: batch `step + passed_over()` is the
   /// step's.
   int64_t passed_over() const { return passed_over_; }
   /// The run has gone back to an earlier step, whose state this is by now, but for these.
-  void go_back(int64_t met, int64_t passed_over);
+  void rolled_back(int64_t outliers, int64_t passed_over);
 
   /// Whether anything of it must outlive a restart.
-  bool has_state() const { return is_on() || met_ > 0; }
+  bool has_state() const { return is_on() || outliers_ > 0; }
   /// What a checkpoint keeps of it, exactly.
   std::string to_text() const;
-  /// "": nothing was kept. Throws CheckpointError where it is no such text.
-  void restore(const std::string& text);
+  /// "": nothing was kept. Throws CheckpointError, naming the checkpoint, where it is no such text.
+  void restore(const std::string& text, const std::string& checkpoint);
 
  private:
   struct Seen {
@@ -69,7 +69,7 @@ class OutlierGuard {
 
   config::GuardConfig config_;
   std::deque<Seen> seen_;  // two more than a window, at most
-  int64_t met_ = 0;
+  int64_t outliers_ = 0;
   int64_t passed_over_ = 0;
 };
 

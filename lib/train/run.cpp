@@ -158,10 +158,12 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
       state.extra[data::kEndOfTurnExtra] = std::to_string(source.tokens.end_of_turn);
   }
   OutlierGuard guard(run.train.guard);
-  comm::agree(session, [&] { guard.restore(kept_guard(state)); });
+  comm::agree(session, [&] {
+    guard.restore(kept_guard(state), started->from ? started->from->path.string() : "");
+  });
   const std::string space = store.require_space(engine.state().state_dict(), state.run,
                                                 saves.left(state.step, run.train.max_steps),
-                                                staying_to_come(run, state.step));
+                                                keep_every_saves_left(run, state.step));
   if (!space.empty()) log.warn(space);
   comm::agree(session, [&] {
     if (session.rank() == 0) take_run_dir_over(run, *started);
@@ -196,7 +198,7 @@ ExitCode train(comm::MpiSession& session, const RunRequest& request, ResolvedCon
     if (!outcome.outlier) break;
     board.enter("reading weights or a checkpoint");
     begun_at = outcome.last_checkpoint;
-    go_back(start, begun_at, *outcome.outlier, guard, state);
+    roll_back(start, begun_at, *outcome.outlier, guard, state);
   }
   terminal.clear();
   board.enter("ending the run");

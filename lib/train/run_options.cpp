@@ -68,6 +68,16 @@ zero::Options zero_options(const config::RunConfig& run) {
       .frozen_values = run.adapter ? zero::FrozenValues::elsewhere : zero::FrozenValues::in_state};
 }
 
+Engine::Options engine_options(const ResolvedConfig& resolved) {
+  const config::RunConfig& run = resolved.run;
+  return {.decoder = resolved.decoder,
+          .training = training_options(run),
+          .zero = zero_options(run),
+          .dtype = scalar_type(run.train.dtype),
+          .gradient_dtype = scalar_type(run.train.gradient_dtype),
+          .cuda_graphs = run.train.cuda_graphs};
+}
+
 planner::Layout planned_layout(const ResolvedConfig& resolved) {
   const config::RunConfig& run = resolved.run;
   return {.tp_size = resolved.mesh.tp_size,
@@ -100,7 +110,7 @@ double flops_of_token(const ResolvedConfig& resolved) {
                  : model::flops_per_token(resolved.decoder, seq_length);
 }
 
-int64_t staying_to_come(const config::RunConfig& run, int64_t step) {
+int64_t keep_every_saves_left(const config::RunConfig& run, int64_t step) {
   const int64_t every = run.checkpoint.keep_every;
   return every == 0 ? 0 : run.train.max_steps / every - step / every;
 }

@@ -102,7 +102,7 @@ CheckpointStore::Progress Saver::progress() {
   return store_.save_progress();
 }
 
-void Saver::go_on(bool one_has_failed) {
+void Saver::continue_save(bool one_has_failed) {
   if (!store_.is_saving()) return;
   std::optional<CheckpointInfo> info;
   {
@@ -121,7 +121,7 @@ void Saver::go_on(bool one_has_failed) {
 void Saver::finish() {
   if (!store_.is_saving()) return;
   const Work work(cat("waiting for the checkpoint of step ", train_state_.step));
-  while (store_.is_saving()) go_on(/*one_has_failed=*/false);
+  while (store_.is_saving()) continue_save(/*one_has_failed=*/false);
 }
 
 // False: the run goes on without it. Throws where it may not go on.

@@ -53,10 +53,10 @@ class Saver {
   bool is_saving() const { return store_.is_saving(); }
 
   // At a step boundary: every rank asks for its progress, tells the others, and where all are done,
-  // or one has failed, every rank calls go_on().
+  // or one has failed, every rank calls continue_save().
   checkpoint::CheckpointStore::Progress progress();
   /// Throws as save() does. Collective.
-  void go_on(bool one_has_failed);
+  void continue_save(bool one_has_failed);
   /// Waits until no save is under way. Throws as save() does. Collective.
   void finish();
 

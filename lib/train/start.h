@@ -55,7 +55,7 @@ std::string kept_guard(const checkpoint::TrainState& state);
 /// Goes back to the checkpoint `to`, of this run, for the outlier of a later step: the state is its
 /// own again, the batches up to that step are left out, and the guard knows of it. Throws
 /// NumericsError where there is none: the save that was to be it has failed. Collective.
-void go_back(const StartParts& parts, const std::optional<checkpoint::CheckpointInfo>& to,
-             int64_t outlier, OutlierGuard& guard, checkpoint::TrainState& state);
+void roll_back(const StartParts& parts, const std::optional<checkpoint::CheckpointInfo>& to,
+               int64_t outlier, OutlierGuard& guard, checkpoint::TrainState& state);
 
 }  // namespace tptrain::train

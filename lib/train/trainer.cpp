@@ -57,7 +57,7 @@ RunOutcome Trainer::run_steps(checkpoint::TrainState state) {
     const Batch batch = next_batch(state.step);
     if (batch.agreement.save_step_done || batch.agreement.save_failed) {
       board_->enter("going on with a checkpoint", state.step);
-      saver_.go_on(batch.agreement.save_failed);
+      saver_.continue_save(batch.agreement.save_failed);
     }
     if (batch.agreement.stop_requested) {
       outcome.stopped_on_request = true;

@@ -101,7 +101,7 @@ class Trainer {
     OutlierGuard::Bounds bounds = {};
     std::optional<tensor_parallel::Fp8Counters::Counts> fp8_counts = {};  // up to its end
   };
-  struct GoBack {  // thrown on every rank alike
+  struct Rollback {  // thrown on every rank alike
     int64_t outlier;
   };
 
@@ -117,7 +117,7 @@ class Trainer {
   /// Waits for the device.
   Numbers read_numbers(const Pending& pending);
   void skip_or_stop(const Pending& pending, double loss, double norm);
-  void skip_or_go_back(const Pending& pending, double loss, double norm);
+  void skip_or_roll_back(const Pending& pending, double loss, double norm);
   void record_skipped(int64_t step, std::string_view reason, double learning_rate,
                       int64_t tokens_seen);
   bool is_logged(int64_t step) const;

@@ -44,7 +44,7 @@ void Trainer::read_pending() {
   }
   skipped_in_a_row_ = 0;
   if (!pending.host_numbers.applied()) {
-    skip_or_go_back(pending, loss, norm);
+    skip_or_roll_back(pending, loss, norm);
     return;
   }
   parts_.guard.add(pending.step, loss, norm);
@@ -78,9 +78,9 @@ void Trainer::skip_or_stop(const Pending& pending, double loss, double norm) {
 }
 
 // Whether a step was applied the device has decided, the same for every rank: all do this together.
-void Trainer::skip_or_go_back(const Pending& pending, double loss, double norm) {
+void Trainer::skip_or_roll_back(const Pending& pending, double loss, double norm) {
   OutlierGuard& guard = parts_.guard;
-  const bool goes_on = guard.may_go_on() && guard.action() != GuardAction::stop;
+  const bool goes_on = guard.count_outlier() && guard.action() != GuardAction::stop;
   const Problem what = problem(cat("loss ", loss, " and gradient norm ", norm, " beside the ",
                                    parts_.config.run.train.guard.window, " steps before"))
                            .at(cat("step ", pending.step))
@@ -99,7 +99,7 @@ void Trainer::skip_or_go_back(const Pending& pending, double loss, double norm) 
     throw error;
   }
   const bool has_checkpoint = last_checkpoint_ || parts_.begun_at || saver_.is_saving();
-  if (guard.action() == GuardAction::rollback && has_checkpoint) throw GoBack{pending.step};
+  if (guard.action() == GuardAction::rollback && has_checkpoint) throw Rollback{pending.step};
   if (parts_.session.rank() == 0)
     parts_.log.warn(cat(
         "step ", pending.step, " skipped, its update was not applied on any rank: ", what.received,

@@ -14,7 +14,7 @@ namespace tptrain::train {
 RunOutcome Trainer::run(checkpoint::TrainState state) {
   try {
     return run_steps(state);
-  } catch (const GoBack& back) {
+  } catch (const Rollback& back) {
     finish_save();  // the checkpoint to go back to may be on its way
     RunOutcome outcome;
     outcome.state = state;

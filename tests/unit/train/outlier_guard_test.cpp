@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "support/catch.h"
+#include "support/temp_dir.h"
 
 namespace tptrain::testing {
 namespace {
@@ -46,21 +47,25 @@ TEST_CASE("a step is judged by the window up to the one before its predecessor")
 
 TEST_CASE("a guard goes on exactly where a checkpoint left it") {
   OutlierGuard guard = filled(9);
-  CHECK(guard.may_go_on());
-  guard.go_back(guard.met(), 7);
+  CHECK(guard.count_outlier());
+  guard.rolled_back(guard.outliers(), 7);
   OutlierGuard restored(kGuard);
-  restored.restore(guard.to_text());
+  restored.restore(guard.to_text(), "step-7");
   CHECK(restored.to_text() == guard.to_text());
   CHECK(restored.passed_over() == 7);
-  CHECK(restored.met() == 1);
+  CHECK(restored.outliers() == 1);
   for (const int64_t step : {9, 10, 11})
     CHECK(restored.bounds_for(step).loss == guard.bounds_for(step).loss);
-  CHECK(restored.may_go_on());
-  CHECK_FALSE(restored.may_go_on());  // the third of at most two
-  restored.restore("");
-  CHECK(restored.met() == 0);
-  CHECK_THROWS_AS(restored.restore("{}"), CheckpointError);
-  CHECK_THROWS_AS(restored.restore("[1"), CheckpointError);
+  CHECK(restored.count_outlier());
+  CHECK_FALSE(restored.count_outlier());  // the third of at most two
+  restored.restore("", "");
+  CHECK(restored.outliers() == 0);
+  for (const char* text : {"{}", "[1"}) {
+    const std::string message = testing::message_of<CheckpointError>(
+        [&] { restored.restore(text, "run/checkpoints/step-00000007"); });
+    CHECK(testing::has(message, "run/checkpoints/step-00000007: what it keeps of train.guard"));
+    CHECK(testing::has(message, "Resume from another checkpoint."));
+  }
 }
 
 TEST_CASE("a guard that is off keeps nothing") {

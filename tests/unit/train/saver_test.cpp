@@ -126,7 +126,7 @@ struct Ranks {
       const Progress own = saver.progress();
       const bool failed = group.max(own == Progress::failed) != 0;
       const bool done = group.max(own != Progress::done) == 0;
-      if (failed || done) saver.go_on(failed);
+      if (failed || done) saver.continue_save(failed);
     }
 
     comm::ControlGroup& group;
