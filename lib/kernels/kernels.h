@@ -264,6 +264,17 @@ void scaled_product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& 
 /// dy^T x, whatever it held.
 void accumulate_weight_gradient(at::Tensor& grad, const at::Tensor& grad_output,
                                 const at::Tensor& input, Accumulate accumulate = Accumulate::add);
+
+/// How many pieces such a gradient has whose sums of squares its product can find in passing; 0:
+/// the device or its sizes (multiples of 256 each) are no such.
+int64_t weight_gradient_squares(int64_t out, int64_t in, at::Device device);
+/// Whether that is worth it: of such sizes the product alone is about as fast as any other.
+bool weight_gradient_squares_pay(int64_t out, int64_t in, at::Device device);
+/// grad = dy^T x, whatever it held, and squares [weight_gradient_squares()] fp64: of each piece
+/// the sum of squares, of eight elements in fp32 (where these fit into it), of all in fp64, in a
+/// fixed order. False: of other operands (not bf16, or rows that do not begin at 16 bytes), of which nothing was done.
+bool weight_gradient_with_squares(at::Tensor& grad, const at::Tensor& grad_output,
+                                  const at::Tensor& input, at::Tensor& squares);
 /// A bias: grad [N] fp32 += the sum over tokens of grad_output [.., N].
 void accumulate_bias_gradient(at::Tensor& grad, const at::Tensor& grad_output);
 

@@ -3,6 +3,7 @@
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/swiglu_product.h"
 
 namespace tptrain::kernels {
 
@@ -24,23 +25,16 @@ uint32_t* amax_bits_of(const at::Tensor& amax, const at::Tensor& like, const cha
   return static_cast<uint32_t*>(amax.mutable_data_ptr());
 }
 
-}  // namespace
-
-at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax) {  // [.., 2F]
-  expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size",
-         gate_up.sizes());
-  expect_contiguous(gate_up, "swiglu");
+void swiglu_into(at::Tensor& output, const at::Tensor& gate_up, const at::Tensor& amax) {
   const int64_t ffn = gate_up.size(-1) / 2;
   uint32_t* amax_bits = amax_bits_of(amax, gate_up, "swiglu");
   if (takes_cuda_kernels(gate_up)) {
-    at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
     cuda::swiglu(element_of(gate_up), gate_up.const_data_ptr(), output.mutable_data_ptr(),
                  amax_bits, rows_of(gate_up), ffn, cuda::stream_of(gate_up));
     cuda::check_launch("swiglu");
-    return output;
+    return;
   }
-  at::Tensor output = at::empty(with_last(gate_up, ffn), gate_up.options());
-  if (output.numel() == 0) return output;
+  if (output.numel() == 0) return;
   with_element_of(gate_up, [&]<typename T>(T) {
     const T* in = read<T>(gate_up);
     T* out = write<T>(output);
@@ -48,26 +42,20 @@ at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax) {  // [.., 
         output.numel() / ffn, cpu::grain_of(2 * ffn),
         [&](int64_t begin, int64_t end) { cpu::swiglu_rows(in, out, ffn, begin, end); });
   });
-  return output;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up,
-                           const at::Tensor& amax) {  // [.., F], [.., 2F]
+void swiglu_backward_into(at::Tensor& grad_gate_up, const at::Tensor& grad_output,
+                          const at::Tensor& gate_up, const at::Tensor& amax) {
   const int64_t ffn = gate_up.size(-1) / 2;
-  expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) == ffn,
-         "swiglu_backward", "have a grad_output of half its columns", gate_up.sizes());
-  expect_contiguous(gate_up, "swiglu_backward");
-  expect_contiguous(grad_output, "swiglu_backward");
-  at::Tensor grad_gate_up = at::empty_like(gate_up);
   uint32_t* amax_bits = amax_bits_of(amax, gate_up, "swiglu_backward");
   if (takes_cuda_kernels(gate_up)) {
     cuda::swiglu_backward(element_of(gate_up), grad_output.const_data_ptr(),
                           gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(), amax_bits,
                           rows_of(gate_up), ffn, cuda::stream_of(gate_up));
     cuda::check_launch("swiglu_backward");
-    return grad_gate_up;
+    return;
   }
-  if (grad_output.numel() == 0) return grad_gate_up;
+  if (grad_output.numel() == 0) return;
   with_element_of(gate_up, [&]<typename T>(T) {
     const T* grad = read<T>(grad_output);
     const T* in = read<T>(gate_up);
@@ -77,7 +65,52 @@ at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate
                          cpu::swiglu_backward_rows(grad, in, out, ffn, begin, end);
                        });
   });
+}
+
+void check_swiglu_input(const at::Tensor& gate_up) {
+  expect(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu", "have an even last size",
+         gate_up.sizes());
+  expect_contiguous(gate_up, "swiglu");
+}
+void check_swiglu_gradient(const at::Tensor& grad_output, const at::Tensor& gate_up) {
+  expect(grad_output.numel() * 2 == gate_up.numel() && grad_output.size(-1) * 2 == gate_up.size(-1),
+         "swiglu_backward", "have a grad_output of half its columns", gate_up.sizes());
+  expect_contiguous(gate_up, "swiglu_backward");
+  expect_contiguous(grad_output, "swiglu_backward");
+}
+
+}  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_up, const at::Tensor& amax) {  // [.., 2F]
+  check_swiglu_input(gate_up);
+  at::Tensor output = at::empty(with_last(gate_up, gate_up.size(-1) / 2), gate_up.options());
+  swiglu_into(output, gate_up, amax);
+  return output;
+}
+
+at::Tensor swiglu_backward(const at::Tensor& grad_output, const at::Tensor& gate_up,
+                           const at::Tensor& amax) {  // [.., F], [.., 2F]
+  check_swiglu_gradient(grad_output, gate_up);
+  at::Tensor grad_gate_up = at::empty_like(gate_up);
+  swiglu_backward_into(grad_gate_up, grad_output, gate_up, amax);
   return grad_gate_up;
+}
+
+void swiglu_out(at::Tensor& output, const at::Tensor& gate_up) {
+  check_swiglu_input(gate_up);
+  expect(output.numel() * 2 == gate_up.numel(), "swiglu_out", "have half the columns of its input",
+         output.sizes());
+  expect_contiguous(output, "swiglu_out");
+  swiglu_into(output, gate_up, {});
+}
+
+void swiglu_backward_out(at::Tensor& grad_gate_up, const at::Tensor& grad_output,
+                         const at::Tensor& gate_up) {
+  check_swiglu_gradient(grad_output, gate_up);
+  expect(grad_gate_up.sizes() == gate_up.sizes(), "swiglu_backward_out", "be of its input's size",
+         grad_gate_up.sizes());
+  expect_contiguous(grad_gate_up, "swiglu_backward_out");
+  swiglu_backward_into(grad_gate_up, grad_output, gate_up, {});
 }
 
 }  // namespace tptrain::kernels

@@ -72,6 +72,10 @@ Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
     auto [output, activation] = up_proj_.forward_gelu(x);
     return {.up = std::move(output), .activation = std::move(activation)};
   }
+  if (form_ == FeedForward::swiglu && up_proj_.fuses_swiglu()) {
+    auto [output, activation] = up_proj_.forward_swiglu(x);
+    return {.up = std::move(output), .activation = std::move(activation)};
+  }
   Activated result = {.up = up(x, input), .activation = {}};
   result.activation = activation(result.up, down_input);
   return result;
@@ -90,6 +94,8 @@ at::Tensor Mlp::down_input_gradient(tensor_parallel::GatheredSequence& grad_outp
                                     tensor_parallel::LinearGradient& up_grad) const {
   if (form_ == FeedForward::gelu && down_proj_.fuses_gelu())
     return down_proj_.input_gradient_gelu(grad_output, up);
+  if (form_ == FeedForward::swiglu && down_proj_.fuses_swiglu() && !up_proj_.runs_in_fp8())
+    return down_proj_.input_gradient_swiglu(grad_output, up);
   const at::Tensor grad_activation = down_proj_.input_gradient(grad_output, input, grad);
   if (form_ != FeedForward::swiglu) return kernels::gelu_tanh_backward(grad_activation, up);
   if (up_proj_.runs_in_fp8()) up_grad.cast.amax = kernels::fp8_amax(up);

@@ -64,6 +64,14 @@ class GradientOwner {
   ~GradientOwner() = default;
 };
 
+/// Sums of squares of pieces of main_grad, which the product that writes it can find in passing.
+struct GradientSquares {
+  /// fp64 [kernels::weight_gradient_squares()]; undefined: nobody asks for them.
+  at::Tensor of_pieces;
+  /// They are of what main_grad holds: false again as soon as something else is added to it.
+  bool current = false;
+};
+
 /// Values that are kept in fewer bits than they have in `data`.
 class PackedValues {
  public:
@@ -110,6 +118,7 @@ struct Parameter {
   at::Tensor
       main_grad;  // `shape`, of one that trains (or undefined); fp32, or train.gradient_dtype
   GradientOwner* gradient_owner = nullptr;  // null: main_grad is always added to
+  GradientSquares squares = {};
 
   /// `data`, or what is packed, for one product. Throws InternalError where `fp8` is bound.
   at::Tensor values() const;

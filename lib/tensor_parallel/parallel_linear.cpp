@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "kernels/gelu_product.h"
 #include "tensor_parallel/rows.h"
 
 namespace tptrain::tensor_parallel {
@@ -200,18 +199,29 @@ ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
 }
 
 kernels::Accumulate accumulation_of(Parameter& weight) {
+  weight.squares.current = false;
   if (weight.gradient_owner == nullptr || !weight.gradient_owner->is_first_write(weight))
     return kernels::Accumulate::add;
   weight.gradient_owner->written(weight);
   return kernels::Accumulate::overwrite;
 }
 
+void multiply_weight_gradient(Parameter& weight, at::Tensor& main_grad,
+                              const at::Tensor& grad_output, const at::Tensor& x) {
+  const kernels::Accumulate accumulate = accumulation_of(weight);
+  parameters::GradientSquares& squares = weight.squares;
+  if (squares.of_pieces.defined() && accumulate == kernels::Accumulate::overwrite &&
+      kernels::weight_gradient_with_squares(main_grad, grad_output, x, squares.of_pieces)) {
+    squares.current = true;
+    return;
+  }
+  kernels::accumulate_weight_gradient(main_grad, grad_output, x, accumulate);
+}
+
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x, Parameter& weight,
                             Parameter* bias) {
-  if (weight.trains) {
-    kernels::accumulate_weight_gradient(weight.main_grad, rows_of(grad_output), rows_of(x),
-                                        accumulation_of(weight));
-  }
+  if (weight.trains)
+    multiply_weight_gradient(weight, weight.main_grad, rows_of(grad_output), rows_of(x));
   if (bias) add_bias_gradient(*bias, grad_output);
 }
 
@@ -262,19 +272,6 @@ at::Tensor ColumnParallelLinear::forward(GatheredSequence& x, LinearInput* input
   });
   if (input != nullptr) input->adapter_down = down;
   return output;
-}
-
-ColumnParallelLinear::WithGelu ColumnParallelLinear::forward_gelu(GatheredSequence& x) const {
-  WithGelu result;
-  result.output = at::empty({x.length(), x.batch(), weight_.shape[0]}, x.options());
-  result.activation = at::empty_like(result.output);
-  const at::Tensor transposed = weight_.values().t();
-  x.for_each_part([&](int64_t first, const at::Tensor& rows) {
-    at::Tensor pre = rows_of(result.output.narrow(0, first, rows.size(0)));
-    at::Tensor activation = rows_of(result.activation.narrow(0, first, rows.size(0)));
-    kernels::gelu_product_out(pre, activation, rows_of(rows), transposed, data_of(bias_.get()));
-  });
-  return result;
 }
 
 ReducedSequence ColumnParallelLinear::input_gradient(const at::Tensor& grad_output,
@@ -364,18 +361,6 @@ at::Tensor RowParallelLinear::input_gradient(GatheredSequence& grad_output,
     adapter_->input_gradient(part, grad.adapter_down.narrow(0, first, rows.size(0)), rows, first,
                              input.adapter_dropout);
     add_product(part, rows, values);
-  });
-  return gradient;
-}
-
-at::Tensor RowParallelLinear::input_gradient_gelu(GatheredSequence& grad_output,
-                                                  const at::Tensor& pre) const {
-  at::Tensor gradient = at::empty_like(pre);
-  const at::Tensor values = weight_.values();
-  grad_output.for_each_part([&](int64_t first, const at::Tensor& rows) {
-    at::Tensor part = rows_of(gradient.narrow(0, first, rows.size(0)));
-    kernels::gelu_backward_product_out(part, rows_of(rows), values,
-                                       rows_of(pre.narrow(0, first, rows.size(0))));
   });
   return gradient;
 }

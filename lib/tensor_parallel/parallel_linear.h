@@ -51,8 +51,13 @@ ReducedSequence linear_input_gradient_reduced(const at::Tensor& grad_output,
                                               const parameters::Parameter& weight,
                                               const SequenceRegion& region);
 /// How the next product enters weight.main_grad, of which it writes the whole: over it where that
-/// is its owner's first write, which the owner is told of.
+/// is its owner's first write, which the owner is told of. The squares of what was there are no
+/// longer those of what is.
 kernels::Accumulate accumulation_of(parameters::Parameter& weight);
+/// dy^T x into `main_grad`, that of the weight with all its rows, with its squares where they are
+/// asked for: dy [T, out], x [T, in].
+void multiply_weight_gradient(parameters::Parameter& weight, at::Tensor& main_grad,
+                              const at::Tensor& grad_output, const at::Tensor& x);
 /// Adds dy^T x to weight.main_grad in fp32, and the sum of dy over its rows to the bias's; nothing
 /// where they do not train.
 void linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
@@ -103,10 +108,15 @@ class ColumnParallelLinear {
   /// Whether a product can give its GELU in passing: not in FP8, not with an adapter behind it.
   bool fuses_gelu() const { return !fp8_ && !adapter_; }
   /// The same and its GELU, where it fuses.
-  struct WithGelu {
+  struct WithActivation {
     at::Tensor output, activation;
   };
-  WithGelu forward_gelu(GatheredSequence& x) const;
+  WithActivation forward_gelu(GatheredSequence& x) const;
+  /// Whether a product can give its SwiGLU in passing: on CUDA, where it fuses GELU and has no
+  /// bias.
+  bool fuses_swiglu() const { return fuses_gelu() && !bias_ && weight_.data.is_cuda(); }
+  /// The same of SwiGLU, whose gates are the first half of the output.
+  WithActivation forward_swiglu(GatheredSequence& x) const;
   /// Backward in two halves: the gradient of x, its sum over tp begun; and those of weight, bias
   /// and adapters. `input` is forward's, `grad` the first half's for the second; x is not read
   /// where `input` has columns. But for FP8 the second may come without the first, with a `grad`
@@ -173,6 +183,9 @@ class RowParallelLinear {
                             LinearGradient& grad) const;
   /// The gradient of `pre` [S, B, local in], where x is gelu(pre) and it fuses.
   at::Tensor input_gradient_gelu(GatheredSequence& grad_output, const at::Tensor& pre) const;
+  bool fuses_swiglu() const { return fuses_gelu() && weight_.data.is_cuda(); }
+  /// The gradient of `pre` [S, B, 2 * local in], where x is swiglu(pre) and it fuses.
+  at::Tensor input_gradient_swiglu(GatheredSequence& grad_output, const at::Tensor& pre) const;
   void weight_gradient(const at::Tensor& grad_output, const at::Tensor& x,
                        const LinearGradient& grad, const LinearInput& input);
   /// Adds the bias's gradient from that of the sum, or of this rank's slice of it; column_sums:

@@ -85,7 +85,7 @@ void vocab_parallel_logits_backward(const at::Tensor& grad_logits, const at::Ten
       grad_logits.as_strided({grad_logits.size(0), grad_logits.stride(0)}, grad_logits.strides());
   if (table.trains) {
     at::Tensor main_grad = table.with_padding(table.main_grad);
-    kernels::accumulate_weight_gradient(main_grad, padded, x, accumulation_of(table));
+    multiply_weight_gradient(table, main_grad, padded, x);
   }
   kernels::product_out(grad_x, padded, table.with_padding(table.data));
 }

@@ -80,7 +80,10 @@ void FirstWrites::written(const parameters::Parameter& parameter) {
 
 void FirstWrites::expect(const Bucket& bucket, std::vector<at::Tensor>& zeroed) {
   const OfBucket& own = buckets_.at(&bucket);
-  for (const parameters::Parameter* parameter : own.overwritten) unwritten_.at(parameter) = true;
+  for (parameters::Parameter* parameter : own.overwritten) {
+    unwritten_.at(parameter) = true;
+    parameter->squares.current = false;
+  }
   zeroed.insert(zeroed.end(), own.zeroed.begin(), own.zeroed.end());
 }
 

@@ -10,21 +10,30 @@ namespace {
 
 // Views of the shard range in every stage, so that stages agree bitwise. Each element counts once
 // over dp because shards are disjoint, once over tp because exactly one tp rank owns it; the second
-// group is of copies that another tp rank owns: not in the norm, but in the finite flag.
+// group is of copies that another tp rank owns: not in the norm, but in the finite flag. found:
+// what need not be read, or null.
 SumsOfSquares squares_of(const std::vector<BucketState>& states, const GradientReducer& reducer,
-                         at::Device device) {
+                         const ProductSquares* found, at::Device device) {
   SumsOfSquares::Groups views(2), flags(2), written_rows(2);
+  std::vector<std::vector<SumsOfSquares::Found>> of_products(2);
   for (const BucketState& state : states) {
     if (!state.bucket->trains) continue;
     for (const BucketPiece& piece : pieces_of(*state.bucket, state.shard_begin, state.shard_end)) {
       const size_t group = piece.slice->owned ? 0 : 1;
+      const at::Tensor squares = found != nullptr ? found->of(*piece.parameter) : at::Tensor();
+      if (squares.defined()) {
+        if (piece.slice == &piece.parameter->slices.front())  // all of its slices at once
+          of_products[group].push_back({squares, reducer.flag_for_norm(*piece.parameter)});
+        continue;
+      }
       views[group].push_back(
           state.grad_shard.narrow(0, piece.bucket_begin - state.shard_begin, piece.count));
       flags[group].push_back(reducer.flag_for_norm(*piece.parameter));
       written_rows[group].push_back(state.written_rows);  // of a bucket with one piece
     }
   }
-  return SumsOfSquares(std::move(views), device, std::move(flags), std::move(written_rows));
+  return SumsOfSquares(std::move(views), device, std::move(flags), std::move(written_rows),
+                       std::move(of_products));
 }
 
 at::Tensor indices(int64_t parameters, at::Device device) {
@@ -40,12 +49,15 @@ GlobalNorm::GlobalNorm(const ParamBuckets& buckets, const std::vector<BucketStat
     : reducer_(reducer),
       tp_(tp),
       dp_(dp),
-      squares_(squares_of(states, reducer, buckets.options().device)),
+      of_products_(buckets, reducer),
+      squares_(squares_of(states, reducer, nullptr, buckets.options().device)),
+      rest_(squares_of(states, reducer, &of_products_, buckets.options().device)),
       parameter_indices_(indices(parameter_count(buckets.blocks()), buckets.options().device)) {}
 
 StepNumbers GlobalNorm::operator()(const at::Tensor& local_losses) const {
   StepNumbers numbers;
-  const at::Tensor squares = squares_();  // and the flags of what they are of
+  // And the flags of what they are of.
+  const at::Tensor squares = of_products_.current() ? rest_() : squares_();
   numbers.culprit = culprit(at::isfinite(local_losses).all());
   // [0]: what counts. [1]: copies whose owner is another tp rank. They must not count twice, but a
   // nan in one of them (a fault of this rank alone) has to stop the update everywhere, or the

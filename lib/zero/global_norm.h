@@ -10,6 +10,7 @@
 #include "zero/bucket_state.h"
 #include "zero/gradient_norm.h"
 #include "zero/gradient_reducer.h"
+#include "zero/product_squares.h"
 #include "zero/step_numbers.h"
 
 namespace tptrain::zero {
@@ -30,7 +31,9 @@ class GlobalNorm {
   const GradientReducer& reducer_;
   comm::Communicator& tp_;
   comm::Communicator& dp_;
+  ProductSquares of_products_;
   SumsOfSquares squares_;         // of gradients that this rank owns, and of others
+  SumsOfSquares rest_;            // the same, with those that products have found
   at::Tensor parameter_indices_;  // int64 [parameters]: 0, 1, ...
 };
 

@@ -55,8 +55,13 @@ double sum_on_cpu(const at::Tensor& view) {
 
 }  // namespace
 
-SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags, Groups written_rows)
-    : groups_(std::move(groups)), flags_(std::move(flags)), device_(device) {
+SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags, Groups written_rows,
+                             std::vector<std::vector<Found>> found)
+    : groups_(std::move(groups)),
+      flags_(std::move(flags)),
+      found_(std::move(found)),
+      device_(device) {
+  found_.resize(groups_.size());
   if (flags_.empty()) {
     for (const auto& group : groups_) flags_.emplace_back(group.size());
   }
@@ -86,6 +91,24 @@ SumsOfSquares::SumsOfSquares(Groups groups, at::Device device, Groups flags, Gro
   chunks_ = {chunks, device};
   group_begins_ = {begins, device};
   partial_ = {std::vector<double>(chunks.size()), device};
+  make_found_tables();
+}
+
+void SumsOfSquares::make_found_tables() {
+  std::vector<cuda::FoundSquares> rows;
+  std::vector<int64_t> begins = {0};
+  for (const std::vector<Found>& group : found_) {
+    for (const Found& found : group) {
+      rows.push_back(
+          {.of_pieces = found.of_pieces.const_data_ptr<double>(),
+           .count = found.of_pieces.numel(),
+           .mark = found.flag.defined() ? found.flag.mutable_data_ptr<float>() : nullptr});
+    }
+    begins.push_back(static_cast<int64_t>(rows.size()));
+  }
+  found_rows_ = {rows, device_};
+  found_begins_ = {begins, device_};
+  found_sums_ = {std::vector<double>(rows.size()), device_};
 }
 
 at::Tensor SumsOfSquares::operator()() const {
@@ -116,6 +139,10 @@ void SumsOfSquares::sum_on_cuda(at::Tensor& sums) const {
                          .chunk_count = chunks_.size(),
                          .partial = partial_.rows(),
                          .group_begins = group_begins_.rows(),
+                         .found = found_rows_.rows(),
+                         .found_count = found_rows_.size(),
+                         .found_sums = found_sums_.rows(),
+                         .found_begins = found_begins_.rows(),
                          .groups = sums.numel(),
                          .sums = sums.mutable_data_ptr<double>()},
                         kernels::cuda::stream_of(sums));

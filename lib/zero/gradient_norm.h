@@ -19,10 +19,18 @@ namespace tptrain::zero {
 class SumsOfSquares {
  public:
   using Groups = std::vector<std::vector<at::Tensor>>;
+  /// A tensor whose squares somebody else adds up: fp64, by pieces, as they are when the sum is
+  /// asked for; flag as below.
+  struct Found {
+    at::Tensor of_pieces;
+    at::Tensor flag;
+  };
   /// Each group: tensors that are 1-D, fp32 or bf16, contiguous, on `device`. flags: of each of
   /// them one fp32 element on the device, or an undefined tensor; or none of any. written_rows:
-  /// likewise, uint8 [rows], 0 where a row holds zeros alone, which CUDA then does not read.
-  SumsOfSquares(Groups groups, at::Device device, Groups flags = {}, Groups written_rows = {});
+  /// likewise, uint8 [rows], 0 where a row holds zeros alone, which CUDA then does not read. found:
+  /// on CUDA alone, of each group, or none.
+  SumsOfSquares(Groups groups, at::Device device, Groups flags = {}, Groups written_rows = {},
+                std::vector<std::vector<Found>> found = {});
 
   /// The sum over all elements of each group, fp64 [groups] on the device. Depends on the tensors'
   /// sizes and order, never on the number of threads or on where they lie. The flag of a tensor
@@ -31,10 +39,12 @@ class SumsOfSquares {
   at::Tensor operator()() const;
 
  private:
+  void make_found_tables();
   void sum_on_cuda(at::Tensor& sums) const;
 
   Groups groups_;
   Groups flags_;
+  std::vector<std::vector<Found>> found_;
   at::Device device_;
   // Of CUDA:
   kernels::cuda::DeviceTable<cuda::Gradient> tensors_;  // of all groups
@@ -42,6 +52,9 @@ class SumsOfSquares {
   kernels::cuda::DeviceTable<kernels::cuda::Chunk> chunks_;
   kernels::cuda::DeviceTable<int64_t> group_begins_;  // among the chunks
   kernels::cuda::DeviceTable<double> partial_;        // sum of each chunk
+  kernels::cuda::DeviceTable<cuda::FoundSquares> found_rows_;
+  kernels::cuda::DeviceTable<int64_t> found_begins_;
+  kernels::cuda::DeviceTable<double> found_sums_;
 };
 
 /// `values` (1-D fp64) of every rank of `axis`, [ranks, n], the same bits on each of them: they

@@ -6,6 +6,8 @@
 #include "kernels/cuda/nf4.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/cuda/swiglu_product.h"
+#include "kernels/cuda/weight_gradient.h"
 
 namespace tptrain::kernels::cuda {
 
@@ -31,6 +33,10 @@ bool takes_product(const Product&) { return false; }
 void multiply(const Product&, const ByAten&) { absent(); }
 void multiply_fp8(const Product&) { absent(); }
 bool multiplies_fp8(int) { absent(); }
+int64_t squares_of_gradient(int64_t, int64_t) { absent(); }
+bool fills_device_with_gradient(int64_t, int64_t) { absent(); }
+bool takes_weight_gradient(const WeightGradient&) { absent(); }
+void weight_gradient(const WeightGradient&, Stream) { absent(); }
 void fp8_turn(const Fp8Turn&, Stream) { absent(); }
 void amax_of(const void*, int64_t, uint32_t*, Stream) { absent(); }
 void fp8_cast(const Fp8Cast&, Stream) { absent(); }
@@ -49,6 +55,9 @@ void swiglu_backward(Element, const void*, const void*, void*, uint32_t*, int64_
                      Stream) {
   absent();
 }
+bool takes_swiglu_product(const SwigluProduct&) { absent(); }
+void swiglu_product(const SwigluProduct&, Stream) { absent(); }
+void swiglu_backward_product(const SwigluProduct&, Stream) { absent(); }
 void gelu_tanh(Element, const void*, void*, int64_t, Stream) { absent(); }
 void gelu_tanh_backward(Element, const void*, const void*, void*, int64_t, Stream) { absent(); }
 void rotate(const Rotary&, Stream) { absent(); }

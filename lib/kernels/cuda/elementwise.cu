@@ -4,15 +4,11 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/swiglu.cuh"
 
 namespace tptrain::kernels::cuda {
 
 namespace {
-
-template <typename T>
-__device__ float sigmoid(float x) {
-  return quotient<T>(1.0f, 1.0f + exponential<T>(-x));
-}
 
 // tanh form: u = sqrt(2/pi) (x + 0.044715 x^3), and tanh(u) = 1 - 2 / (exp(2u) + 1), which does not
 // overflow at either end.
@@ -62,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
     load<T, kWidth>(gate_at, gate);
     load<T, kWidth>(gate_at + int64_t{packs_a_row} * kWidth, up);
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) gate[j] *= sigmoid<T>(gate[j]) * up[j];
+    for (int j = 0; j < kWidth; ++j) gate[j] = swiglu_of<T>(gate[j], up[j]);
     store<T, kWidth>(output + int64_t{pack} * kWidth, gate);
     most = largest_bits(most, gate);
   }
@@ -84,13 +80,7 @@ __global__ void __launch_bounds__(kThreads)
     load<T, kWidth>(gate_up + at, gate);
     load<T, kWidth>(gate_up + at + ffn, up);
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      const float s = sigmoid<T>(gate[j]);
-      const float silu = gate[j] * s;
-      const float grad_up = grad[j] * silu;
-      gate[j] = grad[j] * up[j] * (s + silu * (1.0f - s));
-      up[j] = grad_up;
-    }
+    for (int j = 0; j < kWidth; ++j) swiglu_gradient<T>(grad[j], gate[j], up[j]);
     store<T, kWidth>(grad_gate_up + at, gate);
     store<T, kWidth>(grad_gate_up + at + ffn, up);
     most = largest_bits(largest_bits(most, gate), up);

@@ -83,6 +83,18 @@ __global__ void __launch_bounds__(kThreads) partial_kernel(SumsOfSquares args) {
   if (mark != nullptr && !isfinite(total)) *mark = __uint_as_float(0x7f800000u);
 }
 
+// One block a tensor.
+__global__ void __launch_bounds__(kSumThreads) found_kernel(SumsOfSquares args) {
+  const FoundSquares found = args.found[blockIdx.x];
+  double sum = 0;
+#pragma unroll 8
+  for (int64_t i = threadIdx.x; i < found.count; i += kSumThreads) sum += found.of_pieces[i];
+  const double total = block_sum_fp64<kSumThreads>(sum);
+  if (threadIdx.x != 0) return;
+  args.found_sums[blockIdx.x] = total;
+  if (found.mark != nullptr && !isfinite(total)) *found.mark = __uint_as_float(0x7f800000u);
+}
+
 // One block a group.
 __global__ void __launch_bounds__(kSumThreads) group_kernel(SumsOfSquares args) {
   const int64_t end = args.group_begins[blockIdx.x + 1];
@@ -90,6 +102,9 @@ __global__ void __launch_bounds__(kSumThreads) group_kernel(SumsOfSquares args) 
 #pragma unroll 8
   for (int64_t i = args.group_begins[blockIdx.x] + threadIdx.x; i < end; i += kSumThreads)
     sum += args.partial[i];
+  const int64_t found_end = args.found_begins[blockIdx.x + 1];
+  for (int64_t i = args.found_begins[blockIdx.x] + threadIdx.x; i < found_end; i += kSumThreads)
+    sum += args.found_sums[i];
   const double total = block_sum_fp64<kSumThreads>(sum);
   if (threadIdx.x == 0) args.sums[blockIdx.x] = total;
 }
@@ -126,6 +141,10 @@ void sums_of_squares(const SumsOfSquares& args, Stream stream) {
   if (args.chunk_count > 0) {
     partial_kernel<<<static_cast<unsigned>(args.chunk_count), kThreads, 0,
                      static_cast<cudaStream_t>(stream)>>>(args);
+  }
+  if (args.found_count > 0) {
+    found_kernel<<<static_cast<unsigned>(args.found_count), kSumThreads, 0,
+                   static_cast<cudaStream_t>(stream)>>>(args);
   }
   group_kernel<<<static_cast<unsigned>(args.groups), kSumThreads, 0,
                  static_cast<cudaStream_t>(stream)>>>(args);

@@ -23,9 +23,17 @@ struct Gradient {
 /// Elements a chunk has at most: 32 a thread.
 inline constexpr int64_t kChunkElements = 8192;
 
-/// sums[i]: over the chunks of group i, in fp64. What is added to what follows from the chunks
-/// alone, never from where the tensors lie. *marks[t] = inf where tensor t holds inf or nan, unless
-/// that pointer is null: in fp64 no other square of fp32 is infinite.
+/// Sums of squares that somebody else has found, of pieces of one tensor.
+struct FoundSquares {
+  const double* of_pieces = nullptr;
+  int64_t count = 0;
+  float* mark = nullptr;  // as SumsOfSquares::marks
+};
+
+/// sums[i]: over the chunks of group i and what was found of other tensors of it, in fp64. What is
+/// added to what follows from the chunks alone, never from where the tensors lie. *marks[t] = inf
+/// where tensor t holds inf or nan, unless that pointer is null: in fp64 no other square of fp32 is
+/// infinite.
 struct SumsOfSquares {
   const Gradient* tensors = nullptr;
   float* const* marks = nullptr;
@@ -34,6 +42,10 @@ struct SumsOfSquares {
   double* partial = nullptr;  // [chunk_count]
   // The chunks of group i are [group_begins[i], group_begins[i + 1]).
   const int64_t* group_begins = nullptr;
+  const FoundSquares* found = nullptr;
+  int64_t found_count = 0;
+  double* found_sums = nullptr;           // [found_count]
+  const int64_t* found_begins = nullptr;  // as group_begins
   int64_t groups = 0;
   double* sums = nullptr;
 };
