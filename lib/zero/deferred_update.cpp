@@ -30,7 +30,7 @@ DeferredUpdate::DeferredUpdate(std::unique_ptr<optim::Update> update, const Bloc
       blocks_(blocks.count),
       blocks_of_part_(blocks.of_part),
       states_((blocks.count + blocks.of_part - 1) / blocks.of_part, State::pending) {
-  if (!device_.is_cuda()) return;
+  if (!device_.is_cuda() || !blocks.beside_others) return;
   beside_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
   reached_.emplace(device_.type());
   for (size_t p = 0; p < states_.size(); ++p) updated_.emplace_back(device_.type());

@@ -1,7 +1,8 @@
-// The update of a step, block by block under the next step's forward: the update is bound by
-// memory, the forward's products by arithmetic. A block is updated a few blocks before its forward,
-// on CUDA on a stream of its own; on the CPU when it is needed. Knows no parameters and no
-// communication; what may be read or written before a block is updated is the caller's affair.
+// The update of a step, block by block under the next step's forward. Where it is asked for on CUDA
+// a block is updated a few blocks before its forward, on a stream of its own: the update is bound
+// by memory, the forward's products by arithmetic. Else it is when it is needed. Knows no
+// parameters and no communication; what may be read or written before a block is updated is the
+// caller's affair.
 #pragma once
 
 #include <c10/core/Event.h>
@@ -21,6 +22,8 @@ class DeferredUpdate {
   struct Blocks {
     int count = 0;
     int of_part = 1;
+    /// On CUDA; else each directly before it is needed, where nothing contends with it.
+    bool beside_others = true;
   };
   /// `numbers` keep their memory; their `finite` holds what it holds in begin() until the blocks
   /// are updated. Where parts of `update` are collective, so are all calls here.
