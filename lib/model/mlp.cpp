@@ -72,7 +72,8 @@ Mlp::Activated Mlp::up_and_activation(tensor_parallel::GatheredSequence& x,
     auto [output, activation] = up_proj_.forward_gelu(x);
     return {.up = std::move(output), .activation = std::move(activation)};
   }
-  if (form_ == FeedForward::swiglu && up_proj_.fuses_swiglu()) {
+  // In FP8 the next product's scale is found on the way.
+  if (form_ == FeedForward::swiglu && up_proj_.fuses_swiglu() && !down_proj_.runs_in_fp8()) {
     auto [output, activation] = up_proj_.forward_swiglu(x);
     return {.up = std::move(output), .activation = std::move(activation)};
   }
