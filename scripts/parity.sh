@@ -37,6 +37,7 @@ recompute (none, selective, full) and accumulation (1, 3); a row shows the worst
 any step. Gradient: the worst tensor's largest difference, relative to its largest element (gpt2's bias of k, whose gradient is zero but
 for rounding: relative to that of q). Allowed: loss 2e-6, norm 1e-5, gradient 1e-5 at step 1 and 1e-4 at step 20.
 At one cadence ("reduced") all ZeRO stages and all forms of recompute are bitwise equal; the program checks that in the same run.
+(On one H100 or H200 by itself large matrices bring the squares of their gradients in ZeRO 0 and 1, and not in 2 and 3: there the norm can differ in its last bit, [gpu.md](gpu.md).)
 
 Written by `scripts/parity.sh`.
 
