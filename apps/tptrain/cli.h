@@ -72,8 +72,9 @@ struct EvaluateCommand {
   std::vector<std::string> data;  // files, directories, globs; at least one
   std::string format;             // text | jsonl | indexed; "": by the file's name and contents
   std::string text_key = "text";
-  std::map<std::string, std::string, std::less<>> columns;  // as data.columns
-  std::string chat_template;                                // a file; "": that of the tokenizer
+  std::map<std::string, std::string, std::less<>> columns;             // as data.columns
+  std::map<std::string, std::vector<std::string>, std::less<>> roles;  // as data.roles
+  std::string chat_template;           // a file; "": that of the tokenizer
   std::string train_on = "assistant";  // assistant | last | all: what is predicted of conversations
   std::string packing = "stream";
   bool document_mask = false;

@@ -207,6 +207,33 @@ class CrossChecker {
             .remedy("Leave data.text_key out."));
   }
 
+  void roles() {
+    if (usable({"data.roles"})) one_role_a_word("data.roles", "data.roles", config_.data.roles);
+    for (const auto& [key, sources] : {std::pair{"data.train", &config_.data.train},
+                                       std::pair{"data.eval", &config_.data.eval}}) {
+      if (!usable({key})) continue;
+      for (size_t i = 0; i < sources->size(); ++i) {
+        const DataSource& source = (*sources)[i];
+        one_role_a_word(
+            key, cat(key, source.set.empty() ? cat("[", i, "]") : cat(".", source.set), ".roles"),
+            source.roles);
+      }
+    }
+  }
+
+  void one_role_a_word(const char* key, const std::string& name, const Roles& roles) {
+    std::map<std::string, std::string> role_of;
+    for (const auto& [role, words] : roles) {
+      for (const std::string& word : words) {
+        const auto [known, added] = role_of.emplace(word, role);
+        if (added || known->second == role) continue;
+        complain({key},
+                 problem(cat(name, " has \"", word, "\" for ", known->second, " and for ", role))
+                     .must("have each word once"));
+      }
+    }
+  }
+
   void eval_share() {
     const std::string& text = config_.data.eval_share;
     if (!usable({"data.eval_share"}) || text.empty()) return;
@@ -356,6 +383,7 @@ std::vector<Problem> cross_checks(const RunConfig& config, const Places& places,
   checker.document_mask();
   checker.mixture();
   checker.columns();
+  checker.roles();
   checker.eval_share();
   checker.decay_steps();
   checker.min_lr();

@@ -89,17 +89,22 @@ const std::vector<MemberLine>& column_names() {
       {{"role_tag", "from", "speaker"}, "Its name here is role."},
       {{"content_tag", "value"}, "Its name here is content."},
       {{"user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"},
-       "The words human, gpt, observation and the like are known; others are read as they are."},
+       "The words human, gpt, observation and function_call are known in sharegpt's form; others "
+       "are named by data.roles: {user: WORD, assistant: WORD}."},
       {{"chosen", "rejected", "ranking", "kto_tag"}, "Training on preferences is not built."},
       {{"images", "videos", "audios"}, "Text alone is read."},
   };
   return kLines;
 }
 
+/// Of data.roles and of the roles of an entry.
+constexpr const char* kRoleFirst =
+    "The template's name stands first, then the words of the files: {assistant: WORD}.";
+
 /// What other trainers write in an entry of a list of data sets.
 const std::vector<MemberLine>& source_members() {
   static const std::vector<MemberLine> kLines = {
-      {{"type", "ds_type", "formatting", "prompt_style", "conversation", "roles"},
+      {{"type", "ds_type", "formatting", "prompt_style", "conversation"},
        "What a row is its own keys say, or columns: docs/data.md lists them."},
       {{"field_messages", "field_instruction", "field_input", "field_output", "field_tools",
         "field_system", "message_property_mappings", "message_field_role", "message_field_content",
@@ -260,6 +265,7 @@ std::string switch_word(const Key& key, const std::string& word) {
 
 std::string exact_hint_for_name(const std::string& path, const std::string& value) {
   const std::string whole = normal(path);
+  if (parent_of(whole) == "data.roles" && typing_error(path).empty()) return kRoleFirst;
   if (parent_of(whole) == "data.columns") {
     const std::string hint = said_of_member(column_names(), last_part(whole));
     if (!hint.empty()) return hint;
@@ -285,6 +291,8 @@ std::string hint_for_name(const std::string& path, const std::string& value) {
 
 std::string hint_for_member(const std::string& list, const std::string& name) {
   if (!list.starts_with("data.")) return "";
+  if (list.ends_with(".roles"))
+    return nearest_word(name, names_in("data.roles")).empty() ? kRoleFirst : "";
   return said_of_member(list.ends_with(".columns") ? column_names() : source_members(), name);
 }
 

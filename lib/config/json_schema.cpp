@@ -59,13 +59,17 @@ Json strict_object(Json properties, const std::string& required) {
 Json source_schema(const Json& glob) {
   Json columns = {{"type", "object"}, {"additionalProperties", false}};
   for (const char* name : kColumnNames) columns["properties"][name] = glob;
+  Json roles = {{"type", "object"}, {"additionalProperties", false}};
+  for (const char* name : kRoleNames)
+    roles["properties"][name]["anyOf"] = {glob, {{"type", "array"}, {"items", glob}}};
   return strict_object({{"path", glob},
                         {"name", {{"type", "string"}, {"minLength", 1}}},
                         {"weight", {{"type", "number"}, {"exclusiveMinimum", 0}}},
                         {"format", {{"enum", find_key("data.format")->allowed}}},
                         {"subset", {{"type", {"string", "integer"}}}},
                         {"repeat", {{"type", "integer"}, {"minimum", 1}}},
-                        {"columns", columns}},
+                        {"columns", columns},
+                        {"roles", roles}},
                        "path");
 }
 
@@ -137,9 +141,10 @@ Json key_schema(const Key& key) {
     case Type::groups:
       schema["type"] = "array";
       add_items(key, schema);
-      if (!key.alone.empty()) {
+      if (key.any_alone || !key.alone.empty()) {
+        const Json one = key.any_alone ? schema["items"] : Json{{"enum", key.alone}};
         schema.erase("type");
-        schema["anyOf"] = {{{"enum", key.alone}}, {{"type", "array"}, {"items", schema["items"]}}};
+        schema["anyOf"] = {one, {{"type", "array"}, {"items", schema["items"]}}};
         schema.erase("items");
       }
       break;

@@ -64,6 +64,11 @@ const std::vector<Section>& sections() {
        "`{messages: dialog}`. Where these say what rows are (text, input_ids, messages, "
        "conversations, instruction with output, prompt with completion), they are read as nothing "
        "else. An entry of data.train or data.eval may have `columns` of its own."},
+      {"data.roles",
+       "Who speaks in conversations, where the words for it are not those that are known: "
+       "`{assistant: [bot, helper], user: visitor}`, the template's name and then the words of the "
+       "files. `human` and `gpt` and the other words of sharegpt are known in its form. An entry "
+       "of data.train or data.eval may have `roles` of its own."},
       {"train", "Batch, length, device and numbers of the training."},
       {"train.guard",
        "What becomes of a step whose loss or gradient norm lies far above those before it."},

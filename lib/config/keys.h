@@ -58,6 +58,7 @@ struct Key {
                                           // text but the empty one
   std::vector<std::string> alone = {};    // of a list of words: those that may stand for a list
                                           // of themselves, without brackets
+  bool any_alone = false;                 // likewise: any of them
   std::string doc;                        // one sentence
   std::string hint = {};  // defaulted: what the default stands for; required: an example; absent:
                           // what then happens

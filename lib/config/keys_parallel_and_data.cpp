@@ -41,6 +41,37 @@ Key column_key(size_t i) {
   return key;
 }
 
+/// Of kRoleNames, in its order.
+constexpr std::array<const char*, kRoleNames.size()> kRoleDocs = {
+    "What the system says.", "What a developer says, of whom few templates know.",
+    "The words for who asks.",
+    "The words for whose answers are learned (of data.train_on: assistant).",
+    "The words for what a tool gives back."};
+
+Key role_key(size_t i) {
+  const std::string name = kRoleNames[i];
+  Key key = {.path = cat("data.roles.", name),
+             .type = Type::words,
+             .presence = Presence::absent,
+             .any_alone = true,
+             .doc = kRoleDocs[i],
+             .hint = cat("`", name, "`")};
+  key.get = [name](const RunConfig& config) -> std::optional<Value> {
+    const auto found = config.data.roles.find(name);
+    return found == config.data.roles.end() ? std::nullopt : std::optional<Value>(found->second);
+  };
+  key.set = [name](RunConfig& config, const Value& value) {
+    config.data.roles[name] = std::get<std::vector<std::string>>(value);
+  };
+  return key;
+}
+
+std::vector<Key> role_keys() {
+  std::vector<Key> keys;
+  for (size_t i = 0; i < kRoleNames.size(); ++i) keys.push_back(role_key(i));
+  return keys;
+}
+
 std::vector<Key> column_keys() {
   std::vector<Key> keys;
   for (size_t i = 0; i < kColumnNames.size(); ++i) keys.push_back(column_key(i));
@@ -115,25 +146,26 @@ std::vector<Key> parallel_keys() {
 // Long: a table, an entry a key, in the order of docs/configuration.md.
 std::vector<Key> data_keys() {
   std::vector<Key> keys = {
+      bind({.path = "data.train",
+            .type = Type::sources,
+            .presence = Presence::required,
+            .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
+                   "text or as `{path: GLOB, ...}` with, as it is needed, `weight` (its part of "
+                   "the sequences, in any unit; given for all entries or for none), `name` (in "
+                   "metrics), `format`, `columns` and `roles` (in place of data.columns and "
+                   "data.roles), `subset` (`5%` of its rows, or `1000` of them) and `repeat` (how "
+                   "often an epoch visits it). Plain "
+                   "texts together are one source.",
+            .hint = "[\"corpus/*.txt\"]"},
+           &RunConfig::data, &DataConfig::train),
       bind(
-          {.path = "data.train",
-           .type = Type::sources,
-           .presence = Presence::required,
-           .doc = "Files to train on: a list of globs (`*`, `?`, `[..]`, `**`), each as a plain "
-                  "text or as `{path: GLOB, ...}` with, as it is needed, `weight` (its part of "
-                  "the sequences, in any unit; given for all entries or for none), `name` (in "
-                  "metrics), `format`, `columns` (in place of data.columns), `subset` (`5%` of its "
-                  "rows, or `1000` of them) and `repeat` (how often an epoch visits it). Plain "
-                  "texts together are one source.",
-           .hint = "[\"corpus/*.txt\"]"},
-          &RunConfig::data, &DataConfig::train),
-      bind({.path = "data.eval",
-            .type = Type::source_sets,
-            .doc = "Files to evaluate on, written likewise (`path`, `format`, `columns`, "
-                   "`subset`); or several "
-                   "sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
-            .hint = "no evaluation"},
-           &RunConfig::data, &DataConfig::eval),
+          {.path = "data.eval",
+           .type = Type::source_sets,
+           .doc =
+               "Files to evaluate on, written likewise (`path`, `format`, `columns`, `roles`, "
+               "`subset`); or several sets of them by their names: `{wiki: [GLOB], chat: [GLOB]}`.",
+           .hint = "no evaluation"},
+          &RunConfig::data, &DataConfig::eval),
       bind({.path = "data.eval_share",
             .presence = Presence::absent,
             .doc = "In place of data.eval: the share of the documents of data.train that is held "
@@ -227,7 +259,7 @@ std::vector<Key> data_keys() {
             .doc = "Each epoch visits the sequences in another order, drawn from train.seed."},
            &RunConfig::data, &DataConfig::shuffle),
   };
-  return joined({std::move(keys), column_keys()});
+  return joined({std::move(keys), column_keys(), role_keys()});
 }
 
 }  // namespace tptrain::config

@@ -41,8 +41,9 @@ std::string values_cell(const Key& key) {
     for (const std::string& word : key.allowed) words.push_back(cat("`", word, "`"));
     return key.type == Type::words ? cat("list of ", join(words)) : join(words);
   }
-  std::string cell = key.alone.empty() ? type_name(key.type)
-                                       : cat("`", join(key.alone), "` or ", type_name(key.type));
+  std::string cell = key.any_alone       ? cat("text or ", type_name(key.type))
+                     : key.alone.empty() ? type_name(key.type)
+                                         : cat("`", join(key.alone), "` or ", type_name(key.type));
   const Limits& limits = key.limits;
   if (const std::vector<int64_t> few = few_values(limits); !few.empty()) return join(few);
   if (limits.at_least) cell += cat(", at least ", *limits.at_least);

@@ -204,6 +204,10 @@ inline constexpr std::array kColumnNames = {
     "role",   "content",   "system", "tools",          "instruction", "input",
     "output", "history",   "prompt", "completion"};
 
+/// Who speaks in conversations, one of kRoleNames -> the words of the files for it.
+using Roles = std::map<std::string, std::vector<std::string>, std::less<>>;
+inline constexpr std::array kRoleNames = {"system", "developer", "user", "assistant", "tool"};
+
 struct DataSource {
   std::string path;       // glob: *, ?, [..], **
   std::string name = {};  // in metrics and messages; "": the path
@@ -213,6 +217,7 @@ struct DataSource {
   std::string subset = {};                // of the rows: "5%" | "1000" (config/share.h); "": all
   int64_t repeat = 1;                     // how often an epoch visits it
   Columns columns = {};                   // in place of data.columns and data.text_key
+  Roles roles = {};                       // in place of data.roles
   std::string set = {};                   // of data.eval: the name of the set that it is in
 
   bool operator==(const DataSource&) const = default;
@@ -226,6 +231,7 @@ struct DataConfig {
   std::optional<DataFormat> format;       // nothing: by each file's name and contents
   std::string text_key = "text";          // of rows: the key of their text
   Columns columns = {};                   // of rows: what else is called otherwise in the files
+  Roles roles = {};                       // of conversations: who speaks, by the files' words
   double max_bad_fraction = 0.0;          // of rows: how many may be malformed, and are left out
   std::string chat_template;              // a file; "": that of the tokenizer
   TrainOn train_on = TrainOn::assistant;  // of conversations and completions

@@ -63,6 +63,12 @@ std::string source_text(const DataSource& source) {
       columns.push_back(cat(ours, ": ", quoted_text(theirs)));
     add("columns", cat("{", join(columns), "}"));
   }
+  if (!source.roles.empty()) {
+    std::vector<std::string> roles;
+    for (const auto& [ours, theirs] : source.roles)
+      roles.push_back(cat(ours, ": ", yaml_text(Value(theirs))));
+    add("roles", cat("{", join(roles), "}"));
+  }
   const std::string path = quoted_text(source.path);
   return more.empty() ? path : cat("{path: ", path, more, "}");
 }

@@ -81,8 +81,8 @@ std::optional<DataSource> ValueReader::source(const std::string& name, const YAM
                  .must("be a glob, as a plain text or as {path: GLOB}"));
     return std::nullopt;
   }
-  const std::optional<std::vector<Member>> members =
-      members_of(name, node, {"path", "name", "weight", "format", "subset", "repeat", "columns"});
+  const std::optional<std::vector<Member>> members = members_of(
+      name, node, {"path", "name", "weight", "format", "subset", "repeat", "columns", "roles"});
   if (!members) return std::nullopt;
   bool usable = true;
   bool has_path = false;
@@ -125,8 +125,37 @@ bool ValueReader::source_columns(const std::string& full, const Member& member,
   return usable;
 }
 
+bool ValueReader::source_roles(const std::string& full, const Member& member, DataSource& source) {
+  if (!member.value.IsMap()) {
+    complain(problem(received(full, member.value))
+                 .at(member.place)
+                 .must("be a mapping of roles")
+                 .remedy("Write {assistant: WORD}, the word that the file has."));
+    return false;
+  }
+  const auto roles = members_of(full, member.value, {kRoleNames.begin(), kRoleNames.end()});
+  if (!roles) return false;
+  bool usable = true;
+  for (const Member& role : *roles) {
+    const Key key = {.path = cat(full, ".", role.name), .type = Type::words, .any_alone = true};
+    const std::optional<Value> value = words(key, role.value, role.place);
+    if (!value) {
+      usable = false;
+      continue;
+    }
+    for (const std::string& word : std::get<std::vector<std::string>>(*value)) {
+      if (!word.empty()) continue;
+      complain(problem(cat(key.path, " is \"\"")).at(role.place).must("be words of the files"));
+      usable = false;
+    }
+    source.roles[role.name] = std::get<std::vector<std::string>>(*value);
+  }
+  return usable;
+}
+
 bool ValueReader::source_member(const std::string& full, const Member& member, DataSource& source) {
   if (member.name == "columns") return source_columns(full, member, source);
+  if (member.name == "roles") return source_roles(full, member, source);
   if (!member.value.IsScalar()) {
     complain(problem(cat(full, " is ", described(member.value)))
                  .at(member.place)

@@ -239,12 +239,13 @@ std::optional<Value> ValueReader::betas(const Key& key, const YAML::Node& node,
 
 std::optional<Value> ValueReader::words(const Key& key, const YAML::Node& node,
                                         const std::string& place) {
-  if (node.IsScalar() && std::ranges::count(key.alone, node.Scalar()) > 0)
+  if (node.IsScalar() && (key.any_alone || std::ranges::count(key.alone, node.Scalar()) > 0))
     return std::vector<std::string>{node.Scalar()};
   if (!node.IsSequence()) {
     Problem p = problem(received(key.path, node)).at(place);
-    p.must(key.alone.empty() ? std::string("be a list of texts")
-                             : cat("be ", join(key.alone), " or a list of texts"));
+    p.must(key.any_alone       ? std::string("be a text or a list of texts")
+           : key.alone.empty() ? std::string("be a list of texts")
+                               : cat("be ", join(key.alone), " or a list of texts"));
     if (node.IsScalar()) p.remedy(cat("Write [\"", node.Scalar(), "\"]."));
     complain(std::move(p));
     return std::nullopt;

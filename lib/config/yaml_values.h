@@ -71,6 +71,7 @@ class ValueReader {
                                    const std::string& place);
   bool source_member(const std::string& full, const Member& member, DataSource& source);
   bool source_columns(const std::string& full, const Member& member, DataSource& source);
+  bool source_roles(const std::string& full, const Member& member, DataSource& source);
   std::optional<ParameterGroup> group(const std::string& name, const YAML::Node& node,
                                       const std::string& place);
   /// The members of an entry of a list; nothing where one is not among `known` or given twice.

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "chat_template/answer_spans.h"
 #include "data/align_tokens.h"
+#include "data/conversation_rows.h"
 #include "formats/token_file.h"
 
 namespace tptrain::data {
@@ -104,6 +105,36 @@ std::vector<AnswerSpan> learned(std::vector<AnswerSpan> spans, const Conversatio
   return spans;
 }
 
+bool says_something(const nlohmann::ordered_json& message) {
+  const auto content = message.find("content");
+  return content != message.end() && content->is_string() &&
+         !all_spaces(content->get_ref<const std::string&>());
+}
+
+/// Most templates write nothing of a message whose role they do not know: answers would be learned
+/// without their questions. Of other roles than these words for the two that speak a template may
+/// leave out what it likes.
+void refuse_left_out(const Conversation& conversation, const chat_template::SourcedText& text) {
+  using Kind = chat_template::Source::Kind;
+  std::vector<bool> written(conversation.messages.size());
+  for (const chat_template::SourcedText::Run& run : text.runs()) {
+    const bool of_message = run.source.kind == Kind::field || run.source.kind == Kind::answer;
+    if (of_message && run.source.message >= 0)
+      written.at(static_cast<size_t>(run.source.message)) = true;
+  }
+  for (size_t i = 0; i < written.size(); ++i) {
+    const auto& message = conversation.messages[i];
+    const auto& word = message.at("role").get_ref<const std::string&>();
+    const std::string_view role = role_of_word(word);
+    const bool speaks = role == "user" || role == "assistant";
+    if (written[i] || !speaks || word == role || !says_something(message)) continue;
+    throw DataError(problem(cat("the chat template leaves out what messages[", i,
+                                "] says: its role is \"", word, "\""))
+                        .must("be of a role that the template knows")
+                        .remedy(cat("Say who that is: data.roles: {", role, ": ", word, "}.")));
+  }
+}
+
 }  // namespace
 
 bool LabelledIds::any_label() const {
@@ -119,6 +150,7 @@ LabelledIds encode_conversation(const Conversation& conversation,
                                                 .time_seconds = kDayOfTemplates};
   const chat_template::SourcedText text =
       chat_template.render_sourced(conversation.messages, rendering);
+  refuse_left_out(conversation, text);
   LabelledIds row;
   row.ids = tokenizer.encode(text.bytes());
   if (options.train_on == TrainOn::all) {

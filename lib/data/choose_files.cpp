@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/conversation_rows.h"
 #include "data/corpus_rows.h"
 #include "data/file_reader.h"
 #include "data/tokenize_files.h"
@@ -15,13 +16,60 @@ namespace tptrain::data {
 
 namespace {
 
-std::optional<RowKind> first_row_kind(const CorpusFile& file, const Corpus& corpus,
-                                      int64_t vocab_size) {
+std::optional<JsonlRow> first_row_of(const CorpusFile& file, const Corpus& corpus,
+                                     int64_t vocab_size) {
   JsonlParser parser(vocab_size, corpus.names);
   RowTally tally(corpus.max_bad_fraction);  // not closed: the rows are counted when tokenized
-  const std::optional<JsonlRow> row = CorpusRows(file, parser, tally).next();
-  return row ? std::optional(row->kind) : std::nullopt;
+  return CorpusRows(file, parser, tally).next();
 }
+
+/// `"human" is {user: human}`: who speaks in a conversation by words that mean a role elsewhere,
+/// and that its template is given as they are.
+std::vector<std::string> foreign_roles(const JsonlRow& row) {
+  std::vector<std::string> roles;
+  for (const auto& message : row.conversation.messages) {
+    const auto& word = message.at("role").get_ref<const std::string&>();
+    const std::string_view role = role_of_word(word);
+    const bool speaks = role == "user" || role == "assistant";
+    const std::string said = cat(role, ": ", word);
+    if (speaks && role != word && std::find(roles.begin(), roles.end(), said) == roles.end())
+      roles.push_back(said);
+  }
+  return roles;
+}
+
+/// What files hold, by the sentence about it.
+class Remarks {
+ public:
+  void add(const std::string& what, const std::filesystem::path& file) {
+    files_[what].push_back(file.string());
+  }
+  /// What the first row of a file has that is not read as its author may have meant it.
+  void look_at(const JsonlRow& row, const std::filesystem::path& file) {
+    if (!row.unread.empty()) {
+      add(cat("what looks like a conversation and is not read: ", row.unread,
+              "; data.columns: {messages: KEY} reads one of that name"),
+          file);
+    }
+    if (const std::vector<std::string> roles = foreign_roles(row); !roles.empty()) {
+      add(cat("the chat template is given roles as they are written; data.roles: {", join(roles),
+              "} says who that is"),
+          file);
+    }
+  }
+  void tell(std::vector<std::string>& notes) const {
+    for (const auto& [what, files] : files_) {
+      const std::string where = files.size() == 1
+                                    ? files.front()
+                                    : cat(with_thousands(static_cast<int64_t>(files.size())),
+                                          " files, the first is ", files.front());
+      notes.push_back(cat(what, " (", where, ")"));
+    }
+  }
+
+ private:
+  std::map<std::string, std::vector<std::string>> files_;
+};
 
 /// The .idx beside a .bin, where that is the index of a Megatron token file.
 std::optional<std::filesystem::path> index_beside(const std::filesystem::path& path) {
@@ -124,9 +172,15 @@ std::vector<CorpusFile> choose_files(const std::vector<SourceFile>& files, const
                         .must("hold text or JSON rows")
                         .remedy("Name the files themselves, or convert them (docs/data.md)."));
   }
+  Remarks remarks;
   for (CorpusFile& file : chosen) {
-    if (file.kind.format == Format::rows) file.rows = first_row_kind(file, corpus, vocab_size);
+    if (file.kind.format != Format::rows) continue;
+    const std::optional<JsonlRow> row = first_row_of(file, corpus, vocab_size);
+    if (!row) continue;
+    file.rows = row->kind;
+    remarks.look_at(*row, file.path);
   }
+  remarks.tell(notes);
   return chosen;
 }
 

@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "formats/strict_json.h"
 
 namespace tptrain::data {
@@ -77,7 +79,7 @@ struct Fields {
   }
 };
 
-ordered_json message(const char* role, const std::string& content) {
+ordered_json message(std::string_view role, const std::string& content) {
   return {{"role", role}, {"content", content}};
 }
 
@@ -102,7 +104,7 @@ std::string remedy_of_message(const ordered_json& one, std::string_view key) {
 
 struct SharegptRole {
   std::string_view from;
-  const char* role;
+  std::string_view role;
 };
 constexpr std::array kSharegptRoles = {
     SharegptRole{"human", "user"},        SharegptRole{"user", "user"},
@@ -113,10 +115,15 @@ constexpr std::array kSharegptRoles = {
     SharegptRole{"observation", "tool"},  SharegptRole{"function_response", "tool"},
 };
 
-const char* sharegpt_role(std::string_view from) {
-  const auto known = std::find_if(kSharegptRoles.begin(), kSharegptRoles.end(),
-                                  [&](const SharegptRole& role) { return role.from == from; });
-  return known == kSharegptRoles.end() ? nullptr : known->role;
+// LLaMA-Factory's: the assistant's calls, as the JSON of {"name", "arguments"} or of a list of
+// them.
+constexpr std::string_view kCalls = "function_call";
+
+/// Who `from` is: as data.roles says, else by the words that are known everywhere; "" where neither
+/// says.
+std::string_view role_in_sharegpt(std::string_view from, const RowNames& names) {
+  const std::string_view said = names.role_of(from);
+  return said.empty() ? role_of_word(from) : said;
 }
 
 /// The message under the names that templates know: a field that columns name takes its place.
@@ -127,13 +134,14 @@ ordered_json plain_message(const ordered_json& one, const RowNames& names) {
   for (const auto& [key, field] : one.items()) {
     const bool is_role = key == names.of("role");
     const bool is_content = key == names.of("content");
-    if (is_role && names.says("role")) {
-      const auto from = field.get<std::string>();
-      const char* role = sharegpt_role(from);
-      kept["role"] = role != nullptr ? role : from;
+    if (is_role) {
+      const auto& from = field.get_ref<const std::string&>();
+      const std::string_view role =
+          names.says("role") ? role_in_sharegpt(from, names) : names.role_of(from);
+      kept["role"] = role.empty() ? from : std::string(role);
     } else if (is_content) {
       kept["content"] = plain_content(field);
-    } else if (!field.is_null() && (is_role || (key != "role" && key != "content"))) {
+    } else if (!field.is_null() && key != "role" && key != "content") {
       kept[key] = field;
     }
   }
@@ -160,6 +168,26 @@ ordered_json plain_messages(const Fields& row, const dom::element& value, std::s
     one = plain_message(one, row.names);
   }
   return messages;
+}
+
+/// The assistant's message that makes these calls; null where `value` is none.
+ordered_json message_of_calls(const std::string& value) {
+  ordered_json calls;
+  try {
+    calls = formats::parse_strict_ordered_json(value, "a call");
+  } catch (const DataError&) {
+    return nullptr;
+  }
+  if (calls.is_object()) calls = ordered_json::array({calls});
+  if (!calls.is_array() || calls.empty()) return nullptr;
+  ordered_json made = ordered_json::array();
+  for (const ordered_json& call : calls) {
+    const bool is_call = call.is_object() && call.contains("name") && call["name"].is_string() &&
+                         call.contains("arguments");
+    if (!is_call) return nullptr;
+    made.push_back({{"type", "function"}, {"function", call}});
+  }
+  return {{"role", "assistant"}, {"content", ""}, {"tool_calls", made}};
 }
 
 ordered_json sharegpt_messages(const Fields& row, const dom::element& value) {
@@ -189,12 +217,25 @@ ordered_json sharegpt_messages(const Fields& row, const dom::element& value) {
                  "Write it as {\"from\": \"human\", \"value\": \"...\"}, or name its keys: "
                  "data.columns: {role: KEY, content: KEY}.");
     }
-    const char* role = sharegpt_role(*from);
-    if (role == nullptr) {
-      row.refuse(cat(at(), " is from \"", *from, "\""), "be from human, gpt, system or tool",
-                 "Write the conversation as \"messages\" with the roles that the template knows.");
+    const std::string_view role = role_in_sharegpt(*from, row.names);
+    if (role.empty() && *from == kCalls) {
+      ordered_json calls = message_of_calls(*content);
+      if (calls.is_null()) {
+        row.refuse(cat(at(), " is from \"", kCalls, "\" and is no call"),
+                   "hold the JSON of {\"name\", \"arguments\"}, or of a list of them",
+                   "Where it is text that the assistant writes, set data.roles: {assistant: "
+                   "function_call}.");
+      }
+      messages.push_back(std::move(calls));
+    } else if (role.empty()) {
+      const std::string word = printable_line(utf8_prefix(*from, /*limit=*/40));
+      row.refuse(
+          cat(at(), " is from \"", word, "\""),
+          "be from human, gpt, system or tool, or from whom data.roles names",
+          cat("Say who that is: data.roles: {assistant: ", word, "}, or user, system, tool."));
+    } else {
+      messages.push_back(message(role, *content));
     }
-    messages.push_back(message(role, *content));
     for (const std::string_view mark : {"weight", "train", "training"}) {  // of what is learned
       if (const auto marked = one.member(mark))
         messages.back()[std::string(mark)] = json_of(*marked);
@@ -294,6 +335,12 @@ bool is_filled_list(const std::optional<dom::element>& value) {
 bool is_text(const std::optional<dom::element>& value) { return value && value->is_string(); }
 
 }  // namespace
+
+std::string_view role_of_word(std::string_view word) {
+  const auto known = std::find_if(kSharegptRoles.begin(), kSharegptRoles.end(),
+                                  [&](const SharegptRole& role) { return role.from == word; });
+  return known == kSharegptRoles.end() ? std::string_view() : known->role;
+}
 
 bool is_conversation_beside_text(const dom::object& object, const RowNames& names) {
   const RefuseRow nobody = [](const std::string&, const std::string&, const std::string&) {};

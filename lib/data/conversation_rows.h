@@ -27,6 +27,10 @@ using RefuseRow = std::function<void(std::string, std::string, std::string)>;
 std::optional<Conversation> conversation_of(const simdjson::dom::object& row, const RowNames& names,
                                             const RefuseRow& refuse);
 
+/// Who a word of sharegpt's means to a template: "human" the user, "gpt" the assistant; "" where it
+/// is none of those words.
+std::string_view role_of_word(std::string_view word);
+
 /// Whether a row is, whole, one of these, or a prompt with its completion: then a "text" beside it
 /// is the same once more, as somebody rendered it.
 bool is_conversation_beside_text(const simdjson::dom::object& row, const RowNames& names);

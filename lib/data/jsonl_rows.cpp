@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "data/conversation_columns.h"
 #include "data/conversation_rows.h"
 #include "data/row_reader.h"
 #include "data/unknown_row.h"
@@ -224,6 +226,82 @@ JsonlRow ids_of(const Columns& columns, int64_t vocab_size, const Place& place) 
   return row;
 }
 
+bool is_filled(const dom::object& object, std::string_view key) {
+  dom::element value;
+  return object.at_key(key).get(value) == simdjson::SUCCESS && !value.is_null();
+}
+
+/// The columns from which conversation_of has read a row of this kind.
+std::vector<std::string_view> read_columns(const dom::object& object, const RowNames& names,
+                                           RowKind::Content content) {
+  if (content != RowKind::Content::conversation) return {};
+  for (const std::string_view ours : {"messages", "conversations"}) {
+    if (is_filled(object, names.of(ours))) return {names.of(ours)};
+  }
+  return {names.of("prompt"), names.of("completion")};
+}
+
+/// What looks like a conversation, and is not what is read of the row.
+std::vector<ConversationColumn> unread_conversations(const dom::object& object,
+                                                     const RowNames& names,
+                                                     RowKind::Content content) {
+  if (names.say_kind()) return {};
+  std::vector<ConversationColumn> unread = conversation_columns(object, names);
+  const std::vector<std::string_view> read = read_columns(object, names, content);
+  std::erase_if(unread, [&](const ConversationColumn& column) {
+    return std::find(read.begin(), read.end(), column.key) != read.end();
+  });
+  return unread;
+}
+
+/// Trained on as text, or as ids that all count, a conversation would be learned whole, by whatever
+/// template and with the user's part: which of the two is meant is not for the program to say.
+[[noreturn]] void refuse_either(const ConversationColumn& column, std::string_view ours,
+                                const RowNames& names, const Place& place) {
+  const bool is_text = ours == kTextKey;
+  refuse(place,
+         cat("there is a conversation, \"", printable_line(utf8_prefix(column.key, /*limit=*/40)),
+             "\", beside \"", ours, "\""),
+         "be trained on as one of them",
+         cat("Set data.columns: ", columns_that_read(column, names),
+             " to train on the conversation, or {", ours, ": ", ours, "} to train on the ",
+             is_text ? "text" : "ids", " as ", is_text ? "it is." : "they are."));
+}
+
+std::string named(const std::vector<ConversationColumn>& columns) {
+  constexpr size_t kMost = 3;
+  std::vector<std::string> names;
+  for (const ConversationColumn& column : columns) {
+    if (names.size() == kMost) {
+      names.emplace_back("...");
+      break;
+    }
+    names.push_back(cat("\"", printable_line(utf8_prefix(column.key, /*limit=*/40)), "\""));
+  }
+  return join(names);
+}
+
+/// A row that says what it is, or is said to be.
+JsonlRow row_of(const dom::object& object, const RowNames& names, int64_t vocab_size,
+                const Place& place) {
+  Columns columns = columns_of(object, names, place);
+  // A data set often has its conversations rendered by some template as well. Who names the column
+  // of the text means it.
+  const std::string_view text_key = names.of(kTextKey);
+  if (columns.text && !names.say_kind() && is_conversation_beside_text(object, names))
+    columns.text.reset();
+  if (!columns.text && !columns.ids) return other_row(object, names, place);
+  if (columns.ids) return ids_of(columns, vocab_size, place);
+  JsonlRow row;
+  std::string_view text;
+  if (columns.text->get(text) != simdjson::SUCCESS) {
+    refuse(place, cat("\"", text_key, "\" is ", kind_of(*columns.text)), "be a string",
+           "Write it in quotes, or remove the row.");
+  }
+  row.text = text;
+  return row;
+}
+
 }  // namespace
 
 bool is_blank(std::string_view line) {
@@ -284,25 +362,16 @@ std::optional<JsonlRow> JsonlParser::parse(std::string_view line, std::string_vi
            "Write the row as an object.");
   }
   const RowNames& names = impl_->names;
-  Columns columns = columns_of(object, names, place);
-  // A data set often has its conversations rendered by some template as well. Who names another key
-  // than "text" means it.
-  const std::string_view text_key = names.of(kTextKey);
-  if (columns.text && text_key == kTextKey && is_conversation_beside_text(object, names))
-    columns.text.reset();
-  if (!columns.text && !columns.ids) return other_row(object, names, place);
-
-  JsonlRow row;
-  if (columns.text) {
-    std::string_view text;
-    if (columns.text->get(text) != simdjson::SUCCESS) {
-      refuse(place, cat("\"", text_key, "\" is ", kind_of(*columns.text)), "be a string",
-             "Write it in quotes, or remove the row.");
-    }
-    row.text = text;
-    return row;
-  }
-  return ids_of(columns, impl_->vocab_size, place);
+  JsonlRow row = row_of(object, names, impl_->vocab_size, place);
+  const std::vector<ConversationColumn> unread =
+      unread_conversations(object, names, row.kind.content);
+  if (unread.empty()) return row;
+  if (row.kind.content == RowKind::Content::text)
+    refuse_either(unread.front(), kTextKey, names, place);
+  if (row.kind.content == RowKind::Content::ids)
+    refuse_either(unread.front(), "input_ids", names, place);
+  row.unread = named(unread);
+  return row;
 }
 
 }  // namespace tptrain::data

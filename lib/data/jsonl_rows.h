@@ -50,6 +50,8 @@ struct JsonlRow {
   Conversation conversation = {};
   std::string prompt = {};
   std::string completion = {};
+  /// Columns beside those that are read that look like conversations: "\"chosen\", \"rejected\"".
+  std::string unread = {};
 };
 
 /// Keeps its buffers from line to line.
@@ -64,11 +66,13 @@ class JsonlParser {
   /// "labels": [...] or without; ids for which "attention_mask" is 0 are padding, and left out.
   /// Else a conversation in one of the forms of conversation_rows.h, or {"prompt": "...",
   /// "completion": "..."}, which a key that is called "text" beside it does not change. Where the
-  /// names say a kind of row, of that kind alone. Other keys are ignored, whatever they hold.
+  /// names say a kind of row, of that kind alone. Other keys are ignored, whatever they hold, but
+  /// for what looks like a conversation beside text, or beside ids without labels: which of the two
+  /// is meant is for the names to say.
   /// `file` and `line_number` (from 1) are for messages. Throws BadRow: not JSON, not UTF-8, no
-  /// object, none of the keys or both, a key twice, a value of another kind, an id that is no
-  /// integer or not in the vocabulary, labels or a mask of another number than ids, a mask with a
-  /// hole.
+  /// object, none of the keys or both, text beside a conversation of no known name, a key twice, a
+  /// value of another kind, an id that is no integer or not in the vocabulary, labels or a mask of
+  /// another number than ids, a mask with a hole.
   std::optional<JsonlRow> parse(std::string_view line, std::string_view file, int64_t line_number);
 
  private:

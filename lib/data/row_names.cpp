@@ -32,7 +32,8 @@ constexpr std::array<std::string_view, 9> kRowKeys = {"input_ids", "messages",  
 
 }  // namespace
 
-RowNames::RowNames(Columns columns, std::string_view text_key) : columns_(std::move(columns)) {
+RowNames::RowNames(Columns columns, std::string_view text_key, Roles roles)
+    : columns_(std::move(columns)), roles_(std::move(roles)) {
   columns_say_text_ = columns_.contains(kTextKey);
   for (const Kind& kind : kKinds) {
     const bool named = std::any_of(kind.columns.begin(), kind.columns.end(),
@@ -47,6 +48,13 @@ RowNames::RowNames(Columns columns, std::string_view text_key) : columns_(std::m
 std::string_view RowNames::of(std::string_view ours) const {
   const auto said = columns_.find(ours);
   return said == columns_.end() ? ours : std::string_view(said->second);
+}
+
+std::string_view RowNames::role_of(std::string_view word) const {
+  for (const auto& [ours, theirs] : roles_) {
+    if (std::find(theirs.begin(), theirs.end(), word) != theirs.end()) return ours;
+  }
+  return {};
 }
 
 bool RowNames::may_be(std::string_view ours) const {
@@ -64,6 +72,12 @@ std::string RowNames::named_columns() const {
   for (const auto& [ours, theirs] : columns_) {
     if (ours != kTextKey || columns_say_text_) parts.push_back(cat(ours, ": ", theirs));
   }
+  return join(parts);
+}
+
+std::string RowNames::named_roles() const {
+  std::vector<std::string> parts;
+  for (const auto& [ours, theirs] : roles_) parts.push_back(cat(ours, ": ", join(theirs, " | ")));
   return join(parts);
 }
 

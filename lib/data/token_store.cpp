@@ -75,6 +75,8 @@ std::string identity_of(const Corpus& corpus, const tokenizer::Tokenizer& tokeni
   if (text_key != kTextKey) hash.update(cat("text key: ", text_key, "\n"));
   if (const std::string columns = corpus.names.named_columns(); !columns.empty())
     hash.update(cat("columns: ", columns, "\n"));
+  if (const std::string roles = corpus.names.named_roles(); !roles.empty())
+    hash.update(cat("roles: ", roles, "\n"));
   if (corpus.max_bad_fraction > 0) {
     hash.update(cat("rows that may be malformed: ", corpus.max_bad_fraction, "\n"));
   }

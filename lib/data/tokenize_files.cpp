@@ -30,8 +30,8 @@ void report_unlearned(const CorpusFile& file, const ChatWriter& chat, TrainOn tr
                         : cat(" (the roles of its first are ", chat.roles_of_unlearned(), ")")))
             .at(file.path.string())
             .must(cat("hold answers of the assistant (data.train_on is ", word(train_on), ")"))
-            .remedy("Look at the roles of its messages; data.train_on: all learns every "
-                    "token."));
+            .remedy("Say who the assistant is, data.roles: {assistant: WORD}; data.train_on: all "
+                    "learns every token."));
   }
   notes.push_back(cat(with_thousands(chat.unlearned()), " of ", with_thousands(chat.rows()),
                       " rows of ", file.path.string(),

@@ -4,12 +4,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/printable.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "data/conversation_columns.h"
 #include "data/jsonl_rows.h"
 
 namespace tptrain::data {
@@ -42,24 +42,11 @@ std::string_view first_text_key(const dom::object& object, std::span<const std::
   return {};
 }
 
-bool is_message_with(const dom::element& message, std::string_view key) {
-  dom::object object;
-  dom::element value;
-  return message.get(object) == simdjson::SUCCESS &&
-         object.at_key(key).get(value) == simdjson::SUCCESS && value.is_string();
-}
-
 /// Of a row of no known kind: which names make it one.
-std::string remedy_of_keys(const dom::object& object) {
-  for (const dom::key_value_pair field : object) {
-    dom::array list;
-    if (field.value.get(list) != simdjson::SUCCESS || list.size() == 0) continue;
-    const dom::element first = list.at(0);
-    for (const auto& [key, ours] : {std::pair{"role", "messages"}, {"from", "conversations"}}) {
-      if (is_message_with(first, key))
-        return cat("Set data.columns: {", ours, ": ", shown_key(field.key), "}.");
-    }
-  }
+std::string remedy_of_keys(const dom::object& object, const RowNames& names) {
+  const std::vector<ConversationColumn> conversations = conversation_columns(object, names);
+  if (!conversations.empty())
+    return cat("Set data.columns: ", columns_that_read(conversations.front(), names), ".");
   constexpr std::array<std::string_view, 6> kQuestions = {"question", "query",   "prompt",
                                                           "problem",  "request", "input"};
   constexpr std::array<std::string_view, 6> kAnswers = {"answer",     "response", "output",
@@ -114,7 +101,7 @@ Problem unknown_row(const dom::object& row, const RowNames& names) {
   return problem(cat("there is neither \"", names.of(kTextKey), "\" nor \"", names.of("input_ids"),
                      "\"", keys_instead(row)))
       .must(must_be_a_row())
-      .remedy(remedy_of_keys(row));
+      .remedy(remedy_of_keys(row, names));
 }
 
 }  // namespace tptrain::data

@@ -29,6 +29,12 @@ std::shared_ptr<const chat_template::ChatTemplate> chat_template_of(const config
           : chat_template::ChatTemplate::from_file(run.data.chat_template, tokenizer));
 }
 
+data::RowNames names_of(const config::RunConfig& run, const config::DataSource& source) {
+  const config::Roles& roles = source.roles.empty() ? run.data.roles : source.roles;
+  return source.columns.empty() ? data::RowNames(run.data.columns, run.data.text_key, roles)
+                                : data::RowNames(source.columns, data::kTextKey, roles);
+}
+
 data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources sources,
                        const std::string& key) {
   const config::DataSource& first = sources.front();
@@ -37,8 +43,7 @@ data::Corpus corpus_of(const config::RunConfig& run, int64_t vocab_size, Sources
   return {.sources = std::move(sources),
           .format = format,
           .subset = subset,
-          .names = first.columns.empty() ? data::RowNames(run.data.columns, run.data.text_key)
-                                         : data::RowNames(first.columns),
+          .names = names_of(run, first),
           .max_bad_fraction = run.data.max_bad_fraction,
           .special_as_text = run.data.special_as_text,
           .vocab_size = vocab_size,
@@ -151,8 +156,7 @@ std::vector<std::string> shared_files(const std::vector<NamedCorpus>& train,
     for (const std::string& file : files_of(named.corpus)) {
       const auto [known, added] = trained.emplace(file, &named);
       const data::Corpus& earlier = known->second->corpus;
-      if (!added && earlier.names.named_columns() == named.corpus.names.named_columns() &&
-          earlier.format == named.corpus.format)
+      if (!added && earlier.names == named.corpus.names && earlier.format == named.corpus.format)
         twice.add(file, cat(known->second->name, " and ", named.name));
     }
   }

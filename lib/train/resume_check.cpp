@@ -106,7 +106,7 @@ class ResumeCheck {
     std::erase_if(reading, [](const Change& change) {
       return !change.key.starts_with("data.train_on") && change.key != "data.chat_template" &&
              change.key != "data.text_key" && !change.key.starts_with("data.columns") &&
-             change.key != "data.max_bad_fraction";
+             !change.key.starts_with("data.roles") && change.key != "data.max_bad_fraction";
     });
     if (reading.empty()) {
       refuse("data.train",

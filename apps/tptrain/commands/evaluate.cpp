@@ -149,7 +149,7 @@ int64_t seq_length_of(const EvaluateCommand& command, const model::DecoderConfig
 data::Corpus corpus_of(const EvaluateCommand& command, const inference::OpenedModel& opened) {
   data::Corpus corpus{
       .format = config::meaning<config::DataFormat>(command.format),
-      .names = data::RowNames(command.columns, command.text_key),
+      .names = data::RowNames(command.columns, command.text_key, command.roles),
       .special_as_text = command.special_as_text,
       .vocab_size = opened.config.vocab_size,
       .key = "--data",

@@ -32,19 +32,30 @@ void check_values(VerbParser& parser, const EvaluateCommand& command) {
   at_least("--tp-size", command.tp_size, 1);
 }
 
-void read_columns(VerbParser& parser, const std::vector<std::string>& columns,
-                  EvaluateCommand& command) {
-  const auto& known = config::kColumnNames;
-  for (const std::string& column : columns) {
-    const size_t equals = column.find('=');
-    const std::string name = column.substr(0, equals);
-    const bool has_key = equals != std::string::npos && equals + 1 < column.size();
-    parser.require(has_key && std::find(known.begin(), known.end(), name) != known.end(),
-                   cat("--column is ", column),
-                   cat("be NAME=KEY with a name of ",
+struct NamedValue {
+  std::string name;
+  std::string value;
+};
+
+/// Those of `given` that are NAME=VALUE with a known name; `option` is what they are given by, and
+/// `value` what messages call the value.
+template <size_t n>
+std::vector<NamedValue> named_values(VerbParser& parser, const std::string& option,
+                                     const std::string& value,
+                                     const std::array<const char*, n>& known,
+                                     const std::vector<std::string>& given) {
+  std::vector<NamedValue> values;
+  for (const std::string& one : given) {
+    const size_t equals = one.find('=');
+    const std::string name = one.substr(0, equals);
+    const bool has_value = equals != std::string::npos && equals + 1 < one.size();
+    parser.require(has_value && std::find(known.begin(), known.end(), name) != known.end(),
+                   cat(option, " is ", one),
+                   cat("be NAME=", value, " with a name of ",
                        join(std::vector<std::string>(known.begin(), known.end()))));
-    if (has_key) command.columns[name] = column.substr(equals + 1);
+    if (has_value) values.push_back({name, one.substr(equals + 1)});
   }
+  return values;
 }
 
 }  // namespace
@@ -67,6 +78,10 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   parser.list("--column", columns, "NAME=KEY",
               "A column of rows that is called otherwise, as in data.columns: messages=dialog; may "
               "be repeated");
+  std::vector<std::string> roles;
+  parser.list("--role", roles, "NAME=WORD",
+              "Who a word of conversations means, as in data.roles: assistant=bot; may be "
+              "repeated");
   parser.option("--text-key", command.text_key, "KEY", "Key of a row that holds its text (text)");
   parser.option("--chat-template", command.chat_template, "FILE",
                 "Template that renders conversations, instead of the tokenizer's");
@@ -96,7 +111,10 @@ Command parse_evaluate(const std::vector<std::string>& arguments) {
   require_one_model(parser, command.from);
   parser.require(!command.data.empty(), "--data is missing",
                  "name at least one file, directory or glob");
-  read_columns(parser, columns, command);
+  for (auto& [name, key] : named_values(parser, "--column", "KEY", config::kColumnNames, columns))
+    command.columns[name] = std::move(key);
+  for (auto& [name, word] : named_values(parser, "--role", "WORD", config::kRoleNames, roles))
+    command.roles[name].push_back(std::move(word));
   check_values(parser, command);
   require_hang_timeout(parser, command.hang_timeout_s);
   parser.finish();

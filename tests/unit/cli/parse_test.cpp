@@ -210,6 +210,10 @@ TEST_CASE("evaluate") {
                                                 "messages=dialog",
                                                 "--column",
                                                 "role=from=x",
+                                                "--role",
+                                                "assistant=bot",
+                                                "--role",
+                                                "assistant=helper",
                                                 "--packing",
                                                 "none",
                                                 "--special-as-text",
@@ -234,6 +238,8 @@ TEST_CASE("evaluate") {
   CHECK(command.columns.size() == 2);
   CHECK(command.columns.at("messages") == "dialog");
   CHECK(command.columns.at("role") == "from=x");
+  CHECK(command.roles.size() == 1);
+  CHECK(command.roles.at("assistant") == Strings{"bot", "helper"});
   CHECK(command.packing == "none");
   CHECK(command.special_as_text);
   CHECK(command.seq_length == 64);
@@ -256,6 +262,14 @@ TEST_CASE("evaluate: a column is one that is known, with a name") {
     check_contains(
         refusal({"evaluate", "--model", "m", "--data", "a", "--column", column}),
         std::string("--column is ") + column + ": it must be NAME=KEY with a name of text, ");
+  }
+}
+
+TEST_CASE("evaluate: a role is one that templates know, with a word") {
+  for (const char* role : {"bot=assistant", "user=", "user", "=a"}) {
+    check_contains(refusal({"evaluate", "--model", "m", "--data", "a", "--role", role}),
+                   std::string("--role is ") + role +
+                       ": it must be NAME=WORD with a name of system, developer, user, ");
   }
 }
 

@@ -285,7 +285,7 @@ TEST_CASE("sources: lists of globs only") {
       with_train("[{path: a.txt, frobnicate: 2.0}]") ==
       at +
           "30: data.train[0].frobnicate is no known key.\n  data.train[0] has the keys path, name, "
-          "weight, format, subset, repeat, columns.");
+          "weight, format, subset, repeat, columns, roles.");
   CHECK(with_train("[{}]") == at + "16: data.train[0] has no path: it must be {path: GLOB}.");
   CHECK(with_train("[{path: [a]}]") == at + "23: data.train[0].path is a list: it must be a glob.");
   CHECK(with_train("[{path: a, path: b}]") ==
@@ -369,6 +369,40 @@ TEST_CASE("columns by other names, for all files and for those of an entry") {
   check_contains(entry("{messages: \"\"}"), "data.train[0].columns.messages is \"\"");
   check_contains(refusal(kMinimal, {"data.text_key=a", "data.columns={text: b}"}),
                  "data.columns.text is b and data.text_key a: it must name one key");
+}
+
+TEST_CASE("who speaks by other words, for all files and for those of an entry") {
+  const config::DataConfig data =
+      parse(kMinimal, {"data.roles={assistant: [bot, helper], user: visitor}",
+                       "data.train=[{path: a, roles: {assistant: narrator, tool: [f, g]}}, b]"})
+          .data;
+  CHECK(data.roles == config::Roles{{"assistant", {"bot", "helper"}}, {"user", {"visitor"}}});
+  CHECK(data.train[0].roles == config::Roles{{"assistant", {"narrator"}}, {"tool", {"f", "g"}}});
+  CHECK(data.train[1].roles.empty());
+  const auto roles = [](const std::string& value) {
+    return refusal(kMinimal, {"data.roles=" + value});
+  };
+  // As other trainers' mappings run, the file's word first.
+  check_contains(roles("{bot: assistant}"),
+                 "data.roles.bot is no known key.\n  The template's name stands first, then the "
+                 "words of the files: {assistant: WORD}.");
+  check_contains(roles("{asistant: a}"), "Did you mean data.roles.assistant?");
+  check_contains(roles("bot"), "data.roles is bot: it must be a mapping of the keys system, ");
+  check_contains(roles("{user: {a: b}}"),
+                 "data.roles.user is a mapping: it must be a text or a list of texts");
+  check_contains(roles("{user: [\"\"]}"), "data.roles.user[0] is \"\"");
+  check_contains(roles("{user: [a, b], assistant: b}"),
+                 "data.roles has \"b\" for assistant and for user: it must have each word once");
+  const auto entry = [](const std::string& value) {
+    return refusal(kMinimal, {"data.train=[{path: a, roles: " + value + "}]"});
+  };
+  check_contains(entry("bot"), "data.train[0].roles is bot: it must be a mapping of roles");
+  check_contains(entry("{bot: assistant}"), "{assistant: WORD}");
+  check_contains(entry("{asistant: a}"), "Did you mean data.train[0].roles.assistant?");
+  check_contains(entry("{user: {a: b}}"), "data.train[0].roles.user is a mapping");
+  check_contains(entry("{user: \"\"}"), "data.train[0].roles.user is \"\"");
+  check_contains(entry("{user: a, tool: [b, a]}"),
+                 "data.train[0].roles has \"a\" for tool and for user");
 }
 
 TEST_CASE("data.eval: a list or lists by name, of entries without what is of the training alone") {

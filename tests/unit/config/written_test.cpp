@@ -180,7 +180,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
                  .subset = integer(0, 1) ? "" : "5%",
                  .repeat = integer(1, 2),
                  .columns = integer(0, 1) ? config::Columns()
-                                          : config::Columns{{"messages", text()}, {"role", "r"}}});
+                                          : config::Columns{{"messages", text()}, {"role", "r"}},
+                 .roles = integer(0, 1) ? config::Roles()
+                                        : config::Roles{{"assistant", {text(), text()}}}});
           }
           if (integer(0, 1)) {
             for (config::DataSource& source : list) {
@@ -253,6 +255,9 @@ TEST_CASE("to_yaml parses back to an equal config") {
     if (!config.data.evaluates()) checkpoint.keep_best = config::KeepBest::none;
     if (!config.data.evaluates()) config.eval.patience = 0;
     if (config.data.columns.contains("text")) config.data.text_key = "text";
+    for (auto& [role, words] : config.data.roles) {
+      for (std::string& word : words) word = role + word;  // each word is of one role
+    }
     config.scheduler.min_lr = std::min(config.scheduler.min_lr, config.optimizer.learning_rate);
     if (checkpoint.resumes() == config::Resume::path) checkpoint.init_from = "";
     if (!config.model.adapter.empty()) checkpoint.init_from = "";
@@ -278,9 +283,12 @@ TEST_CASE("sources are one line, plain where they are only a path") {
   check_contains(yaml,
                  "\n  train: [{path: a.txt, weight: 0.5}, {path: b, name: c, weight: 2.0}]\n");
   check_contains(yaml, "\n  eval: {wiki: [w], chat: [{path: d, subset: \"1000\"}, e]}\n");
-  check_contains(config::to_yaml(parse(kMinimal, {"data.columns={messages: dialog}",
-                                                  "data.train=[{path: a, columns: {text: b}}]"})),
-                 "  train: [{path: a, columns: {text: b}}]\n  eval: []\n");
+  const std::string named = config::to_yaml(
+      parse(kMinimal, {"data.columns={messages: dialog}", "data.roles.user=visitor",
+                       "data.train=[{path: a, columns: {text: b}, roles: {tool: c}}]"}));
+  check_contains(named,
+                 "  train: [{path: a, columns: {text: b}, roles: {tool: [c]}}]\n  eval: []\n");
+  check_contains(named, "\n  roles:\n    user: [visitor]\n");
 }
 
 TEST_CASE("the list of keys has a sentence, a section and one entry for every key") {
@@ -341,6 +349,11 @@ TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
   for (const char* name : config::kColumnNames)
     column_schemas += std::string(column_schemas.empty() ? "" : ", ") + "\"" + name +
                       R"(": {"type": "string", "minLength": 1})";
+  std::string role_schemas;
+  for (const char* name : config::kRoleNames)
+    role_schemas += std::string(role_schemas.empty() ? "" : ", ") + "\"" + name +
+                    R"(": {"anyOf": [{"type": "string", "minLength": 1},
+                           {"type": "array", "items": {"type": "string", "minLength": 1}}]})";
   CHECK(properties["data"]["properties"]["train"]["items"] ==
         nlohmann::json::parse(R"({"oneOf": [
     {"type": "string", "minLength": 1},
@@ -349,7 +362,9 @@ TEST_CASE("the JSON Schema holds every key with its type, bounds and default") {
       "format": {"enum": ["text", "jsonl", "parquet", "indexed"]}, "subset": {"type": ["string", "integer"]},
       "repeat": {"type": "integer", "minimum": 1},
       "columns": {"type": "object", "additionalProperties": false, "properties": {)" +
-                              column_schemas + R"(}}},
+                              column_schemas + R"(}},
+      "roles": {"type": "object", "additionalProperties": false, "properties": {)" +
+                              role_schemas + R"(}}},
      "required": ["path"], "additionalProperties": false}]})"));
   CHECK(properties["data"]["properties"]["eval"]["type"] ==
         nlohmann::json::parse(R"(["array", "object"])"));

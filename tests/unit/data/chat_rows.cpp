@@ -277,7 +277,67 @@ TEST_CASE("rows of which nothing is learned are counted; a file of them is refus
         "data error: " + (dir / "rows.jsonl").string() +
             ": none of its 2 rows holds a token that is to be learned (the roles of its first are "
             "user): it must hold answers of the assistant (data.train_on is assistant).\n"
-            "  Look at the roles of its messages; data.train_on: all learns every token.");
+            "  Say who the assistant is, data.roles: {assistant: WORD}; data.train_on: all learns "
+            "every token.");
+}
+
+TEST_CASE("a question of a role that the template does not know is not left out in silence") {
+  const TempDir dir;
+  const auto prepared = [&](const std::string& messages) {
+    Corpus by_known = corpus(dir.put("a.jsonl", cat(R"({"messages": [)", messages, "]}\n")));
+    by_known.chat_template = [] {
+      return std::make_shared<const ChatTemplate>(ChatTemplate::from_source(
+          "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}<|start|>{{ m.role }}\n"
+          "{{ m.content }}<|end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>"
+          "assistant\n{% endif %}",
+          "known"));
+    };
+    return prepare_tokens(by_known, ChatTokenizer(), dir / "t", "train").documents;
+  };
+  const std::string answer = R"({"role": "assistant", "content": "A"})";
+  const auto refused = [&](const std::string& messages) {
+    return message_of<DataError>([&] { prepared(messages); });
+  };
+  CHECK(
+      refused(cat(R"({"role": "human", "content": "Q"}, )", answer)) ==
+      "data error: " + (dir / "a.jsonl").string() +
+          ":1: the chat template leaves out what messages[0] says: its role is \"human\": it must "
+          "be of a role that the template knows.\n"
+          "  Say who that is: data.roles: {user: human}.");
+  CHECK(has(refused(cat(answer, R"(, {"role": "gpt", "content": "B"})")),
+            "what messages[1] says: its role is \"gpt\""));
+  // What says nothing is not missed, and of other roles a template leaves out what it likes.
+  CHECK(prepared(cat(R"({"role": "human", "content": " "}, )", answer)) == 1);
+  CHECK(prepared(cat(R"({"role": "critic", "content": "Q"}, )", answer)) == 1);
+}
+
+TEST_CASE("what the first row of a file has that is not read as it may be meant is said") {
+  const TempDir dir;
+  const auto notes = [&](const fs::path& path, RowNames names = {}) {
+    Corpus noted = corpus(path);
+    noted.names = std::move(names);
+    const Texts first = prepare_tokens(noted, ChatTokenizer(), dir / "t", "train").notes;
+    CHECK(prepare_tokens(noted, ChatTokenizer(), dir / "t", "train").notes == first);  // reused
+    return first;
+  };
+  const std::string turns =
+      R"([{"role": "human", "content": "Q"}, {"role": "assistant", "content": "A"}])";
+  const fs::path rows =
+      dir.put("a.jsonl", cat(R"({"messages": )", turns, R"(, "rejected": )", turns, "}\n"));
+  const std::string unread =
+      "what looks like a conversation and is not read: \"rejected\"; data.columns: {messages: KEY} "
+      "reads one of that name (";
+  const std::string roles =
+      "the chat template is given roles as they are written; data.roles: {user: human} says who "
+      "that is (";
+  CHECK(notes(rows) == Texts{roles + rows.string() + ")", unread + rows.string() + ")"});
+  CHECK(notes(rows, RowNames(RowNames::Columns{{"messages", "messages"}}, kTextKey,
+                             RowNames::Roles{{"user", {"human"}}}))
+            .empty());
+  dir.put("many/a.jsonl", cat(R"({"messages": )", turns, "}\n"));
+  const fs::path last = dir.put("many/b.jsonl", cat(R"({"messages": )", turns, "}\n"));
+  CHECK(notes(last.parent_path()) ==
+        Texts{roles + "2 files, the first is " + (dir / "many/a.jsonl").string() + ")"});
 }
 
 TEST_CASE("what decides the labels decides the token file") {
@@ -296,6 +356,9 @@ TEST_CASE("what decides the labels decides the token file") {
         ChatTemplate::from_source("{% for m in messages %}{{ m.content }}{% endfor %}", "o"));
   };
   CHECK(identity(other) != usual);
+  Corpus by_roles = corpus(file);
+  by_roles.names = RowNames({}, kTextKey, RowNames::Roles{{"user", {"visitor"}}});
+  CHECK(identity(by_roles) != usual);
   // Rows of text are not concerned.
   const fs::path text = dir.put("b.jsonl", "{\"text\": \"a\"}\n");
   CHECK(identity(corpus(text)) == identity(corpus(text, {.train_on = TrainOn::last})));

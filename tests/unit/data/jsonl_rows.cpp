@@ -176,6 +176,124 @@ TEST_CASE("a row of no known kind is told its keys, and what to call them") {
   CHECK(controls.find('\x1b') == std::string::npos);
 }
 
+TEST_CASE("a conversation beside text, under a name of its own, is for the user to decide") {
+  const std::string either =
+      failure(R"({"id": 1, "text": "a", "dialog": [{"role": "user", "content": "a"}]})");
+  CHECK(either ==
+        "data error: d/a.jsonl:7: there is a conversation, \"dialog\", beside \"text\": it must be "
+        "trained on as one of them.\n  Set data.columns: {messages: dialog} to train on the "
+        "conversation, or {text: text} to train on the text as it is.");
+  for (const auto& [turns, columns] : {
+           std::pair{R"([{"from": "human", "value": "a"}])", "{conversations: dialog}"},
+           {R"([{"from": "human", "content": "a"}])", "{messages: dialog, role: from}"},
+           {R"([{"role": "user", "text": "a"}])", "{messages: dialog, content: text}"},
+           {R"([{"role": "user", "message": "a"}, 3])", "{messages: dialog, content: message}"},
+           {R"([{"content": [{"type": "text", "text": "a"}], "role": "user"}])",
+            "{messages: dialog}"},
+           {R"([{"role": "assistant", "content": null, "tool_calls": []}])", "{messages: dialog}"},
+       }) {
+    INFO(turns);
+    const std::string dialog = std::string(R"("dialog": )") + turns + "}";
+    const std::string set = std::string("Set data.columns: ") + columns;
+    CHECK(has(failure(R"({"text": "a", )" + dialog), set));
+    // Of ids too, where each would count.
+    const std::string ids = failure(R"({"input_ids": [1, 2], )" + dialog);
+    CHECK(has(ids, set));
+    CHECK(has(ids, "or {input_ids: input_ids} to train on the ids as they are"));
+    CHECK(has(failure("{" + dialog), set + "."));
+    // Labels say what is learned.
+    const JsonlRow labelled = parse(R"({"input_ids": [1], "labels": [1], )" + dialog);
+    CHECK(labelled.kind.content == RowKind::Content::labelled_ids);
+    CHECK(labelled.unread == "\"dialog\"");
+  }
+  CHECK(has(failure(R"({"input_ids": [1], "messages": [{"role": "user", "content": "a"}]})"),
+            "there is a conversation, \"messages\", beside \"input_ids\""));
+  CHECK(has(failure(R"({"text": "a", "prompt": [{"role": "user", "content": "a"}]})"),
+            "Set data.columns: {messages: prompt}"));
+  // Of names, lists and mails no conversation is made.
+  for (const char* row : {R"({"text": "a", "dialog": []})", R"({"text": "a", "dialog": ["b"]})",
+                          R"({"text": "a", "authors": [{"role": "editor", "name": "b"}]})",
+                          R"({"text": "a", "mails": [{"from": "b@c.org", "text": "d"}]})",
+                          R"({"text": "a", "by": [{"role": 3, "content": "b"}]})",
+                          R"({"text": "a", "meta": {"role": "user", "content": "b"}})"}) {
+    INFO(row);
+    const JsonlRow text = parse(row);
+    CHECK(text.kind.content == RowKind::Content::text);
+    CHECK(text.unread.empty());
+  }
+  // What is said is said.
+  const std::string beside =
+      R"("dialog": [{"role": "user", "content": "a"}], "messages": [{"role": "user", "content": "b"}]})";
+  using Columns = RowNames::Columns;
+  for (const RowNames& said : {RowNames(Columns{{"text", "text"}}), RowNames(Columns(), "body"),
+                               RowNames(Columns{{"messages", "dialog"}})}) {
+    JsonlParser parser(300, said);
+    const auto row = parser.parse(R"({"text": "t", "body": "t", )" + beside, "f", 1);
+    CHECK(row.value().unread.empty());
+  }
+  CHECK(parse("{" + beside).unread == "\"dialog\"");
+  CHECK(parse(R"({"prompt": [{"role": "user", "content": "a"}], "completion":
+                  [{"role": "assistant", "content": "b"}]})")
+            .unread.empty());
+  CHECK(parse(R"({"prompt": "a", "completion": "b", "a": [{"role": "x", "content": "y"}],
+                  "b": [{"from": "x", "value": "y"}]})")
+            .unread == "\"a\", \"b\"");
+}
+
+TEST_CASE("who speaks by words of the files is who data.roles says") {
+  const RowNames::Roles roles = {{"assistant", {"bot", "human"}}, {"user", {"visitor"}}};
+  const auto spoken = [&](const RowNames& names, const std::string& line) {
+    JsonlParser parser(300, names);
+    std::string speakers;
+    const JsonlRow row = parser.parse(line, "f", 1).value();
+    for (const auto& message : row.conversation.messages)
+      speakers += message["role"].get<std::string>() + " ";
+    return speakers;
+  };
+  const RowNames named({}, kTextKey, roles);
+  const auto sharegpt = [](const std::string& from) {
+    return R"({"conversations": [{"from": ")" + from + R"(", "value": "a"}]})";
+  };
+  CHECK(spoken(named, sharegpt("visitor")) == "user ");
+  CHECK(spoken(named, sharegpt("bot")) == "assistant ");
+  CHECK(spoken(named, sharegpt("human")) == "assistant ");  // before what is known everywhere
+  CHECK(spoken(named, sharegpt("gpt")) == "assistant ");
+  CHECK(has(failure(sharegpt("bot")),
+            "is from \"bot\": it must be from human, gpt, system or tool, or from whom data.roles "
+            "names.\n  Say who that is: data.roles: {assistant: bot}"));
+  const std::string messages =
+      R"({"messages": [{"role": "visitor", "content": "a"}, {"role": "bot", "content": "b"},
+          {"role": "critic", "content": "c"}, {"role": "gpt", "content": "d"}]})";
+  CHECK(spoken(named, messages) == "user assistant critic gpt ");
+  CHECK(spoken(RowNames(RowNames::Columns{{"role", "role"}}, kTextKey, roles), messages) ==
+        "user assistant critic assistant ");
+  CHECK(spoken(RowNames(), messages) == "visitor bot critic gpt ");
+}
+
+TEST_CASE("LLaMA-Factory's calls are the assistant's") {
+  const auto row = [](const std::string& value) {
+    return R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call",
+               "value": ")" +
+           value + R"(", "weight": 0}, {"from": "observation", "value": "b"}]})";
+  };
+  const auto one = R"({\"name\": \"f\", \"arguments\": {\"x\": 1}})";
+  const auto messages = parse(row(one)).conversation.messages;
+  CHECK(messages.at(1).dump() ==
+        R"({"role":"assistant","content":"","tool_calls":[{"type":"function","function":)"
+        R"({"name":"f","arguments":{"x":1}}}],"weight":0})");
+  CHECK(messages.at(2)["role"] == "tool");
+  CHECK(parse(row(std::string("[") + one + ", " + one + "]"))
+            .conversation.messages.at(1)["tool_calls"]
+            .size() == 2);
+  for (const char* value : {"f(1)", "{}", "[]", "[3]", R"({\"name\": 1, \"arguments\": {}})"}) {
+    INFO(value);
+    CHECK(has(failure(row(value)), "conversations[1] is from \"function_call\" and is no call"));
+  }
+  JsonlParser parser(300,
+                     RowNames({}, kTextKey, RowNames::Roles{{"assistant", {"function_call"}}}));
+  CHECK(parser.parse(row("f(1)"), "f", 1)->conversation.messages.at(1)["content"] == "f(1)");
+}
+
 struct Named {
   RowNames::Columns columns;
   const char* row;

@@ -29,7 +29,8 @@ std::vector<std::string> paths_of(const NamedCorpus& named) {
 TEST_CASE("what data says of rows reaches every corpus", "[train]") {
   const config::RunConfig run = run_with(
       "{train: [a, b], eval: [c], tokenizer: bytes, format: jsonl, text_key: body, "
-      "columns: {prompt: ask, completion: reply}, max_bad_fraction: 0.25, special_as_text: true, "
+      "columns: {prompt: ask, completion: reply}, roles: {assistant: bot}, max_bad_fraction: 0.25, "
+      "special_as_text: true, "
       "trust_times: true, train_on: last, train_on_end: false}");
   const std::vector<NamedCorpus> train = train_corpora(run, 300), eval = eval_corpora(run, 300);
   REQUIRE(train.size() == 1);  // plain paths are one
@@ -43,6 +44,7 @@ TEST_CASE("what data says of rows reaches every corpus", "[train]") {
     CHECK(corpus.names.of("text") == "body");
     CHECK(corpus.names.of("prompt") == "ask");
     CHECK(corpus.names.of("completion") == "reply");
+    CHECK(corpus.names.role_of("bot") == "assistant");
     CHECK(corpus.max_bad_fraction == 0.25);
     CHECK(corpus.special_as_text);
     CHECK(corpus.trust_times);
@@ -66,9 +68,9 @@ TEST_CASE("what data says of rows reaches every corpus", "[train]") {
 TEST_CASE("a source's own words come before the section's, and stay its own", "[train]") {
   const std::vector<NamedCorpus> train = train_corpora(
       run_with(
-          "{tokenizer: bytes, text_key: body, format: text, train: ["
-          "{path: a, name: first, weight: 3, format: jsonl, subset: 25%, columns: {text: page}},"
-          "{path: b, weight: 1, subset: '10'}]}"),
+          "{tokenizer: bytes, text_key: body, format: text, roles: {user: guest}, train: ["
+          "{path: a, name: first, weight: 3, format: jsonl, subset: 25%, columns: {text: page}, "
+          "roles: {assistant: [bot, guest]}}, {path: b, weight: 1, subset: '10'}]}"),
       300);
   REQUIRE(train.size() == 2);
   CHECK(train[0].name == "first");
@@ -77,6 +79,7 @@ TEST_CASE("a source's own words come before the section's, and stay its own", "[
   CHECK(train[0].corpus.first == 0);
   CHECK(train[0].corpus.format == config::DataFormat::jsonl);
   CHECK(train[0].corpus.names.of("text") == "page");
+  CHECK(train[0].corpus.names.role_of("guest") == "assistant");
   REQUIRE(train[0].corpus.subset);
   CHECK(train[0].corpus.subset->fraction == 0.25);
   CHECK(train[1].name == "b");  // its path
@@ -84,6 +87,8 @@ TEST_CASE("a source's own words come before the section's, and stay its own", "[
   CHECK(train[1].corpus.first == 1);
   CHECK(train[1].corpus.format == config::DataFormat::text);
   CHECK(train[1].corpus.names.of("text") == "body");
+  CHECK(train[1].corpus.names.role_of("guest") == "user");
+  CHECK(train[1].corpus.names.role_of("bot").empty());
   REQUIRE(train[1].corpus.subset);
   CHECK(train[1].corpus.subset->count == 10);
 }
