@@ -156,7 +156,7 @@ std::vector<std::string> block(const RunRecord& run, const ViewOptions& options)
   lines.push_back(cat(begin, coloured(state_text, state.colour, options.colour),
                       rest.empty() ? "" : "  ", rest));
   const std::string numbers =
-      parts({named("loss ", s.loss), named("held out ", s.best_eval),
+      parts({named("loss ", s.loss), named("best held out ", s.best_eval),
              s.tokens_per_second.empty() ? "" : cat(s.tokens_per_second, " tokens/s"),
              named("mfu ", s.mfu), named("peak ", s.peak_memory)},
             options.width);
