@@ -192,6 +192,27 @@ TEST_CASE("identity: format and special_as_text decide it besides contents and t
   Corpus as_text = corpus(file);
   as_text.special_as_text = true;
   CHECK(prepare(dir, as_text).identity != identity);
+  // What the columns are called decides which are read.
+  const fs::path two = dir.put("two.jsonl", "{\"text\": \"a\", \"body\": \"b\"}\n");
+  const PreparedTokens of_text = prepare(dir, corpus(two));
+  Corpus by_key = corpus(two);
+  by_key.names = RowNames({}, "body");
+  Corpus by_column = corpus(two);
+  by_column.names = RowNames(RowNames::Columns{{"text", "body"}});
+  const PreparedTokens of_key = prepare(dir, by_key), of_column = prepare(dir, by_column);
+  CHECK(of_key.identity != of_text.identity);
+  CHECK(of_column.identity != of_text.identity);
+  CHECK(documents_of(of_text).ids == std::vector<Ids>{{257, 'a', 256}});
+  CHECK(documents_of(of_key).ids == std::vector<Ids>{{257, 'b', 256}});
+  CHECK(documents_of(of_column).ids == std::vector<Ids>{{257, 'b', 256}});
+  const auto bytes = tokenizer::make_tokenizer("bytes");
+  const auto identity_with = [&](const RowNames::Columns& columns) {
+    Corpus named = corpus(two);
+    named.names = RowNames(columns);
+    return prepare_tokens(named, *bytes, dir / "tokens", "train").identity;
+  };
+  CHECK(identity_with({{"prompt", "text"}, {"completion", "body"}}) !=
+        identity_with({{"prompt", "body"}, {"completion", "text"}}));
   // Another vocabulary's size may be stored otherwise: not another identity, but made anew.
   Corpus larger = corpus(file);
   larger.vocab_size = 70'000;

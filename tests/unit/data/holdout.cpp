@@ -85,7 +85,8 @@ TEST_CASE("every kind of row has what it holds in its hash") {
       R"({"input_ids": [1, 2], "labels": [-100, 2]})",
       R"({"prompt": "a", "completion": "b"})",
       R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
-      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]})"};
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]})",
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}], "tools": [{"name": "f"}]})"};
   std::set<std::string> contents;
   for (const std::string& line : lines) contents.insert(content(line));
   CHECK(contents.size() == lines.size());

@@ -330,7 +330,13 @@ TEST_CASE("files of the same size and time are taken as they were, where the use
   CHECK(prepare_tokens(corpus(text), *bytes, dir / "tokens", "train").identity != first.identity);
   // Another time is another reading.
   fs::last_write_time(text, time + std::chrono::seconds(1));
-  CHECK(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity != first.identity);
+  const PreparedTokens same = prepare_tokens(trusting, *bytes, dir / "tokens", "train");
+  CHECK(same.identity != first.identity);
+  // So is another file in its place.
+  const fs::path other = dir.put("other", "tame");
+  fs::last_write_time(other, fs::last_write_time(text));
+  fs::rename(other, text);
+  CHECK(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity != same.identity);
   // What is no record of this program is no record.
   dir.put("tokens/known_files.json", "{\"a\": 1}");
   CHECK_FALSE(prepare_tokens(trusting, *bytes, dir / "tokens", "train").identity.empty());
