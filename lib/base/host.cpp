@@ -9,9 +9,11 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <sstream>
 #include <string_view>
 
 #include "base/hex.h"
+#include "base/memory_groups.h"
 
 namespace tptrain {
 
@@ -60,28 +62,20 @@ std::string program_build_id() {
   return id;
 }
 
-int64_t available_host_memory_bytes() {
-  constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
-  int64_t available = kNoLimit;
+HostMemory available_host_memory() {
+  HostMemory memory;
   std::ifstream meminfo("/proc/meminfo");
   std::string name;
-  for (int64_t kib = 0; meminfo >> name >> kib; meminfo.ignore(kNoLimit, '\n')) {
-    if (name == "MemAvailable:") available = kib * 1024;
+  for (int64_t kib = 0; meminfo >> name >> kib;
+       meminfo.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+    if (name == "MemAvailable:") memory.available_bytes = kib * 1024;
   }
-  // "max" where there is no limit, which is no number.
-  int64_t limit = 0;
-  int64_t used = 0;
-  std::ifstream limit_file("/sys/fs/cgroup/memory.max");
-  std::ifstream used_file("/sys/fs/cgroup/memory.current");
-  if (limit_file >> limit && used_file >> used) {
-    int64_t cached = 0;  // files' pages, which give way
-    std::ifstream stat("/sys/fs/cgroup/memory.stat");
-    for (int64_t bytes = 0; stat >> name >> bytes;) {
-      if (name == "inactive_file" || name == "active_file") cached += bytes;
-    }
-    available = std::min(available, std::max<int64_t>(limit - used + cached, 0));
-  }
-  return available;
+  std::ostringstream own;
+  own << std::ifstream("/proc/self/cgroup").rdbuf();
+  const int64_t left = bytes_left_in_groups(own.str(), "/sys/fs/cgroup");
+  memory.limited = left < memory.available_bytes;
+  memory.available_bytes = std::min(memory.available_bytes, left);
+  return memory;
 }
 
 }  // namespace tptrain

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace tptrain {
@@ -13,8 +14,13 @@ std::string host_name();
 /// build. Hex; "" where the linker gave none.
 std::string program_build_id();
 
-/// Bytes of this host's memory that a process could take without others being pushed out, within
-/// the limit of its control group; the largest number where the system does not say.
-int64_t available_host_memory_bytes();
+struct HostMemory {
+  /// The largest number where the system does not say.
+  int64_t available_bytes = std::numeric_limits<int64_t>::max();
+  /// By a control group of this process (a container's, a job's), not by what the host has.
+  bool limited = false;
+};
+/// What of this host's memory a process could take without others being pushed out.
+HostMemory available_host_memory();
 
 }  // namespace tptrain

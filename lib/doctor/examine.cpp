@@ -61,7 +61,7 @@ Facts examine(const std::string& run_dir) {
       .open_files = limit_of(RLIMIT_NOFILE),
       .shared_memory_bytes = size_of_shared_memory(),
       .memory_bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE),
-      .available_memory_bytes = available_host_memory_bytes(),
+      .available_memory_bytes = available_host_memory().available_bytes,
       .cores = usable_cores(),
       .reads_parquet = data::reads_arrow()};
   const comm::NcclLibrary nccl = comm::nccl_library();

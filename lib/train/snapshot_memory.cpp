@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <map>
+#include <sstream>
 
 #include "base/error.h"
-#include "base/host.h"
 #include "base/text.h"
 
 namespace tptrain::train {
@@ -14,12 +14,12 @@ std::vector<SnapshotMemory> memory_of_ranks(comm::ControlGroup& group,
                                             const std::vector<std::string>& hosts,
                                             int64_t needed_bytes) {
   std::vector<SnapshotMemory> of_ranks;
+  const HostMemory left = available_host_memory();
   for (const std::string& text :
-       group.all_gather(cat(needed_bytes, " ", available_host_memory_bytes()))) {
-    const size_t space = text.find(' ');
-    of_ranks.push_back({.host = hosts.at(of_ranks.size()),
-                        .needed_bytes = std::stoll(text.substr(0, space)),
-                        .available_bytes = std::stoll(text.substr(space + 1))});
+       group.all_gather(cat(needed_bytes, " ", left.available_bytes, " ", left.limited))) {
+    SnapshotMemory& rank = of_ranks.emplace_back();
+    rank.host = hosts.at(of_ranks.size() - 1);
+    std::istringstream(text) >> rank.needed_bytes >> rank.left.available_bytes >> rank.left.limited;
   }
   return of_ranks;
 }
@@ -40,12 +40,14 @@ std::string lack_of_snapshot_memory(const std::vector<SnapshotMemory>& of_ranks)
     auto [host, is_new] = of_hosts.try_emplace(rank.host, rank);
     if (is_new) continue;
     host->second.needed_bytes += rank.needed_bytes;
-    host->second.available_bytes = std::min(host->second.available_bytes, rank.available_bytes);
+    if (rank.left.available_bytes < host->second.left.available_bytes)
+      host->second.left = rank.left;
   }
   for (const auto& [name, host] : of_hosts) {
-    if (host.needed_bytes <= host.available_bytes / 5 * 4) continue;
+    if (host.needed_bytes <= host.left.available_bytes / 5 * 4) continue;
     return cat("a copy of the state takes ", human_bytes(host.needed_bytes), " of ", name,
-               "'s memory, of which ", human_bytes(host.available_bytes), " are available");
+               "'s memory, of which ", human_bytes(host.left.available_bytes), " are available",
+               host.left.limited ? " within the limit of this job or container" : "");
   }
   return {};
 }

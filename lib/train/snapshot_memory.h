@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/host.h"
 #include "base/log.h"
 #include "comm/control.h"
 #include "train/engine.h"
@@ -17,7 +18,7 @@ namespace tptrain::train {
 struct SnapshotMemory {
   std::string host;
   int64_t needed_bytes = 0;
-  int64_t available_bytes = 0;
+  HostMemory left;
 };
 /// "" where every host has room for the copies of all its ranks, and a fifth of what is left stays
 /// free; else the first that has not, with the bytes.
