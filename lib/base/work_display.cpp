@@ -55,7 +55,8 @@ std::string work_text(const WorkState& work, double elapsed_s) {
                          amount(work.total), " (", std::llround(100 * share_of(work)), " %)");
   if (work.done <= 0 || elapsed_s <= 0) return text;
   const double rate = static_cast<double>(work.done) / elapsed_s;
-  if (bytes) text += cat(", ", human_bytes(std::llround(rate)), "/s");
+  const int digits = rate < 1 ? 2 : rate < 10 ? 1 : 0;
+  text += cat(", ", bytes ? human_bytes(std::llround(rate)) : fixed(rate, digits), "/s");
   const auto left = static_cast<double>(std::max<int64_t>(0, work.total - work.done));
   return text + cat(", ETA ", duration_text(left / rate));
 }

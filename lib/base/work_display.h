@@ -22,7 +22,7 @@ std::string duration_text(double seconds);
 std::string bar_text(double fraction);
 
 /// "reading the weights: 1.20 GiB of 5.60 GiB (21 %), 850.00 MiB/s, ETA 5s"; "evaluating: 3 of 12
-/// (25 %), ETA 1m 2s"; "building the model: 12s so far".
+/// (25 %), 0.15/s, ETA 1m 2s"; "building the model: 12s so far".
 std::string work_text(const WorkState& work, double elapsed_s);
 
 /// When a line is due, with the clock given: two seconds after the work began, then every fifteen.

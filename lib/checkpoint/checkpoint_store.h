@@ -177,6 +177,8 @@ class CheckpointStore {
   void abandon_save();
   /// Of all ranks, of the save that is under way or ended last.
   int64_t save_bytes() const;
+  /// What this rank has still to write of the save that is under way.
+  int64_t bytes_to_write() const;
   /// When the last one was committed; on ranks other than 0, when they knew of it.
   std::chrono::steady_clock::time_point committed_at() const;
 

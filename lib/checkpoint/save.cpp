@@ -220,11 +220,18 @@ Save::Save(comm::ControlGroup& group, SaveOrder order, const sharding::StateDict
 
 void Save::write_shard() {
   written_ = checkpoint::write_shard(temporary_ / shard_name(group_.rank(), group_.size()), plan_,
-                                     order_.fault_point, given_up_);
+                                     order_.fault_point, given_up_, values_written_);
 }
 
 int64_t Save::bytes_of_shard() const {
   return formats::SafetensorsWriter::file_bytes(plan_.entries);
+}
+
+int64_t Save::bytes_to_write() const {
+  int64_t values = 0;
+  for (const formats::SafetensorsEntry& entry : plan_.entries)
+    values += entry.shape[0] * static_cast<int64_t>(sizeof(float));
+  return values - values_written_;
 }
 
 void Save::gather_records() {

@@ -63,6 +63,7 @@ class Save {
   void give_up() { given_up_ = true; }
 
   int64_t bytes_of_shard() const;
+  int64_t bytes_to_write() const;                           // of its values; any thread
   int64_t bytes_of_shards() const { return shard_bytes_; }  // of all ranks
   const Manifest& manifest() const { return manifest_; }
 
@@ -75,6 +76,7 @@ class Save {
   int64_t shard_bytes_ = 0;
   DurableFile::Written written_;
   std::atomic<bool> given_up_ = false;
+  std::atomic<int64_t> values_written_ = 0;
 };
 
 }  // namespace tptrain::checkpoint

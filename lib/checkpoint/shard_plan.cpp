@@ -119,7 +119,8 @@ void require_finite(const at::Tensor& chunk, const ManifestPiece& piece) {
 }  // namespace
 
 DurableFile::Written write_shard(const std::filesystem::path& path, const ShardPlan& plan,
-                                 const FaultPoint& fault_point, const std::atomic<bool>& given_up) {
+                                 const FaultPoint& fault_point, const std::atomic<bool>& given_up,
+                                 std::atomic<int64_t>& values_written) {
   const at::NoGradGuard no_grad;
   formats::SafetensorsWriter writer(path, plan.entries, {}, FileHash::chunks);
   Staging staging;
@@ -131,6 +132,7 @@ DurableFile::Written write_shard(const std::filesystem::path& path, const ShardP
       const at::Tensor chunk = staging.on_host(data.narrow(0, begin, count));
       require_finite(chunk, plan.pieces[i]);
       writer.write(chunk.data_ptr(), chunk.nbytes());
+      values_written += static_cast<int64_t>(chunk.nbytes());
     }
     if (i == plan.sources.size() / 2) fault_point("shard half written");
   }

@@ -37,8 +37,9 @@ class GivenUp : public std::runtime_error {
 };
 
 /// Any thread, where the sources are in host memory. Throws CheckpointError; GivenUp where
-/// `given_up` became true meanwhile.
+/// `given_up` became true meanwhile. `values_written`: bytes, for whoever watches.
 DurableFile::Written write_shard(const std::filesystem::path& path, const ShardPlan& plan,
-                                 const FaultPoint& fault_point, const std::atomic<bool>& given_up);
+                                 const FaultPoint& fault_point, const std::atomic<bool>& given_up,
+                                 std::atomic<int64_t>& values_written);
 
 }  // namespace tptrain::checkpoint

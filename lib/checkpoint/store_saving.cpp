@@ -63,6 +63,10 @@ bool CheckpointStore::is_saving() const { return impl_->save.has_value(); }
 
 int64_t CheckpointStore::save_bytes() const { return impl_->save_bytes; }
 
+int64_t CheckpointStore::bytes_to_write() const {
+  return impl_->save ? impl_->save->bytes_to_write() : 0;
+}
+
 std::chrono::steady_clock::time_point CheckpointStore::committed_at() const {
   return impl_->committed_at;
 }

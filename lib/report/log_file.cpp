@@ -48,8 +48,8 @@ std::optional<Save> save_of(std::string_view text, std::string_view when) {
   return save;
 }
 
-/// "evaluating: 3 of 12 (25 %), ETA 1m 2s" is "evaluating (25 %)", "building the model: 12s so far"
-/// is "building the model"; "" of another line.
+/// "evaluating: 3 of 12 (25 %), 0.15/s, ETA 1m 2s" is "evaluating (25 %)", "building the model: 12s
+/// so far" is "building the model"; "" of another line.
 std::string work_of(std::string_view text) {
   const size_t colon = text.find(": ");
   if (colon == std::string_view::npos) return "";

@@ -50,8 +50,11 @@ void Saver::save(const sharding::StateDict& state, const checkpoint::TrainState&
   train_state_ = train_state;
   if (snapshot_ == nullptr) return save_at_once(state, train_state);
   const Stall stall(stall_s_);
-  snapshot_->wait();  // of a save that failed before its copy was there
-  snapshot_->begin(state);
+  {
+    const Work work("taking memory for a copy of the state");
+    snapshot_->wait();  // of a save that failed before its copy was there
+    snapshot_->begin(state);
+  }
   begin_attempts();
 }
 
@@ -92,6 +95,7 @@ void Saver::start_writing() {
 void Saver::let_state_change() {
   if (snapshot_ == nullptr) return;
   const Stall stall(stall_s_);
+  const Work work("copying the state");
   snapshot_->let_state_change();
 }
 
@@ -120,7 +124,9 @@ void Saver::continue_save(bool one_has_failed) {
 
 void Saver::finish() {
   if (!store_.is_saving()) return;
-  const Work work(cat("waiting for the checkpoint of step ", train_state_.step));
+  // What its threads write from here on counts by itself.
+  const Work work(cat("waiting for the checkpoint of step ", train_state_.step), WorkUnit::bytes,
+                  store_.bytes_to_write());
   while (store_.is_saving()) continue_save(/*one_has_failed=*/false);
 }
 

@@ -86,12 +86,13 @@ TEST_CASE("the log's last line tells of work that takes its time", "[report]") {
                     last)
         .work;
   };
-  CHECK(work_of("evaluating: 3 of 12 (25 %), ETA 1m 2s\n") == "evaluating (25 %)");
+  CHECK(work_of("evaluating: 3 of 12 (25 %), 0.15/s, ETA 1m 2s\n") == "evaluating (25 %)");
   CHECK(work_of("hashing: 1.00 MiB of 4.00 MiB (25 %), 512.00 KiB/s, ETA 6s\n") ==
         "hashing (25 %)");
   CHECK(work_of("waiting for the checkpoint of step 8: 12s so far\n") ==
         "waiting for the checkpoint of step 8");
-  CHECK(work_of("evaluating: 3 of 12 (25 %), ETA 1m 2s\n11-29 19:16:38 step 8  eval_loss 3.1\n")
+  CHECK(work_of(
+            "evaluating: 3 of 12 (25 %), 0.15/s, ETA 1m 2s\n11-29 19:16:38 step 8  eval_loss 3.1\n")
             .empty());
   CHECK(work_of("data: 3 of 12 documents (a few)\n").empty());
   CHECK(work_of("step 8/8  loss 3.1\n").empty());

@@ -18,6 +18,15 @@ using checkpoint::CheckpointStore;
 using train::OnFailure;
 using train::Saver;
 
+// In bytes, of what a rank saves.
+int64_t values_of(const sharding::StateDict& state) {
+  int64_t bytes = 0;
+  for (const sharding::StatePiece& piece : state.pieces) {
+    if (piece.save) bytes += piece.data.numel() * static_cast<int64_t>(sizeof(float));
+  }
+  return bytes;
+}
+
 // A store whose disk fails as often as it is told.
 struct Disk {
   explicit Disk(OnFailure on_failure)
@@ -185,8 +194,13 @@ TEST_CASE("what is saved beside the steps is the state of its step, though it ch
     });
     rank.save(4);
     rank.save(5);  // the one under way is waited for
+    const int64_t ahead = rank.store.bytes_to_write();
     rank.saver.finish();
-    ranks.in_turn([&] { CHECK(rank.saved.size() == 5); });
+    ranks.in_turn([&] {
+      CHECK(rank.saved.size() == 5);
+      CHECK(ahead == values_of(rank.live));
+      CHECK(rank.store.bytes_to_write() == 0);
+    });
   });
   CHECK(ranks.wrong_elements_at(4) == 0);
   CHECK(ranks.wrong_elements_at(5) == 0);
