@@ -200,7 +200,8 @@ def main():
     parser.add_argument("--path", default="", metavar="REGEX", help="calls on paths alone that hold this, seen from run_dir's parent")
     parser.add_argument("--limit", type=int, default=120, metavar="SECONDS", help="within which a run must have ended; more on a slow machine")
     options = parser.parse_args()
-    options.shim = options.shim or str(pathlib.Path(options.binary).resolve().parent.parent / "tests/faults/libio_faults.so")
+    # Absolute: the loader looks for it from the folder of a run.
+    options.shim = os.path.abspath(options.shim or pathlib.Path(options.binary).resolve().parent.parent / "tests/faults/libio_faults.so")
     if not os.path.exists(options.shim):
         raise SystemExit(f"{options.shim} is not there: ninja -C {ROOT}/build/cpu io_faults")
 

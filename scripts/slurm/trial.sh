@@ -2,7 +2,8 @@
 # train.sbatch and sweep.sbatch on a real Slurm: a cluster of this one machine in a temporary folder. Looked at:
 #   - jobs that are told to stop at random moments (scancel --signal) are requeued until they are done with the metrics of an undisturbed run,
 #     every other one started by mpirun instead of srun;
-#   - jobs that meet their time limit stop before it with their state saved, are requeued and go on with the very next step;
+#   - jobs that meet their time limit stop before it with their state saved, are requeued and go on with the very next step: every other one by a
+#     signal of Slurm's, the others by themselves, since Slurm sends nothing that asks for it;
 #   - an array job trains a run for each line of its file.
 # For developers: it needs root and the packages slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins and munge. Exit code 77 where it is
 # left out because Slurm cannot be started here.
@@ -239,27 +240,31 @@ done
 # Jobs that would not end by themselves, all at once, of a minute each: Slurm has no shorter limit, and looks every half a minute.
 ids=()
 for trial in $(seq "$time_limits"); do
-  ids+=("$(sbatch "${here[@]}" --ntasks-per-node=$((2 / nodes)) --time=1 --signal=B:USR1@45 --output="limit$trial.txt" "$root/scripts/slurm/train.sbatch" run.yaml \
+  signal=USR1
+  [ $((trial % 2)) -eq 1 ] || signal=CONT
+  ids+=("$(sbatch "${here[@]}" --ntasks-per-node=$((2 / nodes)) --time=1 --signal="B:$signal@45" --output="limit$trial.txt" "$root/scripts/slurm/train.sbatch" run.yaml \
     --set "run_dir=limit$trial" --set parallel.dp_size=1 --set train.max_steps=1000000 --set checkpoint.save_steps=0 --set scheduler.type=constant)")
 done
 for trial in $(seq "$time_limits"); do
   id=${ids[$((trial - 1))]}
   for _ in $(seq 300); do
-    if grep -q '^[0-9:]* resume: ' "limit$trial.txt" 2>/dev/null; then break; fi
+    # A start that is asked to stop as soon as it is there does none: the one behind it does.
+    if sed '1,/^[0-9:]* resume: /d' "limit$trial.txt" 2>/dev/null | grep -q '^[0-9:]* step '; then break; fi
     if [ "$(state_of "$id")" = PENDING ]; then let_go "$id"; fi
     sleep 0.5
   done
-  sleep 3  # some steps of the second start
+  sleep 1  # some more steps
   scancel "$id"
   result="as it must be"
-  python3 - "limit$trial" <<'EOS' >told.txt 2>&1 || { failed=$((failed + 1)); result="FAILED"; tail -n 60 "limit$trial.txt"; scontrol -o show job "$id"; }
+  python3 - "limit$trial" <<'EOS' >told.txt 2>&1 || { failed=$((failed + 1)); result="FAILED"; tail -n 60 "limit$trial.txt"; scontrol -o show job "$id" || true; }
 import json, re, sys
 log = open(sys.argv[1] + ".txt").read()
 steps = [json.loads(line)["step"] for line in open(sys.argv[1] + "/metrics.jsonl") if "\"loss\"" in line]
 assert "stopped with the state saved; requeueing" in log, "it was not requeued with its state saved"
 step = int(re.search(r"resume: .*, step (\d+)", log).group(1))
 assert step > 0 and steps == list(range(1, len(steps) + 1)) and len(steps) > step, (step, steps[:3], steps[-3:])
-print(f"stopped at step {step}, requeued, went on with step {step + 1} to {steps[-1]}")
+why = re.search(r"stopping: (.*) is near|stopped on request \((SIG\w+)\)", log)
+print(f"stopped at step {step} by {why.group(1) or why.group(2)}, requeued, went on with step {step + 1} to {steps[-1]}")
 EOS
   echo "time limit $trial: $(cat told.txt), $result"
 done
