@@ -24,14 +24,15 @@ std::string json_line(const Attempt& attempt) {
   return line.dump() + "\n";
 }
 
-std::string append(const std::filesystem::path& run_dir, const Attempt& attempt) {
+std::string AttemptLog::add(const Attempt& attempt) {
+  waiting_ += json_line(attempt);
   std::error_code missing;
-  if (!std::filesystem::is_directory(run_dir, missing)) return {};
+  if (!std::filesystem::is_directory(run_dir_, missing)) return {};
+  const std::string lines = std::exchange(waiting_, {});
   try {
-    Descriptor file(run_dir / "attempts.jsonl", O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK,
+    Descriptor file(run_dir_ / "attempts.jsonl", O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK,
                     FailAs::checkpoint_error);
-    const std::string line = json_line(attempt);
-    file.write_all(line.data(), line.size());
+    file.write_all(lines.data(), lines.size());
     file.close_checked();
   } catch (const Error& error) {
     return error.what();

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/hosts.h"
@@ -26,8 +27,17 @@ struct Attempt {
 
 std::string json_line(const Attempt& attempt);
 
-/// Adds the line. Where run_dir is not there, the job has not come so far that it is kept.
-/// Returns why it could not be written; "" where it was, or need not be.
-std::string append(const std::filesystem::path& run_dir, const Attempt& attempt);
+/// The lines of one launch.
+class AttemptLog {
+ public:
+  explicit AttemptLog(std::filesystem::path run_dir) : run_dir_(std::move(run_dir)) {}
+  /// Adds a line. Where the job has not come so far that run_dir is there, it waits for the next.
+  /// Returns why it could not be written; "" where it was, or waits.
+  std::string add(const Attempt& attempt);
+
+ private:
+  std::filesystem::path run_dir_;
+  std::string waiting_;
+};
 
 }  // namespace tptrain::launch

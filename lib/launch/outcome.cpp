@@ -21,12 +21,13 @@ std::string crash_text(int code, bool hung) {
   if (code == static_cast<int>(ExitCode::internal))
     return "an internal error, or mpirun could not start the ranks";
   if (code == static_cast<int>(ExitCode::communication)) return "communication failed or hung";
-  if (code > kBySignal && code < kBySignal + 32)
-    return cat("a rank was killed by ", signal_name(code - kBySignal));
+  if (is_by_signal(code)) return cat("a rank was killed by ", signal_name(code - kBySignal));
   return cat("mpirun ended with ", code, ": a host or a rank was lost");
 }
 
 }  // namespace
+
+bool is_by_signal(int code) { return code > kBySignal && code < kBySignal + 32; }
 
 Outcome outcome_of(int code, bool hung, bool asked) {
   if (!hung) {

@@ -20,5 +20,7 @@ struct Outcome {
 
 /// `code`: of mpirun, as a shell says it. `asked`: whether a stop was asked for.
 Outcome outcome_of(int code, bool hung, bool asked);
+/// Whether such a code means that a rank was ended by a signal.
+bool is_by_signal(int code);
 
 }  // namespace tptrain::launch

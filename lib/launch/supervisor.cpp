@@ -50,7 +50,7 @@ std::vector<std::string> words_in(const std::string& text) {
 class Supervisor {
  public:
   Supervisor(const LaunchOptions& options, const Surroundings& surroundings)
-      : options_(options), around_(surroundings) {}
+      : options_(options), around_(surroundings), attempts_(options.run_dir) {}
 
   int run() {
     for (int64_t restarts = 0;; ++restarts) {
@@ -81,8 +81,9 @@ class Supervisor {
                     .ranks = place.ranks.count,
                     .hosts = place.hosts,
                     .from_step = around_.newest_step()};
-    const Outcome outcome = run_job(command);
+    Outcome outcome = run_job(command);
     attempt.ended = seconds_since_1970();
+    outcome.why += silence_of(place, outcome);
     attempt.exit_code = outcome.exit_code;
     attempt.why = outcome.why;
     attempt.step = around_.newest_step();
@@ -91,7 +92,7 @@ class Supervisor {
       around_.say(cat(outcome.why, " (exit code ", outcome.exit_code, "): ", attempt.then,
                       attempt.step ? cat("; the newest checkpoint is of step ", *attempt.step)
                                    : std::string("; there is no checkpoint yet")));
-    const std::string lost = append(options_.run_dir, attempt);
+    const std::string lost = attempts_.add(attempt);
     if (!lost.empty()) around_.say(cat("WARNING: ", lost));
     return outcome;
   }
@@ -107,6 +108,14 @@ class Supervisor {
       job.ask_to_stop();
     });
     return outcome_of(end.code, end.hung, asked.has_value());
+  }
+
+  /// mpirun does not always say which host it has lost. Where a rank was killed it was none.
+  std::string silence_of(const Place& place, const Outcome& outcome) const {
+    if (outcome.meaning != Meaning::restart || is_by_signal(outcome.exit_code)) return {};
+    const std::vector<std::string> silent = silent_among(place.hosts);
+    if (silent.empty()) return {};
+    return cat("; no answer comes from ", silent.size() == 1 ? "host " : "hosts ", join(silent));
   }
 
   std::string what_follows(const Outcome& outcome, int64_t restarts) const {
@@ -179,11 +188,19 @@ class Supervisor {
   std::vector<Host> hosts_that_answer() const {
     std::vector<Host> answering;
     for (const Host& host : options_.hosts)
-      if (is_here(host.name) || answers(host.name)) answering.push_back(host);
+      if (answers(host.name)) answering.push_back(host);
     return answering;
   }
 
+  std::vector<std::string> silent_among(const std::vector<Host>& hosts) const {
+    std::vector<std::string> silent;
+    for (const Host& host : hosts)
+      if (!answers(host.name)) silent.push_back(host.name);
+    return silent;
+  }
+
   bool answers(const std::string& host) const {
+    if (is_here(host)) return true;
     std::vector<std::string> words =
         words_in(options_.agent.empty() ? "ssh -o BatchMode=yes" : options_.agent);
     words.push_back(host);
@@ -192,11 +209,7 @@ class Supervisor {
   }
 
   int give_up_without_hosts() const {
-    std::vector<std::string> silent;
-    const std::vector<Host> answering = hosts_that_answer();
-    for (const Host& host : options_.hosts)
-      if (std::find(answering.begin(), answering.end(), host) == answering.end())
-        silent.push_back(host.name);
+    const std::vector<std::string> silent = silent_among(options_.hosts);
     around_.say(cat("gives up: ",
                     options_.hosts.empty() ? std::string("too few GPUs are left")
                     : silent.empty()       ? std::string("a host came back too late")
@@ -238,6 +251,7 @@ class Supervisor {
 
   const LaunchOptions& options_;
   const Surroundings& around_;
+  AttemptLog attempts_;
 };
 
 }  // namespace

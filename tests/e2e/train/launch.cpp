@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "base/text.h"
 #include "support/catch.h"
@@ -46,15 +47,17 @@ std::vector<std::string> metrics_of_undisturbed(int steps) {
 }
 
 /// A launch whose mpirun is a shell script.
-ProcessResult launch_by(const Job& job, const std::string& script,
-                        const std::string& max_restarts) {
+ProcessResult launch_by(const Job& job, const std::string& script, const std::string& max_restarts,
+                        const std::vector<std::string>& more = {}) {
   const fs::path mpirun = job.directory() / "mpirun.sh";
   write_text(mpirun, "#!/bin/sh\n" + script);
   fs::permissions(mpirun, fs::perms::owner_all);
   fs::create_directories(job.run_dir());
-  return run_process({TPTRAIN_BINARY, "launch", "--mpirun", mpirun.string(), "--max-restarts",
-                      max_restarts, "--config", job.config().string()},
-                     job.directory());
+  std::vector<std::string> words = {
+      TPTRAIN_BINARY,   "launch",     "--mpirun", mpirun.string(),
+      "--max-restarts", max_restarts, "--config", job.config().string()};
+  words.insert(words.end(), more.begin(), more.end());
+  return run_process(words, job.directory());
 }
 
 }  // namespace
@@ -137,6 +140,23 @@ TEST_CASE("a signal to a launch stops the run with its state saved", "[e2e]") {
   }
 }
 
+TEST_CASE("the second Ctrl-C ends a launch and its job, whatever the job is at", "[e2e]") {
+  Job job;
+  job.edit("max_steps: 8", "max_steps: 100000");
+  Process process(launch(job), job.directory());
+  REQUIRE(wait_for_step(process, job.run_dir(), 4));
+  const int stopped = ranks_with(job.config().string())[1];
+  REQUIRE(stopped > 0);
+  kill(stopped, SIGSTOP);  // nobody ends a step any more, so that the first one alone ends nothing
+  // Two that come at once may be one to the kernel.
+  for (int pressed = 0; pressed < 100 && !process.has_ended(); ++pressed) {
+    process.signal(SIGINT);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  CHECK(process.wait().exit_code == 128 + SIGINT);
+  CHECK(all_gone(job.config().string()));
+}
+
 TEST_CASE("a launch that is killed takes its job with it", "[e2e]") {
   Job job;
   job.edit("max_steps: 8", "max_steps: 100000");
@@ -155,6 +175,22 @@ TEST_CASE("an mpirun that stays when its ranks are gone is ended", "[e2e]") {
   INFO(result.output);
   CHECK(result.exit_code == 6);
   CHECK(result.output.find("its ranks ended, mpirun did not") != std::string::npos);
+}
+
+TEST_CASE("a host that does not answer when a job has ended is named", "[e2e]") {
+  const Job job;
+  const fs::path link = job.directory() / "link", agent = job.directory() / "agent.sh";
+  write_text(link, "");
+  write_text(agent, cat("#!/bin/sh\n[ $1 = a ] || [ -e ", link.string(), " ]\n"));
+  fs::permissions(agent, fs::perms::owner_all);
+  const ProcessResult result =
+      launch_by(job, cat("rm ", link.string(), "\nexit 205\n"), "0",
+                {"-n", "4", "--hosts", "a:2,b:2", "--agent", agent.string()});
+  INFO(result.output);
+  CHECK(result.exit_code == 205);
+  REQUIRE(attempts(job).size() == 1);
+  CHECK(attempts(job)[0]["why"] ==
+        "mpirun ended with 205: a host or a rank was lost; no answer comes from host b");
 }
 
 TEST_CASE("a job that dies each time is given up after the last restart", "[e2e]") {

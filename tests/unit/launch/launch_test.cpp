@@ -203,4 +203,24 @@ TEST_CASE("an attempt is one line of JSON") {
   CHECK(json["checkpoint_step"] == 6);
 }
 
+TEST_CASE("an attempt that ended before run_dir was there is told with the next") {
+  const TempDir directory;
+  const std::filesystem::path run_dir = directory / "run";
+  AttemptLog log(run_dir);
+  CHECK(log.add({.number = 1}).empty());
+  CHECK(!std::filesystem::exists(run_dir));
+  std::filesystem::create_directory(run_dir);
+  CHECK(log.add({.number = 2}).empty());
+  CHECK(log.add({.number = 3}).empty());
+  std::ifstream lines(run_dir / "attempts.jsonl");
+  int number = 0;
+  for (std::string line; std::getline(lines, line);)
+    CHECK(nlohmann::json::parse(line)["attempt"] == ++number);
+  CHECK(number == 3);
+  // A disk that takes no more: said, and no reason to end.
+  std::filesystem::remove(run_dir / "attempts.jsonl");
+  std::filesystem::create_symlink("/dev/full", run_dir / "attempts.jsonl");
+  CHECK(log.add({.number = 4}).find("attempts.jsonl") != std::string::npos);
+}
+
 }  // namespace tptrain::testing
