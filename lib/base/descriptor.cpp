@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/interrupted_call.h"
 #include "base/text.h"
 #include "base/work.h"
 
@@ -74,9 +75,7 @@ void fail_call(FailAs kind, const fs::path& path, std::string_view call, int err
 }
 
 Descriptor::Descriptor(const fs::path& path, int flags, FailAs kind) : path_(path), kind_(kind) {
-  do {
-    number_ = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
-  } while (number_ < 0 && errno == EINTR);
+  number_ = until_not_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); });
   if (number_ < 0) fail_call(kind, path, "open", errno);
 }
 
@@ -117,11 +116,8 @@ size_t Descriptor::read_some(void* bytes, size_t count) const {
 // A failed fsync is not tried again: the kernel may have dropped the dirty pages and would then
 // report success.
 void Descriptor::sync() const {
-  int result;
-  do {
-    result = ::fsync(number_);
-  } while (result != 0 && errno == EINTR);
-  if (result != 0) fail_call(kind_, path_, "fsync", errno);
+  if (until_not_interrupted([&] { return ::fsync(number_); }) != 0)
+    fail_call(kind_, path_, "fsync", errno);
 }
 
 void Descriptor::close_checked() {

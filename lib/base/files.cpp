@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/hex.h"
 #include "base/host.h"
+#include "base/interrupted_call.h"
 #include "base/mapped_ranges.h"
 #include "base/random_id.h"
 #include "base/text.h"
@@ -175,10 +176,7 @@ void write_file_atomically(const fs::path& path, std::string_view text, FailAs f
 
 void fsync_directory(const fs::path& directory, FailAs fail_as) {
   const Descriptor file(directory, O_RDONLY | O_DIRECTORY, fail_as);
-  int result;
-  do {
-    result = ::fsync(file.number());
-  } while (result != 0 && errno == EINTR);
+  const int result = until_not_interrupted([&] { return ::fsync(file.number()); });
   // EINVAL: a file system whose directories know no fsync; names are as durable there as they get.
   if (result != 0 && errno != EINVAL) fail_call(fail_as, directory, "fsync", errno);
 }
@@ -244,10 +242,7 @@ std::string read_file(const fs::path& path, int64_t limit_bytes, FailAs fail_as)
 
 int64_t free_space_bytes(const fs::path& path, FailAs fail_as) {
   struct statvfs info;
-  int result;
-  do {
-    result = ::statvfs(path.c_str(), &info);
-  } while (result != 0 && errno == EINTR);
+  const int result = until_not_interrupted([&] { return ::statvfs(path.c_str(), &info); });
   if (result != 0) fail_call(fail_as, path, "statvfs", errno);
   return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
 }
@@ -284,10 +279,8 @@ std::string this_process() { return cat("process ", ::getpid(), " on host ", hos
 FileLock::FileLock(const fs::path& path) {
   constexpr FailAs kKind = FailAs::run_dir_error;
   Descriptor file(path, O_RDWR | O_CREAT, kKind);
-  int result;
-  do {
-    result = ::flock(file.number(), LOCK_EX | LOCK_NB);
-  } while (result != 0 && errno == EINTR);
+  const int result =
+      until_not_interrupted([&] { return ::flock(file.number(), LOCK_EX | LOCK_NB); });
   if (result != 0 && errno == EWOULDBLOCK) {
     // The holder writes "process P on host H" just after locking; empty means it has only begun.
     std::string holder(512, '\0');
@@ -305,7 +298,8 @@ FileLock::FileLock(const fs::path& path) {
       fail_call(kKind, path, "flock", errno);
     not_supported_ = std::generic_category().message(errno);
   }
-  if (::ftruncate(file.number(), 0) != 0) fail_call(kKind, path, "ftruncate", errno);
+  if (until_not_interrupted([&] { return ::ftruncate(file.number(), 0); }) != 0)
+    fail_call(kKind, path, "ftruncate", errno);
   const std::string text = this_process() + "\n";
   file.write_all(text.data(), text.size());
   descriptor_ = file.release();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/interrupted_call.h"
 #include "base/interruption.h"
 #include "base/text.h"
 #include "base/work.h"
@@ -24,9 +25,7 @@ constexpr int64_t kAlwaysUnpacked = int64_t{64} << 20;
 
 FileReader::FileReader(const std::filesystem::path& path, Contents contents)
     : path_(path), piece_(kPieceBytes, '\0') {
-  do {
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  } while (descriptor_ < 0 && errno == EINTR);
+  descriptor_ = until_not_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
   if (descriptor_ < 0) fail("open");
   if (contents == Contents::as_stored) return;
   try {
@@ -49,10 +48,8 @@ std::string_view FileReader::next() {
 
 std::string_view FileReader::read_stored() {
   interruption_point();
-  ssize_t count;
-  do {
-    count = ::read(descriptor_, piece_.data(), piece_.size());
-  } while (count < 0 && errno == EINTR);
+  const ssize_t count =
+      until_not_interrupted([&] { return ::read(descriptor_, piece_.data(), piece_.size()); });
   if (count < 0) fail("read");
   work_done(WorkUnit::bytes, count);
   const auto piece = std::string_view(piece_).substr(0, static_cast<size_t>(count));

@@ -16,6 +16,7 @@
 
 #include "base/directory.h"
 #include "base/error.h"
+#include "base/interrupted_call.h"
 #include "base/text.h"
 #include "base/work.h"
 #include "data/token_output.h"
@@ -34,7 +35,8 @@ fs::path lock_of(const fs::path& stem) {
 }
 
 int open_lock(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  const int descriptor = until_not_interrupted(
+      [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666); });
   if (descriptor >= 0) return descriptor;
   throw DataError(problem(cat("open failed: ", std::generic_category().message(errno)))
                       .at(path.string())

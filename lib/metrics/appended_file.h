@@ -1,6 +1,7 @@
 // A file that grows record by record and holds whole records only. Private to this folder.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string_view>
@@ -22,6 +23,8 @@ class AppendedFile {
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  int cut_at(int64_t end) const;
+
   std::filesystem::path path_;
   int descriptor_ = -1;
   std::optional<int64_t> whole_until_;  // beyond it stands a part of a record
