@@ -256,15 +256,17 @@ std::optional<Started> start_or_resume(const StartParts& parts,
     check_update_rule(from, engine, run.optimizer);
   });
   if (session.rank() == 0) log_changed_settings(from, state, run, log);
-  if (from.state.step > run.train.max_steps ||
-      (from.state.step == run.train.max_steps &&
-       !owes_evaluation(session, run, run.train.max_steps, {}))) {
-    log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
-                 " of train.max_steps ", run.train.max_steps));
-    // What the last save could not remove, perhaps; of the run that goes on alone.
+  if (from.state.step >= run.train.max_steps) {
+    // No save will come. What the last one could not remove, perhaps; of the run that goes on
+    // alone.
     if (from.state.run.id == beginning.run.id) store.retain(from);
     for (const std::string& line : store.retention_problems()) log.warn(line);
-    return std::nullopt;
+    if (from.state.step > run.train.max_steps ||
+        !owes_evaluation(session, run, run.train.max_steps, {})) {
+      log.info(cat("nothing to train: ", from.path.string(), " is at step ", from.state.step,
+                   " of train.max_steps ", run.train.max_steps));
+      return std::nullopt;
+    }
   }
   if (run.adapter) {
     const BaseModel base = open_base(session, resolved, until_stopped(session));

@@ -1,6 +1,7 @@
 // Which checkpoints of a run stay beside the newest, their names, and a run that begins with the
 // weights of one.
 #include <set>
+#include <sstream>
 
 #include "base/text.h"
 #include "support/catch.h"
@@ -64,6 +65,25 @@ TEST_CASE("keep_every and keep_best: what stays, its names, and a run that begin
   INFO(again.output);
   CHECK(again.exit_code == 0);
   CHECK(again.output.find("nothing to train") != std::string::npos);
+}
+
+// As after a last save whose checkpoint was committed and could get its name no more.
+TEST_CASE("a start that owes nothing but an evaluation removes what is old", "[e2e]") {
+  Job job;
+  REQUIRE(job.run().exit_code == 0);
+  REQUIRE(checkpoints_of(job.run_dir()).size() == 3);  // keep: 0
+  const fs::path metrics = job.run_dir() / "metrics.jsonl";
+  std::istringstream before(read_text(metrics));
+  std::string without;
+  for (std::string line; std::getline(before, line);) {
+    if (line.find("eval_loss") == std::string::npos) without += line + "\n";
+  }
+  write_text(metrics, without);
+  const ProcessResult again = job.run(4, {"--set", "checkpoint.keep=1"});
+  INFO(again.output);
+  REQUIRE(again.exit_code == 0);
+  CHECK(again.output.find("step 8  eval_loss") != std::string::npos);
+  CHECK(checkpoints_of(job.run_dir()) == std::set<std::string>{"step-00000008"});
 }
 
 }  // namespace tptrain::testing
