@@ -79,6 +79,8 @@ def tokenizer_ranks():
 def jsonl_rows():
     yield b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": "[]"}\n'
     yield b'{"conversations": [{"from": "human", "value": "q"}]}\n{"prompt": "p", "completion": "c"}\n{"instruction": "i", "output": "o"}\n'
+    yield (b'{"text": "t", "dialog": [{"role": "user", "content": "q"}]}\n{"messages": [{"role": "human", "content": "q"}], "chosen": [{"from": "gpt"}]}\n'
+           b'{"conversations": [{"from": "function_call", "value": "{\\"name\\": \\"f\\", \\"arguments\\": {}}"}]}\n')
     yield b'{"input_ids": [1, 2], "attention_mask": [1, 0], "x": NaN}\n'
     yield b'{"text": "one"}\n{"input_ids": [1, 2, 3]}\n{"input_ids": [1, 2], "labels": [-100, 2]}\n\n{"text": "\\u00e4", "id": 7}\n'
 
