@@ -324,7 +324,9 @@ Kind kind_of(const std::string& kernel) {
     return communication;
   if (holds({"optim::cuda"})) return optimizer;
   if (holds({"flash", "fmha", "sdpa", "cudnn_generated_fort_native_sdpa"})) return attention;
-  if (holds({"gemm", "cutlass", "xmma", "nvjet", "cublas", "splitKreduce"})) return gemm;
+  if (holds(
+          {"gemm", "cutlass", "xmma", "nvjet", "cublas", "splitKreduce", "hopper::product_kernel"}))
+    return gemm;
   return elementwise;
 }
 
