@@ -146,7 +146,7 @@ Result saved_beside(comm::MpiSession& session, train::Saver& saver,
     result.beside.push_back(step.run());
     const Progress own = saver.progress();
     if (session.max(own == Progress::failed) != 0 || session.max(own != Progress::done) == 0)
-      saver.go_on(session.max(own == Progress::failed) != 0);
+      saver.continue_save(session.max(own == Progress::failed) != 0);
     saver.let_state_change();  // as the update of the next step does
   }
   result.saved = done.at(0);
