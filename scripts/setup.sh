@@ -99,7 +99,9 @@ has_header() {  # HEADER...: any of them
   local header condition=0
   for header in "$@"; do condition+=" || __has_include(<$header>)"; done
   # shellcheck disable=SC2086  # flags are words
-  printf '#if !(%s)\n#error\n#endif\n' "$condition" | "$compiler" ${CPPFLAGS:-} ${CXXFLAGS:-} -std=c++20 -x c++ -E - >/dev/null 2>&1
+  "$compiler" ${CPPFLAGS:-} ${CXXFLAGS:-} -std=c++20 -x c++ -E - >/dev/null 2>&1 <<<"#if !($condition)
+#error
+#endif"
 }
 look_for_parts() {  # [COMMAND]: what installs the rest on this machine
   local lacking=() program module command=${1:-} part packages=() mpi else_from=
