@@ -25,20 +25,27 @@ constexpr std::array<const char*, kColumnNames.size()> kColumnDocs = {
     "What goes before the completion, as a text or as messages; it is not learned.",
     "What is learned behind the prompt, as a text (without a chat template) or as messages."};
 
-Key column_key(size_t i) {
-  const std::string name = kColumnNames[i];
-  Key key = {.path = cat("data.columns.", name),
-             .presence = Presence::absent,
-             .doc = kColumnDocs[i],
-             .hint = cat("`", name, "`")};
-  key.get = [name](const RunConfig& config) -> std::optional<Value> {
-    const auto found = config.data.columns.find(name);
-    return found == config.data.columns.end() ? std::nullopt : std::optional<Value>(found->second);
+/// `key` of the entry `name` of a mapping of data, absent where the file has no such entry.
+template <typename T>
+Key entry_key(Key key, const std::string& name,
+              std::map<std::string, T, std::less<>> DataConfig::*mapping) {
+  key.presence = Presence::absent;
+  key.hint = cat("`", name, "`");
+  key.get = [=](const RunConfig& config) -> std::optional<Value> {
+    const auto& entries = config.data.*mapping;
+    const auto found = entries.find(name);
+    return found == entries.end() ? std::nullopt : std::optional<Value>(found->second);
   };
-  key.set = [name](RunConfig& config, const Value& value) {
-    config.data.columns[name] = std::get<std::string>(value);
+  key.set = [=](RunConfig& config, const Value& value) {
+    (config.data.*mapping)[name] = std::get<T>(value);
   };
   return key;
+}
+
+Key column_key(size_t i) {
+  const std::string name = kColumnNames[i];
+  return entry_key({.path = cat("data.columns.", name), .doc = kColumnDocs[i]}, name,
+                   &DataConfig::columns);
 }
 
 /// Of kRoleNames, in its order.
@@ -50,20 +57,11 @@ constexpr std::array<const char*, kRoleNames.size()> kRoleDocs = {
 
 Key role_key(size_t i) {
   const std::string name = kRoleNames[i];
-  Key key = {.path = cat("data.roles.", name),
-             .type = Type::words,
-             .presence = Presence::absent,
-             .any_alone = true,
-             .doc = kRoleDocs[i],
-             .hint = cat("`", name, "`")};
-  key.get = [name](const RunConfig& config) -> std::optional<Value> {
-    const auto found = config.data.roles.find(name);
-    return found == config.data.roles.end() ? std::nullopt : std::optional<Value>(found->second);
-  };
-  key.set = [name](RunConfig& config, const Value& value) {
-    config.data.roles[name] = std::get<std::vector<std::string>>(value);
-  };
-  return key;
+  return entry_key({.path = cat("data.roles.", name),
+                    .type = Type::words,
+                    .any_alone = true,
+                    .doc = kRoleDocs[i]},
+                   name, &DataConfig::roles);
 }
 
 std::vector<Key> role_keys() {

@@ -272,7 +272,8 @@ int64_t weight_gradient_squares(int64_t out, int64_t in, at::Device device);
 bool weight_gradient_squares_pay(int64_t out, int64_t in, at::Device device);
 /// grad = dy^T x, whatever it held, and squares [weight_gradient_squares()] fp64: of each piece
 /// the sum of squares, of eight elements in fp32 (where these fit into it), of all in fp64, in a
-/// fixed order. False: of other operands (not bf16, or rows that do not begin at 16 bytes), of which nothing was done.
+/// fixed order. False: of other operands (not bf16, or rows that do not begin at 16 bytes), of
+/// which nothing was done.
 bool weight_gradient_with_squares(at::Tensor& grad, const at::Tensor& grad_output,
                                   const at::Tensor& input, at::Tensor& squares);
 /// A bias: grad [N] fp32 += the sum over tokens of grad_output [.., N].

@@ -61,8 +61,8 @@ TEST_CASE("Qwen2.5-0.5B on tp 2 x dp 2 with ZeRO 1", "[planner][data]") {
 TEST_CASE("Qwen2.5-0.5B has 2 kv heads, and tp 4 holds each twice", "[planner][data]") {
   const Plan plan = make_plan(qwen(), {.tp_size = 4});
   // 14 query heads over 4 ranks: 4, 3, 4, 3; and 4864 ffn columns, 151936 rows.
-  const auto q_proj = std::ranges::find(plan.tensors, "model.layers.7.self_attn.q_proj.weight",
-                                        &TensorPlan::name);
+  const auto q_proj =
+      std::ranges::find(plan.tensors, "model.layers.7.self_attn.q_proj.weight", &TensorPlan::name);
   REQUIRE(q_proj != plan.tensors.end());
   CHECK(q_proj->local_shapes ==
         std::vector<std::vector<int64_t>>{{256, 896}, {192, 896}, {256, 896}, {192, 896}});
